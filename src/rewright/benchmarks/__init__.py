@@ -1,0 +1,1 @@
+"""Loaders of published benchmarks and data sets."""

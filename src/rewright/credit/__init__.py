@@ -1,0 +1,1 @@
+"""Credit: similarity, matching, turn rewards, advantages. Pure functions on numpy arrays."""

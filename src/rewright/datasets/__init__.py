@@ -1,0 +1,1 @@
+"""SFT and preference sets, and their exports."""

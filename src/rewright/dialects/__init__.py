@@ -1,0 +1,1 @@
+"""How a model writes calls, results and answers."""

@@ -1,0 +1,1 @@
+"""Models behind one coroutine: local transformers, or any OpenAI-compatible server."""

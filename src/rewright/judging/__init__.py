@@ -1,0 +1,1 @@
+"""Is an answer right: math, question answering, FTRL's Solve metrics, format."""

@@ -1,0 +1,1 @@
+"""SFT, reward model and RL on TRL (needs the extra `train`)."""

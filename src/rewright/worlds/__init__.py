@@ -1,0 +1,1 @@
+"""The embedded world: generated tasks, tools, gold calls, and the pico models."""
