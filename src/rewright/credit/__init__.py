@@ -1,1 +1,36 @@
-"""Credit: similarity, matching, turn rewards, advantages. Pure functions on numpy arrays."""
+"""Credit: how much each turn of a trajectory contributed, from gold tool calls. numpy and scipy only.
+
+similarity -> match -> turn rewards -> advantages -> tokens (MatchTIR, arXiv 2601.10712, with the differences that
+docs/credit.md lists). Every function is pure, and none raises on what a model wrote::
+
+    rewards = turn_rewards([turn.calls for turn in trajectory.turns], task.gold.calls, outcome=verdict.outcome)
+    advantages([rewards, ...], group_ids)
+"""
+
+from rewright.credit.advantages import advantages
+from rewright.credit.estimators import Estimator, Group, estimator_names, register_estimator
+from rewright.credit.matching import Assignment, Match, match, match_many
+from rewright.credit.rewards import turn_rewards, turn_rewards_many
+from rewright.credit.similarity import PARITY_WEIGHTS, Weights, similarity, similarity_matrix
+from rewright.credit.tokens import per_token, per_turn, spans_from_mask
+
+__all__ = [
+    "PARITY_WEIGHTS",
+    "Assignment",
+    "Estimator",
+    "Group",
+    "Match",
+    "Weights",
+    "advantages",
+    "estimator_names",
+    "match",
+    "match_many",
+    "per_token",
+    "per_turn",
+    "register_estimator",
+    "similarity",
+    "similarity_matrix",
+    "spans_from_mask",
+    "turn_rewards",
+    "turn_rewards_many",
+]

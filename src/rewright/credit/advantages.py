@@ -1,0 +1,103 @@
+"""Advantages: one number for each turn of each trajectory, from turn rewards and groups (MatchTIR, dual level).
+
+A group is the rollouts of one task. r_t are the turn rewards of a trajectory with T turns, R its trajectory reward
+(the sum over its turns, or what the caller gives), D_t = r_t + gamma D_{t+1} its turn returns. Which estimator is
+unbiased, and when to use which, is explained in docs/bias.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rewright.credit.estimators import Estimator, Group, find_estimator
+
+__all__ = ["advantages"]
+
+Array = NDArray[np.float64]
+
+_LARGEST = 1e100
+"""Rewards beyond this would overflow when squared."""
+
+
+def advantages(
+    turn_rewards: Sequence[ArrayLike],
+    group_ids: Sequence[Hashable],
+    *,
+    estimator: str | Estimator = "matchtir",
+    gamma: float = 0.9,
+    eps: float = 1e-6,
+    fusion: Literal["mean", "sum"] = "mean",
+    lonely_turn: Literal["raw", "zero"] = "raw",
+    trajectory_rewards: ArrayLike | None = None,
+) -> list[Array]:
+    """Turn advantages of B trajectories: a list of float64 (T_i,), in the order given.
+
+    `turn_rewards`: B arrays (T_i,), T_i may differ and may be 0. `group_ids`: B hashable labels; equal labels are one
+    group, in any order. `trajectory_rewards` (B,) replaces the sum over turns at trajectory level, so that a reward
+    model and the like join there only. The defaults are those of the MatchTIR release.
+
+    `estimator`: "matchtir", "grpo", "fixed_horizon", "delta", "leave_one_out" (see `rewright.credit.estimators`), a
+    name registered with `register_estimator`, an import path "package.module:function", or a function.
+    `gamma`: discount from turn to turn. `eps`: added to standard deviations. `fusion`: of the two levels.
+    `lonely_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
+    (parity) keeps its return, "zero" gives it no turn-level advantage.
+
+    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings and
+    rewards that are not finite (a reward that could not be computed must not become a number here).
+    """
+    function = find_estimator(estimator)
+    if fusion not in ("mean", "sum"):
+        raise ValueError(f"fusion is {fusion!r}: expected 'mean' or 'sum'")
+    if lonely_turn not in ("raw", "zero"):
+        raise ValueError(f"lonely_turn is {lonely_turn!r}: expected 'raw' or 'zero'")
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma is {gamma!r}: expected a number from 0 to 1")
+    if not 0.0 <= eps < np.inf:
+        raise ValueError(f"eps is {eps!r}: expected a finite number >= 0")
+    rewards = [np.asarray(row, dtype=np.float64) for row in turn_rewards]
+    labels = group_ids.tolist() if isinstance(group_ids, np.ndarray) else list(group_ids)
+    if len(labels) != len(rewards):
+        raise ValueError(f"{len(labels)} group_ids, but {len(rewards)} trajectories: give exactly one each")
+    given = None
+    if trajectory_rewards is not None:
+        given = np.asarray(trajectory_rewards, dtype=np.float64)
+        if given.shape != (len(rewards),):
+            raise ValueError(f"trajectory_rewards has shape {given.shape}: expected ({len(rewards)},)")
+        _check_finite("trajectory_rewards", given)
+    for index, row in enumerate(rewards):
+        if row.ndim != 1:
+            raise ValueError(f"turn_rewards[{index}] has shape {row.shape}: expected one number for each turn, (T,)")
+        _check_finite(f"turn_rewards[{index}]", row)
+
+    members: dict[Any, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    results: list[Array] = [np.zeros(0)] * len(rewards)
+    for indices in members.values():
+        group = Group.of(
+            [rewards[index] for index in indices],
+            None if given is None else given[indices],
+            gamma=gamma,
+            eps=eps,
+            fusion=fusion,
+            lonely_turn=lonely_turn,
+        )
+        advantage_nT = np.asarray(function(group), dtype=np.float64)
+        if advantage_nT.shape != group.rewards_nT.shape:
+            raise ValueError(
+                f"estimator {estimator!r} returned shape {advantage_nT.shape}: expected {group.rewards_nT.shape}, "
+                "a number for every turn of every trajectory of the group"
+            )
+        for position, index in enumerate(indices):
+            results[index] = advantage_nT[position, : len(rewards[index])].copy()
+    return results
+
+
+def _check_finite(name: str, values: Array) -> None:
+    """Raise ValueError with the name of what is not a usable number."""
+    if values.size and not np.abs(values).max() <= _LARGEST:  # False for NaN too
+        raise ValueError(f"{name} is {values.tolist()!r}: expected finite numbers (of at most {_LARGEST:g})")

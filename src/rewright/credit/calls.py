@@ -1,0 +1,146 @@
+"""Reading a call as it comes: record, mapping, OpenAI or Hugging Face shape; whole or malformed.
+
+Not here: parsing a model's text (that is `rewright.dialects`) and the similarity itself.
+
+What counts as malformed (and then is similar to nothing): `error` is set, the name is not a string, or the arguments
+are neither an object nor the JSON text of one. Values are compared as JSON: booleans are not numbers, `5` equals
+`5.0`, `"5"` equals neither, lists and objects are equal all-or-nothing. NaN, which JSON has not, equals itself, so
+that every well-formed call has similarity 1 with itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["ReadCall", "read_call"]
+
+
+class ReadCall(NamedTuple):
+    """A well-formed call, ready to compare: lower-case name; argument name -> hashable typed value."""
+
+    name: str
+    values: dict[Hashable, Hashable]
+
+
+class _Mark:
+    """A value that is equal to itself only."""
+
+    __slots__ = ("label",)
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+_TRUE, _FALSE, _NAN = _Mark("true"), _Mark("false"), _Mark("NaN")
+_LIST, _OBJECT, _END, _OTHER = _Mark("["), _Mark("{"), _Mark("end"), _Mark("other")
+_ABSENT: Any = _Mark("absent")
+
+
+def read_call(call: Any) -> ReadCall | None:
+    """A call in comparable form, or None where it is malformed. Never raises: calls are model output.
+
+    Accepts objects with `.name` and `.arguments`, mappings with those keys (`parameters` in place of `arguments`
+    too), and either of them under `function` (OpenAI). Arguments may be an object or its JSON text.
+    """
+    try:
+        name, arguments, error = _fields(call)
+        if not isinstance(name, str) or (error is not None and error is not False and error != ""):
+            return None
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if type(arguments) is not dict:
+            if not isinstance(arguments, Mapping):
+                return None
+            arguments = dict(arguments)
+        values: dict[Hashable, Hashable] = {}
+        for key, value in arguments.items():
+            kind = type(value)
+            if kind is str or kind is int or value is None:
+                values[key] = value
+            else:
+                values[key] = _freeze(value)
+        return ReadCall(name.lower(), values)
+    except Exception:  # whatever a model or a foreign class produced, it is a malformed call and not our crash
+        return None
+
+
+def _fields(call: Any) -> tuple[Any, Any, Any]:
+    """Name, arguments and error of a call of any accepted shape; `_ABSENT` for what is not there."""
+    if isinstance(call, Mapping):
+        inner = call.get("function")
+        error = call.get("error")
+        if inner is not None and "name" not in call:
+            name, arguments, inner_error = _fields(inner)
+            return name, arguments, error if error is not None else inner_error
+        return call.get("name", _ABSENT), call.get("arguments", call.get("parameters", _ABSENT)), error
+    error = getattr(call, "error", None)
+    name = getattr(call, "name", _ABSENT)
+    if name is _ABSENT:
+        inner = getattr(call, "function", None)
+        if inner is not None and not callable(inner):
+            name, arguments, inner_error = _fields(inner)
+            return name, arguments, error if error is not None else inner_error
+    arguments = getattr(call, "arguments", _ABSENT)
+    if arguments is _ABSENT:
+        arguments = getattr(call, "parameters", _ABSENT)
+    return name, arguments, error
+
+
+def _freeze(value: Any) -> Hashable:
+    """A hashable stand-in that is equal for two values exactly where they are equal as JSON.
+
+    Works with a stack of its own: nested lists as deep as a model cares to write neither recurse nor overflow.
+    """
+    if not isinstance(value, (dict, list, tuple, Mapping)):
+        return _scalar(value)
+    tokens: list[Hashable] = []
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, _Mark):
+            tokens.append(item)
+        elif isinstance(item, Mapping):
+            tokens.append(_OBJECT)
+            stack.append(_END)
+            for key in sorted(item, key=lambda key: (str(type(key)), str(key)), reverse=True):
+                stack.append(item[key])
+                stack.append(key)
+        elif isinstance(item, (list, tuple)):
+            tokens.append(_LIST)
+            stack.append(_END)
+            stack.extend(reversed(item))
+        else:
+            scalar = _scalar(item)
+            if isinstance(scalar, tuple) and scalar and scalar[0] is _LIST:
+                tokens.extend(scalar)
+            else:
+                tokens.append(scalar)
+        if len(stack) > _DEEPEST:
+            raise ValueError("arguments are nested without end")
+    return tuple(tokens)
+
+
+_DEEPEST = 2_000_000
+"""More open items than any JSON text of sensible size has: an object that contains itself."""
+
+
+def _scalar(value: Any) -> Hashable:
+    """The stand-in of a value that is neither a list nor an object."""
+    if value is True:
+        return _TRUE
+    if value is False:
+        return _FALSE
+    if isinstance(value, float):
+        return _NAN if math.isnan(value) else value
+    if value is None or isinstance(value, (str, int)):
+        return value
+    plain = getattr(value, "tolist", None)  # numpy scalars and arrays, as a parquet reader hands them out
+    if callable(plain):
+        return _freeze(plain())
+    return (_OTHER, type(value).__name__, repr(value))

@@ -1,0 +1,163 @@
+"""The estimators behind `advantages`: functions from one group to its turn advantages, and their registry.
+
+An estimator is a function `f(group: Group) -> (n, T) array`; what it writes behind a trajectory's last turn is cut
+off. Register one with `@register_estimator("name")`, or name it by import path, "package.module:function".
+"""
+# ruff: noqa: N802, N815  (arrays are named by axis)
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_estimator"]
+
+Array = NDArray[np.float64]
+
+_EQUAL = 1e-12
+"""Values of a group that differ by less than this part of the largest are the same number, summed in another order."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The n rollouts of one task, padded with zeros to the T turns of the longest.
+
+    `rewards_nT` (n, T): turn rewards. `present_nT` (n, T) bool: which turns exist. `trajectory_n` (n,): trajectory
+    rewards. The settings are those of `advantages`.
+    """
+
+    rewards_nT: Array
+    present_nT: NDArray[np.bool_]
+    trajectory_n: Array
+    gamma: float
+    eps: float
+    fusion: Literal["mean", "sum"]
+    lonely_turn: Literal["raw", "zero"]
+
+    @classmethod
+    def of(
+        cls,
+        rewards: Sequence[Array],
+        trajectory_rewards: Array | None,
+        *,
+        gamma: float,
+        eps: float,
+        fusion: Literal["mean", "sum"],
+        lonely_turn: Literal["raw", "zero"],
+    ) -> Group:
+        """Pad the turn rewards (T_i,) of n rollouts; `trajectory_rewards` None means the sum over turns."""
+        longest = max((len(row) for row in rewards), default=0)
+        padded = np.zeros((len(rewards), longest))
+        for index, row in enumerate(rewards):
+            padded[index, : len(row)] = row
+        lengths = np.array([len(row) for row in rewards])
+        present = np.arange(longest) < lengths[:, None]
+        total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
+        return cls(padded, present, total, gamma, eps, fusion, lonely_turn)
+
+    @cached_property
+    def returns_nT(self) -> Array:
+        """D_t = r_t + gamma D_{t+1}, (n, T); 0 behind the end."""
+        returns: Array = self.rewards_nT.copy()
+        for turn in range(returns.shape[1] - 2, -1, -1):
+            returns[:, turn] += self.gamma * returns[:, turn + 1]
+        return returns
+
+    @property
+    def beyond_n(self) -> Array:
+        """What the trajectory rewards hold beyond the turn rewards (a reward model's score …), (n,); 0 if nothing."""
+        return np.asarray(self.trajectory_n - self.rewards_nT.sum(axis=1))
+
+    def normalised(self, values: ArrayLike) -> Array:
+        """(x - mean) / (std + eps), sample std; one value: mean 0, std 1; equal values: exactly 0."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.size == 0:
+            return array.copy()
+        if array.size == 1:
+            return array / (1.0 + self.eps)
+        if all_equal(array):
+            return np.zeros_like(array)
+        return np.asarray((array - array.mean()) / (array.std(ddof=1) + self.eps))
+
+    def fused(self, trajectory_nT: Array, turn_nT: Array) -> Array:
+        """Both levels together: their mean (the release) or their sum (the paper's figure)."""
+        total = trajectory_nT + turn_nT
+        return total / 2.0 if self.fusion == "mean" else total
+
+
+Estimator = Callable[[Group], ArrayLike]
+_ESTIMATORS: dict[str, Estimator] = {}
+
+
+def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
+    """Decorator: make an estimator known by name. Raises ValueError where the name is taken."""
+
+    def register(function: Estimator) -> Estimator:
+        if name in _ESTIMATORS and _ESTIMATORS[name] is not function:
+            raise ValueError(f"an estimator named {name!r} is registered already: choose another name")
+        _ESTIMATORS[name] = function
+        return function
+
+    return register
+
+
+def estimator_names() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_ESTIMATORS)
+
+
+def find_estimator(estimator: str | Estimator) -> Estimator:
+    """The function for a name, an import path or a function. Raises ValueError naming what is known."""
+    if callable(estimator):
+        return estimator
+    if estimator in _ESTIMATORS:
+        return _ESTIMATORS[estimator]
+    module_name, colon, function_name = str(estimator).partition(":")
+    if colon:
+        try:
+            function: Any = importlib.import_module(module_name)
+            for part in function_name.split("."):
+                function = getattr(function, part)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"estimator {estimator!r} cannot be imported: {error}") from error
+        if callable(function):
+            return function  # type: ignore[no-any-return]
+    raise ValueError(
+        f"estimator is {estimator!r}: expected one of {', '.join(estimator_names())}, or 'package.module:function'"
+    )
+
+
+def all_equal(values: Array) -> bool:
+    """Whether the values are one number, but for the rounding of sums: their std would be noise."""
+    return bool(np.ptp(values) <= _EQUAL * np.abs(values).max())
+
+
+def _trajectory_level(group: Group) -> Array:
+    """A_traj on every turn, (n, T)."""
+    return np.broadcast_to(group.normalised(group.trajectory_n)[:, None], group.rewards_nT.shape)
+
+
+@register_estimator("grpo")
+def grpo(group: Group) -> Array:
+    """The normalised trajectory reward on every turn (GRPO, Shao et al. 2024; MatchTIR's trajectory level)."""
+    return _trajectory_level(group)
+
+
+@register_estimator("matchtir")
+def matchtir(group: Group) -> Array:
+    """MatchTIR's dual level: GRPO's term, fused with turn returns normalised among the rollouts that have the turn."""
+    turn_nT = np.zeros_like(group.rewards_nT)
+    for turn in range(turn_nT.shape[1]):
+        present = group.present_nT[:, turn]
+        returns = group.returns_nT[present, turn]
+        if len(returns) > 1:
+            turn_nT[present, turn] = group.normalised(returns)
+        elif group.lonely_turn == "raw":
+            turn_nT[present, turn] = returns
+    return group.fused(_trajectory_level(group), turn_nT)

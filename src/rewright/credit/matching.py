@@ -1,0 +1,184 @@
+"""Which predicted call is paid for which gold call: optimal, greedy or by optimal transport (MatchTIR, assignments).
+
+`match` does one trajectory, `match_many` a batch: the same numbers, the transport problems solved together. P
+predicted calls, G gold calls.
+"""
+# ruff: noqa: N815  (arrays are named by axis)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.credit.calls import ReadCall, read_call
+from rewright.credit.similarity import PARITY_WEIGHTS, Block, Weights, check_weights, compare
+from rewright.credit.transport import plans
+
+__all__ = ["Assignment", "Match", "match", "match_many"]
+
+Assignment = Literal["optimal", "greedy", "ot"]
+Pairs = list[tuple[int, int]]
+Problem = tuple[Sequence[Any] | None, Sequence[Any] | None]
+
+_EXACT_FIRST = 1e-9
+_EARLY_FIRST = 1e-14
+"""Ties between equally good assignments: first towards exact matches, then towards earlier predicted calls.
+
+Both are far below any difference that similarities (fractions with small denominators) can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What the predicted calls of one trajectory are paid.
+
+    `rewards_P`: float64 (P,). `similarity_PG`: float64 (P, G). `pairs`: matched (predicted, gold) indices by predicted
+    index for a hard assignment, None for "ot". `plan_PG`: float64 (P, G) transport plan for "ot" (sums to 1; zeros
+    where there is nothing to transport), None for a hard assignment.
+    """
+
+    rewards_P: NDArray[np.float64]
+    similarity_PG: NDArray[np.float64]
+    pairs: Pairs | None = None
+    plan_PG: NDArray[np.float64] | None = None
+
+
+def match(
+    preds: Sequence[Any],
+    golds: Sequence[Any],
+    *,
+    assignment: Assignment = "optimal",
+    unmatched: float = 0.0,
+    reg: float = 0.1,
+    ot_scale: Literal["raw", "calls"] = "raw",
+    weights: Weights = PARITY_WEIGHTS,
+) -> Match:
+    """Match the predicted calls of one trajectory to the gold calls.
+
+    "optimal": maximum total similarity, one to one (MatchTIR's KM); a pair of similarity 0 is no match; the reward
+    of a call is the similarity of its pair, or `unmatched`. Ties go to the assignment with more exact matches, then
+    to earlier predicted calls. "greedy": the rule of the released code: pairs in falling order of similarity, ties
+    by lower predicted then lower gold index, taken while both are free and the similarity is positive. "ot":
+    entropic transport of uniform marginals 1/P to 1/G with cost -S and regularisation `reg`, to a marginal error
+    of 1e-9; reward of call i = sum_j T_ij S_ij, times P with `ot_scale="calls"`; `unmatched` plays no part.
+
+    P = 0 gives an empty array; G = 0 gives zeros, whatever `unmatched` is: nothing to be measured against. A malformed
+    call never matches and gets min(unmatched, 0). Raises ValueError for settings, never for calls.
+    """
+    return match_many(
+        [(preds, golds)], assignment=assignment, unmatched=unmatched, reg=reg, ot_scale=ot_scale, weights=weights
+    )[0]
+
+
+def match_many(
+    problems: Iterable[Problem],
+    *,
+    assignment: Assignment = "optimal",
+    unmatched: float = 0.0,
+    reg: float = 0.1,
+    ot_scale: Literal["raw", "calls"] = "raw",
+    weights: Weights = PARITY_WEIGHTS,
+) -> list[Match]:
+    """`match` for a list of (preds, golds): one `Match` each, in order; transport is vectorised over problems."""
+    _check_settings(assignment, unmatched, reg, ot_scale)
+    check_weights(weights)
+    problems = list(problems)
+    known: dict[int, list[ReadCall | None]] = {}
+    read: list[tuple[list[ReadCall | None], list[ReadCall | None]]] = []
+    for preds, golds in problems:
+        gold = known.get(id(golds))  # the rollouts of a group share one gold list: read it once
+        if gold is None:
+            gold = known[id(golds)] = [read_call(call) for call in (() if golds is None else golds)]
+        read.append(([read_call(call) for call in (() if preds is None else preds)], gold))
+    compared = [compare(preds, golds, weights) for preds, golds in read]
+    if assignment == "ot":
+        matrices = [matrix for matrix, _ in compared]
+        return [
+            Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
+            for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)
+        ]
+    matches = []
+    for (preds, golds), (matrix, blocks) in zip(read, compared, strict=True):
+        pairs = _optimal(matrix, blocks) if assignment == "optimal" else _greedy(matrix)
+        rewards = np.zeros(len(preds))
+        if unmatched != 0.0 and golds:
+            rewards[:] = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
+        for row, column in pairs:
+            rewards[row] = matrix[row, column]
+        matches.append(Match(rewards, matrix, pairs=pairs))
+    return matches
+
+
+def _optimal(matrix: NDArray[np.float64], blocks: list[Block]) -> Pairs:
+    """Maximum-weight one-to-one pairs, tool by tool: calls of different tools cannot match."""
+    pairs: Pairs = []
+    for rows, columns in blocks:
+        if len(columns) == 1:
+            column = columns[0]
+            scores = [matrix[row, column] for row in rows]
+            best = max(scores)
+            if best > 0.0:
+                pairs.append((rows[scores.index(best)], column))
+            continue
+        if len(rows) == 1:
+            row = rows[0]
+            scores = [matrix[row, column] for column in columns]
+            best = max(scores)
+            if best > 0.0:
+                pairs.append((row, columns[scores.index(best)]))
+            continue
+        block = matrix[np.ix_(rows, columns)]
+        if len(rows) <= len(columns):
+            favourites = block.argmax(axis=1).tolist()
+            if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
+                chosen = zip(range(len(rows)), favourites, strict=True)
+                pairs.extend((rows[i], columns[j]) for i, j in chosen if block[i, j] > 0.0)
+                continue
+        order = np.arange(len(rows))[:, None] * _EARLY_FIRST
+        left, right = _linear_sum_assignment(order - block - _EXACT_FIRST * block * block)
+        pairs.extend(
+            (rows[i], columns[j]) for i, j in zip(left.tolist(), right.tolist(), strict=True) if block[i, j] > 0.0
+        )
+    pairs.sort()
+    return pairs
+
+
+def _linear_sum_assignment(cost: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """scipy's solver, imported on first use: importing scipy.optimize takes longer than importing Rewright."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(cost)
+    return rows, columns
+
+
+def _greedy(matrix: NDArray[np.float64]) -> Pairs:
+    """Pairs in falling order of similarity, ties by lower row then lower column, while both are free."""
+    rows, columns = np.nonzero(matrix > 0.0)
+    # Rounded: equal fractions reached by different sums may differ in the last bit, and are ties.
+    order = np.argsort(-np.round(matrix[rows, columns], 12), kind="stable")
+    pairs: Pairs = []
+    used_rows: set[int] = set()
+    used_columns: set[int] = set()
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in used_rows and column not in used_columns:
+            used_rows.add(row)
+            used_columns.add(column)
+            pairs.append((row, column))
+    pairs.sort()
+    return pairs
+
+
+def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str) -> None:
+    """Raise ValueError with what was given and what is possible."""
+    if assignment not in ("optimal", "greedy", "ot"):
+        raise ValueError(f"assignment is {assignment!r}: expected 'optimal', 'greedy' or 'ot'")
+    if ot_scale not in ("raw", "calls"):
+        raise ValueError(f"ot_scale is {ot_scale!r}: expected 'raw' or 'calls'")
+    if not (math.isfinite(reg) and reg > 0.0):
+        raise ValueError(f"reg is {reg!r}: expected a number above 0")
+    if not math.isfinite(unmatched):
+        raise ValueError(f"unmatched is {unmatched!r}: expected a finite number")

@@ -1,0 +1,107 @@
+"""Turn rewards: the matched calls of each turn, and the outcome on the last (MatchTIR, turn and trajectory rewards)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.credit.matching import Assignment, Match, Problem, match_many
+from rewright.credit.similarity import PARITY_WEIGHTS, Weights
+
+__all__ = ["turn_rewards", "turn_rewards_many"]
+
+Turns = Sequence[Sequence[Any]]
+
+
+def turn_rewards(
+    turns: Turns,
+    golds: Sequence[Any] | None,
+    *,
+    outcome: float | None = None,
+    aggregate: Literal["mean", "sum"] = "mean",
+    assignment: Assignment = "optimal",
+    unmatched: float = 0.0,
+    reg: float = 0.1,
+    ot_scale: Literal["raw", "calls"] = "raw",
+    weights: Weights = PARITY_WEIGHTS,
+) -> NDArray[np.float64]:
+    """Rewards of the T turns of one trajectory, float64 (T,).
+
+    `turns` holds the calls of each turn, as the rollout delimited them. All calls of the trajectory are matched
+    together (`match` explains the settings); a turn's reward is the mean (or sum) over its own calls, 0 for a turn
+    without calls; `outcome` is added to the last turn (None: not computed, nothing is added). Malformed calls
+    count as calls with reward 0, so they lower a mean. No gold (empty or None) or no calls: zeros, plus the outcome.
+
+    Never raises on what a model wrote; ValueError for settings and for an outcome that is not finite.
+    """
+    return turn_rewards_many(
+        [turns],
+        [golds],
+        outcomes=[outcome],
+        aggregate=aggregate,
+        assignment=assignment,
+        unmatched=unmatched,
+        reg=reg,
+        ot_scale=ot_scale,
+        weights=weights,
+    )[0]
+
+
+def turn_rewards_many(
+    trajectories: Sequence[Turns],
+    golds: Sequence[Sequence[Any] | None],
+    *,
+    outcomes: Sequence[float | None] | None = None,
+    aggregate: Literal["mean", "sum"] = "mean",
+    assignment: Assignment = "optimal",
+    unmatched: float = 0.0,
+    reg: float = 0.1,
+    ot_scale: Literal["raw", "calls"] = "raw",
+    weights: Weights = PARITY_WEIGHTS,
+) -> list[NDArray[np.float64]]:
+    """`turn_rewards` for a batch: one (T_i,) array for each trajectory, matched together by `match_many`."""
+    if aggregate not in ("mean", "sum"):
+        raise ValueError(f"aggregate is {aggregate!r}: expected 'mean' or 'sum'")
+    outcomes = [None] * len(trajectories) if outcomes is None else outcomes
+    for name, given in (("gold lists", golds), ("outcomes", outcomes)):
+        if len(given) != len(trajectories):
+            raise ValueError(f"{len(given)} {name}, but {len(trajectories)} trajectories: give exactly one each")
+    plain = [[() if turn is None else turn for turn in turns] for turns in trajectories]
+    problems: list[Problem] = [
+        ([call for turn in turns for call in turn], gold) for turns, gold in zip(plain, golds, strict=True)
+    ]
+    matches = match_many(
+        problems,
+        assignment=assignment,
+        unmatched=unmatched,
+        reg=reg,
+        ot_scale=ot_scale,
+        weights=weights,
+    )
+    return [
+        _per_turn(turns, matched, outcome, aggregate)
+        for turns, matched, outcome in zip(plain, matches, outcomes, strict=True)
+    ]
+
+
+def _per_turn(turns: Turns, matched: Match, outcome: float | None, aggregate: str) -> NDArray[np.float64]:
+    """Distribute the rewards of the calls over their turns."""
+    rewards = matched.rewards_P.tolist()
+    result = np.zeros(len(turns))
+    position = 0
+    for index, turn in enumerate(turns):
+        count = len(turn)
+        if count:
+            total = math.fsum(rewards[position : position + count])
+            result[index] = total / count if aggregate == "mean" else total
+            position += count
+    if outcome is not None:
+        if not math.isfinite(outcome):
+            raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
+        if len(turns):
+            result[-1] += outcome
+    return result

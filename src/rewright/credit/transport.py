@@ -1,0 +1,172 @@
+"""Entropic optimal transport between predicted and gold calls (MatchTIR, soft assignment), many problems at once.
+
+For similarities S in [0, 1], uniform marginals a = 1/P and b = 1/G and regularisation reg::
+
+    T = argmin_T  sum_ij -S_ij T_ij + reg * sum_ij T_ij (log T_ij - 1),   T 1 = a,  T' 1 = b
+
+The plan has the form T_ij = exp((f_i + g_j + S_ij) / reg). Sinkhorn's iteration alternates between the two
+marginals and is fast where reg is not small; with a small reg it would need up to 1/reg times as many steps, so the
+regularisation is lowered in stages and each stage is finished by Newton steps on the concave semi-dual in g (rows
+exact, f eliminated), which converge quadratically. Potentials stay in the log domain: nothing overflows for any reg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["plans"]
+
+Array = NDArray[np.float64]
+
+_TOLERANCE = 1e-12
+"""Sum of the absolute errors of the column marginals at which a problem is finished (1e-9 is promised)."""
+
+_KERNEL_REG = 0.05
+"""From here on exp(S / reg) <= exp(20): Sinkhorn may run on the kernel itself, as matrix products."""
+
+_CHUNK = 256
+"""Problems solved together: enough to hide Python's overhead, few enough for their plans to stay in the cache."""
+
+
+def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
+    """Transport plans float64 (P, G), one for each similarity matrix (P, G), each with total mass 1.
+
+    Row sums are 1/P and column sums 1/G to 1e-9. A problem without rows or columns gets an array of its shape.
+    A problem's plan does not depend on what else is in the batch.
+    """
+    results: list[Array] = [np.zeros(matrix.shape) for matrix in similarities]
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for index, matrix in enumerate(similarities):
+        if matrix.size == 0:
+            continue
+        if 1 in matrix.shape or not matrix.any():
+            results[index][:] = 1.0 / matrix.size  # the marginals leave no other plan, or nothing prefers one
+        else:
+            shapes.setdefault(matrix.shape, []).append(index)
+    for members in shapes.values():
+        for start in range(0, len(members), _CHUNK):
+            chunk = members[start : start + _CHUNK]
+            stack = np.stack([similarities[index] for index in chunk])
+            for index, plan in zip(chunk, _solve(stack, reg), strict=True):
+                results[index] = plan
+    return results
+
+
+def _solve(S_NPG: Array, reg: float) -> Array:
+    """Plans (N, P, G) of N problems of one shape."""
+    if S_NPG.shape[2] > S_NPG.shape[1]:  # Newton solves systems of the size of the second side: make it the smaller
+        return np.ascontiguousarray(_solve(np.ascontiguousarray(S_NPG.transpose(0, 2, 1)), reg).transpose(0, 2, 1))
+    if reg >= _KERNEL_REG:
+        g_NG = _kernel_sinkhorn(S_NPG, reg, sweeps=20)
+    else:
+        g_NG = np.zeros((S_NPG.shape[0], S_NPG.shape[2]))
+        stage = _KERNEL_REG
+        while stage > reg * 1.5:
+            g_NG, _ = _newton(S_NPG, g_NG, stage, tolerance=1e-3, steps=20)
+            stage = max(stage / 3.0, reg)
+    _, plan_NPG = _newton(S_NPG, g_NG, reg, tolerance=_TOLERANCE, steps=300)
+    return _balance(plan_NPG)
+
+
+def _kernel_sinkhorn(S_NPG: Array, reg: float, sweeps: int) -> Array:
+    """Potentials g (N, G) after some Sinkhorn sweeps on the kernel exp(S / reg)."""
+    N, P, G = S_NPG.shape
+    kernel = np.exp(S_NPG / reg)
+    transposed = kernel.transpose(0, 2, 1)
+    v = np.full((N, G, 1), 1.0 / G)
+    for _ in range(sweeps):
+        u = (1.0 / P) / (kernel @ v)
+        v = (1.0 / G) / (transposed @ u)
+    return np.asarray(reg * np.log(v[:, :, 0]))
+
+
+def _evaluate(S_NPG: Array, g_NG: Array, reg: float) -> tuple[Array, Array, Array]:
+    """Plan with exact rows (N, P, G), its column sums (N, G) and the semi-dual's value (N,)."""
+    P, G = S_NPG.shape[1:]
+    log_plan = (S_NPG + g_NG[:, None, :]) / reg
+    top = log_plan.max(axis=2, keepdims=True)
+    plan = np.exp(log_plan - top)
+    total = plan.sum(axis=2, keepdims=True)
+    plan /= total * P
+    value = g_NG.sum(axis=1) / G - reg * (top + np.log(total))[:, :, 0].sum(axis=1) / P
+    return plan, plan.sum(axis=1), value
+
+
+def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: int) -> tuple[Array, Array]:
+    """Maximise the semi-dual from g (N, G): potentials and plans, once every column error is below `tolerance`.
+
+    The semi-dual sum_j b_j g_j - reg sum_i a_i log sum_j exp((S_ij + g_j) / reg) is concave with gradient b - c (c the
+    column sums) and Hessian -(diag(c) - T' diag(1/a) T) / reg. Steps are damped: accepted where they raise the value
+    or halve the error; a Sinkhorn sweep, which always raises the value, replaces a refused one.
+    """
+    N, P, G = S_NPG.shape
+    b = 1.0 / G
+    potentials = g_NG.copy()
+    plans_NPG = np.empty_like(S_NPG)
+    active = np.arange(N)
+    S, g = S_NPG, g_NG
+    plan, c, value = _evaluate(S, g, reg)
+    for _ in range(steps):
+        error = np.abs(c - b).sum(axis=1)
+        done = error <= tolerance
+        if done.any():
+            potentials[active[done]] = g[done]
+            plans_NPG[active[done]] = plan[done]
+            keep = ~done
+            active, S, g, plan, c, value, error = (part[keep] for part in (active, S, g, plan, c, value, error))
+        if not len(active):
+            return potentials, plans_NPG
+        gradient = b - c
+        hessian = -P * (plan.transpose(0, 2, 1) @ plan) + 1.0 / (G * G)  # the constant lifts the null direction
+        diagonal = np.arange(G)
+        hessian[:, diagonal, diagonal] += c * (1.0 + 1e-13) + 1e-18
+        step = reg * np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        step -= step.mean(axis=1, keepdims=True)
+        # No two potentials differ by more than 1 at the optimum, because no two similarities do.
+        step /= np.maximum(np.abs(step).max(axis=1, keepdims=True), 1.0)
+        step[~np.isfinite(step).all(axis=1)] = 0.0
+        slope = (gradient * step).sum(axis=1)
+        scale = np.ones(len(active))
+        pending = np.arange(len(active))
+        new_plan, new_c, new_value, new_g = plan.copy(), c.copy(), value.copy(), g.copy()
+        for _ in range(30):
+            trial = g[pending] + scale[pending, None] * step[pending]
+            trial_plan, trial_c, trial_value = _evaluate(S[pending], trial, reg)
+            better = trial_value >= value[pending] + 1e-4 * scale[pending] * slope[pending] + 1e-15
+            better |= np.abs(trial_c - b).sum(axis=1) <= 0.5 * error[pending]
+            good = pending[better]
+            new_g[good], new_plan[good] = trial[better], trial_plan[better]
+            new_c[good], new_value[good] = trial_c[better], trial_value[better]
+            pending = pending[~better]
+            if not len(pending):
+                break
+            scale[pending] *= 0.4
+        if len(pending):
+            swept = g[pending] + reg * (np.log(b) - np.log(np.maximum(c[pending], 1e-300)))
+            swept_plan, swept_c, swept_value = _evaluate(S[pending], swept, reg)
+            new_g[pending], new_plan[pending] = swept, swept_plan
+            new_c[pending], new_value[pending] = swept_c, swept_value
+        g, plan, c, value = new_g, new_plan, new_c, new_value
+    potentials[active] = g
+    plans_NPG[active] = plan
+    return potentials, plans_NPG
+
+
+def _balance(plan_NPG: Array) -> Array:
+    """Move the marginal error that is left (of the order of rounding) so that rows and columns are exact.
+
+    Scale down rows, then columns, that have too much; spread what is missing (Altschuler, Weed, Rigollet 2017,
+    algorithm 2). Changes the plan by at most twice its marginal error.
+    """
+    P, G = plan_NPG.shape[1:]
+    plan = plan_NPG * np.minimum(1.0, (1.0 / P) / plan_NPG.sum(axis=2, keepdims=True))
+    columns = plan.sum(axis=1, keepdims=True)
+    plan *= np.minimum(1.0, (1.0 / G) / np.maximum(columns, 1e-300))
+    short_P = 1.0 / P - plan.sum(axis=2)
+    short_G = 1.0 / G - plan.sum(axis=1)
+    missing = short_P.sum(axis=1)
+    spread = short_P[:, :, None] * short_G[:, None, :] / np.where(missing > 0.0, missing, 1.0)[:, None, None]
+    return np.asarray(np.where((missing > 0.0)[:, None, None], np.maximum(plan + spread, 0.0), plan))
