@@ -1,0 +1,121 @@
+"""Python-function tools: per-task sources (FTRL, ToolHop) and importable functions, one session for each trajectory.
+
+Sources are data-set code: they run in a sandbox of the asked level. Importable targets whose package is in `trusted`
+are the user's own code and run at level `process`; any other target is as untrusted as a source, since a task file can
+name `os:system` too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rewright.errors import InputError
+from rewright.records import ToolCall, ToolResult, ToolSpec
+from rewright.tools.errors import failed
+from rewright.tools.sandbox import Level, Sandbox
+from rewright.tools.session import Session
+
+__all__ = ["FunctionTools", "FunctionToolset"]
+
+
+class FunctionToolset:
+    """The function tools of one trajectory. Calls run one at a time, in the order they are made."""
+
+    def __init__(self, factory: FunctionTools, tools: Sequence[ToolSpec]) -> None:
+        self._factory = factory
+        self._tools = {tool.name: tool for tool in tools}
+        self._sessions: dict[bool, Session] = {}
+
+    async def __aenter__(self) -> Self:
+        for trusted in {self._factory.trusts(tool) for tool in self._tools.values()}:
+            await self._factory.sandbox(trusted=trusted).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
+        """Run one call. A malformed call, an unknown tool or wrong arguments are results with an error."""
+        if call.error is not None:
+            return failed("malformed", call.error)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            names = ", ".join(self._tools) or "none"
+            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+        trusted = self._factory.trusts(tool)
+        session = self._sessions.get(trusted)
+        if session is None:
+            mine = [each for each in self._tools.values() if self._factory.trusts(each) == trusted]
+            session = self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
+        if not isinstance(call.arguments, dict):
+            return failed("arguments", f"{call.name}(): the arguments must be a JSON object")
+        return await session.call(call.name, call.arguments, wall_seconds=wall_seconds)
+
+
+class FunctionTools:
+    """Opens one session per trajectory for tools of kind `function`. A `ToolsetFactory`."""
+
+    def __init__(
+        self,
+        *,
+        level: Level = "strict",
+        wall_seconds: float = 5.0,
+        memory_mb: int = 512,
+        output_chars: int = 100_000,
+        sessions: int = 256,
+        trusted: Sequence[str] = ("rewright",),
+        preload: Sequence[str] = ("math", "json", "re", "datetime"),
+    ) -> None:
+        limits: dict[str, Any] = {
+            "wall_seconds": wall_seconds,
+            "memory_mb": memory_mb,
+            "output_chars": output_chars,
+            "sessions": sessions,
+            "preload": preload,
+        }
+        paths = [path or str(Path.cwd()) for path in sys.path]
+        self._sandbox = Sandbox(level, **limits)
+        self._own = Sandbox("process" if level == "strict" else level, paths=paths, **limits)
+        self._trusted = tuple(trusted)
+
+    def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:
+        """A toolset for one trajectory. Raises `InputError` for a tool without exactly one of source and target."""
+        for tool in tools:
+            if (tool.source is None) == (tool.target is None):
+                raise InputError(f"tool {tool.name}: expected exactly one of source and target")
+            if tool.target is not None and ":" not in tool.target:
+                raise InputError(f"tool {tool.name}: target {tool.target!r} is not of the form package.module:function")
+        return FunctionToolset(self, tools)
+
+    def trusts(self, tool: ToolSpec) -> bool:
+        """True for an importable target of a trusted package."""
+        if tool.target is None:
+            return False
+        return any(tool.target.startswith((f"{package}.", f"{package}:")) for package in self._trusted)
+
+    def sandbox(self, *, trusted: bool) -> Sandbox:
+        """The sandbox of the trusted targets, or that of everything else."""
+        return self._own if trusted else self._sandbox
+
+    def session(self, tools: Sequence[ToolSpec], *, trusted: bool) -> Session:
+        """A session in which `tools` can be called."""
+        targets = {tool.name: tool.target for tool in tools if tool.target is not None}
+        return self.sandbox(trusted=trusted).session(
+            {tool.name: tool.source for tool in tools if tool.source is not None},
+            targets=targets,
+            data={tool.name: tool.data for tool in tools if tool.target is not None},
+            modules=sorted({target.partition(":")[0] for target in targets.values()}) if trusted else (),
+        )
+
+    async def close(self) -> None:
+        """Stop every worker process."""
+        await self._sandbox.close()
+        await self._own.close()

@@ -1,0 +1,154 @@
+"""Execute Python that nobody has read, outside the trainer process, within limits.
+
+Levels: `strict` isolates by the kernel (namespaces, seccomp), `process` is a separate process with limits, `unsafe` a
+separate process with a time limit only. docs/security.md says what each protects from, and what it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from rewright.errors import InputError, SandboxError
+from rewright.records import ToolResult
+from rewright.tools.forkserver import Child, ForkServer
+from rewright.tools.session import Opening, Session, SessionLimits
+
+__all__ = ["Level", "Sandbox"]
+
+Level = Literal["strict", "process", "unsafe"]
+
+MEGABYTE = 1024 * 1024
+
+
+class Sandbox:
+    """A fork server with warm imports, and the sessions forked from it.
+
+    `wall_seconds` bounds one call, `cpu_seconds` the processor time of one session, `memory_mb` what a session may map
+    on top of what is loaded already, `disk_mb` its private disk, `output_chars` the text of one result. `preload` names
+    modules that are imported once; a program finds them under the alias given after `as` ("numpy as np"). `sessions`
+    bounds how many children live at a time: further sessions wait for a place.
+    """
+
+    def __init__(
+        self,
+        level: Level = "strict",
+        *,
+        wall_seconds: float = 5.0,
+        cpu_seconds: float = 300.0,
+        memory_mb: int = 512,
+        disk_mb: int = 64,
+        open_files: int = 64,
+        output_chars: int = 100_000,
+        sessions: int = 256,
+        preload: Sequence[str] = ("math", "json", "re", "datetime"),
+        paths: Sequence[str] = (),
+    ) -> None:
+        if level not in get_args(Level):
+            raise InputError(f"sandbox: unknown level {level!r}; expected one of {', '.join(get_args(Level))}")
+        for name, value in (("wall_seconds", wall_seconds), ("memory_mb", memory_mb), ("sessions", sessions)):
+            if value <= 0:
+                raise InputError(f"sandbox: {name} must be positive, not {value}")
+        self.level: Level = level
+        free = level == "unsafe"
+        self._limits = SessionLimits(wall_seconds, output_chars, 16 * MEGABYTE)
+        self._sessions = sessions
+        self._configuration: dict[str, Any] = {
+            "level": level,
+            "paths": list(paths),
+            "preload": [_module_and_name(text) for text in preload],
+            "limits": {
+                "cpu_seconds": None if free else cpu_seconds + 1,
+                "memory_bytes": None if free else memory_mb * MEGABYTE,
+                "file_bytes": None if free else disk_mb * MEGABYTE,
+                "open_files": None if free else open_files,
+                "output_chars": output_chars,
+            },
+        }
+        self._server: ForkServer | None = None
+        self._starting: asyncio.Lock | None = None
+        self._places: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.restarts = 0
+        """How often the fork server had to be started again after it was lost."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Start the fork server, unless it runs. Raises `SandboxError` where the machine does not allow the level."""
+        await self._running()
+
+    async def close(self) -> None:
+        """End the fork server and with it every child."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Define `function` by `source` in a fresh child and call it with keyword arguments; its value as text."""
+        async with self.session({function: source}) as session:
+            return await session.call(function, arguments)
+
+    def session(
+        self,
+        sources: Mapping[str, str] | None = None,
+        *,
+        targets: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        modules: Sequence[str] = (),
+    ) -> Session:
+        """A session of one trajectory: `sources` by function name, each in a module scope of its own.
+
+        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`; `modules`
+        are imported by the fork server itself, once, and so must be trusted.
+        """
+        return Session(self, Opening(sources or {}, targets or {}, data or {}, modules), self._limits)
+
+    async def fork(self, descriptors: Sequence[int], modules: Sequence[str]) -> tuple[ForkServer, Child]:
+        """Wait for a free place and fork a child. Raises `SandboxError`."""
+        server = await self._running()
+        places = self._places
+        assert places is not None
+        await places.acquire()
+        try:
+            server = await self._running()
+            child = await server.spawn(descriptors, modules)
+        except BaseException:
+            places.release()
+            raise
+        child.ended.add_done_callback(lambda _: places.release())
+        return server, child
+
+    async def _running(self) -> ForkServer:
+        """The fork server, started if there is none, if it was lost, or if it belongs to another event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._starting is None:
+            self._loop, self._starting = loop, asyncio.Lock()
+            self._places = asyncio.Semaphore(self._sessions)
+        async with self._starting:
+            if self._server is not None and self._server.alive:
+                return self._server
+            if self._server is not None:
+                self.restarts += 1
+                self._server.stop()
+            if self.level == "strict":
+                raise SandboxError("level strict is not there yet; ask for level='process'")
+            server = ForkServer(self._configuration)
+            await server.start()
+            self._server = server
+            return server
+
+
+def _module_and_name(text: str) -> tuple[str, str]:
+    """`"numpy as np"` -> ("numpy", "np"); a plain name stands for itself."""
+    module, _, name = text.partition(" as ")
+    return module.strip(), (name or module.partition(".")[0]).strip()

@@ -1,0 +1,40 @@
+"""Frames between a session and its child: four bytes of length (big endian), then JSON in ASCII. Never pickle."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+__all__ = ["HEADER", "encode", "receive"]
+
+HEADER = struct.Struct(">I")
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """The bytes of one frame. Escaping everything beyond ASCII keeps lone surrogates representable."""
+    body = json.dumps(message, ensure_ascii=True).encode("ascii")
+    return HEADER.pack(len(body)) + body
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """The next frame of a blocking socket, or None where the other side has closed it."""
+    header = _exactly(connection, HEADER.size)
+    if header is None:
+        return None
+    body = _exactly(connection, HEADER.unpack(header)[0])
+    if body is None:
+        return None
+    message: dict[str, Any] = json.loads(body)
+    return message
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(count - len(parts))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)

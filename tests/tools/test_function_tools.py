@@ -1,0 +1,85 @@
+"""Function tools as the rollout loop uses them: a toolset per trajectory, every failure a result that helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rewright.errors import InputError
+from rewright.records import ToolCall, ToolSpec
+from rewright.tools import FunctionTools, error_kind
+
+
+def spec(name: str, source: str | None = None, target: str | None = None, data: Any = None) -> ToolSpec:
+    schema = {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    return ToolSpec(schema=schema, source=source, target=target, data=data)
+
+
+ADD = spec("add", "def add(a, b=1):\n    return {'sum': a + b}")
+COUNT = spec("count", "calls = 0\ndef count():\n    global calls\n    calls += 1\n    return calls")
+
+
+@pytest.fixture
+async def factory():
+    factory = FunctionTools(level="process", wall_seconds=20.0)
+    yield factory
+    await factory.close()
+
+
+async def test_calls_and_state_within_one_trajectory(factory: FunctionTools) -> None:
+    async with factory.open([ADD, COUNT]) as tools:
+        assert (await tools.call(ToolCall("add", {"a": 2}))).content == '{"sum": 3}'
+        assert (await tools.call(ToolCall("count", {}))).content == "1"
+        assert (await tools.call(ToolCall("count", {}))).content == "2"
+    async with factory.open([ADD, COUNT]) as tools:
+        assert (await tools.call(ToolCall("count", {}))).content == "1"
+
+
+async def test_failures_help_the_model_to_correct_itself(factory: FunctionTools) -> None:
+    async with factory.open([ADD, COUNT]) as tools:
+        unknown = await tools.call(ToolCall("ad", {}))
+        assert unknown.content == "Error: unknown tool 'ad'; available: add, count"
+        malformed = await tools.call(ToolCall("", {}, raw="{", error="the call is not valid JSON: line 1 column 2"))
+        assert malformed.content == "Error: the call is not valid JSON: line 1 column 2"
+        missing = await tools.call(ToolCall("add", {"x": 1}))
+        assert missing.content == "Error: add(): missing a required argument: 'a'; expected: a, b (optional)"
+        kinds = [error_kind(result) for result in (unknown, malformed, missing)]
+        assert kinds == ["unknown_tool", "malformed", "arguments"]
+        assert (await tools.call(ToolCall("add", {"a": 1, "b": 1}))).content == '{"sum": 2}'
+
+
+async def test_target_is_called_with_its_data(factory: FunctionTools, tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_tools.py").write_text("def look_up(table, key):\n    return table[key]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    factory = FunctionTools(level="process", trusted=("own_tools",))
+    tools = [spec("find", target="own_tools:look_up", data={"Ada": 1815}), ADD]
+    async with factory.open(tools) as toolset:
+        assert (await toolset.call(ToolCall("find", {"key": "Ada"}))).content == "1815"
+        assert (await toolset.call(ToolCall("find", {"key": "Bob"}))).error == "exception: KeyError: 'Bob'"
+        wrong = await toolset.call(ToolCall("find", {"name": "Ada"}))
+        assert wrong.content == "Error: find(): missing a required argument: 'key'; expected: key"
+        assert (await toolset.call(ToolCall("add", {"a": 1}))).content == '{"sum": 2}'
+    await factory.close()
+
+
+async def test_target_that_does_not_exist_is_an_error_of_the_call(factory: FunctionTools) -> None:
+    async with factory.open([spec("find", target="rewright.nonsuch:look_up")]) as tools:
+        result = await tools.call(ToolCall("find", {}))
+        assert result.error == "exception: ModuleNotFoundError: No module named 'rewright.nonsuch'"
+
+
+def test_tool_without_executor_is_refused() -> None:
+    with pytest.raises(InputError, match="tool find: expected exactly one of source and target"):
+        FunctionTools().open([spec("find")])
+    with pytest.raises(InputError, match=r"not of the form package\.module:function"):
+        FunctionTools().open([spec("find", target="os.system")])
+
+
+def test_only_named_packages_are_trusted() -> None:
+    factory = FunctionTools(trusted=("rewright", "mine"))
+    assert factory.trusts(spec("a", target="rewright.worlds.tools:look_up"))
+    assert factory.trusts(spec("a", target="mine:look_up"))
+    assert not factory.trusts(spec("a", target="os:system"))
+    assert not factory.trusts(spec("a", target="miner:dig"))
+    assert not factory.trusts(ADD)
