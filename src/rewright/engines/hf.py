@@ -1,0 +1,389 @@
+"""The `hf` engine: a local `transformers` model, batched continuously.
+
+One thread owns the model. Requests from any number of trajectories join a running batch of `slots` rows; a trajectory
+keeps its slot (and so its keys and values) between turns, so that a later turn only reads what is new; the samples of a
+group share the keys and values of their prompt. The same engine serves synthesis, repair, evaluation and, inside RL,
+the policy that is being trained (call `refresh` after a weight update).
+
+Every forward pass has one of two fixed shapes, (slots, 1) to decode and (PREFILL_ROWS, PREFILL_TOKENS) to read, and
+every request draws from its own seed: what a trajectory becomes does not depend on what else is in the batch.
+
+Left out, because big servers do it better: paging, tensor parallelism, quantised caches, sliding-window layers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+
+from rewright.engines.base import Generation, Request, Sampling
+from rewright.engines.slot_cache import SlotCache
+from rewright.errors import EngineError, InputError
+
+__all__ = ["HFEngine"]
+
+PREFILL_ROWS: Final = 8
+PREFILL_TOKENS: Final = 64
+LENGTH_STEP: Final = 64
+"""Cache lengths are multiples of this: few shapes, and sums over the same blocks whatever the batch."""
+STOP_TAIL: Final = 24
+"""How many of the last tokens are decoded to look for a stop string."""
+
+
+class _Job:
+    """One request inside the engine."""
+
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Generation]) -> None:
+        self.request, self.loop, self.future = request, loop, future
+        self.tokens: list[int] = []
+        self.log_probs: list[float] = []
+        sampling = request.sampling
+        # One uniform number per token, from the request's own seed.
+        self.uniform_T = np.random.default_rng(sampling.seed).random(max(1, sampling.max_tokens))
+
+    def finish(self, result: Generation | EngineError) -> None:
+        """Hand the result to the coroutine that waits for it, in its own event loop."""
+
+        def deliver() -> None:
+            if self.future.done():
+                return
+            if isinstance(result, EngineError):
+                self.future.set_exception(result)
+            else:
+                self.future.set_result(result)
+
+        try:
+            self.loop.call_soon_threadsafe(deliver)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+
+class _Slot:
+    """What one row of the cache holds: `ids` are the tokens whose keys and values are in it."""
+
+    def __init__(self) -> None:
+        self.session = ""
+        self.ids: list[int] = []
+        self.pending: list[int] = []
+        self.job: _Job | None = None
+        self.used = 0
+
+
+class HFEngine:
+    """See the module's docstring. `tokens` is True: requests must carry `token_ids`."""
+
+    tokens = True
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "",
+        slots: int = 32,
+        max_length: int | None = None,
+        end_ids: tuple[int, ...] | None = None,
+    ) -> None:
+        config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise InputError(
+                f"engine hf cannot run {name or config.model_type}: its layers are {', '.join(sorted(kinds))}, "
+                "expected full attention in every layer; serve the model (vLLM, SGLang) and use engine openai"
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self.name = name or str(getattr(model, "name_or_path", "")) or "model"
+        self.max_length = max_length or int(getattr(config, "max_position_embeddings", 2048))
+        self.end_ids = set(end_ids) if end_ids is not None else _end_ids(model, tokenizer)
+        self.device = next(model.parameters()).device
+        self.slots = [_Slot() for _ in range(slots)]
+        # One more row than slots: the place where padding rows of a read write to.
+        self.cache = SlotCache(int(config.num_hidden_layers), slots + 1)
+        self.waiting: list[_Job] = []
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._clock = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"engine-{self.name}", daemon=True)
+        self._thread.start()
+
+    async def generate(self, request: Request) -> Generation:
+        """Continue `request.token_ids` by one turn. Raises EngineError if the model fails or the time is over."""
+        if request.token_ids is None:
+            raise EngineError("engine hf needs token ids: the request has none")
+        if self._closed:
+            raise EngineError(f"engine {self.name} is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Generation] = loop.create_future()
+        self._inbox.put(_Job(request, loop, future))
+        try:
+            async with asyncio.timeout(request.timeout_seconds):
+                return await future
+        except TimeoutError:
+            raise EngineError(f"no answer of {self.name} within {request.timeout_seconds} s") from None
+
+    async def release(self, session: str) -> None:
+        """The trajectory is over: its slot may be taken by another."""
+        self._inbox.put(session)
+
+    def refresh(self) -> None:
+        """The weights have changed: forget all keys and values. Blocks until the engine has done so."""
+        done = threading.Event()
+        self._inbox.put(done)
+        done.wait()
+
+    async def close(self) -> None:
+        """Stop the thread. Requests under way fail with EngineError."""
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """As `close`, from ordinary code."""
+        if not self._closed:
+            self._closed = True
+            self._inbox.put(None)
+            self._thread.join(timeout=30)
+
+    # The engine's thread.
+
+    def _run(self) -> None:
+        problem: EngineError | None = None
+        with torch.inference_mode():
+            while True:
+                if not self._receive(problem):
+                    return
+                if problem is not None:
+                    continue
+                try:
+                    self._place()
+                    self._read()
+                    self._step()
+                except Exception as failure:  # out of memory, a bad model: every request must learn of it
+                    problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
+                    self._fail(problem)
+
+    def _receive(self, problem: EngineError | None) -> bool:
+        """Take what has arrived; wait only when there is nothing to do. False: the engine is closed."""
+        idle = problem is not None or (not self.waiting and all(slot.job is None for slot in self.slots))
+        while True:
+            try:
+                item = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            idle = False
+            if item is None:
+                self._fail(EngineError(f"engine {self.name} was closed"))
+                return False
+            if isinstance(item, threading.Event):
+                for slot in self.slots:
+                    slot.ids, slot.session = [], ""
+                item.set()
+            elif isinstance(item, str):
+                for slot in self.slots:
+                    if slot.session == item and slot.job is None:
+                        slot.session = ""
+            elif problem is not None:
+                item.finish(problem)
+            else:
+                self.waiting.append(item)
+
+    def _fail(self, problem: EngineError) -> None:
+        for slot in self.slots:
+            if slot.job is not None:
+                slot.job.finish(problem)
+                slot.job = None
+        for job in self.waiting:
+            job.finish(problem)
+        self.waiting = []
+
+    def _place(self) -> None:
+        """Give waiting requests a slot: their own, else a free one, else the one idle for longest."""
+        still: list[_Job] = []
+        for job in self.waiting:
+            if job.future.cancelled():
+                continue
+            ids = list(job.request.token_ids or ())
+            if len(ids) >= self.max_length:
+                job.finish(Generation(text="", token_ids=(), log_probs=(), stop="length", prompt_tokens=len(ids)))
+                continue
+            slot = self._choose(job.request.session)
+            if slot is None:
+                still.append(job)
+                continue
+            self._load(slot, job, ids)
+        self.waiting = still
+
+    def _choose(self, session: str) -> _Slot | None:
+        idle = [slot for slot in self.slots if slot.job is None]
+        own = [slot for slot in idle if session and slot.session == session]
+        if own:
+            return own[0]
+        free = [slot for slot in idle if not slot.session]
+        return min(free or idle, key=lambda slot: slot.used, default=None)
+
+    def _load(self, slot: _Slot, job: _Job, ids: list[int]) -> None:
+        self._clock += 1
+        kept = _common(slot.ids, ids)
+        donor, shared = None, kept
+        for other in self.slots:
+            if other is not slot and other.ids[:1] == ids[:1]:
+                length = _common(other.ids, ids)
+                if length > shared:
+                    donor, shared = other, length
+        shared = min(shared, len(ids) - 1)  # the last token is always read by the decoding step, for its logits
+        if donor is not None and shared - kept >= PREFILL_TOKENS // 2:
+            self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
+            kept = shared
+        kept = min(kept, len(ids) - 1)
+        slot.ids, slot.pending = ids[:kept], ids[kept:]
+        slot.session, slot.job, slot.used = job.request.session, job, self._clock
+
+    def _read(self) -> None:
+        """Read the pending tokens of all slots but the last one each."""
+        while True:
+            rows = [index for index, slot in enumerate(self.slots) if slot.job and len(slot.pending) > 1][:PREFILL_ROWS]
+            if not rows:
+                return
+            ids_B_Q = torch.zeros((PREFILL_ROWS, PREFILL_TOKENS), dtype=torch.long)
+            positions_B_Q = torch.arange(PREFILL_TOKENS).expand(PREFILL_ROWS, -1).clone()
+            rows_B = torch.full((PREFILL_ROWS,), len(self.slots))
+            for line, index in enumerate(rows):
+                slot = self.slots[index]
+                chunk = slot.pending[: min(PREFILL_TOKENS, len(slot.pending) - 1)]
+                ids_B_Q[line, : len(chunk)] = torch.tensor(chunk)
+                positions_B_Q[line] += len(slot.ids)
+                rows_B[line] = index
+                slot.ids.extend(chunk)
+                slot.pending = slot.pending[len(chunk) :]
+            # Padding inside a chunk writes past the row's end: later tokens overwrite it, the mask hides it till then.
+            self._forward(ids_B_Q, rows_B, positions_B_Q, all_rows=False)
+
+    def _step(self) -> None:
+        """Decode one token for every slot that has a request."""
+        active = [index for index, slot in enumerate(self.slots) if slot.job is not None]
+        if not active:
+            return
+        count = len(self.slots) + 1
+        ids_B_Q = torch.zeros((count, 1), dtype=torch.long)
+        positions_B_Q = torch.zeros((count, 1), dtype=torch.long)
+        for index, slot in enumerate(self.slots):
+            positions_B_Q[index, 0] = len(slot.ids)
+            if slot.job is not None:
+                ids_B_Q[index, 0] = slot.pending[0]
+        logits = self._forward(ids_B_Q, torch.arange(count), positions_B_Q, all_rows=True)[:, -1]
+        jobs = [job for index in active if (job := self.slots[index].job) is not None]
+        samplings = [job.request.sampling for job in jobs]
+        uniform_B = torch.tensor([job.uniform_T[len(job.tokens)] for job in jobs], dtype=torch.float64)
+        chosen, log_probs = sample(logits[active].float(), samplings, uniform_B)
+        for index, job, token, log_prob in zip(active, jobs, chosen, log_probs, strict=True):
+            slot = self.slots[index]
+            slot.ids.extend(slot.pending)
+            slot.pending = [token]
+            job.tokens.append(token)
+            job.log_probs.append(log_prob)
+            stop = self._stopped(slot, job)
+            if stop is not None:
+                slot.job = None
+                slot.pending = []
+                job.finish(self._result(job, stop))
+
+    def _forward(
+        self, ids_B_Q: torch.Tensor, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, *, all_rows: bool
+    ) -> torch.Tensor:
+        needed = int(positions_B_Q.max()) + 1
+        length = -(-needed // LENGTH_STEP) * LENGTH_STEP
+        self.cache.reserve(length)
+        positions = positions_B_Q.to(self.device)
+        mask_B_1_Q_K = torch.arange(length, device=self.device)[None, None, None] <= positions[:, None, :, None]
+        self.cache.aim(rows_B.to(self.device), positions, length, all_rows=all_rows)
+        training = self.model.training
+        if training:
+            self.model.eval()
+        output = self.model(
+            input_ids=ids_B_Q.to(self.device),
+            position_ids=positions,
+            attention_mask=mask_B_1_Q_K,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if training:
+            self.model.train()
+        logits: torch.Tensor = output.logits
+        return logits.cpu()
+
+    def _stopped(self, slot: _Slot, job: _Job) -> Literal["end", "length", "stop"] | None:
+        sampling = job.request.sampling
+        if job.tokens[-1] in self.end_ids:
+            return "end"
+        if sampling.stop:
+            tail = self.tokenizer.decode(job.tokens[-STOP_TAIL:])
+            if any(word in tail for word in sampling.stop):
+                return "stop"
+        if len(job.tokens) >= sampling.max_tokens or len(slot.ids) + 1 >= self.max_length:
+            return "length"
+        return None
+
+    def _result(self, job: _Job, stop: Literal["end", "length", "stop"]) -> Generation:
+        shown = job.tokens[:-1] if stop == "end" else job.tokens
+        return Generation(
+            text=self.tokenizer.decode(shown, skip_special_tokens=False),
+            token_ids=tuple(job.tokens),
+            log_probs=tuple(job.log_probs),
+            stop=stop,
+            prompt_tokens=len(job.request.token_ids or ()),
+            completion_tokens=len(job.tokens),
+        )
+
+
+def sample(
+    logits_B_V: torch.Tensor, samplings: list[Sampling], uniform_B: torch.Tensor
+) -> tuple[list[int], list[float]]:
+    """One token per row by inverse transform, and its log-probability at the row's temperature (before top-p).
+
+    Temperature 0 takes the most likely token; its log-probability is then that of temperature 1.
+    """
+    temperature = torch.tensor([one.temperature if one.temperature > 0 else 1.0 for one in samplings])
+    log_probs_B_V = torch.log_softmax(logits_B_V / temperature[:, None], dim=-1)
+    probs_B_V = log_probs_B_V.double().exp()
+    for row, one in enumerate(samplings):
+        if one.top_p < 1.0:
+            ordered, places = probs_B_V[row].sort(descending=True)
+            outside = ordered.cumsum(0) - ordered >= one.top_p
+            probs_B_V[row, places[outside]] = 0.0
+    cumulative = probs_B_V.cumsum(dim=-1)
+    chosen_B = torch.searchsorted(cumulative, (uniform_B * cumulative[:, -1])[:, None], right=True)[:, 0]
+    chosen_B = chosen_B.clamp(max=logits_B_V.shape[1] - 1)
+    greedy_B = torch.tensor([one.temperature <= 0 for one in samplings])
+    chosen_B = torch.where(greedy_B, logits_B_V.argmax(dim=-1), chosen_B)
+    picked_B = log_probs_B_V.gather(1, chosen_B[:, None])[:, 0]
+    return chosen_B.tolist(), picked_B.tolist()
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """Length of the common prefix."""
+    limit = min(len(first), len(second))
+    if first[:limit] == second[:limit]:
+        return limit
+    low, high = 0, limit  # first[:low] agrees, first[:high] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[:middle] == second[:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _end_ids(model: Any, tokenizer: Any) -> set[int]:
+    ids: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for value in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None), model.config.eos_token_id):
+        if isinstance(value, int):
+            ids.add(value)
+        elif value is not None:
+            ids.update(int(one) for one in value)
+    return ids

@@ -1,0 +1,96 @@
+"""A key-value cache of slots for `transformers` decoders: every row of a batch has its own length.
+
+`transformers` caches grow all rows together. Here each row writes at its own position and attends to its own past, so
+sequences join and leave a running batch freely and keep their past between turns. Works for decoders with full
+attention in every layer, through the public `Cache` interface and a 4-D attention mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+__all__ = ["SlotCache"]
+
+
+class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer: (slots, heads, length, head dimension)."""
+
+    is_sliding = False
+
+    def __init__(self, owner: SlotCache) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        slots, length = self.owner.slots, self.owner.allocated
+        shape = (slots, key_states.shape[1], length)
+        self.keys = key_states.new_zeros((*shape, key_states.shape[3]))
+        self.values = value_states.new_zeros((*shape, value_states.shape[3]))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        owner = self.owner
+        rows, positions, length = owner.rows, owner.positions, owner.length
+        # (B, 1) rows and (B, Q) positions pick (B, Q, heads, dimension).
+        self.keys[rows, :, positions] = key_states.transpose(1, 2)
+        self.values[rows, :, positions] = value_states.transpose(1, 2)
+        if owner.all_rows:
+            return self.keys[:, :, :length], self.values[:, :, :length]
+        picked = rows[:, 0]
+        return self.keys[picked, :, :length], self.values[picked, :, :length]
+
+    def grow(self, length: int) -> None:
+        if self.is_initialized:
+            more = length - self.keys.shape[2]
+            self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, more))
+            self.values = torch.nn.functional.pad(self.values, (0, 0, 0, more))
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.owner.length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """`slots` rows for `layers` layers. `aim` says where the next forward pass reads and writes."""
+
+    def __init__(self, layers: int, slots: int) -> None:
+        self.slots = slots
+        self.allocated = 0
+        self.rows = torch.zeros((0, 1), dtype=torch.long)
+        self.positions = torch.zeros((0, 0), dtype=torch.long)
+        self.length = 0
+        self.all_rows = False
+        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` positions in every slot."""
+        if length > self.allocated:
+            self.allocated = length
+            for layer in self.layers:
+                layer.grow(length)
+
+    def aim(self, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, length: int, *, all_rows: bool) -> None:
+        """The next pass writes at `positions_B_Q` of the slots `rows_B` and sees the first `length` positions.
+
+        `all_rows` promises that `rows_B` is every slot in order, which saves a copy.
+        """
+        self.rows, self.positions, self.length, self.all_rows = rows_B[:, None], positions_B_Q, length, all_rows
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of one slot to another (a shared prompt)."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[target, :, :length] = layer.keys[source, :, :length]
+                layer.values[target, :, :length] = layer.values[source, :, :length]

@@ -1,0 +1,375 @@
+"""Recipes: a YAML file plus dotted overrides, checked into one frozen settings object.
+
+Every mistake is an `InputError` in one line with file, line and key, and names the nearest valid key. Nothing here runs
+anything. The defaults are sized for two cores; bigger is for whoever has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+import yaml
+
+from rewright.errors import InputError
+from rewright.rollout import Limits
+
+__all__ = [
+    "BuildSettings",
+    "CreditSettings",
+    "EvalSettings",
+    "ModelSettings",
+    "RLSettings",
+    "Recipe",
+    "RepairSettings",
+    "RewardSettings",
+    "SFTSettings",
+    "SandboxSettings",
+    "SynthSettings",
+    "TaskSettings",
+    "load_recipe",
+    "recipe_hash",
+]
+
+Stage = Literal["eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl"]
+ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the sections: unknown keys are errors, numbers are checked."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+
+
+class ModelSettings(_Section, frozen=True):
+    """A model: `pico`, `pico-repairer`, `smollm2`, a local folder, a Hugging Face id, or a served model's name."""
+
+    path: str = "pico"
+    engine: Literal["hf", "openai"] = "hf"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    slots: int = 48
+    """hf: how many trajectories decode together."""
+    max_length: int | None = None
+    """hf: context length; default: the model's own."""
+    base_url: str | None = None
+    mode: Literal["auto", "chat", "completions"] = "auto"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 32
+    timeout_seconds: float = 120.0
+    extra_body: dict[str, Any] | None = None
+    template_options: dict[str, Any] = {}
+    trust_remote_code: bool = False
+
+
+class TaskSettings(_Section, frozen=True):
+    """Where tasks come from: the embedded world (`town`) or a file in a known format."""
+
+    format: str = "town"
+    path: str | None = None
+    split: str = "train"
+    profile: str | None = None
+    count: int = 300
+    """town: how many tasks to draw."""
+    seed: int = 0
+    limit: int | None = None
+
+
+class SandboxSettings(_Section, frozen=True):
+    """How tools that are source text are executed."""
+
+    level: Literal["strict", "process", "unsafe"] = "strict"
+    wall_seconds: float = 5.0
+    memory_mb: int = 512
+
+
+class SynthSettings(_Section, frozen=True):
+    """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
+
+    n: int = 2
+    temperature: float = 0.3
+    top_p: float = 0.9
+    limit: int | None = None
+    concurrency: int = 96
+
+
+class RepairSettings(_Section, frozen=True):
+    """LLM-as-Repairer (AutoTraj section 3.3). Thresholds are the authors'."""
+
+    model: ModelSettings | None = None
+    attempts: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    calls: int = 3
+    """How many calls the repairer is told it may make."""
+    show_gold: bool = False
+    modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
+    low_quality_threshold: float = 0.86
+    wrong_answer_threshold: float = 0.8
+    concurrency: int = 96
+
+
+class BuildSettings(_Section, frozen=True):
+    """SFT and preference sets."""
+
+    held_out_fraction: float = 0.05
+    pairs: Literal["repaired", "repaired+kept"] = "repaired"
+    """`repaired`: (repaired, original). `+kept`: also (kept, wrong) of the same task."""
+
+
+class _TrainSettings(_Section, frozen=True):
+    learning_rate: float = 7e-6
+    batch_size: int = 16
+    """Trajectories (or pairs) per optimizer step."""
+    micro_batch_size: int | None = None
+    """Trajectories per forward pass; default: the whole batch."""
+    lora_rank: int | None = None
+    max_length: int | None = None
+    report_to: tuple[str, ...] = ()
+    save_steps: int | None = None
+    arguments: dict[str, Any] = {}
+    """Further arguments of the TRL config, by name."""
+
+
+class SFTSettings(_TrainSettings, frozen=True):
+    """Supervised fine-tuning. Defaults are AutoTraj's (section 4.1)."""
+
+    epochs: float = 3.0
+    warmup: float = 0.1
+    scheduler: str = "cosine"
+    source: Literal["run", "demonstrations"] = "run"
+    """`demonstrations`: the world's worked examples instead of this run's kept and repaired trajectories."""
+    demonstrations: int = 1000
+    profile: str = "basic"
+
+
+class RewardSettings(_TrainSettings, frozen=True):
+    """The trajectory reward model, Bradley-Terry. Defaults are AutoTraj's (section 4.1)."""
+
+    learning_rate: float = 1e-5
+    batch_size: int = 32
+    epochs: float = 2.0
+    minimum_accuracy: float = 0.5
+    """RL does not start below this held-out pair accuracy."""
+
+
+class CreditSettings(_Section, frozen=True):
+    """Turn rewards and advantages (MatchTIR sections 3.2-3.3)."""
+
+    estimator: str = "matchtir"
+    assignment: Literal["optimal", "greedy", "ot"] = "optimal"
+    aggregate: Literal["mean", "sum"] = "mean"
+    gamma: float = 0.9
+    fusion: Literal["mean", "sum"] = "mean"
+    lonely_turn: Literal["raw", "zero"] = "zero"
+    unmatched: float = 0.0
+    call_weight: float = 1.0
+    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
+
+
+class RLSettings(_TrainSettings, frozen=True):
+    """GRPO on TRL with turn-level advantages."""
+
+    learning_rate: float = 1e-6
+    steps: int = 40
+    tasks_per_step: int = 8
+    generations: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    epsilon: float = 0.2
+    beta: float = 0.0
+    entropy: float = 0.0
+    loss_type: str = "grpo"
+    scheduler: str = "constant"
+    warmup: float = 0.0
+    reward_model_weight: float = 0.2
+    reward_model_clip: float = 3.0
+    credit: CreditSettings = CreditSettings()
+    tasks: TaskSettings | None = None
+    keep_rollouts: bool = True
+    concurrency: int = 128
+
+
+class EvalSettings(_Section, frozen=True):
+    """Held-out evaluation."""
+
+    tasks: TaskSettings = TaskSettings(split="heldout", count=400, seed=1)
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    concurrency: int = 128
+
+
+class Recipe(_Section, frozen=True):
+    """A whole run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
+
+    name: str = "run"
+    seed: int = 0
+    stages: tuple[Stage, ...] = ALL_STAGES
+    dialect: str = "hermes"
+    model: ModelSettings = ModelSettings()
+    tasks: TaskSettings = TaskSettings()
+    limits: Limits = Limits()
+    sandbox: SandboxSettings = SandboxSettings()
+    quality: dict[str, Any] = {}
+    """Settings of `rewright.quality`: weights, words, thresholds, further dimensions."""
+    synth: SynthSettings = SynthSettings()
+    repair: RepairSettings = RepairSettings()
+    build: BuildSettings = BuildSettings()
+    sft: SFTSettings = SFTSettings()
+    reward: RewardSettings = RewardSettings()
+    rl: RLSettings = RLSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+SHORT_FORMS = {"tasks": "path", "model": "path"}
+"""Sections that may be given as one string, and the key that the string then is."""
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides. Raises InputError."""
+    data: Any = {}
+    places: dict[str, str] = {}
+    where = str(path) if path is not None else "recipe"
+    if path is not None:
+        data, places = _read_yaml(path)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise InputError(f"override {override!r}: expected section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _set(data, key.split("."), value, override)
+        places[key] = f"override {override!r}"
+    data = _expand_short_forms(data, Recipe)
+    _check_keys(data, Recipe, "", where, places)
+    try:
+        return msgspec.convert(data, Recipe, strict=True)
+    except msgspec.ValidationError as problem:
+        raise InputError(_located(str(problem), where, places)) from None
+
+
+def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
+    """Eight hexadecimal digits of the named sections: part of every id that depends on them."""
+    parts = {name: getattr(recipe, name) for name in sections}
+    return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file: expected a recipe in YAML") from None
+    except OSError as problem:
+        raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}") from None
+    try:
+        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        reason = getattr(problem, "problem", None) or "not readable"
+        raise InputError(f"{path}{line}: not valid YAML: {reason}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a mapping of sections, got {type(data).__name__}")
+    places: dict[str, str] = {}
+    _collect_places(node, "", str(path), places)
+    return data, places
+
+
+def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str]) -> None:
+    """Where every key stands: dotted name -> "file:line"."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}.{key.value}" if prefix else str(key.value)
+            places[name] = f"{path}:{key.start_mark.line + 1}"
+            _collect_places(value, name, path, places)
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        below = data.setdefault(key, {})
+        if isinstance(below, str) and key in SHORT_FORMS:
+            below = data[key] = {SHORT_FORMS[key]: below}
+        if below is None:
+            below = data[key] = {}
+        if not isinstance(below, dict):
+            raise InputError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is not a section")
+        data = below
+    last = keys[-1]
+    if last in SHORT_FORMS and isinstance(value, str) and isinstance(data.get(last), dict):
+        data[last][SHORT_FORMS[last]] = value
+    else:
+        data[last] = value
+
+
+def _expand_short_forms(data: Any, kind: Any) -> Any:
+    struct = _struct_of(kind)
+    if struct is None or not isinstance(data, dict):
+        return data
+    fields = typing.get_type_hints(struct)
+    expanded = {}
+    for key, value in data.items():
+        short = isinstance(value, str) and key in SHORT_FORMS and _struct_of(fields.get(key)) is not None
+        expanded[key] = {SHORT_FORMS[key]: value} if short else _expand_short_forms(value, fields.get(key))
+    return expanded
+
+
+def _struct_of(kind: Any) -> type[msgspec.Struct] | None:
+    """The section type in `X` or `X | None`."""
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        found = [struct for part in get_args(kind) if (struct := _struct_of(part)) is not None]
+        return found[0] if found else None
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def _check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
+    struct = _struct_of(kind)
+    if struct is None or not isinstance(data, dict):
+        return
+    fields = typing.get_type_hints(struct)
+    for key, value in data.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
+            raise InputError(f"{places.get(name, where)}: unknown key {name}: {hint}")
+        _check_keys(value, fields[key], name, where, places)
+
+
+def _choices(name: str) -> str:
+    """The words that the key `name` may be, or an empty string."""
+    kind: Any = Recipe
+    for key in re.sub(r"\[[^\]]*\]", "", name).split("."):
+        struct = _struct_of(kind)
+        kind = None if struct is None else typing.get_type_hints(struct).get(key)
+    words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+    if get_origin(kind) is tuple:
+        words = [str(word) for word in get_args(get_args(kind)[0])]
+    return f": expected one of {', '.join(words)}" if words else ""
+
+
+def _located(problem: str, where: str, places: dict[str, str]) -> str:
+    """A msgspec message ("Expected `int`, got `str` - at `$.synth.n`") with file, line and key in front."""
+    reason, _, path = problem.partition(" - at `$")
+    name = path.rstrip("`").lstrip(".")
+    # The check of a whole section names its key in the message, not in the path.
+    if " must " in reason:
+        name = f"{name}.{reason.split(' ', 1)[0]}".lstrip(".")
+    plain = re.sub(r"\[[^\]]*\]", "", name)
+    choices = _choices(name) if "enum" in reason else ""
+    return f"{places.get(plain, where)}: {name or 'recipe'}: {reason[:1].lower()}{reason[1:]}{choices}"

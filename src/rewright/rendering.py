@@ -1,0 +1,163 @@
+"""From messages to tokens, once: the one place where prompts and tool results are tokenised.
+
+A `Renderer` wraps a tokenizer with a chat template. Prompts are rendered by the model's own template with `tools=`;
+tool results become the suffix that the same template would put between two turns, found by rendering a conversation
+with a marker in place of the model's text. The model's own tokens are never rendered again.
+
+Tool text is data: every control token of the tokenizer and every tag of the dialect that occurs in it is broken up
+before rendering, so that it reaches the model as plain text.
+
+Works with a `transformers` tokenizer (any object with `apply_chat_template`, `encode`, `decode`); imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rewright.dialects.base import Dialect
+from rewright.errors import InputError
+from rewright.records import Message, Task, ToolCall, ToolResult, Trajectory
+
+__all__ = ["Renderer"]
+
+MARKER: Final = "REWRIGHT_TURN_MARKER"
+PROBE_NAME: Final = "rewright_probe_tool"
+NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
+
+
+class Renderer:
+    """Renders prompts and tool results for one tokenizer and one dialect."""
+
+    def __init__(self, tokenizer: Any, dialect: Dialect, *, template_options: dict[str, Any] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.dialect = dialect
+        self.options = dict(template_options or {})
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError(NO_TEMPLATE.format(getattr(tokenizer, "name_or_path", "")))
+        control = [str(token) for token in getattr(tokenizer, "all_special_tokens", [])]
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        control += [str(token) for token in added.values()]
+        control += list(dialect.control_words)
+        words = sorted({word for word in control if len(word) > 1}, key=len, reverse=True)
+        self._control = re.compile("|".join(re.escape(word) for word in words))
+        probe = {"type": "function", "function": {"name": PROBE_NAME, "parameters": {"type": "object"}}}
+        question: list[Message] = [{"role": "user", "content": "question"}]
+        self.native_tools = PROBE_NAME in self._render(question, [probe])
+        """Does the template write tool schemas? If not, they go into the system message."""
+        self.native_results = self._template_takes_tool_messages()
+
+    def neutralise(self, text: str) -> str:
+        """`text` with a space after the first character of every control token and tag that occurs in it."""
+        previous = None
+        while previous != text:  # breaking one word up may join another
+            previous, text = text, self._control.sub(lambda match: match[0][0] + " " + match[0][1:], text)
+        return text
+
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
+        """The prompt with the opening of the model's turn at its end."""
+        if tools and not self.native_tools:
+            return self._render(_with_tools_in_words(messages, tools), [])
+        return self._render(list(messages), list(tools))
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
+        """Token ids of `prompt_text`."""
+        return self._encode(self.prompt_text(messages, tools))
+
+    def task_prompt_ids(self, task: Task) -> list[int]:
+        """Token ids of a task's prompt in this dialect."""
+        return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
+
+    def suffix_ids(self, calls: Sequence[ToolCall], results: Sequence[ToolResult], *, ended: bool) -> list[int]:
+        """Tokens between a turn and the next: the results, and the opening of the model's next turn.
+
+        `ended` says whether the model wrote its end token: it is then not written again.
+        """
+        shown = [
+            ToolResult(content=self.neutralise(result.content), error=result.error, seconds=result.seconds)
+            for result in results
+        ]
+        messages = self.dialect.results_as_messages(calls, shown)
+        if not self.native_results:
+            messages = _results_in_words(messages)
+        text = self._after_marker(messages)
+        end = str(self.tokenizer.eos_token or "")
+        if ended and end and text.lstrip().startswith(end):
+            text = text.lstrip()[len(end) :]
+        return self._encode(text)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of text that a model wrote (its control tokens are read as such)."""
+        return self._encode(text)
+
+    def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
+        """(token_ids, mask) of a trajectory whose tokens are unknown or belong to another tokenizer.
+
+        Every turn's text is tokenised once, closed by the end token, and masked 1; everything else is masked 0.
+        """
+        ids = self.task_prompt_ids(task)
+        mask = [0] * len(ids)
+        end = self.tokenizer.eos_token_id
+        for index, turn in enumerate(trajectory.turns):
+            stopped = turn.stop == "stop" and index + 1 < len(trajectory.turns)
+            own = self._encode(turn.text) + ([] if stopped or turn.stop == "length" else [end])
+            after = list[int]()
+            if turn.results and index + 1 < len(trajectory.turns):
+                after = self.suffix_ids(turn.calls, turn.results, ended=not stopped)
+            ids += own + after
+            mask += [1] * len(own) + [0] * len(after)
+        return ids, mask
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _render(self, messages: list[Message], tools: list[dict[str, Any]], *, generation: bool = True) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=generation, **self.options
+            )
+        except Exception as problem:  # a template is a program of the model's author: anything may be raised
+            name = getattr(self.tokenizer, "name_or_path", "")
+            raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
+        return str(text)
+
+    def _after_marker(self, messages: list[Message]) -> str:
+        head: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
+        text = self._render([*head, *messages], [])
+        return text[text.index(MARKER) + len(MARKER) :]
+
+    def _template_takes_tool_messages(self) -> bool:
+        probe: Message = {"role": "tool", "name": "probe", "content": PROBE_NAME}
+        try:
+            text = self._after_marker([probe])
+        except (InputError, ValueError):
+            return False
+        # A template that knows no tool role either drops the text or writes a role its model never saw.
+        return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)
+
+
+def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
+    """For templates without `tools=`: the schemas as text in the system message."""
+    import json
+
+    lines = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
+    words = (
+        f"You can call these functions:\n<tools>\n{lines}\n</tools>\n"
+        'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
+        "Results come back in <tool_response></tool_response>."
+    )
+    copied = [dict(message) for message in messages]
+    if copied and copied[0].get("role") == "system":
+        copied[0]["content"] = f"{copied[0]['content']}\n\n{words}"
+        return copied
+    return [{"role": "system", "content": words}, *copied]
+
+
+def _results_in_words(messages: Sequence[Message]) -> list[Message]:
+    """For templates without a tool role: all results of a turn in one user message."""
+    text = "\n".join(
+        f"<tool_response>\n{message['content']}\n</tool_response>" if message["role"] == "tool" else message["content"]
+        for message in messages
+    )
+    return [{"role": "user", "content": text}]

@@ -1,0 +1,159 @@
+"""Append-only files of records: one JSON object a line, whole or not at all.
+
+Writing: every record is one write of one line. A torn last line, left by a kill or a full disk, is cut off before the
+next append and ignored when reading. A corrupt line anywhere else is an `InputError` that names file and line.
+Reading is streaming: memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from rewright.errors import InputError, StorageError
+
+__all__ = ["RecordFile", "read_jsonl", "write_atomically"]
+
+T = TypeVar("T")
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Replace `path` by the joined chunks, or leave it as it was. Raises StorageError if it cannot be written."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
+
+
+def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """(line number, decoded record) for every whole line; a torn last line is dropped.
+
+    Raises InputError (file, line, what was expected) for a missing file or a corrupt line.
+    """
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+    with file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield number, decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                    if not line.endswith(b"\n"):
+                        return  # torn by a kill: the record was never whole
+                    raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
+        except OSError as problem:
+            raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+
+
+class RecordFile(Generic[T]):
+    """The records of one kind in one file. One writer at a time (the run directory's lock sees to that)."""
+
+    def __init__(self, path: Path, kind: type[T], key: Callable[[T], str]) -> None:
+        self.path, self.kind, self.key = path, kind, key
+        self._encoder = msgspec.json.Encoder()
+        self._descriptor: int | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        """Every whole record, in file order. A file that does not exist has none."""
+        if self.path.exists():
+            yield from (record for _, record in read_jsonl(self.path, self.kind))
+
+    def keys(self) -> set[str]:
+        """The keys of all whole records."""
+        return {self.key(record) for record in self}
+
+    def append(self, record: T) -> None:
+        """Write one record. Raises StorageError where it could not be written whole; the file is then as before."""
+        data = self._encoder.encode(record) + b"\n"
+        descriptor = self._open()
+        before = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, data)
+            if written != len(data):
+                raise OSError(28, "No space left on device")
+        except OSError as problem:
+            os.ftruncate(descriptor, before)
+            raise StorageError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+
+    def arrange(self, order: Iterable[str]) -> None:
+        """Bring the records into the order of `order` (keys), if they are not, atomically; other records go last.
+
+        Records are appended in the order in which they become ready; a finished file must not depend on that.
+        """
+        self.close()
+        places: dict[str, tuple[int, int]] = {}
+        offset = 0
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            decoder = msgspec.json.Decoder(self.kind)
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    places[self.key(decoder.decode(line))] = (offset, len(line))
+                offset += len(line)
+        wanted = [key for key in dict.fromkeys(order) if key in places]
+        known = set(wanted)
+        wanted += [key for key in places if key not in known]
+        if wanted == list(places):
+            return
+        with self.path.open("rb") as file:
+
+            def lines() -> Iterator[bytes]:
+                for key in wanted:
+                    start, length = places[key]
+                    file.seek(start)
+                    yield file.read(length)
+
+            write_atomically(self.path, lines())
+
+    def clear(self) -> None:
+        """Remove the file: the stage is done again."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                self._cut_torn_line(self._descriptor)
+            except OSError as problem:
+                raise StorageError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+        return self._descriptor
+
+    @staticmethod
+    def _cut_torn_line(descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            block = os.pread(descriptor, position - start, start)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                if start + newline + 1 < size:
+                    os.ftruncate(descriptor, start + newline + 1)
+                return
+            position = start
+        os.ftruncate(descriptor, 0)

@@ -1,0 +1,31 @@
+"""A trajectory as plain text, without any dialect's tags: for a repairer to read, for pictures, for people."""
+
+from __future__ import annotations
+
+import json
+
+from rewright.dialects.hermes import split_thought
+from rewright.records import Trajectory
+
+__all__ = ["transcript"]
+
+
+def transcript(trajectory: Trajectory) -> str:
+    """Every turn as lines `thought:`, `call:`, `result:`, then `answer:` or how the trajectory ended."""
+    lines: list[str] = []
+    for turn in trajectory.turns:
+        thought = split_thought(turn.text)[0].strip()
+        if thought:
+            lines.append(f"thought: {thought}")
+        for index, call in enumerate(turn.calls):
+            if call.error is None:
+                lines.append(f"call: {call.name} {json.dumps(call.arguments, ensure_ascii=False)}")
+            else:
+                lines.append(f"call: {call.raw.strip()}")
+            if index < len(turn.results):
+                lines.append(f"result: {turn.results[index].content}")
+    if trajectory.answer is not None:
+        lines.append(f"answer: {trajectory.answer}")
+    else:
+        lines.append(f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
+    return "\n".join(lines)
