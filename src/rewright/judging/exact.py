@@ -1,0 +1,30 @@
+"""The `exact` judge: the same plain number, or the same text after normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rewright.judging.base import Judgement, shown
+from rewright.judging.text import exact_form, plain_number
+
+__all__ = ["exact", "same"]
+
+
+def same(answer: str, gold: str) -> bool:
+    """True where both are the same plain number (`1,000` and `1000`, `5` and `5.0`) or the same text.
+
+    A number never equals a text that is not a number; an empty answer equals nothing.
+    """
+    left, right = plain_number(answer), plain_number(gold)
+    if left is not None or right is not None:
+        return left is not None and right is not None and left == right
+    form = exact_form(answer)
+    return form != "" and form == exact_form(gold)
+
+
+def exact(answer: str, golds: Sequence[str]) -> Judgement:
+    """Outcome 1.0 where `answer` equals one of `golds`, else 0.0."""
+    for gold in golds:
+        if same(answer, gold):
+            return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
+    return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}")

@@ -1,0 +1,112 @@
+"""The child process in which answers meet sympy: comparisons there can take forever or all memory.
+
+`python -c "from rewright.judging.worker import main; main(fd)"`, started by `rewright.judging.process`. It reads one
+JSON request a message and writes one JSON answer. Its guards: CPU seconds for each request (the kernel ends the
+process, also inside C code), a limit on memory, no file writes, and an audit hook that refuses processes, sockets and
+file changes. The hook is a second fence for scorers that evaluate text; it is no sandbox for hostile code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import math
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import Any
+
+__all__ = ["main"]
+
+MEMORY_BYTES = 3 * 1024**3
+_REFUSED = (
+    "os.exec", "os.fork", "os.forkpty", "os.kill", "os.link", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir",
+    "os.spawn", "os.startfile", "os.symlink", "os.system", "os.truncate", "os.chmod", "os.chown", "os.mkdir",
+    "os.putenv", "pty.spawn", "shutil.", "signal.pthread_kill", "socket.", "subprocess.", "ctypes.", "urllib.",
+)  # fmt: skip
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event.startswith(_REFUSED):
+        raise PermissionError(f"{event} is refused while judging")
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        raise PermissionError("writing files is refused while judging")
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str, wrapped: bool) -> tuple[Any, ...]:
+    from math_verify import parse
+
+    # Its own timeout is an alarm signal of the main thread; here the kernel's CPU timer does that work.
+    return tuple(parse(f"${text}$" if wrapped else text, parsing_timeout=None))
+
+
+def _math(answer: str, gold: str, wrapped: bool) -> dict[str, Any]:
+    from math_verify import verify
+
+    parsed_gold, parsed_answer = list(_parsed(gold, True)), list(_parsed(answer, wrapped))
+    if not parsed_answer or all(isinstance(part, str) for part in parsed_answer):
+        return {"outcome": 0.0, "reason": "the answer is no mathematical expression"}
+    if not parsed_gold:
+        return {"outcome": 0.0, "reason": "the gold answer is no mathematical expression"}
+    equal = bool(verify(parsed_gold, parsed_answer, timeout_seconds=None))
+    return {"outcome": float(equal), "reason": "equal" if equal else "not equal"}
+
+
+def _reasoning_gym(answer: str, dataset: str, entry: dict[str, Any]) -> dict[str, Any]:
+    try:
+        package = importlib.import_module("reasoning_gym")
+    except ImportError:
+        return {"missing": "reasoning-gym"}
+    outcome = float(package.get_score_answer_fn(dataset)(answer, entry))
+    if math.isnan(outcome):
+        return {"outcome": 0.0, "reason": f"the scorer of {dataset} returned NaN"}
+    outcome = min(max(outcome, 0.0), 1.0)
+    return {"outcome": outcome, "reason": f"the scorer of {dataset} gives {outcome:g}"}
+
+
+_TASKS: dict[str, Callable[..., dict[str, Any]]] = {"math": _math, "reasoning_gym": _reasoning_gym}
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _TASKS[request["kind"]](**request["arguments"])
+    except MemoryError:
+        return {"outcome": 0.0, "reason": f"comparing needs more than {MEMORY_BYTES // 1024**3} GB of memory"}
+    except Exception as problem:
+        # RecursionError among them: whatever sympy raises on an answer says that it can't be read.
+        return {"outcome": 0.0, "reason": f"could not be compared: {type(problem).__name__}: {str(problem)[:200]}"}
+
+
+def main(descriptor: int) -> None:
+    """Serve requests on the connection `descriptor` until the parent closes it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which closes the connection
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    logging.disable(logging.CRITICAL)
+    connection = Connection(descriptor)
+    # What is imported now is not imported within the first request's CPU seconds.
+    import math_verify  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        importlib.import_module("reasoning_gym")
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.addaudithook(_refuse)
+    connection.send_bytes(b"{}")
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
+        reply = json.dumps(_answer(request)).encode()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send_bytes(reply)

@@ -1,0 +1,40 @@
+"""Extra quality dimensions, available with weight 0: tool errors, redundant calls, the tags format."""
+
+from __future__ import annotations
+
+import json
+
+from rewright.judging.format import validate_turns
+from rewright.quality import Sample
+
+__all__ = ["redundant_calls", "tags_format", "tool_errors"]
+
+
+def tool_errors(sample: Sample) -> float:
+    """1 - (malformed calls and calls whose result is an error) / calls; 1 without calls."""
+    if sample.trajectory is None or not (calls := sample.trajectory.calls):
+        return 1.0
+    bad = 0
+    for turn in sample.trajectory.turns:
+        for position, call in enumerate(turn.calls):
+            failed = position < len(turn.results) and turn.results[position].error is not None
+            bad += call.error is not None or failed
+    return 1.0 - bad / len(calls)
+
+
+def redundant_calls(sample: Sample) -> float:
+    """1 - (calls that repeat an earlier call with equal arguments) / calls; 1 without calls."""
+    if sample.trajectory is None or not (calls := sample.trajectory.calls):
+        return 1.0
+    keys = {
+        (call.name, json.dumps(call.arguments, sort_keys=True, default=str) if call.error is None else call.raw)
+        for call in calls
+    }
+    return len(keys) / len(calls)
+
+
+def tags_format(sample: Sample) -> float:
+    """1 where the trajectory is valid in the tags dialect, else 0."""
+    if sample.trajectory is None:
+        return 1.0
+    return float(validate_turns(sample.trajectory.turns).valid)

@@ -1,0 +1,27 @@
+"""Trajectory-level rewards as pure functions. (Turn-level rewards are in `rewright.credit`.)"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["autotraj"]
+
+
+def autotraj(format_ok: bool, outcome: float, rm: float = 0.0, weight: float = 0.2, clip: float = 3.0) -> float:
+    """AutoTraj's reward of one trajectory (arXiv 2601.23032, RL stage).
+
+    -1 for an invalid format; else max(f, clip(f + weight * rm)) with f = `outcome` in [0, 1], where the reward model's
+    score `rm` only joins an f above 0 and `clip` bounds the sum to [-clip, clip]. So a reward model can add to a right
+    answer, never take from it, and never lift a wrong one.
+
+    Raises ValueError for an outcome outside [0, 1] and for a score that is not a number: a reward model that gave
+    none is an error of its own, never a silent 0.
+    """
+    if not 0.0 <= outcome <= 1.0:
+        raise ValueError(f"outcome is {outcome}: expected a number in [0, 1]")
+    if math.isnan(rm):
+        raise ValueError("rm is NaN: expected the reward model's score")
+    if not format_ok:
+        return -1.0
+    total = outcome + weight * rm if outcome > 0 else outcome
+    return max(outcome, min(max(total, -clip), clip))

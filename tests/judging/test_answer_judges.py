@@ -1,0 +1,234 @@
+"""Answers against golds, under every judge: what counts as right, what is empty, and what must not hang."""
+
+import asyncio
+import math
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewright.errors import InputError, JudgeError
+from rewright.judging import Judgement, judge_answer
+from rewright.judging.text import boxed, final_answer, plain_number
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "gold", "outcome"),
+    [
+        # numbers
+        ("exact", "1,000", "1000", 1),
+        ("exact", "5", "5.0", 1),
+        ("exact", "-3", "3", 0),
+        ("exact", "−3", "-3", 1),
+        ("exact", "1e3", "1000", 1),
+        ("exact", "1,00", "100", 0),
+        ("exact", "5.", "5", 1),
+        ("exact", "5 apples", "5", 0),
+        ("exact", "nan", "5", 0),
+        ("exact", "inf", "5", 0),
+        ("exact", "0.30000000000000004", "0.3", 0),
+        # text
+        ("exact", " Paris. ", "paris", 1),
+        ("exact", '"Paris"', "Paris", 1),
+        ("exact", "a,b, c", "a, b, c", 1),
+        ("exact", "c, a, b", "a, b, c", 0),
+        ("exact", "2007-11-07", "2007-11-7", 1),
+        ("exact", "2007-1-17", "2007-11-7", 0),
+        ("exact", r"The answer is \boxed{Rome}", "Rome", 1),
+        ("exact", "ＡＢＣ", "abc", 1),
+        # mathematics
+        ("math", "-3", "3", 0),
+        ("math", "3", "-3", 0),
+        ("math", r"\frac{1}{2}", r"\frac{1}{3}", 0),
+        ("math", r"\frac12", "0.5", 1),
+        ("math", r"-\frac{1}{2}", r"\frac{-1}{2}", 1),
+        ("math", r"\frac{\frac{1}{2}}{3}", r"\frac{1}{6}", 1),
+        ("math", "1,000", "1000", 1),
+        ("math", r"1{,}000", "1000", 1),
+        ("math", "1 000", "1000", 1),
+        ("math", "1e3", "1000", 1),
+        ("math", "(1,2)", "(1, 2)", 1),
+        ("math", "(2,1)", "(1,2)", 0),
+        ("math", "2, 1", "(1, 2)", 0),
+        ("math", "(3,2,1)", "(1,2,3)", 0),
+        ("math", r"\{2,1\}", r"\{1,2\}", 1),
+        ("math", "[0,1]", "[0,1)", 0),
+        ("math", "(-\\infty, 3)", "(-\\infty,3)", 1),
+        ("math", "4 or 5", "4", 0),
+        ("math", "4, 5", "4", 0),
+        ("math", "5 cm", r"5\text{ cm}", 1),
+        ("math", "5", r"5\text{ cm}", 1),
+        ("math", "5 km", "5 cm", 0),
+        ("math", r"90^\circ", "90", 1),
+        ("math", r"\$12", "12", 1),
+        ("math", r"$\frac{1}{2}$", "1/2", 1),
+        ("math", r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{\sqrt{2}}{2}", 1),
+        ("math", "3 1/2", r"\frac{7}{2}", 1),
+        ("math", "1 4", "5", 0),
+        ("math", "silent", "listen", 0),
+        ("math", "Even", r"\text{even}", 1),
+        ("math", "(A)", r"\text{A}", 1),
+        ("math", "B", "A", 0),
+        ("math", "nan", "5", 0),
+        ("math", r"\boxed{5", "6", 0),
+        ("math", "I think it is 7", "7", 1),
+        ("math", "x=5", "5", 1),
+        # questions
+        ("qa", "The Eiffel Tower!", "eiffel tower", 1),
+        ("qa", "Tower", "Eiffel Tower", 2 / 3),
+        ("qa", "-3", "3", 0),
+        ("qa", "1,000", "1000", 1),
+        ("qa", "5 people", "5", 2 / 3),
+        ("qa", "-5 people", "5", 0),
+        ("qa", "yes", "yes", 1),
+        ("qa", "yes it is", "yes", 0),
+        ("qa", "no", "yes", 0),
+        ("qa", "noanswer", "no", 0),
+        ("qa", "the", "a", 0),
+        ("qa", "a", "a", 1),
+        ("qa", "...", "Paris", 0),
+        # MatchTIR's token sets
+        ("token_set_f1", "Paris, Paris", "paris", 1),
+        ("token_set_f1", "in Paris", "Paris", 2 / 3),
+        ("token_set_f1", "-3", "3", 1),  # parity, on record: this rule can't see the sign
+        ("token_set_f1", "?!", "Paris", 0),
+    ],
+)
+def test_outcome(judge: str, answer: str, gold: str, outcome: float) -> None:
+    judgement = judge_answer(judge, answer, [gold])
+    assert judgement.outcome == pytest.approx(outcome), judgement.reason
+    assert judgement.reason
+
+
+@pytest.mark.parametrize("judge", ["exact", "math", "qa", "token_set_f1"])
+@pytest.mark.parametrize("answer", [None, "", "  \n", r"\boxed{}", r"\boxed{  }", "\u200b\u00a0"])
+def test_an_empty_answer_is_wrong_everywhere(judge: str, answer: str | None) -> None:
+    judgement = judge_answer(judge, answer, ["", "5"])
+    assert judgement.outcome == 0
+    assert judgement.reason
+
+
+@pytest.mark.parametrize("judge", ["exact", "math", "qa", "token_set_f1"])
+def test_the_best_of_several_golds_counts(judge: str) -> None:
+    assert judge_answer(judge, "7", ["5", "7"]).outcome == 1
+
+
+def test_qa_reports_exact_match_and_f1() -> None:
+    judgement = judge_answer("qa", "tower of London", ["London", "Tower of London bridge"])
+    assert judgement.metrics["exact_match"] == 0
+    assert judgement.metrics["f1"] == pytest.approx(6 / 7)
+
+
+def test_golds_without_content_and_unknown_judges_are_the_users_mistakes() -> None:
+    with pytest.raises(InputError, match="no gold answer"):
+        judge_answer("exact", "5", ["", " "])
+    with pytest.raises(InputError, match=r"unknown judge 'maths'.*exact, math"):
+        judge_answer("maths", "5", ["5"])
+    with pytest.raises(InputError, match="no_such_module"):
+        judge_answer("no_such_module:judge", "5", ["5"])
+
+
+def longer(answer: str, golds: list[str]) -> Judgement:
+    if answer == "raise":
+        raise KeyError(answer)
+    return Judgement(2.0 if answer == "two" else float(len(answer) > len(golds[0])), "by length")
+
+
+def test_a_users_own_judge_is_named_by_its_import_path() -> None:
+    path = f"{__name__}:longer"
+    assert judge_answer(path, "longer", ["short"]).outcome == 1
+    with pytest.raises(JudgeError, match="KeyError"):
+        judge_answer(path, "raise", ["short"])
+    with pytest.raises(JudgeError, match=r"expected a number in \[0, 1\]"):
+        judge_answer(path, "two", ["1"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{" * 1_000_000,
+        r"\boxed{" * 150_000,
+        r"\boxed{" * 100_000 + "5" + "}" * 100_000,
+        r"\frac{1}{" * 100 + "2" + "}" * 100,
+        "(" * 1_900,
+        "9" * 1_000_000,
+        "1," * 500_000,
+        '".' * 500_000,
+        "<think>" * 100_000,
+        "10^{10^{10}}",
+        "9**9**9**9",
+        "((((((((((1)!)!)!)!)!)!)!)!)!)!",
+        "\x00\ud800￿",
+        "no " * 300_000,
+    ],
+    ids=range(14),
+)
+@pytest.mark.parametrize("judge", ["exact", "math", "qa", "token_set_f1"])
+def test_no_answer_hangs_or_raises(judge: str, answer: str) -> None:
+    judgement = judge_answer(judge, answer, ["3"])
+    assert judgement.outcome == 0
+    assert len(judgement.reason) < 500
+
+
+def test_the_innermost_of_nested_boxes_is_opened_as_part_of_its_outer_box() -> None:
+    assert boxed(r"\boxed{1} and \boxed{\frac{1}{\{2\}}}") == r"\frac{1}{\{2\}}"
+    assert boxed(r"\boxed{a \boxed{b} c}") == r"a \boxed{b} c"
+    assert boxed(r"\boxed{broken \boxed{5}") == "5"
+    assert boxed(r"so \boxed 7") == "7"
+    assert boxed("nothing") is None
+    assert final_answer(r"  \boxed{ 5 } ") == "5"
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_text_gets_an_outcome_in_bounds(answer: str) -> None:
+    for judge in ("exact", "qa", "token_set_f1"):
+        for gold in ("5", "Paris", answer or "x"):
+            if gold.strip():
+                outcome = judge_answer(judge, answer, [gold]).outcome
+                assert 0 <= outcome <= 1
+                assert not math.isnan(outcome)
+
+
+@given(st.text(alphabet="0123456789,.-+eE ", max_size=12))
+def test_plain_numbers_agree_with_python(text: str) -> None:
+    value = plain_number(text)
+    if value is not None:
+        assert float(value) == float(text.strip().replace(",", ""))
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_a_number_equals_itself_however_it_is_written(number: int) -> None:
+    for written in (f"{number:,}", f"{number}.0", f" {number} ", rf"\boxed{{{number}}}"):
+        assert judge_answer("exact", written, [str(number)]).outcome == 1
+        assert judge_answer("math", written, [str(number)]).outcome == 1
+    assert judge_answer("math", str(number + 1), [str(number)]).outcome == 0
+
+
+def test_mathematics_works_in_threads_and_async_code() -> None:
+    outcomes: list[float] = []
+
+    def work(number: int) -> None:
+        outcomes.append(judge_answer("math", rf"\frac{{{2 * number}}}{{2}}", [str(number)]).outcome)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(20, 28)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [1.0] * 8
+
+    async def together() -> list[Judgement]:
+        return await asyncio.gather(
+            *(asyncio.to_thread(judge_answer, "math", rf"\sqrt{{{n * n}}}", [str(n)]) for n in range(30, 34))
+        )
+
+    assert [judgement.outcome for judgement in asyncio.run(together())] == [1.0] * 4
+
+
+def test_a_killed_worker_is_replaced() -> None:
+    slow = judge_answer("math", "10^{10^{11}}", ["3"])
+    assert slow.outcome == 0
+    assert "more than" in slow.reason
+    assert judge_answer("math", r"\frac{22}{2}", ["11"]).outcome == 1
