@@ -13,16 +13,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["ReadCall", "read_call"]
 
 
-class ReadCall(NamedTuple):
+class ReadCall:
     """A well-formed call, ready to compare: lower-case name; argument name -> hashable typed value."""
 
-    name: str
-    values: dict[Hashable, Hashable]
+    __slots__ = ("name", "values")
+
+    def __init__(self, name: str, values: dict[Hashable, Hashable]) -> None:
+        self.name = name
+        self.values = values
 
 
 class _Mark:
@@ -40,6 +43,8 @@ class _Mark:
 _TRUE, _FALSE, _NAN = _Mark("true"), _Mark("false"), _Mark("NaN")
 _LIST, _OBJECT, _END, _OTHER = _Mark("["), _Mark("{"), _Mark("end"), _Mark("other")
 _ABSENT: Any = _Mark("absent")
+_PLAIN = frozenset({str, int, type(None)})
+"""Types whose values are their own stand-in."""
 
 
 def read_call(call: Any) -> ReadCall | None:
@@ -49,7 +54,13 @@ def read_call(call: Any) -> ReadCall | None:
     too), and either of them under `function` (OpenAI). Arguments may be an object or its JSON text.
     """
     try:
-        name, arguments, error = _fields(call)
+        try:  # the two common shapes, without the checks that the rare ones need
+            if type(call) is dict:
+                name, arguments, error = call["name"], call["arguments"], call.get("error")
+            else:
+                name, arguments, error = call.name, call.arguments, call.error
+        except (KeyError, AttributeError):
+            name, arguments, error = _fields(call)
         if not isinstance(name, str) or (error is not None and error is not False and error != ""):
             return None
         if isinstance(arguments, str):
@@ -58,14 +69,10 @@ def read_call(call: Any) -> ReadCall | None:
             if not isinstance(arguments, Mapping):
                 return None
             arguments = dict(arguments)
-        values: dict[Hashable, Hashable] = {}
-        for key, value in arguments.items():
-            kind = type(value)
-            if kind is str or kind is int or value is None:
-                values[key] = value
-            else:
-                values[key] = _freeze(value)
-        return ReadCall(name.lower(), values)
+        for value in arguments.values():
+            if type(value) not in _PLAIN:
+                return ReadCall(name.lower(), {key: _freeze(value) for key, value in arguments.items()})
+        return ReadCall(name.lower(), arguments)
     except Exception:  # whatever a model or a foreign class produced, it is a malformed call and not our crash
         return None
 

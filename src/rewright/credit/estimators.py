@@ -161,3 +161,54 @@ def matchtir(group: Group) -> Array:
         elif group.lonely_turn == "raw":
             turn_nT[present, turn] = returns
     return group.fused(_trajectory_level(group), turn_nT)
+
+
+@register_estimator("fixed_horizon")
+def fixed_horizon(group: Group) -> Array:
+    """A_t = D_t minus the mean of D_t over the whole group, a rollout that has ended counting as 0.
+
+    The baseline of a turn index has the same n terms for every rollout, however early it stopped, so the policy cannot
+    change it by stopping. Not divided by a standard deviation: the expected gradient is (n - 1) / n of the true one.
+    What `trajectory_rewards` hold beyond the turn rewards arrives at the end of the rollout, undiscounted.
+    """
+    returns = np.where(group.present_nT, group.returns_nT + group.beyond_n[:, None], 0.0)
+    return _centred(returns)
+
+
+@register_estimator("leave_one_out")
+def leave_one_out(group: Group) -> Array:
+    """A = R minus the mean R of the other rollouts, on every turn (RLOO: Kool et al. 2019, Ahmadian et al. 2024).
+
+    Unbiased without a factor. A rollout alone has nothing to be compared with and keeps R.
+    """
+    count = len(group.trajectory_n)
+    if count == 1:
+        baseline_free = group.trajectory_n[:, None]
+    else:
+        baseline_free = _centred(group.trajectory_n[:, None]) * (count / (count - 1))
+    return np.broadcast_to(baseline_free, group.rewards_nT.shape)
+
+
+@register_estimator("delta")
+def delta(group: Group) -> Array:
+    """GRPO's term, fused with the turn's own progress: r_t, normalised over all turns of the group.
+
+    r_t is what the turn added to the trajectory's reward. A turn that adds nothing lies below the group's average turn,
+    whenever it happens. What the turn made possible later is credited by the trajectory level only.
+    """
+    progress = group.rewards_nT[group.present_nT]
+    turn_nT = np.zeros_like(group.rewards_nT)
+    if len(progress) > 1:
+        turn_nT[group.present_nT] = group.normalised(progress)
+    elif group.lonely_turn == "raw":
+        turn_nT[group.present_nT] = progress
+    return group.fused(_trajectory_level(group), turn_nT)
+
+
+def _centred(values_nT: Array) -> Array:
+    """Each column minus its mean; exactly 0 where a column holds one number only."""
+    centred: Array = values_nT - values_nT.mean(axis=0)
+    for turn in range(values_nT.shape[1]):
+        if all_equal(values_nT[:, turn]):
+            centred[:, turn] = 0.0
+    return centred

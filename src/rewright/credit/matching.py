@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.calls import ReadCall, read_call
-from rewright.credit.similarity import PARITY_WEIGHTS, Block, Weights, check_weights, compare
+from rewright.credit.similarity import PARITY_WEIGHTS, Block, GoldCalls, Weights, check_weights, compare
 from rewright.credit.transport import plans
 
 __all__ = ["Assignment", "Match", "match", "match_many"]
@@ -87,14 +88,14 @@ def match_many(
     _check_settings(assignment, unmatched, reg, ot_scale)
     check_weights(weights)
     problems = list(problems)
-    known: dict[int, list[ReadCall | None]] = {}
-    read: list[tuple[list[ReadCall | None], list[ReadCall | None]]] = []
+    known: dict[int, GoldCalls] = {}
+    read: list[tuple[list[ReadCall | None], GoldCalls]] = []
     for preds, golds in problems:
         gold = known.get(id(golds))  # the rollouts of a group share one gold list: read it once
         if gold is None:
-            gold = known[id(golds)] = [read_call(call) for call in (() if golds is None else golds)]
-        read.append(([read_call(call) for call in (() if preds is None else preds)], gold))
-    compared = [compare(preds, golds, weights) for preds, golds in read]
+            gold = known[id(golds)] = GoldCalls(() if golds is None else golds)
+        read.append(([] if preds is None else [read_call(call) for call in preds], gold))
+    compared = [compare(preds, gold, weights) for preds, gold in read]
     if assignment == "ot":
         matrices = [matrix for matrix, _ in compared]
         return [
@@ -102,10 +103,10 @@ def match_many(
             for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)
         ]
     matches = []
-    for (preds, golds), (matrix, blocks) in zip(read, compared, strict=True):
-        pairs = _optimal(matrix, blocks) if assignment == "optimal" else _greedy(matrix)
+    for (preds, gold), (matrix, blocks) in zip(read, compared, strict=True):
+        pairs = _optimal(blocks) if assignment == "optimal" else _greedy(matrix)
         rewards = np.zeros(len(preds))
-        if unmatched != 0.0 and golds:
+        if unmatched != 0.0 and gold.count:
             rewards[:] = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
         for row, column in pairs:
             rewards[row] = matrix[row, column]
@@ -113,46 +114,62 @@ def match_many(
     return matches
 
 
-def _optimal(matrix: NDArray[np.float64], blocks: list[Block]) -> Pairs:
+def _optimal(blocks: list[Block]) -> Pairs:
     """Maximum-weight one-to-one pairs, tool by tool: calls of different tools cannot match."""
     pairs: Pairs = []
-    for rows, columns in blocks:
-        if len(columns) == 1:
-            column = columns[0]
-            scores = [matrix[row, column] for row in rows]
-            best = max(scores)
-            if best > 0.0:
-                pairs.append((rows[scores.index(best)], column))
-            continue
-        if len(rows) == 1:
-            row = rows[0]
-            scores = [matrix[row, column] for column in columns]
-            best = max(scores)
-            if best > 0.0:
-                pairs.append((row, columns[scores.index(best)]))
-            continue
-        block = matrix[np.ix_(rows, columns)]
-        if len(rows) <= len(columns):
-            favourites = block.argmax(axis=1).tolist()
-            if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
-                chosen = zip(range(len(rows)), favourites, strict=True)
-                pairs.extend((rows[i], columns[j]) for i, j in chosen if block[i, j] > 0.0)
-                continue
-        order = np.arange(len(rows))[:, None] * _EARLY_FIRST
-        left, right = _linear_sum_assignment(order - block - _EXACT_FIRST * block * block)
-        pairs.extend(
-            (rows[i], columns[j]) for i, j in zip(left.tolist(), right.tolist(), strict=True) if block[i, j] > 0.0
-        )
+    for rows, columns, scores in blocks:
+        chosen = _optimal_small(scores) if isinstance(scores, list) else _optimal_large(scores)
+        pairs.extend([(rows[i], columns[j]) for i, j in chosen if scores[i][j] > 0.0])
     pairs.sort()
     return pairs
 
 
-def _linear_sum_assignment(cost: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _optimal_small(scores: list[list[float]]) -> Pairs:
+    """Optimal pairs of a few calls, without building arrays where the answer can be seen."""
+    if len(scores[0]) == 1:
+        column = [line[0] for line in scores]
+        return [(column.index(max(column)), 0)]
+    favourites = [line.index(max(line)) for line in scores]
+    if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
+        return list(enumerate(favourites))
+    value = [
+        [score * (1.0 + _EXACT_FIRST * score) - row * _EARLY_FIRST for score in line] for row, line in enumerate(scores)
+    ]
+    if len(value) == 2:
+        return list(enumerate(_two(*value)))
+    if len(value[0]) == 2:
+        first, second = _two([line[0] for line in value], [line[1] for line in value])
+        return [(first, 0), (second, 1)]
+    rows, columns = _solver()(value, maximize=True)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _two(first: list[float], second: list[float]) -> tuple[int, int]:
+    """Where two lines of values find their best places, if they must not share one."""
+    best_first, best_second = first.index(max(first)), second.index(max(second))
+    if best_first != best_second:
+        return best_first, best_second
+    others = [place for place in range(len(first)) if place != best_first]
+    next_first = max(others, key=first.__getitem__)
+    next_second = max(others, key=second.__getitem__)
+    if first[best_first] + second[next_second] >= second[best_second] + first[next_first]:
+        return best_first, next_second
+    return next_first, best_second
+
+
+def _optimal_large(scores: NDArray[np.float64]) -> Pairs:
+    """Optimal pairs by scipy's solver (shortest augmenting paths)."""
+    early = np.arange(len(scores))[:, None] * _EARLY_FIRST
+    rows, columns = _solver()(early - scores * (1.0 + _EXACT_FIRST * scores))
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+@cache
+def _solver() -> Any:
     """scipy's solver, imported on first use: importing scipy.optimize takes longer than importing Rewright."""
     from scipy.optimize import linear_sum_assignment
 
-    rows, columns = linear_sum_assignment(cost)
-    return rows, columns
+    return linear_sum_assignment
 
 
 def _greedy(matrix: NDArray[np.float64]) -> Pairs:

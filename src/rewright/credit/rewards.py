@@ -95,7 +95,10 @@ def _per_turn(turns: Turns, matched: Match, outcome: float | None, aggregate: st
     position = 0
     for index, turn in enumerate(turns):
         count = len(turn)
-        if count:
+        if count == 1:
+            result[index] = rewards[position]
+            position += 1
+        elif count:
             total = math.fsum(rewards[position : position + count])
             result[index] = total / count if aggregate == "mean" else total
             position += count

@@ -14,8 +14,8 @@ equals `1`), and a malformed call is a call with similarity 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,11 @@ Weights = tuple[float, float, float]
 
 PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
 
-_SMALL = 64
+_SMALL = 144
 """Pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
+
+_LISTED = 400
+"""Entries of the whole matrix up to which lists are faster than writing blocks into an array (measured)."""
 
 
 def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> float:
@@ -43,99 +46,188 @@ def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> fl
     read_pred, read_gold = read_call(pred), read_call(gold)
     if read_pred is None or read_gold is None or read_pred.name != read_gold.name:
         return 0.0
-    return _pair(read_pred.values, read_gold.values, weights)
+    return _small_block([read_pred], [_sets(read_gold)], weights)[0][0]
 
 
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
     """Similarities of all pairs: float64 (P, G), P = len(preds), G = len(golds); either may be 0."""
     check_weights(weights)
-    matrix, _ = compare([read_call(call) for call in preds], [read_call(call) for call in golds], weights)
-    return matrix
+    return compare([read_call(call) for call in preds], GoldCalls(golds), weights)[0]
 
 
-Block = tuple[list[int], list[int]]
-"""Rows (predicted) and columns (gold) of the calls of one tool: only these can be similar."""
+Row = list[float]
+
+
+class Block(NamedTuple):
+    """The calls of one tool, the only ones that can be similar: rows (predicted), columns (gold), similarities."""
+
+    rows: list[int]
+    columns: list[int]
+    scores: list[Row] | NDArray[np.float64]
+
+
+Sets = tuple[set[tuple[Hashable, Hashable]], frozenset[Hashable]]
+"""A call as its (argument name, value) pairs and its argument names."""
+
+
+def _sets(call: ReadCall) -> Sets:
+    return set(call.values.items()), frozenset(call.values)
+
+
+class GoldTool:
+    """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
+
+    __slots__ = ("_coded", "calls", "columns", "sets")
+
+    def __init__(self) -> None:
+        self.columns: list[int] = []
+        self.calls: list[ReadCall] = []
+        self.sets: list[Sets] = []
+        self._coded: Coded | None = None
+
+    @property
+    def coded(self) -> Coded:
+        """Values as integer codes, made once and only for large blocks."""
+        if self._coded is None:
+            values = [call.values for call in self.calls]
+            names = list(dict.fromkeys(name for call in values for name in call))
+            codes: dict[Hashable, int] = {}
+            for call in values:
+                for value in call.values():
+                    codes.setdefault(value, len(codes))
+            self._coded = Coded(names, codes, _code_rows(values, names, codes, missing=-3))
+        return self._coded
+
+
+class Coded(NamedTuple):
+    """All argument names of some calls, an integer for each of their values, and the integers (calls, names)."""
+
+    names: list[Hashable]
+    codes: dict[Hashable, int]
+    coded: NDArray[np.int32]
+
+
+class GoldCalls:
+    """Gold calls read once and sorted by tool, for any number of trajectories to be compared with."""
+
+    __slots__ = ("count", "tools")
+
+    def __init__(self, golds: Iterable[Any]) -> None:
+        self.tools: dict[str, GoldTool] = {}
+        self.count = 0
+        for gold in golds:
+            call = read_call(gold)
+            if call is not None:
+                tool = self.tools.get(call.name)
+                if tool is None:
+                    tool = self.tools[call.name] = GoldTool()
+                tool.columns.append(self.count)
+                tool.calls.append(call)
+                tool.sets.append(_sets(call))
+            self.count += 1
 
 
 def compare(
-    preds: Sequence[ReadCall | None], golds: Sequence[ReadCall | None], weights: Weights
+    preds: Sequence[ReadCall | None], golds: GoldCalls, weights: Weights
 ) -> tuple[NDArray[np.float64], list[Block]]:
-    """Similarity matrix (P, G) of calls already read, and its blocks: one per tool that both sides call."""
-    matrix = np.zeros((len(preds), len(golds)))
-    blocks: dict[str, Block] = {}
-    for column, gold in enumerate(golds):
-        if gold is not None:
-            blocks.setdefault(gold.name, ([], []))[1].append(column)
+    """Similarity matrix (P, G) of calls already read, and its blocks: one per tool that both sides call.
+
+    A block's scores are lists where it is small, an array where it is large: whatever was faster to make.
+    """
+    count = golds.count
+    tools: dict[str, list[int]] = {}
     for row, pred in enumerate(preds):
-        if pred is not None and (block := blocks.get(pred.name)) is not None:
-            block[0].append(row)
-    shared = [block for block in blocks.values() if block[0]]
-    for rows, columns in shared:
-        pred_values = [preds[row].values for row in rows]  # type: ignore[union-attr]
-        gold_values = [golds[column].values for column in columns]  # type: ignore[union-attr]
-        if len(rows) * len(columns) <= _SMALL:
-            for row, pred_value in zip(rows, pred_values, strict=True):
-                for column, gold_value in zip(columns, gold_values, strict=True):
-                    matrix[row, column] = _pair(pred_value, gold_value, weights)
+        if pred is not None and pred.name in golds.tools:
+            tools.setdefault(pred.name, []).append(row)
+    blocks: list[Block] = []
+    for name, rows in tools.items():
+        tool = golds.tools[name]
+        pred_calls: list[ReadCall] = [preds[row] for row in rows]  # type: ignore[misc]
+        if len(rows) * len(tool.columns) > _SMALL:
+            blocks.append(Block(rows, tool.columns, _large_block(pred_calls, tool, weights)))
         else:
-            matrix[np.ix_(rows, columns)] = _block(pred_values, gold_values, weights)
-    return matrix, shared
+            blocks.append(Block(rows, tool.columns, _small_block(pred_calls, tool.sets, weights)))
+    if len(preds) * count > _LISTED:
+        if len(blocks) == 1 and np.shape(blocks[0].scores) == (len(preds), count):
+            return np.asarray(blocks[0].scores), blocks
+        matrix = np.zeros((len(preds), count))
+        for rows, columns, scores in blocks:
+            matrix[np.ix_(rows, columns)] = scores
+        return matrix, blocks
+    lines = [[0.0] * count for _ in preds]
+    for rows, columns, scores in blocks:
+        for row, line in zip(rows, scores if isinstance(scores, list) else scores.tolist(), strict=True):
+            filled = lines[row]
+            for column, score in zip(columns, line, strict=True):
+                filled[column] = score
+    return np.array(lines, dtype=np.float64).reshape(len(preds), count), blocks
 
 
-def _pair(pred: dict[Hashable, Hashable], gold: dict[Hashable, Hashable], weights: Weights) -> float:
-    """The formula for two calls of the same name."""
-    common = equal = 0
-    for key, value in gold.items():
-        if key in pred:
-            common += 1
-            if pred[key] == value:
-                equal += 1
-    union = len(pred) + len(gold) - common
-    keys = common / union if union else 1.0
+def _small_block(preds: list[ReadCall], golds: list[Sets], weights: Weights) -> list[Row]:
+    """The formula for a few calls of one tool."""
     name_weight, key_weight, value_weight = weights
-    denominator = name_weight + key_weight + value_weight * len(gold)
-    if denominator == 0.0:
-        return 1.0
-    return (name_weight + key_weight * keys + value_weight * equal) / denominator
+    scores: list[Row] = []
+    for pred in preds:
+        items, names = set(pred.values.items()), frozenset(pred.values)
+        row: Row = []
+        for gold_items, gold_names in golds:
+            keys = 1.0 if names == gold_names else _jaccard(names, gold_names)
+            denominator = name_weight + key_weight + value_weight * len(gold_items)
+            numerator = name_weight + key_weight * keys + value_weight * len(items & gold_items)
+            row.append(numerator / denominator if denominator else 1.0)
+        scores.append(row)
+    return scores
 
 
-def _block(
-    preds: list[dict[Hashable, Hashable]], golds: list[dict[Hashable, Hashable]], weights: Weights
-) -> NDArray[np.float64]:
+def _large_block(preds: list[ReadCall], golds: GoldTool, weights: Weights) -> NDArray[np.float64]:
     """The formula for many calls of one tool: values become integer codes, compared one argument at a time."""
-    columns: dict[Hashable, int] = {}
-    codes: dict[Hashable, int] = {}
-    gold_codes = [
-        (
-            [columns.setdefault(key, len(columns)) for key in gold],
-            [codes.setdefault(value, len(codes)) for value in gold.values()],
-        )
-        for gold in golds
-    ]
-    # Missing arguments get codes that no value has and that differ between the two sides: they are never equal.
-    gold_KG = np.full((len(columns), len(golds)), -3, dtype=np.int32)
-    for index, (where, what) in enumerate(gold_codes):
-        gold_KG[where, index] = what
-    pred_KP = np.full((len(columns), len(preds)), -2, dtype=np.int32)
-    for index, pred in enumerate(preds):
-        for key, value in pred.items():
-            column = columns.get(key)
-            if column is not None:
-                pred_KP[column, index] = codes.get(value, -1)
-    equal_PG = np.zeros((len(preds), len(golds)))
-    common_PG = np.zeros((len(preds), len(golds)))
-    for pred_P, gold_G in zip(pred_KP, gold_KG, strict=True):
+    names, codes, gold_GK = golds.coded
+    # A missing argument has another code on each side, and a value that no gold call has a third: never equal.
+    pred_PK = _code_rows([pred.values for pred in preds], names, codes, missing=-2)
+    equal_PG = np.zeros((len(preds), len(gold_GK)), dtype=np.int32)
+    for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
         equal_PG += pred_P[:, None] == gold_G
-        common_PG += (pred_P > -2)[:, None] & (gold_G >= 0)
-    pred_size = np.array([len(pred) for pred in preds], dtype=np.float64)[:, None]
-    gold_size = np.array([len(gold) for gold in golds], dtype=np.float64)
-    union_PG = pred_size + gold_size - common_PG
-    keys_PG = np.where(union_PG > 0, common_PG / np.maximum(union_PG, 1.0), 1.0)
     name_weight, key_weight, value_weight = weights
-    denominator = name_weight + key_weight + value_weight * gold_size
-    numerator = name_weight + key_weight * keys_PG + value_weight * equal_PG
-    safe = np.where(denominator > 0, denominator, 1.0)
-    return np.where(denominator > 0, numerator / safe, 1.0)
+    size_G = np.array([len(items) for items, _ in golds.sets], dtype=np.float64)
+    denominator_G = name_weight + key_weight + value_weight * size_G
+    overlap = _key_overlap([frozenset(pred.values) for pred in preds], [gold_names for _, gold_names in golds.sets])
+    numerator_PG = (name_weight + key_weight * overlap) + (equal_PG if value_weight == 1.0 else value_weight * equal_PG)
+    if denominator_G.all():
+        return np.asarray(numerator_PG / denominator_G)
+    return np.where(denominator_G > 0, numerator_PG / np.where(denominator_G > 0, denominator_G, 1.0), 1.0)
+
+
+def _code_rows(
+    calls: list[dict[Hashable, Hashable]], names: list[Hashable], codes: dict[Hashable, int], missing: int
+) -> NDArray[np.int32]:
+    """Integer codes (calls, names) of the values; -1 for a value without a code, arguments not named are left out."""
+    get = codes.get
+    rows = [
+        [get(value, -1) for value in call.values()]
+        if list(call) == names
+        else [get(call[name], -1) if name in call else missing for name in names]
+        for call in calls
+    ]
+    return np.array(rows, dtype=np.int32).reshape(len(calls), len(names))
+
+
+def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashable]]) -> NDArray[np.float64] | float:
+    """|Kp & Kg| / |Kp | Kg| of all pairs; one number where all calls have the same argument names."""
+    kinds: dict[frozenset[Hashable], int] = {}
+    pred_P = [kinds.setdefault(names, len(kinds)) for names in preds]
+    gold_G = [kinds.setdefault(names, len(kinds)) for names in golds]
+    if len(kinds) == 1:
+        return 1.0
+    used_P, place_P = np.unique(pred_P, return_inverse=True)
+    used_G, place_G = np.unique(gold_G, return_inverse=True)
+    known = list(kinds)
+    table = np.array([[_jaccard(known[p], known[g]) for g in used_G.tolist()] for p in used_P.tolist()])
+    return np.asarray(table[place_P[:, None], place_G[None, :]])
+
+
+def _jaccard(left: frozenset[Hashable], right: frozenset[Hashable]) -> float:
+    """Shared part of two sets; 1 if both are empty."""
+    return len(left & right) / len(left | right) if left or right else 1.0
 
 
 def check_weights(weights: Weights) -> None:

@@ -1,0 +1,223 @@
+"""Advantages: the formulas by hand, what must sum to zero, exact zeros, groups and settings."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewright.credit import advantages, estimator_names, register_estimator
+
+ALL = ["grpo", "matchtir", "fixed_horizon", "delta", "leave_one_out"]
+RAGGED = [np.array([0.2, 1.0, 0.5]), np.array([0.0]), np.array([0.7, 0.1])]
+
+
+def normal(values, eps=1e-6):
+    values = np.asarray(values, dtype=float)
+    return (values - values.mean()) / (values.std(ddof=1) + eps)
+
+
+def returns(row, gamma=0.9):
+    result = np.array(row, dtype=float)
+    for turn in range(len(result) - 2, -1, -1):
+        result[turn] += gamma * result[turn + 1]
+    return result
+
+
+def test_the_five_estimators_are_registered():
+    assert set(ALL) <= set(estimator_names())
+
+
+def test_grpo_puts_the_normalised_trajectory_reward_on_every_turn():
+    found = advantages(RAGGED, [0, 0, 0], estimator="grpo")
+    expected = normal([1.7, 0.0, 0.8])
+    for row, source, value in zip(found, RAGGED, expected, strict=True):
+        np.testing.assert_allclose(row, np.full(len(source), value))
+
+
+@pytest.mark.parametrize("fusion", ["mean", "sum"])
+@pytest.mark.parametrize("lonely_turn", ["raw", "zero"])
+def test_matchtir_normalises_each_turn_index_among_the_rollouts_that_have_it(fusion, lonely_turn):
+    found = advantages(RAGGED, [0, 0, 0], fusion=fusion, lonely_turn=lonely_turn)
+    D = [returns(row) for row in RAGGED]
+    level = normal([1.7, 0.0, 0.8])
+    first = normal([D[0][0], D[1][0], D[2][0]])
+    second = normal([D[0][1], D[2][1]])
+    third = D[0][2] if lonely_turn == "raw" else 0.0
+    scale = 0.5 if fusion == "mean" else 1.0
+    np.testing.assert_allclose(found[0], scale * (level[0] + np.array([first[0], second[0], third])))
+    np.testing.assert_allclose(found[1], scale * (level[1] + first[1:2]))
+    np.testing.assert_allclose(found[2], scale * (level[2] + np.array([first[2], second[1]])))
+
+
+def test_a_group_of_one_has_mean_0_and_std_1():
+    (found,) = advantages([[0.5, 1.0]], ["only"], eps=0.0)
+    np.testing.assert_allclose(found, [(1.5 + 1.4) / 2, (1.5 + 1.0) / 2])
+    (found,) = advantages([[0.5, 1.0]], ["only"], estimator="grpo", eps=1.0)
+    np.testing.assert_allclose(found, [0.75, 0.75])
+    (found,) = advantages([[0.5, 1.0]], ["only"], lonely_turn="zero", eps=0.0)
+    np.testing.assert_allclose(found, [0.75, 0.75])
+    (found,) = advantages([[0.5, 1.0]], ["only"], estimator="fixed_horizon")
+    assert found.tolist() == [0.0, 0.0]
+    (found,) = advantages([[0.5, 1.0]], ["only"], estimator="leave_one_out")
+    assert found.tolist() == [1.5, 1.5]
+
+
+def test_fixed_horizon_counts_ended_rollouts_as_zero_return():
+    found = advantages(RAGGED, [0, 0, 0], estimator="fixed_horizon")
+    D = np.zeros((3, 3))
+    for index, row in enumerate(RAGGED):
+        D[index, : len(row)] = returns(row)
+    for index, row in enumerate(found):
+        np.testing.assert_allclose(row, (D - D.mean(axis=0))[index, : len(row)])
+
+
+def test_leave_one_out_compares_with_the_others_only():
+    found = advantages(RAGGED, [0, 0, 0], estimator="leave_one_out")
+    np.testing.assert_allclose([row[0] for row in found], [1.7 - 0.4, 0.0 - 1.25, 0.8 - 0.85])
+
+
+def test_delta_pays_the_turn_that_made_the_progress():
+    found = advantages([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0, 0], estimator="delta")
+    np.testing.assert_allclose(found[0], normal([0, 1, 0, 0, 0, 1])[:3] / 2)
+    assert found[0][1] > 0 > found[0][0]
+
+
+def test_trajectory_rewards_join_at_trajectory_level_only():
+    plain = advantages(RAGGED, [0, 0, 0])
+    given = advantages(RAGGED, [0, 0, 0], trajectory_rewards=[3.0, 1.0, 2.0])
+    shift = (normal([3.0, 1.0, 2.0]) - normal([1.7, 0.0, 0.8])) / 2
+    for before, after, moved in zip(plain, given, shift, strict=True):
+        np.testing.assert_allclose(after - before, moved, atol=1e-12)
+    beyond = advantages(
+        [[0.0, 0.5], [0.0]], [0, 0], estimator="fixed_horizon", trajectory_rewards=[1.5, 0.0], gamma=0.0
+    )
+    np.testing.assert_allclose(beyond[0], [0.5, 0.75])
+    np.testing.assert_allclose(beyond[1], [-0.5])
+
+
+rows = st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 1 / 3, 1.0]), max_size=4), min_size=2, max_size=6)
+
+
+@given(rows)
+def test_what_must_sum_to_zero_does(rewards):
+    group = [0] * len(rewards)
+    level = {
+        name: advantages([[*row, 0.0] for row in rewards], group, estimator=name, gamma=1.0)
+        for name in ("grpo", "leave_one_out")
+    }
+    for found in level.values():
+        assert sum(row[0] for row in found) == pytest.approx(0.0, abs=1e-9)
+    turn = advantages(rewards, group, trajectory_rewards=[0.0] * len(rewards), lonely_turn="zero")
+    horizon = advantages(rewards, group, estimator="fixed_horizon")
+    for index in range(4):
+        assert sum(row[index] for row in turn if len(row) > index) == pytest.approx(0.0, abs=1e-9)
+        present = [row[index] for row in horizon if len(row) > index]
+        if len(present) == len(rewards):
+            assert sum(present) == pytest.approx(0.0, abs=1e-9)
+    progress = advantages(
+        rewards, group, estimator="delta", trajectory_rewards=[0.0] * len(rewards), lonely_turn="zero"
+    )
+    assert sum(row.sum() for row in progress) == pytest.approx(0.0, abs=1e-8)
+
+
+@given(rows, st.sampled_from(ALL), st.randoms(use_true_random=False))
+def test_order_and_labels_of_the_group_do_not_matter(rewards, estimator, random):
+    order = list(range(len(rewards)))
+    random.shuffle(order)
+    before = advantages(rewards, ["a"] * len(rewards), estimator=estimator)
+    after = advantages([rewards[i] for i in order], [("any", 3)] * len(rewards), estimator=estimator)
+    for position, source in enumerate(order):
+        np.testing.assert_allclose(after[position], before[source], atol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ALL)
+def test_groups_do_not_mix(estimator):
+    labels = ["a", (1, "b"), "a", frozenset({2}), (1, "b"), None]
+    rewards = [[0.1, 0.5], [1.0], [0.3], [0.2, 0.2], [0.0, 0.4, 0.1], [0.9]]
+    together = advantages(rewards, labels, estimator=estimator)
+    for label in set(labels):
+        members = [index for index, other in enumerate(labels) if other == label]
+        alone = advantages([rewards[i] for i in members], [0] * len(members), estimator=estimator)
+        for index, row in zip(members, alone, strict=True):
+            assert together[index].tolist() == row.tolist()
+    assert advantages(np.ones((2, 1)), np.array(["x", "y"], dtype=object), estimator=estimator)[0].shape == (1,)
+
+
+@pytest.mark.parametrize("estimator", ALL)
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7, 1e-9, 1e6 + 0.1])
+@pytest.mark.parametrize("count", [2, 3, 7, 16])
+def test_equal_rewards_give_exactly_zero(estimator, value, count):
+    for row in advantages([[value]] * count, [0] * count, estimator=estimator, eps=1e-12):
+        assert row.tolist() == [0.0]
+
+
+def test_equal_sums_in_another_order_give_exactly_zero():
+    assert sum([0.1, 0.2, 0.3]) != sum([0.3, 0.2, 0.1])
+    for row in advantages([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]], [0, 0], estimator="grpo", eps=0.0):
+        assert row.tolist() == [0.0] * 3
+
+
+def test_small_differences_are_not_taken_for_equal():
+    first, second = advantages([[1e-7], [0.0]], [0, 0], estimator="grpo", eps=0.0)
+    assert first[0] == pytest.approx(2**-0.5)
+    assert second[0] == pytest.approx(-(2**-0.5))
+
+
+@given(
+    st.lists(st.lists(st.floats(-1e50, 1e50), max_size=4), max_size=5),
+    st.sampled_from(ALL),
+    st.sampled_from([0.0, 0.9, 1.0]),
+    st.sampled_from([0.0, 1e-6]),
+)
+def test_no_input_gives_nan(rewards, estimator, gamma, eps):
+    found = advantages(rewards, [0] * len(rewards), estimator=estimator, gamma=gamma, eps=eps)
+    assert [len(row) for row in found] == [len(row) for row in rewards]
+    assert all(np.isfinite(row).all() for row in found)
+
+
+def test_trajectories_without_turns_count_at_trajectory_level():
+    found = advantages([[], [1.0]], [0, 0], estimator="grpo")
+    assert found[0].shape == (0,)
+    np.testing.assert_allclose(found[1], normal([0.0, 1.0])[1:])
+    assert advantages([], []) == []
+
+
+def double(group):
+    """A user's estimator, found by import path."""
+    return 2 * group.rewards_nT
+
+
+def test_user_estimators_by_name_by_path_and_as_functions():
+    register_estimator("test_double")(double)
+    expected = [[2.0, 0.0], [1.0]]
+    for estimator in ("test_double", f"{__name__}:double", double):
+        found = advantages([[1.0, 0.0], [0.5]], [0, 0], estimator=estimator)
+        assert [row.tolist() for row in found] == expected
+    with pytest.raises(ValueError, match="registered already"):
+        register_estimator("grpo")(double)
+    with pytest.raises(ValueError, match=r"shape \(2,\): expected \(2, 2\)"):
+        advantages([[1.0, 0.0], [0.5]], [0, 0], estimator=lambda group: group.trajectory_n)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"estimator": "gspo"}, "expected one of delta, fixed_horizon, grpo, leave_one_out, matchtir"),
+        ({"estimator": "no.such.module:f"}, "cannot be imported"),
+        ({"fusion": "max"}, "fusion is 'max'"),
+        ({"lonely_turn": "drop"}, "lonely_turn is 'drop'"),
+        ({"gamma": 1.5}, "gamma is 1.5"),
+        ({"gamma": float("nan")}, "gamma is nan"),
+        ({"eps": -1.0}, "eps is -1.0"),
+        ({"group_ids": [0]}, "1 group_ids, but 2 trajectories"),
+        ({"trajectory_rewards": [1.0]}, r"shape \(1,\): expected \(2,\)"),
+        ({"trajectory_rewards": [1.0, np.nan]}, "trajectory_rewards"),
+        ({"turn_rewards": [[np.nan], [1.0]]}, r"turn_rewards\[0\] is \[nan\]"),
+        ({"turn_rewards": [[np.inf], [1.0]]}, r"turn_rewards\[0\]"),
+        ({"turn_rewards": [[[1.0]], [1.0]]}, r"turn_rewards\[0\] has shape \(1, 1\)"),
+    ],
+)
+def test_a_person_s_mistake_is_one_clear_error(change, message):
+    arguments = {"turn_rewards": [[1.0], [0.0]], "group_ids": [0, 0], **change}
+    with pytest.raises(ValueError, match=message):
+        advantages(**arguments)

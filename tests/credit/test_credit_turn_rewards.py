@@ -1,0 +1,103 @@
+"""Turn rewards: aggregation, the outcome, and input that a model has spoilt."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewright.credit import match, turn_rewards, turn_rewards_many
+from rewright.records import ToolCall
+
+
+def call(name="f", **arguments):
+    return {"name": name, "arguments": arguments}
+
+
+GOLDS = [call(a=1), call(a=2)]
+
+
+def test_all_calls_of_the_trajectory_are_matched_together():
+    # Taken turn by turn, both calls would be paid for the same gold call.
+    assert turn_rewards([[call(a=1)], [call(a=1)]], [call(a=1)]).tolist() == [1.0, 0.0]
+
+
+def test_no_outcome_is_not_an_outcome_of_zero_but_adds_as_little():
+    assert turn_rewards([[call(a=1)]], GOLDS, outcome=None).tolist() == [1.0]
+    assert turn_rewards([[call(a=1)]], GOLDS, outcome=0.0).tolist() == [1.0]
+    assert turn_rewards([[call(a=1)], []], GOLDS, outcome=0.5).tolist() == [1.0, 0.5]
+
+
+def test_a_malformed_call_counts_and_earns_nothing():
+    spoilt = [ToolCall("f", {"a": 2}, error="cut off"), {"name": "f", "arguments": "{"}, None]
+    assert turn_rewards([[call(a=1), *spoilt]], GOLDS).tolist() == [0.25]
+    assert turn_rewards([[call(a=1), *spoilt]], GOLDS, aggregate="sum").tolist() == [1.0]
+
+
+@pytest.mark.parametrize("golds", [[], None, [None], [call("other")]])
+@pytest.mark.parametrize("assignment", ["optimal", "greedy", "ot"])
+def test_nothing_to_match_gives_zeros_and_the_outcome(golds, assignment):
+    found = turn_rewards([[call(a=1)], [], [call()]], golds, outcome=0.75, assignment=assignment)
+    assert found.tolist() == pytest.approx([0.0, 0.0, 0.75])
+
+
+def test_shapes_without_turns_or_calls():
+    assert turn_rewards([], GOLDS, outcome=1.0).shape == (0,)
+    assert turn_rewards([[], None, ()], GOLDS, outcome=1.0).tolist() == [0.0, 0.0, 1.0]
+    assert turn_rewards([[call(a=1)]], GOLDS).dtype == np.float64
+
+
+def test_soft_rewards_are_the_plan_s_and_may_be_scaled_by_the_number_of_calls():
+    turns = [[call(a=1), call(a=3)], [call(a=2)]]
+    soft = match([call(a=1), call(a=3), call(a=2)], GOLDS, assignment="ot").rewards_P
+    expected = [soft[:2].mean(), soft[2]]
+    np.testing.assert_allclose(turn_rewards(turns, GOLDS, assignment="ot"), expected)
+    scaled = turn_rewards(turns, GOLDS, assignment="ot", ot_scale="calls")
+    np.testing.assert_allclose(scaled, 3 * np.array(expected))
+
+
+def test_a_batch_gives_what_its_parts_give():
+    trajectories = [[[call(a=1)], [call(a=2), call("g")]], [], [[call(a=2)]]]
+    golds = [GOLDS, GOLDS, None]
+    outcomes = [1.0, None, 0.5]
+    together = turn_rewards_many(trajectories, golds, outcomes=outcomes)
+    for index, found in enumerate(together):
+        alone = turn_rewards(trajectories[index], golds[index], outcome=outcomes[index])
+        assert found.tolist() == alone.tolist()
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="aggregate is 'max'"):
+        turn_rewards([], [], aggregate="max")
+    with pytest.raises(ValueError, match="outcome is nan"):
+        turn_rewards([[]], [], outcome=math.nan)
+    with pytest.raises(ValueError, match="1 gold lists, but 2 trajectories"):
+        turn_rewards_many([[], []], [[]])
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+odd_calls = st.one_of(
+    junk,
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["f", 3, None]), "arguments": junk | st.dictionaries(st.sampled_from("ab"), junk)},
+        optional={"error": junk, "function": junk, "parameters": junk},
+    ),
+)
+
+
+@given(
+    st.lists(st.lists(odd_calls, max_size=3), max_size=4),
+    st.lists(odd_calls, max_size=4),
+    st.sampled_from(["optimal", "greedy", "ot"]),
+    st.sampled_from(["mean", "sum"]),
+)
+def test_whatever_a_model_writes_gives_finite_rewards(turns, golds, assignment, aggregate):
+    found = turn_rewards(turns, golds, assignment=assignment, aggregate=aggregate, outcome=0.5)
+    assert found.shape == (len(turns),)
+    assert np.isfinite(found).all()
+    assert (found >= 0.0).all()
