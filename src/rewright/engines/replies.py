@@ -1,0 +1,273 @@
+"""Replies in the OpenAI wire format become a `Generation`, or a `Fault` that says why not; never an empty generation.
+
+Reads what vLLM, SGLang, llama.cpp, transformers and hosted providers return. No network here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from rewright.engines.base import Generation
+from rewright.engines.endpoint import Fault
+from rewright.engines.wire import read_arguments
+from rewright.records import ToolCall
+
+__all__ = ["read_chat", "read_completion", "same_model"]
+
+Ending = Literal["end", "length", "stop"]
+
+ENDS: Final = frozenset(
+    {"stop", "eos", "eos_token", "end_turn", "tool_calls", "tool_call", "tool_use", "function_call"}
+)
+STOPS: Final = frozenset({"stop_sequence"})
+LENGTHS: Final = frozenset({"length", "max_tokens", "model_length"})
+ABORTS: Final = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
+MAX_DETAIL: Final = 200
+
+
+def read_chat(reply: Any, *, model: str | None, stop: Sequence[str] = (), log_probs: bool = True) -> Generation:
+    """The generation in a reply to /chat/completions. `model`: the name that must have answered. Raises Fault.
+
+    Token ids and log-probs are what the server gave: None where it gave none.
+    """
+    choice = _choice(reply, model)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Fault("reply", "the choice has no message", retry=True)
+    calls = _calls(message)
+    content = _text(message.get("content")) or _string(message.get("refusal"))
+    ending, matched = _ending(choice)
+    token_ids, numbers, _ = _tokens(choice)
+    if token_ids is not None and numbers is not None and len(token_ids) != len(numbers):
+        numbers = None
+    completion_tokens = _count(reply, "completion_tokens")
+    if not calls and not content and not _reasoning(message) and completion_tokens == 0:
+        raise Fault("reply", "the server generated no token", retry=True)
+    text = _with_reasoning(_reasoning(message), content, closed=bool(content or calls) or ending != "length")
+    text, ending = _with_stop(text, ending, matched, stop)
+    return Generation(
+        text=text,
+        token_ids=token_ids,
+        log_probs=numbers if log_probs else None,
+        calls=calls,
+        stop=ending,
+        prompt_tokens=_count(reply, "prompt_tokens"),
+        completion_tokens=completion_tokens,
+    )
+
+
+def read_completion(
+    reply: Any, *, model: str | None, prompt: Sequence[int], stop: Sequence[str] = (), log_probs: bool = True
+) -> Generation:
+    """The generation in a reply to /completions, with token ids (and log-probs, if asked for). Raises Fault."""
+    choice = _choice(reply, model)
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise Fault("reply", "the choice has no text", retry=True)
+    ending, matched = _ending(choice)
+    token_ids, numbers, seen_prompt = _tokens(choice)
+    if token_ids is None:
+        raise Fault(
+            "tokens", "the server returned no token ids: use mode chat, or a server that returns them", retry=False
+        )
+    if not token_ids:
+        raise Fault("reply", "the server generated no token", retry=True)
+    seen_prompt = seen_prompt or _ids(reply.get("prompt_token_ids"))
+    if seen_prompt is not None and list(seen_prompt) != list(prompt):
+        raise Fault(
+            "tokens",
+            f"the server read {len(seen_prompt)} prompt tokens that differ from the {len(prompt)} sent",
+            retry=False,
+        )
+    if log_probs and (numbers is None or len(numbers) != len(token_ids)):
+        given = "no" if numbers is None else len(numbers)
+        raise Fault("tokens", f"the server returned {given} log-probs for {len(token_ids)} tokens", retry=False)
+    text, ending = _with_stop(text, ending, matched, stop)
+    return Generation(
+        text=text,
+        token_ids=token_ids,
+        log_probs=numbers if log_probs else None,
+        stop=ending,
+        prompt_tokens=len(prompt),
+        completion_tokens=len(token_ids),
+    )
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Is `answered` a server's name for `asked`? Paths, revisions (`@…`), tags (`:…`) and dates may differ.
+
+    >>> same_model("gpt-4o", "gpt-4o-2024-08-06"), same_model("gpt-4o", "gpt-4o-mini")
+    (True, False)
+    """
+    name = asked.casefold().rstrip("/").removesuffix("-latest")
+    other = answered.casefold().rstrip("/").removesuffix("-latest")
+    if "/" not in name or "/" not in other:  # one of them names the owner or the directory, the other does not
+        name, other = name.rpartition("/")[2], other.rpartition("/")[2]
+    rest = other.removeprefix(name)
+    return rest == "" or (rest != other and re.match(r"[@:]|-v?\d", rest) is not None)
+
+
+def _choice(reply: Any, model: str | None) -> dict[str, Any]:
+    if not isinstance(reply, dict):
+        raise Fault("reply", f"the reply is a JSON {type(reply).__name__}, expected an object", retry=True)
+    if reply.get("error"):
+        raise _error_fault(reply["error"])
+    answered = reply.get("model")
+    if model and isinstance(answered, str) and answered and not same_model(model, answered):
+        raise Fault(
+            "model", f"model {answered!r} answered, expected {model!r} (check_model=False accepts any)", retry=True
+        )
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise Fault("reply", "the reply has no choices", retry=True)
+    return choices[0]
+
+
+def _error_fault(error: Any) -> Fault:
+    """An error that arrived with status 200 (routers do this when their provider fails)."""
+    code = error.get("code") if isinstance(error, dict) else None
+    words = error.get("message") if isinstance(error, dict) else error
+    shown = " ".join(str(words or error).split())[:MAX_DETAIL]
+    final = isinstance(code, int) and 400 <= code < 500 and code not in {408, 409, 429}
+    return Fault("reply", f"the reply is an error: {shown}", retry=not final, detail=shown)
+
+
+def _ending(choice: Mapping[str, Any]) -> tuple[Ending, str | None]:
+    """(how the generation ended, the stop string that the server says it matched)."""
+    reason = choice.get("finish_reason")
+    # vLLM's name, then SGLang's: the id of a stop token, or a stop string.
+    matched = choice.get("stop_reason", choice.get("matched_stop"))
+    if not isinstance(reason, str):
+        raise Fault("reply", "the choice has no finish_reason", retry=True)
+    if reason in LENGTHS:
+        return "length", None
+    if reason in STOPS or (reason in ENDS and isinstance(matched, str)):
+        return "stop", matched if isinstance(matched, str) else None
+    if reason in ENDS:
+        return "end", None
+    if reason in ABORTS:
+        raise Fault("reply", f"the server gave the generation up: finish_reason {reason!r}", retry=True)
+    if reason == "content_filter":
+        raise Fault("filtered", "the provider's content filter ended the generation", retry=False)
+    raise Fault("reply", f"unknown finish_reason {reason!r}", retry=False)
+
+
+def _with_stop(text: str, ending: Ending, matched: str | None, stop: Sequence[str]) -> tuple[str, Ending]:
+    """Put a stop string back that the server cut off; see one that it left in."""
+    if matched and not text.endswith(matched):
+        return text + matched, "stop"
+    if ending == "end" and any(word and text.endswith(word) for word in stop):
+        return text, "stop"
+    return text, ending
+
+
+def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...] | None:
+    given = message.get("tool_calls")
+    if not given and isinstance(message.get("function_call"), dict):
+        given = [{"function": message["function_call"]}]
+    if not given:
+        return None
+    if not isinstance(given, list):
+        raise Fault("reply", "tool_calls is not a list", retry=True)
+    calls = []
+    for entry in given:
+        function = entry.get("function") if isinstance(entry, dict) else None
+        if not isinstance(function, dict):
+            calls.append(ToolCall("", {}, raw=json.dumps(entry), error="malformed call: it has no function"))
+            continue
+        value, name = function.get("arguments"), function.get("name")
+        raw = value if isinstance(value, str) else json.dumps(value if value is not None else {}, ensure_ascii=False)
+        arguments, error = read_arguments(value)
+        if not isinstance(name, str) or not name:
+            name, error = "", error or "the call has no name"
+        calls.append(
+            ToolCall(name, arguments if error is None else {}, raw, f"malformed call: {error}" if error else None)
+        )
+    return tuple(calls)
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _text(content: object) -> str:
+    """Message content: a string, or a list of parts of which the text is taken."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        return "".join(_string(part.get("text")) for part in parts if part.get("type") in {"text", "output_text"})
+    raise Fault("reply", f"content is a JSON {type(content).__name__}, expected a string", retry=True)
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    for key in ("reasoning_content", "reasoning"):
+        if isinstance(message.get(key), str) and message[key]:
+            return str(message[key])
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "".join(_text(part.get("thinking")) for part in parts if part.get("type") == "thinking")
+
+
+def _with_reasoning(reasoning: str, content: str, *, closed: bool) -> str:
+    if not reasoning:
+        return content
+    return f"<think>{reasoning}" + (f"</think>{content}" if closed else "")
+
+
+def _tokens(
+    choice: Mapping[str, Any],
+) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None, tuple[int, ...] | None]:
+    """(token ids, log-probs, prompt ids) of a choice, each None where the server gives none.
+
+    Token ids are taken from `token_ids` (vLLM), from `logprobs.content[].id` (llama.cpp), or from token strings of the
+    form `token_id:N` (vLLM with --return-tokens-as-token-ids).
+    """
+    token_ids = _ids(choice.get("token_ids"))
+    prompt_ids = _ids(choice.get("prompt_token_ids"))
+    log_probs = choice.get("logprobs")
+    if not isinstance(log_probs, dict):
+        return token_ids, None, prompt_ids
+    content = log_probs.get("content")
+    numbers: object
+    if isinstance(content, list):
+        entries = [entry if isinstance(entry, dict) else {} for entry in content]
+        numbers = [entry.get("logprob") for entry in entries]
+        ids = [entry["id"] if "id" in entry else _token_number(entry.get("token")) for entry in entries]
+    else:
+        numbers, tokens = log_probs.get("token_logprobs"), log_probs.get("tokens")
+        ids = [_token_number(token) for token in tokens] if isinstance(tokens, list) else []
+    if token_ids is None and ids:
+        token_ids = _ids(ids)
+    return token_ids, _floats(numbers), prompt_ids
+
+
+def _token_number(token: object) -> int | None:
+    found = re.fullmatch(r"token_id:(\d{1,9})", token) if isinstance(token, str) else None
+    return int(found[1]) if found else None
+
+
+def _ids(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, list) or any(type(value) is not int or value < 0 for value in values):
+        return None
+    return tuple(values)
+
+
+def _floats(values: object) -> tuple[float, ...] | None:
+    if not isinstance(values, list) or not values:
+        return None
+    if any(
+        isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) for value in values
+    ):
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _count(reply: Mapping[str, Any], key: str) -> int | None:
+    usage = reply.get("usage")
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,190 @@
+"""Requests in the OpenAI wire format: messages and sampling become a body. Replies are read in `replies`.
+
+Messages are kept in the Hugging Face convention (call arguments are dicts, a tool message has a `name`); the wire wants
+arguments as a JSON string and a `tool_call_id` on every tool message. No network here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rewright.engines.base import Request
+from rewright.engines.endpoint import Fault
+from rewright.records import Message
+
+__all__ = ["chat_body", "completion_body", "messages_from_wire", "messages_to_wire", "read_arguments"]
+
+
+def chat_body(request: Request, model: str) -> dict[str, Any]:
+    """The body of POST /chat/completions for `request`."""
+    body = {"model": model, "messages": messages_to_wire(request.messages), **_sampling(request)}
+    if request.tools:
+        body["tools"] = list(request.tools)
+    return body
+
+
+def completion_body(request: Request, model: str) -> dict[str, Any]:
+    """The body of POST /completions for `request.token_ids`. Raises Fault where there are none."""
+    if not request.token_ids:
+        raise Fault(
+            "request", "completions mode needs the token ids of the conversation: the request has none", retry=False
+        )
+    return {"model": model, "prompt": list(request.token_ids), **_sampling(request)}
+
+
+def _sampling(request: Request) -> dict[str, Any]:
+    sampling = request.sampling
+    # Always explicit: a server that is not told takes the model's generation_config.json instead.
+    body: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    return body
+
+
+def messages_to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages for the wire: arguments as JSON strings, ids on calls and on their results.
+
+    Results are paired with the calls before them by `tool_call_id`, else in order where there are as many results as
+    calls, else by name. A result that belongs to no call (the call was malformed and stands in the text) would be
+    refused by most servers: it is sent as a user message after the others.
+    """
+    wire: list[dict[str, Any]] = []
+    open_calls: list[dict[str, Any]] = []
+    count = 0
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        if message.get("role") == "tool":
+            end = position
+            while end < len(messages) and messages[end].get("role") == "tool":
+                end += 1
+            wire.extend(_results_to_wire(messages[position:end], open_calls))
+            open_calls, position = [], end
+            continue
+        copied = {key: value for key, value in message.items() if value is not None}
+        copied.setdefault("content", None if message.get("tool_calls") else "")
+        open_calls = []
+        if message.get("tool_calls"):
+            for call in message["tool_calls"]:
+                open_calls.append(_call_to_wire(call, count))
+                count += 1
+            copied["tool_calls"] = open_calls
+        wire.append(copied)
+        position += 1
+    return wire
+
+
+def _call_to_wire(call: Mapping[str, Any], number: int) -> dict[str, Any]:
+    function = call.get("function") or call
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        # Servers decode this string, and answer 400 or 500 where it is not an object.
+        parsed, error = read_arguments(arguments)
+        arguments = parsed if error is None else {"malformed_arguments": arguments}
+    # Nine letters and digits: Mistral's templates accept nothing else.
+    identifier = call.get("id") or f"call{number:05d}"
+    return {
+        "id": identifier,
+        "type": "function",
+        "function": {
+            "name": function.get("name") or "unknown",
+            "arguments": json.dumps(arguments or {}, ensure_ascii=False),
+        },
+    }
+
+
+def _results_to_wire(results: Sequence[Message], calls: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    free = list(calls)
+    in_order = len(results) == len(calls)
+    orphans: list[str] = []
+    for result in results:
+        identifier, name = result.get("tool_call_id"), result.get("name")
+        paired = next(
+            (
+                call
+                for call in free
+                if (call["id"] == identifier if identifier else in_order or call["function"]["name"] == name)
+            ),
+            None,
+        )
+        if paired is None:
+            orphans.append(f"<tool_response>\n{result.get('content') or ''}\n</tool_response>")
+            continue
+        free.remove(paired)
+        yield {
+            "role": "tool",
+            "name": paired["function"]["name"],
+            "tool_call_id": paired["id"],
+            "content": result.get("content") or "",
+        }
+    if orphans:
+        yield {"role": "user", "content": "\n".join(orphans)}
+
+
+def messages_from_wire(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages in the Hugging Face convention from wire messages (logs and data sets of other projects).
+
+    Arguments become dicts, ids are dropped, tool messages get the `name` of their call. Arguments that are not a JSON
+    object stay the string that they are.
+    """
+    names: dict[str, str] = {}
+    converted: list[Message] = []
+    for message in messages:
+        copied: Message = {key: value for key, value in message.items() if key not in {"tool_calls", "tool_call_id"}}
+        if message.get("tool_calls"):
+            calls = []
+            for call in message["tool_calls"]:
+                function = call.get("function") or {}
+                arguments, error = read_arguments(function.get("arguments"))
+                name = str(function.get("name") or "")
+                names[str(call.get("id"))] = name
+                kept = arguments if error is None else function.get("arguments")
+                calls.append({"type": "function", "function": {"name": name, "arguments": kept}})
+            copied["tool_calls"] = calls
+            copied["content"] = message.get("content") or ""
+        if message.get("role") == "tool" and "name" not in copied:
+            copied["name"] = names.get(str(message.get("tool_call_id")), "unknown")
+        converted.append(copied)
+    return converted
+
+
+def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:
+    """(arguments, error) of a call's arguments as a server gives them: a JSON string, a dict, or nothing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}, None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_reject_constant, parse_float=_finite)
+        except RecursionError:
+            return {}, "arguments are nested too deeply"
+        except ValueError as error:
+            return {}, f"arguments are not JSON: {error}"
+    if not isinstance(value, dict):
+        return {}, f"arguments must be a JSON object, not {type(value).__name__}"
+    try:
+        msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        return {}, f"arguments cannot be stored: {error}"
+    return value, None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is out of range")
+    return number
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
