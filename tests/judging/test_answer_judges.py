@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewright.errors import InputError, JudgeError
-from rewright.judging import Judgement, judge_answer
+from rewright.judging import Judgement, judge_answer, process
 from rewright.judging.text import boxed, final_answer, plain_number
 
 
@@ -232,3 +233,14 @@ def test_a_killed_worker_is_replaced() -> None:
     assert slow.outcome == 0
     assert "more than" in slow.reason
     assert judge_answer("math", r"\frac{22}{2}", ["11"]).outcome == 1
+
+
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    assert judge_answer("math", r"\frac{24}{2}", ["12"]).outcome == 1
+    child = os.fork()
+    if child == 0:
+        right = judge_answer("math", r"\frac{26}{2}", ["13"]).outcome == 1
+        process.close()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert judge_answer("math", r"\frac{28}{2}", ["14"]).outcome == 1

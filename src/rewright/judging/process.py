@@ -28,20 +28,20 @@ _WALL_SECONDS = 120.0
 """Only for a worker that waits without working, or a machine that gives it no time at all."""
 _START_SECONDS = 120.0
 _WORKERS = 2
-_PROGRAM = "from rewright.judging.worker import main; import sys; main(int(sys.argv[1]))"
+_PROGRAM = "from rewright.judging.worker import main; import sys; main(int(sys.argv[1]), sys.argv[2])"
 
 
 class _Worker:
     """One child and the connection to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(descriptor)],
+                [sys.executable, "-c", _PROGRAM, str(descriptor), kind],
                 pass_fds=(descriptor,),
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -87,10 +87,10 @@ class _Worker:
 
 
 class _Pool:
-    """At most `_WORKERS` workers, started when they are needed, owned by one process."""
+    """At most `_WORKERS` workers of one kind, started when they are needed."""
 
-    def __init__(self) -> None:
-        self.owner = os.getpid()
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._idle: list[_Worker] = []
         self._places = threading.Semaphore(_WORKERS)
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class _Pool:
         """An idle worker, or a new one."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
-        return worker or _Worker()
+        return worker or _Worker(self._kind)
 
     def put(self, worker: _Worker) -> None:
         """Give a healthy worker back."""
@@ -120,18 +120,24 @@ class _Pool:
             worker.end()
 
 
-_pool = _Pool()
-_pool_lock = threading.Lock()
+_pools: dict[str, _Pool] = {}
+_pools_lock = threading.Lock()
 
 
-def _own_pool() -> _Pool:
-    """The pool of this process: a forked child must not talk to its parent's workers."""
-    global _pool  # noqa: PLW0603
-    if _pool.owner != os.getpid():
-        with _pool_lock:
-            if _pool.owner != os.getpid():
-                _pool = _Pool()
-    return _pool
+def _pool(kind: str) -> _Pool:
+    with _pools_lock:
+        if kind not in _pools:
+            _pools[kind] = _Pool(kind)
+        return _pools[kind]
+
+
+def _forget() -> None:
+    """In a forked child: its parent's workers are not its own."""
+    global _pools, _pools_lock  # noqa: PLW0603
+    _pools, _pools_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def ask(kind: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
@@ -139,10 +145,10 @@ def ask(kind: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) 
 
     Raises `JudgeError` only where a worker can't be started at all.
     """
-    pool = _own_pool()
+    pool = _pool(kind)
     with pool.place():
         worker = pool.take()
-        reply = worker.ask({"kind": kind, "arguments": arguments, "cpu_seconds": cpu_seconds})
+        reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds})
         if reply is not None:
             pool.put(worker)
             return reply
@@ -154,8 +160,8 @@ def ask(kind: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) 
 
 def close() -> None:
     """End this process's workers; the next comparison starts new ones."""
-    if _pool.owner == os.getpid():
-        _pool.close()
+    for pool in list(_pools.values()):
+        pool.close()
 
 
 atexit.register(close)

@@ -1,7 +1,7 @@
 """The child process in which answers meet sympy: comparisons there can take forever or all memory.
 
-`python -c "from rewright.judging.worker import main; main(fd)"`, started by `rewright.judging.process`. It reads one
-JSON request a message and writes one JSON answer. Its guards: CPU seconds for each request (the kernel ends the
+`python -c "from rewright.judging.worker import main; main(fd, kind)"`, started by `rewright.judging.process`. It reads
+one JSON request a message and writes one JSON answer. Its guards: CPU seconds for each request (the kernel ends the
 process, also inside C code), a limit on memory, no file writes, and an audit hook that refuses processes, sockets and
 file changes. The hook is a second fence for scorers that evaluate text; it is no sandbox for hostile code.
 """
@@ -74,9 +74,9 @@ def _reasoning_gym(answer: str, dataset: str, entry: dict[str, Any]) -> dict[str
 _TASKS: dict[str, Callable[..., dict[str, Any]]] = {"math": _math, "reasoning_gym": _reasoning_gym}
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(kind: str, request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _TASKS[request["kind"]](**request["arguments"])
+        return _TASKS[kind](**request["arguments"])
     except MemoryError:
         return {"outcome": 0.0, "reason": f"comparing needs more than {MEMORY_BYTES // 1024**3} GB of memory"}
     except Exception as problem:
@@ -84,17 +84,16 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": 0.0, "reason": f"could not be compared: {type(problem).__name__}: {str(problem)[:200]}"}
 
 
-def main(descriptor: int) -> None:
-    """Serve requests on the connection `descriptor` until the parent closes it."""
+def main(descriptor: int, kind: str) -> None:
+    """Serve requests of one kind on the connection `descriptor` until the parent closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which closes the connection
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)
     connection = Connection(descriptor)
-    # What is imported now is not imported within the first request's CPU seconds.
-    import math_verify  # noqa: F401
-
+    # Imports don't count among a request's CPU seconds, and some need what is refused afterwards.
     with contextlib.suppress(ImportError):
-        importlib.import_module("reasoning_gym")
+        importlib.import_module({"math": "math_verify"}.get(kind, kind))
+
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -107,6 +106,6 @@ def main(descriptor: int) -> None:
         except (EOFError, OSError):
             return
         signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
-        reply = json.dumps(_answer(request)).encode()
+        reply = json.dumps(_answer(kind, request)).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         connection.send_bytes(reply)

@@ -1,0 +1,207 @@
+"""Rows of a data file: JSON Lines, JSON, or parquet, each with the place it came from, for messages.
+
+A place reads `file.jsonl:3` (line 3) or `file.parquet: row 2` (counted from 0, as data frames do). Every mistake in a
+file is one `InputError` line that names the place and says what was expected.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from rewright.errors import InputError
+
+__all__ = ["Row", "read_rows"]
+
+_LIST_KEYS = ("data", "rows", "examples", "tasks")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One record of a file: `index` counts from 0, `place` names it in messages."""
+
+    index: int
+    place: str
+    values: dict[str, Any]
+
+    def fail(self, message: str) -> InputError:
+        """The error to raise for this row."""
+        return InputError(f"{self.place}: {message}")
+
+    def get(self, *keys: str) -> Any:
+        """The value of the first of `keys` that is there and not None, else None."""
+        return next((self.values[key] for key in keys if self.values.get(key) is not None), None)
+
+    def text(self, *keys: str) -> str:
+        """The non-empty text under the first of `keys` that is there. Numbers are taken as their text."""
+        value = self.get(*keys)
+        named = " or ".join(repr(key) for key in keys)
+        if value is None:
+            raise self.fail(f"no key {named}; it has {', '.join(map(repr, self.values)) or 'none'}")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise self.fail(f"{named} is {_kind(value)}, expected text")
+        if not value.strip():
+            raise self.fail(f"{named} is empty, expected text")
+        return value
+
+    def optional_text(self, *keys: str) -> str | None:
+        """Like `text`, or None where no key is there or its text is empty."""
+        value = self.get(*keys)
+        return None if value is None or value == "" else self.text(*keys)
+
+    def texts(self, *keys: str) -> list[str]:
+        """A list of texts under the first of `keys` that is there (one text is a list of one); [] without any."""
+        value = self.get(*keys)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            return [value]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.fail(f"{keys[0]!r} is {_kind(value)}, expected a list of texts")
+        return value
+
+    def decoded(self, key: str, kind: type) -> Any:
+        """The value of `key`, a `kind` (list or dict), which may be JSON in a text (as in parquet files)."""
+        if self.values.get(key) is None:
+            raise self.fail(f"no key {key!r}; it has {', '.join(map(repr, self.values)) or 'none'}")
+        value = self.values[key]
+        if isinstance(value, str):
+            try:
+                value = json.loads(value, parse_constant=_no_constant)
+            except ValueError as problem:
+                raise self.fail(f"{key!r} is not JSON: {problem}") from None
+            except RecursionError:
+                raise self.fail(f"{key!r} is nested too deeply to be read") from None
+        if not isinstance(value, kind):
+            raise self.fail(f"{key!r} is {_kind(value)}, expected {'a list' if kind is list else 'an object'}")
+        return value
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity, which JSON does not have and Python writes, are read as null."""
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Rows of `path`, streaming where the format allows it. A `.gz` file is unpacked on the way.
+
+    `columns` are required of a parquet file. Raises InputError for a file that is missing, a directory, empty,
+    unreadable, of an unknown kind, in another encoding than UTF-8, or that holds anything but objects.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    suffix = suffixes[0] if suffixes and suffixes[-1] == ".gz" and len(suffixes) == 2 else (suffixes or [""])[-1]
+    readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
+    if suffix not in (*readers, ".parquet"):
+        hint = "; unpack it first" if suffix in (".zst", ".zip", ".bz2", ".xz") else ""
+        raise InputError(f"{path}: unknown kind of file, expected .jsonl, .json (both also as .gz) or .parquet{hint}")
+    count = 0
+    try:
+        if suffix == ".parquet":
+            rows = _parquet(path, columns)
+        else:
+            opener: Any = gzip.open if suffixes[-1] == ".gz" else Path.open
+            rows = readers[suffix](path, opener(path, "rb"))
+        for row in rows:
+            count += 1
+            yield row
+    except (gzip.BadGzipFile, EOFError) as problem:
+        raise InputError(f"{path}: not a whole gzip file: {problem}") from None
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    if count == 0:
+        raise InputError(f"{path}: holds no rows")
+
+
+def _row(index: int, place: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: is {_kind(value)}, expected an object")
+    return Row(index, place, value)
+
+
+def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
+    index = 0
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            yield _row(index, f"{path}:{number}", _decode(line, f"{path}:{number}"))
+            index += 1
+
+
+def _json(path: Path, file: IO[bytes]) -> Iterator[Row]:
+    with file:
+        text = file.read()
+    if not text.strip():
+        return
+    try:
+        value = _decode(text, str(path))
+    except InputError:
+        lines = text.split(b"\n", 2)
+        if not (len(lines) > 1 and lines[0].rstrip().endswith(b"}") and lines[1].startswith(b"{")):
+            raise
+        # JSON Lines under the name .json, as several data sets are published
+        yield from _json_lines(path, _lines(text))
+        return
+    if isinstance(value, dict):
+        value = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), [value])
+    if not isinstance(value, list):
+        raise InputError(f"{path}: is {_kind(value)}, expected a list of objects")
+    for index, item in enumerate(value):
+        yield _row(index, f"{path}: row {index}", item)
+
+
+def _lines(text: bytes) -> IO[bytes]:
+    import io
+
+    return io.BytesIO(text)
+
+
+def _decode(line: bytes, place: str) -> Any:
+    try:
+        return json.loads(line.removeprefix(b"\xef\xbb\xbf"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise InputError(f"{place}: not UTF-8 text, expected a file in UTF-8") from None
+    except ValueError as problem:
+        raise InputError(f"{place}: not JSON: {problem}") from None
+    except RecursionError:
+        raise InputError(f"{place}: JSON nested too deeply to be read") from None
+
+
+def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise InputError(f"{path}: reading parquet needs pyarrow: pip install 'rewright[bench]'") from None
+    try:
+        with ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            missing = [column for column in columns if column not in present]
+            if missing:
+                raise InputError(
+                    f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, present))}"
+                )
+            index = 0
+            for batch in file.iter_batches(batch_size=256):
+                for values in batch.to_pylist():
+                    yield Row(index, f"{path}: row {index}", values)
+                    index += 1
+    except ArrowException as problem:
+        raise InputError(f"{path}: not a parquet file: {str(problem).splitlines()[0]}") from None

@@ -1,0 +1,183 @@
+"""Task files: our own JSON Lines, and the published formats of `rewright.benchmarks`, by name.
+
+`load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "ftrl")` · `load_tasks("hf:openai/gsm8k", "gsm8k")` ·
+`load_tasks("leg_counting:100", "reasoning_gym")`. Every mistake in a file is one `InputError` line with file, line or
+row, key, and what was expected. What needs the tools to run is checked by `rewright.validation`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rewright.benchmarks import ftrl, gym, questions, toolhop
+from rewright.benchmarks.rows import Row, read_rows
+from rewright.errors import InputError
+from rewright.records import Gold, Task, ToolCall, ToolSpec
+
+__all__ = ["FORMATS", "Format", "check_tasks", "load_tasks", "save_tasks"]
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A published format: how a row becomes a task (None: the row is left out), and where the set is published."""
+
+    to_task: Callable[[Row], Task | None]
+    columns: tuple[str, ...] = ()
+    hub: tuple[str, str | None, str] | None = None
+    """Hugging Face id, configuration and split, for `hf:` without an id."""
+
+
+_KEYS: dict[type, tuple[str, ...]] = {kind: kind.__struct_fields__ for kind in (Task, Gold, ToolSpec, ToolCall)}
+
+
+def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
+    """Refuse a key that the record does not have: msgspec would drop it, and a typo would stay unseen."""
+    for key in value if isinstance(value, dict) else ():
+        if key not in _KEYS[kind]:
+            near = difflib.get_close_matches(str(key), _KEYS[kind], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(_KEYS[kind])}"
+            raise row.fail(f"unknown key {path + str(key)!r}; {hint}")
+
+
+def _own(row: Row) -> Task:
+    values = row.values
+    _unknown_keys(row, values, Task, "")
+    gold = values.get("gold")
+    _unknown_keys(row, gold, Gold, "gold.")
+    calls = gold.get("calls") if isinstance(gold, dict) else None
+    for number, call in enumerate(calls if isinstance(calls, list) else []):
+        _unknown_keys(row, call, ToolCall, f"gold.calls[{number}].")
+    tools = values.get("tools")
+    for number, tool in enumerate(tools if isinstance(tools, list) else []):
+        _unknown_keys(row, tool, ToolSpec, f"tools[{number}].")
+    try:
+        task = msgspec.convert(values, Task)
+    except msgspec.ValidationError as problem:
+        raise row.fail(str(problem).replace(" - at `$.", " at `").replace(" - at `$", " at `")) from None
+    if not task.id:
+        raise row.fail("'id' is empty, expected a text")
+    if not task.messages:
+        raise row.fail("'messages' is empty, expected at least one message")
+    for number, message in enumerate(task.messages):
+        if not isinstance(message.get("role"), str):
+            raise row.fail(f"'messages'[{number}] has no role, expected for instance 'user'")
+    for number, tool in enumerate(task.tools):
+        ftrl.function_schema(row, f"'tools'[{number}].schema", tool.schema)
+    return task
+
+
+_FLASHRAG = "RUC-NLPIR/FlashRAG_datasets"
+
+FORMATS: dict[str, Format] = {
+    "rewright": Format(_own, ("id", "messages")),
+    "ftrl": Format(ftrl.to_task, ftrl.COLUMNS),
+    "toolhop": Format(toolhop.to_task, toolhop.COLUMNS, ("bytedance-research/ToolHop", None, "train")),
+    "gsm8k": Format(questions.gsm8k, ("question", "answer"), ("openai/gsm8k", "main", "test")),
+    "math": Format(questions.math_problem, ("problem",), ("HuggingFaceH4/MATH-500", None, "test")),
+    "aime24": Format(questions.aime, (), ("HuggingFaceH4/aime_2024", None, "train")),
+    "aime25": Format(questions.aime, (), ("math-ai/aime25", None, "test")),
+    "amc23": Format(questions.amc23, (), ("math-ai/amc23", None, "test")),
+    "hotpotqa": Format(questions.hotpotqa, ("question",), ("hotpotqa/hotpot_qa", "distractor", "validation")),
+    "2wikimultihopqa": Format(questions.multihop, ("question",), (_FLASHRAG, "2wikimultihopqa", "dev")),
+    "musique": Format(questions.musique, ("question",), (_FLASHRAG, "musique", "dev")),
+    "bamboogle": Format(questions.bamboogle, (), (_FLASHRAG, "bamboogle", "test")),
+    "hle": Format(questions.hle, ("question", "answer"), ("cais/hle", None, "test")),
+}
+
+
+def load_tasks(
+    path: Path | str,
+    format: str | None = None,  # noqa: A002
+    limit: int | None = None,
+    *,
+    check: bool = True,
+) -> list[Task]:
+    """The tasks of a file, at most the first `limit`.
+
+    `format` is a key of `FORMATS` or `reasoning_gym`; None means our own. `path` may be `hf:<id>[:<split>]`. With
+    `check`, gold must fit the tools (see `check_tasks`). Raises InputError.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}, expected at least 1")
+    name = format or "rewright"
+    if name == "reasoning_gym":
+        return _gym(str(path), limit)
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join((*FORMATS, 'reasoning_gym'))}"
+        raise InputError(f"unknown task format {name!r}; {hint}")
+    chosen = FORMATS[name]
+    tasks: list[Task] = []
+    places: list[str] = []
+    for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
+        task = chosen.to_task(row)
+        if task is None:
+            continue
+        tasks.append(task)
+        places.append(row.place)
+        if len(tasks) == limit:
+            break
+    if not tasks:
+        raise InputError(f"{path}: holds no task in the format {name!r}")
+    if check:
+        check_tasks(tasks, places)
+    return tasks
+
+
+def check_tasks(tasks: Sequence[Task], places: Sequence[str] | None = None) -> None:
+    """Raise InputError for the first mistake that needs nothing but the records to be seen.
+
+    That is: an id used twice, a tool name used twice in one task, a gold call to an unknown tool, a gold argument
+    against the tool's schema, expected outputs of an unknown tool.
+    """
+    from rewright.schemas import record_problems
+
+    first: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        place = places[number] if places else f"task {task.id}"
+        if task.id in first:
+            earlier = places[first[task.id]] if places else f"task number {first[task.id]}"
+            raise InputError(f"{place}: the id {task.id!r} is used already by {earlier}; expected one of its own")
+        first[task.id] = number
+        for _, message in record_problems(task):
+            raise InputError(f"{place}: {message}")
+
+
+def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:
+    """Write tasks in our own format, one JSON object a line."""
+    encoder = msgspec.json.Encoder()
+    Path(path).write_bytes(b"".join(encoder.encode(task) + b"\n" for task in tasks))
+
+
+def _gym(path: str, limit: int | None) -> list[Task]:
+    dataset, _, size = path.partition(":")
+    if size and not size.isdigit():
+        raise InputError(f"{path}: expected <set> or <set>:<number of tasks>, for instance leg_counting:100")
+    return gym.generate(dataset, min(int(size or 100), limit or 10**9))
+
+
+def _hub_rows(path: str, chosen: Format) -> Iterator[Row]:
+    """Rows of a data set of the Hugging Face hub (package `datasets`, from its cache or online)."""
+    identity, _, split = path.removeprefix("hf:").partition(":")
+    configuration = None
+    if chosen.hub is not None and identity in ("", chosen.hub[0]):
+        identity, configuration = chosen.hub[0], chosen.hub[1]
+        split = split or chosen.hub[2]
+    if not identity:
+        raise InputError(f"{path}: expected hf:<owner>/<name>, this format has no default")
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise InputError(f"{path}: reading from the hub needs the package datasets: pip install datasets") from None
+    try:
+        rows = load_dataset(identity, configuration, split=split or "test")
+    except Exception as problem:
+        lines = str(problem).splitlines() or [type(problem).__name__]
+        raise InputError(f"{path}: could not be loaded from the hub: {lines[0]}") from problem
+    for index, values in enumerate(rows):
+        yield Row(index, f"{path}: row {index}", json.loads(json.dumps(values, default=str)))
