@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 _EQUAL = 1e-12
 """Values of a group that differ by less than this part of the largest are the same number, summed in another order."""
 
+_SQUARABLE = 1e-100
+"""Differences below this have a square of 0, and then a standard deviation of 0."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -83,7 +86,11 @@ class Group:
             return array / (1.0 + self.eps)
         if all_equal(array):
             return np.zeros_like(array)
-        return np.asarray((array - array.mean()) / (array.std(ddof=1) + self.eps))
+        eps = self.eps
+        largest = float(np.abs(array).max())
+        if largest < _SQUARABLE:
+            array, eps = array / largest, eps / max(largest, 1e-300)
+        return np.asarray((array - array.mean()) / (array.std(ddof=1) + eps))
 
     def fused(self, trajectory_nT: Array, turn_nT: Array) -> Array:
         """Both levels together: their mean (the release) or their sum (the paper's figure)."""

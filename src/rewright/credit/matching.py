@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.calls import ReadCall, read_call
-from rewright.credit.similarity import PARITY_WEIGHTS, Block, GoldCalls, Weights, check_weights, compare
+from rewright.credit.similarity import (
+    PARITY_WEIGHTS,
+    Block,
+    GoldCalls,
+    Row,
+    Weights,
+    check_weights,
+    compare,
+    matrix_of,
+)
 from rewright.credit.transport import plans
 
 __all__ = ["Assignment", "Match", "match", "match_many"]
@@ -86,42 +95,80 @@ def match_many(
 ) -> list[Match]:
     """`match` for a list of (preds, golds): one `Match` each, in order; transport is vectorised over problems."""
     _check_settings(assignment, unmatched, reg, ot_scale)
-    check_weights(weights)
-    problems = list(problems)
-    known: dict[int, GoldCalls] = {}
-    read: list[tuple[list[ReadCall | None], GoldCalls]] = []
-    for preds, golds in problems:
-        gold = known.get(id(golds))  # the rollouts of a group share one gold list: read it once
-        if gold is None:
-            gold = known[id(golds)] = GoldCalls(() if golds is None else golds)
-        read.append(([] if preds is None else [read_call(call) for call in preds], gold))
-    compared = [compare(preds, gold, weights) for preds, gold in read]
+    read = _read(problems, weights)
     if assignment == "ot":
-        matrices = [matrix for matrix, _ in compared]
-        return [
-            Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
-            for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)
-        ]
+        return _transported(read, reg, ot_scale, weights)
     matches = []
-    for (preds, gold), (matrix, blocks) in zip(read, compared, strict=True):
-        pairs = _optimal(blocks) if assignment == "optimal" else _greedy(matrix)
-        rewards = np.zeros(len(preds))
-        if unmatched != 0.0 and gold.count:
-            rewards[:] = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
-        for row, column in pairs:
-            rewards[row] = matrix[row, column]
-        matches.append(Match(rewards, matrix, pairs=pairs))
+    for preds, gold in read:
+        blocks = compare(preds, gold, weights)
+        pairs, rewards = _hard(preds, gold, blocks, assignment, unmatched)
+        matches.append(Match(np.array(rewards, dtype=np.float64), matrix_of(len(preds), gold.count, blocks), pairs))
     return matches
 
 
-def _optimal(blocks: list[Block]) -> Pairs:
-    """Maximum-weight one-to-one pairs, tool by tool: calls of different tools cannot match."""
+def call_rewards(
+    problems: Iterable[Problem],
+    *,
+    assignment: Assignment,
+    unmatched: float,
+    reg: float,
+    ot_scale: Literal["raw", "calls"],
+    weights: Weights,
+) -> list[list[float]]:
+    """`rewards_P` of `match_many` as lists, without what nobody looks at while training (no matrix is built)."""
+    _check_settings(assignment, unmatched, reg, ot_scale)
+    read = _read(problems, weights)
+    if assignment == "ot":
+        return [found.rewards_P.tolist() for found in _transported(read, reg, ot_scale, weights)]
+    return [_hard(preds, gold, compare(preds, gold, weights), assignment, unmatched)[1] for preds, gold in read]
+
+
+Read = tuple[list[ReadCall | None], GoldCalls]
+
+
+def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
+    """Calls in comparable form. The rollouts of a group share one gold list: it is read once."""
+    check_weights(weights)
+    problems = list(problems)  # keeps the lists alive, so that their ids stay theirs
+    known: dict[int, GoldCalls] = {}
+    read: list[Read] = []
+    for preds, golds in problems:
+        gold = known.get(id(golds))
+        if gold is None:
+            gold = known[id(golds)] = GoldCalls(() if golds is None else golds)
+        read.append(([] if preds is None else [read_call(call) for call in preds], gold))
+    return read
+
+
+def _transported(read: list[Read], reg: float, ot_scale: str, weights: Weights) -> list[Match]:
+    """Matches by optimal transport, all problems together."""
+    matrices = [matrix_of(len(preds), gold.count, compare(preds, gold, weights)) for preds, gold in read]
+    return [
+        Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
+        for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)
+    ]
+
+
+def _hard(
+    preds: list[ReadCall | None], gold: GoldCalls, blocks: list[Block], assignment: str, unmatched: float
+) -> tuple[Pairs, list[float]]:
+    """Pairs of a hard assignment by predicted index, and the rewards of the predicted calls."""
+    rewards = [0.0] * len(preds)
+    if unmatched != 0.0 and gold.count:
+        rewards = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
     pairs: Pairs = []
     for rows, columns, scores in blocks:
-        chosen = _optimal_small(scores) if isinstance(scores, list) else _optimal_large(scores)
-        pairs.extend([(rows[i], columns[j]) for i, j in chosen if scores[i][j] > 0.0])
+        if assignment == "greedy":
+            chosen = _greedy(scores)
+        else:
+            chosen = _optimal_small(scores) if isinstance(scores, list) else _optimal_large(scores)
+        for i, j in chosen:
+            score = scores[i][j]
+            if score > 0.0:
+                rewards[rows[i]] = float(score)
+                pairs.append((rows[i], columns[j]))
     pairs.sort()
-    return pairs
+    return pairs, rewards
 
 
 def _optimal_small(scores: list[list[float]]) -> Pairs:
@@ -172,20 +219,30 @@ def _solver() -> Any:
     return linear_sum_assignment
 
 
-def _greedy(matrix: NDArray[np.float64]) -> Pairs:
-    """Pairs in falling order of similarity, ties by lower row then lower column, while both are free."""
-    rows, columns = np.nonzero(matrix > 0.0)
+def _greedy(scores: list[Row] | NDArray[np.float64]) -> Pairs:
+    """Pairs in falling order of similarity, ties by lower row then lower column, while both are free.
+
+    Done tool by tool: calls of different tools never compete, and rows and columns of a block keep their order.
+    """
     # Rounded: equal fractions reached by different sums may differ in the last bit, and are ties.
-    order = np.argsort(-np.round(matrix[rows, columns], 12), kind="stable")
+    if isinstance(scores, list):
+        ranked = [(-round(score, 12), i, j) for i, line in enumerate(scores) for j, score in enumerate(line)]
+        ranked.sort()
+        order = [(i, j) for _, i, j in ranked]
+    else:
+        falling = np.argsort(-np.round(scores, 12), axis=None, kind="stable")
+        order = list(zip(*(places.tolist() for places in np.unravel_index(falling, scores.shape)), strict=True))
+    most = min(len(scores), len(scores[0]))
     pairs: Pairs = []
     used_rows: set[int] = set()
     used_columns: set[int] = set()
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if row not in used_rows and column not in used_columns:
-            used_rows.add(row)
-            used_columns.add(column)
-            pairs.append((row, column))
-    pairs.sort()
+    for i, j in order:
+        if i not in used_rows and j not in used_columns:
+            used_rows.add(i)
+            used_columns.add(j)
+            pairs.append((i, j))
+            if len(pairs) == most:
+                break
     return pairs
 
 

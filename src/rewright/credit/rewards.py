@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.matching import Assignment, Match, Problem, match_many
+from rewright.credit.matching import Assignment, Problem, call_rewards
 from rewright.credit.similarity import PARITY_WEIGHTS, Weights
 
 __all__ = ["turn_rewards", "turn_rewards_many"]
@@ -74,7 +74,7 @@ def turn_rewards_many(
     problems: list[Problem] = [
         ([call for turn in turns for call in turn], gold) for turns, gold in zip(plain, golds, strict=True)
     ]
-    matches = match_many(
+    paid = call_rewards(
         problems,
         assignment=assignment,
         unmatched=unmatched,
@@ -83,28 +83,28 @@ def turn_rewards_many(
         weights=weights,
     )
     return [
-        _per_turn(turns, matched, outcome, aggregate)
-        for turns, matched, outcome in zip(plain, matches, outcomes, strict=True)
+        _per_turn(turns, rewards, outcome, aggregate)
+        for turns, rewards, outcome in zip(plain, paid, outcomes, strict=True)
     ]
 
 
-def _per_turn(turns: Turns, matched: Match, outcome: float | None, aggregate: str) -> NDArray[np.float64]:
-    """Distribute the rewards of the calls over their turns."""
-    rewards = matched.rewards_P.tolist()
-    result = np.zeros(len(turns))
+def _per_turn(turns: Turns, paid: list[float], outcome: float | None, aggregate: str) -> NDArray[np.float64]:
+    """Distribute what the calls were paid over their turns."""
+    rewards: list[float] = []
     position = 0
-    for index, turn in enumerate(turns):
+    for turn in turns:
         count = len(turn)
         if count == 1:
-            result[index] = rewards[position]
-            position += 1
+            rewards.append(paid[position])
         elif count:
-            total = math.fsum(rewards[position : position + count])
-            result[index] = total / count if aggregate == "mean" else total
-            position += count
+            total = math.fsum(paid[position : position + count])
+            rewards.append(total / count if aggregate == "mean" else total)
+        else:
+            rewards.append(0.0)
+        position += count
     if outcome is not None:
         if not math.isfinite(outcome):
             raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
-        if len(turns):
-            result[-1] += outcome
-    return result
+        if rewards:
+            rewards[-1] += outcome
+    return np.array(rewards, dtype=np.float64)

@@ -32,9 +32,6 @@ PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
 _SMALL = 144
 """Pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
 
-_LISTED = 400
-"""Entries of the whole matrix up to which lists are faster than writing blocks into an array (measured)."""
-
 
 def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> float:
     """Similarity in [0, 1] of one predicted and one gold call (MatchTIR, tool-call similarity).
@@ -52,7 +49,8 @@ def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> fl
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
     """Similarities of all pairs: float64 (P, G), P = len(preds), G = len(golds); either may be 0."""
     check_weights(weights)
-    return compare([read_call(call) for call in preds], GoldCalls(golds), weights)[0]
+    read, gold = [read_call(call) for call in preds], GoldCalls(golds)
+    return matrix_of(len(read), gold.count, compare(read, gold, weights))
 
 
 Row = list[float]
@@ -127,14 +125,11 @@ class GoldCalls:
             self.count += 1
 
 
-def compare(
-    preds: Sequence[ReadCall | None], golds: GoldCalls, weights: Weights
-) -> tuple[NDArray[np.float64], list[Block]]:
-    """Similarity matrix (P, G) of calls already read, and its blocks: one per tool that both sides call.
+def compare(preds: Sequence[ReadCall | None], golds: GoldCalls, weights: Weights) -> list[Block]:
+    """The blocks of the similarity matrix of calls already read: one per tool that both sides call.
 
     A block's scores are lists where it is small, an array where it is large: whatever was faster to make.
     """
-    count = golds.count
     tools: dict[str, list[int]] = {}
     for row, pred in enumerate(preds):
         if pred is not None and pred.name in golds.tools:
@@ -147,36 +142,56 @@ def compare(
             blocks.append(Block(rows, tool.columns, _large_block(pred_calls, tool, weights)))
         else:
             blocks.append(Block(rows, tool.columns, _small_block(pred_calls, tool.sets, weights)))
-    if len(preds) * count > _LISTED:
-        if len(blocks) == 1 and np.shape(blocks[0].scores) == (len(preds), count):
-            return np.asarray(blocks[0].scores), blocks
-        matrix = np.zeros((len(preds), count))
-        for rows, columns, scores in blocks:
-            matrix[np.ix_(rows, columns)] = scores
-        return matrix, blocks
-    lines = [[0.0] * count for _ in preds]
+    return blocks
+
+
+def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.float64]:
+    """The whole matrix, float64 (count, gold_count)."""
+    if len(blocks) == 1 and np.shape(blocks[0].scores) == (count, gold_count):
+        return np.array(blocks[0].scores, dtype=np.float64)
+    matrix = np.zeros((count, gold_count))
+    where: list[int] = []
+    what: list[float] = []
     for rows, columns, scores in blocks:
-        for row, line in zip(rows, scores if isinstance(scores, list) else scores.tolist(), strict=True):
-            filled = lines[row]
-            for column, score in zip(columns, line, strict=True):
-                filled[column] = score
-    return np.array(lines, dtype=np.float64).reshape(len(preds), count), blocks
+        if not isinstance(scores, list):
+            matrix[np.ix_(rows, columns)] = scores
+            continue
+        for row, line in zip(rows, scores, strict=True):
+            start = row * gold_count
+            where.extend([start + column for column in columns])
+            what.extend(line)
+    if where:
+        matrix.reshape(-1)[where] = what
+    return matrix
 
 
 def _small_block(preds: list[ReadCall], golds: list[Sets], weights: Weights) -> list[Row]:
     """The formula for a few calls of one tool."""
-    name_weight, key_weight, value_weight = weights
     scores: list[Row] = []
+    common_names: frozenset[Hashable] | None = golds[0][1]
+    if any(names != common_names for _, names in golds):
+        common_names = None
+    by_names: dict[frozenset[Hashable], Row] = {}
     for pred in preds:
         items, names = set(pred.values.items()), frozenset(pred.values)
-        row: Row = []
-        for gold_items, gold_names in golds:
-            keys = 1.0 if names == gold_names else _jaccard(names, gold_names)
-            denominator = name_weight + key_weight + value_weight * len(gold_items)
-            numerator = name_weight + key_weight * keys + value_weight * len(items & gold_items)
-            row.append(numerator / denominator if denominator else 1.0)
-        scores.append(row)
+        if common_names is None:
+            scores.append([_formula(names, gold_names, len(items & own), weights) for own, gold_names in golds])
+            continue
+        # All gold calls have the same argument names, the usual case: the score depends on a number of values only.
+        levels = by_names.get(names)
+        if levels is None:
+            counts = range(len(common_names) + 1)
+            levels = by_names[names] = [_formula(names, common_names, count, weights) for count in counts]
+        scores.append([levels[len(items & own)] for own, _ in golds])
     return scores
+
+
+def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal: int, weights: Weights) -> float:
+    """The similarity of two calls of one tool, given their argument names and the number of equal values."""
+    name_weight, key_weight, value_weight = weights
+    keys = 1.0 if names == gold_names else _jaccard(names, gold_names)
+    denominator = name_weight + key_weight + value_weight * len(gold_names)
+    return (name_weight + key_weight * keys + value_weight * equal) / denominator if denominator else 1.0
 
 
 def _large_block(preds: list[ReadCall], golds: GoldTool, weights: Weights) -> NDArray[np.float64]:

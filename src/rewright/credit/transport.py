@@ -27,8 +27,8 @@ _TOLERANCE = 1e-12
 _KERNEL_REG = 0.05
 """From here on exp(S / reg) <= exp(20): Sinkhorn may run on the kernel itself, as matrix products."""
 
-_CHUNK = 256
-"""Problems solved together: enough to hide Python's overhead, few enough for their plans to stay in the cache."""
+_CHUNK = 30_000
+"""Matrix entries solved together: enough to hide Python's overhead, few enough to stay in the processor's cache."""
 
 
 def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
@@ -46,9 +46,10 @@ def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
             results[index][:] = 1.0 / matrix.size  # the marginals leave no other plan, or nothing prefers one
         else:
             shapes.setdefault(matrix.shape, []).append(index)
-    for members in shapes.values():
-        for start in range(0, len(members), _CHUNK):
-            chunk = members[start : start + _CHUNK]
+    for (P, G), members in shapes.items():
+        size = max(1, _CHUNK // (P * G))
+        for start in range(0, len(members), size):
+            chunk = members[start : start + size]
             stack = np.stack([similarities[index] for index in chunk])
             for index, plan in zip(chunk, _solve(stack, reg), strict=True):
                 results[index] = plan
