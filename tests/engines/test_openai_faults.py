@@ -217,9 +217,12 @@ async def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch):
     async with FaultServer(status=fixed) as server:
         url = server.url.replace("http://", "http://user:password@")
         engine = OpenAIEngine(url, "tiny", **{**QUICK, "api_key_env": "SOME_KEY"})
+        with pytest.raises(EngineError) as unsendable:
+            await engine.generate(Request(({"role": "assistant", "tool_calls": 7},), (), Sampling()))
         with pytest.raises(EngineError) as caught:
             await engine.generate(chat())
         await engine.close()
+    assert "password" not in str(unsendable.value)
     assert "secret" not in str(caught.value) + caught.value.detail + repr(engine)
     assert "password" not in str(caught.value)
 

@@ -83,8 +83,8 @@ class EndpointError(EngineError):
 
     def __init__(self, url: str, fault: Fault, *, attempts: int, ending: str = "") -> None:
         tries = f"{attempts} attempt" + ("" if attempts == 1 else "s")
-        super().__init__(f"POST {url}: {fault} ({tries}{ending})")
-        self.url = url
+        self.url = _shown(url)
+        super().__init__(f"POST {self.url}: {fault} ({tries}{ending})")
         self.cause = fault.cause
         self.status = fault.status
         self.detail = fault.detail
@@ -135,7 +135,7 @@ class Endpoint:
         import tenacity
 
         loop = asyncio.get_running_loop()
-        url, started = _shown(self.base_url + path), loop.time()
+        url, started = self.base_url + path, loop.time()
         made = 0
         last: Fault | None = None
 
@@ -143,7 +143,7 @@ class Endpoint:
             nonlocal made, last
             made += 1
             try:
-                return read(await self._exchange(self.base_url + path, data))
+                return read(await self._exchange(url, data))
             except Fault as fault:
                 last = fault
                 self.faults[fault.label] += 1
