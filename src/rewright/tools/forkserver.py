@@ -15,11 +15,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rewright.errors import SandboxError
 
-__all__ = ["ForkServer"]
+__all__ = ["Child", "Ending", "ForkServer"]
 
 WORKER = Path(__file__).parent / "worker"
 
@@ -39,12 +39,19 @@ KEPT_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 START_SECONDS = 60.0
 
 
+class Ending(NamedTuple):
+    """How a child ended: its exit code, or minus the signal; and the processor time that it had used."""
+
+    code: int
+    cpu_seconds: float
+
+
 class Child:
-    """A forked child as the trainer sees it: its number, and how it ended (exit code, or minus the signal)."""
+    """A forked child: its number, and its end."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
 
 class ForkServer:
@@ -82,19 +89,21 @@ class ForkServer:
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             command = [sys.executable, "-P", "-s", "-B", "-c", BOOTSTRAP]
             arguments = [str(WORKER), str(theirs.fileno()), json.dumps(self._configuration)]
+            self._errors = os.memfd_create("errors")
             try:
                 # Returns once the new process has executed: milliseconds, once in a run.
                 self._process = subprocess.Popen(  # noqa: ASYNC220
                     command + arguments,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
+                    stderr=self._errors,
                     pass_fds=[theirs.fileno()],
                     env=environment,
                     cwd="/",
                 )
             except OSError as error:
                 ours.close()
+                os.close(self._errors)
                 raise SandboxError(f"the sandbox's worker process could not be started: {error}") from error
         ours.setblocking(False)
         self._control = ours
@@ -142,11 +151,11 @@ class ForkServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+            os.close(self._errors)
+            self._process = None
         for child in self._children.values():
             if not child.ended.done() and not child.ended.get_loop().is_closed():
-                child.ended.set_result(-9)
+                child.ended.set_result(Ending(-9, 0.0))
         self._children.clear()
 
     async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -198,14 +207,14 @@ class ForkServer:
                 child.ended.set_exception(SandboxError(f"no worker could be forked: {message['message']}"))
                 child.ended.exception()  # read here, so that nobody is warned where nobody waits
             else:
-                child.ended.set_result(message["code"])
+                child.ended.set_result(Ending(message["code"], message["cpu"]))
 
     def _lost(self) -> None:
         """The process has gone: tell everyone who waits."""
         if self._ready is not None and not self._ready.done():
             text = ""
-            if self._process is not None and self._process.stderr is not None:
-                text = self._process.stderr.read(65536).decode(errors="replace").strip().rpartition("\n")[2]
+            if self._process is not None:
+                text = os.pread(self._errors, 65536, 0).decode(errors="replace").strip().rpartition("\n")[2]
             self._ready.set_exception(SandboxError(f"the sandbox's worker process ended while starting: {text}"))
         self.stop()
 

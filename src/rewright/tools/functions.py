@@ -83,7 +83,7 @@ class FunctionTools:
         }
         paths = [path or str(Path.cwd()) for path in sys.path]
         self._sandbox = Sandbox(level, **limits)
-        self._own = Sandbox("process" if level == "strict" else level, paths=paths, **limits)
+        self._own = Sandbox("process" if level == "strict" else level, paths=paths, trusted=True, **limits)
         self._trusted = tuple(trusted)
 
     def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:

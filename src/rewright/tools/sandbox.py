@@ -7,13 +7,15 @@ separate process with a time limit only. docs/security.md says what each protect
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from rewright.errors import InputError, SandboxError
+from rewright.errors import InputError
 from rewright.records import ToolResult
-from rewright.tools.forkserver import Child, ForkServer
+from rewright.tools.connection import Connection
+from rewright.tools.forkserver import ForkServer
 from rewright.tools.session import Opening, Session, SessionLimits
 
 __all__ = ["Level", "Sandbox"]
@@ -41,9 +43,14 @@ class Sandbox:
         memory_mb: int = 512,
         disk_mb: int = 64,
         open_files: int = 64,
+        processes: int = 1,
+        network: bool = False,
         output_chars: int = 100_000,
         sessions: int = 256,
+        spare: int = 1,
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
+        visible: Sequence[str] = (),
+        trusted: bool = False,
         paths: Sequence[str] = (),
     ) -> None:
         if level not in get_args(Level):
@@ -52,24 +59,30 @@ class Sandbox:
             if value <= 0:
                 raise InputError(f"sandbox: {name} must be positive, not {value}")
         self.level: Level = level
-        free = level == "unsafe"
         self._limits = SessionLimits(wall_seconds, output_chars, 16 * MEGABYTE)
         self._sessions = sessions
         self._configuration: dict[str, Any] = {
             "level": level,
+            "trusted": trusted,
+            "network": network,
+            "visible": list(visible),
             "paths": list(paths),
             "preload": [_module_and_name(text) for text in preload],
             "limits": {
-                "cpu_seconds": None if free else cpu_seconds + 1,
-                "memory_bytes": None if free else memory_mb * MEGABYTE,
-                "file_bytes": None if free else disk_mb * MEGABYTE,
-                "open_files": None if free else open_files,
+                "level": level,
+                "cpu_seconds": cpu_seconds + 1,
+                "memory_bytes": memory_mb * MEGABYTE,
+                "disk_bytes": disk_mb * MEGABYTE,
+                "open_files": open_files,
+                "processes": processes,
                 "output_chars": output_chars,
             },
         }
         self._server: ForkServer | None = None
         self._starting: asyncio.Lock | None = None
         self._places: asyncio.Semaphore | None = None
+        self._spare = spare
+        self._coming: deque[asyncio.Task[Connection]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.restarts = 0
         """How often the fork server had to be started again after it was lost."""
@@ -90,6 +103,10 @@ class Sandbox:
     async def close(self) -> None:
         """End the fork server and with it every child."""
         server, self._server = self._server, None
+        for task in self._coming:
+            if not task.get_loop().is_closed():
+                task.cancel()
+        self._coming = deque()
         if server is not None:
             server.stop()
 
@@ -113,20 +130,40 @@ class Sandbox:
         """
         return Session(self, Opening(sources or {}, targets or {}, data or {}, modules), self._limits)
 
-    async def fork(self, descriptors: Sequence[int], modules: Sequence[str]) -> tuple[ForkServer, Child]:
-        """Wait for a free place and fork a child. Raises `SandboxError`."""
+    async def run(self, source: str, *, wall_seconds: float | None = None) -> ToolResult:
+        """Run a program in a fresh child: what it prints, then the value of its last expression."""
+        async with self.session() as session:
+            return await session.run(source, wall_seconds=wall_seconds)
+
+    async def take(self, modules: Sequence[str] = ()) -> Connection:
+        """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""
         server = await self._running()
-        places = self._places
+        coming, places = self._coming, self._places
         assert places is not None
+        while True:
+            # One for the caller and `spare` for those who come next, so that they need not wait for the fork.
+            while not coming or (len(coming) <= self._spare and not places.locked()):
+                coming.append(asyncio.get_running_loop().create_task(self._open(server, places, modules)))
+            next_one = coming.popleft()
+            try:
+                connection = await asyncio.shield(next_one)
+            except asyncio.CancelledError:
+                coming.appendleft(next_one)
+                raise
+            if not connection.child.ended.done():
+                return connection
+
+    async def _open(self, server: ForkServer, places: asyncio.Semaphore, modules: Sequence[str]) -> Connection:
         await places.acquire()
         try:
-            server = await self._running()
-            child = await server.spawn(descriptors, modules)
+            cpu = self._configuration["limits"]["cpu_seconds"]
+            frame = 12 * self._limits.output_chars + 4096  # at worst twelve bytes a character: escaped surrogate pairs
+            connection = await Connection.open(server, modules, frame_bytes=frame, cpu_seconds=cpu)
         except BaseException:
             places.release()
             raise
-        child.ended.add_done_callback(lambda _: places.release())
-        return server, child
+        connection.child.ended.add_done_callback(lambda _: places.release())
+        return connection
 
     async def _running(self) -> ForkServer:
         """The fork server, started if there is none, if it was lost, or if it belongs to another event loop."""
@@ -134,14 +171,14 @@ class Sandbox:
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
             self._places = asyncio.Semaphore(self._sessions)
+            self._coming = deque()
         async with self._starting:
             if self._server is not None and self._server.alive:
                 return self._server
             if self._server is not None:
                 self.restarts += 1
                 self._server.stop()
-            if self.level == "strict":
-                raise SandboxError("level strict is not there yet; ask for level='process'")
+                self._coming = deque()
             server = ForkServer(self._configuration)
             await server.start()
             self._server = server

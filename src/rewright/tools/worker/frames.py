@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["HEADER", "encode", "receive"]
+__all__ = ["HEADER", "encode", "receive", "receive_with_descriptors"]
 
 HEADER = struct.Struct(">I")
 
@@ -20,9 +20,20 @@ def encode(message: dict[str, Any]) -> bytes:
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
     """The next frame of a blocking socket, or None where the other side has closed it."""
-    header = _exactly(connection, HEADER.size)
-    if header is None:
+    return _receive_rest(connection, b"")
+
+
+def receive_with_descriptors(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next frame, and the descriptors that came with it."""
+    start, descriptors, _, _ = socket.recv_fds(connection, HEADER.size, 4)
+    return (_receive_rest(connection, start) if start else None), descriptors
+
+
+def _receive_rest(connection: socket.socket, start: bytes) -> dict[str, Any] | None:
+    rest = _exactly(connection, HEADER.size - len(start))
+    if rest is None:
         return None
+    header = start + rest
     body = _exactly(connection, HEADER.unpack(header)[0])
     if body is None:
         return None

@@ -139,9 +139,13 @@ def run_program(source: str, scope: dict[str, Any]) -> str | None:
 def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -> None:
     """Answer the frames of one session until the other side closes. `names` are given to every program."""
     connection.sendall(frames.encode({"id": 0}))
-    opening = frames.receive(connection)
+    opening, descriptors = frames.receive_with_descriptors(connection)
     if opening is None:
         return
+    for descriptor in descriptors:  # the file that is printed into; the parent can read it whatever happens here
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
     tools = Tools(opening["sources"], opening["targets"], opening["data"])
     scope: dict[str, Any] | None = None
     send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
 from pathlib import Path
 from typing import Any
 
-__all__ = ["apply", "become_subreaper", "die_with_parent", "enter_group", "kill_group", "own_children"]
+from . import kernel
+
+__all__ = ["apply", "become_subreaper", "die_with_parent", "kill_group", "mapped_bytes", "own_children"]
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-
-libc = ctypes.CDLL(None, use_errno=True)
+THREADS = 32  # of a child that may not start processes
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies. Cleared by a change of user: set it after."""
-    libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    kernel.prctl("prctl PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def become_subreaper() -> None:
     """Have orphaned descendants become children of this process, so that none is out of reach."""
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def enter_group() -> None:
-    """A session and process group of its own, so that one signal reaches the child and its children."""
-    os.setsid()
-    die_with_parent()
+    kernel.prctl("prctl PR_SET_CHILD_SUBREAPER", PR_SET_CHILD_SUBREAPER, 1)
 
 
 def kill_group(process: int) -> None:
@@ -50,19 +44,18 @@ def own_children() -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def apply(limits: dict[str, Any]) -> None:
-    """Set the limits (a value of None leaves one as it is). Memory counts on top of what is loaded already."""
+def apply(limits: dict[str, Any], mapped: int) -> None:
+    """Set the limits of this process. Memory counts on top of the `mapped` bytes that are loaded already."""
     wanted = {
+        resource.RLIMIT_AS: mapped + limits["memory_bytes"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: limits["cpu_seconds"],
-        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_FSIZE: limits["disk_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],
     }
-    if limits["memory_bytes"] is not None:
-        wanted[resource.RLIMIT_AS] = _mapped_bytes() + limits["memory_bytes"]
+    if limits["level"] == "strict":  # elsewhere it would count every process that the user has
+        wanted[resource.RLIMIT_NPROC] = THREADS if limits["processes"] == 1 else limits["processes"]
     for kind, limit in wanted.items():
-        if limit is None:
-            continue
         _, hard = resource.getrlimit(kind)
         value = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
         # At the soft limit of CPU time comes SIGXCPU, which names the cause; at the hard one SIGKILL.
@@ -70,5 +63,10 @@ def apply(limits: dict[str, Any]) -> None:
         resource.setrlimit(kind, (soft, value))
 
 
-def _mapped_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def mapped_bytes(proc: int) -> int:
+    """The size of this process's address space. `proc` is a descriptor of a proc file system's root."""
+    descriptor = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
+    try:
+        return int(os.read(descriptor, 4096).split()[0]) * resource.getpagesize()
+    finally:
+        os.close(descriptor)

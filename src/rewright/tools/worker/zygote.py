@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -20,10 +21,9 @@ import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
-from . import harness, limits
+from . import frames, harness, isolation, limits
 
 __all__ = ["main"]
 
@@ -38,12 +38,10 @@ class Zygote:
         self.configuration = configuration
         self.children: dict[int, int] = {}  # process id -> session id
         self.names: dict[str, Any] = {}
-        self.home = tempfile.mkdtemp(prefix="rewright-")
+        self.home = ""
 
     def run(self) -> None:
         """Serve until the trainer closes the control socket."""
-        limits.become_subreaper()
-        limits.die_with_parent()
         wake_read, wake_write = socket.socketpair()
         wake_read.setblocking(False)
         wake_write.setblocking(False)
@@ -52,7 +50,17 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the trainer, which closes the socket
         self.private = (wake_read, wake_write)
         self._preload()
-        self._send({"op": "ready", "pid": os.getpid()})
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        if self.configuration["level"] != "strict":
+            self.home = tempfile.mkdtemp(prefix="rewright-")
+        self.isolation = isolation.Isolation(self.configuration, self.home)
+        try:
+            self.isolation.prepare()
+        except OSError as error:
+            self._send({"op": "refused", "message": isolation.explain(error)})
+            return
+        self._send({"op": "ready"})
         poller = select.poll()
         poller.register(self.control, select.POLLIN)
         poller.register(wake_read, select.POLLIN)
@@ -70,7 +78,7 @@ class Zygote:
                 limits.kill_group(process)
             for process in self.children:
                 os.waitpid(process, 0)
-            shutil.rmtree(self.home, ignore_errors=True)
+            self._remove("")
 
     def _preload(self) -> None:
         for path in self.configuration["paths"]:
@@ -81,6 +89,8 @@ class Zygote:
                 self.names[name] = importlib.import_module(module)
             except ImportError as error:
                 self._send({"op": "missing", "module": module, "message": str(error)})
+        if "numpy" in sys.modules:
+            importlib.import_module("numpy.random")  # numpy itself loads it at first use
         gc.collect()
         gc.freeze()  # children must not touch (and so copy) the pages of what is loaded
 
@@ -107,7 +117,8 @@ class Zygote:
                 with contextlib.suppress(Exception):  # the child will report it, if the function is ever called
                     importlib.import_module(module)
         try:
-            process = os.fork()
+            mapped = limits.mapped_bytes(self.isolation.proc)
+            process = self.isolation.fork()
         except OSError as error:
             self._send({"op": "failed", "id": message["id"], "message": str(error)})
             return
@@ -116,33 +127,26 @@ class Zygote:
             return
         status = 1
         try:
-            self._child(message["id"], descriptors)
+            self._child(message["id"], mapped, descriptors)
             status = 0
         finally:
             harness.leave(status)
 
-    def _child(self, session: int, descriptors: list[int]) -> None:
+    def _child(self, session: int, mapped: int, descriptors: list[int]) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         connection = socket.socket(fileno=os.dup(descriptors[0]))
-        output = os.dup(descriptors[1]) if len(descriptors) > 1 else os.open(os.devnull, os.O_WRONLY)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for source, standard in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(source, standard)
-        folder = f"{self.home}/{session}"
-        Path(folder).mkdir()
-        os.chdir(folder)
-        kept = connection.fileno()
-        for wake in self.private:
-            wake.detach()
-        self.control.detach()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, 4096)
-        os.environ.clear()
-        os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "TZ": "UTC"})
-        limits.enter_group()
-        limits.apply(self.configuration["limits"])
+        for private in (*self.private, self.control):
+            private.detach()
+        kept = sorted({connection.fileno(), self.isolation.proc})
+        for start, end in itertools.pairwise([2, *kept, 4096]):
+            os.closerange(start + 1, end)
+        try:
+            self.isolation.confine(session, mapped)
+        except OSError as error:
+            connection.sendall(frames.encode({"id": 0, "failed": str(error)}))
+            return
         random.seed(0)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(0)
@@ -164,9 +168,9 @@ class Zygote:
             session = self.children.pop(process, None)
             if session is None:
                 continue
-            shutil.rmtree(f"{self.home}/{session}", ignore_errors=True)
+            self._remove(f"/{session}")
             code = os.waitstatus_to_exitcode(status)
-            self._send({"op": "ended", "id": session, "code": code, "peak_kb": usage.ru_maxrss})
+            self._send({"op": "ended", "id": session, "code": code, "cpu": usage.ru_utime + usage.ru_stime})
 
     def _kill_strays(self) -> None:
         """Orphans become children of the fork server: kill those that left their group to outlive their session."""
@@ -174,6 +178,10 @@ class Zygote:
             if process not in self.children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
+
+    def _remove(self, folder: str) -> None:
+        if self.home:
+            shutil.rmtree(self.home + folder, ignore_errors=True)
 
     def _send(self, message: dict[str, Any]) -> None:
         self.control.send(json.dumps(message).encode())

@@ -1,0 +1,142 @@
+"""What each level does: once in the fork server (`prepare`), and in every child before it runs anything (`confine`).
+
+strict   The fork server moves into a file system of its own and, as root, becomes an ordinary user. Each child is
+         cloned into user, pid, mount, ipc, host-name and network namespaces of its own, with a private tmpfs, no
+         capabilities and a seccomp filter. If any step fails, nothing is executed.
+process  A process group with resource limits; for untrusted code also the seccomp filter and Landlock, where there.
+unsafe   A process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import kernel, landlock, limits, seccomp, view
+
+__all__ = ["Isolation"]
+
+NOBODY = 65534
+NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+
+REASONS = {
+    "unshare": "the kernel or the container does not allow user namespaces",
+    "clone": "the kernel or the container does not allow user namespaces",
+    "mount": "mounting in a user namespace is not allowed (AppArmor restricts it, or the container does)",
+    "mount_setattr": "mount_setattr is missing: Linux 5.12 or later is needed",
+    "seccomp": "the kernel has no seccomp filters",
+}
+
+
+class Isolation:
+    """The confinement of one fork server's children."""
+
+    def __init__(self, configuration: dict[str, Any], home: str) -> None:
+        self.level: str = configuration["level"]
+        self.trusted: bool = configuration["trusted"]
+        self.network: bool = configuration["network"]
+        self.limits: dict[str, Any] = configuration["limits"]
+        self.home = home
+        self.readable = view.readable(configuration["visible"], self.network)
+        self.landlock = landlock.version()
+        self.filter = seccomp.Filter(self.limits["processes"], self.network)
+        self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        self.namespaces = NAMESPACES | (0 if self.network else kernel.CLONE_NEWNET)
+
+    def prepare(self) -> None:
+        """Prepare the fork server, and try the confinement on one child. Raises `OSError` that says what is missing."""
+        tempfile.tempdir = None  # to be found again by the child, in its own folder
+        os.environ.clear()
+        os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
+        if self.level == "strict":
+            user, group = os.getuid(), os.getgid()
+            try:
+                kernel.unshare(self.namespaces)  # allowed to root; its files must be shown before it gives that up
+            except PermissionError:
+                kernel.unshare(self.namespaces | kernel.CLONE_NEWUSER)
+                kernel.map_user(self.proc, user, user, group)
+                view.enter(self.readable)
+            else:
+                view.enter(self.readable)
+                os.setgroups([])
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+            kernel.drop_capabilities()
+            self._try()
+        else:
+            limits.become_subreaper()
+
+    def fork(self) -> int:
+        """A child, in its namespaces already: its process id in the parent, 0 in the child."""
+        if self.level == "strict":
+            return kernel.clone(self.namespaces | kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+        return os.fork()
+
+    def confine(self, session: int, mapped: int) -> None:
+        """Give up, in the child, everything that the level takes away. `mapped` bytes of memory do not count."""
+        if self.level == "strict":
+            self._enter_strict()
+            folder = view.BOX
+        else:
+            folder = f"{self.home}/{session}"
+            Path(folder).mkdir()
+        os.close(self.proc)
+        os.chdir(folder)
+        if self.level != "strict":
+            os.environ.update({"HOME": folder, "TMPDIR": folder})
+        os.setsid()
+        limits.die_with_parent()
+        if self.level == "unsafe":
+            return
+        limits.apply(self.limits, mapped)
+        if self.level == "strict":
+            kernel.set_no_new_privileges()
+            self.filter.install()
+        elif not self.trusted:
+            kernel.drop_capabilities()
+            kernel.set_no_new_privileges()
+            if self.landlock:
+                landlock.confine(self.readable, folder, self.landlock)
+            with contextlib.suppress(OSError):  # capabilities() tells where there is none
+                self.filter.install()
+
+    def _enter_strict(self) -> None:
+        user, group = self.outside
+        kernel.set_dumpable(True)  # a process that is not, may not write its own maps
+        kernel.map_user(self.proc, NOBODY, user, group)
+        kernel.mount_memory(view.BOX, self.limits["disk_bytes"], "700")
+        kernel.drop_capabilities()
+        kernel.set_dumpable(False)
+
+    def _try(self) -> None:
+        """Confine one child that does nothing, so that a machine that cannot do it is found out at the start."""
+        self.outside = os.getuid(), os.getgid()
+        read, write = os.pipe()
+        process = self.fork()
+        if process == 0:
+            text = "confined"
+            try:
+                self.confine(0, limits.mapped_bytes(self.proc))
+            except BaseException as error:
+                text = str(error)
+            os.write(write, text.encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            text = pipe.read()
+        os.waitpid(process, 0)
+        if text != "confined":
+            raise OSError(errno.EPERM, text or "the child died")
+
+
+def explain(error: OSError) -> str:
+    """What is missing on this machine for level `strict`."""
+    text = str(error)
+    for word, reason in REASONS.items():
+        if f"] {word}" in text or f" {word}:" in text:
+            return f"{reason} ({text})"
+    return text

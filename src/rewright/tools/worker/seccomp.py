@@ -1,0 +1,182 @@
+"""The system calls that untrusted code may make: an allow-list, installed as a seccomp filter of the child.
+
+Everything else fails with "operation not permitted", or "not implemented" where libraries then take an older way. Not
+allowed, among the rest: other namespaces, mounts, tracing, keys, bpf, io_uring, perf, sockets (unless the network is
+allowed), new processes (unless more than one is allowed), memory files, System V and POSIX queues, changing users.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+
+from . import kernel
+
+__all__ = ["Filter", "numbers", "program"]
+
+# Name, number on x86-64, number on AArch64 ("-": there is none).
+ALLOWED = """
+read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222,
+mprotect 10 226, munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
+pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -,
+sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233, dup 32 23, dup2 33 -,
+pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71,
+sendto 44 206, recvfrom 45 207, sendmsg 46 211, recvmsg 47 212, shutdown 48 210, getsockname 51 204,
+getpeername 52 205, setsockopt 54 208, getsockopt 55 209, exit 60 93, uname 63 160, flock 73 32,
+fsync 74 82, fdatasync 75 83, truncate 76 45, ftruncate 77 46, getdents 78 -, getdents64 217 61, getcwd 79 17,
+chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
+symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169, getrlimit 97 163,
+getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175,
+getegid 108 177, getppid 110 173, getpgrp 111 -, getpgid 121 155, getsid 124 156, getgroups 115 158,
+getresuid 118 148, getresgid 120 150, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133,
+sigaltstack 131 132, utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121,
+sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126,
+sched_rr_get_interval 148 127, sched_getaffinity 204 123, arch_prctl 158 -, gettid 186 178, time 201 -,
+futex 202 98, set_tid_address 218 96, set_robust_list 273 99, get_robust_list 274 100, restart_syscall 219 128,
+fadvise64 221 223, timer_create 222 107, timer_settime 223 110, timer_gettime 224 108,
+timer_getoverrun 225 109, timer_delete 226 111, clock_gettime 228 113, clock_getres 229 114,
+clock_nanosleep 230 115, exit_group 231 94, epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21,
+epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441, utimes 235 -, openat 257 56, openat2 437 437,
+mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, renameat2 316 276, linkat 265 37,
+symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, fchmodat2 452 452, faccessat 269 48, faccessat2 439 439,
+pselect6 270 72, ppoll 271 73, get_mempolicy 239 236, utimensat 280 88, futimesat 261 -, fallocate 285 47,
+eventfd 284 -, eventfd2 290 19, timerfd_create 283 85, timerfd_settime 286 86, timerfd_gettime 287 87,
+signalfd 282 -, signalfd4 289 74, dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, preadv2 327 286,
+pwritev2 328 287, getcpu 309 168, getrandom 318 278, statx 332 291, rseq 334 293,
+close_range 436 436, membarrier 324 283, copy_file_range 326 285, futex_waitv 449 449, futex_wake 454 454,
+futex_wait 455 455, futex_requeue 456 456, map_shadow_stack 453 453, mseal 462 462
+"""
+EXTENDED_ATTRIBUTES = """
+getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, flistxattr 196 13
+"""
+NEW_PROCESSES = """
+fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, wait4 61 260, waitid 247 95, setsid 112 157,
+setpgid 109 154
+"""
+NETWORK = """
+socket 41 198, connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242
+"""
+BY_ARGUMENT = """
+clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, prctl 157 167, ioctl 16 29, socketpair 53 199, fcntl 72 25,
+prlimit64 302 261
+"""
+
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+X32_BIT = 0x40000000
+LAST_KNOWN = 467  # later system calls do not exist, as far as the code can see
+
+CLONE_VM, CLONE_THREAD = 0x100, 0x10000
+CLONE_NAMESPACES = 0x7E020080
+PRCTL_OPTIONS = (15, 16, 0x53564D41)  # set and get a thread's name; name a memory area (the C library does)
+IOCTL_REQUESTS = (
+    0x5401,
+    0x5413,
+    0x541B,
+    0x5421,
+    0x5450,
+    0x5451,
+)  # is it a terminal; bytes to read; flags of descriptors
+FCNTL_SIGNALS = (8, 10, 15)  # have the kernel send a signal of one's choice to a process of one's choice
+AF_UNIX = 1
+STREAMS = (1, 0x801, 0x80001, 0x80801)  # a datagram socket could send to any address
+
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+REFUSE = 0x00050000 | errno.EPERM
+ABSENT = 0x00050000 | errno.ENOSYS
+NO_TERMINAL = 0x00050000 | errno.ENOTTY
+
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+
+SELF = 0x5E1F5E1F  # stands for the child's process id until it is known
+
+Instruction = tuple[int, int, int, int]
+
+
+def numbers(table: str, machine: str = kernel.MACHINE) -> dict[str, int]:
+    """The numbers of a table's system calls on a machine."""
+    column = 1 if machine == "x86_64" else 2
+    rows = (entry.split() for entry in table.split(","))
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+
+
+def _argument(index: int) -> Instruction:
+    return (LOAD, 0, 0, 16 + 8 * index)  # the low half, on these little-endian machines
+
+
+def _one_of(index: int, values: tuple[int, ...], otherwise: int) -> list[Instruction]:
+    """Allow where the argument is one of `values`."""
+    tests = [step for value in values for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW))]
+    return [_argument(index), *tests, (RETURN, 0, 0, otherwise)]
+
+
+def _blocks(processes: int, network: bool, own: int, machine: str) -> Iterator[tuple[int, list[Instruction]]]:
+    """For each system call that is not simply refused: its number, and what decides once it is the one."""
+    plain = numbers(ALLOWED, machine) | numbers(EXTENDED_ATTRIBUTES, machine)
+    if processes > 1:
+        plain |= numbers(NEW_PROCESSES, machine)
+    if network:
+        plain |= numbers(NETWORK, machine)
+    for number in plain.values():
+        yield number, [(RETURN, 0, 0, ALLOW)]
+    special = numbers(BY_ARGUMENT, machine)
+    ordinary = CLONE_THREAD if processes == 1 else 0xFFFFFFFF
+    yield (
+        special["clone"],
+        [
+            _argument(0),
+            (ANY_BIT, 0, 1, CLONE_NAMESPACES),
+            (RETURN, 0, 0, REFUSE),
+            (ANY_BIT, 0, 1, ordinary),
+            (RETURN, 0, 0, ALLOW),
+            (RETURN, 0, 0, REFUSE),
+        ],
+    )
+    yield special["clone3"], [(RETURN, 0, 0, ABSENT)]  # its flags are in memory, out of a filter's sight
+    for name in ("kill", "tgkill"):
+        yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), REFUSE)
+    yield special["prctl"], _one_of(0, PRCTL_OPTIONS, REFUSE)
+    yield special["ioctl"], _one_of(1, IOCTL_REQUESTS, NO_TERMINAL)
+    family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, REFUSE)]
+    yield special["socketpair"], [*family, *_one_of(1, STREAMS, REFUSE)]
+    refused = [step for value in FCNTL_SIGNALS for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, REFUSE))]
+    yield special["fcntl"], [_argument(1), *refused, (RETURN, 0, 0, ALLOW)]
+    yield special["prlimit64"], _one_of(0, (0, own), REFUSE)
+
+
+def program(processes: int, network: bool, own: int, machine: str = kernel.MACHINE) -> list[Instruction]:
+    """The filter (classic BPF) for a child that has the process id `own` in its own eyes."""
+    steps: list[Instruction] = [
+        (LOAD, 0, 0, 4),
+        (EQUAL, 1, 0, ARCHITECTURES[machine]),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, 0),
+    ]
+    if machine == "x86_64":
+        steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, ABSENT)]
+    for number, block in _blocks(processes, network, own, machine):
+        steps += [(EQUAL, 0, len(block), number), *block]
+    return [*steps, (AT_LEAST, 0, 1, LAST_KNOWN + 1), (RETURN, 0, 0, ABSENT), (RETURN, 0, 0, REFUSE)]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_void_p))
+
+
+class Filter:
+    """A filter packed once, for every child of a fork server."""
+
+    def __init__(self, processes: int, network: bool) -> None:
+        steps = program(processes, network, SELF)
+        self._length = len(steps)
+        self._packed = b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+    def install(self) -> None:
+        """Confine this process, for good. Needs no privileges but `no_new_privileges`, set before."""
+        packed = self._packed.replace(struct.pack("=I", SELF), struct.pack("=I", os.getpid()))
+        buffer = ctypes.create_string_buffer(packed, len(packed))
+        filters = _Program(self._length, ctypes.cast(buffer, ctypes.c_void_p))
+        kernel.prctl("seccomp", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filters))

@@ -1,0 +1,66 @@
+"""What the sandbox sees of the file system: the interpreter with its packages, read-only, and nothing of the user's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import kernel
+
+__all__ = ["BOX", "enter", "readable"]
+
+BOX = "/box"  # where a child has its private disk
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
+NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates")
+
+
+def readable(extra: Sequence[str], network: bool) -> list[str]:
+    """The paths that may be read, without those that lie beneath another one."""
+    wanted = [*LIBRARIES, *DATA, *extra, *(NETWORK if network else ())]
+    for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
+        wanted += [f"{prefix}/lib", f"{prefix}/lib64"]
+    wanted += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    kept: list[str] = []
+    for path in sorted({os.path.normpath(path) for path in wanted if path}):
+        inside = any(path.startswith(f"{other}/") for other in kept)
+        if not inside and Path(path).exists():
+            kept.append(path)
+    return kept
+
+
+def enter(paths: Sequence[str]) -> None:
+    """Make `paths` and four devices all there is of the file system, read-only, with an empty folder `BOX` to mount on.
+
+    Needs a mount namespace of its own. The new root is put together in a small tmpfs over /tmp; moving the root into it
+    uncovers the real /tmp again for as long as the old root is visible, so that paths beneath /tmp can be shown too.
+    """
+    shown = {path: os.path.realpath(path) for path in (*paths, *DEVICES)}
+    kernel.make_private()
+    kernel.mount_memory("/tmp", 1 << 20, "755")
+    for folder in ("/tmp/old", "/tmp/new"):
+        Path(folder).mkdir()
+    kernel.pivot_root("/tmp", "/tmp/old")
+    os.chdir("/")
+    kernel.mount_memory("/new", 1 << 20, "755")
+    for path, real in shown.items():
+        source, target = Path(f"/old{real}"), Path(f"/new{path}")
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+        kernel.bind(str(source), str(target))
+        kernel.restrict_mount(str(target), devices=path in DEVICES)
+    Path(f"/new{BOX}").mkdir()
+    if not Path("/new/tmp").exists():
+        Path("/new/tmp").symlink_to(BOX)
+    os.chdir("/new")
+    kernel.pivot_root(".", ".")
+    kernel.unmount(".")
+    os.chdir("/")
+    kernel.restrict_mount("/", recursive=False)
