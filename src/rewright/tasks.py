@@ -20,7 +20,7 @@ from rewright.benchmarks.rows import Row, read_rows
 from rewright.errors import InputError
 from rewright.records import Gold, Task, ToolCall, ToolSpec
 
-__all__ = ["FORMATS", "Format", "check_tasks", "load_tasks", "save_tasks"]
+__all__ = ["FORMATS", "Format", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -100,33 +100,52 @@ def load_tasks(
     """The tasks of a file, at most the first `limit`.
 
     `format` is a key of `FORMATS` or `reasoning_gym`; None means our own. `path` may be `hf:<id>[:<split>]`. With
-    `check`, gold must fit the tools (see `check_tasks`). Raises InputError.
+    `check`, gold must fit the tools (see `check_tasks`). Raises InputError for the first mistake.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
+    tasks: list[Task] = []
+    places: list[str] = []
+    for loaded in iterate_tasks(path, format):
+        if isinstance(loaded.task, InputError):
+            raise loaded.task
+        tasks.append(loaded.task)
+        places.append(loaded.place)
+        if len(tasks) == limit:
+            break
+    if not tasks:
+        raise InputError(f"{path}: holds no task in the format {format or 'rewright'!r}")
+    if check:
+        check_tasks(tasks, places)
+    return tasks
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What one row of a file is: a task, or what is wrong with it. `row` counts from 0, `place` names it."""
+
+    row: int
+    place: str
+    task: Task | InputError
+
+
+def iterate_tasks(path: Path | str, format: str | None = None) -> Iterator[Loaded]:  # noqa: A002
+    """Every row of a file. A mistake in a row is its `task`; a file that can't be read raises InputError."""
     name = format or "rewright"
     if name == "reasoning_gym":
-        return _gym(str(path), limit)
+        yield from (Loaded(row, f"{path}: task {row}", task) for row, task in enumerate(_gym(str(path))))
+        return
     if name not in FORMATS:
         near = difflib.get_close_matches(name, FORMATS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join((*FORMATS, 'reasoning_gym'))}"
         raise InputError(f"unknown task format {name!r}; {hint}")
     chosen = FORMATS[name]
-    tasks: list[Task] = []
-    places: list[str] = []
     for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
-        task = chosen.to_task(row)
-        if task is None:
-            continue
-        tasks.append(task)
-        places.append(row.place)
-        if len(tasks) == limit:
-            break
-    if not tasks:
-        raise InputError(f"{path}: holds no task in the format {name!r}")
-    if check:
-        check_tasks(tasks, places)
-    return tasks
+        try:
+            task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
+        except InputError as problem:
+            task = problem
+        if task is not None:
+            yield Loaded(row.index, row.place, task)
 
 
 def check_tasks(tasks: Sequence[Task], places: Sequence[str] | None = None) -> None:
@@ -154,11 +173,11 @@ def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:
     Path(path).write_bytes(b"".join(encoder.encode(task) + b"\n" for task in tasks))
 
 
-def _gym(path: str, limit: int | None) -> list[Task]:
+def _gym(path: str) -> list[Task]:
     dataset, _, size = path.partition(":")
     if size and not size.isdigit():
         raise InputError(f"{path}: expected <set> or <set>:<number of tasks>, for instance leg_counting:100")
-    return gym.generate(dataset, min(int(size or 100), limit or 10**9))
+    return gym.generate(dataset, int(size or 100))
 
 
 def _hub_rows(path: str, chosen: Format) -> Iterator[Row]:

@@ -108,10 +108,12 @@ def test_no_calls_have_precision_one_in_parity_and_zero_when_strict() -> None:
         step("f", "No person named Rome found.", name="Rome"),
         step("f", '{"error": "Invalid name: Rome"}', name="Rome"),
         step("f", '{"message": "no data for rome", "results": []}', query={"names": ["Rome"]}),
+        step("f", '{"name": "Rome", "population": "unknown", "unit": "people", "year": 2023}', name="Rome"),
+        step("f", '{"details": [{"name": "Rome", "population": 100}]}', name="Rome"),
         step("f", "Rome", error="exception: KeyError 'Rome'", name="Rome"),
     ],
 )
-def test_an_echo_in_a_failing_output_solves_nothing_when_strict(call: tuple[ToolCall, ToolResult]) -> None:
+def test_an_echo_of_an_argument_solves_nothing_when_strict(call: tuple[ToolCall, ToolResult]) -> None:
     metrics = solve_metrics(trajectory(call), {"f": ["Rome"]})
     assert metrics["solve_f1"] == 1
     assert metrics["solve_f1_strict"] == 0
@@ -121,7 +123,7 @@ def test_an_echo_in_a_failing_output_solves_nothing_when_strict(call: tuple[Tool
 @pytest.mark.parametrize(
     "call",
     [
-        step("f", '{"name": "Rome", "kind": "city", "country": "Italy"}', name="Rome"),
+        step("f", '{"capital": "Rome", "country": "Italy"}', name="Rome"),
         step("f", '{"result": "Rome", "note": "no error"}', name="Ann"),
         step("f", "The larger of 3 and Rome is Rome", a=3, b="Rome"),
     ],

@@ -22,11 +22,15 @@ _LIST_KEYS = ("data", "rows", "examples", "tasks")
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One record of a file: `index` counts from 0, `place` names it in messages."""
+    """One record of a file: `index` counts from 0, `place` names it in messages.
+
+    `problem` is set where the place holds no record at all; `values` is empty then.
+    """
 
     index: int
     place: str
     values: dict[str, Any]
+    problem: str | None = None
 
     def fail(self, message: str) -> InputError:
         """The error to raise for this row."""
@@ -98,7 +102,7 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
     """Rows of `path`, streaming where the format allows it. A `.gz` file is unpacked on the way.
 
     `columns` are required of a parquet file. Raises InputError for a file that is missing, a directory, empty,
-    unreadable, of an unknown kind, in another encoding than UTF-8, or that holds anything but objects.
+    unreadable, or of an unknown kind. A line or item that is no object is a row with a `problem`.
     """
     path = Path(path)
     if path.is_dir():
@@ -131,7 +135,7 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
 
 def _row(index: int, place: str, value: Any) -> Row:
     if not isinstance(value, dict):
-        raise InputError(f"{place}: is {_kind(value)}, expected an object")
+        return Row(index, place, {}, f"{place}: is {_kind(value)}, expected an object")
     return Row(index, place, value)
 
 
@@ -141,7 +145,12 @@ def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            yield _row(index, f"{path}:{number}", _decode(line, f"{path}:{number}"))
+            place = f"{path}:{number}"
+            try:
+                row = _row(index, place, _decode(line, place))
+            except InputError as problem:
+                row = Row(index, place, {}, str(problem))
+            yield row
             index += 1
 
 

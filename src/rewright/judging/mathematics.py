@@ -14,7 +14,7 @@ from functools import lru_cache
 from rewright.judging.base import Judgement, shown
 from rewright.judging.text import exact_form, final_answer, plain_number
 
-__all__ = ["LONGEST_ANSWER", "mathematics"]
+__all__ = ["LONGEST_ANSWER", "mathematics", "unreadable"]
 
 LONGEST_ANSWER = 2000
 """Characters of an answer (after its box is opened) beyond which it is wrong without being read."""
@@ -57,6 +57,17 @@ def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
         if equal:
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}: {reason}")
+
+
+def unreadable(gold: str) -> str | None:
+    """Why math-verify can't read a gold answer, or None: such a gold equals only what is written exactly like it."""
+    text = _prepared(final_answer(gold) or gold)
+    if plain_number(text) is not None or _words(text) is not None:
+        return None
+    if len(text) > LONGEST_ANSWER:
+        return f"it is longer than {LONGEST_ANSWER} characters"
+    equal, reason = _verify(text, text)
+    return None if equal else reason
 
 
 def _prepared(text: str) -> str:

@@ -133,7 +133,7 @@ def _pool(kind: str) -> _Pool:
 
 def _forget() -> None:
     """In a forked child: its parent's workers are not its own."""
-    global _pools, _pools_lock  # noqa: PLW0603
+    global _pools, _pools_lock
     _pools, _pools_lock = {}, threading.Lock()
 
 

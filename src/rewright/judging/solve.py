@@ -4,8 +4,10 @@ Parity (the rule of FTRL's evaluation): a call solves one pending expected answe
 (split at ", "), commas removed and in lower case, is a substring of the tool's output (commas removed, lower case).
 With s solved, c calls and u expected: Solve-P = s/c (1 where c = 0), Solve-R = s/u, Solve-F1 = 2s/(c + u).
 
-Strict (ours): Solve-P = 0 where c = 0, and an output that only echoes solves nothing: a result with an error, or a
-not-found or error text that no longer holds the answer once the call's own arguments are taken out of it.
+Strict (ours): Solve-P = 0 where c = 0, and an output that only echoes the call's arguments solves nothing: a result
+with an error; an error or not-found text that no longer holds the answer once the arguments are taken out of it; a
+JSON object that holds it only in fields with the name and the value of an argument. A text that repeats an argument
+without failing can't be told from a finding, and counts.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from rewright.records import ToolCall, ToolResult, Trajectory
 __all__ = ["aligned_results", "solve_metrics", "solves"]
 
 _FAILURE_WORDS = re.compile(
-    r"\b(?:error|errors|invalid|not found|no \w+(?: \w+){0,4} found|not available|unavailable|no data|no information|"
-    r"no results?|no match(?:es|ing)?|no records?|not (?:exist|recognized|supported|valid)|does not|unknown|"
-    r"unsupported|must be|cannot|could not|unable|fail(?:ed|ure)?|missing|exception|traceback|required)\b"
+    r"\b(?:errors?|exception|traceback|invalid|unknown|unavailable|unsupported|unable|unrecognized|fail(?:s|ed|ure)?|"
+    r"missing|cannot|can't|could not|couldn't|does not|doesn't|did not|must be|n/a|"
+    r"not (?:found|available|specified|identified|recognized|supported|valid|applicable|determined|provided|exist)|"
+    r"no (?:data|information|results?|records?|match(?:es|ing)?|specific|such)|"
+    r"no (?:\w+ ){1,6}(?:found|available|identified|specified|exists?|recorded|provided))\b"
 )
-
 _MOST_ARGUMENTS = 200
 """Values in one call beyond which a failing output counts as an echo without being searched for each of them."""
+
+
+_DEEPEST_FIELD = 8
 
 
 def _plain(text: str) -> str:
@@ -54,18 +60,42 @@ def _argument_texts(arguments: Mapping[str, Any]) -> list[str]:
     return sorted(texts, key=lambda text: (-len(text), text))
 
 
-def _is_failure(output: str) -> bool:
-    """True for an error or a not-found text. JSON objects are failures by an `error` key or by their message."""
+def _decoded(output: str) -> Any:
     try:
-        value = json.loads(output)
+        return json.loads(output)
     except (ValueError, RecursionError):
-        value = output
-    if isinstance(value, dict):
-        if any(str(key).lower() in ("error", "errors") and content for key, content in value.items()):
+        return output
+
+
+def _is_failure(value: Any) -> bool:
+    """True for an error or a not-found text: by the words in it, or by an `error` key that is not empty."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if any(str(key).lower() in ("error", "errors", "error_message") and said for key, said in value.items()):
+                return True
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, str) and _FAILURE_WORDS.search(value.lower()):
             return True
-        if len(value) > 2:
-            return False
-    return _FAILURE_WORDS.search(output.lower()) is not None
+    return False
+
+
+def _without_repeated_fields(value: Any, arguments: Mapping[str, Any], depth: int = 0) -> Any:
+    """A JSON value without the fields of its objects that have the name and the value of an argument."""
+    if depth == _DEEPEST_FIELD:
+        return value
+    if isinstance(value, list):
+        return [_without_repeated_fields(item, arguments, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without_repeated_fields(content, arguments, depth + 1)
+        for key, content in value.items()
+        if not (key in arguments and arguments[key] == content)
+    }
 
 
 def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
@@ -73,7 +103,12 @@ def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
         return False
     if not solves(result.content, expected):
         return False
-    if not _is_failure(result.content):
+    value = _decoded(result.content)
+    failure = _is_failure(value)
+    found = _without_repeated_fields(value, call.arguments)
+    if found != value and not solves(json.dumps(found, ensure_ascii=False), expected):
+        return False
+    if not failure:
         return True
     texts = _argument_texts(call.arguments)
     if len(texts) > _MOST_ARGUMENTS:
