@@ -1,0 +1,105 @@
+"""The settings that every plug-in shares, and the two steps they feed: turn rewards, then advantages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.credit import advantages, turn_rewards_many
+
+__all__ = ["Array", "TurnCredit"]
+
+Array = NDArray[np.float64]
+
+
+class TurnCredit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
+
+    `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
+    "trajectory" adds it to the trajectory reward only.
+    """
+
+    assignment: Literal["optimal", "greedy", "ot"] = "optimal"
+    unmatched: float = 0.0
+    reg: float = 0.1
+    ot_scale: Literal["raw", "calls"] = "raw"
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    aggregate: Literal["mean", "sum"] = "mean"
+    estimator: str = "matchtir"
+    gamma: float = 0.9
+    eps: float = 1e-6
+    fusion: Literal["mean", "sum"] = "mean"
+    lonely_turn: Literal["raw", "zero"] = "raw"
+    join: Literal["last_turn", "trajectory"] = "last_turn"
+
+    @classmethod
+    def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
+        """Settings as they are, from a mapping, or the defaults. ValueError names an unknown key or a wrong value."""
+        if isinstance(given, TurnCredit):
+            return given
+        try:
+            return msgspec.convert({} if given is None else dict(given), cls)
+        except msgspec.ValidationError as problem:
+            raise ValueError(f"turn credit settings: {problem}") from None
+
+    def call_rewards(
+        self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
+    ) -> list[Array]:
+        """Turn rewards (T_i,) of a batch from the calls alone, without outcomes."""
+        return turn_rewards_many(
+            trajectories,
+            golds,
+            aggregate=self.aggregate,
+            assignment=self.assignment,
+            unmatched=self.unmatched,
+            reg=self.reg,
+            ot_scale=self.ot_scale,
+            weights=self.weights,
+        )
+
+    def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
+        """Turn rewards (T_i,) of a batch: the outcomes on the last turns, where `join` is "last_turn".
+
+        None and NaN (not computed) add nothing.
+        """
+        rewards = [row.copy() for row in call_rewards]
+        if self.join == "last_turn":
+            for row, outcome in zip(rewards, outcomes, strict=True):
+                if len(row) and outcome is not None and not math.isnan(outcome):
+                    row[-1] += outcome
+        return rewards
+
+    def advantages(
+        self,
+        turn_rewards: Sequence[Array],
+        group_ids: Sequence[Hashable],
+        outcomes: Sequence[float | None] | None = None,
+    ) -> list[Array]:
+        """Turn advantages (T_i,) of a batch. A trajectory whose outcome is NaN is in no group and gets zeros.
+
+        Where `join` is "trajectory", the outcomes join here.
+        """
+        known = [outcome is None or not math.isnan(outcome) for outcome in outcomes or [None] * len(turn_rewards)]
+        kept = [index for index, is_known in enumerate(known) if is_known]
+        trajectory_rewards = None
+        if self.join == "trajectory" and outcomes is not None:
+            trajectory_rewards = [float(turn_rewards[index].sum() + (outcomes[index] or 0.0)) for index in kept]
+        found = advantages(
+            [turn_rewards[index] for index in kept],
+            [group_ids[index] for index in kept],
+            estimator=self.estimator,
+            gamma=self.gamma,
+            eps=self.eps,
+            fusion=self.fusion,
+            lonely_turn=self.lonely_turn,
+            trajectory_rewards=trajectory_rewards,
+        )
+        results: list[Array] = [np.zeros(len(row)) for row in turn_rewards]
+        for index, row in zip(kept, found, strict=True):
+            results[index] = row
+        return results

@@ -1,0 +1,146 @@
+"""TRL: turn credit for a plain `GRPOTrainer` script with `tools=` or `environment_factory=`. Written for TRL 1.16.
+
+Two lines of an existing script change::
+
+    from rewright.plugins.trl import TurnCreditTrainer                      # instead of trl.GRPOTrainer
+    trainer = TurnCreditTrainer(..., turn_credit={"estimator": "matchtir"})  # everything else as it was
+
+and the dataset gets a column `gold_calls` (a list of `{"name", "arguments"}`, or its JSON text; None where unknown).
+With a trainer class of your own, put the mixin first: `class Mine(TurnCreditMixin, MyGRPOTrainer)`.
+
+What happens: every assistant message of a completion is a turn; its tool calls are matched with the gold calls; the
+reward functions' weighted sum is the outcome; each turn's advantage goes to the tokens that the model wrote in it, and
+replaces TRL's one number per completion. All of TRL's loss types take (B, L) advantages. A completion that no reward
+function could score (all None) gets advantage 0 and stays out of its group, as in TRL.
+
+Rollouts from a `rollout_func` come back as one text: return the calls as an extra field `turn_calls` (for each
+completion the list of its turns, each a list of calls) beside `env_mask`.
+
+Logged: `turn_credit/reward_mean` (per turn), `turn_credit/call_reward_mean`, `turn_credit/turns_mean`,
+`turn_credit/calls_mean`, `turn_credit/advantage_std` and, in the completions table, `turn_rewards` and
+`turn_advantages`. (Its column `advantage` is still TRL's own.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rewright.credit import per_token, spans_from_mask
+from rewright.plugins.messages import gold_calls, turns_of_messages
+from rewright.plugins.settings import Array, TurnCredit
+
+__all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
+
+
+class TurnCreditMixin:
+    """Put in front of a `GRPOTrainer`: (B, L) advantages with one value for each turn.
+
+    `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults.
+    """
+
+    def __init__(self, *args: Any, turn_credit: TurnCredit | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.turn_credit = TurnCredit.of(turn_credit)
+        self._batch: tuple[list[Any], list[Any], Any] | None = None
+        super().__init__(*args, **kwargs)
+        if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
+            raise ValueError(
+                "turn credit gives (B, L) advantages, the Liger loss takes (B,): set use_liger_kernel=False"
+            )
+
+    def _calculate_rewards(
+        self, inputs: Sequence[Mapping[str, Any]], prompts: Any, completions: Sequence[Any], completion_ids_list: Any
+    ) -> Any:
+        """TRL's rewards; on the way, keep what turn credit needs of this process's completions."""
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
+        if not any("gold_calls" in row for row in inputs):
+            raise ValueError("the dataset has no column gold_calls: expected a list of calls (or None) in every row")
+        golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(inputs)]
+        turns = []
+        for row, completion in zip(inputs, completions, strict=True):
+            if row.get("turn_calls") is not None:
+                turns.append([list(calls) for calls in row["turn_calls"]])
+            elif isinstance(completion, str):
+                raise ValueError(
+                    "turn credit reads tool calls from messages: expected conversational prompts, got text"
+                )
+            else:
+                turns.append(turns_of_messages(completion))
+        self._batch = (turns, golds, rewards)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """TRL's batch, with (B, L) advantages in the place of (B,)."""
+        import torch
+        from accelerate.utils import gather_object
+
+        trainer: Any = self
+        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        assert self._batch is not None, "TRL scores every batch that it generates"
+        turns, golds, rewards_per_function = self._batch
+        self._batch = None
+
+        mode = "train" if trainer.model.training else "eval"
+        group_size = trainer.num_generations if mode == "train" else trainer.num_generations_eval
+        weights = trainer.reward_weights.to(rewards_per_function.device)
+        unscorable = torch.isnan(rewards_per_function).all(dim=1)
+        outcome_B = (rewards_per_function * weights).nansum(dim=1)
+        outcome_B[unscorable] = torch.nan
+        outcomes = outcome_B.tolist()  # of all processes, in TRL's order: the completions of a group are neighbours
+
+        first = trainer.accelerator.process_index * len(turns)
+        local = slice(first, first + len(turns))
+        call_rewards = gather_object(self.turn_credit.call_rewards(turns, golds))
+        rewards = self.turn_credit.with_outcomes(call_rewards, outcomes)
+        groups = [index // group_size for index in range(len(rewards))]
+        advantages = self.turn_credit.advantages(rewards, groups, outcomes)
+        self._log_turn_credit(
+            mode,
+            calls=gather_object([sum(len(calls) for calls in row) for row in turns]),
+            call_rewards=call_rewards,
+            rewards=rewards,
+            advantages=advantages,
+        )
+
+        mask = output["completion_mask"]
+        if "tool_mask" in output:
+            mask = mask * output["tool_mask"]
+        spans = spans_from_mask(mask.cpu().numpy())
+        # A truncated completion may have lost its last turns, a masked one all of them: credit what is left.
+        pairs = [
+            (values[: len(found)], found[: len(values)]) for values, found in zip(advantages[local], spans, strict=True)
+        ]
+        tokens = per_token([values for values, _ in pairs], [found for _, found in pairs], mask.shape[1])
+        output["advantages"] = torch.from_numpy(tokens).to(mask.device)
+        return output
+
+    def _log_turn_credit(
+        self, mode: str, *, calls: list[int], call_rewards: list[Array], rewards: list[Array], advantages: list[Array]
+    ) -> None:
+        """Turn metrics, of all processes, and two columns of the completions table."""
+        trainer: Any = self
+        metrics = trainer._metrics[mode]
+        turns = max(sum(len(row) for row in rewards), 1)
+        metrics["turn_credit/reward_mean"].append(sum(float(row.sum()) for row in rewards) / turns)
+        metrics["turn_credit/call_reward_mean"].append(sum(float(row.sum()) for row in call_rewards) / turns)
+        metrics["turn_credit/turns_mean"].append(sum(len(row) for row in rewards) / len(rewards))
+        metrics["turn_credit/calls_mean"].append(sum(calls) / len(rewards))
+        values = np.concatenate([np.zeros(0), *advantages])
+        metrics["turn_credit/advantage_std"].append(float(values.std()) if values.size else 0.0)
+        trainer._logs["extra"]["turn_rewards"].extend([row.round(4).tolist() for row in rewards])
+        trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
+
+
+def __getattr__(name: str) -> Any:
+    """`TurnCreditTrainer`, made when asked for: importing this module does not import TRL."""
+    if name != "TurnCreditTrainer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trl import GRPOTrainer
+
+    class TurnCreditTrainer(TurnCreditMixin, GRPOTrainer):  # type: ignore[misc]
+        """TRL's `GRPOTrainer` with turn credit."""
+
+    globals()[name] = TurnCreditTrainer
+    return TurnCreditTrainer

@@ -1,0 +1,215 @@
+"""The TRL plug-in inside a real GRPOTrainer with tools: a tiny random Llama whose lines are put into its mouth.
+
+Only the sampling is replaced (random weights never call a tool); prompts, tool execution, masks, rewards, loss and
+optimiser are TRL's.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from rewright.credit import advantages, per_token, spans_from_mask, turn_rewards
+from rewright.plugins.settings import TurnCredit
+from rewright.plugins.trl import TurnCreditMixin, TurnCreditTrainer
+from support.tiny_llama import make_tiny_llama
+
+ADA, BEN = {"name": "lookup", "arguments": {"name": "Ada"}}, {"name": "lookup", "arguments": {"name": "Ben"}}
+
+
+def lookup(name: str) -> str:
+    """
+    Look up a person's age.
+
+    Args:
+        name: The person.
+    """
+    return {"Ada": "36", "Ben": "41"}.get(name, "unknown")
+
+
+def written(call):
+    return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+
+LINES = [
+    [written(ADA), written(BEN), "77"],
+    [written(ADA) + "\n" + written({"name": "lookup", "arguments": {"name": "Zoe"}}), "36"],
+    ["77"],
+    [written(ADA), '<tool_call>\n{"name": "lookup", "arguments": {"name": \n</tool_call>'],
+]
+"""What the four completions of a prompt say, turn by turn."""
+
+CALLS = [[[ADA], [BEN], []], [[ADA, {"name": "lookup", "arguments": {"name": "Zoe"}}], []], [[]], [[ADA], []]]
+
+
+def right(completions, **columns):
+    """The outcome: does the last message hold the sum?"""
+    return [1.0 if "77" in completion[-1].get("content", "") else 0.0 for completion in completions]
+
+
+class Prompted:
+    """Puts LINES into the model's mouth and keeps TRL's batches."""
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if num_generations > 1 or not hasattr(self, "spoken"):
+            self.spoken = [0] * len(prompt_ids)
+            self.speakers = list(range(len(prompt_ids)))
+        else:  # the completions that called a tool go on, in order
+            self.speakers = [i for i in self.speakers if self.spoken[i] < len(LINES[i % 4])][: len(prompt_ids)]
+        completions = []
+        for speaker in self.speakers:
+            line = LINES[speaker % 4][self.spoken[speaker]]
+            self.spoken[speaker] += 1
+            completions.append(self.processing_class(line + "<|im_end|>", add_special_tokens=False)["input_ids"])
+        return completions, None
+
+    def _generate_and_score_completions(self, inputs):
+        self.batches = [*getattr(self, "batches", []), super()._generate_and_score_completions(inputs)]
+        return self.batches[-1]
+
+
+class PromptedTrainer(Prompted, TurnCreditMixin, GRPOTrainer):
+    """The trainer under test."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+def make(folder, tmp_path, trainer_class=PromptedTrainer, rows=None, **settings):
+    credit, reward = settings.pop("turn_credit", None), settings.pop("reward", right)
+    rows = rows or [{"gold_calls": json.dumps([ADA, BEN])}] * 4
+    dataset = Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": f"How old together? {i}"}], **row} for i, row in enumerate(rows)]
+    )
+    defaults = {
+        "output_dir": str(tmp_path), "max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 4,
+        "max_completion_length": 400, "report_to": "none", "save_strategy": "no", "logging_steps": 1, "use_cpu": True,
+        "learning_rate": 1e-2, "beta": 0.0, "bf16": False,
+    }  # fmt: skip
+    return trainer_class(
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        reward_funcs=[reward],
+        train_dataset=dataset,
+        tools=[lookup],
+        args=GRPOConfig(**defaults | settings),
+        turn_credit=credit,
+    )
+
+
+def expected_advantages(**settings):
+    rewards = [turn_rewards(turns, [ADA, BEN], outcome=right([[{"content": lines[-1]}]])[0])
+               for turns, lines in zip(CALLS, LINES, strict=True)]  # fmt: skip
+    return rewards, advantages(rewards, [0] * 4, **settings)
+
+
+def test_every_turn_s_tokens_get_its_advantage_and_tool_tokens_none(folder, tmp_path):
+    trainer = make(folder, tmp_path)
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    trainer.train()
+    batch = trainer.batches[0]
+    tokens, own = batch["advantages"], (batch["completion_mask"] * batch["tool_mask"]).bool()
+    assert tokens.shape == batch["completion_ids"].shape
+    assert (tokens[~own] == 0).all()
+    rewards, expected = expected_advantages()
+    assert [row.round(4).tolist() for row in rewards] == [[1.0, 1.0, 1.0], [0.8333, 0.0], [1.0], [1.0, 0.0]]
+    spans = spans_from_mask(own.numpy())
+    assert [len(row) for row in spans] == [3, 2, 1, 2]
+    np.testing.assert_allclose(tokens.numpy(), per_token(expected, spans, tokens.shape[1]), atol=1e-6)
+    decoded = trainer.processing_class.decode(batch["completion_ids"][0][tokens[0] == tokens[0][spans[0][1][0]]])
+    assert "Ben" in decoded
+    assert any((parameter != old).any() for parameter, old in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_turn_metrics_are_logged(folder, tmp_path):
+    trainer = make(folder, tmp_path)
+    trainer.train()
+    (logged,) = [entry for entry in trainer.state.log_history if "turn_credit/reward_mean" in entry]
+    rewards, expected = expected_advantages()
+    assert logged["turn_credit/turns_mean"] == 8 / 4
+    assert logged["turn_credit/calls_mean"] == 5 / 4
+    assert logged["turn_credit/reward_mean"] == pytest.approx(sum(row.sum() for row in rewards) / 8)
+    assert logged["turn_credit/call_reward_mean"] == pytest.approx((2 + 5 / 6 + 1) / 8)
+    assert logged["turn_credit/advantage_std"] == pytest.approx(np.concatenate(expected).std(), abs=1e-4)
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in rewards]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"])
+def test_every_loss_type_takes_turn_advantages(folder, tmp_path, loss_type):
+    trainer = make(folder, tmp_path, loss_type=loss_type, turn_credit={"estimator": "fixed_horizon", "gamma": 1.0})
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[0]["grad_norm"])
+    assert trainer.state.log_history[0]["grad_norm"] > 0
+
+
+def test_generation_batches_split_into_steps_keep_rows_together(folder, tmp_path):
+    trainer = make(folder, tmp_path, max_steps=2, steps_per_generation=2, per_device_train_batch_size=4)
+    trainer.train()
+    assert trainer.batches[0]["advantages"].shape[0] == 8
+    assert np.isfinite([entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]).all()
+
+
+def test_without_gold_calls_only_the_outcome_counts(folder, tmp_path):
+    trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
+    trainer.train()
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [[0.0, 0.0, 1.0], [0.0, 0.0], [1.0], [0.0, 0.0]]
+
+
+def test_the_outcome_may_join_at_trajectory_level_only(folder, tmp_path):
+    trainer = make(folder, tmp_path, turn_credit={"join": "trajectory"})
+    trainer.train()
+    calls = [turn_rewards(turns, [ADA, BEN]) for turns in CALLS]
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in calls]
+    totals = [row.sum() + outcome for row, outcome in zip(calls, [1.0, 0.0, 1.0, 0.0], strict=True)]
+    expected = advantages(calls, [0] * 4, trajectory_rewards=totals)
+    assert list(trainer._logs["extra"]["turn_advantages"]) == [row.round(4).tolist() for row in expected]
+
+
+def unscored(completions, **columns):
+    """No score for the third completion of each prompt."""
+    return [None if index % 4 == 2 else score for index, score in enumerate(right(completions))]
+
+
+def test_a_completion_that_nobody_scored_is_in_no_group(folder, tmp_path):
+    trainer = make(folder, tmp_path, reward=unscored)
+    trainer.train()
+    rewards, _ = expected_advantages()
+    expected = advantages([rewards[index] for index in (0, 1, 3)], [0] * 3)
+    found = list(trainer._logs["extra"]["turn_advantages"])
+    assert found[2] == [0.0]
+    assert [found[index] for index in (0, 1, 3)] == [row.round(4).tolist() for row in expected]
+
+
+def test_columns_that_datasets_filled_with_nulls_mean_what_was_written(folder, tmp_path):
+    """Two tools with different arguments: `datasets` gives every call every argument, null where it had none."""
+    rows = [{"gold_calls": [ADA, BEN]}, {"gold_calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}] * 2
+    dataset = Dataset.from_list(rows)
+    assert dataset[0]["gold_calls"][0]["arguments"] == {"name": "Ada", "a": None, "b": None}
+    trainer = make(folder, tmp_path, rows=[dataset[0]] * 4)
+    trainer.train()
+    rewards, _ = expected_advantages()
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in rewards]
+
+
+def test_mistakes_are_named(folder, tmp_path):
+    with pytest.raises(ValueError, match="no column gold_calls"):
+        make(folder, tmp_path, rows=[{"answer": "77"}] * 4).train()
+    with pytest.raises(ValueError, match=r"gold_calls of row 0 is not JSON"):
+        make(folder, tmp_path, rows=[{"gold_calls": "lookup(Ada)"}] * 4).train()
+    with pytest.raises(ValueError, match=r"turn credit settings: .*gama"):
+        make(folder, tmp_path, turn_credit={"gama": 1.0})
+    with pytest.raises(ValueError, match="estimator is 'gspo'"):
+        make(folder, tmp_path, turn_credit=TurnCredit(estimator="gspo")).train()
+
+
+def test_the_ready_made_trainer_is_trl_s_with_the_mixin():
+    assert issubclass(TurnCreditTrainer, GRPOTrainer)
+    assert TurnCreditTrainer.__mro__[1] is TurnCreditMixin
