@@ -46,6 +46,14 @@ def test_a_preamble_that_all_questions_share_is_no_overlap() -> None:
     assert find_overlaps(train, test) == []
 
 
+def test_many_variants_of_one_question_in_the_training_set_do_not_hide_it() -> None:
+    train = [task(f"v{n}", f"{LONG} {n}") for n in range(15)] + [
+        task(f"o{n}", f"Other question {n}") for n in range(20)
+    ]
+    (overlap,) = find_overlaps(train, [task("t", LONG)])
+    assert overlap.train_id == "v0"
+
+
 def test_only_user_messages_are_compared_and_empty_ones_never_match() -> None:
     assert question_text(task("a", "x")) == "x"
     assert find_overlaps([task("a", "")], [task("t", "")]) == []

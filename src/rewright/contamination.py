@@ -21,8 +21,9 @@ from rewright.records import Task
 __all__ = ["Overlap", "find_overlaps", "question_text"]
 
 _WORD = re.compile(r"\w+")
-_COMMON_SHARE = 0.02
-_COMMON_LEAST = 5
+_COMMON_IN_TEST = 0.02
+_COMMON_IN_TRAIN = 0.5
+_COMMON_LEAST = 10
 
 
 class Overlap(msgspec.Struct, frozen=True):
@@ -59,8 +60,8 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
     """Every test task that is in the training set, exactly or by at least `threshold` of its n-grams.
 
     One overlap for each such test task, with the training task nearest to it (ties: the first), in the order of the
-    test set. n-grams that more than 2% of the questions of either set share (and at least 5 questions) are taken for
-    a common preamble and left out. Raises ValueError for n < 1 or a threshold outside (0, 1].
+    test set. n-grams of more than 2% of the test questions or half of the training questions (and of more than 10) are
+    taken for a common preamble and left out. Raises ValueError for n < 1 or a threshold outside (0, 1].
     """
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")
@@ -68,7 +69,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
         raise ValueError(f"threshold is {threshold}, expected a number above 0 and at most 1")
     train_words, test_words = ([_words(question_text(task)) for task in tasks] for tasks in (train, test))
     train_grams, test_grams = ([_grams(words, n) for words in each] for each in (train_words, test_words))
-    common = _common(train_grams) | _common(test_grams)
+    common = _common(train_grams, _COMMON_IN_TRAIN) | _common(test_grams, _COMMON_IN_TEST)
 
     exact: dict[tuple[str, ...], int] = {}
     for number, words in enumerate(train_words):
@@ -95,7 +96,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
     return overlaps
 
 
-def _common(questions: Sequence[set[int]]) -> set[int]:
+def _common(questions: Sequence[set[int]], share: float) -> set[int]:
     counts = Counter(gram for grams in questions for gram in grams)
-    most = max(_COMMON_LEAST, _COMMON_SHARE * len(questions))
+    most = max(_COMMON_LEAST, share * len(questions))
     return {gram for gram, count in counts.items() if count > most}
