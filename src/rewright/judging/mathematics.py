@@ -43,6 +43,10 @@ _UNIT = re.compile(r"[0-9})]\s*(?:\\[,;:! ]\s*)?(\\(?:text|textrm|mbox|mathrm)\s
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!; ]|,\\!|~)(?=[0-9]{3}(?![0-9]))")
 _SPACED_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
+_BASED = re.compile(r"([0-9a-zA-Z]+)_\{?([0-9]{1,2})\}?")
+_COUNTED = re.compile(
+    r"([-+]?(?:[0-9][0-9.,/]*|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}))\s+[a-zA-Z]{2,}(?:\s+[a-zA-Z]+){0,3}\.?"
+)
 _LOOSE_DIGITS = re.compile(r"[0-9]\s+[0-9]")
 _CURRENCY = re.compile(r"(?:\\[$€£¥]|[€£¥]|^\$(?=[^$]*$))\s*(?=[-0-9.])")
 _PROSE = re.compile(r"[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are)\b")
@@ -75,6 +79,8 @@ def _prepared(text: str) -> str:
     if len(text) > LONGEST_ANSWER:
         return text
     text = text.strip()
+    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+        text = text[2:-2].strip()
     if len(text) > 2 and text[0] == text[-1] == "$" and "$" not in text[1:-1]:
         text = text[1:-1].strip()
     text = _CURRENCY.sub("", _GROUPED.sub("", text))
@@ -107,6 +113,23 @@ def _words(text: str) -> str | None:
     return exact_form(plain)
 
 
+def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
+    """The value of a number written with its base, such as `2516_8`; its parts where it has none."""
+    digits, base = number[1], int(number[2])
+    try:
+        return int(digits, base) if base >= 2 else (digits, number[2])
+    except ValueError:
+        return (digits, number[2])
+
+
+def _same_text(answer: str, gold: str) -> bool:
+    r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
+    plain, gold_plain = (_TEXT_COMMAND.sub(lambda command: command[1], text) for text in (answer, gold))
+    if "\\" in plain + gold_plain or _LETTERS.search(gold_plain) is None:
+        return False
+    return exact_form(plain) == exact_form(gold_plain)
+
+
 def _compare(answer: str, gold: str) -> tuple[bool, str]:
     """(equal, reason) of two prepared expressions."""
     if not answer:
@@ -122,9 +145,16 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
     if gold_words is not None and words is not None:
         case = str.lower if "\\text" in answer + gold or len(gold_words) > 1 else str
         return case(words) == case(gold_words), "not equal"
+    if _same_text(answer, gold):
+        return True, "equal"
     unit, gold_unit = _unit(answer), _unit(gold)
     if unit is not None and gold_unit is not None and unit != gold_unit:
         return False, f"its unit is {unit}, expected {gold_unit}"
+    based, gold_based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
+    if based is not None and gold_based is not None:
+        return _based_value(based) == _based_value(gold_based), "not equal"
+    if (counted := _COUNTED.fullmatch(answer)) is not None:
+        answer = counted[1]  # "1/2 cup": the words would be read as a product of letters
     if gold[0] in "([" and gold[-1] in ")]" and "," in gold and "," in answer and answer[0] not in "([{\\$":
         # "3,4" for the pair (3,4): the order counts, so it must not be read as the set {3, 4}.
         answer = gold[0] + answer + gold[-1]
