@@ -1,19 +1,32 @@
-"""Tools and what executes them."""
+"""Tools and what executes them: function tools, the Python tool, and the sandbox under both."""
 
 from rewright.tools.base import Toolset, ToolsetFactory
+from rewright.tools.capabilities import Capabilities, Capability, capabilities
+from rewright.tools.combined import CombinedTools
 from rewright.tools.errors import ERROR_KINDS, ErrorKind, error_kind
+from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.functions import FunctionTools
+from rewright.tools.python import PythonTool
+from rewright.tools.remote import RemoteSandbox
 from rewright.tools.sandbox import Level, Sandbox
 from rewright.tools.session import Session
 
 __all__ = [
     "ERROR_KINDS",
+    "Capabilities",
+    "Capability",
+    "CombinedTools",
     "ErrorKind",
+    "Executor",
+    "ExecutorSession",
     "FunctionTools",
     "Level",
+    "PythonTool",
+    "RemoteSandbox",
     "Sandbox",
     "Session",
     "Toolset",
     "ToolsetFactory",
+    "capabilities",
     "error_kind",
 ]

@@ -127,7 +127,7 @@ class Connection:
         if ended.exception() is not None:
             return ChildDied("sandbox", str(ended.exception()))
         code, cpu_seconds = ended.result()
-        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu_seconds >= self._cpu_seconds):
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu_seconds >= 0.9 * self._cpu_seconds):
             return ChildDied("cpu", f"the limit of {self._cpu_seconds:g} CPU seconds is reached")
         if code == -signal.SIGKILL and closed:
             return ChildDied("exited", "the code closed the connection to its result")

@@ -100,6 +100,7 @@ class ForkServer:
                     pass_fds=[theirs.fileno()],
                     env=environment,
                     cwd="/",
+                    start_new_session=True,  # a Ctrl-C at the terminal is for the trainer alone
                 )
             except OSError as error:
                 ours.close()

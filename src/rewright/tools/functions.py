@@ -7,6 +7,7 @@ name `os:system` too.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any, Self
 from rewright.errors import InputError
 from rewright.records import ToolCall, ToolResult, ToolSpec
 from rewright.tools.errors import failed
+from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.sandbox import Level, Sandbox
-from rewright.tools.session import Session
 
 __all__ = ["FunctionTools", "FunctionToolset"]
 
@@ -28,11 +29,12 @@ class FunctionToolset:
     def __init__(self, factory: FunctionTools, tools: Sequence[ToolSpec]) -> None:
         self._factory = factory
         self._tools = {tool.name: tool for tool in tools}
-        self._sessions: dict[bool, Session] = {}
+        self._sessions: dict[bool, ExecutorSession] = {}
 
     async def __aenter__(self) -> Self:
         for trusted in {self._factory.trusts(tool) for tool in self._tools.values()}:
-            await self._factory.sandbox(trusted=trusted).start()
+            await self._factory.executor(trusted=trusted).start()
+        await self._factory.enter()
         return self
 
     async def __aexit__(
@@ -41,6 +43,7 @@ class FunctionToolset:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        self._factory.leave()
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call. A malformed call, an unknown tool or wrong arguments are results with an error."""
@@ -61,7 +64,11 @@ class FunctionToolset:
 
 
 class FunctionTools:
-    """Opens one session per trajectory for tools of kind `function`. A `ToolsetFactory`."""
+    """Opens one session per trajectory for tools of kind `function`. A `ToolsetFactory`.
+
+    `sessions` bounds how many toolsets are open at a time: further ones wait when they are entered. `sandbox` replaces
+    the sandbox of the untrusted code, for instance by a `RemoteSandbox`.
+    """
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class FunctionTools:
         sessions: int = 256,
         trusted: Sequence[str] = ("rewright",),
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
+        sandbox: Executor | None = None,
     ) -> None:
         limits: dict[str, Any] = {
             "wall_seconds": wall_seconds,
@@ -82,9 +90,12 @@ class FunctionTools:
             "preload": preload,
         }
         paths = [path or str(Path.cwd()) for path in sys.path]
-        self._sandbox = Sandbox(level, **limits)
+        self._sandbox: Executor = sandbox or Sandbox(level, **limits)
         self._own = Sandbox("process" if level == "strict" else level, paths=paths, trusted=True, **limits)
         self._trusted = tuple(trusted)
+        self._sessions = sessions
+        self._places = asyncio.Semaphore(sessions)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:
         """A toolset for one trajectory. Raises `InputError` for a tool without exactly one of source and target."""
@@ -101,14 +112,25 @@ class FunctionTools:
             return False
         return any(tool.target.startswith((f"{package}.", f"{package}:")) for package in self._trusted)
 
-    def sandbox(self, *, trusted: bool) -> Sandbox:
+    async def enter(self) -> None:
+        """Wait for a place among the toolsets. One that uses both sandboxes then never waits while it holds one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._places = loop, asyncio.Semaphore(self._sessions)
+        await self._places.acquire()
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._places.release()
+
+    def executor(self, *, trusted: bool) -> Executor:
         """The sandbox of the trusted targets, or that of everything else."""
         return self._own if trusted else self._sandbox
 
-    def session(self, tools: Sequence[ToolSpec], *, trusted: bool) -> Session:
+    def session(self, tools: Sequence[ToolSpec], *, trusted: bool) -> ExecutorSession:
         """A session in which `tools` can be called."""
         targets = {tool.name: tool.target for tool in tools if tool.target is not None}
-        return self.sandbox(trusted=trusted).session(
+        return self.executor(trusted=trusted).session(
             {tool.name: tool.source for tool in tools if tool.source is not None},
             targets=targets,
             data={tool.name: tool.data for tool in tools if tool.target is not None},

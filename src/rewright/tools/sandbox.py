@@ -7,12 +7,13 @@ separate process with a time limit only. docs/security.md says what each protect
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from rewright.errors import InputError
+from rewright.errors import InputError, SandboxError
 from rewright.records import ToolResult
 from rewright.tools.connection import Connection
 from rewright.tools.forkserver import ForkServer
@@ -70,7 +71,7 @@ class Sandbox:
             "preload": [_module_and_name(text) for text in preload],
             "limits": {
                 "level": level,
-                "cpu_seconds": cpu_seconds + 1,
+                "cpu_seconds": cpu_seconds,
                 "memory_bytes": memory_mb * MEGABYTE,
                 "disk_bytes": disk_mb * MEGABYTE,
                 "open_files": open_files,
@@ -95,6 +96,11 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def process_id(self) -> int | None:
+        """The process id of the fork server while it runs."""
+        return self._server.process_id if self._server is not None else None
 
     async def start(self) -> None:
         """Start the fork server, unless it runs. Raises `SandboxError` where the machine does not allow the level."""
@@ -170,9 +176,11 @@ class Sandbox:
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
-            self._places = asyncio.Semaphore(self._sessions)
+            self._places = asyncio.Semaphore(self._sessions + self._spare)
             self._coming = deque()
         async with self._starting:
+            if sys.platform != "linux":
+                raise SandboxError("tools are executed in worker processes that need Linux")
             if self._server is not None and self._server.alive:
                 return self._server
             if self._server is not None:

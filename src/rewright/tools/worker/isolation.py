@@ -43,7 +43,9 @@ class Isolation:
         self.home = home
         self.readable = view.readable(configuration["visible"], self.network)
         self.landlock = landlock.version()
-        self.filter = seccomp.Filter(self.limits["processes"], self.network)
+        self.filter: seccomp.Filter | None = None
+        if kernel.MACHINE in seccomp.ARCHITECTURES:
+            self.filter = seccomp.Filter(self.limits["processes"], self.network, self.level == "strict")
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         self.namespaces = NAMESPACES | (0 if self.network else kernel.CLONE_NEWNET)
 
@@ -53,6 +55,8 @@ class Isolation:
         os.environ.clear()
         os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
         if self.level == "strict":
+            if self.filter is None:
+                raise OSError(errno.ENOSYS, f"level strict knows x86_64 and aarch64, not {kernel.MACHINE}")
             user, group = os.getuid(), os.getgid()
             try:
                 kernel.unshare(self.namespaces)  # allowed to root; its files must be shown before it gives that up
@@ -94,6 +98,7 @@ class Isolation:
             return
         limits.apply(self.limits, mapped)
         if self.level == "strict":
+            assert self.filter is not None
             kernel.set_no_new_privileges()
             self.filter.install()
         elif not self.trusted:
@@ -101,8 +106,9 @@ class Isolation:
             kernel.set_no_new_privileges()
             if self.landlock:
                 landlock.confine(self.readable, folder, self.landlock)
-            with contextlib.suppress(OSError):  # capabilities() tells where there is none
-                self.filter.install()
+            if self.filter is not None:
+                with contextlib.suppress(OSError):  # capabilities() tells where there is none
+                    self.filter.install()
 
     def _enter_strict(self) -> None:
         user, group = self.outside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -49,7 +50,7 @@ def apply(limits: dict[str, Any], mapped: int) -> None:
     wanted = {
         resource.RLIMIT_AS: mapped + limits["memory_bytes"],
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: limits["cpu_seconds"],
+        resource.RLIMIT_CPU: math.ceil(limits["cpu_seconds"]) + 1,
         resource.RLIMIT_FSIZE: limits["disk_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],
     }
@@ -58,7 +59,8 @@ def apply(limits: dict[str, Any], mapped: int) -> None:
     for kind, limit in wanted.items():
         _, hard = resource.getrlimit(kind)
         value = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
-        # At the soft limit of CPU time comes SIGXCPU, which names the cause; at the hard one SIGKILL.
+        # At the soft limit of CPU time comes SIGXCPU, which the first process of a pid namespace does not feel; at
+        # the hard one SIGKILL.
         soft = max(1, value - 1) if kind == resource.RLIMIT_CPU else value
         resource.setrlimit(kind, (soft, value))
 

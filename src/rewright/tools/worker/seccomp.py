@@ -26,28 +26,32 @@ sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233,
 pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71,
 sendto 44 206, recvfrom 45 207, sendmsg 46 211, recvmsg 47 212, shutdown 48 210, getsockname 51 204,
 getpeername 52 205, setsockopt 54 208, getsockopt 55 209, exit 60 93, uname 63 160, flock 73 32,
-fsync 74 82, fdatasync 75 83, truncate 76 45, ftruncate 77 46, getdents 78 -, getdents64 217 61, getcwd 79 17,
+fsync 74 82, fdatasync 75 83, ftruncate 77 46, getdents 78 -, getdents64 217 61, getcwd 79 17,
 chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
-symlink 88 -, readlink 89 -, chmod 90 -, fchmod 91 52, umask 95 166, gettimeofday 96 169, getrlimit 97 163,
+symlink 88 -, readlink 89 -, umask 95 166, gettimeofday 96 169, getrlimit 97 163,
 getrusage 98 165, sysinfo 99 179, times 100 153, getuid 102 174, getgid 104 176, geteuid 107 175,
 getegid 108 177, getppid 110 173, getpgrp 111 -, getpgid 121 155, getsid 124 156, getgroups 115 158,
 getresuid 118 148, getresgid 120 150, rt_sigpending 127 136, rt_sigtimedwait 128 137, rt_sigsuspend 130 133,
-sigaltstack 131 132, utime 132 -, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121,
+sigaltstack 131 132, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_getparam 143 121,
 sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126,
 sched_rr_get_interval 148 127, sched_getaffinity 204 123, arch_prctl 158 -, gettid 186 178, time 201 -,
 futex 202 98, set_tid_address 218 96, set_robust_list 273 99, get_robust_list 274 100, restart_syscall 219 128,
 fadvise64 221 223, timer_create 222 107, timer_settime 223 110, timer_gettime 224 108,
 timer_getoverrun 225 109, timer_delete 226 111, clock_gettime 228 113, clock_getres 229 114,
 clock_nanosleep 230 115, exit_group 231 94, epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21,
-epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441, utimes 235 -, openat 257 56, openat2 437 437,
+epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441, openat 257 56, openat2 437 437,
 mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, renameat2 316 276, linkat 265 37,
-symlinkat 266 36, readlinkat 267 78, fchmodat 268 53, fchmodat2 452 452, faccessat 269 48, faccessat2 439 439,
-pselect6 270 72, ppoll 271 73, get_mempolicy 239 236, utimensat 280 88, futimesat 261 -, fallocate 285 47,
+symlinkat 266 36, readlinkat 267 78, faccessat 269 48, faccessat2 439 439,
+pselect6 270 72, ppoll 271 73, get_mempolicy 239 236, fallocate 285 47,
 eventfd 284 -, eventfd2 290 19, timerfd_create 283 85, timerfd_settime 286 86, timerfd_gettime 287 87,
 signalfd 282 -, signalfd4 289 74, dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, preadv2 327 286,
 pwritev2 328 287, getcpu 309 168, getrandom 318 278, statx 332 291, rseq 334 293,
 close_range 436 436, membarrier 324 283, copy_file_range 326 285, futex_waitv 449 449, futex_wake 454 454,
 futex_wait 455 455, futex_requeue 456 456, map_shadow_stack 453 453, mseal 462 462
+"""
+FILE_MODES = """
+chmod 90 -, fchmod 91 52, utime 132 -, fchmodat 268 53, fchmodat2 452 452,
+utimensat 280 88, futimesat 261 -, utimes 235 -, truncate 76 45
 """
 EXTENDED_ATTRIBUTES = """
 getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, flistxattr 196 13
@@ -113,9 +117,13 @@ def _one_of(index: int, values: tuple[int, ...], otherwise: int) -> list[Instruc
     return [_argument(index), *tests, (RETURN, 0, 0, otherwise)]
 
 
-def _blocks(processes: int, network: bool, own: int, machine: str) -> Iterator[tuple[int, list[Instruction]]]:
+def _blocks(
+    processes: int, network: bool, private_files: bool, own: int, machine: str
+) -> Iterator[tuple[int, list[Instruction]]]:
     """For each system call that is not simply refused: its number, and what decides once it is the one."""
     plain = numbers(ALLOWED, machine) | numbers(EXTENDED_ATTRIBUTES, machine)
+    if private_files:
+        plain |= numbers(FILE_MODES, machine)
     if processes > 1:
         plain |= numbers(NEW_PROCESSES, machine)
     if network:
@@ -147,8 +155,13 @@ def _blocks(processes: int, network: bool, own: int, machine: str) -> Iterator[t
     yield special["prlimit64"], _one_of(0, (0, own), REFUSE)
 
 
-def program(processes: int, network: bool, own: int, machine: str = kernel.MACHINE) -> list[Instruction]:
-    """The filter (classic BPF) for a child that has the process id `own` in its own eyes."""
+def program(
+    processes: int, network: bool, private_files: bool, own: int, machine: str = kernel.MACHINE
+) -> list[Instruction]:
+    """The filter (classic BPF) for a child that has the process id `own` in its own eyes.
+
+    Without `private_files` the child may not change modes and times of files, which Landlock does not cover.
+    """
     steps: list[Instruction] = [
         (LOAD, 0, 0, 4),
         (EQUAL, 1, 0, ARCHITECTURES[machine]),
@@ -157,7 +170,7 @@ def program(processes: int, network: bool, own: int, machine: str = kernel.MACHI
     ]
     if machine == "x86_64":
         steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, ABSENT)]
-    for number, block in _blocks(processes, network, own, machine):
+    for number, block in _blocks(processes, network, private_files, own, machine):
         steps += [(EQUAL, 0, len(block), number), *block]
     return [*steps, (AT_LEAST, 0, 1, LAST_KNOWN + 1), (RETURN, 0, 0, ABSENT), (RETURN, 0, 0, REFUSE)]
 
@@ -169,8 +182,8 @@ class _Program(ctypes.Structure):
 class Filter:
     """A filter packed once, for every child of a fork server."""
 
-    def __init__(self, processes: int, network: bool) -> None:
-        steps = program(processes, network, SELF)
+    def __init__(self, processes: int, network: bool, private_files: bool) -> None:
+        steps = program(processes, network, private_files, SELF)
         self._length = len(steps)
         self._packed = b"".join(struct.pack("=HBBI", *step) for step in steps)
 

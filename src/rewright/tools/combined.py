@@ -1,0 +1,70 @@
+"""Several executors behind one toolset: each tool of a task goes to the factory of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from rewright.errors import InputError
+from rewright.records import ToolCall, ToolResult, ToolSpec
+from rewright.tools.base import Toolset, ToolsetFactory
+from rewright.tools.errors import failed
+
+__all__ = ["CombinedTools", "CombinedToolset"]
+
+
+class CombinedToolset:
+    """The tools of one trajectory, of any kind."""
+
+    def __init__(self, parts: Sequence[tuple[Toolset, Sequence[ToolSpec]]], names: Sequence[str]) -> None:
+        self._parts = parts
+        self._owners = {tool.name: toolset for toolset, tools in parts for tool in tools}
+        self._names = names
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for toolset, _ in self._parts:
+                await stack.enter_async_context(toolset)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
+        """Run one call with the executor of its tool."""
+        if call.error is not None:
+            return failed("malformed", call.error)
+        owner = self._owners.get(call.name)
+        if owner is None:
+            names = ", ".join(self._names) or "none"
+            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+        return await owner.call(call, wall_seconds=wall_seconds)
+
+
+class CombinedTools:
+    """A `ToolsetFactory` made of one factory for each kind of tool."""
+
+    def __init__(self, executors: Mapping[str, ToolsetFactory]) -> None:
+        self._executors = dict(executors)
+
+    def open(self, tools: Sequence[ToolSpec]) -> CombinedToolset:
+        """A toolset for one trajectory. Raises `InputError` for a kind that nobody executes."""
+        kinds: dict[str, list[ToolSpec]] = {}
+        for tool in tools:
+            if tool.kind not in self._executors:
+                known = ", ".join(self._executors) or "none"
+                raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {known}")
+            kinds.setdefault(tool.kind, []).append(tool)
+        parts = [(self._executors[kind].open(mine), mine) for kind, mine in kinds.items()]
+        return CombinedToolset(parts, [tool.name for tool in tools])
+
+    async def close(self) -> None:
+        """Close every executor."""
+        for factory in self._executors.values():
+            await factory.close()
