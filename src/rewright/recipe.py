@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from rewright.errors import InputError
+from rewright.quality import QualitySettings
 from rewright.rollout import Limits
 
 __all__ = [
@@ -66,7 +67,13 @@ class ModelSettings(_Section, frozen=True):
     mode: Literal["auto", "chat", "completions"] = "auto"
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = 32
-    timeout_seconds: float = 120.0
+    timeout_seconds: float = 300.0
+    attempts: int = 5
+    """openai: tries per request."""
+    log_probs: Literal["raw", "processed", "off"] = "raw"
+    """openai: which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
+    tokenizer: str | None = None
+    """openai, completions: the tokenizer's folder or id, where it is not the served model's name."""
     extra_body: dict[str, Any] | None = None
     template_options: dict[str, Any] = {}
     trust_remote_code: bool = False
@@ -221,8 +228,7 @@ class Recipe(_Section, frozen=True):
     tasks: TaskSettings = TaskSettings()
     limits: Limits = Limits()
     sandbox: SandboxSettings = SandboxSettings()
-    quality: dict[str, Any] = {}
-    """Settings of `rewright.quality`: weights, words, thresholds, further dimensions."""
+    quality: QualitySettings = QualitySettings()
     synth: SynthSettings = SynthSettings()
     repair: RepairSettings = RepairSettings()
     build: BuildSettings = BuildSettings()

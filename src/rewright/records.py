@@ -35,7 +35,8 @@ __all__ = [
 Message = dict[str, Any]
 """One chat message in the Hugging Face convention: `tool_calls[].function.arguments` is a dict."""
 
-StopReason = Literal["answered", "turn_limit", "token_limit", "tool_limit", "time_limit", "error"]
+StopReason = Literal["answered", "no_answer", "turn_limit", "token_limit", "tool_limit", "time_limit", "error"]
+"""How a trajectory ended. `no_answer`: the model ended a turn with neither a call nor an answer."""
 
 RepairMode = Literal["low_quality", "wrong_answer"]
 
@@ -147,6 +148,8 @@ class Provenance(msgspec.Struct, frozen=True):
     sampling: dict[str, Any] = {}
     seed: int | None = None
     parent: str | None = None
+    tokenizer: str | None = None
+    """Fingerprint of the tokenizer that the token ids belong to (`Renderer.fingerprint`)."""
 
 
 class Trajectory(Record, frozen=True, kw_only=True):

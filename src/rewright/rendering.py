@@ -12,8 +12,11 @@ Works with a `transformers` tokenizer (any object with `apply_chat_template`, `e
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from rewright.dialects.base import Dialect
@@ -47,6 +50,12 @@ class Renderer:
         self.native_tools = PROBE_NAME in self._render(question, [probe])
         """Does the template write tool schemas? If not, they go into the system message."""
         self.native_results = self._template_takes_tool_messages()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the vocabulary: token ids mean the same for two renderers with equal fingerprints."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        return hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
 
     def neutralise(self, text: str) -> str:
         """`text` with a space after the first character of every control token and tag that occurs in it."""
@@ -90,6 +99,23 @@ class Renderer:
     def encode_text(self, text: str) -> list[int]:
         """Token ids of text that a model wrote (its control tokens are read as such)."""
         return self._encode(text)
+
+    def training_ids(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
+        """(token_ids, mask) to train this renderer's model on: the task's own prompt, then the trajectory.
+
+        Tokens as they were produced where they belong to this tokenizer; a repair is thereby put under the prompt of
+        the task that it solves. Otherwise `encode_trajectory`.
+        """
+        known = all(turn.token_ids is not None for turn in trajectory.turns)
+        if not known or trajectory.provenance.tokenizer != self.fingerprint:
+            return self.encode_trajectory(task, trajectory)
+        ids = self.task_prompt_ids(task)
+        mask = [0] * len(ids)
+        for turn in trajectory.turns:
+            own = turn.token_ids or ()
+            ids += [*own, *turn.suffix_ids]
+            mask += [1] * len(own) + [0] * len(turn.suffix_ids)
+        return ids, mask
 
     def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
         """(token_ids, mask) of a trajectory whose tokens are unknown or belong to another tokenizer.
@@ -139,8 +165,6 @@ class Renderer:
 
 def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
     """For templates without `tools=`: the schemas as text in the system message."""
-    import json
-
     lines = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
     words = (
         f"You can call these functions:\n<tools>\n{lines}\n</tools>\n"

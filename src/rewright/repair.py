@@ -1,11 +1,22 @@
-"""LLM-as-Repairer (AutoTraj section 3.3): the prompt. Work in progress: the stage follows."""
+"""LLM-as-Repairer (AutoTraj, section 5 of its method): show a model a bad trajectory, let it solve the task again.
+
+The repairer is given the task, its tools and the trajectory; its calls run for real in the same rollout loop as
+everything else, so a repaired trajectory's results are what the tools returned. Here: what the repairer is asked,
+and the rule that accepts or rejects what it did. Running it is the pipeline's work (rewright.stages.repair).
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
-from rewright.records import RepairMode, Task, Trajectory
+import msgspec
+
+from rewright.judging.format import validate_turns
+from rewright.quality import QualitySettings, score_trajectory, word_count
+from rewright.records import Quality, RepairMode, Task, Trajectory, Verdict
 from rewright.transcript import transcript
+
+__all__ = ["INSTRUCTIONS", "RULES", "Decision", "decide", "format_problem", "repair_task"]
 
 INSTRUCTIONS: Final[dict[RepairMode, str]] = {
     "wrong_answer": (
@@ -22,10 +33,19 @@ RULES: Final = (
 )
 
 
-def repair_task(task: Task, attempt: Trajectory, mode: RepairMode, *, calls: int = 10, show_gold: bool = False) -> Task:
-    """The task as the repairer is asked it: the same tools, and the attempt in the last message."""
-    import msgspec
+class Decision(msgspec.Struct, frozen=True):
+    """Whether one attempt at a repair is taken, and why (not)."""
 
+    accepted: bool
+    reason: str
+    quality: Quality | None = None
+
+
+def repair_task(task: Task, attempt: Trajectory, mode: RepairMode, *, calls: int = 3, show_gold: bool = False) -> Task:
+    """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
+
+    The gold answer is shown only if `show_gold` says so.
+    """
     parts = [f"Attempt:\n{transcript(attempt)}", INSTRUCTIONS[mode]]
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
@@ -33,3 +53,64 @@ def repair_task(task: Task, attempt: Trajectory, mode: RepairMode, *, calls: int
     last = dict(task.messages[-1])
     last["content"] = "\n\n".join([str(last["content"]), *parts])
     return msgspec.structs.replace(task, messages=(*task.messages[:-1], last))
+
+
+def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
+    """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
+    if trajectory.stop_reason != "answered" or not trajectory.answer:
+        return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
+    if dialect == "tags":
+        report = validate_turns(trajectory.turns)
+        return None if report.valid else "; ".join(report.reasons)
+    malformed = sum(call.error is not None for call in trajectory.calls)
+    return f"{malformed} malformed calls" if malformed else None
+
+
+def decide(
+    original: Trajectory,
+    original_quality: Quality,
+    repaired: Trajectory,
+    verdict: Verdict,
+    mode: RepairMode,
+    *,
+    dialect: str,
+    settings: QualitySettings,
+    low_quality_threshold: float = 0.86,
+    wrong_answer_threshold: float = 0.8,
+) -> Decision:
+    """Accept or reject one attempt (AutoTraj's thresholds; both comparisons are strict).
+
+    low_quality: correct, total above the threshold and above the original's, both measured against the shorter of the
+    two. wrong_answer: correct, total above the threshold, measured against its own length.
+    """
+    if repaired.failure is not None:
+        return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
+    problem = format_problem(repaired, dialect)
+    if problem is not None:
+        return Decision(accepted=False, reason=f"format: {problem}")
+    words = word_count(repaired)
+    shortest = words if mode == "wrong_answer" else min(words, word_count(original))
+    quality = score_trajectory(repaired, shortest, settings)
+    if not verdict.correct:
+        return Decision(accepted=False, reason=f"wrong: {verdict.reason}", quality=quality)
+    threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold
+    if quality.total <= threshold:
+        return Decision(
+            accepted=False, reason=f"quality {quality.total:.4f} is not above {threshold:g}", quality=quality
+        )
+    if mode == "low_quality":
+        before = score_trajectory(original, shortest, settings).total
+        if quality.total <= before:
+            reason = f"quality {quality.total:.4f} is not above the original's {before:.4f}"
+            return Decision(accepted=False, reason=reason, quality=quality)
+    return Decision(accepted=True, reason=f"correct, quality {quality.total:.4f}", quality=quality)
+
+
+Mode = Literal["wrong_answer", "low_quality"]
+
+
+def mode_of(quality: Quality) -> Mode | None:
+    """The repair that a scored candidate needs: None for a kept one."""
+    if quality.selected == "wrong":
+        return "wrong_answer"
+    return "low_quality" if quality.selected == "low" else None

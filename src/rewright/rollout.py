@@ -121,6 +121,7 @@ class Rollout:
             state.failure = Failure(kind=problem.kind, message=str(problem))
         finally:
             await self.engine.release(plan.id)
+        fingerprint = self.renderer.fingerprint if self.renderer is not None else None
         sampling = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
         return Trajectory(
             id=plan.id,
@@ -132,7 +133,9 @@ class Rollout:
             prompt_ids=None if state.prompt_ids is None else tuple(state.prompt_ids),
             answer=state.answer,
             failure=state.failure,
-            provenance=Provenance(model=self.engine.name, sampling=sampling, seed=plan.seed, parent=plan.parent),
+            provenance=Provenance(
+                model=self.engine.name, sampling=sampling, seed=plan.seed, parent=plan.parent, tokenizer=fingerprint
+            ),
             seconds=round(time.monotonic() - started, 3),
         )
 

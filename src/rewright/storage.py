@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -77,6 +77,10 @@ class RecordFile(Generic[T]):
     def keys(self) -> set[str]:
         """The keys of all whole records."""
         return {self.key(record) for record in self}
+
+    def keys_in_order(self) -> list[str]:
+        """The keys of all whole records, in file order."""
+        return [self.key(record) for record in self]
 
     def append(self, record: T) -> None:
         """Write one record. Raises StorageError where it could not be written whole; the file is then as before."""

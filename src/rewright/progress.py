@@ -1,0 +1,67 @@
+"""Progress on standard error: a bar with counts and rates where a person watches, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["Bar", "say"]
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+LINE_SECONDS = 10.0
+"""Without a terminal: at most one line in so many seconds."""
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    console.print(text, markup=False)
+
+
+class Bar:
+    """`with Bar("rollouts", total) as bar: bar.step(tokens=12)`. Keeps a rate, and one word of detail."""
+
+    def __init__(self, label: str, total: int, *, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total, done
+        self._started = self._shown = time.monotonic()
+        self._before = done
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=console,
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(self.label, total=self.total, completed=self.done, detail="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        seconds = time.monotonic() - self._started
+        count = self.done - self._before
+        say(f"{self.label}: {self.done}/{self.total} in {seconds:.1f} s ({count / max(seconds, 1e-9):.1f}/s)")
+
+    def step(self, count: int = 1, detail: str = "") -> None:
+        """`count` more are done."""
+        self.done += count
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self.done, detail=detail)
+        elif time.monotonic() - self._shown > LINE_SECONDS:
+            self._shown = time.monotonic()
+            rate = (self.done - self._before) / (self._shown - self._started)
+            say(f"{self.label}: {self.done}/{self.total} ({rate:.1f}/s) {detail}".rstrip())

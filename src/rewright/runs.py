@@ -1,0 +1,216 @@
+"""The run directory: what a run has written, so that it can go on, be looked at, and be redone from any stage.
+
+    runs/<name>/
+      recipe.yaml          resolved recipe        environment.json     versions, commit, seed
+      tasks.jsonl          the tasks asked        eval_tasks.jsonl     the held-out tasks
+      trajectories.jsonl   candidates and repairs verdicts.jsonl, quality.jsonl, repairs.jsonl
+      sft.jsonl, preferences.jsonl                datasets
+      evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
+      rollouts.jsonl       RL rollouts            models/<stage>/      weights
+      metrics.jsonl        one line per measured thing                 state.json    which stages are done
+      report.html          the page
+
+One process writes at a time: a lock file sees to that and is released by the kernel when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from rewright.errors import InputError, RunLockedError, StorageError
+from rewright.recipe import Recipe
+from rewright.records import Quality, Repair, Task, Trajectory, Verdict
+from rewright.storage import RecordFile, read_jsonl, write_atomically
+
+__all__ = ["Run"]
+
+PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
+
+
+class Run:
+    """One run directory, opened for reading and, inside `locked()`, for writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tasks = RecordFile(path / "tasks.jsonl", Task, lambda task: task.id)
+        self.eval_tasks = RecordFile(path / "eval_tasks.jsonl", Task, lambda task: task.id)
+        self.trajectories = RecordFile(path / "trajectories.jsonl", Trajectory, lambda one: one.id)
+        self.verdicts = RecordFile(path / "verdicts.jsonl", Verdict, lambda one: one.trajectory_id)
+        self.qualities = RecordFile(path / "quality.jsonl", Quality, lambda one: one.trajectory_id)
+        self.repairs = RecordFile(path / "repairs.jsonl", Repair, lambda one: one.original_id)
+        self.rollouts = RecordFile(path / "rollouts.jsonl", Trajectory, lambda one: one.id)
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
+        """A new run directory, or with `resume` an existing one of the same recipe.
+
+        Raises InputError for an existing run without `resume`, or a different recipe with it.
+        """
+        run = cls(path)
+        recipe_file = path / "recipe.yaml"
+        if recipe_file.exists():
+            if not resume:
+                raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
+            if run.recipe() != recipe:
+                raise InputError(
+                    f"{path} was started with another recipe: resume with the same one, or start a new run"
+                )
+            return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StorageError(f"cannot make the run directory {path}: {problem.strerror or problem}") from problem
+        text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True)
+        run.write_json("environment.json", environment(recipe.seed))
+        write_atomically(recipe_file, [text.encode()])
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run. Raises InputError where there is none."""
+        if not (path / "recipe.yaml").exists():
+            raise InputError(f"{path} is not a run directory: expected a recipe.yaml in it")
+        return cls(path)
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe. Raises InputError if the file was changed into something invalid."""
+        from rewright.recipe import load_recipe
+
+        return load_recipe(self.path / "recipe.yaml")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing. Raises RunLockedError while another process does."""
+        lock = (self.path / ".lock").open("a+")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise RunLockedError(
+                    f"{self.path} is being written by process {holder}: wait for it or stop it"
+                ) from None
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+        finally:
+            for file in (self.trajectories, self.verdicts, self.qualities, self.repairs, self.rollouts):
+                file.close()
+            lock.close()
+
+    # Stages.
+
+    def state(self) -> dict[str, Any]:
+        """What is known of every finished stage: {stage: {"seconds": …}}."""
+        path = self.path / "state.json"
+        if not path.exists():
+            return {}
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:
+            raise InputError(f"{path}: not valid JSON: expected the stages of the run") from None
+        return dict(state)
+
+    def finish(self, stage: str, seconds: float, **details: Any) -> None:
+        """Mark a stage as done; its seconds add up over resumed attempts."""
+        state = self.state()
+        before = float(state.get(stage, {}).get("seconds", 0.0))
+        state[stage] = {"done": True, "seconds": round(before + seconds, 2), **details}
+        self.write_json("state.json", state)
+
+    def is_done(self, stage: str) -> bool:
+        """Has the stage finished?"""
+        return bool(self.state().get(stage, {}).get("done"))
+
+    def undo(self, stages: Iterable[str]) -> None:
+        """Forget that stages are done (they are to be done again)."""
+        state = self.state()
+        for stage in stages:
+            state.pop(stage, None)
+        self.write_json("state.json", state)
+
+    # Other files.
+
+    def evaluation(self, label: str) -> tuple[RecordFile[Trajectory], RecordFile[Verdict]]:
+        """The files of one evaluation."""
+        folder = self.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        return (
+            RecordFile(folder / f"{label}.jsonl", Trajectory, lambda one: one.id),
+            RecordFile(folder / f"{label}.verdicts.jsonl", Verdict, lambda one: one.trajectory_id),
+        )
+
+    def model_folder(self, stage: str) -> Path:
+        """Where a stage saves its model."""
+        return self.path / "models" / stage
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file atomically."""
+        write_atomically(self.path / name, [json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"])
+
+    def write_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> int:
+        """Replace a JSONL file atomically. Returns the number of rows."""
+        count = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal count
+            for row in rows:
+                count += 1
+                yield msgspec.json.encode(row) + b"\n"
+
+        write_atomically(self.path / name, lines())
+        return count
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a JSONL file, or none if it does not exist."""
+        path = self.path / name
+        return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
+
+    def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Replace the metrics of a stage in metrics.jsonl."""
+        others = [row for row in self.read_lines("metrics.jsonl") if row.get("stage") != stage]
+        self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Versions, machine and commit, for whoever wants to repeat the run."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = None
+    try:
+        folder = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+        commit = done.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions,
+        "commit": commit,
+        "seed": seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

@@ -1,0 +1,130 @@
+"""Datasets: the SFT set (kept + accepted repairs) and the preference set (repaired over original).
+
+AutoTraj sections 6 and 7: deduplicated, shuffled with the run's seed, every row with its provenance. Rows hold both the
+conversation (Hugging Face convention, `messages` and `tools`) and, where the policy's tokenizer is known, the token ids
+with the mask of the model's own tokens, so that nothing has to be found again by searching text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rewright.dialects.base import Dialect
+from rewright.records import Message, Task, Trajectory
+from rewright.rendering import Renderer
+from rewright.repair import format_problem
+from rewright.stages.context import Context
+
+__all__ = ["build", "conversation", "held_out"]
+
+
+def conversation(dialect: Dialect, task: Task, trajectory: Trajectory) -> list[Message]:
+    """What follows the prompt, as chat messages: the model's turns and the tools' results."""
+    messages: list[Message] = []
+    for turn in trajectory.turns:
+        messages.append(dialect.assistant_message(turn.text, turn.calls))
+        if turn.results:
+            messages += dialect.results_as_messages(turn.calls[: len(turn.results)], turn.results)
+    return messages
+
+
+def held_out(task_id: str, fraction: float) -> bool:
+    """Whether a task's pairs are held out: by hash of the task, so that no task is on both sides."""
+    digest = hashlib.blake2b(task_id.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / 2**32 < fraction
+
+
+def build(context: Context) -> dict[str, int]:
+    """Write sft.jsonl and preferences.jsonl; returns the counts of the report."""
+    run, recipe = context.run, context.recipe
+    trajectories = {one.id: one for one in run.trajectories}
+    selected: dict[str, str | None] = {quality.trajectory_id: quality.selected for quality in run.qualities}
+    renderer = _renderer(context)
+    kept = [one for one in trajectories.values() if selected.get(one.id) == "kept"]
+    accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
+    repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
+    labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
+    rows = list(_unique(_sft_row(context, renderer, one, kind) for one, kind in labelled))
+    random.Random(recipe.seed).shuffle(rows)
+    run.write_lines("sft.jsonl", rows)
+    pairs: list[tuple[Trajectory, Trajectory, str]] = [
+        (trajectories[str(repair.repaired_id)], trajectories[repair.original_id], repair.mode) for repair in accepted
+    ]
+    if recipe.build.pairs == "repaired+kept":
+        pairs += _kept_over_wrong(kept, trajectories, selected)
+    preferences = [_pair_row(context, renderer, *pair) for pair in pairs]
+    random.Random(recipe.seed).shuffle(preferences)
+    run.write_lines("preferences.jsonl", preferences)
+    return {"sft": len(rows), "pairs": len(preferences)}
+
+
+def _kept_over_wrong(
+    kept: Sequence[Trajectory], trajectories: dict[str, Trajectory], selected: dict[str, str | None]
+) -> list[tuple[Trajectory, Trajectory, str]]:
+    wrong: dict[str, list[Trajectory]] = {}
+    for one in trajectories.values():
+        if selected.get(one.id) == "wrong":
+            wrong.setdefault(one.task_id, []).append(one)
+    return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
+
+
+def _renderer(context: Context) -> Renderer | None:
+    """The policy's renderer, or None where its tokenizer is not here (a served model)."""
+    model = context.recipe.model
+    if model.engine == "openai" and model.tokenizer is None:
+        return None
+    from rewright.models import load_tokenizer
+
+    return Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
+
+
+def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory, kind: str) -> dict[str, Any]:
+    task = context.task(trajectory.task_id)
+    row: dict[str, Any] = {
+        "id": trajectory.id,
+        "task_id": task.id,
+        "kind": kind,
+        "parent": trajectory.provenance.parent,
+        "messages": [*context.dialect.messages(task), *conversation(context.dialect, task, trajectory)],
+        "tools": context.dialect.schemas(task),
+    }
+    if renderer is not None:
+        ids, mask = renderer.training_ids(task, trajectory)
+        row |= {"input_ids": ids, "mask": mask}
+    return row
+
+
+def _pair_row(
+    context: Context, renderer: Renderer | None, chosen: Trajectory, rejected: Trajectory, mode: str
+) -> dict[str, Any]:
+    task = context.task(chosen.task_id)
+    outside = held_out(task.id, context.recipe.build.held_out_fraction)
+    row: dict[str, Any] = {
+        "id": f"{chosen.id}>{rejected.id}",
+        "task_id": task.id,
+        "mode": mode,
+        "split": "heldout" if outside else "train",
+        # Equal surface: what tells the two apart is then more than a broken format.
+        "matched_format": format_problem(rejected, context.recipe.dialect) is None,
+        "prompt": context.dialect.messages(task),
+        "chosen": conversation(context.dialect, task, chosen),
+        "rejected": conversation(context.dialect, task, rejected),
+        "tools": context.dialect.schemas(task),
+    }
+    if renderer is not None:
+        row["chosen_ids"] = renderer.training_ids(task, chosen)[0]
+        row["rejected_ids"] = renderer.training_ids(task, rejected)[0]
+    return row
+
+
+def _unique(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows whose conversation was not there before."""
+    seen: set[str] = set()
+    for row in rows:
+        key = hashlib.blake2b(repr(row["messages"]).encode(), digest_size=16).hexdigest()
+        if key not in seen:
+            seen.add(key)
+            yield row

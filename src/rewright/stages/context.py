@@ -1,0 +1,148 @@
+"""What every stage needs: the run, its recipe, its tasks, and a way to roll trajectories out into a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from rewright.dialects import Dialect, dialect_named
+from rewright.engines.base import Sampling
+from rewright.errors import InputError
+from rewright.progress import Bar
+from rewright.recipe import ModelSettings, Recipe, TaskSettings, recipe_hash
+from rewright.records import Task, Trajectory
+from rewright.rendering import Renderer
+from rewright.rollout import Plan, Rollout, derive_seed
+from rewright.runs import Run
+from rewright.storage import RecordFile
+from rewright.tools import FunctionTools
+from rewright.worlds.town import generate
+
+__all__ = ["Context", "load_recipe_tasks"]
+
+
+def load_recipe_tasks(settings: TaskSettings) -> list[Task]:
+    """The tasks of a `tasks:` section. Raises InputError for a file that is not what the section says."""
+    if settings.format == "town":
+        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
+        return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
+    from rewright.tasks import load_tasks
+
+    if settings.path is None:
+        raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
+    return load_tasks(settings.path, format=settings.format, limit=settings.limit)
+
+
+class Context:
+    """One run in progress. `tasks` and `eval_tasks` are read from the run where it has them, else from the recipe."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self.run, self.recipe = run, recipe
+        self.dialect: Dialect = dialect_named(recipe.dialect)
+        self._tasks: dict[str, list[Task]] = {}
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that candidates are made for."""
+        return self._kept("tasks", self.run.tasks, self.recipe.tasks, self.recipe.synth.limit)
+
+    @property
+    def eval_tasks(self) -> list[Task]:
+        """The held-out tasks."""
+        return self._kept("eval_tasks", self.run.eval_tasks, self.recipe.eval.tasks, None)
+
+    def _kept(self, name: str, file: RecordFile[Task], settings: TaskSettings, limit: int | None) -> list[Task]:
+        if name not in self._tasks:
+            tasks = load_recipe_tasks(settings)[:limit]
+            wanted = [task.id for task in tasks]
+            if list(file.keys_in_order()) != wanted:
+                file.clear()
+                for task in tasks:
+                    file.append(task)
+                file.close()
+            self._tasks[name] = tasks
+        return self._tasks[name]
+
+    def task(self, task_id: str) -> Task:
+        """A task by its id."""
+        if "by_id" not in self.__dict__:
+            self.by_id = {task.id: task for task in self.tasks}
+        if task_id not in self.by_id:
+            raise InputError(f"{self.run.path}: trajectory of the unknown task {task_id}: its tasks.jsonl lacks it")
+        return self.by_id[task_id]
+
+    def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
+        """`n` plans per task. Ids depend on task, stage, index and the named sections of the recipe."""
+        digest = recipe_hash(self.recipe, ["seed", "dialect", "limits", *sections])
+        for task in tasks:
+            for index in range(n):
+                seed = derive_seed(self.recipe.seed, stage, task.id, index)
+                yield Plan(id=f"{stage}/{task.id}/{index}/{digest}", task=task, stage=stage, index=index, seed=seed)
+
+    @asynccontextmanager
+    async def rollout(self, model: ModelSettings, sampling: Sampling) -> AsyncIterator[Rollout]:
+        """The loop with a model's engine and this run's tools; everything is closed at the end."""
+        from rewright.models import open_engine
+
+        engine, tokenizer = await open_engine(model)
+        tools = self.open_tools()
+        renderer = None
+        if tokenizer is not None:
+            renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
+        try:
+            yield Rollout(
+                engine,
+                self.dialect,
+                tools,
+                renderer=renderer,
+                limits=self.recipe.limits,
+                sampling=sampling,
+            )
+        finally:
+            await engine.close()
+            await tools.close()
+
+    def open_tools(self) -> FunctionTools:
+        """The tools of this run, in the sandbox that the recipe asks for."""
+        sandbox = self.recipe.sandbox
+        return FunctionTools(level=sandbox.level, wall_seconds=sandbox.wall_seconds, memory_mb=sandbox.memory_mb)
+
+    async def generate(
+        self,
+        label: str,
+        model: ModelSettings,
+        sampling: Sampling,
+        plans: Sequence[Plan],
+        file: RecordFile[Trajectory],
+        *,
+        concurrency: int,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> None:
+        """Make the planned trajectories that `file` lacks, append each as it becomes ready, then order them."""
+        known = file.keys()
+        missing = [plan for plan in plans if plan.id not in known]
+        with Bar(label, len(plans), done=len(plans) - len(missing)) as bar:
+            if missing:
+                async with self.rollout(model, sampling) as rollout:
+                    async for trajectory in rollout.run_many(missing, concurrency=concurrency):
+                        file.append(trajectory)
+                        if on_done is not None:
+                            on_done(trajectory)
+                        bar.step(detail=trajectory.stop_reason)
+        ordered = [*(key for key in file.keys_in_order() if key not in {plan.id for plan in plans})]
+        file.arrange([*ordered, *(plan.id for plan in plans)])
+
+
+def trained(model: ModelSettings, folder: object) -> ModelSettings:
+    """The settings of the model that a stage saved: the same engine options, another path."""
+    return msgspec.structs.replace(model, path=str(folder), engine="hf")
+
+
+def chunks_of(tasks: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """Trajectories by task."""
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in tasks:
+        groups.setdefault(trajectory.task_id, []).append(trajectory)
+    return groups

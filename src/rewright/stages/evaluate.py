@@ -1,0 +1,73 @@
+"""Held-out evaluation: the same loop and the same judge, on tasks that no stage has seen."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rewright.engines.base import Sampling
+from rewright.judging import judge_trajectory
+from rewright.recipe import ModelSettings
+from rewright.records import Trajectory, Verdict
+from rewright.stages.context import Context
+from rewright.statistics import mean_interval, proportion_interval
+
+__all__ = ["evaluate", "summarise"]
+
+
+async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[str, Any]:
+    """Roll out `eval.n` trajectories per held-out task with a model, judge them, and return their summary."""
+    settings = context.recipe.eval
+    trajectories, verdicts = context.run.evaluation(label)
+    started = time.monotonic()
+    plans = list(context.plans(context.eval_tasks, f"eval-{label}", settings.n, ("eval", "model")))
+    await context.generate(
+        f"evaluation of {label}",
+        model,
+        Sampling(temperature=settings.temperature, top_p=settings.top_p),
+        plans,
+        trajectories,
+        concurrency=settings.concurrency,
+    )
+    trajectories.close()
+    tasks = {task.id: task for task in context.eval_tasks}
+    known = verdicts.keys()
+    for trajectory in trajectories:
+        if trajectory.id not in known:
+            verdicts.append(judge_trajectory(tasks[trajectory.task_id], trajectory))
+    verdicts.arrange(trajectories.keys_in_order())
+    verdicts.close()
+    return summarise(list(trajectories), list(verdicts), seconds=time.monotonic() - started)
+
+
+def summarise(trajectories: list[Trajectory], verdicts: list[Verdict], *, seconds: float) -> dict[str, Any]:
+    """Success with its 95% Wilson interval over trajectories, Solve metrics, calls and tokens per trajectory.
+
+    Trajectories that an engine or a tool server broke (`failures`) count as not solved.
+    """
+    total = len(trajectories)
+    success = proportion_interval(sum(verdict.correct for verdict in verdicts), total)
+    row: dict[str, Any] = {
+        "tasks": len({one.task_id for one in trajectories}),
+        "trajectories": total,
+        "success": success.value,
+        "low": success.low,
+        "high": success.high,
+    }
+    for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
+        values = [verdict.metrics[name] for verdict in verdicts if name in verdict.metrics]
+        if values:
+            interval = mean_interval(values)
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    calls = [call for one in trajectories for call in one.calls]
+    stops: dict[str, int] = {}
+    for one in trajectories:
+        stops[one.stop_reason] = stops.get(one.stop_reason, 0) + 1
+    return row | {
+        "calls": len(calls) / total if total else 0.0,
+        "malformed_calls": sum(call.error is not None for call in calls) / total if total else 0.0,
+        "tokens": sum(len(turn.token_ids or ()) for one in trajectories for turn in one.turns) / max(1, total),
+        "failures": sum(one.failure is not None for one in trajectories),
+        "stops": dict(sorted(stops.items())),
+        "seconds": round(seconds, 2),
+    }

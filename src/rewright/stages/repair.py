@@ -1,0 +1,166 @@
+"""The repair stage: every candidate that is wrong or of low quality, up to `repair.attempts` tries each, concurrently.
+
+Written: each try into trajectories.jsonl (its provenance names the original), its verdict and quality, and one decision
+per original into repairs.jsonl: taken, or a hard case, with the reason of the last try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from rewright.engines.base import Sampling
+from rewright.judging import judge_trajectory
+from rewright.progress import Bar
+from rewright.recipe import recipe_hash
+from rewright.records import Quality, Repair, RepairMode, Trajectory, Verdict
+from rewright.repair import Decision, decide, mode_of, repair_task
+from rewright.rollout import Plan, Rollout, derive_seed
+from rewright.stages.context import Context
+
+__all__ = ["repair"]
+
+SECTIONS = ("seed", "model", "dialect", "limits", "synth", "quality", "repair")
+
+
+class _Job(NamedTuple):
+    """One original to repair."""
+
+    original: Trajectory
+    quality: Quality
+    mode: RepairMode
+
+
+class _Try(NamedTuple):
+    """One try, judged. `stored` says that it was on disk before."""
+
+    trajectory: Trajectory
+    verdict: Verdict
+    decision: Decision
+    stored: bool
+
+
+async def repair(context: Context) -> None:
+    """Repair what needs it; resume where an earlier attempt stopped."""
+    run, settings = context.run, context.recipe.repair
+    jobs = _jobs(context)
+    decided = run.repairs.keys()
+    missing = [job for job in jobs if job.original.id not in decided]
+    stored = {one.id: one for one in run.trajectories if one.provenance.parent is not None}
+    model = settings.model or context.recipe.model
+    with Bar("repairs", len(jobs), done=len(jobs) - len(missing)) as bar:
+        if missing:
+            sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+            async with context.rollout(model, sampling) as rollout:
+                async for job, tries in _repair_all(context, rollout, missing, stored):
+                    last = tries[-1]
+                    run.repairs.append(_record(job, tries))
+                    bar.step(detail=last.decision.reason[:40])
+    _arrange(context, jobs)
+
+
+def _jobs(context: Context) -> list[_Job]:
+    qualities = {quality.trajectory_id: quality for quality in context.run.qualities}
+    jobs: list[_Job] = []
+    for trajectory in context.run.trajectories:
+        quality = qualities.get(trajectory.id)
+        mode = mode_of(quality) if quality is not None and trajectory.provenance.parent is None else None
+        # A trajectory that an engine or a tool server broke says nothing about the model: there is nothing to repair.
+        if quality is not None and mode in context.recipe.repair.modes and trajectory.failure is None:
+            jobs.append(_Job(trajectory, quality, mode))
+    return jobs
+
+
+async def _repair_all(
+    context: Context, rollout: Rollout, jobs: list[_Job], stored: dict[str, Trajectory]
+) -> AsyncIterator[tuple[_Job, list[_Try]]]:
+    limit = asyncio.Semaphore(context.recipe.repair.concurrency)
+
+    async def one(job: _Job) -> tuple[_Job, list[_Try]]:
+        async with limit:
+            return job, await _tries(context, rollout, job, stored)
+
+    running = [asyncio.create_task(one(job)) for job in jobs]
+    try:
+        for finished in asyncio.as_completed(running):
+            yield await finished
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _tries(context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]) -> list[_Try]:
+    """Try until one is accepted or the attempts are used up. Every new try is stored as soon as it is there."""
+    recipe, run = context.recipe, context.run
+    settings = recipe.repair
+    task = context.task(job.original.task_id)
+    asked = repair_task(task, job.original, job.mode, calls=settings.calls, show_gold=settings.show_gold)
+    digest = recipe_hash(recipe, SECTIONS)
+    tries: list[_Try] = []
+    for attempt in range(settings.attempts):
+        plan = Plan(
+            id=f"repair/{job.original.task_id}/{job.original.index}/{attempt}/{digest}",
+            task=asked,
+            stage="repair",
+            index=attempt,
+            seed=derive_seed(recipe.seed, "repair", job.original.id, attempt),
+            parent=job.original.id,
+        )
+        before = stored.get(plan.id)
+        trajectory = before or await rollout.run(plan)
+        verdict = await asyncio.to_thread(judge_trajectory, task, trajectory)
+        decision = decide(
+            job.original,
+            job.quality,
+            trajectory,
+            verdict,
+            job.mode,
+            dialect=recipe.dialect,
+            settings=recipe.quality,
+            low_quality_threshold=settings.low_quality_threshold,
+            wrong_answer_threshold=settings.wrong_answer_threshold,
+        )
+        if before is None:
+            run.trajectories.append(trajectory)
+        tries.append(_Try(trajectory, verdict, decision, before is not None))
+        if decision.accepted:
+            break
+    return tries
+
+
+def _record(job: _Job, tries: list[_Try]) -> Repair:
+    last = tries[-1]
+    tokens = [len(turn.token_ids or ()) for one in tries for turn in one.trajectory.turns]
+    return Repair(
+        original_id=job.original.id,
+        repaired_id=last.trajectory.id,
+        task_id=job.original.task_id,
+        mode=job.mode,
+        accepted=last.decision.accepted,
+        reason=last.decision.reason,
+        attempts=len(tries),
+        tokens=sum(tokens) if any(tokens) else None,
+    )
+
+
+def _arrange(context: Context, jobs: list[_Job]) -> None:
+    """Candidates first, then the repairs in the order of their originals; verdicts and qualities of the repairs too."""
+    run = context.run
+    by_parent: dict[str, list[Trajectory]] = {}
+    order: list[str] = []
+    for trajectory in run.trajectories:
+        if trajectory.provenance.parent is None:
+            order.append(trajectory.id)
+        else:
+            by_parent.setdefault(trajectory.provenance.parent, []).append(trajectory)
+    verdicts = run.verdicts.keys()
+    for job in jobs:
+        for repaired in sorted(by_parent.get(job.original.id, []), key=lambda one: one.index):
+            order.append(repaired.id)
+            if repaired.id not in verdicts:
+                run.verdicts.append(judge_trajectory(context.task(repaired.task_id), repaired))
+    run.trajectories.arrange(order)
+    run.verdicts.arrange(order)
+    run.repairs.arrange(job.original.id for job in jobs)

@@ -1,0 +1,138 @@
+"""What the three trainers share: TRL arguments from a recipe section, progress, atomic saving, the loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from rewright.errors import InputError
+from rewright.progress import Bar
+from rewright.recipe import ModelSettings, RewardSettings, RLSettings, SFTSettings
+
+__all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
+
+Settings = SFTSettings | RewardSettings | RLSettings
+
+
+def arguments(settings: Settings, out: Path, seed: int, **own: Any) -> dict[str, Any]:
+    """Keyword arguments of a TRL config. `settings.arguments` from the recipe win over ours."""
+    micro = settings.micro_batch_size or settings.batch_size
+    if settings.batch_size % micro:
+        raise InputError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}")
+    common: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro,
+        "logging_steps": 1,
+        "report_to": list(settings.report_to) or "none",
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": 1,
+        "seed": seed,
+        "data_seed": seed,
+        "disable_tqdm": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+    }
+    return {**common, **own, **settings.arguments}
+
+
+def lora(settings: Settings, task: str) -> Any:
+    """A LoRA configuration (rank from the recipe, alpha twice the rank, all linear layers), or None."""
+    if settings.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear", task_type=task
+    )
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc]
+    """Keeps every logged row and moves a progress bar."""
+
+    def __init__(self, bar: Bar, key: str = "loss") -> None:
+        self.bar, self.key = bar, key
+        self.rows: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Called by the trainer with every row of metrics."""
+        if logs and self.key in logs:
+            self.rows.append({"step": state.global_step, **logs})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer after every optimizer step."""
+        detail = f"{self.key} {self.rows[-1][self.key]:.3f}" if self.rows else ""
+        self.bar.step(detail=detail)
+
+
+def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
+    """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included."""
+    set_seed(seed)
+    folder = out / "checkpoints"
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    total = _steps(trainer)
+    with Bar(label, total) as bar:
+        watcher = Watcher(bar, key)
+        trainer.add_callback(watcher)
+        if checkpoint is not None:
+            bar.step(int(checkpoint.rsplit("-", 1)[1]))
+        trainer.train(resume_from_checkpoint=checkpoint)
+    rows = [dict(row) for row in trainer.state.log_history if key in row]
+    for row in rows:
+        for timing in ("step_time", "total_flos", "epoch"):
+            row.pop(timing, None)
+    return rows
+
+
+def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
+    """Write the model (adapters merged) to `out`, whole or not at all, and drop the checkpoints."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if settings.lora_rank is not None:
+        model = model.merge_and_unload()
+    temporary = out.with_name(out.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off."""
+    import datasets
+    import transformers
+
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+
+
+def _steps(trainer: Any) -> int:
+    if trainer.args.max_steps > 0:
+        return int(trainer.args.max_steps)
+    batches = len(trainer.get_train_dataloader())
+    per_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+    return int(-(-per_epoch * trainer.args.num_train_epochs // 1))
+
+
+def same_path(model: ModelSettings) -> str:
+    """The folder or id that transformers loads."""
+    from rewright.models import resolve_path
+
+    return resolve_path(model.path)

@@ -1,0 +1,126 @@
+"""The trajectory reward model: Bradley-Terry on whole tool trajectories, on TRL's RewardTrainer (AutoTraj section 7).
+
+A sequence classifier with one output on the policy's own weights; the score stands at the last token of the very tokens
+that the rollout recorded, so training, serving and RL all score the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewright.errors import InputError
+from rewright.models import load_tokenizer, resolve_path, tune_allocator
+from rewright.recipe import ModelSettings, RewardSettings
+from rewright.training.common import arguments, lora, quiet, save, train
+
+__all__ = ["RewardModel", "pair_accuracy", "train_reward_model"]
+
+
+class RewardModel:
+    """Scores token sequences with a trained reward model, in batches of similar length."""
+
+    def __init__(self, path: str | Path, *, batch_tokens: int = 16384) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        tune_allocator()
+        self.model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
+        self.model.eval()
+        self.batch_tokens = batch_tokens
+        self.limit = int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """One number per token sequence, in the order given. Sequences over the model's length keep their end."""
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        scores = [0.0] * len(sequences)
+        batch: list[int] = []
+        for index in order:
+            longest = min(self.limit, len(sequences[index]))
+            if batch and (len(batch) + 1) * longest > self.batch_tokens:
+                self._score_batch(sequences, batch, scores)
+                batch = []
+            batch.append(index)
+        if batch:
+            self._score_batch(sequences, batch, scores)
+        return scores
+
+    def _score_batch(self, sequences: Sequence[Sequence[int]], batch: list[int], scores: list[float]) -> None:
+        rows = [list(sequences[index])[-self.limit :] for index in batch]
+        length = max(1, *(len(row) for row in rows))
+        pad = self.model.config.pad_token_id or 0
+        ids = torch.full((len(rows), length), pad)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for line, row in enumerate(rows):
+            ids[line, : len(row)] = torch.tensor(row)
+            mask[line, : len(row)] = 1
+        with torch.inference_mode():
+            # The model's own forward, as in training: it takes the head at the last token that is not padding.
+            values = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0]
+        for index, value in zip(batch, values.tolist(), strict=True):
+            scores[index] = float(value)
+
+
+def pair_accuracy(model: RewardModel, pairs: Sequence[dict[str, Any]]) -> float | None:
+    """Share of pairs whose chosen trajectory scores higher (ties count half); None for no pairs."""
+    if not pairs:
+        return None
+    scores = model.score([pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs])
+    chosen, rejected = scores[: len(pairs)], scores[len(pairs) :]
+    right = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(chosen, rejected, strict=True))
+    return right / len(pairs)
+
+
+def train_reward_model(
+    pairs: Sequence[dict[str, Any]], model: ModelSettings, settings: RewardSettings, out: Path, *, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+    """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
+
+    Accuracies: `accuracy` on all held-out pairs, `accuracy_matched_format` on those whose two sides are both well
+    formed. Raises InputError without training pairs.
+    """
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    training = [pair for pair in pairs if pair["split"] == "train"]
+    outside = [pair for pair in pairs if pair["split"] == "heldout"]
+    if not training:
+        raise InputError("reward: no preference pairs to train on: no repair was accepted")
+    dataset = Dataset.from_list([{key: pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in training])
+    tune_allocator()
+    with quiet():
+        tokenizer = load_tokenizer(model)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            resolve_path(model.path), num_labels=1, dtype=torch.float32
+        )
+        classifier.config.pad_token_id = tokenizer.pad_token_id
+        config = RewardConfig(
+            **arguments(
+                settings,
+                out,
+                seed,
+                num_train_epochs=settings.epochs,
+                lr_scheduler_type="linear",
+                max_length=settings.max_length,
+            )
+        )
+        trainer = RewardTrainer(
+            model=classifier,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora(settings, "SEQ_CLS"),
+        )
+        history = train(trainer, out, seed, "reward model steps")
+        save(trainer, tokenizer, out, settings)
+        scorer = RewardModel(out)
+        matched = [pair for pair in outside if pair["matched_format"]]
+        accuracies = {
+            "accuracy": pair_accuracy(scorer, outside),
+            "accuracy_matched_format": pair_accuracy(scorer, matched),
+            "held_out_pairs": float(len(outside)),
+        }
+    return history, accuracies

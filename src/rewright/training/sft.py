@@ -1,0 +1,65 @@
+"""Supervised fine-tuning on TRL's SFTTrainer: loss on the model's own tokens only (AutoTraj section 6).
+
+Rows come tokenised, with the mask that the rollout recorded; labels are -100 wherever the mask is 0, so prompts and
+tool results are attended to and never learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rewright.errors import InputError
+from rewright.models import load_model, load_tokenizer
+from rewright.recipe import ModelSettings, SFTSettings
+from rewright.training.common import arguments, lora, quiet, save, train
+
+__all__ = ["labels_of", "train_sft"]
+
+
+def labels_of(row: dict[str, Any]) -> list[int]:
+    """Labels of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
+    pairs = zip(row["input_ids"], row["mask"], strict=True)
+    return [token if own else -100 for token, own in pairs]
+
+
+def train_sft(
+    rows: Sequence[dict[str, Any]], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
+) -> list[dict[str, Any]]:
+    """Train `model` on rows with `input_ids` and `mask`, save it to `out`; returns the logged rows.
+
+    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    limit = settings.max_length
+    fitting = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
+    if not fitting:
+        raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
+    dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
+    with quiet():
+        config = SFTConfig(
+            **arguments(
+                settings,
+                out,
+                seed,
+                num_train_epochs=settings.epochs,
+                lr_scheduler_type=settings.scheduler,
+                warmup_steps=settings.warmup,
+                max_length=None,
+                packing=False,
+            )
+        )
+        tokenizer = load_tokenizer(model)
+        trainer = SFTTrainer(
+            model=load_model(model),
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora(settings, "CAUSAL_LM"),
+        )
+        history = train(trainer, out, seed, "sft steps")
+        save(trainer, tokenizer, out, settings)
+    return history

@@ -1,0 +1,62 @@
+"""The learning curves of a run: SFT loss, reward-model accuracy, RL success, and held-out success after each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+__all__ = ["learning_curves"]
+
+BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#059669", "#9ca3af"
+
+
+def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
+    """Draw the curves of metrics.jsonl into a PNG file."""
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+    _curve(axes[0], metrics, "sft", "loss", title="SFT: loss on model tokens", colour=BLUE)
+    _curve(axes[1], metrics, "reward", "accuracy", title="reward model: pair accuracy", colour=ORANGE)
+    _curve(axes[2], metrics, "rl", "rewright/success", title="RL: success of rollouts", colour=GREEN)
+    _bars(axes[3], found["stages"])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *, title: str, colour: str) -> None:
+    rows = [(row["step"], row[key]) for row in metrics if row["stage"] == stage and key in row]
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("optimizer step")
+    axis.spines[["top", "right"]].set_visible(False)
+    if not rows:
+        axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes, color=GREY)
+        return
+    steps, values = zip(*rows, strict=True)
+    axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
+    axis.plot(steps, _smooth(values), color=colour, linewidth=2)
+    if key != "loss":
+        axis.set_ylim(0, 1.02)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """A centred moving mean over about a tenth of the curve."""
+    half = max(1, len(values) // 20)
+    return [
+        sum(values[max(0, index - half) : index + half + 1]) / len(values[max(0, index - half) : index + half + 1])
+        for index in range(len(values))
+    ]
+
+
+def _bars(axis: Any, stages: Sequence[dict[str, Any]]) -> None:
+    axis.set_title("held-out success, 95% interval", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_ylim(0, 1.02)
+    names = [row["stage"] for row in stages]
+    values = [row["success"] for row in stages]
+    below = [row["success"] - row["low"] for row in stages]
+    above = [row["high"] - row["success"] for row in stages]
+    colours = {"base": GREY, "sft": BLUE, "rl": GREEN}
+    axis.bar(names, values, yerr=[below, above], capsize=5, color=[colours.get(name, GREY) for name in names])
+    for place, value in enumerate(values):
+        axis.text(place, 0.03, f"{100 * value:.0f}%", ha="center", color="white", fontweight="bold")

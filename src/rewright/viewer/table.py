@@ -1,0 +1,32 @@
+"""The one table of a run: stage, held-out success with its interval, Solve-F1, calls, seconds; then the counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["table"]
+
+
+def table(found: dict[str, Any]) -> str:
+    """The report of a run (`rewright.pipeline.report`) as plain text."""
+    lines: list[str] = []
+    if found["stages"]:
+        lines.append(f"{'stage':<8}{'success':>9}{'95% interval':>18}{'Solve-F1':>10}{'calls':>8}{'tasks':>7}{'s':>8}")
+    for row in found["stages"]:
+        interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        solve = f"{row['solve_f1']:.3f}" if row.get("solve_f1") is not None else "-"
+        lines.append(
+            f"{row['stage']:<8}{100 * row['success']:>8.1f}%{interval:>18}{solve:>10}"
+            f"{row['calls']:>8.2f}{row['tasks']:>7}{row['seconds']:>8.1f}"
+        )
+    counts = found["counts"]
+    if counts["candidates"]:
+        lines.append("")
+        lines.append(", ".join(f"{name} {count}" for name, count in counts.items()))
+    accuracy = found.get("reward_model_accuracy")
+    if accuracy is not None:
+        matched = found.get("reward_model_accuracy_matched_format")
+        more = f", {100 * matched:.1f}% on pairs of matched format" if matched is not None else ""
+        lines.append(f"reward model: {100 * accuracy:.1f}% of held-out pairs ranked right{more}")
+    lines.append(f"seconds in all: {found['seconds']}")
+    return "\n".join(lines)
