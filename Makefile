@@ -1,0 +1,60 @@
+# What a person needs after a clone: Python 3.11 or newer, pip and make.
+#
+#   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
+#   make test         set up, then format, lint, types and all tests
+#
+# Every version is pinned in constraints.txt. A second run installs nothing again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := train,bench,view,mcp,dev
+# Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
+ARGUMENTS ?=
+
+.PHONY: help setup quickstart test format lint types tests soak benchmarks clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(VENV)/setup.stamp
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Rewright needs Python 3.11 or newer: try make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/setup.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@
+
+quickstart: setup
+	$(BIN)/rewright quickstart $(ARGUMENTS)
+
+test: lint types tests
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+tests: setup
+	$(BIN)/pytest
+
+# Long runs that look for rare faults: not part of `make test`.
+soak: setup
+	$(BIN)/pytest -n 0 -m slow
+
+# Every benchmark prints its table.
+benchmarks: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
