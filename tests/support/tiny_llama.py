@@ -7,16 +7,15 @@ recognises as able to call tools. Weights are random: it can be trained, not tal
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 CONTROL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 
 
-def make_tiny_llama(folder: Path) -> Path:
-    """Write the model into `folder` and return it."""
-    import torch
-    import trl
+def make_tokenizer(template: str) -> Any:
+    """The byte-level tokenizer with a chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
@@ -27,8 +26,18 @@ def make_tiny_llama(folder: Path) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=4096
     )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_tiny_llama(folder: Path) -> Path:
+    """Write the model into `folder` and return it."""
+    import torch
+    import trl
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     templates = Path(trl.__file__).parent / "chat_templates"
-    tokenizer.chat_template = (templates / "qwen2_5.jinja").read_text(encoding="utf-8")
+    tokenizer = make_tokenizer((templates / "qwen2_5.jinja").read_text(encoding="utf-8"))
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -46,6 +48,24 @@ class TurnCredit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             return msgspec.convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:
             raise ValueError(f"turn credit settings: {problem}") from None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """All settings by name."""
+        return msgspec.structs.asdict(self)
+
+    @classmethod
+    def from_environment(cls) -> TurnCredit:
+        """Settings from the JSON object in `REWRIGHT_TURN_CREDIT`, else the defaults: for trainers without a place."""
+        text = os.environ.get("REWRIGHT_TURN_CREDIT", "")
+        if not text.strip():
+            return cls()
+        try:
+            given = json.loads(text)
+        except ValueError as problem:
+            raise ValueError(f"REWRIGHT_TURN_CREDIT is not JSON: {problem}") from None
+        if not isinstance(given, dict):
+            raise ValueError(f"REWRIGHT_TURN_CREDIT is {text!r}: expected a JSON object of settings")
+        return cls.of(given)
 
     def call_rewards(
         self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
