@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +63,7 @@ class ForkServer:
         self._configuration = configuration
         self._children: dict[int, Child] = {}
         self._count = 0
+        self._home = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -82,13 +85,15 @@ class ForkServer:
         """Start the process and wait until its imports are done. Raises `SandboxError`."""
         self.loop = asyncio.get_running_loop()
         self._ready = self.loop.create_future()
+        if self._configuration["level"] != "strict":
+            self._home = tempfile.mkdtemp(prefix="rewright-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
             environment |= {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/", "PYTHONHASHSEED": "0"}
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             command = [sys.executable, "-P", "-s", "-B", "-c", BOOTSTRAP]
-            arguments = [str(WORKER), str(theirs.fileno()), json.dumps(self._configuration)]
+            arguments = [str(WORKER), str(theirs.fileno()), json.dumps({**self._configuration, "home": self._home})]
             self._errors = os.memfd_create("errors")
             try:
                 # Returns once the new process has executed: milliseconds, once in a run.
@@ -154,6 +159,9 @@ class ForkServer:
                 process.wait()
             os.close(self._errors)
             self._process = None
+        if self._home:  # the fork server removes it too, where the trainer is gone first
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = ""
         for child in self._children.values():
             if not child.ended.done() and not child.ended.get_loop().is_closed():
                 child.ended.set_result(Ending(-9, 0.0))

@@ -34,6 +34,8 @@ class FunctionToolset:
     async def __aenter__(self) -> Self:
         for trusted in {self._factory.trusts(tool) for tool in self._tools.values()}:
             await self._factory.executor(trusted=trusted).start()
+            mine = [tool for tool in self._tools.values() if self._factory.trusts(tool) == trusted]
+            self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
         await self._factory.enter()
         return self
 
@@ -53,13 +55,9 @@ class FunctionToolset:
         if tool is None:
             names = ", ".join(self._tools) or "none"
             return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
-        trusted = self._factory.trusts(tool)
-        session = self._sessions.get(trusted)
-        if session is None:
-            mine = [each for each in self._tools.values() if self._factory.trusts(each) == trusted]
-            session = self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
         if not isinstance(call.arguments, dict):
             return failed("arguments", f"{call.name}(): the arguments must be a JSON object")
+        session = self._sessions[self._factory.trusts(tool)]
         return await session.call(call.name, call.arguments, wall_seconds=wall_seconds)
 
 

@@ -128,7 +128,7 @@ class Isolation:
             try:
                 self.confine(0, limits.mapped_bytes(self.proc))
             except BaseException as error:
-                text = str(error)
+                text = (isinstance(error, OSError) and error.strerror) or str(error)
             os.write(write, text.encode())
             os._exit(0)
         os.close(write)
@@ -141,8 +141,6 @@ class Isolation:
 
 def explain(error: OSError) -> str:
     """What is missing on this machine for level `strict`."""
-    text = str(error)
-    for word, reason in REASONS.items():
-        if f"] {word}" in text or f" {word}:" in text:
-            return f"{reason} ({text})"
-    return text
+    text = error.strerror or str(error)
+    call = text.split(" ")[0].rstrip(":")
+    return f"{REASONS[call]} ({text})" if call in REASONS else text

@@ -20,7 +20,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from typing import Any
 
 from . import frames, harness, isolation, limits
@@ -38,7 +37,7 @@ class Zygote:
         self.configuration = configuration
         self.children: dict[int, int] = {}  # process id -> session id
         self.names: dict[str, Any] = {}
-        self.home = ""
+        self.home: str = configuration["home"]  # empty at level strict, where each child has a disk of its own
 
     def run(self) -> None:
         """Serve until the trainer closes the control socket."""
@@ -52,8 +51,6 @@ class Zygote:
         self._preload()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-        if self.configuration["level"] != "strict":
-            self.home = tempfile.mkdtemp(prefix="rewright-")
         self.isolation = isolation.Isolation(self.configuration, self.home)
         try:
             self.isolation.prepare()

@@ -1,0 +1,127 @@
+"""The remote sandbox against a real HTTP server that executes real programs, in SandboxFusion's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from rewright.errors import InputError, SandboxError
+from rewright.records import ToolCall, ToolSpec
+from rewright.tools import FunctionTools, PythonTool, RemoteSandbox, error_kind
+
+
+class RunCodeServer:
+    """Executes each program with a fresh interpreter. `faults` are answered first: a status code, or a reply."""
+
+    def __init__(self) -> None:
+        self.faults: list[int | dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
+
+    async def run_code(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        if self.faults:
+            fault = self.faults.pop(0)
+            return web.Response(status=fault) if isinstance(fault, int) else web.json_response(fault)
+        started = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-c", body["code"], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        status = "Finished"
+        try:
+            stdout, stderr = await asyncio.wait_for(process.communicate(), body["run_timeout"])
+        except TimeoutError:
+            process.kill()
+            stdout, stderr, status = b"", b"", "TimeLimitExceeded"
+        result = {
+            "status": status,
+            "execution_time": time.perf_counter() - started,
+            "return_code": await process.wait() if status == "Finished" else None,
+            "stdout": stdout.decode(),
+            "stderr": stderr.decode(),
+        }
+        good = status == "Finished" and result["return_code"] == 0
+        return web.json_response({"status": "Success" if good else "Failed", "message": "", "run_result": result})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[RunCodeServer, str]]:
+    handler = RunCodeServer()
+    application = web.Application()
+    application.router.add_post("/run_code", handler.run_code)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield handler, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def remote(url: str, **settings: Any) -> RemoteSandbox:
+    return RemoteSandbox(url, wall_seconds=20.0, first_wait_seconds=0.001, **settings)
+
+
+async def test_programs_and_calls(server: tuple[RunCodeServer, str]) -> None:
+    async with remote(server[1]) as box:
+        assert (await box.run("x = 6\nprint('a')\nx * math.floor(7.5)")).content == "a\n42"
+        failed = await box.run("print('a')\n1 / 0")
+        assert failed.content == "a\nZeroDivisionError: division by zero"
+        assert error_kind(failed) == "exception"
+        source = "def f(x, y=None):\n    print('noise')\n    return {'ö': x, 'y': y}"
+        assert (await box.call(source, "f", {"x": "'\"\\n{}"})).content == '{"ö": "\'\\"\\\\n{}", "y": null}'
+        wrong = await box.call(source, "f", {"z": 1})
+        assert wrong.content.startswith("Error: TypeError: f() got an unexpected keyword argument 'z'")
+        assert error_kind(await box.call("import os\ndef f(): os._exit(0)", "f", {})) == "exited"
+    assert server[0].requests[0]["language"] == "python"
+    assert server[0].requests[0]["run_timeout"] == 20.0
+
+
+async def test_time_limit_is_typed(server: tuple[RunCodeServer, str]) -> None:
+    async with remote(server[1]) as box:
+        late = await box.run("while True: pass", wall_seconds=0.2)
+        assert (error_kind(late), late.content) == ("timeout", "Error: no result after 0.2 s")
+
+
+async def test_faults_of_the_server_are_tried_again(server: tuple[RunCodeServer, str]) -> None:
+    handler, url = server
+    handler.faults = [503, {"status": "SandboxError", "message": "no pod", "run_result": None}, 429]
+    async with remote(url) as box:
+        assert (await box.run("1 + 1")).content == "2"
+        handler.faults = [500] * 10
+        lost = await box.run("1 + 1")
+        assert error_kind(lost) == "sandbox"
+        assert "HTTP 500" in lost.content
+        assert "(5 attempts" in lost.content
+
+
+async def test_unreachable_server_is_an_error_at_the_start() -> None:
+    with pytest.raises(InputError, match="expected an address such as"):
+        remote("localhost:8080")
+    tool = PythonTool(sandbox=remote("http://127.0.0.1:1/run_code", attempts=2))
+    with pytest.raises(SandboxError, match="the remote sandbox does not answer: POST http://127"):
+        async with tool.open([PythonTool.spec()]):
+            pass
+
+
+async def test_tools_on_a_remote_sandbox(server: tuple[RunCodeServer, str]) -> None:
+    box = remote(server[1])
+    python, functions = PythonTool(sandbox=box), FunctionTools(sandbox=box)
+    async with python.open([PythonTool.spec()]) as tools:
+        assert (
+            await tools.call(ToolCall("python", {"code": "print('x' * 500)"}))
+        ).content == "x" * 200 + "..." + "x" * 200
+    add = ToolSpec(schema={"function": {"name": "add"}}, source="def add(a, b): return a + b")
+    async with functions.open([add]) as tools:
+        assert (await tools.call(ToolCall("add", {"a": 1, "b": 2}))).content == "3"
+    target = ToolSpec(schema={"function": {"name": "f"}}, target="somewhere:f")
+    with pytest.raises(InputError, match="cannot import the target of a tool"):
+        async with functions.open([target]):
+            pass
+    await python.close()
+    await functions.close()

@@ -1,0 +1,130 @@
+"""What the machine offers is found out by trying, strict is refused where it is not there, and the filter is right."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import re
+from pathlib import Path
+
+import pytest
+
+from rewright.errors import SandboxError
+from rewright.tools import Sandbox, capabilities
+from rewright.tools.worker import kernel, seccomp
+from rewright.tools.worker.isolation import explain
+
+TABLES = ("ALLOWED", "FILE_MODES", "EXTENDED_ATTRIBUTES", "NEW_PROCESSES", "NETWORK", "BY_ARGUMENT")
+
+
+async def test_levels_are_those_that_start() -> None:
+    found = capabilities()
+    assert found.levels[-2:] == ("process", "unsafe")
+    assert found.strict == (found.refusal is None)
+    for level in found.levels:
+        async with Sandbox(level, preload=()) as box:
+            assert (await box.run("6 * 7")).content == "42"
+    assert {"user namespaces", "seccomp", "landlock", "cgroups"} <= {item.name for item in found.items}
+    assert all(item.detail for item in found.items)
+
+
+async def test_strict_is_refused_where_a_part_is_missing(tmp_path: Path) -> None:
+    """A file that cannot be shown stands for everything that may go wrong while the sandbox is being set up."""
+    broken = Sandbox("strict", visible=(str(tmp_path),))
+    broken._configuration["limits"]["disk_bytes"] = -1  # the private disk cannot be mounted
+    with pytest.raises(SandboxError):
+        await broken.start()
+    await broken.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("unshare: Operation not permitted", "does not allow user namespaces"),
+        ("clone: No space left on device", "does not allow user namespaces"),
+        ("mount /tmp: Permission denied", "AppArmor"),
+        ("mount_setattr /new/lib: Function not implemented", "Linux 5.12"),
+        ("something else", "something else"),
+    ],
+)
+def test_refusal_names_the_reason(text: str, reason: str) -> None:
+    assert reason in explain(OSError(errno.EPERM, text))
+
+
+def headers(name: str) -> dict[str, int]:
+    path = Path(name)
+    if not path.exists():
+        pytest.skip(f"{name} is not installed")
+    pairs = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", path.read_text())
+    return {call: int(number) for call, number in pairs}
+
+
+@pytest.mark.parametrize(
+    ("machine", "header"),
+    [("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "/usr/include/asm-generic/unistd.h")],
+)
+def test_system_call_numbers_are_the_kernels(machine: str, header: str) -> None:
+    known = headers(header)
+    for table in TABLES:
+        for name, number in seccomp.numbers(getattr(seccomp, table), machine).items():
+            assert known.get(name, number) == number, name
+    for name, number in kernel.NUMBERS[machine].items():
+        assert known[name] == number
+
+
+def decide(steps: list[tuple[int, int, int, int]], number: int, *arguments: int, architecture: int) -> int:
+    """What a filter decides: a small interpreter of classic BPF."""
+    data = {0: number, 4: architecture, **{16 + 8 * i: value & 0xFFFFFFFF for i, value in enumerate(arguments)}}
+    value, position = 0, 0
+    while True:
+        code, yes, no, operand = steps[position]
+        position += 1
+        if code == seccomp.LOAD:
+            value = data.get(operand, 0)
+        elif code == seccomp.RETURN:
+            return operand
+        else:
+            tests = {
+                seccomp.EQUAL: value == operand,
+                seccomp.AT_LEAST: value >= operand,
+                seccomp.ANY_BIT: value & operand,
+            }
+            position += yes if tests[code] else no
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filter_allows_what_it_lists_and_nothing_else(machine: str) -> None:
+    steps = seccomp.program(1, False, True, 77, machine)
+    architecture = seccomp.ARCHITECTURES[machine]
+    allowed = {number for number in range(1000) if decide(steps, number, architecture=architecture) == seccomp.ALLOW}
+    listed = {
+        number
+        for table in (seccomp.ALLOWED, seccomp.FILE_MODES, seccomp.EXTENDED_ATTRIBUTES)
+        for number in seccomp.numbers(table, machine).values()
+    }
+    special = seccomp.numbers(seccomp.BY_ARGUMENT, machine)
+    assert allowed - listed <= {special["fcntl"], special["prlimit64"]}  # allowed for their argument 0
+    assert listed <= allowed
+
+    def of(name: str, *arguments: int) -> int:
+        return decide(steps, special[name], *arguments, architecture=architecture)
+
+    assert of("kill", 77) == seccomp.ALLOW
+    assert {of("kill", 78), of("kill", -1), of("kill", 0)} == {seccomp.REFUSE}
+    assert of("clone", seccomp.CLONE_VM | seccomp.CLONE_THREAD) == seccomp.ALLOW
+    assert {of("clone", 17), of("clone", 0x10000000 | seccomp.CLONE_THREAD)} == {seccomp.REFUSE}
+    assert of("clone3") == seccomp.ABSENT
+    assert of("socketpair", 1, 1) == seccomp.ALLOW
+    assert {of("socketpair", 1, 2), of("socketpair", 2, 1)} == {seccomp.REFUSE}
+    assert of("prctl", 15) == seccomp.ALLOW
+    assert of("prctl", 1) == seccomp.REFUSE
+    assert decide(steps, 1, architecture=0x40000003) == seccomp.KILL
+    assert decide(steps, 900, architecture=architecture) == seccomp.ABSENT
+    forking = seccomp.program(4, True, True, 77, machine)
+    assert decide(forking, special["clone"], 17, architecture=architecture) == seccomp.ALLOW
+    assert decide(forking, special["clone"], 0x40000011, architecture=architecture) == seccomp.REFUSE
+
+
+def test_structures_have_the_kernels_sizes() -> None:
+    assert ctypes.sizeof(seccomp._Program) == 16
+    assert ctypes.sizeof(kernel._MountAttributes) == 32
