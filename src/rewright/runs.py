@@ -33,7 +33,7 @@ import yaml
 from rewright.errors import InputError, RunLockedError, StorageError
 from rewright.recipe import Recipe
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
-from rewright.storage import RecordFile, read_jsonl, write_atomically
+from rewright.storage import RecordFile, encode_line, read_jsonl, write_atomically
 
 __all__ = ["Run"]
 
@@ -172,7 +172,7 @@ class Run:
             nonlocal count
             for row in rows:
                 count += 1
-                yield msgspec.json.encode(row) + b"\n"
+                yield encode_line(row)
 
         write_atomically(self.path / name, lines())
         return count

@@ -2,7 +2,8 @@
 
 Writing: every record is one write of one line. A torn last line, left by a kill or a full disk, is cut off before the
 next append and ignored when reading. A corrupt line anywhere else is an `InputError` that names file and line.
-Reading is streaming: memory does not grow with the file.
+Reading is streaming: memory does not grow with the file. A lone surrogate (half of an escaped pair, which models write
+and UTF-8 cannot hold) is stored as U+FFFD.
 """
 
 from __future__ import annotations
@@ -10,15 +11,36 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from rewright.errors import InputError, StorageError
 
-__all__ = ["RecordFile", "read_jsonl", "write_atomically"]
+__all__ = ["RecordFile", "encode_line", "read_jsonl", "write_atomically"]
 
 T = TypeVar("T")
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_line(value: Any) -> bytes:
+    """One record as a line of JSON, its end included."""
+    try:
+        return _encoder.encode(value) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_without_surrogates(msgspec.to_builtins(value))) + b"\n"
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(part) for part in value]
+    return value
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
@@ -54,7 +76,7 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
                 try:
                     yield number, decoder.decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                    if not line.endswith(b"\n"):
+                    if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
                         return  # torn by a kill: the record was never whole
                     raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
         except OSError as problem:
@@ -66,7 +88,6 @@ class RecordFile(Generic[T]):
 
     def __init__(self, path: Path, kind: type[T], key: Callable[[T], str]) -> None:
         self.path, self.kind, self.key = path, kind, key
-        self._encoder = msgspec.json.Encoder()
         self._descriptor: int | None = None
 
     def __iter__(self) -> Iterator[T]:
@@ -84,7 +105,7 @@ class RecordFile(Generic[T]):
 
     def append(self, record: T) -> None:
         """Write one record. Raises StorageError where it could not be written whole; the file is then as before."""
-        data = self._encoder.encode(record) + b"\n"
+        data = encode_line(record)
         descriptor = self._open()
         before = os.fstat(descriptor).st_size
         try:
@@ -100,16 +121,20 @@ class RecordFile(Generic[T]):
 
         Records are appended in the order in which they become ready; a finished file must not depend on that.
         """
+        if not self.path.exists():
+            return
+        self._open()  # so that every line is whole
         self.close()
         places: dict[str, tuple[int, int]] = {}
         offset = 0
-        if not self.path.exists():
-            return
         with self.path.open("rb") as file:
             decoder = msgspec.json.Decoder(self.kind)
-            for line in file:
-                if line.endswith(b"\n") and line.strip():
-                    places[self.key(decoder.decode(line))] = (offset, len(line))
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        places[self.key(decoder.decode(line))] = (offset, len(line))
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                        raise InputError(f"{self.path}:{number}: not a valid record: {problem}") from None
                 offset += len(line)
         wanted = [key for key in dict.fromkeys(order) if key in places]
         known = set(wanted)
@@ -141,23 +166,38 @@ class RecordFile(Generic[T]):
     def _open(self) -> int:
         if self._descriptor is None:
             try:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-                self._cut_torn_line(self._descriptor)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                try:
+                    self._mend_last_line(descriptor)
+                except OSError:
+                    os.close(descriptor)
+                    raise
             except OSError as problem:
                 raise StorageError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
+            self._descriptor = descriptor
         return self._descriptor
 
-    @staticmethod
-    def _cut_torn_line(descriptor: int) -> None:
+    def _mend_last_line(self, descriptor: int) -> None:
+        """Cut a torn last line off. One that lacks nothing but its end gets it: it was read as a record."""
         size = os.fstat(descriptor).st_size
-        position = size
-        while position > 0:
-            start = max(0, position - 65536)
-            block = os.pread(descriptor, position - start, start)
-            newline = block.rfind(b"\n")
-            if newline >= 0:
-                if start + newline + 1 < size:
-                    os.ftruncate(descriptor, start + newline + 1)
-                return
-            position = start
-        os.ftruncate(descriptor, 0)
+        start = _start_of_last_line(descriptor, size)
+        if start == size:
+            return
+        try:
+            msgspec.json.decode(os.pread(descriptor, size - start, start), type=self.kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            os.ftruncate(descriptor, start)
+        else:
+            os.write(descriptor, b"\n")
+
+
+def _start_of_last_line(descriptor: int, size: int) -> int:
+    """Where the last line without an end starts: `size` if every line has one."""
+    position = size
+    while position > 0:
+        start = max(0, position - 65536)
+        newline = os.pread(descriptor, position - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
