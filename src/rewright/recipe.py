@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import types
 import typing
@@ -43,14 +44,33 @@ Stage = Literal["eval_base", "synth", "judge", "score", "repair", "build", "sft"
 ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+AT_LEAST: dict[str, int] = {
+    **dict.fromkeys(("slots", "max_length", "concurrency", "attempts", "n", "count", "limit", "memory_mb"), 1),
+    **dict.fromkeys(("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step"), 1),
+    "generations": 2,  # a group of one has no advantage
+}
+POSITIVE = ("timeout_seconds", "wall_seconds", "top_p")
+AT_MOST_ONE = ("top_p", "gamma", "held_out_fraction")
+"""Which numbers are allowed, by the name of the key; all others are 0 or more."""
+
+
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the sections: unknown keys are errors, numbers are checked."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
+            if value < AT_LEAST.get(name, 0):
+                least = f"be at least {AT_LEAST[name]}" if name in AT_LEAST else "not be negative"
+                raise ValueError(f"{name} must {least}, got {value}")
+            if value == 0 and name in POSITIVE:
+                raise ValueError(f"{name} must be positive, got {value}")
+            if value > 1 and name in AT_MOST_ONE:
+                raise ValueError(f"{name} must be at most 1, got {value}")
 
 
 class ModelSettings(_Section, frozen=True):
@@ -238,7 +258,7 @@ class Recipe(_Section, frozen=True):
     eval: EvalSettings = EvalSettings()
 
 
-SHORT_FORMS = {"tasks": "path", "model": "path"}
+SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string then is."""
 
 
@@ -254,11 +274,14 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         if not separator or not key:
             raise InputError(f"override {override!r}: expected section.key=value")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, RecursionError):
             value = text
         _set(data, key.split("."), value, override)
         places[key] = f"override {override!r}"
+        while "." in key:
+            key = key.rpartition(".")[0]
+            places.setdefault(key, f"override {override!r}")
     data = _expand_short_forms(data, Recipe)
     _check_keys(data, Recipe, "", where, places)
     try:
@@ -273,6 +296,22 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it (1.2): `1e-5` is a number, `off` is a word."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [entry for entry in entries if entry[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for letter, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
+    "-+0123456789.",
+)
+
+
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -281,13 +320,15 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except OSError as problem:
         raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}") from None
     try:
-        data = yaml.safe_load(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as problem:
+        data = yaml.load(text, _Loader)
+        node = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        reason = getattr(problem, "problem", None) or "not readable"
-        raise InputError(f"{path}{line}: not valid YAML: {reason}") from None
+        reason = getattr(problem, "problem", None) or getattr(problem, "reason", None) or problem
+        raise InputError(f"{path}{line}: not valid YAML: {_one_line(reason)}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a recipe: nested too deeply") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -297,13 +338,26 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return data, places
 
 
-def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str]) -> None:
-    """Where every key stands: dotted name -> "file:line"."""
+def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], depth: int = 0) -> None:
+    """Where every key stands: dotted name -> "file:line". Raises InputError for a key that is given twice."""
+    if depth > 20:
+        raise InputError(f"{path}: not a recipe: nested too deeply")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = f"{prefix}.{key.value}" if prefix else str(key.value)
-            places[name] = f"{path}:{key.start_mark.line + 1}"
-            _collect_places(value, name, path, places)
+            place = f"{path}:{key.start_mark.line + 1}"
+            if name in places:
+                first = places[name].rpartition(":")[2]
+                raise InputError(f"{place}: {_one_line(name)} is given twice: it stands in line {first} already")
+            places[name] = place
+            _collect_places(value, name, path, places, depth + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _collect_places(item, f"{prefix}[{number}]", path, places, depth + 1)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
@@ -328,10 +382,16 @@ def _expand_short_forms(data: Any, kind: Any) -> Any:
     if struct is None or not isinstance(data, dict):
         return data
     fields = typing.get_type_hints(struct)
-    expanded = {}
+    expanded: dict[str, Any] = {}
     for key, value in data.items():
-        short = isinstance(value, str) and key in SHORT_FORMS and _struct_of(fields.get(key)) is not None
-        expanded[key] = {SHORT_FORMS[key]: value} if short else _expand_short_forms(value, fields.get(key))
+        below = fields.get(key)
+        is_section = _struct_of(below) is not None
+        if value is None and is_section and isinstance(below, type):
+            expanded[key] = {}  # a section whose keys are all commented out
+        elif isinstance(value, str) and is_section and key in SHORT_FORMS:
+            expanded[key] = {SHORT_FORMS[key]: value}
+        else:
+            expanded[key] = _expand_short_forms(value, below)
     return expanded
 
 
@@ -353,7 +413,7 @@ def _check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str,
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
-            raise InputError(f"{places.get(name, where)}: unknown key {name}: {hint}")
+            raise InputError(f"{places.get(name, where)}: unknown key {_one_line(name)}: {hint}")
         _check_keys(value, fields[key], name, where, places)
 
 
@@ -375,7 +435,9 @@ def _located(problem: str, where: str, places: dict[str, str]) -> str:
     name = path.rstrip("`").lstrip(".")
     # The check of a whole section names its key in the message, not in the path.
     if " must " in reason:
-        name = f"{name}.{reason.split(' ', 1)[0]}".lstrip(".")
+        key, _, reason = reason.partition(" ")
+        name = f"{name}.{key}".lstrip(".")
     plain = re.sub(r"\[[^\]]*\]", "", name)
     choices = _choices(name) if "enum" in reason else ""
-    return f"{places.get(plain, where)}: {name or 'recipe'}: {reason[:1].lower()}{reason[1:]}{choices}"
+    reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
+    return _one_line(f"{places.get(plain, where)}: {name or 'recipe'}: {reason}{choices}")

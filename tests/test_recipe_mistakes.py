@@ -1,0 +1,177 @@
+"""Recipes: what people write, and the one line that they get when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewright.errors import InputError
+from rewright.recipe import Recipe, load_recipe, recipe_hash
+
+SECTIONS = "expected one of build, dialect, eval, "
+
+
+def recipe(folder: Path, text: str, *overrides: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path, overrides)
+
+
+MISTAKES = [
+    # Names.
+    ("synht:\n  n: 2\n", [], ":1: unknown key synht: did you mean synth?"),
+    ("seed: 1\nrl:\n  credit:\n    gama: 1\n", [], ":4: unknown key rl.credit.gama: did you mean gamma?"),
+    ("eval:\n  tasks:\n    splt: long\n", [], ":3: unknown key eval.tasks.splt: did you mean split?"),
+    ("repair:\n  model:\n    pth: pico\n", [], ":3: unknown key repair.model.pth: did you mean path?"),
+    ("xyz: 1\n", [], f":1: unknown key xyz: {SECTIONS}"),
+    ("1: 2\n", [], f":1: unknown key 1: {SECTIONS}"),
+    ('"a\\nb": 2\n', [], f":1: unknown key a b: {SECTIONS}"),
+    ("quality:\n  dimensions:\n  - {name: a, function: 'b:c', wieght: 2}\n", [], "unknown field `wieght`"),
+    ("synth:\n  n: 1\nseed: 3\nsynth:\n  n: 2\n", [], ":4: synth is given twice: it stands in line 1 already"),
+    # Types.
+    ("synth:\n  n: two\n", [], ":2: synth.n: expected `int`, got `str`"),
+    ("synth:\n  n: 2.5\n", [], ":2: synth.n: expected `int`, got `float`"),
+    ("synth:\n  n: true\n", [], ":2: synth.n: expected `int`, got `bool`"),
+    ("synth:\n  n:\n", [], ":2: synth.n: expected `int`, got `null`"),
+    ("synth: 5\n", [], ":1: synth: expected a section, got `int`"),
+    ("synth: [1]\n", [], ":1: synth: expected a section, got a list"),
+    ("stages: sft\n", [], ":1: stages: expected a list, got `str`"),
+    ("name: 2024-01-01\n", [], ":1: name: expected `str`, got `date`"),
+    ("quality:\n  uncertain_words: maybe\n", [], ":2: quality.uncertain_words: expected a list, got `str`"),
+    # Words.
+    ("model:\n  engine: vllm\n", [], ":2: model.engine: invalid enum value 'vllm': expected one of hf, openai"),
+    ("stages: [synth, evl]\n", [], ":1: stages[1]: invalid enum value 'evl': expected one of eval_base, synth, "),
+    ("sandbox: strickt\n", [], "sandbox.level: invalid enum value 'strickt': expected one of strict, process, unsafe"),
+    # Numbers.
+    ("seed: -1\n", [], ":1: seed: must not be negative, got -1"),
+    ("synth:\n  n: 0\n", [], ":2: synth.n: must be at least 1, got 0"),
+    ("rl:\n  generations: 1\n", [], ":2: rl.generations: must be at least 2, got 1"),
+    ("limits:\n  turns: 0\n", [], ":2: limits.turns: must be positive, got 0"),
+    ("synth:\n  top_p: 0.0\n", [], ":2: synth.top_p: must be positive, got 0.0"),
+    ("synth:\n  top_p: 1.5\n", [], ":2: synth.top_p: must be at most 1, got 1.5"),
+    ("sft:\n  learning_rate: .nan\n", [], ":2: sft.learning_rate: must be a finite number, got nan"),
+    ("rl:\n  beta: .inf\n", [], ":2: rl.beta: must be a finite number, got inf"),
+    # Files.
+    ("- a\n", [], ": expected a mapping of sections, got list"),
+    ("just words\n", [], ": expected a mapping of sections, got str"),
+    ("a: [\n", [], ":2: not valid YAML: "),
+    ("seed: 1\n\tn: 2\n", [], ":2: not valid YAML: "),
+    ("seed: \x01\n", [], ": not valid YAML: special characters are not allowed"),
+    ("name: 2024-13-45\n", [], ": not valid YAML: month must be in 1..12"),
+    ("a: !!python/object:os.system x\n", [], ":1: not valid YAML: "),
+    ("a: &a\n  b: *a\n", [], ": not a recipe: nested too deeply"),
+    ("[" * 3000, [], ": not a recipe: nested too deeply"),
+    # Overrides.
+    ("", ["synth.n"], "override 'synth.n': expected section.key=value"),
+    ("", ["=3"], "override '=3': expected section.key=value"),
+    ("", ["synht.n=3"], "override 'synht.n=3': unknown key synht: did you mean synth?"),
+    ("", ["synth.m=3"], "override 'synth.m=3': unknown key synth.m: expected one of concurrency, limit, n"),
+    ("synth:\n  n: 1\n", ["synth.n=many"], "override 'synth.n=many': synth.n: expected `int`, got `str`"),
+    ("", ["synth.n.more=3"], "override 'synth.n.more=3': synth.n: expected `int`, got a section"),
+    ("synth:\n  n: 1\n", ["synth.n.more=3"], "override 'synth.n.more=3': synth.n is not a section"),
+    ("", ["limits=3"], "override 'limits=3': limits: expected a section, got `int`"),
+    ("", ["tasks=x.jsonl", "tasks.limit=0"], "override 'tasks.limit=0': tasks.limit: must be at least 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides", "message"), MISTAKES)
+def test_a_mistake_is_one_line_with_file_line_key_and_what_was_expected(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe(tmp_path, text, *overrides)
+    said = str(caught.value)
+    assert message in said
+    assert "\n" not in said
+    assert "override" in said or str(tmp_path / "recipe.yaml") in said
+
+
+def test_a_missing_file_a_directory_and_a_picture_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read recipe .*none\.yaml: No such file"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="Is a directory"):
+        load_recipe(tmp_path)
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\r\n\xff")
+    with pytest.raises(InputError, match=r"picture\.yaml: not a UTF-8 text file"):
+        load_recipe(tmp_path / "picture.yaml")
+
+
+@pytest.mark.parametrize("number", ["1e-5", "1.0e-5", "0.00001", "1E-5"])
+def test_numbers_are_written_as_people_write_them(tmp_path: Path, number: str) -> None:
+    assert recipe(tmp_path, f"sft:\n  learning_rate: {number}\n").sft.learning_rate == 1e-5
+    assert recipe(tmp_path, "", f"sft.learning_rate={number}").sft.learning_rate == 1e-5
+
+
+def test_off_is_a_word_and_true_is_not(tmp_path: Path) -> None:
+    assert recipe(tmp_path, "model:\n  log_probs: off\nname: yes\n").model.log_probs == "off"
+    assert recipe(tmp_path, "repair:\n  show_gold: true\n").repair.show_gold is True
+    with pytest.raises(InputError, match=r"repair\.show_gold: expected `bool`, got `str`"):
+        recipe(tmp_path, "repair:\n  show_gold: yes\n")
+
+
+def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path) -> None:
+    assert recipe(tmp_path, "") == recipe(tmp_path, "# nothing\n") == load_recipe(None) == Recipe()
+    assert recipe(tmp_path, "synth:\n#  n: 3\nrl:\n  credit:\n") == Recipe()
+
+
+def test_short_forms_and_overrides_of_their_keys(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "tasks: a.jsonl\nmodel: smollm2\nsandbox: process\nrepair:\n  model: pico-repairer\n")
+    assert (made.tasks.path, made.model.path, made.sandbox.level) == ("a.jsonl", "smollm2", "process")
+    assert made.repair.model is not None
+    assert made.repair.model.path == "pico-repairer"
+    made = recipe(tmp_path, "tasks: a.jsonl\n", "tasks.limit=3", "eval.tasks.limit=4")
+    assert (made.tasks.path, made.tasks.limit, made.eval.tasks.limit) == ("a.jsonl", 3, 4)
+    assert recipe(tmp_path, "tasks:\n  limit: 3\n", "tasks=b.jsonl").tasks == made.tasks.__class__(
+        path="b.jsonl", limit=3
+    )
+
+
+def test_overrides_win_over_the_file_and_the_last_one_counts(tmp_path: Path) -> None:
+    assert recipe(tmp_path, "synth:\n  n: 1\n", "synth.n=2", "synth.n=3").synth.n == 3
+    assert recipe(tmp_path, "limits:\n  turns: 4\n", "limits.turns=null").limits.turns is None
+    assert recipe(tmp_path, "", "stages=[synth, judge]").stages == ("synth", "judge")
+    assert recipe(tmp_path, "", "model.path=a=b").model.path == "a=b"
+    assert recipe(tmp_path, "", "name=[not closed").name == "[not closed"
+
+
+@pytest.mark.parametrize("overrides", [[], ["name=on", "model.log_probs=off", "sft.learning_rate=7e-6", "tasks=x"]])
+def test_a_resolved_recipe_is_read_back_as_it_was(tmp_path: Path, overrides: list[str]) -> None:
+    made = load_recipe(None, overrides)
+    text = yaml.safe_dump(msgspec.to_builtins(made), sort_keys=False, allow_unicode=True)
+    assert recipe(tmp_path, text) == made
+
+
+def test_the_hash_depends_on_the_named_sections_only() -> None:
+    base, other = load_recipe(None), load_recipe(None, ["rl.steps=7"])
+    assert recipe_hash(base, ["seed", "synth"]) == recipe_hash(other, ["seed", "synth"])
+    assert recipe_hash(base, ["rl"]) != recipe_hash(other, ["rl"])
+    assert recipe_hash(base, ["seed", "rl"]) == recipe_hash(load_recipe(None), ["seed", "rl"])
+
+
+def test_recipes_in_the_package_and_the_repository_are_valid() -> None:
+    root = Path(__file__).parent.parent
+    files = [*root.glob("recipes/*.yaml"), *root.glob("src/rewright/recipes/*.yaml")]
+    assert files
+    for file in files:
+        load_recipe(file)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from("synth n:=-[]{}&*!'\"\n\t 01e.,#|>~%@`?") | st.characters(), max_size=60))
+def test_any_text_is_a_recipe_or_one_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for load in (
+        lambda: load_recipe(path),
+        lambda: load_recipe(None, [text]),
+        lambda: load_recipe(None, [f"seed={text}"]),
+    ):
+        try:
+            load()
+        except InputError as problem:
+            assert "\n" not in str(problem)
