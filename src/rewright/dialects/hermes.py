@@ -8,6 +8,7 @@ Linear in the length of the text: every search moves forward and a call's body i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -58,7 +59,14 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_reject_constant)
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is out of range")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_finite)
 
 
 def _decode_call(body: str) -> ToolCall:
@@ -88,7 +96,7 @@ def _name_in(body: str) -> str:
     """The tool that a malformed call seems to mean, or an empty string."""
     _, found, after = body[:400].partition('"name"')
     pieces = after.split('"') if found else []
-    return pieces[1] if len(pieces) > 2 else ""
+    return pieces[1] if len(pieces) > 2 and pieces[0].strip() == ":" else ""
 
 
 class Hermes:
@@ -148,6 +156,30 @@ class Hermes:
         end = text.find("</answer>", start)
         return text[start : end if end >= 0 else len(text)].strip()
 
+    def _without_calls(self, text: str, *, malformed: bool) -> str:
+        """`text` without its calls; malformed ones stay unless `malformed`. Thoughts are left alone."""
+        pieces: list[str] = []
+        think, thought_end = text.find("<think>"), text.find("</think>")
+        # As in `split_thought`: a closing tag without an opening ends a thought that the prompt had opened.
+        position = thought_end + len("</think>") if thought_end >= 0 and (think < 0 or thought_end < think) else 0
+        pieces.append(text[:position])
+        while (start := text.find(OPEN, position)) >= 0:
+            if 0 <= think < position:
+                think = text.find("<think>", position)
+            if 0 <= think < start:
+                end = text.find("</think>", think)
+                if end < 0:
+                    break
+                after = end + len("</think>")
+                pieces.append(text[position:after])
+            else:
+                call, after = self._read_call(text, start + len(OPEN))
+                pieces.append(text[position:start])
+                if call.error is not None and not malformed:
+                    pieces.append(text[start:after])
+            position = after
+        return "".join([*pieces, text[position:]])
+
     def messages(self, task: Task) -> list[Message]:
         """The task's messages; the instruction comes first where the task has no system message."""
         messages = [dict(message) for message in task.messages]
@@ -172,10 +204,7 @@ class Hermes:
         kept = [call for call in calls if call.error is None or malformed]
         if not kept:
             return {"role": "assistant", "content": text}
-        content = text
-        for call in kept:
-            content = content.replace(f"{OPEN}{call.raw}{CLOSE}", "", 1)
-        content = content.partition(OPEN)[0] if malformed else content
+        content = self._without_calls(text, malformed=malformed)
         functions = [
             {"name": call.name or "unknown", "arguments": call.raw if call.error else call.arguments} for call in kept
         ]

@@ -1,0 +1,345 @@
+"""The hermes dialect: one tolerant parser that keeps what it cannot read, and never raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewright.dialects import hermes
+from rewright.dialects.hermes import Hermes, split_thought
+from rewright.records import Task, ToolCall, ToolResult
+from rewright.storage import encode_line
+
+dialect = Hermes()
+
+
+def written(name: str, **arguments: Any) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def names(text: str) -> list[str]:
+    return [call.name for call in dialect.parse(text).calls]
+
+
+# Calls.
+
+
+def test_a_turn_of_qwen_is_read() -> None:
+    text = f"<think>\nI need two ages.\n</think>\n\n{written('age', of='Kalo')}\n{written('age', of='Böru', n=2)}"
+    parsed = dialect.parse(text)
+    assert [(call.name, call.arguments, call.error) for call in parsed.calls] == [
+        ("age", {"of": "Kalo"}, None),
+        ("age", {"of": "Böru", "n": 2}, None),
+    ]
+    assert parsed.answer is None
+    assert parsed.thought == "\nI need two ages.\n"
+
+
+def test_raw_is_the_text_between_the_tags() -> None:
+    text = written("age", of="Kalo")
+    (call,) = dialect.parse(text).calls
+    assert f"<tool_call>{call.raw}</tool_call>" == text
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ('{"name": "f", "arguments": {"a": 1}}', {"a": 1}),
+        ('{"name": "f", "parameters": {"a": 1}}', {"a": 1}),
+        ('{"arguments": {"a": 1}, "name": "f", "id": "7"}', {"a": 1}),
+        ('{"name": "f", "arguments": "{\\"a\\": 1}"}', {"a": 1}),
+        ('{"name": "f", "arguments": {}}', {}),
+        ('{"name": "f", "arguments": null}', {}),
+        ('{"name": "f"}', {}),
+        ('```json\n{"name": "f", "arguments": {"a": [1, {"b": null}]}}\n```', {"a": [1, {"b": None}]}),
+        ('  {"name" : "f" , "arguments":{"a":"<b> & \\"c\\""}}  ', {"a": '<b> & "c"'}),
+    ],
+)
+def test_the_shapes_that_models_write(body: str, arguments: dict[str, Any]) -> None:
+    (call,) = dialect.parse(f"<tool_call>{body}</tool_call>").calls
+    assert (call.name, call.arguments, call.error) == ("f", arguments, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "name"),
+    [
+        ("", "Expecting value", ""),
+        ("get the age of Kalo", "Expecting value", ""),
+        ('{"name": "f", "arguments": {"a": }}', "Expecting value", "f"),
+        ('{"name": "f", "arguments": {"a": 1}', "Expecting ',' delimiter", "f"),
+        ('{"name": "f", "arguments": {"a": 1}}}', "unexpected text after the JSON object: '}'", "f"),
+        ("{'name': 'f'}", "Expecting property name", ""),
+        ('{"arguments": {"a": 1}}', "the call has no name", ""),
+        ('{"name": "", "arguments": {}}', "the call has no name", ""),
+        ('{"name": 3, "arguments": {}}', "the call has no name", ""),
+        ('{"name": "f", "arguments": [1, 2]}', "arguments must be a JSON object", "f"),
+        ('{"name": "f", "arguments": 3}', "arguments must be a JSON object", "f"),
+        ('{"name": "f", "arguments": "a=1"}', "Expecting value", "f"),
+        ('["f", {"a": 1}]', "a call must be a JSON object with name and arguments", ""),
+        ('{"name": "f", "arguments": {"a": NaN}}', "NaN is not JSON", "f"),
+        ('{"name": "f", "arguments": {"a": 1e999}}', "1e999 is out of range", "f"),
+        ('{"name": "f", "arguments": {"a": ' + "9" * 5000 + "}}", "limit", "f"),
+        ('{"name": "f", "arguments": ' + "[" * 100_000, "nested too deeply", "f"),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_kept_with_the_reason(body: str, reason: str, name: str) -> None:
+    (call,) = dialect.parse(f"before<tool_call>{body}</tool_call>after").calls
+    assert call.error is not None
+    assert call.error.startswith("malformed call: ")
+    assert reason in call.error
+    assert (call.raw, call.arguments, call.name) == (body, {}, name)
+
+
+def test_good_calls_beside_a_bad_one_are_read() -> None:
+    text = written("a") + '<tool_call>{"name": "b", </tool_call>' + written("c") + "<tool_call>" + written("d")
+    calls = dialect.parse(text).calls
+    assert [call.name for call in calls] == ["a", "b", "c", "", "d"]
+    assert [call.error is None for call in calls] == [True, False, True, False, True]
+
+
+def test_a_call_that_was_not_closed() -> None:
+    """Readable: it counts. Cut off: kept with an error. Either way the next call is read."""
+    body = json.dumps({"name": "f", "arguments": {"a": 1}})
+    assert dialect.parse(f"<tool_call>{body}").calls[0].error is None
+    assert dialect.parse(f"<tool_call>{body}\n{written('g')}").calls == (
+        ToolCall("f", {"a": 1}, raw=f"{body}\n"),
+        *dialect.parse(written("g")).calls,
+    )
+    for cut in range(len(body)):
+        (call,) = dialect.parse(f"<tool_call>{body[:cut]}").calls
+        assert call.error is not None
+        assert call.raw == body[:cut]
+
+
+@pytest.mark.parametrize("inside", ["</tool_call>", "a</tool_call>b</tool_call>c", "<answer>7</answer></tool_call>"])
+def test_a_closing_tag_inside_a_json_string_does_not_end_the_call(inside: str) -> None:
+    text = f"{written('write', text=inside)}{written('next')}"
+    first, second = dialect.parse(text).calls
+    assert (first.arguments, first.error) == ({"text": inside}, None)
+    assert (second.name, second.error) == ("next", None)
+    assert dialect.parse(text).answer is None
+
+
+def test_only_so_many_closing_tags_are_looked_at() -> None:
+    (call,) = dialect.parse(written("write", text="</tool_call>" * 10)).calls
+    assert call.error is not None
+    assert call.name == "write"
+
+
+# Thoughts and answers.
+
+
+def test_nothing_in_a_thought_is_a_call_or_an_answer() -> None:
+    thought = f"{written('a')} <answer>1</answer>"
+    assert dialect.parse(f"<think>{thought}</think>Hm.").calls == ()
+    assert dialect.parse(f"<think>{thought}</think>Hm.").answer is None
+    assert names(f"<think>{thought}</think>{written('b')}") == ["b"]
+    # Never closed: everything is thought. Opened by the prompt: everything before the closing tag is.
+    assert dialect.parse(f"<think>{thought}").calls == ()
+    assert dialect.parse(f"{thought}</think><answer>2</answer>").answer == "2"
+    assert dialect.parse(f"{thought}</think><answer>2</answer>").calls == ()
+    assert dialect.parse(f"<think>x</think><answer>1</answer><think>{thought}").answer == "1"
+
+
+def test_split_thought_joins_thoughts_and_keeps_the_rest_in_order() -> None:
+    assert split_thought("a<think>b</think>c<think>d</think>e") == ("b\nd", "ace")
+    assert split_thought("b</think>c") == ("b", "c")
+    assert split_thought("c<think>b") == ("b", "c")
+    assert split_thought("c") == ("", "c")
+    assert split_thought("") == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>42</answer>", "42"),
+        ("<answer>\n 42 \n</answer>\n", "42"),
+        ("<answer>1</answer> no: <answer>2</answer>", "2"),
+        ("<answer>42", "42"),
+        ("<answer></answer>", ""),
+        ("<answer><b>4</b></answer>", "<b>4</b>"),
+        ("42", None),
+        ("</answer>42", None),
+        ("", None),
+        (written("f", text="<answer>1</answer>"), None),
+        (f"{written('f')}<answer>3</answer>", "3"),
+        (f"<answer>3</answer>{written('f')}", "3"),
+        (f"<answer>3{written('f')}</answer>", "3"),
+    ],
+)
+def test_the_answer(text: str, answer: str | None) -> None:
+    assert dialect.parse(text).answer == answer
+
+
+# Fast on anything.
+
+
+class _CountingDecoder:
+    """A JSON decoder that counts the characters it was given."""
+
+    def __init__(self) -> None:
+        self.inner = hermes._decoder
+        self.characters = 0
+
+    def raw_decode(self, text: str) -> Any:
+        self.characters += len(text)
+        return self.inner.raw_decode(text)
+
+    def decode(self, text: str) -> Any:
+        self.characters += len(text)
+        return self.inner.decode(text)
+
+
+class _CountingText(str):
+    """A text that counts the characters that searches in it pass over."""
+
+    __slots__ = ()
+    scanned = 0
+
+    def find(self, sub: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        stop = len(self) if end is None else end
+        found = super().find(sub, start, stop)
+        _CountingText.scanned += (found if found >= 0 else stop) - start
+        return found
+
+    def __getitem__(self, key: Any) -> str:
+        part = super().__getitem__(key)
+        _CountingText.scanned += len(part)
+        return part
+
+
+HOSTILE = [
+    ("nested brackets", '<tool_call>{"name": "f", "arguments": ', "[", "</tool_call>"),
+    ("unclosed calls", "", "<tool_call>", ""),
+    ("unclosed calls with a body", "", '<tool_call>{"name": "f', ""),
+    ("closing tags", "<tool_call>", '"</tool_call>', ""),
+    ("empty calls", "", "<tool_call></tool_call>", ""),
+    ("open thoughts", "", "<think>", ""),
+    ("closed thoughts", "", "</think>", ""),
+    ("empty thoughts", "", "<think></think>", ""),
+    ("answers", "", "<answer>", "</answer>"),
+    ("thoughts and calls", "", "<think><tool_call></think><tool_call>", ""),
+    ("quotes", '<tool_call>{"name": "', '\\"', ""),
+    ("spaces", "<tool_call>", " ", "</tool_call>"),
+]
+
+
+@pytest.mark.parametrize(("head", "unit", "tail"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_work_grows_with_the_length_of_the_text_and_no_faster(
+    head: str, unit: str, tail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(count: int) -> int:
+        decoder = _CountingDecoder()
+        monkeypatch.setattr(hermes, "_decoder", decoder)
+        _CountingText.scanned = 0
+        text = _CountingText(head + unit * count + tail)
+        dialect._without_calls(text, malformed=True)
+        # `parse` searches in plain strings of its own making, so that its scanner is asked on the counted text.
+        position = 0
+        while (start := text.find(hermes.OPEN, position)) >= 0:
+            _, position = dialect._read_call(text, start + len(hermes.OPEN))
+        split_thought(text)
+        return decoder.characters + _CountingText.scanned
+
+    small, large = work(100), work(10_000)
+    assert large <= 110 * small + 1000
+    assert large <= 16 * 10_000 * len(unit) + 2000
+
+
+@pytest.mark.parametrize(("head", "unit", "tail"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_a_megabyte_of_anything_is_read(head: str, unit: str, tail: str) -> None:
+    parsed = dialect.parse(head + unit * (1_000_000 // len(unit)) + tail)
+    assert all(call.name or call.error for call in parsed.calls)
+
+
+def test_a_hundred_thousand_unclosed_calls_are_all_kept() -> None:
+    calls = dialect.parse('<tool_call>{"name": "f", "arguments": {"a": "b' * 100_000).calls
+    assert len(calls) == 100_000
+    assert {call.error is None for call in calls} == {False}
+    assert {call.name for call in calls} == {"f"}
+
+
+PIECES = st.sampled_from(
+    ["<tool_call>", "</tool_call>", "<think>", "</think>", "<answer>", "</answer>", '{"name": "f", "arguments": {', "}",
+     '"', "\\", "{", "[", '"a": 1', "null", "1e999", "\\ud800", "\n", " ", "```json", "```"]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES | st.text(max_size=8), max_size=25).map("".join))
+def test_any_text_is_read_and_can_be_stored(text: str) -> None:
+    parsed = dialect.parse(text)
+    encode_line(parsed)
+    for call in parsed.calls:
+        assert call.name or call.error is not None
+        assert call.raw in parsed.rest
+    for malformed in (True, False):
+        message = dialect.assistant_message(text, parsed.calls, malformed=malformed)
+        kept = [call for call in parsed.calls if malformed or call.error is None]
+        assert len(message.get("tool_calls", ())) == len(kept)
+
+
+# Writing.
+
+
+def test_what_is_written_is_read_back() -> None:
+    calls = (ToolCall("f", {"text": "ä\n</tool_call>"}), ToolCall("g", {}))
+    read = dialect.parse(dialect.write("<think>Both.</think>", calls))
+    assert [(call.name, call.arguments, call.error) for call in read.calls] == [
+        (call.name, call.arguments, None) for call in calls
+    ]
+    assert read.thought == "Both."
+    assert dialect.write("", ()) == ""
+
+
+def test_an_assistant_message_holds_every_call_once() -> None:
+    rehearsed = written("age", of="Kalo")
+    text = f"<think>I will write {rehearsed}.</think>Now:\n{rehearsed}\nand {written('rent', of='Kalo')}"
+    message = dialect.assistant_message(text, dialect.parse(text).calls)
+    assert message["content"] == f"<think>I will write {rehearsed}.</think>Now:\n\nand"
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["age", "rent"]
+    assert message["tool_calls"][0]["function"]["arguments"] == {"of": "Kalo"}
+
+
+def test_a_readable_call_that_was_not_closed_is_not_in_the_content_as_well() -> None:
+    text = 'Now: <tool_call>{"name": "f", "arguments": {}}'
+    message = dialect.assistant_message(text, dialect.parse(text).calls)
+    assert (message["content"], len(message["tool_calls"])) == ("Now:", 1)
+
+
+def test_malformed_calls_are_content_or_calls_as_asked() -> None:
+    bad = '<tool_call>{"name": "g", oops}</tool_call>'
+    text = f"{bad}{written('f')}"
+    calls = dialect.parse(text).calls
+    message = dialect.assistant_message(text, calls)
+    assert message["content"] == bad
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["f"]
+    message = dialect.assistant_message(text, calls, malformed=True)
+    assert message["content"] == ""
+    assert [call["function"]["arguments"] for call in message["tool_calls"]] == ['{"name": "g", oops}', {}]
+    assert dialect.assistant_message(bad, dialect.parse(bad).calls) == {"role": "assistant", "content": bad}
+
+
+def test_every_result_becomes_a_tool_message_of_its_call() -> None:
+    calls = (ToolCall("f", {}), ToolCall("", {}, error="malformed call"))
+    messages = dialect.results_as_messages(calls, (ToolResult("1"), ToolResult("Error: malformed call", error="x")))
+    assert messages == [
+        {"role": "tool", "name": "f", "content": "1"},
+        {"role": "tool", "name": "unknown", "content": "Error: malformed call"},
+    ]
+
+
+def test_the_instruction_is_added_only_where_the_task_has_no_system_message() -> None:
+    question = {"role": "user", "content": "How old?"}
+    own = {"role": "system", "content": "Be brief."}
+    added = dialect.messages(Task(id="1", messages=(question,)))
+    assert [message["role"] for message in added] == ["system", "user"]
+    assert "<answer></answer>" in added[0]["content"]
+    task = Task(id="1", messages=(own, question))
+    assert dialect.messages(task) == [own, question]
+    dialect.messages(task)[0]["content"] = "changed"
+    assert task.messages[0]["content"] == "Be brief."
