@@ -43,7 +43,8 @@ class Renderer:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         control += [str(token) for token in added.values()]
         control += list(dialect.control_words)
-        words = sorted({word for word in control if len(word) > 1}, key=len, reverse=True)
+        # Runs of white space are tokens of some vocabularies: no control tokens, and a space would make them longer.
+        words = sorted({word.strip() for word in control if len(word.strip()) > 1}, key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(word) for word in words))
         probe = {"type": "function", "function": {"name": PROBE_NAME, "parameters": {"type": "object"}}}
         question: list[Message] = [{"role": "user", "content": "question"}]
@@ -150,14 +151,17 @@ class Renderer:
 
     def _after_marker(self, messages: list[Message]) -> str:
         head: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
-        text = self._render([*head, *messages], [])
-        return text[text.index(MARKER) + len(MARKER) :]
+        _, found, after = self._render([*head, *messages], []).partition(MARKER)
+        if not found:
+            name = getattr(self.tokenizer, "name_or_path", "")
+            raise InputError(f"the chat template of {name} drops the assistant's text: expected it in the conversation")
+        return after
 
     def _template_takes_tool_messages(self) -> bool:
         probe: Message = {"role": "tool", "name": "probe", "content": PROBE_NAME}
         try:
             text = self._after_marker([probe])
-        except (InputError, ValueError):
+        except InputError:
             return False
         # A template that knows no tool role either drops the text or writes a role its model never saw.
         return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)
