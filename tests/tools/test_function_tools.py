@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewright.errors import InputError
 from rewright.records import ToolCall, ToolSpec
-from rewright.tools import FunctionTools, error_kind
+from rewright.tools import FunctionTools, capabilities, error_kind
 
 
 def spec(name: str, source: str | None = None, target: str | None = None, data: Any = None) -> ToolSpec:
@@ -20,9 +22,11 @@ ADD = spec("add", "def add(a, b=1):\n    return {'sum': a + b}")
 COUNT = spec("count", "calls = 0\ndef count():\n    global calls\n    calls += 1\n    return calls")
 
 
-@pytest.fixture
-async def factory():
-    factory = FunctionTools(level="process", wall_seconds=20.0)
+@pytest.fixture(params=["strict", "process"])
+async def factory(request: pytest.FixtureRequest) -> AsyncIterator[FunctionTools]:
+    if request.param == "strict" and not capabilities().strict:
+        pytest.skip("level strict is not offered here")
+    factory = FunctionTools(level=request.param, wall_seconds=20.0)
     yield factory
     await factory.close()
 
@@ -49,7 +53,7 @@ async def test_failures_help_the_model_to_correct_itself(factory: FunctionTools)
         assert (await tools.call(ToolCall("add", {"a": 1, "b": 1}))).content == '{"sum": 2}'
 
 
-async def test_target_is_called_with_its_data(factory: FunctionTools, tmp_path, monkeypatch) -> None:
+async def test_target_is_called_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_tools.py").write_text("def look_up(table, key):\n    return table[key]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     factory = FunctionTools(level="process", trusted=("own_tools",))
@@ -83,3 +87,15 @@ def test_only_named_packages_are_trusted() -> None:
     assert not factory.trusts(spec("a", target="os:system"))
     assert not factory.trusts(spec("a", target="miner:dig"))
     assert not factory.trusts(ADD)
+
+
+async def test_target_of_nobody_trusted_runs_in_the_sandbox() -> None:
+    if not capabilities().strict:
+        pytest.skip("level strict is not offered here")
+    factory = FunctionTools(wall_seconds=20.0)
+    async with factory.open(
+        [spec("run", target="os:listdir", data="/"), spec("shell", target="os:system", data="id")]
+    ) as tools:
+        assert "root" not in (await tools.call(ToolCall("shell", {}))).content
+        assert "proc" not in (await tools.call(ToolCall("run", {}))).content
+    await factory.close()

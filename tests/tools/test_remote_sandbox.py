@@ -38,6 +38,7 @@ class RunCodeServer:
             stdout, stderr = await asyncio.wait_for(process.communicate(), body["run_timeout"])
         except TimeoutError:
             process.kill()
+            await process.communicate()
             stdout, stderr, status = b"", b"", "TimeLimitExceeded"
         result = {
             "status": status,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from rewright.errors import InputError
-from rewright.tools import ERROR_KINDS, Sandbox, error_kind
+from rewright.tools import ERROR_KINDS, Level, Sandbox, error_kind
 
-LEVELS = ["strict", "process", "unsafe"]
+LEVELS: list[Level] = ["strict", "process", "unsafe"]
 
 
 @pytest.fixture(params=LEVELS)
@@ -125,6 +128,59 @@ async def test_lost_fork_server_is_started_again() -> None:
         assert box.restarts == 1
 
 
+async def gone(processes: Sequence[int]) -> None:
+    """Wait until all of them have ended."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(process)
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(descriptor, ended.set)
+            await asyncio.wait_for(ended.wait(), 30.0)
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_children_die_with_the_fork_server(level: Level) -> None:
+    async with Sandbox(level) as box, box.session({"f": "def f(): return 1"}) as session:
+        await session.call("f", {})
+        assert box.process_id is not None
+        living = children(box.process_id)
+        assert living
+        os.kill(box.process_id, signal.SIGKILL)
+        await gone(living)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_everything_dies_with_the_trainer(level: Level, tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os\n"
+        "from rewright.tools import Sandbox\n"
+        "async def main():\n"
+        f"    async with Sandbox({level!r}) as box, box.session({{'f': 'def f():\\n  while True: pass'}}) as session:\n"
+        "        await session.call('f', {}, wall_seconds=0.1)\n"
+        "        hanging = asyncio.create_task(session.call('f', {}))\n"
+        "        async with box.session({'f': 'def f(): return 1'}) as second:\n"
+        "            await second.call('f', {})\n"
+        "            children = open(f'/proc/{box.process_id}/task/{box.process_id}/children').read()\n"
+        "            print(box.process_id, children, flush=True)\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    trainer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    output, _ = await trainer.communicate()
+    processes = [int(word) for word in output.split()]
+    assert len(processes) >= 3
+    await gone(processes)
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240
+
+
 async def test_cancelled_call_leaves_a_usable_session() -> None:
     async with Sandbox("process") as box, box.session({"f": "def f(hang):\n  while hang: pass\n  return 1"}) as session:
         assert (await session.call("f", {"hang": False})).content == "1"
@@ -155,6 +211,63 @@ async def test_closing_the_sandbox_ends_every_process() -> None:
     await box.close()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+async def test_closing_while_calls_wait_for_a_place() -> None:
+    box = Sandbox("process", sessions=2, wall_seconds=20.0)
+    calls = [asyncio.create_task(box.call("def f():\n  while True: pass", "f", {})) for _ in range(6)]
+    async with box.session({"f": "def f(): return 1"}):
+        await asyncio.wait(calls, timeout=0.1)
+        await box.close()
+        results = await asyncio.gather(*calls)
+    assert {error_kind(result) for result in results} <= {"crashed", "sandbox"}
+    assert (await box.run("1")).error == "sandbox: the sandbox is closed"
+    await box.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def resident(process: int) -> int:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1])  # in pages
+
+
+@pytest.mark.slow
+async def test_soak() -> None:
+    """20,000 trajectories with every kind of misbehaviour leave no process, no descriptor and no memory behind."""
+    sources = [
+        ("def f(): return 1", None),
+        ("def f(): return [0] * 10**6", "output"),
+        ("def f(): 1 / 0", "exception"),
+        ("import os\ndef f(): os._exit(1)", "exited"),
+        ("import ctypes\ndef f(): ctypes.string_at(0)", "crashed"),
+        ("def f(): return bytearray(10**10)", "memory"),
+        ("def f():\n  while True: pass", "timeout"),
+    ]
+    levels: list[Level] = ["strict", "process"]
+    for level in levels:
+        async with Sandbox(level, sessions=64, wall_seconds=20.0) as box:
+            assert box.process_id is not None
+            places = asyncio.Semaphore(128)
+            sizes = []
+
+            async def one(number: int, box: Sandbox = box, places: asyncio.Semaphore = places) -> None:
+                hangs = number % 100 == 99
+                source, kind = sources[-1] if hangs else sources[number % (len(sources) - 1)]
+                async with places, box.session({"f": source}) as session:
+                    for _ in range(2):
+                        result = await session.call("f", {}, wall_seconds=0.05 if hangs else None)
+                        assert error_kind(result) == kind, result
+
+            for batch in range(10):
+                await asyncio.gather(*(one(number) for number in range(1000)))
+                sizes.append((open_files(), resident(os.getpid()), resident(box.process_id)))
+                print(level, batch, sizes[-1], flush=True)
+            assert sizes[-1][0] <= sizes[1][0] + 4
+            assert sizes[-1][1] <= 1.1 * sizes[1][1] + 1024
+            assert sizes[-1][2] <= 1.1 * sizes[1][2]
+            assert box.restarts == 0
 
 
 def test_wrong_settings_are_named() -> None:

@@ -97,6 +97,10 @@ class Connection:
             raise ChildDied("protocol", "the worker's answer is not a JSON object")
         return frame
 
+    def abandon(self) -> None:
+        """Close the stream: a child that waits for work then leaves by itself."""
+        self._stream.close()
+
     async def close(self) -> None:
         """Kill the child and everything that it started."""
         self._stream.close()

@@ -147,6 +147,9 @@ class ForkServer:
         """End the process; its children die with it. Safe to call twice and after the loop has closed."""
         control, process = self._control, self._process
         self._control = None
+        if self._ready is not None and not self._ready.done() and not self._ready.get_loop().is_closed():
+            self._ready.set_exception(SandboxError("the sandbox was closed while it started"))
+            self._ready.exception()  # read here: whoever starts the server may have been cancelled
         if control is not None:
             if self.loop is not None and not self.loop.is_closed():
                 self.loop.remove_reader(control)

@@ -80,6 +80,7 @@ class Sandbox:
             },
         }
         self._server: ForkServer | None = None
+        self._closed = False
         self._starting: asyncio.Lock | None = None
         self._places: asyncio.Semaphore | None = None
         self._spare = spare
@@ -107,12 +108,10 @@ class Sandbox:
         await self._running()
 
     async def close(self) -> None:
-        """End the fork server and with it every child."""
+        """End the fork server and with it every child, for good."""
         server, self._server = self._server, None
-        for task in self._coming:
-            if not task.get_loop().is_closed():
-                task.cancel()
-        self._coming = deque()
+        self._closed = True
+        self._drop_spares()
         if server is not None:
             server.stop()
 
@@ -143,21 +142,42 @@ class Sandbox:
 
     async def take(self, modules: Sequence[str] = ()) -> Connection:
         """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""
+        try:
+            return await self._take(modules)
+        except SandboxError:
+            if self._closed or (self._server is not None and self._server.alive):
+                raise
+        return await self._take(modules)  # the fork server was lost while the child was on its way: from a new one
+
+    async def _take(self, modules: Sequence[str]) -> Connection:
         server = await self._running()
         coming, places = self._coming, self._places
         assert places is not None
         while True:
             # One for the caller and `spare` for those who come next, so that they need not wait for the fork.
             while not coming or (len(coming) <= self._spare and not places.locked()):
-                coming.append(asyncio.get_running_loop().create_task(self._open(server, places, modules)))
+                task = asyncio.get_running_loop().create_task(self._open(server, places, modules))
+                task.add_done_callback(_forget)
+                coming.append(task)
             next_one = coming.popleft()
             try:
                 connection = await asyncio.shield(next_one)
             except asyncio.CancelledError:
+                if next_one.cancelled():
+                    raise SandboxError("the sandbox was closed") from None
                 coming.appendleft(next_one)
                 raise
             if not connection.child.ended.done():
                 return connection
+
+    def _drop_spares(self) -> None:
+        coming, self._coming = self._coming, deque()
+        for task in coming:
+            if task.done():
+                if not task.cancelled() and task.exception() is None:
+                    task.result().abandon()
+            elif not task.get_loop().is_closed():
+                task.cancel()
 
     async def _open(self, server: ForkServer, places: asyncio.Semaphore, modules: Sequence[str]) -> Connection:
         await places.acquire()
@@ -177,8 +197,10 @@ class Sandbox:
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
             self._places = asyncio.Semaphore(self._sessions + self._spare)
-            self._coming = deque()
+            self._drop_spares()
         async with self._starting:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
             if sys.platform != "linux":
                 raise SandboxError("tools are executed in worker processes that need Linux")
             if self._server is not None and self._server.alive:
@@ -186,11 +208,20 @@ class Sandbox:
             if self._server is not None:
                 self.restarts += 1
                 self._server.stop()
-                self._coming = deque()
-            server = ForkServer(self._configuration)
-            await server.start()
-            self._server = server
+                self._drop_spares()
+            self._server = server = ForkServer(self._configuration)  # from here on `close` ends it
+            try:
+                await server.start()
+            except BaseException:
+                self._server = None
+                raise
             return server
+
+
+def _forget(task: asyncio.Task[Connection]) -> None:
+    """Read the outcome of a spare child that nobody may come to take, so that asyncio does not warn of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _module_and_name(text: str) -> tuple[str, str]:

@@ -25,6 +25,9 @@ from . import frames
 __all__ = ["Refused", "Tools", "run_program", "serve"]
 
 
+RESERVE_BYTES = 8 * 1024 * 1024
+
+
 class Refused(Exception):  # noqa: N818 - a refusal is an answer
     """A call that was not carried out, or failed: a kind of `rewright.tools.errors` and a message for the model."""
 
@@ -149,8 +152,11 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
     tools = Tools(opening["sources"], opening["targets"], opening["data"])
     scope: dict[str, Any] | None = None
     send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names
+    reserve: bytearray | None = None  # mapped, not touched: what is left to answer with when all else is used up
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
+        with contextlib.suppress(MemoryError):
+            reserve = reserve or bytearray(RESERVE_BYTES)
         try:
             if "source" in request:
                 if scope is None or not request["keep"]:
@@ -160,6 +166,8 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
                 value = tools.call(request["name"], request["arguments"])
             reply["value"], reply["length"] = cut(value, output_chars)
         except BaseException as error:
+            if isinstance(error, MemoryError):
+                reserve = None
             refused = failure(error)
             reply["kind"] = refused.kind
             reply["message"], _ = cut(refused.message, output_chars)

@@ -61,11 +61,11 @@ fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, wait4 61 260, waitid 247
 setpgid 109 154
 """
 NETWORK = """
-socket 41 198, connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242
+connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242
 """
 BY_ARGUMENT = """
 clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, prctl 157 167, ioctl 16 29, socketpair 53 199, fcntl 72 25,
-prlimit64 302 261
+prlimit64 302 261, socket 41 198
 """
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -84,7 +84,7 @@ IOCTL_REQUESTS = (
     0x5451,
 )  # is it a terminal; bytes to read; flags of descriptors
 FCNTL_SIGNALS = (8, 10, 15)  # have the kernel send a signal of one's choice to a process of one's choice
-AF_UNIX = 1
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 STREAMS = (1, 0x801, 0x80001, 0x80801)  # a datagram socket could send to any address
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -148,6 +148,8 @@ def _blocks(
         yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), REFUSE)
     yield special["prctl"], _one_of(0, PRCTL_OPTIONS, REFUSE)
     yield special["ioctl"], _one_of(1, IOCTL_REQUESTS, NO_TERMINAL)
+    if network:
+        yield special["socket"], _one_of(0, (AF_INET, AF_INET6), REFUSE)
     family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, REFUSE)]
     yield special["socketpair"], [*family, *_one_of(1, STREAMS, REFUSE)]
     refused = [step for value in FCNTL_SIGNALS for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, REFUSE))]

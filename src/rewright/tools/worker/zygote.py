@@ -22,7 +22,7 @@ import socket
 import sys
 from typing import Any
 
-from . import frames, harness, isolation, limits
+from . import frames, harness, isolation, kernel, limits
 
 __all__ = ["main"]
 
@@ -48,6 +48,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the trainer, which closes the socket
         self.private = (wake_read, wake_write)
+        self.lifeline = os.pipe()  # its writing end is this process's alone: at its end of file the fork server is gone
         self._preload()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
@@ -90,6 +91,7 @@ class Zygote:
             importlib.import_module("numpy.random")  # numpy itself loads it at first use
         gc.collect()
         gc.freeze()  # children must not touch (and so copy) the pages of what is loaded
+        kernel.collapse_memory()
 
     def _receive(self) -> bool:
         packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET_BYTES, 4)
@@ -136,7 +138,8 @@ class Zygote:
         connection = socket.socket(fileno=os.dup(descriptors[0]))
         for private in (*self.private, self.control):
             private.detach()
-        kept = sorted({connection.fileno(), self.isolation.proc})
+        lifeline = self.lifeline[0]
+        kept = sorted({connection.fileno(), self.isolation.proc, lifeline})
         for start, end in itertools.pairwise([2, *kept, 4096]):
             os.closerange(start + 1, end)
         try:
@@ -144,6 +147,10 @@ class Zygote:
         except OSError as error:
             connection.sendall(frames.encode({"id": 0, "failed": str(error)}))
             return
+        # From `confine` on the kernel kills this process when the fork server dies. Has it died before that?
+        if select.select([lifeline], [], [], 0)[0]:
+            return
+        os.close(lifeline)
         random.seed(0)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(0)
