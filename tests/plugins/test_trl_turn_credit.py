@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from rewright.credit import advantages, per_token, spans_from_mask, turn_rewards
+from rewright.credit_files import credit, read_gold, read_stored
 from rewright.plugins.settings import TurnCredit
 from rewright.plugins.trl import TurnCreditMixin, TurnCreditTrainer
 from support.tiny_llama import make_tiny_llama
@@ -213,3 +214,14 @@ def test_mistakes_are_named(folder, tmp_path):
 def test_the_ready_made_trainer_is_trl_s_with_the_mixin():
     assert issubclass(TurnCreditTrainer, GRPOTrainer)
     assert TurnCreditTrainer.__mro__[1] is TurnCreditMixin
+
+
+def test_trl_s_completions_table_can_be_credited_afterwards(folder, tmp_path):
+    trainer = make(folder, tmp_path, log_completions=True)
+    trainer.train()
+    (table,) = (tmp_path / "completions").glob("*.parquet")
+    gold = tmp_path / "gold.json"
+    gold.write_text(json.dumps([ADA, BEN]), encoding="utf-8")
+    found = credit(read_stored(table), read_gold(gold))
+    assert [row.rewards.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_rewards"])
+    assert [row.advantages.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_advantages"])

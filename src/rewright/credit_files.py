@@ -1,0 +1,360 @@
+"""Turn credit for stored trajectories from any source: what `rewright credit FILE --gold …` reads and computes.
+
+Sources, told apart by what a row holds: our `trajectories.jsonl` (or a run directory), chat logs in OpenAI's or Hugging
+Face's convention (`messages`), TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines). Every
+assistant message is a turn; what tools and users wrote is never read for calls. Files are streamed.
+
+Not here: the command line and the picture (`rewright.viewer.credit_picture`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.benchmarks.rows import Row, read_rows
+from rewright.credit import Match, match_many
+from rewright.errors import InputError
+from rewright.plugins.messages import gold_calls, turns_of_messages
+from rewright.plugins.settings import TurnCredit
+from rewright.records import Task, Trajectory, Verdict
+from rewright.storage import read_jsonl
+
+__all__ = ["Credited", "GoldCalls", "Stored", "credit", "credit_as_json", "read_gold", "read_stored"]
+
+_GROUP_KEYS = ("group", "group_id", "task_id")
+_OUTCOME_KEYS = ("outcome", "reward", "score")
+_TRL_COLUMNS = frozenset({"step", "advantage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One trajectory as it was found.
+
+    `turns`: the calls of each turn. `texts`: what the model wrote in each turn. `golds`: gold calls, None where
+    unknown. `outcome`: None where the file has none. `prompt`: the text of the last message before the first turn.
+    """
+
+    id: str
+    group: str
+    turns: list[list[Any]]
+    texts: list[str]
+    prompt: str = ""
+    golds: list[Any] | None = None
+    outcome: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """A trajectory with its credit: match of all its calls, turn rewards (T,) and turn advantages (T,)."""
+
+    stored: Stored
+    match: Match
+    rewards: NDArray[np.float64]
+    advantages: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCalls:
+    """Gold calls by task id, by the text of the prompt, or one list for every trajectory."""
+
+    by_id: dict[str, list[Any]]
+    by_prompt: dict[str, list[Any]]
+    for_all: list[Any] | None = None
+
+    def of(self, stored: Stored) -> list[Any] | None:
+        """The gold calls of a trajectory, or None."""
+        if self.for_all is not None:
+            return self.for_all
+        found = self.by_id.get(stored.group)
+        return self.by_prompt.get(stored.prompt) if found is None else found
+
+
+def read_stored(path: Path | str, *, outcome: str | None = None) -> Iterator[Stored]:
+    """The trajectories of a file or a run directory, in order.
+
+    `outcome` names the column that holds the outcome. Without it: the verdicts beside our own files; `outcome`,
+    `reward` or `score` of a chat log; the sum of the reward columns of a TRL table (its reward weights are 1 by
+    default). Raises InputError with file and row for what cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "trajectories.jsonl").exists():
+            raise InputError(f"{path}: has no trajectories.jsonl: expected a run directory or a file")
+        path = path / "trajectories.jsonl"
+    first = next(iter(read_rows(path)))
+    if first.problem is not None:
+        raise InputError(first.problem)
+    if "turns" in first.values and "task_id" in first.values:
+        yield from _own(path, outcome)
+        return
+    drop_nulls = path.suffix == ".parquet"  # every row of a table has every column
+    for row in read_rows(path):
+        if row.problem is not None:
+            raise InputError(row.problem)
+        yield _from_row(row, outcome, drop_nulls=drop_nulls)
+
+
+def read_gold(path: Path | str) -> GoldCalls:
+    """Gold calls out of a file.
+
+    Either one list of calls for every trajectory (a .json file), or rows: our tasks (`id`, `gold.calls`), or any rows
+    with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth`. Raises InputError.
+    """
+    path = Path(path)
+    if path.suffix == ".json" and (calls := _one_list(path)) is not None:
+        return GoldCalls({}, {}, calls)
+    by_id: dict[str, list[Any]] = {}
+    by_prompt: dict[str, list[Any]] = {}
+    rows = 0
+    for row in read_rows(path):
+        if row.problem is not None:
+            raise InputError(row.problem)
+        rows += 1
+        gold = row.values.get("gold")
+        value = gold.get("calls") if isinstance(gold, Mapping) else row.get("gold_calls", "calls", "ground_truth")
+        calls = _gold(row, value)
+        if calls is None:
+            continue
+        for key in ("id", *_GROUP_KEYS):
+            if row.values.get(key) is not None:
+                by_id[str(row.values[key])] = calls
+        for key in ("prompt", "messages"):
+            if row.values.get(key) is not None:
+                by_prompt[_prompt_text(row.values[key])] = calls
+        if not any(row.values.get(key) is not None for key in ("id", *_GROUP_KEYS, "prompt", "messages")):
+            raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
+    if not by_id and not by_prompt:
+        raise InputError(f"{path}: none of its {rows} rows has gold calls: expected gold.calls, gold_calls or calls")
+    return GoldCalls(by_id, by_prompt)
+
+
+def credit(
+    trajectories: Iterable[Stored], gold: GoldCalls | None = None, settings: TurnCredit | None = None
+) -> list[Credited]:
+    """Turn rewards and advantages of trajectories, grouped by `Stored.group`.
+
+    `gold` fills in gold calls where a trajectory brings none of its own. Raises InputError where no trajectory has
+    any: nothing could be computed.
+    """
+    settings = settings or TurnCredit()
+    filled = [
+        stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
+        for stored in trajectories
+    ]
+    if filled and all(stored.golds is None for stored in filled):
+        known = sorted([*gold.by_id, *gold.by_prompt])[:3] if gold is not None else []
+        have = sorted({stored.group for stored in filled})[:3]
+        raise InputError(
+            f"no trajectory has gold calls: the trajectories' tasks are {_some(have)}, the gold file's {_some(known)}"
+            if gold is not None
+            else "no trajectory has gold calls: give a file of them with --gold"
+        )
+    turns = [stored.turns for stored in filled]
+    golds = [stored.golds for stored in filled]
+    outcomes = [stored.outcome for stored in filled]
+    rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
+    advantages = settings.advantages(rewards, [stored.group for stored in filled], outcomes)
+    matches = match_many(
+        [([call for turn in stored.turns for call in turn], stored.golds) for stored in filled],
+        assignment=settings.assignment,
+        unmatched=settings.unmatched,
+        reg=settings.reg,
+        ot_scale=settings.ot_scale,
+        weights=settings.weights,
+    )
+    return [Credited(*parts) for parts in zip(filled, matches, rewards, advantages, strict=True)]
+
+
+def credit_as_json(credited: Credited) -> dict[str, Any]:
+    """One trajectory's credit in plain types.
+
+    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched.
+    """
+    stored, found = credited.stored, credited.match
+    partner = dict(found.pairs or ())
+    calls: list[dict[str, Any]] = []
+    for turn, own in enumerate(stored.turns):
+        for call in own:
+            index = len(calls)
+            calls.append(
+                {
+                    "turn": turn,
+                    "name": name_of(call),
+                    "arguments": arguments_of(call),
+                    "reward": float(found.rewards_P[index]),
+                    "gold": partner.get(index),
+                }
+            )
+    return {
+        "id": stored.id,
+        "group": stored.group,
+        "outcome": stored.outcome,
+        "reward": float(credited.rewards.sum()),
+        "turn_rewards": credited.rewards.tolist(),
+        "turn_advantages": credited.advantages.tolist(),
+        "calls": calls,
+        "gold": None
+        if stored.golds is None
+        else [{"name": name_of(call), "arguments": arguments_of(call)} for call in stored.golds],
+    }
+
+
+def name_of(call: Any) -> str | None:
+    """The name in a call of any shape, as it was written; None where there is none."""
+    inner = _part(call, "function")
+    name = _part(call if _part(call, "name") is not None or inner is None else inner, "name")
+    return name if isinstance(name, str) else None
+
+
+def arguments_of(call: Any) -> Any:
+    """The arguments in a call of any shape: an object, or whatever stands in its place."""
+    inner = _part(call, "function")
+    source = call if _part(call, "name") is not None or inner is None else inner
+    found = _part(source, "arguments")
+    found = _part(source, "parameters") if found is None else found
+    if isinstance(found, str):
+        try:
+            return json.loads(found)
+        except (ValueError, RecursionError):
+            return found
+    return found
+
+
+def _part(call: Any, key: str) -> Any:
+    return call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+
+
+def _own(path: Path, outcome: str | None) -> Iterator[Stored]:
+    """Our own trajectories; gold calls from the tasks and outcomes from the verdicts that lie beside them."""
+    tasks, verdicts = path.parent / "tasks.jsonl", path.parent / "verdicts.jsonl"
+    golds: dict[str, list[Any]] = {}
+    prompts: dict[str, str] = {}
+    for _, task in read_jsonl(tasks, Task) if tasks.exists() else ():
+        prompts[task.id] = _prompt_text(list(task.messages))
+        if task.gold.calls is not None:
+            golds[task.id] = list(task.gold.calls)
+    outcomes = (
+        {verdict.trajectory_id: _number(verdict, outcome) for _, verdict in read_jsonl(verdicts, Verdict)}
+        if verdicts.exists()
+        else {}
+    )
+    for _, trajectory in read_jsonl(path, Trajectory):
+        yield Stored(
+            id=trajectory.id,
+            group=trajectory.task_id,
+            turns=[list(turn.calls) for turn in trajectory.turns],
+            texts=[turn.text for turn in trajectory.turns],
+            prompt=prompts.get(trajectory.task_id, ""),
+            golds=golds.get(trajectory.task_id),
+            outcome=outcomes.get(trajectory.id),
+        )
+
+
+def _number(verdict: Verdict, name: str | None) -> float:
+    """The outcome of a verdict, or the metric of that name. Raises InputError where there is none."""
+    if name is None or name == "outcome":
+        return verdict.outcome
+    if name not in verdict.metrics:
+        metrics = ", ".join(sorted(verdict.metrics)) or "none"
+        raise InputError(f"the verdict of {verdict.trajectory_id} has no metric {name!r}: it has {metrics}")
+    return verdict.metrics[name]
+
+
+def _from_row(row: Row, outcome: str | None, *, drop_nulls: bool) -> Stored:
+    """A chat log or a row of a completions table."""
+    values = row.values
+    if isinstance(values.get("completion"), list) and values.get("prompt") is not None:
+        prompt, spoken = values["prompt"], values["completion"]
+        label = f"step {values['step']}, " if "step" in values else ""
+        found = _table_outcome(row, outcome)
+    elif isinstance(values.get("messages"), list):
+        messages = values["messages"]
+        first = next((i for i, message in enumerate(messages) if _role(message) == "assistant"), len(messages))
+        prompt, spoken, label = messages[:first], messages[first:], ""
+        found = _outcome(row, (outcome,) if outcome else _OUTCOME_KEYS)
+    else:
+        keys = ", ".join(map(repr, values)) or "none"
+        raise row.fail(
+            f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
+            f"(TRL) as lists of messages; it has {keys}"
+        )
+    text = _prompt_text(prompt)
+    group = row.get(*_GROUP_KEYS)
+    if drop_nulls:
+        spoken = [{key: value for key, value in message.items() if value is not None} for message in spoken]
+    return Stored(
+        id=str(row.values.get("id") or f"row {row.index}"),
+        group=str(group) if group is not None else f"{label}{text}",
+        turns=turns_of_messages(spoken, drop_nulls=drop_nulls),
+        texts=[str(message.get("content") or "") for message in spoken if _role(message) == "assistant"],
+        prompt=text,
+        golds=_gold(row, values.get("gold_calls")),
+        outcome=found,
+    )
+
+
+def _gold(row: Row, value: Any) -> list[Any] | None:
+    try:
+        return gold_calls(value)
+    except ValueError as problem:
+        raise row.fail(str(problem)) from None
+
+
+def _table_outcome(row: Row, name: str | None) -> float | None:
+    """The named column, else the sum of the columns of numbers that are not TRL's own bookkeeping."""
+    if name is not None:
+        return _outcome(row, (name,))
+    numbers = [
+        float(value)
+        for key, value in row.values.items()
+        if key not in _TRL_COLUMNS and isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    return sum(numbers) if numbers else None
+
+
+def _outcome(row: Row, keys: Sequence[str]) -> float | None:
+    value = row.get(*keys)
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)):
+        raise row.fail(f"the outcome {value!r} is no number")
+    return float(value)
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, Mapping) else None
+
+
+def _prompt_text(prompt: Any) -> str:
+    """The text of the last message of a prompt that a person or program wrote (a text is taken as it is)."""
+    if isinstance(prompt, str):
+        return prompt
+    for message in reversed(prompt if isinstance(prompt, list) else []):
+        if _role(message) in ("user", "system"):
+            content = message.get("content")
+            if isinstance(content, list):
+                content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+            return str(content or "")
+    return ""
+
+
+def _one_list(path: Path) -> list[Any] | None:
+    """The list of calls that a whole .json file is, or None where it holds rows."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # the reader of rows says what is wrong
+    if not isinstance(value, list) or not value:
+        return None
+    return value if all(name_of(item) and isinstance(arguments_of(item), dict) for item in value) else None
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(repr(key[:60]) for key in keys) + ", …" if keys else "none"
