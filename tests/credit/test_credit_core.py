@@ -1,5 +1,8 @@
 """The core formulas of the credit package against the golden numbers of the method's description."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -63,3 +66,10 @@ def test_per_token_fills_the_spans():
     tokens = per_token([np.array([0.5, -1.0])], [[(1, 3), (5, 9)]], 7)
     assert tokens.dtype == np.float32
     assert tokens.tolist() == [[0, 0.5, 0.5, 0, 0, -1, -1]]
+
+
+def test_importing_the_package_is_light():
+    """Other people's trainers import it: numpy and the standard library, scipy on first use, never torch."""
+    code = "import sys, rewright.credit; print({'torch', 'scipy', 'transformers', 'msgspec'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
