@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
+import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,8 +44,8 @@ async def test_strict_is_refused_where_a_part_is_missing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("unshare: Operation not permitted", "does not allow user namespaces"),
-        ("clone: No space left on device", "does not allow user namespaces"),
+        ("unshare: Operation not permitted", "namespaces are not allowed"),
+        ("clone: No space left on device", "namespaces are not allowed"),
         ("mount /tmp: Permission denied", "AppArmor"),
         ("mount_setattr /new/lib: Function not implemented", "Linux 5.12"),
         ("something else", "something else"),
@@ -128,3 +132,48 @@ def test_filter_allows_what_it_lists_and_nothing_else(machine: str) -> None:
 def test_structures_have_the_kernels_sizes() -> None:
     assert ctypes.sizeof(seccomp._Program) == 16
     assert ctypes.sizeof(kernel._MountAttributes) == 32
+
+
+DOCTOR = "from rewright.tools import capabilities; found = capabilities(); print(found.levels, found.refusal)"
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs the unshare command")
+@pytest.mark.parametrize(
+    ("preparation", "strict"),
+    [
+        ("true", True),
+        ("echo 0 > /proc/sys/user/max_user_namespaces", False),
+        ("echo 0 > /proc/sys/user/max_net_namespaces", False),
+    ],
+)
+async def test_strict_in_a_container_of_one_user(preparation: str, strict: bool) -> None:
+    """Root of a user namespace, as in a rootless container, with and without the right to nest another one."""
+    if not capabilities().strict:
+        pytest.skip("level strict is not offered here")
+    command = f'{preparation} && exec "$0" -c "{DOCTOR}"'
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "--user", "--map-root-user", "sh", "-c", command, sys.executable, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    if strict:
+        assert output.decode() == "('strict', 'process', 'unsafe') None\n"
+    else:
+        assert output.decode().startswith("('process', 'unsafe') namespaces are not allowed here")
+
+
+async def test_an_ordinary_user_gets_every_level() -> None:
+    """Where the tests run as root: as nobody, if that user can reach the interpreter at all."""
+    if os.getuid() != 0:
+        pytest.skip("the other tests run as an ordinary user already")
+    if not all(map(reachable, (sys.executable, __file__))):
+        pytest.skip("the interpreter is out of an ordinary user's reach")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DOCTOR, stdout=asyncio.subprocess.PIPE, user=65534, group=65534, extra_groups=[], cwd="/"
+    )
+    output, _ = await process.communicate()
+    assert output.decode() == "('strict', 'process', 'unsafe') None\n"
+
+
+def reachable(name: str) -> bool:
+    """True where everybody may enter every folder above a file."""
+    return all(folder.stat().st_mode & 0o001 for folder in Path(name).resolve().parents)

@@ -23,9 +23,11 @@ __all__ = ["Isolation"]
 NOBODY = 65534
 NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
+NO_NAMESPACES = "namespaces are not allowed here: by the kernel, its user.max_*_namespaces settings, or the container"
 REASONS = {
-    "unshare": "the kernel or the container does not allow user namespaces",
-    "clone": "the kernel or the container does not allow user namespaces",
+    "unshare": NO_NAMESPACES,
+    "clone": NO_NAMESPACES,
+    "uid_map": "this user may not be mapped into a user namespace (root without CAP_SETFCAP may not)",
     "mount": "mounting in a user namespace is not allowed (AppArmor restricts it, or the container does)",
     "mount_setattr": "mount_setattr is missing: Linux 5.12 or later is needed",
     "seccomp": "the kernel has no seccomp filters",
@@ -57,18 +59,7 @@ class Isolation:
         if self.level == "strict":
             if self.filter is None:
                 raise OSError(errno.ENOSYS, f"level strict knows x86_64 and aarch64, not {kernel.MACHINE}")
-            user, group = os.getuid(), os.getgid()
-            try:
-                kernel.unshare(self.namespaces)  # allowed to root; its files must be shown before it gives that up
-            except PermissionError:
-                kernel.unshare(self.namespaces | kernel.CLONE_NEWUSER)
-                kernel.map_user(self.proc, user, user, group)
-                view.enter(self.readable)
-            else:
-                view.enter(self.readable)
-                os.setgroups([])
-                os.setresgid(NOBODY, NOBODY, NOBODY)
-                os.setresuid(NOBODY, NOBODY, NOBODY)
+            self._enter_view()
             kernel.drop_capabilities()
             self._try()
         else:
@@ -109,6 +100,25 @@ class Isolation:
             if self.filter is not None:
                 with contextlib.suppress(OSError):  # capabilities() tells where there is none
                     self.filter.install()
+
+    def _enter_view(self) -> None:
+        """Move the fork server into namespaces of its own and become an ordinary user in there."""
+        user, group = os.getuid(), os.getgid()
+        try:
+            kernel.unshare(self.namespaces)  # allowed to root, who can then show files that only root can reach
+        except PermissionError:
+            kernel.unshare(self.namespaces | kernel.CLONE_NEWUSER)
+            kernel.map_user(self.proc, NOBODY, user, group)
+            view.enter(self.readable)
+            return
+        view.enter(self.readable)
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        except OSError:  # a root without the right to become somebody else, as in a container of one user
+            kernel.unshare(kernel.CLONE_NEWUSER)
+            kernel.map_user(self.proc, NOBODY, user, group)
 
     def _enter_strict(self) -> None:
         user, group = self.outside

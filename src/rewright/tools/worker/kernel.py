@@ -211,5 +211,7 @@ def map_user(proc: int, inside: int, user: int, group: int) -> None:
         descriptor = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
         try:
             os.write(descriptor, text.encode())
+        except OSError as error:
+            raise OSError(error.errno, f"{name}: {error.strerror}") from error
         finally:
             os.close(descriptor)
