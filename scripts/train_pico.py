@@ -11,6 +11,7 @@ the pipeline goes through TRL (rewright.training.sft).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import random
@@ -19,11 +20,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import torch
 
 from rewright.dialects.hermes import INSTRUCTION, Hermes
-from rewright.records import Task, Trajectory
+from rewright.judging import judge_trajectory
+from rewright.models import open_engine, tune_allocator
+from rewright.progress import Bar
+from rewright.recipe import ModelSettings
+from rewright.records import Task, Trajectory, Turn
 from rewright.rendering import Renderer
+from rewright.repair import INSTRUCTIONS, RULES, repair_task
+from rewright.rollout import Limits, Plan, Rollout
+from rewright.tools import FunctionTools
 from rewright.worlds.demonstrations import STYLES, demonstrate
 from rewright.worlds.pico import TAGS, build_model, build_tokenizer
 from rewright.worlds.town import generate
@@ -42,9 +51,17 @@ def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
             for turn in demonstrate(task, style=style).turns:
                 yield tags.sub("\n", turn.text)
                 yield from (result.content for result in turn.results)
-    from rewright.repair import INSTRUCTIONS
-
-    for text in (INSTRUCTION, *INSTRUCTIONS.values(), "system", "user", "assistant", "thought", "call", "result"):
+    for text in (
+        INSTRUCTION,
+        *INSTRUCTIONS.values(),
+        RULES,
+        "system",
+        "user",
+        "assistant",
+        "thought",
+        "call",
+        "result",
+    ):
         yield from [text] * 500
 
 
@@ -133,20 +150,75 @@ def save(model, tokenizer, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def repair_examples(renderer: Renderer, tasks: list[Task], attempts: list[Trajectory], seed: int) -> list[Example]:
-    """The repair prompt with a real attempt of the base policy, answered by a concise demonstration."""
-    from rewright.judging import judge_trajectory
-    from rewright.repair import repair_task
+def cut_short(task: Task, trajectory: Trajectory, rng: random.Random) -> Trajectory:
+    """The demonstration with its last calls left out and an intermediate result as its answer: wrong, if it has any."""
+    working = [turn for turn in trajectory.turns if turn.results]
+    kept = working[: rng.randint(1, len(working))]
+    answer = kept[-1].results[0].content
+    final = Turn(text=f"<think>Done.</think><answer>{answer}</answer>")
+    return msgspec.structs.replace(trajectory, turns=(*kept, final), answer=answer)
 
-    examples = []
+
+def derived_attempts(tasks: list[Task], seed: int) -> list[tuple[Task, Trajectory]]:
+    """Attempts made from demonstrations: wordy or hedging ones (right), or cut short (mostly wrong)."""
+    rng = random.Random(seed)
+    attempts = []
+    for task in tasks:
+        attempt = demonstrate(task, style=rng.choice(STYLES[1:]), rng=rng)
+        if rng.random() < 0.5:
+            attempt = cut_short(task, attempt, rng)
+        attempts.append((task, attempt))
+    return attempts
+
+
+async def sampled_attempts(tasks: list[Task], folder: Path, seed: int) -> list[tuple[Task, Trajectory]]:
+    """Attempts of the trained base policy, at temperature 1, through the real loop and tools."""
+    model = ModelSettings(path=str(folder), slots=64)
+    engine, tokenizer = await open_engine(model)
+    tools = FunctionTools(level="process")
+    limits = Limits(turns=8, turn_tokens=96, trajectory_tokens=640)
+    rollout = Rollout(engine, Hermes(), tools, renderer=Renderer(tokenizer, Hermes()), limits=limits)
+    plans = [Plan(id=task.id, task=task, stage="synth", index=0, seed=seed + row) for row, task in enumerate(tasks)]
     by_id = {task.id: task for task in tasks}
-    for attempt in attempts:
-        task = by_id[attempt.task_id]
+    with Bar("attempts", len(plans)) as bar:
+        attempts = []
+        async for attempt in rollout.run_many(plans, concurrency=128):
+            attempts.append((by_id[attempt.task_id], attempt))
+            bar.step()
+    await engine.close()
+    await tools.close()
+    return sorted(attempts, key=lambda pair: pair[1].id)
+
+
+def repair_examples(renderer: Renderer, attempts: list[tuple[Task, Trajectory]]) -> list[Example]:
+    """The repair prompt of an attempt, answered by a concise demonstration of the task."""
+    examples = []
+    for task, attempt in attempts:
         correct = judge_trajectory(task, attempt).correct
-        asked = repair_task(task, attempt, "low_quality" if correct else "wrong_answer")
+        asked = repair_task(task, attempt, "low_quality" if correct else "wrong_answer", calls=8)
+        # The demonstration is of the task itself; the repairer's prompt is that task with the attempt in it.
         examples.append(renderer.encode_trajectory(asked, demonstrate(task)))
-    random.Random(seed).shuffle(examples)
     return examples
+
+
+def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
+    """From the base weights: concise demonstrations of short and long tasks, and repairs of all kinds of attempts."""
+    from transformers import AutoModelForCausalLM
+
+    concise = {"concise": 1.0}
+    examples = demonstrations(renderer, 4000, "standard", concise, options.seed + 1)
+    examples += demonstrations(renderer, 1000, "long", concise, options.seed + 2)
+    examples += repair_examples(
+        renderer,
+        derived_attempts(list(generate("train", 3500, seed=options.seed + 3, profile="standard")), options.seed),
+    )
+    tasks = list(generate("train", 1500, seed=options.seed + 4, profile="standard"))
+    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico", options.seed)))
+    random.Random(options.seed).shuffle(examples)
+    print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
+    model = AutoModelForCausalLM.from_pretrained(options.out / "pico", dtype=torch.float32)
+    train(model, renderer.tokenizer, examples, steps=options.steps or 1200, rate=1.5e-3, tokens=4096, seed=options.seed,
+          out=options.out / "pico-repairer", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
 
 def main() -> None:
@@ -159,6 +231,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, nargs="*", default=())
     parser.add_argument("--profile", default="basic")
     options = parser.parse_args()
+    tune_allocator()
     if options.stage == "tokenizer":
         train_tokenizer(options.out)
         return
@@ -166,11 +239,13 @@ def main() -> None:
     renderer = Renderer(tokenizer, Hermes())
     if options.stage == "base":
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
-        examples = demonstrations(renderer, options.examples or 20000, options.profile, styles, options.seed)
+        examples = demonstrations(renderer, options.examples or 16000, options.profile, styles, options.seed)
         print(len(examples), "examples", flush=True)
         model = build_model(tokenizer, seed=options.seed)
-        train(model, tokenizer, examples, steps=options.steps or 1500, rate=2e-3, tokens=4096, seed=options.seed,
+        train(model, tokenizer, examples, steps=options.steps or 2000, rate=2e-3, tokens=4096, seed=options.seed,
               out=options.out / "pico", checkpoints=tuple(options.checkpoints))  # fmt: skip
+    else:
+        train_repairer(renderer, options)
 
 
 if __name__ == "__main__":

@@ -74,21 +74,25 @@ class Pipeline:
         return self.recipe.model
 
     def _evaluate(self, label: str) -> dict[str, Any]:
-        if label != "base" and not self.run.model_folder(label).is_dir():
+        if label != "base" and not self.run.is_done(label):
             raise InputError(f"{self.run.path}: no model of stage {label} to evaluate: run that stage first")
         summary = asyncio.run(evaluate(self.context, label, self.policy(label)))
         self.run.set_metrics(f"eval_{label}", [summary])
         return {}
 
-    def _sft(self) -> None:
+    def _sft(self) -> dict[str, Any]:
         from rewright.training.sft import train_sft
 
         settings = self.recipe.sft
         rows = self._demonstrations() if settings.source == "demonstrations" else self.run.read_lines("sft.jsonl")
         if rows and "input_ids" not in rows[0]:
             raise InputError(f"{self.run.path}/sft.jsonl has no token ids: expected model.tokenizer in the recipe")
+        if not rows:
+            say("sft: nothing was kept or repaired, so there is nothing to learn from: the policy stays as it is")
+            return {"skipped": True}
         history = train_sft(rows, self.recipe.model, settings, self.run.model_folder("sft"), seed=self.recipe.seed)
         self.run.set_metrics("sft", history)
+        return {"rows": len(rows)}
 
     def _demonstrations(self) -> list[dict[str, Any]]:
         from rewright.models import load_tokenizer
@@ -108,11 +112,35 @@ class Pipeline:
         from rewright.training.reward_model import train_reward_model
 
         pairs = self.run.read_lines("preferences.jsonl")
+        if not any(pair["split"] == "train" for pair in pairs):
+            say("reward: no repair was accepted, so there are no pairs: RL will run without a reward model")
+            return {"skipped": True, "accuracies": {}}
         history, accuracies = train_reward_model(
             pairs, self.policy("sft"), self.recipe.reward, self.run.model_folder("reward"), seed=self.recipe.seed
         )
         self.run.set_metrics("reward", history)
         return {"accuracies": accuracies}
+
+    def _trusts_reward_model(self) -> bool:
+        """Is there a reward model whose held-out accuracy is known and good enough? Raises InputError for a bad one."""
+        settings = self.recipe.reward
+        state = self.run.state().get("reward", {})
+        accuracies = state.get("accuracies", {})
+        if not state.get("done") or state.get("skipped"):
+            return False
+        pairs, accuracy = int(accuracies["held_out_pairs"]), accuracies["accuracy"]
+        if pairs < settings.minimum_pairs:
+            say(
+                f"rl: only {pairs} held-out pairs (reward.minimum_pairs is {settings.minimum_pairs}): nobody knows how "
+                "good the reward model is, so RL runs without it"
+            )
+            return False
+        if accuracy < settings.minimum_accuracy:
+            raise InputError(
+                f"the reward model ranks only {accuracy:.0%} of {pairs} held-out pairs right, reward.minimum_accuracy "
+                f"is {settings.minimum_accuracy:.0%}: RL on it is refused (more pairs, more epochs, or another limit)"
+            )
+        return True
 
     def _rl(self) -> None:
         from rewright.models import load_model, load_tokenizer
@@ -120,16 +148,7 @@ class Pipeline:
         from rewright.training.rl import train_rl
 
         recipe, run = self.recipe, self.run
-        reward_model = None
-        if run.is_done("reward"):
-            accuracy = run.state()["reward"]["accuracies"]["accuracy"]
-            minimum = recipe.reward.minimum_accuracy
-            if accuracy is not None and accuracy < minimum:
-                raise InputError(
-                    f"the reward model ranks only {accuracy:.0%} of held-out pairs right, reward.minimum_accuracy is "
-                    f"{minimum:.0%}: RL on it is refused (more pairs, more epochs, or a lower threshold)"
-                )
-            reward_model = RewardModel(run.model_folder("reward"))
+        reward_model = RewardModel(run.model_folder("reward")) if self._trusts_reward_model() else None
         known = run.rollouts.keys() if recipe.rl.keep_rollouts else set[str]()
 
         def keep(trajectories: list[Trajectory]) -> None:

@@ -188,6 +188,8 @@ class RewardSettings(_TrainSettings, frozen=True):
     epochs: float = 2.0
     minimum_accuracy: float = 0.5
     """RL does not start below this held-out pair accuracy."""
+    minimum_pairs: int = 20
+    """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
 
 
 class CreditSettings(_Section, frozen=True):

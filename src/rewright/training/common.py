@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from rewright.errors import InputError
 from rewright.progress import Bar
-from rewright.recipe import ModelSettings, RewardSettings, RLSettings, SFTSettings
+from rewright.recipe import RewardSettings, RLSettings, SFTSettings
 
 __all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
 
@@ -40,7 +40,7 @@ def arguments(settings: Settings, out: Path, seed: int, **own: Any) -> dict[str,
         "data_seed": seed,
         "disable_tqdm": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
     }
     return {**common, **own, **settings.arguments}
 
@@ -83,6 +83,7 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
     with Bar(label, total) as bar:
         watcher = Watcher(bar, key)
         trainer.add_callback(watcher)
+        trainer.remove_callback(PrinterCallback)  # standard output belongs to results
         if checkpoint is not None:
             bar.step(int(checkpoint.rsplit("-", 1)[1]))
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -129,10 +130,3 @@ def _steps(trainer: Any) -> int:
     batches = len(trainer.get_train_dataloader())
     per_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
     return int(-(-per_epoch * trainer.args.num_train_epochs // 1))
-
-
-def same_path(model: ModelSettings) -> str:
-    """The folder or id that transformers loads."""
-    from rewright.models import resolve_path
-
-    return resolve_path(model.path)

@@ -65,12 +65,20 @@ PROFILES: Final[dict[str, Profile]] = {
         styles=(0, 1),
         relations=5,
     ),
-    # What the pipeline is about: longer chains, all styles, all relations.
+    # What the pipeline is about: longer chains, and relations that the base policy has never seen.
     "standard": Profile(
         families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
-        hops={1: 0.2, 2: 0.3, 3: 0.3, 4: 0.2},
+        hops={1: 0.3, 2: 0.35, 3: 0.2, 4: 0.15},
+        styles=(0, 1),
+        relations=8,
     ),
-    "long": Profile(families={"chain": 0.7, "recover": 0.3}, hops={5: 0.5, 6: 0.5}),
+    "long": Profile(
+        families={"chain": 0.7, "recover": 0.3},
+        hops={5: 0.5, 6: 0.5},
+        styles=(0, 1),
+        relations=8,
+    ),
+    # Everything, with ways of naming tools that no pico model was trained on.
     "all": Profile(
         families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
         hops={1: 0.15, 2: 0.2, 3: 0.2, 4: 0.2, 5: 0.15, 6: 0.1},
