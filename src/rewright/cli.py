@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
-from rewright import __version__
+from rewright import __version__, commands
+from rewright.commands import JsonOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
 from rewright.recipe import Recipe, Stage, load_recipe
@@ -34,8 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+commands.register(app)
+
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -127,43 +129,6 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     from rewright.runs import Run
 
     _print_report(Run.open(run), as_json=as_json)
-
-
-@app.command()
-def validate(
-    tasks: Annotated[Path, typer.Argument(help="Task file.")],
-    *,
-    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
-    level: Annotated[str, typer.Option(help="Sandbox that runs tool sources: strict, process or unsafe.")] = "strict",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
-    execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Check tasks before any money is spent: schemas, sources, gold calls, gold answers."""
-    from rewright.progress import Bar
-    from rewright.validation import validate_file
-
-    if level not in ("strict", "process", "unsafe"):
-        raise InputError(f"--level is {level!r}: expected strict, process or unsafe")
-    with Bar("rows", limit or 0) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.step(done - bar.done)
-
-        found = validate_file(tasks, task_format, limit, execute=execute, level=level, progress=progress)  # type: ignore[arg-type]
-    for finding in found.findings:
-        print(finding)
-    errors = found.errors
-    print(
-        f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
-        f"{errors} errors, {len(found.findings) - errors} warnings" + ("" if found.executed else " (nothing executed)")
-    )
-    if as_json:
-        counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
-        print(json.dumps(counts))
-    if errors:
-        raise typer.Exit(1)
 
 
 @app.command()

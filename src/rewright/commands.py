@@ -1,0 +1,219 @@
+"""Verbs that need no run of ours: validate, credit, doctor, import, export, view. Registered on the app by cli.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from rewright.errors import InputError
+from rewright.progress import say
+
+__all__ = ["register"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+ExportFormat = Literal["trl", "openai"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the app."""
+    app.command()(validate)
+    app.command()(credit)
+    app.command()(doctor)
+    app.command(name="import")(import_trajectories)
+    app.command()(export)
+    app.command()(view)
+
+
+def validate(
+    tasks: Annotated[Path, typer.Argument(help="Task file.")],
+    *,
+    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A test set in the same format: report tasks that overlap with it.")
+    ] = None,
+    level: Annotated[
+        Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
+    ] = "strict",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check tasks before any money is spent: schemas, sources, gold calls, gold answers, overlap with a test set."""
+    from rewright.progress import Bar
+    from rewright.validation import validate_file
+
+    with Bar("rows", limit or 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.step(done - bar.done)
+
+        found = validate_file(tasks, task_format, limit, execute=execute, level=level, progress=progress)
+    for finding in found.findings:
+        print(finding)
+    overlaps = 0
+    if against is not None:
+        from rewright.contamination import find_overlaps
+        from rewright.tasks import load_tasks
+
+        for overlap in find_overlaps(
+            load_tasks(tasks, task_format, limit, check=False), load_tasks(against, task_format, check=False)
+        ):
+            overlaps += 1
+            print(f"overlap: {overlap}")
+    errors = found.errors
+    print(
+        f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
+        f"{errors} errors, {len(found.findings) - errors} warnings"
+        + (f", {overlaps} overlaps" if against is not None else "")
+        + ("" if found.executed else " (nothing executed)")
+    )
+    if as_json:
+        counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
+        print(json.dumps(counts if against is None else {**counts, "overlaps": overlaps}))
+    if errors:
+        raise typer.Exit(1)
+
+
+def credit(
+    file: Annotated[Path, typer.Argument(help="A run, our trajectories.jsonl, chat logs, or a TRL completions table.")],
+    *,
+    gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Column that holds the outcome.")] = None,
+    assignment: Annotated[Literal["optimal", "greedy", "ot"], typer.Option()] = "optimal",
+    estimator: Annotated[str, typer.Option(help="Estimator of the advantages.")] = "matchtir",
+    picture: Annotated[Path | None, typer.Option(help="Write an SVG picture of one trajectory.")] = None,
+    trajectory: Annotated[
+        str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+) -> None:
+    """Turn rewards and advantages of stored trajectories from any source."""
+    from rewright.credit_files import credit as credited_of
+    from rewright.credit_files import credit_as_json, read_gold, read_stored
+    from rewright.plugins.settings import TurnCredit
+
+    if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
+        gold = file / "tasks.jsonl"
+    settings = TurnCredit(assignment=assignment, estimator=estimator)
+    try:
+        found = credited_of(read_stored(file, outcome=outcome), read_gold(gold) if gold is not None else None, settings)
+    except ValueError as problem:
+        raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    if as_json:
+        for one in found:
+            print(json.dumps(credit_as_json(one)))
+    else:
+        for one in found:
+            rewards = " ".join(f"{value:.3f}" for value in one.rewards)
+            advantages = " ".join(f"{value:+.3f}" for value in one.advantages)
+            print(f"{one.stored.id}\t{one.rewards.sum():.3f}\trewards {rewards}\tadvantages {advantages}")
+    if picture is not None:
+        from rewright.viewer.credit_picture import picture_of
+
+        chosen = next((one for one in found if trajectory in (None, one.stored.id)), None)
+        if chosen is None:
+            raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
+        picture.write_text(picture_of(chosen), encoding="utf-8")
+        say(f"written: {picture}")
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine offers: sandbox levels, versions, plug-ins."""
+    from rewright.plugins.doctor import check_plugins
+    from rewright.runs import environment
+    from rewright.tools import capabilities
+
+    found = capabilities()
+    about = environment(0)
+    print(f"{found.system}, Python {about['python']}, {about['processors']} processors")
+    print(", ".join(f"{name} {number}" for name, number in about["versions"].items()))
+    print(f"sandbox levels that start here: {', '.join(found.levels) or 'none'}")
+    if found.refusal is not None:
+        print(f"  strict is refused: {found.refusal}")
+    for item in found.items:
+        need = f" (needed by level {item.needed})" if item.needed != "-" and not item.present else ""
+        print(f"  {'yes' if item.present else 'no ':<4}{item.name}: {item.detail}{need}")
+    states = check_plugins()
+    for state in states:
+        print(f"plug-in {state.trainer}: {state.problem or state.installed or 'trainer not installed'}")
+    if as_json:
+        plugins = {state.trainer: state.problem or state.installed for state in states}
+        print(json.dumps({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about}))
+
+
+def import_trajectories(
+    file: Annotated[Path, typer.Argument(help="Trajectories in our own JSONL format.")],
+    run: Annotated[Path, typer.Option("--run", help="New run directory.")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run (its tasks must know the trajectories).")],
+) -> None:
+    """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
+    from rewright.recipe import load_recipe
+    from rewright.records import Trajectory
+    from rewright.runs import Run
+    from rewright.stages.context import Context
+    from rewright.storage import read_jsonl
+
+    opened = Run.create(run, load_recipe(recipe), resume=False)
+    with opened.locked():
+        known = {task.id for task in Context(opened, opened.recipe()).tasks}
+        count = 0
+        for number, trajectory in read_jsonl(file, Trajectory):
+            if trajectory.task_id not in known:
+                raise InputError(
+                    f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
+                )
+            opened.trajectories.append(trajectory)
+            count += 1
+        opened.finish("synth", 0.0, imported=count)
+    print(f"{count} trajectories imported: go on with rewright judge {run}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    *,
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="trl: messages and tools; openai: arguments as JSON strings.")
+    ] = "trl",
+) -> None:
+    """Write the SFT and preference sets of a run for other trainers."""
+    from rewright.runs import Run
+    from rewright.storage import write_atomically
+
+    opened = Run.open(run)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, keys in (("sft", ("messages",)), ("preferences", ("prompt", "chosen", "rejected"))):
+        rows = opened.read_lines(f"{name}.jsonl")
+        if not rows:
+            say(f"{name}.jsonl: the run has none")
+            continue
+        lines = []
+        for row in rows:
+            kept: dict[str, Any] = {key: _converted(row[key], export_format) for key in keys}
+            lines.append(json.dumps({**kept, "tools": row["tools"]}, ensure_ascii=False).encode() + b"\n")
+        write_atomically(out / f"{name}.jsonl", lines)
+        print(f"{out / name}.jsonl: {len(rows)} rows")
+
+
+def _converted(messages: list[dict[str, Any]], export_format: ExportFormat) -> list[dict[str, Any]]:
+    if export_format == "trl":
+        return messages
+    from rewright.engines.wire import messages_to_wire
+
+    return messages_to_wire(messages)
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
+    examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+) -> None:
+    """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
+    from rewright.runs import Run
+    from rewright.viewer.page import write_page
+
+    print(write_page(Run.open(run), out, examples=examples))
