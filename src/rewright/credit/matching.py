@@ -97,10 +97,10 @@ def match_many(
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
-        return _transported(read, reg, ot_scale, weights)
+        return _transported(read, reg, ot_scale)
     matches = []
     for preds, gold in read:
-        blocks = compare(preds, gold, weights)
+        blocks = compare(preds, gold)
         pairs, rewards = _hard(preds, gold, blocks, assignment, unmatched)
         matches.append(Match(np.array(rewards, dtype=np.float64), matrix_of(len(preds), gold.count, blocks), pairs))
     return matches
@@ -119,8 +119,8 @@ def call_rewards(
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
-        return [found.rewards_P.tolist() for found in _transported(read, reg, ot_scale, weights)]
-    return [_hard(preds, gold, compare(preds, gold, weights), assignment, unmatched)[1] for preds, gold in read]
+        return [found.rewards_P.tolist() for found in _transported(read, reg, ot_scale)]
+    return [_hard(preds, gold, compare(preds, gold), assignment, unmatched)[1] for preds, gold in read]
 
 
 Read = tuple[list[ReadCall | None], GoldCalls]
@@ -135,14 +135,14 @@ def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
     for preds, golds in problems:
         gold = known.get(id(golds))
         if gold is None:
-            gold = known[id(golds)] = GoldCalls(() if golds is None else golds)
+            gold = known[id(golds)] = GoldCalls(() if golds is None else golds, weights)
         read.append(([] if preds is None else [read_call(call) for call in preds], gold))
     return read
 
 
-def _transported(read: list[Read], reg: float, ot_scale: str, weights: Weights) -> list[Match]:
+def _transported(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
     """Matches by optimal transport, all problems together."""
-    matrices = [matrix_of(len(preds), gold.count, compare(preds, gold, weights)) for preds, gold in read]
+    matrices = [matrix_of(len(preds), gold.count, compare(preds, gold)) for preds, gold in read]
     return [
         Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
         for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)

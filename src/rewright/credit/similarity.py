@@ -39,18 +39,14 @@ def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> fl
     With weights (wn, wk, wv): (wn + wk * keys + wv * values) / (wn + wk + wv * n). A malformed call gives 0.0.
     Raises ValueError only for unusable weights.
     """
-    check_weights(weights)
-    read_pred, read_gold = read_call(pred), read_call(gold)
-    if read_pred is None or read_gold is None or read_pred.name != read_gold.name:
-        return 0.0
-    return _small_block([read_pred], [_sets(read_gold)], weights)[0][0]
+    return float(similarity_matrix([pred], [gold], weights=weights)[0, 0])
 
 
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
     """Similarities of all pairs: float64 (P, G), P = len(preds), G = len(golds); either may be 0."""
     check_weights(weights)
-    read, gold = [read_call(call) for call in preds], GoldCalls(golds)
-    return matrix_of(len(read), gold.count, compare(read, gold, weights))
+    read, gold = [read_call(call) for call in preds], GoldCalls(golds, weights)
+    return matrix_of(len(read), gold.count, compare(read, gold))
 
 
 Row = list[float]
@@ -75,13 +71,34 @@ def _sets(call: ReadCall) -> Sets:
 class GoldTool:
     """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
 
-    __slots__ = ("_coded", "calls", "columns", "sets")
+    __slots__ = ("_coded", "_levels", "calls", "columns", "names", "sets", "weights")
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
         self.columns: list[int] = []
         self.calls: list[ReadCall] = []
         self.sets: list[Sets] = []
+        self.names: frozenset[Hashable] | None = None
+        """Argument names, where all calls have the same: the usual case."""
+        self._levels: dict[frozenset[Hashable], Row] = {}
         self._coded: Coded | None = None
+
+    def add(self, column: int, call: ReadCall) -> None:
+        """One more call, in column `column`."""
+        own = _sets(call)
+        self.names = own[1] if not self.calls or self.names == own[1] else None
+        self.columns.append(column)
+        self.calls.append(call)
+        self.sets.append(own)
+
+    def levels(self, names: frozenset[Hashable]) -> Row:
+        """Similarity of a call with these argument names by its number of equal values, where `names` is not None."""
+        found = self._levels.get(names)
+        if found is None:
+            assert self.names is not None
+            counts = range(len(self.names) + 1)
+            found = self._levels[names] = [_formula(names, self.names, count, self.weights) for count in counts]
+        return found
 
     @property
     def coded(self) -> Coded:
@@ -110,7 +127,7 @@ class GoldCalls:
 
     __slots__ = ("count", "tools")
 
-    def __init__(self, golds: Iterable[Any]) -> None:
+    def __init__(self, golds: Iterable[Any], weights: Weights) -> None:
         self.tools: dict[str, GoldTool] = {}
         self.count = 0
         for gold in golds:
@@ -118,14 +135,12 @@ class GoldCalls:
             if call is not None:
                 tool = self.tools.get(call.name)
                 if tool is None:
-                    tool = self.tools[call.name] = GoldTool()
-                tool.columns.append(self.count)
-                tool.calls.append(call)
-                tool.sets.append(_sets(call))
+                    tool = self.tools[call.name] = GoldTool(weights)
+                tool.add(self.count, call)
             self.count += 1
 
 
-def compare(preds: Sequence[ReadCall | None], golds: GoldCalls, weights: Weights) -> list[Block]:
+def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
     """The blocks of the similarity matrix of calls already read: one per tool that both sides call.
 
     A block's scores are lists where it is small, an array where it is large: whatever was faster to make.
@@ -139,9 +154,9 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls, weights: Weights
         tool = golds.tools[name]
         pred_calls: list[ReadCall] = [preds[row] for row in rows]  # type: ignore[misc]
         if len(rows) * len(tool.columns) > _SMALL:
-            blocks.append(Block(rows, tool.columns, _large_block(pred_calls, tool, weights)))
+            blocks.append(Block(rows, tool.columns, _large_block(pred_calls, tool)))
         else:
-            blocks.append(Block(rows, tool.columns, _small_block(pred_calls, tool.sets, weights)))
+            blocks.append(Block(rows, tool.columns, _small_block(pred_calls, tool)))
     return blocks
 
 
@@ -165,24 +180,16 @@ def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.fl
     return matrix
 
 
-def _small_block(preds: list[ReadCall], golds: list[Sets], weights: Weights) -> list[Row]:
+def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
     """The formula for a few calls of one tool."""
     scores: list[Row] = []
-    common_names: frozenset[Hashable] | None = golds[0][1]
-    if any(names != common_names for _, names in golds):
-        common_names = None
-    by_names: dict[frozenset[Hashable], Row] = {}
     for pred in preds:
         items, names = set(pred.values.items()), frozenset(pred.values)
-        if common_names is None:
-            scores.append([_formula(names, gold_names, len(items & own), weights) for own, gold_names in golds])
-            continue
-        # All gold calls have the same argument names, the usual case: the score depends on a number of values only.
-        levels = by_names.get(names)
-        if levels is None:
-            counts = range(len(common_names) + 1)
-            levels = by_names[names] = [_formula(names, common_names, count, weights) for count in counts]
-        scores.append([levels[len(items & own)] for own, _ in golds])
+        if golds.names is not None:
+            levels = golds.levels(names)
+            scores.append([levels[len(items & own)] for own, _ in golds.sets])
+        else:
+            scores.append([_formula(names, other, len(items & own), golds.weights) for own, other in golds.sets])
     return scores
 
 
@@ -194,7 +201,7 @@ def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal:
     return (name_weight + key_weight * keys + value_weight * equal) / denominator if denominator else 1.0
 
 
-def _large_block(preds: list[ReadCall], golds: GoldTool, weights: Weights) -> NDArray[np.float64]:
+def _large_block(preds: list[ReadCall], golds: GoldTool) -> NDArray[np.float64]:
     """The formula for many calls of one tool: values become integer codes, compared one argument at a time."""
     names, codes, gold_GK = golds.coded
     # A missing argument has another code on each side, and a value that no gold call has a third: never equal.
@@ -202,7 +209,7 @@ def _large_block(preds: list[ReadCall], golds: GoldTool, weights: Weights) -> ND
     equal_PG = np.zeros((len(preds), len(gold_GK)), dtype=np.int32)
     for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
         equal_PG += pred_P[:, None] == gold_G
-    name_weight, key_weight, value_weight = weights
+    name_weight, key_weight, value_weight = golds.weights
     size_G = np.array([len(items) for items, _ in golds.sets], dtype=np.float64)
     denominator_G = name_weight + key_weight + value_weight * size_G
     overlap = _key_overlap([frozenset(pred.values) for pred in preds], [gold_names for _, gold_names in golds.sets])
