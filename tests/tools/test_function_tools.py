@@ -26,7 +26,7 @@ COUNT = spec("count", "calls = 0\ndef count():\n    global calls\n    calls += 1
 async def factory(request: pytest.FixtureRequest) -> AsyncIterator[FunctionTools]:
     if request.param == "strict" and not capabilities().strict:
         pytest.skip("level strict is not offered here")
-    factory = FunctionTools(level=request.param, wall_seconds=20.0)
+    factory = FunctionTools(level=request.param, wall_seconds=60.0)
     yield factory
     await factory.close()
 
@@ -92,7 +92,7 @@ def test_only_named_packages_are_trusted() -> None:
 async def test_target_of_nobody_trusted_runs_in_the_sandbox() -> None:
     if not capabilities().strict:
         pytest.skip("level strict is not offered here")
-    factory = FunctionTools(wall_seconds=20.0)
+    factory = FunctionTools(wall_seconds=60.0)
     async with factory.open(
         [spec("run", target="os:listdir", data="/"), spec("shell", target="os:system", data="id")]
     ) as tools:

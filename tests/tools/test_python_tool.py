@@ -20,7 +20,7 @@ def call(code: str) -> ToolCall:
 
 @pytest.fixture
 async def tool() -> AsyncIterator[PythonTool]:
-    tool = PythonTool(level=LEVEL, wall_seconds=20.0)
+    tool = PythonTool(level=LEVEL, wall_seconds=60.0)
     yield tool
     await tool.close()
 
@@ -71,7 +71,7 @@ async def test_errors_are_typed(tool: PythonTool) -> None:
 
 async def test_state_per_call_and_per_trajectory() -> None:
     for state, expected in (("call", "NameError: name 'x' is not defined"), ("trajectory", "2")):
-        tool = PythonTool(level=LEVEL, state=state, wall_seconds=20.0, preload=("math",))  # type: ignore[arg-type]
+        tool = PythonTool(level=LEVEL, state=state, wall_seconds=60.0, preload=("math",))  # type: ignore[arg-type]
         async with tool.open([PythonTool.spec()]) as tools:
             await tools.call(call("x = 1; math.tau = 0"))
             assert (await tools.call(call("x + 1"))).content == expected
@@ -83,7 +83,7 @@ async def test_state_per_call_and_per_trajectory() -> None:
 
 
 async def test_kinds_of_tools_side_by_side(tool: PythonTool) -> None:
-    functions = FunctionTools(level=LEVEL, wall_seconds=20.0)
+    functions = FunctionTools(level=LEVEL, wall_seconds=60.0)
     combined = CombinedTools({"python": tool, "function": functions})
     add = PythonTool.spec("add")
     add = type(add)(schema=add.schema, source="def add(a, b): return a + b")

@@ -65,7 +65,7 @@ async def server() -> AsyncIterator[tuple[RunCodeServer, str]]:
 
 
 def remote(url: str, **settings: Any) -> RemoteSandbox:
-    return RemoteSandbox(url, wall_seconds=20.0, first_wait_seconds=0.001, **settings)
+    return RemoteSandbox(url, wall_seconds=60.0, first_wait_seconds=0.001, **settings)
 
 
 async def test_programs_and_calls(server: tuple[RunCodeServer, str]) -> None:
@@ -80,7 +80,7 @@ async def test_programs_and_calls(server: tuple[RunCodeServer, str]) -> None:
         assert wrong.content.startswith("Error: TypeError: f() got an unexpected keyword argument 'z'")
         assert error_kind(await box.call("import os\ndef f(): os._exit(0)", "f", {})) == "exited"
     assert server[0].requests[0]["language"] == "python"
-    assert server[0].requests[0]["run_timeout"] == 20.0
+    assert server[0].requests[0]["run_timeout"] == 60.0
 
 
 async def test_time_limit_is_typed(server: tuple[RunCodeServer, str]) -> None:

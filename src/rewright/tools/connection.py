@@ -17,7 +17,7 @@ from rewright.tools.worker import frames
 
 __all__ = ["ChildDied", "Connection"]
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 NOTICE_SECONDS = 0.2
 
 

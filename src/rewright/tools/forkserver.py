@@ -38,7 +38,7 @@ zygote.main(int(sys.argv[2]), json.loads(sys.argv[3]))
 # Everything that the worker inherits. The OPENBLAS names choose a kernel that is right for the processor.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 class Ending(NamedTuple):

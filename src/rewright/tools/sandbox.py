@@ -7,6 +7,7 @@ separate process with a time limit only. docs/security.md says what each protect
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,10 @@ class Sandbox:
     `wall_seconds` bounds one call, `cpu_seconds` the processor time of one session, `memory_mb` what a session may map
     on top of what is loaded already, `disk_mb` its private disk, `output_chars` the text of one result. `preload` names
     modules that are imported once; a program finds them under the alias given after `as` ("numpy as np"). `sessions`
-    bounds how many children live at a time: further sessions wait for a place.
+    bounds how many children live at a time: further sessions wait for a place. `at_once` bounds how many of them
+    execute something: a call that shares a processor with many others would run into its wall-clock limit for no fault
+    of its own (by default twice as many as there are processors; no bound for `trusted` code, which may wait for
+    others).
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Sandbox:
         network: bool = False,
         output_chars: int = 100_000,
         sessions: int = 256,
+        at_once: int | None = None,
         spare: int = 1,
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
         visible: Sequence[str] = (),
@@ -60,6 +65,8 @@ class Sandbox:
             if value <= 0:
                 raise InputError(f"sandbox: {name} must be positive, not {value}")
         self.level: Level = level
+        self._at_once = at_once or (sessions if trusted else max(4, 2 * len(os.sched_getaffinity(0))))
+        self._executing = asyncio.Semaphore(self._at_once)
         self._limits = SessionLimits(wall_seconds, output_chars, 16 * MEGABYTE)
         self._sessions = sessions
         self._configuration: dict[str, Any] = {
@@ -97,6 +104,11 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def executing(self) -> asyncio.Semaphore:
+        """Held while a call is executed, so that not too many share the processors."""
+        return self._executing
 
     @property
     def process_id(self) -> int | None:
@@ -197,6 +209,7 @@ class Sandbox:
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
             self._places = asyncio.Semaphore(self._sessions + self._spare)
+            self._executing = asyncio.Semaphore(self._at_once)
             self._drop_spares()
         async with self._starting:
             if self._closed:

@@ -44,6 +44,11 @@ class Opening(NamedTuple):
 class Pool(Protocol):
     """Where a session takes its child from: bounded in number, restarted when it is lost."""
 
+    @property
+    def executing(self) -> asyncio.Semaphore:
+        """Held while a call is executed. There once a child has been taken."""
+        ...
+
     async def take(self, modules: Sequence[str]) -> Connection:
         """Wait for a free place and a confined child. Raises `SandboxError`."""
         ...
@@ -103,9 +108,10 @@ class Session:
             started = time.perf_counter()
             try:
                 connection = await self._connected()
-                started = time.perf_counter()  # a wait for a free worker is not the tool's time
-                async with asyncio.timeout(limit):
-                    reply = await self._exchange(connection, packet)
+                async with self._pool.executing:
+                    started = time.perf_counter()  # a wait for a worker or for processor time is not the tool's time
+                    async with asyncio.timeout(limit):
+                        reply = await self._exchange(connection, packet)
                 return self._result(reply, time.perf_counter() - started, printed=printed)
             except TimeoutError:
                 problem: tuple[ErrorKind, str] = ("timeout", f"no result after {limit:g} s")

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import mmap
 import os
 import socket
 import sys
@@ -152,11 +153,11 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
     tools = Tools(opening["sources"], opening["targets"], opening["data"])
     scope: dict[str, Any] | None = None
     send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names
-    reserve: bytearray | None = None  # mapped, not touched: what is left to answer with when all else is used up
+    reserve: mmap.mmap | None = None  # mapped, never touched: what is left to answer with when all else is used up
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
-        with contextlib.suppress(MemoryError):
-            reserve = reserve or bytearray(RESERVE_BYTES)
+        with contextlib.suppress(OSError):
+            reserve = reserve or mmap.mmap(-1, RESERVE_BYTES)
         try:
             if "source" in request:
                 if scope is None or not request["keep"]:
@@ -166,7 +167,8 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
                 value = tools.call(request["name"], request["arguments"])
             reply["value"], reply["length"] = cut(value, output_chars)
         except BaseException as error:
-            if isinstance(error, MemoryError):
+            if reserve is not None and isinstance(error, MemoryError):
+                reserve.close()
                 reserve = None
             refused = failure(error)
             reply["kind"] = refused.kind

@@ -83,7 +83,8 @@ class Isolation:
         os.chdir(folder)
         if self.level != "strict":
             os.environ.update({"HOME": folder, "TMPDIR": folder})
-        os.setsid()
+        # A group to be killed as one. Not a session: the scheduler would give each child as much time as the trainer.
+        os.setpgid(0, 0)
         limits.die_with_parent()
         if self.level == "unsafe":
             return
