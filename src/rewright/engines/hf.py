@@ -5,8 +5,9 @@ keeps its slot (and so its keys and values) between turns, so that a later turn 
 group share the keys and values of their prompt. The same engine serves synthesis, repair, evaluation and, inside RL,
 the policy that is being trained (call `refresh` after a weight update).
 
-Every forward pass has one of two fixed shapes, (slots, 1) to decode and (PREFILL_ROWS, PREFILL_TOKENS) to read, and
-every request draws from its own seed: what a trajectory becomes does not depend on what else is in the batch.
+Every request draws from its own seed, and for small models on a CPU every row of a batch is computed alike wherever it
+stands (one thread, batches of a multiple of ROW_STEP rows): what a trajectory becomes does not depend, to the last bit,
+on what else is in the batch. With larger models or a GPU the last bits of log-probabilities may.
 
 Left out, because big servers do it better: paging, tensor parallelism, quantised caches, sliding-window layers.
 """
@@ -28,9 +29,14 @@ from rewright.errors import EngineError, InputError
 __all__ = ["HFEngine"]
 
 PREFILL_ROWS: Final = 8
-PREFILL_TOKENS: Final = 64
-LENGTH_STEP: Final = 512
-"""Cache lengths are multiples of this: few shapes, and sums over the same blocks whatever the batch."""
+PREFILL_TOKENS: Final = (16, 32, 64)
+"""How many tokens one pass reads per row: the smallest that suffices, a property of the row alone."""
+LENGTH_STEP: Final = 64
+"""Cache lengths are multiples of this."""
+ROW_STEP: Final = 8
+"""Batches are multiples of this, so that every row is computed by the same kernel wherever it stands."""
+SMALL_MODEL: Final = 20_000_000
+"""Up to so many parameters one CPU thread is as fast as two, and makes results independent of the batch."""
 STOP_TAIL: Final = 24
 """How many of the last tokens are decoded to look for a stop string."""
 
@@ -102,8 +108,11 @@ class HFEngine:
         self.end_ids = set(end_ids) if end_ids is not None else _end_ids(model, tokenizer)
         self.device = next(model.parameters()).device
         self.slots = [_Slot() for _ in range(slots)]
-        # One more row than slots: the place where padding rows of a read write to.
-        self.cache = SlotCache(int(config.num_hidden_layers), slots + 1)
+        # The rows behind the slots fill batches up.
+        rows = -(-slots // ROW_STEP) * ROW_STEP
+        self.cache = SlotCache(int(config.num_hidden_layers), rows)
+        small = sum(weight.numel() for weight in model.parameters()) <= SMALL_MODEL
+        self.threads = 1 if small and self.device.type == "cpu" else None
         self.waiting: list[_Job] = []
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._clock = 0
@@ -113,7 +122,7 @@ class HFEngine:
 
     async def generate(self, request: Request) -> Generation:
         """Continue `request.token_ids` by one turn. Raises EngineError if the model fails or the time is over."""
-        if request.token_ids is None:
+        if not request.token_ids:
             raise EngineError("engine hf needs token ids: the request has none")
         if self._closed:
             raise EngineError(f"engine {self.name} is closed")
@@ -127,14 +136,15 @@ class HFEngine:
             raise EngineError(f"no answer of {self.name} within {request.timeout_seconds} s") from None
 
     async def release(self, session: str) -> None:
-        """The trajectory is over: its slot may be taken by another."""
+        """The trajectory is over: its slot may be taken by another. Until then nobody else gets it."""
         self._inbox.put(session)
 
     def refresh(self) -> None:
         """The weights have changed: forget all keys and values. Blocks until the engine has done so."""
         done = threading.Event()
         self._inbox.put(done)
-        done.wait()
+        while not done.wait(timeout=0.2) and self._thread.is_alive():
+            continue
 
     async def close(self) -> None:
         """Stop the thread. Requests under way fail with EngineError."""
@@ -159,15 +169,18 @@ class HFEngine:
                     continue
                 try:
                     self._place()
-                    self._read()
-                    self._step()
+                    if not self._read():
+                        self._step()
                 except Exception as failure:  # out of memory, a bad model: every request must learn of it
                     problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
                     self._fail(problem)
 
     def _receive(self, problem: EngineError | None) -> bool:
         """Take what has arrived; wait only when there is nothing to do. False: the engine is closed."""
-        idle = problem is not None or (not self.waiting and all(slot.job is None for slot in self.slots))
+        idle = problem is not None or (
+            all(slot.job is None for slot in self.slots)
+            and all(self._choose(job.request.session) is None for job in self.waiting)
+        )
         while True:
             try:
                 item = self._inbox.get(block=idle)
@@ -179,11 +192,15 @@ class HFEngine:
                 return False
             if isinstance(item, threading.Event):
                 for slot in self.slots:
-                    slot.ids, slot.session = [], ""
+                    if slot.job is None:
+                        slot.session = ""
+                    else:
+                        slot.pending = slot.ids + slot.pending  # a turn under way is read again
+                    slot.ids = []
                 item.set()
             elif isinstance(item, str):
                 for slot in self.slots:
-                    if slot.session == item and slot.job is None:
+                    if slot.session == item:
                         slot.session = ""
             elif problem is not None:
                 item.finish(problem)
@@ -200,7 +217,10 @@ class HFEngine:
         self.waiting = []
 
     def _place(self) -> None:
-        """Give waiting requests a slot: their own, else a free one, else the one idle for longest."""
+        """Give waiting requests a slot: their own, else a free one."""
+        for held in self.slots:
+            if held.job is not None and held.job.future.cancelled():  # nobody waits for it any more
+                held.job, held.pending = None, []
         still: list[_Job] = []
         for job in self.waiting:
             if job.future.cancelled():
@@ -221,8 +241,10 @@ class HFEngine:
         own = [slot for slot in idle if session and slot.session == session]
         if own:
             return own[0]
+        # A slot is kept for its trajectory until `release`: keys and values that are read again differ in their last
+        # bits from those that were decoded, so that what is sampled would depend on who was pushed out when.
         free = [slot for slot in idle if not slot.session]
-        return min(free or idle, key=lambda slot: slot.used, default=None)
+        return min(free, key=lambda slot: slot.used, default=None)
 
     def _load(self, slot: _Slot, job: _Job, ids: list[int]) -> None:
         self._clock += 1
@@ -234,44 +256,58 @@ class HFEngine:
                 if length > shared:
                     donor, shared = other, length
         shared = min(shared, len(ids) - 1)  # the last token is always read by the decoding step, for its logits
-        if donor is not None and shared - kept >= PREFILL_TOKENS // 2:
+        if donor is not None and shared - kept >= PREFILL_TOKENS[0]:
             self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
             kept = shared
         kept = min(kept, len(ids) - 1)
         slot.ids, slot.pending = ids[:kept], ids[kept:]
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
 
-    def _read(self) -> None:
-        """Read the pending tokens of all slots but the last one each."""
-        while True:
-            rows = [index for index, slot in enumerate(self.slots) if slot.job and len(slot.pending) > 1][:PREFILL_ROWS]
-            if not rows:
-                return
-            ids_B_Q = torch.zeros((PREFILL_ROWS, PREFILL_TOKENS), dtype=torch.long)
-            positions_B_Q = torch.arange(PREFILL_TOKENS).expand(PREFILL_ROWS, -1).clone()
-            rows_B = torch.full((PREFILL_ROWS,), len(self.slots))
-            for line, index in enumerate(rows):
-                slot = self.slots[index]
-                chunk = slot.pending[: min(PREFILL_TOKENS, len(slot.pending) - 1)]
-                ids_B_Q[line, : len(chunk)] = torch.tensor(chunk)
-                positions_B_Q[line] += len(slot.ids)
-                rows_B[line] = index
-                slot.ids.extend(chunk)
-                slot.pending = slot.pending[len(chunk) :]
-            # Padding inside a chunk writes past the row's end: later tokens overwrite it, the mask hides it till then.
-            self._forward(ids_B_Q, rows_B, positions_B_Q, all_rows=False)
+    def _read(self) -> bool:
+        """Read pending tokens of up to PREFILL_ROWS slots (all but the last one each), if it is worth a pass now.
+
+        A pass costs the same for one row as for all, so rows wait for company while others have something to decode.
+        """
+        rows_of: dict[int, list[int]] = {}
+        ready = 0
+        for index, slot in enumerate(self.slots):
+            if slot.job is None:
+                continue
+            if len(slot.pending) > 1:
+                rows_of.setdefault(_chunk_length(len(slot.pending) - 1), []).append(index)
+            else:
+                ready += 1
+        if not rows_of:
+            return False
+        length, rows = max(rows_of.items(), key=lambda entry: (len(entry[1]), -entry[0]))
+        if len(rows) < PREFILL_ROWS and ready > sum(map(len, rows_of.values())):
+            return False
+        rows = rows[:PREFILL_ROWS]
+        ids_B_Q = torch.zeros((len(rows), length), dtype=torch.long)
+        positions_B_Q = torch.arange(length).expand(len(rows), -1).clone()
+        rows_B = torch.tensor(rows)
+        for line, index in enumerate(rows):
+            slot = self.slots[index]
+            chunk = slot.pending[: min(length, len(slot.pending) - 1)]
+            ids_B_Q[line, : len(chunk)] = torch.tensor(chunk)
+            positions_B_Q[line] += len(slot.ids)
+            slot.ids.extend(chunk)
+            slot.pending = slot.pending[len(chunk) :]
+        # Padding inside a chunk writes past the row's end: later tokens overwrite it, the mask hides it till then.
+        self._forward(ids_B_Q, rows_B, positions_B_Q, all_rows=False)
+        return True
 
     def _step(self) -> None:
-        """Decode one token for every slot that has a request."""
-        active = [index for index, slot in enumerate(self.slots) if slot.job is not None]
+        """Decode one token for every slot whose context has been read."""
+        active = [index for index, slot in enumerate(self.slots) if slot.job is not None and len(slot.pending) == 1]
         if not active:
             return
-        count = len(self.slots) + 1
+        active, count = self._pack(active)
         ids_B_Q = torch.zeros((count, 1), dtype=torch.long)
         positions_B_Q = torch.zeros((count, 1), dtype=torch.long)
-        for index, slot in enumerate(self.slots):
+        for index, slot in enumerate(self.slots[:count]):
             positions_B_Q[index, 0] = len(slot.ids)
-            if slot.job is not None:
+            if len(slot.pending) == 1:
                 ids_B_Q[index, 0] = slot.pending[0]
         logits = self._forward(ids_B_Q, torch.arange(count), positions_B_Q, all_rows=True)[:, -1]
         jobs = [job for index in active if (job := self.slots[index].job) is not None]
@@ -290,6 +326,22 @@ class HFEngine:
                 slot.pending = []
                 job.finish(self._result(job, stop))
 
+    def _pack(self, active: list[int]) -> tuple[list[int], int]:
+        """Bring the active slots to the front where that saves a good part of the batch: (active slots, batch)."""
+        needed = -(-len(active) // ROW_STEP) * ROW_STEP
+        if active[-1] < needed + needed // 2:
+            return active, -(-(active[-1] + 1) // ROW_STEP) * ROW_STEP
+        places = iter(sorted(set(range(needed)) - set(active)))
+        packed = []
+        for index in active:
+            place = index if index < needed else next(places)
+            if place != index:
+                longest = max(len(self.slots[index].ids), len(self.slots[place].ids))
+                self.cache.swap(index, place, longest)
+                self.slots[index], self.slots[place] = self.slots[place], self.slots[index]
+            packed.append(place)
+        return sorted(packed), needed
+
     def _forward(
         self, ids_B_Q: torch.Tensor, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, *, all_rows: bool
     ) -> torch.Tensor:
@@ -299,9 +351,11 @@ class HFEngine:
         positions = positions_B_Q.to(self.device)
         mask_B_1_Q_K = torch.arange(length, device=self.device)[None, None, None] <= positions[:, None, :, None]
         self.cache.aim(rows_B.to(self.device), positions, length, all_rows=all_rows)
-        training = self.model.training
+        training, threads = self.model.training, torch.get_num_threads()
         if training:
             self.model.eval()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         output = self.model(
             input_ids=ids_B_Q.to(self.device),
             position_ids=positions,
@@ -312,6 +366,7 @@ class HFEngine:
         )
         if training:
             self.model.train()
+        torch.set_num_threads(threads)
         logits: torch.Tensor = output.logits
         return logits.cpu()
 
@@ -361,6 +416,11 @@ def sample(
     chosen_B = torch.where(greedy_B, logits_B_V.argmax(dim=-1), chosen_B)
     picked_B = log_probs_B_V.gather(1, chosen_B[:, None])[:, 0]
     return chosen_B.tolist(), picked_B.tolist()
+
+
+def _chunk_length(pending: int) -> int:
+    """How many tokens of `pending` one pass reads."""
+    return next((length for length in PREFILL_TOKENS if pending <= length), PREFILL_TOKENS[-1])
 
 
 def _common(first: list[int], second: list[int]) -> int:

@@ -42,7 +42,8 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         self.keys[rows, :, positions] = key_states.transpose(1, 2)
         self.values[rows, :, positions] = value_states.transpose(1, 2)
         if owner.all_rows:
-            return self.keys[:, :, :length], self.values[:, :, :length]
+            count = len(rows)
+            return self.keys[:count, :, :length], self.values[:count, :, :length]
         picked = rows[:, 0]
         return self.keys[picked, :, :length], self.values[picked, :, :length]
 
@@ -84,9 +85,18 @@ class SlotCache(Cache):  # type: ignore[misc]
     def aim(self, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, length: int, *, all_rows: bool) -> None:
         """The next pass writes at `positions_B_Q` of the slots `rows_B` and sees the first `length` positions.
 
-        `all_rows` promises that `rows_B` is every slot in order, which saves a copy.
+        `all_rows` promises that `rows_B` is 0, 1, 2, … in order, which saves a copy.
         """
         self.rows, self.positions, self.length, self.all_rows = rows_B[:, None], positions_B_Q, length, all_rows
+
+    def swap(self, first: int, second: int, length: int) -> None:
+        """Exchange the first `length` positions of two slots."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                for held in (layer.keys, layer.values):
+                    saved = held[first, :, :length].clone()
+                    held[first, :, :length] = held[second, :, :length]
+                    held[second, :, :length] = saved
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot to another (a shared prompt)."""
