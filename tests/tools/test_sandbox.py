@@ -281,6 +281,13 @@ async def test_soak() -> None:
             assert box.restarts == 0
 
 
+async def test_module_that_cannot_be_preloaded_is_named() -> None:
+    box = Sandbox("process", preload=("math", "nonsuch as n"))
+    with pytest.raises(InputError, match="cannot be imported: nonsuch: No module named 'nonsuch'"):
+        await box.start()
+    await box.close()
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(InputError, match="unknown level 'stric'; expected one of strict, process, unsafe"):
         Sandbox("stric")  # type: ignore[arg-type]

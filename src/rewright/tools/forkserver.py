@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rewright.errors import SandboxError
+from rewright.errors import InputError, SandboxError
 
 __all__ = ["Child", "Ending", "ForkServer"]
 
@@ -82,7 +82,7 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start the process and wait until its imports are done. Raises `SandboxError`."""
+        """Start the process, wait until its imports are done. Raises `SandboxError`, `InputError` for a `preload`."""
         self.loop = asyncio.get_running_loop()
         self._ready = self.loop.create_future()
         if self._configuration["level"] != "strict":
@@ -110,6 +110,7 @@ class ForkServer:
             except OSError as error:
                 ours.close()
                 os.close(self._errors)
+                self.stop()
                 raise SandboxError(f"the sandbox's worker process could not be started: {error}") from error
         ours.setblocking(False)
         self._control = ours
@@ -122,6 +123,10 @@ class ForkServer:
         except BaseException:
             self.stop()
             raise
+        if self.missing:
+            self.stop()
+            problems = "; ".join(f"{module}: {message}" for module, message in self.missing.items())
+            raise InputError(f"sandbox: a module to preload cannot be imported: {problems}")
 
     async def spawn(self, descriptors: Sequence[int], modules: Sequence[str] = ()) -> Child:
         """Fork a child that holds copies of `descriptors` (its connection first). Raises `SandboxError`."""

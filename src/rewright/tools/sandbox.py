@@ -28,15 +28,17 @@ MEGABYTE = 1024 * 1024
 
 
 class Sandbox:
-    """A fork server with warm imports, and the sessions forked from it.
+    """A fork server with warm imports, and the sessions forked from it. Belongs to one event loop at a time.
 
-    `wall_seconds` bounds one call, `cpu_seconds` the processor time of one session, `memory_mb` what a session may map
-    on top of what is loaded already, `disk_mb` its private disk, `output_chars` the text of one result. `preload` names
-    modules that are imported once; a program finds them under the alias given after `as` ("numpy as np"). `sessions`
-    bounds how many children live at a time: further sessions wait for a place. `at_once` bounds how many of them
-    execute something: a call that shares a processor with many others would run into its wall-clock limit for no fault
-    of its own (by default twice as many as there are processors; no bound for `trusted` code, which may wait for
-    others).
+    Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
+    of what is loaded already, `disk_mb`, `open_files`, `processes` (1: it can start none). Of the sandbox: `sessions`
+    that live at a time (more wait for a place) and `at_once`, those of them that execute something: a call that shares
+    a processor with many others would run into its wall-clock limit for no fault of its own (by default two for each
+    processor; no bound for `trusted` code, which may wait for others). `spare` children are forked in advance.
+
+    `preload` names modules that are imported once; a program finds them under the alias given after `as`
+    ("numpy as np"). `network` gives the host's network, `visible` more folders to read. `trusted` code is the user's
+    own: level `process` then sets limits only. `paths` are added to the module search path.
     """
 
     def __init__(
