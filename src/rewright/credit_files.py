@@ -26,7 +26,7 @@ from rewright.plugins.settings import TurnCredit
 from rewright.records import Task, Trajectory, Verdict
 from rewright.storage import read_jsonl
 
-__all__ = ["Credited", "GoldCalls", "Stored", "credit", "credit_as_json", "read_gold", "read_stored"]
+__all__ = ["Credited", "GoldCalls", "Stored", "credit", "credit_as_json", "prompt_text", "read_gold", "read_stored"]
 
 _GROUP_KEYS = ("group", "group_id", "task_id")
 _OUTCOME_KEYS = ("outcome", "reward", "score")
@@ -127,7 +127,7 @@ def read_gold(path: Path | str) -> GoldCalls:
                 by_id[str(row.values[key])] = calls
         for key in ("prompt", "messages"):
             if row.values.get(key) is not None:
-                by_prompt[_prompt_text(row.values[key])] = calls
+                by_prompt[prompt_text(row.values[key])] = calls
         if not any(row.values.get(key) is not None for key in ("id", *_GROUP_KEYS, "prompt", "messages")):
             raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
     if not by_id and not by_prompt:
@@ -237,7 +237,7 @@ def _own(path: Path, outcome: str | None) -> Iterator[Stored]:
     golds: dict[str, list[Any]] = {}
     prompts: dict[str, str] = {}
     for _, task in read_jsonl(tasks, Task) if tasks.exists() else ():
-        prompts[task.id] = _prompt_text(list(task.messages))
+        prompts[task.id] = prompt_text(list(task.messages))
         if task.gold.calls is not None:
             golds[task.id] = list(task.gold.calls)
     outcomes = (
@@ -285,7 +285,7 @@ def _from_row(row: Row, outcome: str | None, *, drop_nulls: bool) -> Stored:
             f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
             f"(TRL) as lists of messages; it has {keys}"
         )
-    text = _prompt_text(prompt)
+    text = prompt_text(prompt)
     group = row.get(*_GROUP_KEYS)
     if drop_nulls:
         spoken = [{key: value for key, value in message.items() if value is not None} for message in spoken]
@@ -332,7 +332,7 @@ def _role(message: Any) -> Any:
     return message.get("role") if isinstance(message, Mapping) else None
 
 
-def _prompt_text(prompt: Any) -> str:
+def prompt_text(prompt: Any) -> str:
     """The text of the last message of a prompt that a person or program wrote (a text is taken as it is)."""
     if isinstance(prompt, str):
         return prompt

@@ -205,6 +205,7 @@ def report(run: Run) -> dict[str, Any]:
         "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),
         "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),
+        "reward_model_held_out_pairs": int(accuracies.get("held_out_pairs") or 0),
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
     }

@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["learning_curves"]
 
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#059669", "#9ca3af"
+FEW = 20
+"""Curves of fewer points are drawn as they are, not smoothed."""
 
 
 def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
     """Draw the curves of metrics.jsonl into a PNG file."""
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     _curve(axes[0], metrics, "sft", "loss", title="SFT: loss on model tokens", colour=BLUE)
-    _curve(axes[1], metrics, "reward", "accuracy", title="reward model: pair accuracy", colour=ORANGE)
+    _curve(axes[1], metrics, "reward", "accuracy", title="reward model: accuracy on training pairs", colour=ORANGE)
+    held_out = found.get("reward_model_accuracy")
+    if held_out is not None:
+        pairs = found["reward_model_held_out_pairs"]
+        axes[1].axhline(held_out, color=GREY, linestyle="--", linewidth=1, label=f"{pairs} held-out pairs, at the end")
+        axes[1].legend(frameon=False, fontsize=8, loc="lower right")
     _curve(axes[2], metrics, "rl", "rewright/success", title="RL: success of rollouts", colour=GREEN)
     _bars(axes[3], found["stages"])
     figure.savefig(path, dpi=110)
@@ -33,10 +41,13 @@ def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *
         axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes, color=GREY)
         return
     steps, values = zip(*rows, strict=True)
-    axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
-    axis.plot(steps, _smooth(values), color=colour, linewidth=2)
-    if key != "loss":
-        axis.set_ylim(0, 1.02)
+    if len(values) < FEW:  # a mean of so few points would hide what happened
+        axis.plot(steps, values, color=colour, linewidth=1.5, marker="o", markersize=4)
+    else:
+        axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
+        axis.plot(steps, _smooth(values), color=colour, linewidth=2)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_ylim(0, 1.02 if key != "loss" else max(1.08 * max(values), 1e-9))
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
@@ -58,5 +69,5 @@ def _bars(axis: Any, stages: Sequence[dict[str, Any]]) -> None:
     above = [row["high"] - row["success"] for row in stages]
     colours = {"base": GREY, "sft": BLUE, "rl": GREEN}
     axis.bar(names, values, yerr=[below, above], capsize=5, color=[colours.get(name, GREY) for name in names])
-    for place, value in enumerate(values):
-        axis.text(place, 0.03, f"{100 * value:.0f}%", ha="center", color="white", fontweight="bold")
+    for place, row in enumerate(stages):
+        axis.text(place, min(row["high"] + 0.03, 0.95), f"{100 * row['success']:.0f}%", ha="center", fontweight="bold")

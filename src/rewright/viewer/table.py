@@ -27,6 +27,7 @@ def table(found: dict[str, Any]) -> str:
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")
         more = f", {100 * matched:.1f}% on pairs of matched format" if matched is not None else ""
-        lines.append(f"reward model: {100 * accuracy:.1f}% of held-out pairs ranked right{more}")
+        pairs = found["reward_model_held_out_pairs"]
+        lines.append(f"reward model: {100 * accuracy:.1f}% of {pairs} held-out pairs ranked right{more}")
     lines.append(f"seconds in all: {found['seconds']}")
     return "\n".join(lines)
