@@ -32,7 +32,9 @@ PREFILL_ROWS: Final = 8
 PREFILL_TOKENS: Final = (16, 32, 64)
 """How many tokens one pass reads per row: the smallest that suffices, a property of the row alone."""
 LENGTH_STEP: Final = 64
-"""Cache lengths are multiples of this."""
+READ_LENGTH_STEP: Final = 192
+"""Cache lengths are multiples of these, to decode and to read. MKL's products over 193 to 383 keys differ in their last
+bits from those over more, whatever the mask hides (measured): a step of 192 keeps reading out of that range."""
 ROW_STEP: Final = 8
 """Batches are multiples of this, so that every row is computed by the same kernel wherever it stands."""
 SMALL_MODEL: Final = 20_000_000
@@ -346,7 +348,8 @@ class HFEngine:
         self, ids_B_Q: torch.Tensor, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, *, all_rows: bool
     ) -> torch.Tensor:
         needed = int(positions_B_Q.max()) + 1
-        length = -(-needed // LENGTH_STEP) * LENGTH_STEP
+        step = LENGTH_STEP if all_rows else READ_LENGTH_STEP
+        length = -(-needed // step) * step
         self.cache.reserve(length)
         positions = positions_B_Q.to(self.device)
         mask_B_1_Q_K = torch.arange(length, device=self.device)[None, None, None] <= positions[:, None, :, None]
