@@ -1,7 +1,8 @@
 """Train the shipped pico models from nothing: tokenizer, base policy, repairer.
 
     python scripts/train_pico.py tokenizer --out build/pico
-    python scripts/train_pico.py base --out build/pico          # 1-2 hop demonstrations, stopped early
+    python scripts/train_pico.py basic --out build/pico         # 1-2 hop demonstrations, half of the relations
+    python scripts/train_pico.py base --out build/pico          # all relations, a few chains of three, stopped early
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
@@ -75,6 +76,13 @@ def load_tokenizer(out: Path):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(out / "tokenizer")
+
+
+def load_basic(out: Path):
+    """The weights after the first stage, which both shipped models start from."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(out / "pico-basic", dtype=torch.float32)
 
 
 def demonstrations(renderer: Renderer, count: int, profile: str, styles: dict[str, float], seed: int) -> list[Example]:
@@ -203,8 +211,6 @@ def repair_examples(renderer: Renderer, attempts: list[tuple[Task, Trajectory]])
 
 def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
     """From the base weights: concise demonstrations of short and long tasks, and repairs of all kinds of attempts."""
-    from transformers import AutoModelForCausalLM
-
     concise = {"concise": 1.0}
     examples = demonstrations(renderer, 4000, "standard", concise, options.seed + 1)
     examples += demonstrations(renderer, 1000, "long", concise, options.seed + 2)
@@ -213,23 +219,24 @@ def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
         derived_attempts(list(generate("train", 3500, seed=options.seed + 3, profile="standard")), options.seed),
     )
     tasks = list(generate("train", 1500, seed=options.seed + 4, profile="standard"))
-    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico", options.seed)))
+    examples += repair_examples(
+        renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico-basic", options.seed))
+    )
     random.Random(options.seed).shuffle(examples)
     print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
-    model = AutoModelForCausalLM.from_pretrained(options.out / "pico", dtype=torch.float32)
+    model = load_basic(options.out)
     train(model, renderer.tokenizer, examples, steps=options.steps or 1200, rate=1.5e-3, tokens=4096, seed=options.seed,
           out=options.out / "pico-repairer", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("tokenizer", "base", "repairer"))
+    parser.add_argument("stage", choices=("tokenizer", "basic", "base", "repairer"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--examples", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoints", type=int, nargs="*", default=())
-    parser.add_argument("--profile", default="basic")
     options = parser.parse_args()
     tune_allocator()
     if options.stage == "tokenizer":
@@ -237,13 +244,18 @@ def main() -> None:
         return
     tokenizer = load_tokenizer(options.out)
     renderer = Renderer(tokenizer, Hermes())
-    if options.stage == "base":
+    if options.stage in ("basic", "base"):
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
-        examples = demonstrations(renderer, options.examples or 16000, options.profile, styles, options.seed)
+        basic = options.stage == "basic"
+        profile = "basic" if basic else "broad"
+        examples = demonstrations(
+            renderer, options.examples or (16000 if basic else 8000), profile, styles, options.seed
+        )
         print(len(examples), "examples", flush=True)
-        model = build_model(tokenizer, seed=options.seed)
-        train(model, tokenizer, examples, steps=options.steps or 2000, rate=2e-3, tokens=4096, seed=options.seed,
-              out=options.out / "pico", checkpoints=tuple(options.checkpoints))  # fmt: skip
+        model = build_model(tokenizer, seed=options.seed) if basic else load_basic(options.out)
+        train(model, tokenizer, examples, steps=options.steps or (2000 if basic else 500), rate=2e-3 if basic else 7e-4,
+              tokens=4096, seed=options.seed, out=options.out / ("pico-basic" if basic else "pico"),
+              checkpoints=tuple(options.checkpoints))  # fmt: skip
     else:
         train_repairer(renderer, options)
 
