@@ -50,11 +50,12 @@ def quickstart(
     run: RunOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
     limit: Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")] = None,
+    model: Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")] = None,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the shipped pico model from tasks to RL on this machine, offline, in minutes."""
-    settings = [f"seed={seed}", *(overrides or [])]
+    settings = [f"seed={seed}", *([f"model.path={model}"] if model is not None else []), *(overrides or [])]
     if limit is not None:
         if limit < 1:
             raise InputError(f"--limit is {limit}: expected at least 1")
@@ -70,12 +71,13 @@ def run_recipe(
     overrides: Overrides = None,
     *,
     run: RunOption = None,
+    model: Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")] = None,
     resume: ResumeOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe."""
-    settings = load_recipe(recipe, overrides or [])
+    settings = load_recipe(recipe, [*([f"model.path={model}"] if model is not None else []), *(overrides or [])])
     if dry_run:
         _dry_run(settings, as_json=as_json)
         return
