@@ -27,7 +27,8 @@ def proportion_interval(successes: float, total: int) -> Interval:
     denominator = 1 + Z_95**2 / total
     centre = (share + Z_95**2 / (2 * total)) / denominator
     half = Z_95 * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2)) / denominator
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding must not put the share outside of its own interval.
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
