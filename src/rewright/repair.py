@@ -7,6 +7,7 @@ and the rule that accepts or rejects what it did. Running it is the pipeline's w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -41,12 +42,21 @@ class Decision(msgspec.Struct, frozen=True):
     quality: Quality | None = None
 
 
-def repair_task(task: Task, attempt: Trajectory, mode: RepairMode, *, calls: int = 3, show_gold: bool = False) -> Task:
+def repair_task(
+    task: Task,
+    attempt: Trajectory,
+    mode: RepairMode,
+    *,
+    calls: int = 3,
+    show_gold: bool = False,
+    neutralise: Callable[[str], str] | None = None,
+) -> Task:
     """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
 
-    The gold answer is shown only if `show_gold` says so.
+    The gold answer is shown only if `show_gold` says so. `neutralise` (the repairer's `Renderer.neutralise`) keeps
+    the tools' results in the attempt plain text.
     """
-    parts = [f"Attempt:\n{transcript(attempt)}", INSTRUCTIONS[mode]]
+    parts = [f"Attempt:\n{transcript(attempt, neutralise)}", INSTRUCTIONS[mode]]
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
     parts.append(RULES.format(calls=calls))

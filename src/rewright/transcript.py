@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from rewright.dialects.hermes import split_thought
 from rewright.records import Trajectory
@@ -10,8 +11,11 @@ from rewright.records import Trajectory
 __all__ = ["transcript"]
 
 
-def transcript(trajectory: Trajectory) -> str:
-    """Every turn as lines `thought:`, `call:`, `result:`, then `answer:` or how the trajectory ended."""
+def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None = None) -> str:
+    """Every turn as lines `thought:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
+
+    `neutralise` (`Renderer.neutralise`) is for a transcript that a model reads: results must not bring control tokens.
+    """
     lines: list[str] = []
     for turn in trajectory.turns:
         thought = split_thought(turn.text)[0].strip()
@@ -23,7 +27,8 @@ def transcript(trajectory: Trajectory) -> str:
             else:
                 lines.append(f"call: {call.raw.strip()}")
             if index < len(turn.results):
-                lines.append(f"result: {turn.results[index].content}")
+                content = turn.results[index].content
+                lines.append(f"result: {neutralise(content) if neutralise else content}")
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
     else:

@@ -96,7 +96,14 @@ async def _tries(context: Context, rollout: Rollout, job: _Job, stored: dict[str
     recipe, run = context.recipe, context.run
     settings = recipe.repair
     task = context.task(job.original.task_id)
-    asked = repair_task(task, job.original, job.mode, calls=settings.calls, show_gold=settings.show_gold)
+    asked = repair_task(
+        task,
+        job.original,
+        job.mode,
+        calls=settings.calls,
+        show_gold=settings.show_gold,
+        neutralise=rollout.renderer.neutralise if rollout.renderer is not None else None,
+    )
     digest = recipe_hash(recipe, SECTIONS)
     tries: list[_Try] = []
     for attempt in range(settings.attempts):
