@@ -131,6 +131,18 @@ def test_short_forms_and_overrides_of_their_keys(tmp_path: Path) -> None:
     )
 
 
+def test_giving_one_key_of_a_section_leaves_its_other_defaults(tmp_path: Path) -> None:
+    """The held-out tasks are not those that are trained on, whatever else is said of them."""
+    base = Recipe()
+    assert base.eval.tasks.split != base.tasks.split
+    for made in (recipe(tmp_path, "eval:\n  tasks:\n    limit: 7\n"), recipe(tmp_path, "", "eval.tasks.limit=7")):
+        assert made.eval.tasks == msgspec.structs.replace(base.eval.tasks, limit=7)
+    made = recipe(tmp_path, "", "rl.credit.gamma=0.5")
+    assert made.rl.credit == msgspec.structs.replace(base.rl.credit, gamma=0.5)
+    assert recipe(tmp_path, "eval:\n  tasks:\n    split: long\n").eval.tasks.split == "long"
+    assert recipe(tmp_path, "", "rl.tasks.limit=7").rl.tasks == base.tasks.__class__(limit=7)
+
+
 def test_overrides_win_over_the_file_and_the_last_one_counts(tmp_path: Path) -> None:
     assert recipe(tmp_path, "synth:\n  n: 1\n", "synth.n=2", "synth.n=3").synth.n == 3
     assert recipe(tmp_path, "limits:\n  turns: 4\n", "limits.turns=null").limits.turns is None

@@ -272,12 +272,14 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
-    data = _expand_short_forms(data, Recipe)
+    data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:
         return msgspec.convert(data, Recipe, strict=True)
     except msgspec.ValidationError as problem:
         raise InputError(_located(str(problem), where, places)) from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: not a recipe: a text holds bytes that are not UTF-8") from None
 
 
 def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
@@ -367,7 +369,11 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> No
         data[last] = value
 
 
-def _expand_short_forms(data: Any, kind: Any) -> Any:
+def _expand(data: Any, kind: Any, standard: Any) -> Any:
+    """`data` with its short forms written out. What a section leaves out is as in `standard`, its default.
+
+    (`eval.tasks` has other defaults than `tasks`: giving one of its keys must not change the others.)
+    """
     struct = _struct_of(kind)
     if struct is None or not isinstance(data, dict):
         return data
@@ -375,14 +381,28 @@ def _expand_short_forms(data: Any, kind: Any) -> Any:
     expanded: dict[str, Any] = {}
     for key, value in data.items():
         below = fields.get(key)
-        is_section = _struct_of(below) is not None
-        if value is None and is_section and isinstance(below, type):
-            expanded[key] = {}  # a section whose keys are all commented out
-        elif isinstance(value, str) and is_section and key in SHORT_FORMS:
-            expanded[key] = {SHORT_FORMS[key]: value}
+        section = _struct_of(below)
+        default = getattr(standard, key, None) if isinstance(key, str) else None
+        if section is None:
+            expanded[key] = value
+            continue
+        if value is None and isinstance(below, type):
+            given: Any = {}  # a section whose keys are all commented out
+        elif isinstance(value, str) and key in SHORT_FORMS:
+            given = {SHORT_FORMS[key]: value}
         else:
-            expanded[key] = _expand_short_forms(value, below)
+            given = _expand(value, below, default)
+        expanded[key] = _own_defaults(default) | given if isinstance(given, dict) else given
     return expanded
+
+
+def _own_defaults(standard: Any) -> dict[str, Any]:
+    """The fields in which a section's default differs from the default of its type."""
+    if not isinstance(standard, msgspec.Struct):
+        return {}
+    usual = type(standard)()
+    names = [name for name in standard.__struct_fields__ if getattr(standard, name) != getattr(usual, name)]
+    return {name: msgspec.to_builtins(getattr(standard, name)) for name in names}
 
 
 def _struct_of(kind: Any) -> type[msgspec.Struct] | None:
