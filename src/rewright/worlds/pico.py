@@ -22,7 +22,8 @@ PICO_MODELS: Final = ("pico", "pico-repairer")
 CONTROL_TOKENS: Final = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 TAGS: Final = (
     "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
-    "<answer>", "</answer>", "<tools>", "</tools>", "<search>", "</search>", "<code>", "</code>", "<result>", "</result>",
+    "<answer>", "</answer>", "<tools>", "</tools>",
+    "<search>", "</search>", "<code>", "</code>", "<result>", "</result>",
 )  # fmt: skip
 
 # Capitalised words (the made-up names) never take the space before them: " Kalo" and "\"Kalo" share their tokens.
