@@ -2,7 +2,7 @@
 
     python scripts/train_pico.py tokenizer --out build/pico
     python scripts/train_pico.py basic --out build/pico         # 1-2 hop demonstrations, half of the relations
-    python scripts/train_pico.py base --out build/pico          # all relations, a few chains of three, stopped early
+    python scripts/train_pico.py base --out build/pico          # the tasks of the pipeline, stopped early
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
@@ -39,6 +39,8 @@ from rewright.worlds.pico import TAGS, build_model, build_tokenizer
 from rewright.worlds.town import generate
 
 Example = tuple[list[int], list[int]]
+
+BASE_STEPS = 400
 
 
 def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
@@ -122,14 +124,16 @@ def collate(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def train(model, tokenizer, examples: list[Example], *, steps: int, rate: float, tokens: int, seed: int, out: Path,
+          stop: int | None = None,
           checkpoints: tuple[int, ...] = ()) -> None:  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     start, seen, recent = time.monotonic(), 0, []
     for step, batch in enumerate(batches(examples, tokens, seed)):
-        if step in checkpoints or step == steps:
-            save(model, tokenizer, out if step == steps else out.with_name(f"{out.name}-{step}"))
-        if step == steps:
+        last = step == (steps if stop is None else stop)
+        if step in checkpoints or last:
+            save(model, tokenizer, out if last else out.with_name(f"{out.name}-{step}"))
+        if last:
             return
         warm, decay = min(1.0, (step + 1) / 100), 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
@@ -144,8 +148,10 @@ def train(model, tokenizer, examples: list[Example], *, steps: int, rate: float,
         recent.append(loss.item())
         if step % 100 == 99:
             seconds = time.monotonic() - start
-            print(json.dumps({"step": step + 1, "loss": round(sum(recent) / len(recent), 4), "tokens": seen,
-                              "seconds": round(seconds), "tokens_per_second": round(seen / seconds)}), flush=True)  # fmt: skip
+            row = {"step": step + 1, "loss": round(sum(recent) / len(recent), 4), "tokens": seen}
+            print(
+                json.dumps({**row, "seconds": round(seconds), "tokens_per_second": round(seen / seconds)}), flush=True
+            )
             recent = []
 
 
@@ -247,15 +253,25 @@ def main() -> None:
     if options.stage in ("basic", "base"):
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
         basic = options.stage == "basic"
-        profile = "basic" if basic else "broad"
+        profile = "basic" if basic else "standard"
         examples = demonstrations(
             renderer, options.examples or (16000 if basic else 8000), profile, styles, options.seed
         )
         print(len(examples), "examples", flush=True)
         model = build_model(tokenizer, seed=options.seed) if basic else load_basic(options.out)
-        train(model, tokenizer, examples, steps=options.steps or (2000 if basic else 500), rate=2e-3 if basic else 7e-4,
-              tokens=4096, seed=options.seed, out=options.out / ("pico-basic" if basic else "pico"),
-              checkpoints=tuple(options.checkpoints))  # fmt: skip
+        # The base policy is an early checkpoint: its schedule has hardly begun, its learning rate is still high.
+        train(
+            model,
+            tokenizer,
+            examples,
+            steps=2000,
+            stop=options.steps or (2000 if basic else BASE_STEPS),
+            rate=2e-3 if basic else 1e-3,
+            tokens=4096,
+            seed=options.seed,
+            out=options.out / ("pico-basic" if basic else "pico"),
+            checkpoints=tuple(options.checkpoints),
+        )
     else:
         train_repairer(renderer, options)
 
