@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Annotated, Any
 
 # OpenMP's threads otherwise spin while they wait, which starves the tools' processes on a small machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# One product kernel for every shape: a row's result does not depend on the batch around it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import typer
 
@@ -176,6 +179,10 @@ def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
     if clear and stage in EVALUATED:
         for file in run.evaluation(EVALUATED[stage]):
             file.clear()
+    if clear and stage == "rl":
+        run.rollouts.clear()  # the ids of RL rollouts repeat: old ones would stand for the new
+    if clear and stage in ("sft", "reward", "rl"):
+        shutil.rmtree(run.model_folder(stage) / "checkpoints", ignore_errors=True)
     run.undo([stage])
     Pipeline(run).run_stage(stage)
 
