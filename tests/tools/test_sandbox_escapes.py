@@ -359,7 +359,7 @@ async def test_cpu_time_is_limited() -> None:
 
 async def test_sessions_do_not_see_each_other() -> None:
     async with Sandbox("strict") as box, box.session() as first, box.session() as second:
-        # The private disk is the working folder; /tmp leads to it too, unless the interpreter itself lives beneath /tmp.
+        # The private disk is the working folder; /tmp leads there too, unless the interpreter is beneath it.
         write = "open('note', 'w').write('x'); import os; os.listdir()"
         assert (await first.run(write)).content == "['note']"
         assert (await second.run("import os; (os.listdir(), os.getpid())")).content == "([], 1)"
