@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -141,11 +141,3 @@ class Context:
 def trained(model: ModelSettings, folder: object) -> ModelSettings:
     """The settings of the model that a stage saved: the same engine options, another path."""
     return msgspec.structs.replace(model, path=str(folder), engine="hf")
-
-
-def chunks_of(tasks: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Trajectories by task."""
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in tasks:
-        groups.setdefault(trajectory.task_id, []).append(trajectory)
-    return groups

@@ -9,6 +9,7 @@ from rewright.judging import judge_trajectory
 from rewright.progress import Bar
 from rewright.quality import score_group
 from rewright.records import Trajectory
+from rewright.rollout import group_by_task
 from rewright.stages.context import Context
 
 __all__ = ["candidates", "judge", "score", "synthesise"]
@@ -54,9 +55,7 @@ def score(context: Context) -> Counter[str]:
     """Quality and selection of every candidate, into quality.jsonl. Counts kept, low and wrong ones."""
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in candidates(context):
-        groups.setdefault(trajectory.task_id, []).append(trajectory)
+    groups = group_by_task(candidates(context))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
     with Bar("quality", sum(len(group) for group in groups.values())) as bar:
