@@ -114,7 +114,8 @@ async def test_secrets_are_out_of_sight(box: Sandbox, tmp_path: Path) -> None:
     secret = tmp_path / "key.pem"
     secret.write_text("s3cr3t")
     places = [str(secret), "/etc/shadow", "/etc/passwd", "/proc/self/environ", f"/proc/{os.getpid()}/environ"]
-    places += [f"/proc/{os.getpid()}/root{secret}", f"/proc/self/root{secret}", str(Path(__file__)), "/root/.bashrc"]
+    places += [f"/proc/{os.getpid()}/root{secret}", f"/proc/self/root{secret}", str(Path(__file__))]
+    places.append(str(Path.home() / ".bashrc"))
     result = await attempt(
         box,
         "import os\n"

@@ -76,7 +76,7 @@ def score_rollouts(
         format_ok = format_problem(trajectory, dialect) is None
         score = scores[index] if scores is not None else 0.0
         total = autotraj(format_ok, outcome, score, settings.reward_model_weight, settings.reward_model_clip)
-        totals.append(float(own.sum() + total) if index in set(sound) else None)
+        totals.append(float(own.sum() + total) if trajectory.failure is None else None)
         if len(own):
             own = own.copy()
             own[-1] += outcome
