@@ -26,6 +26,7 @@ from rewright.credit import advantages, per_token
 from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
+from rewright.errors import InputError
 from rewright.judging import judge_trajectory
 from rewright.recipe import RLSettings
 from rewright.records import Task, Trajectory, Verdict
@@ -57,11 +58,12 @@ def score_rollouts(
     settings: RLSettings,
     *,
     dialect: str,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[float | None] | None = None,
 ) -> Rewards:
     """Turn rewards, trajectory rewards and turn advantages of rollouts; groups are rollouts of the same task id.
 
-    `scores`: the reward model's numbers, one per trajectory, or None where there is no reward model.
+    `scores`: the reward model's numbers, one per trajectory, or None where there is no reward model. A rollout that
+    broke has none.
     """
     credit = settings.credit
     sound = [index for index, one in enumerate(trajectories) if one.failure is None]
@@ -74,10 +76,15 @@ def score_rollouts(
         own = calls[index] * settings.call_weight
         outcome = verdicts[index].outcome
         format_ok = format_problem(trajectory, dialect) is None
-        score = scores[index] if scores is not None else 0.0
-        total = autotraj(format_ok, outcome, score, settings.reward_model_weight, settings.reward_model_clip)
-        totals.append(float(own.sum() + total) if trajectory.failure is None else None)
-        if len(own):
+        total = None
+        if trajectory.failure is None:
+            score = 0.0 if scores is None else scores[index]
+            if score is None:
+                raise ValueError(f"trajectory {trajectory.id} has no score: only a rollout that broke has none")
+            weight, clip = settings.reward_model_weight, settings.reward_model_clip
+            total = float(own.sum() + autotraj(format_ok, outcome, score, weight, clip))
+        totals.append(total)
+        if len(own) and credit.join == "last_turn":
             own = own.copy()
             own[-1] += outcome
         rewards.append(own)
@@ -152,7 +159,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: trajectories for the batch, in the order of its rows."""
         rank = self.accelerator.process_index * len(self._batch)
-        step = self.state.global_step
+        step = self.state.global_step // self._settings.updates_per_step
         plans = []
         for index, row in enumerate(self._batch):
             place = rank + index
@@ -162,18 +169,27 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
         self._engine.refresh()
         trajectories = self._loop.run_until_complete(self._collect(plans))
+        if self._on_rollouts is not None:  # before they are scored: what is finished outlives a lost reward model
+            self._on_rollouts(trajectories)
         tasks = [plan.task for plan in plans]
         verdicts = [judge_trajectory(task, one) for task, one in zip(tasks, trajectories, strict=True)]
-        scores = None
-        if self._reward_model is not None:
-            scores = self._reward_model.score([one.token_ids for one in trajectories])
+        scores = self._scored(trajectories)
         everything = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
         self._advantages_B = everything.advantages[local]
         self._log_rollouts(everything, trajectories)
-        if self._on_rollouts is not None:
-            self._on_rollouts(trajectories)
         return self._as_trl(trajectories, everything.trajectory_rewards[local])
+
+    def _scored(self, trajectories: list[Trajectory]) -> list[float | None] | None:
+        """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""
+        if self._reward_model is None:
+            return None
+        sound = [index for index, one in enumerate(trajectories) if one.failure is None]
+        scores: list[float | None] = [None] * len(trajectories)
+        found = self._reward_model.score([trajectories[index].token_ids for index in sound])
+        for index, score in zip(sound, found, strict=True):
+            scores[index] = score
+        return scores
 
     async def _collect(self, plans: list[Plan]) -> list[Trajectory]:
         found = {}
@@ -186,7 +202,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         tasks: list[Task],
         trajectories: list[Trajectory],
         verdicts: list[Verdict],
-        scores: list[float] | None,
+        scores: list[float | None] | None,
     ) -> Rewards:
         """Rewards over all processes: a group may be spread over several of them."""
         if self.accelerator.num_processes > 1:
@@ -217,7 +233,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._spans_B = []
         for one in trajectories:
             start = len(one.prompt_ids or ())
-            ids = one.token_ids[start:]
+            ids = one.token_ids[start:] if one.prompt_ids is not None else []
             log_probs: list[float] = []
             for turn in one.turns:
                 log_probs += [*(turn.log_probs or ()), *([0.0] * len(turn.suffix_ids))]
@@ -261,18 +277,23 @@ def train_rl(
     from datasets import Dataset
 
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
-    batch = settings.tasks_per_step * settings.generations
-    sized = msgspec.structs.replace(settings, batch_size=batch)
+    batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
+    if batch % updates:
+        raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
+    part = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     with quiet():
         config = GRPOConfig(
             **arguments(
-                sized,
+                settings,
                 out,
                 seed,
-                max_steps=settings.steps,
+                batch_size=part,
+                save_steps=(settings.save_steps or 500) * updates,
+                max_steps=settings.steps * updates,
+                logging_steps=updates,
                 num_generations=settings.generations,
-                steps_per_generation=batch // (settings.micro_batch_size or batch),
+                steps_per_generation=batch // (settings.micro_batch_size or part),
                 max_completion_length=limits.trajectory_tokens or 1 << 20,
                 temperature=settings.temperature,
                 epsilon=settings.epsilon,
