@@ -28,6 +28,7 @@ MISTAKES = [
     ("seed: 1\nrl:\n  credit:\n    gama: 1\n", [], ":4: unknown key rl.credit.gama: did you mean gamma?"),
     ("eval:\n  tasks:\n    splt: long\n", [], ":3: unknown key eval.tasks.splt: did you mean split?"),
     ("repair:\n  model:\n    pth: pico\n", [], ":3: unknown key repair.model.pth: did you mean path?"),
+    ("rl:\n  max_length: 512\n", [], ":2: unknown key rl.max_length: expected one of arguments, "),
     ("xyz: 1\n", [], f":1: unknown key xyz: {SECTIONS}"),
     ("1: 2\n", [], f":1: unknown key 1: {SECTIONS}"),
     ('"a\\nb": 2\n', [], f":1: unknown key a b: {SECTIONS}"),

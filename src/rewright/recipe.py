@@ -156,12 +156,9 @@ class BuildSettings(_Section, frozen=True):
 
 class _TrainSettings(_Section, frozen=True):
     learning_rate: float = 7e-6
-    batch_size: int = 16
-    """Trajectories (or pairs) per optimizer step."""
     micro_batch_size: int | None = None
     """Trajectories per forward pass; default: the whole batch."""
     lora_rank: int | None = None
-    max_length: int | None = None
     report_to: tuple[str, ...] = ()
     save_steps: int | None = None
     arguments: dict[str, Any] = {}
@@ -171,6 +168,9 @@ class _TrainSettings(_Section, frozen=True):
 class SFTSettings(_TrainSettings, frozen=True):
     """Supervised fine-tuning. Defaults are AutoTraj's (section 4.1)."""
 
+    batch_size: int = 16
+    """Trajectories per optimizer step."""
+    max_length: int | None = None
     epochs: float = 3.0
     warmup: float = 0.1
     scheduler: str = "cosine"
@@ -185,6 +185,8 @@ class RewardSettings(_TrainSettings, frozen=True):
 
     learning_rate: float = 1e-5
     batch_size: int = 32
+    """Pairs per optimizer step."""
+    max_length: int | None = None
     epochs: float = 2.0
     minimum_accuracy: float = 0.5
     """RL does not start below this held-out pair accuracy."""

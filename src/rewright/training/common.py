@@ -21,16 +21,19 @@ __all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
 Settings = SFTSettings | RewardSettings | RLSettings
 
 
-def arguments(settings: Settings, out: Path, seed: int, **own: Any) -> dict[str, Any]:
-    """Keyword arguments of a TRL config. `settings.arguments` from the recipe win over ours."""
-    micro = settings.micro_batch_size or settings.batch_size
-    if settings.batch_size % micro:
-        raise InputError(f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {micro}")
+def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **own: Any) -> dict[str, Any]:
+    """Keyword arguments of a TRL config for `batch_size` sequences (or pairs) per optimizer step.
+
+    `settings.arguments` from the recipe win over ours. Raises InputError for a batch that does not divide.
+    """
+    micro = settings.micro_batch_size or batch_size
+    if batch_size % micro:
+        raise InputError(f"a step of {batch_size} sequences is not a multiple of micro_batch_size {micro}")
     common: dict[str, Any] = {
         "output_dir": str(out / "checkpoints"),
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // micro,
+        "gradient_accumulation_steps": batch_size // micro,
         "logging_steps": 1,
         "report_to": list(settings.report_to) or "none",
         "save_strategy": "steps" if settings.save_steps else "no",

@@ -102,6 +102,7 @@ def train_reward_model(
                 settings,
                 out,
                 seed,
+                batch_size=settings.batch_size,
                 num_train_epochs=settings.epochs,
                 lr_scheduler_type="linear",
                 max_length=settings.max_length,

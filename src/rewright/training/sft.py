@@ -45,6 +45,7 @@ def train_sft(
                 settings,
                 out,
                 seed,
+                batch_size=settings.batch_size,
                 num_train_epochs=settings.epochs,
                 lr_scheduler_type=settings.scheduler,
                 warmup_steps=settings.warmup,
