@@ -9,15 +9,16 @@ and UTF-8 cannot hold) is stored as U+FFFD.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from rewright.errors import InputError, StorageError
 
-__all__ = ["RecordFile", "encode_line", "read_jsonl", "write_atomically"]
+__all__ = ["Groups", "RecordFile", "encode_line", "read_jsonl", "write_atomically"]
 
 T = TypeVar("T")
 
@@ -63,22 +64,37 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
 
     Raises InputError (file, line, what was expected) for a missing file or a corrupt line.
     """
+    for line in _lines(path, kind):
+        yield line.number, line.record
+
+
+class _Line(NamedTuple, Generic[T]):
+    """One whole line of a file: its number (from 1), where it starts and how long it is in bytes, its record."""
+
+    number: int
+    offset: int
+    length: int
+    record: T
+
+
+def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
     decoder = msgspec.json.Decoder(kind)
     try:
         file = path.open("rb")
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+    offset = 0
     with file:
         try:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    yield number, decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                    if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
-                        return  # torn by a kill: the record was never whole
-                    raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
+                if line.strip():
+                    try:
+                        yield _Line(number, offset, len(line), decoder.decode(line))
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                        if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
+                            return  # torn by a kill: the record was never whole
+                        raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
+                offset += len(line)
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
 
@@ -103,6 +119,10 @@ class RecordFile(Generic[T]):
         """The keys of all whole records, in file order."""
         return [self.key(record) for record in self]
 
+    def groups(self, key: Callable[[T], str | None]) -> Groups[T]:
+        """The records that share a `key`; those whose key is None are left out."""
+        return Groups(self, key)
+
     def append(self, record: T) -> None:
         """Write one record. Raises StorageError where it could not be written whole; the file is then as before."""
         data = encode_line(record)
@@ -125,17 +145,7 @@ class RecordFile(Generic[T]):
             return
         self._open()  # so that every line is whole
         self.close()
-        places: dict[str, tuple[int, int]] = {}
-        offset = 0
-        with self.path.open("rb") as file:
-            decoder = msgspec.json.Decoder(self.kind)
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        places[self.key(decoder.decode(line))] = (offset, len(line))
-                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                        raise InputError(f"{self.path}:{number}: not a valid record: {problem}") from None
-                offset += len(line)
+        places = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
         wanted = [key for key in dict.fromkeys(order) if key in places]
         known = set(wanted)
         wanted += [key for key in places if key not in known]
@@ -189,6 +199,36 @@ class RecordFile(Generic[T]):
             os.ftruncate(descriptor, start)
         else:
             os.write(descriptor, b"\n")
+
+
+class Groups(Generic[T]):
+    """Lists of the records that share a key, in order of first appearance. `records`: how many records they hold.
+
+    In memory are one group and the places of the records, never the file: groups may be spread over it.
+    """
+
+    def __init__(self, file: RecordFile[T], key: Callable[[T], str | None]) -> None:
+        self._file = file
+        self._offsets: dict[str, array[int]] = {}
+        for line in _lines(file.path, file.kind) if file.path.exists() else ():
+            name = key(line.record)
+            if name is not None:
+                self._offsets.setdefault(name, array("q")).append(line.offset)
+        self.records = sum(map(len, self._offsets.values()))
+
+    def __iter__(self) -> Iterator[list[T]]:
+        """One group after another. The records must not be arranged anew meanwhile."""
+        if not self._offsets:
+            return
+        decoder = msgspec.json.Decoder(self._file.kind)
+        with self._file.path.open("rb") as file:
+
+            def record(offset: int) -> T:
+                file.seek(offset)
+                return decoder.decode(file.readline())
+
+            for offsets in self._offsets.values():
+                yield [record(offset) for offset in offsets]
 
 
 def _start_of_last_line(descriptor: int, size: int) -> int:

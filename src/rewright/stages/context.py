@@ -134,8 +134,8 @@ class Context:
                         if on_done is not None:
                             on_done(trajectory)
                         bar.step(detail=trajectory.stop_reason)
-        ordered = [*(key for key in file.keys_in_order() if key not in {plan.id for plan in plans})]
-        file.arrange([*ordered, *(plan.id for plan in plans)])
+        planned = dict.fromkeys(plan.id for plan in plans)
+        file.arrange([*(key for key in file.keys_in_order() if key not in planned), *planned])
 
 
 def trained(model: ModelSettings, folder: object) -> ModelSettings:

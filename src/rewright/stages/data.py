@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from rewright.engines.base import Sampling
+from rewright.errors import InputError
 from rewright.judging import judge_trajectory
 from rewright.progress import Bar
 from rewright.quality import score_group
 from rewright.records import Trajectory
-from rewright.rollout import group_by_task
 from rewright.stages.context import Context
 
-__all__ = ["candidates", "judge", "score", "synthesise"]
+__all__ = ["judge", "score", "synthesise"]
 
 SECTIONS = ("model", "synth")
 
@@ -32,34 +32,36 @@ async def synthesise(context: Context) -> None:
     )
 
 
-def candidates(context: Context) -> list[Trajectory]:
-    """The stored trajectories that are not repairs: our own candidates, or imported ones."""
-    return [one for one in context.run.trajectories if one.provenance.parent is None]
-
-
 def judge(context: Context) -> None:
     """A verdict for every stored trajectory that has none, into verdicts.jsonl. One trajectory in memory at a time."""
     run = context.run
     known = run.verdicts.keys()
-    total = len(run.trajectories.keys_in_order())
-    with Bar("verdicts", total, done=len(known)) as bar:
+    order = run.trajectories.keys_in_order()
+    with Bar("verdicts", len(order), done=len(known)) as bar:
         for trajectory in run.trajectories:
             if trajectory.id in known:
                 continue
             run.verdicts.append(judge_trajectory(context.task(trajectory.task_id), trajectory))
             bar.step()
-    run.verdicts.arrange(run.trajectories.keys_in_order())
+    run.verdicts.arrange(order)
 
 
 def score(context: Context) -> Counter[str]:
-    """Quality and selection of every candidate, into quality.jsonl. Counts kept, low and wrong ones."""
+    """Quality and selection of every candidate, into quality.jsonl. Counts kept, low and wrong ones.
+
+    Candidates are the stored trajectories that are not repairs: our own, or imported ones. One task's are in memory at
+    a time.
+    """
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
-    groups = group_by_task(candidates(context))
+    groups = run.trajectories.groups(_candidate_of)
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
-    with Bar("quality", sum(len(group) for group in groups.values())) as bar:
-        for group in groups.values():
+    with Bar("quality", groups.records) as bar:
+        for group in groups:
+            missing = next((one.id for one in group if one.id not in correct), None)
+            if missing is not None:
+                raise InputError(f"{run.path}: no verdict on trajectory {missing}: run rewright judge {run.path} first")
             qualities = score_group(group, [correct[one.id] for one in group], context.recipe.quality)
             for quality in qualities:
                 counts[str(quality.selected)] += 1
@@ -68,3 +70,8 @@ def score(context: Context) -> Counter[str]:
             bar.step(len(group))
     run.qualities.arrange(run.trajectories.keys_in_order())
     return counts
+
+
+def _candidate_of(trajectory: Trajectory) -> str | None:
+    """The task that a trajectory is a candidate of; None for a repair."""
+    return trajectory.task_id if trajectory.provenance.parent is None else None

@@ -7,9 +7,10 @@ per original into repairs.jsonl: taken, or a hard case, with the reason of the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import NamedTuple
 
+from rewright.concurrency import as_ready
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
 from rewright.progress import Bar
@@ -53,10 +54,12 @@ async def repair(context: Context) -> None:
         if missing:
             sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
             async with context.rollout(model, sampling) as rollout:
-                async for job, tries in _repair_all(context, rollout, missing, stored):
-                    last = tries[-1]
-                    run.repairs.append(_record(job, tries))
-                    bar.step(detail=last.decision.reason[:40])
+                work = (_tries(context, rollout, job, stored) for job in missing)
+                # Closed before the engine is: a try that the engine's end would break is not to be stored.
+                async with aclosing(as_ready(work, concurrency=settings.concurrency)) as ready:
+                    async for job, tries in ready:
+                        run.repairs.append(_record(job, tries))
+                        bar.step(detail=tries[-1].decision.reason[:40])
     _arrange(context, jobs)
 
 
@@ -72,26 +75,9 @@ def _jobs(context: Context) -> list[_Job]:
     return jobs
 
 
-async def _repair_all(
-    context: Context, rollout: Rollout, jobs: list[_Job], stored: dict[str, Trajectory]
-) -> AsyncIterator[tuple[_Job, list[_Try]]]:
-    limit = asyncio.Semaphore(context.recipe.repair.concurrency)
-
-    async def one(job: _Job) -> tuple[_Job, list[_Try]]:
-        async with limit:
-            return job, await _tries(context, rollout, job, stored)
-
-    running = [asyncio.create_task(one(job)) for job in jobs]
-    try:
-        for finished in asyncio.as_completed(running):
-            yield await finished
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _tries(context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]) -> list[_Try]:
+async def _tries(
+    context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
+) -> tuple[_Job, list[_Try]]:
     """Try until one is accepted or the attempts are used up. Every new try is stored as soon as it is there."""
     recipe, run = context.recipe, context.run
     settings = recipe.repair
@@ -134,7 +120,7 @@ async def _tries(context: Context, rollout: Rollout, job: _Job, stored: dict[str
         tries.append(_Try(trajectory, verdict, decision, before is not None))
         if decision.accepted:
             break
-    return tries
+    return job, tries
 
 
 def _record(job: _Job, tries: list[_Try]) -> Repair:

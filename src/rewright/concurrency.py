@@ -1,0 +1,33 @@
+"""Work that runs side by side, never more of it in memory than is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+__all__ = ["as_ready"]
+
+T = TypeVar("T")
+
+
+async def as_ready(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: int) -> AsyncGenerator[T]:
+    """Results as they become ready. At most `concurrency` coroutines are under way; they are drawn when needed.
+
+    The first exception ends it. Whatever is under way when it ends, for that or another reason, is cancelled.
+    """
+    source = iter(work)
+    running: set[asyncio.Task[T]] = set()
+    try:
+        while True:
+            while len(running) < concurrency and (coroutine := next(source, None)) is not None:
+                running.add(asyncio.create_task(coroutine))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for finished in done:
+                yield finished.result()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
