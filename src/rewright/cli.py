@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,18 +164,26 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     from rewright.runs import Run
 
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked():
-        try:
-            Pipeline(run).run_all()
-        except (KeyboardInterrupt, RewrightError):
-            say(f"stopped; what was done is in {folder}: go on with the same command and --resume --run {folder}")
-            raise
+    with run.locked(), _saying_how_to_resume(folder):
+        Pipeline(run).run_all()
     _print_report(run, as_json=as_json)
+
+
+@contextmanager
+def _saying_how_to_resume(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, RewrightError):
+        recipe, run = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(str(folder))
+        say(f"stopped; what was done is saved: go on with rewright run {recipe} --run {run} --resume")
+        raise
 
 
 def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
     from rewright.pipeline import EVALUATED, Pipeline
+    from rewright.runs import checkpoint_folder
 
+    run.undo([stage])  # first: a stage that is done has all its records, whenever this is killed
     files = {"judge": run.verdicts, "score": run.qualities, "repair": run.repairs}
     if clear and stage in files:
         files[stage].clear()
@@ -182,9 +193,9 @@ def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
     if clear and stage == "rl":
         run.rollouts.clear()  # the ids of RL rollouts repeat: old ones would stand for the new
     if clear and stage in ("sft", "reward", "rl"):
-        shutil.rmtree(run.model_folder(stage) / "checkpoints", ignore_errors=True)
-    run.undo([stage])
-    Pipeline(run).run_stage(stage)
+        shutil.rmtree(checkpoint_folder(run.model_folder(stage)), ignore_errors=True)
+    with _saying_how_to_resume(run.path):
+        Pipeline(run).run_stage(stage)
 
 
 def _dry_run(recipe: Recipe, *, as_json: bool) -> None:

@@ -35,7 +35,7 @@ from rewright.recipe import Recipe
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.storage import RecordFile, encode_line, read_jsonl, write_atomically
 
-__all__ = ["Run"]
+__all__ = ["Run", "checkpoint_folder"]
 
 PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
 
@@ -186,6 +186,11 @@ class Run:
         """Replace the metrics of a stage in metrics.jsonl."""
         others = [row for row in self.read_lines("metrics.jsonl") if row.get("stage") != stage]
         self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+
+
+def checkpoint_folder(model: Path) -> Path:
+    """Where the checkpoints of a model under training are: beside it, so that `model` is whole or not there."""
+    return model.with_name(model.name + ".checkpoints")
 
 
 def environment(seed: int) -> dict[str, Any]:

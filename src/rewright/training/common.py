@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -10,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from rewright.errors import InputError
+from rewright.errors import InputError, StorageError
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
+from rewright.runs import checkpoint_folder
 
 __all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
 
@@ -30,7 +32,7 @@ def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **ow
     if batch_size % micro:
         raise InputError(f"a step of {batch_size} sequences is not a multiple of micro_batch_size {micro}")
     common: dict[str, Any] = {
-        "output_dir": str(out / "checkpoints"),
+        "output_dir": str(checkpoint_folder(out)),
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": batch_size // micro,
@@ -80,16 +82,16 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
     """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included."""
     set_seed(seed)
-    folder = out / "checkpoints"
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = _last_checkpoint(checkpoint_folder(out))
     total = _steps(trainer)
     with Bar(label, total) as bar:
         watcher = Watcher(bar, key)
         trainer.add_callback(watcher)
         trainer.remove_callback(PrinterCallback)  # standard output belongs to results
         if checkpoint is not None:
-            bar.step(int(checkpoint.rsplit("-", 1)[1]))
-        trainer.train(resume_from_checkpoint=checkpoint)
+            bar.step(_step_of(checkpoint))
+        with _writing(out):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
         for timing in ("step_time", "total_flos", "epoch"):
@@ -104,10 +106,53 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
         model = model.merge_and_unload()
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    try:
+        with _writing(out):
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    except StorageError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
+    shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint. What a kill or a full disk left of later ones is removed."""
+    for one in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
+        try:
+            json.loads((one / "trainer_state.json").read_bytes())  # the last file that the trainer writes
+        except (OSError, ValueError):
+            shutil.rmtree(one)
+        else:
+            return one
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn the many exceptions in which a write fails (each library has its own) into one StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as problem:
+        text = str(problem)
+        if isinstance(problem, OSError):
+            failed = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+            reason = problem.strerror
+        else:
+            # safetensors (Rust's words for an errno), torch.save
+            failed = "(os error " in text or "PytorchStreamWriter" in text
+            reason = text.splitlines()[0] if "(os error " in text else "the disk takes no more"
+        if not failed:
+            raise
+        raise StorageError(f"cannot write {out}: {reason}") from problem
 
 
 @contextlib.contextmanager
