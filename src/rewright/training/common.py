@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from rewright.errors import InputError, StorageError
+from rewright.models import quiet_loading
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
 from rewright.runs import checkpoint_folder
@@ -21,6 +23,9 @@ from rewright.runs import checkpoint_folder
 __all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
 
 Settings = SFTSettings | RewardSettings | RLSettings
+
+OTHERS_DEPRECATIONS = (r"`gradient_checkpointing\w*` is deprecated",)
+"""FutureWarnings about calls that TRL 1.16 makes of transformers."""
 
 
 def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **own: Any) -> dict[str, Any]:
@@ -157,19 +162,28 @@ def _writing(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off."""
+    """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off.
+
+    Deprecations are hidden only where TRL, not we, uses what is deprecated; all others are shown.
+    """
     import datasets
     import transformers
 
-    before = transformers.utils.logging.get_verbosity()
+    verbosity, level = transformers.utils.logging.get_verbosity(), logging.getLogger("trl").level
+    bars = not datasets.are_progress_bars_disabled()
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     logging.getLogger("trl").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     try:
-        yield
+        with quiet_loading(), warnings.catch_warnings():
+            for message in OTHERS_DEPRECATIONS:
+                warnings.filterwarnings("ignore", message, FutureWarning)
+            yield
     finally:
-        transformers.utils.logging.set_verbosity(before)
+        transformers.utils.logging.set_verbosity(verbosity)
+        logging.getLogger("trl").setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _steps(trainer: Any) -> int:

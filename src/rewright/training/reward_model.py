@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rewright.errors import InputError
-from rewright.models import load_tokenizer, resolve_path, tune_allocator
+from rewright.models import load_tokenizer, quiet_loading, resolve_path, tune_allocator
 from rewright.recipe import ModelSettings, RewardSettings
 from rewright.training.common import arguments, lora, quiet, save, train
 
@@ -27,7 +27,8 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification
 
         tune_allocator()
-        self.model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
+        with quiet_loading():
+            self.model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
         self.model.eval()
         self.batch_tokens = batch_tokens
         self.limit = int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
