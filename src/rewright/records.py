@@ -132,6 +132,8 @@ class Turn(msgspec.Struct, frozen=True):
     stop: Literal["end", "length", "stop"] = "end"
     suffix_ids: tuple[int, ...] = ()
     """Tokens appended after the turn: tool results and the opening of the next turn. Never trained on."""
+    opening: str = ""
+    """What the prompt had written of this turn's text already: the `<think>` of a template that opens a thought."""
 
 
 class Failure(msgspec.Struct, frozen=True):

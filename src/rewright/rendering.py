@@ -2,7 +2,8 @@
 
 A `Renderer` wraps a tokenizer with a chat template. Prompts are rendered by the model's own template with `tools=`;
 tool results become the suffix that the same template would put between two turns, found by rendering a conversation
-with a marker in place of the model's text. The model's own tokens are never rendered again.
+with a marker in place of the model's text. The model's own tokens are never rendered again. (In a dialect whose results
+stand inside the assistant's text, the suffix is that text: the message simply goes on.)
 
 Tool text is data: every control token of the tokenizer and every tag of the dialect that occurs in it is broken up
 before rendering, so that it reaches the model as plain text.
@@ -14,18 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from rewright.dialects.base import Dialect
+from rewright.dialects.base import Dialect, results_inline
 from rewright.errors import InputError
-from rewright.records import Message, Task, ToolCall, ToolResult, Trajectory
+from rewright.neutral import control_pattern, neutralised
+from rewright.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn
 
 __all__ = ["Renderer"]
 
 MARKER: Final = "REWRIGHT_TURN_MARKER"
+THINK: Final = "<think>"
 PROBE_NAME: Final = "rewright_probe_tool"
 NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
 
@@ -43,9 +45,7 @@ class Renderer:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         control += [str(token) for token in added.values()]
         control += list(dialect.control_words)
-        # Runs of white space are tokens of some vocabularies: no control tokens, and a space would make them longer.
-        words = sorted({word.strip() for word in control if len(word.strip()) > 1}, key=len, reverse=True)
-        self._control = re.compile("|".join(re.escape(word) for word in words))
+        self._control = control_pattern(control)
         probe = {"type": "function", "function": {"name": PROBE_NAME, "parameters": {"type": "object"}}}
         question: list[Message] = [{"role": "user", "content": "question"}]
         self.native_tools = PROBE_NAME in self._render(question, [probe])
@@ -58,12 +58,18 @@ class Renderer:
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         return hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
 
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Does the template itself write the `<think>` with which the model's message begins?"""
+        return self._render([{"role": "user", "content": "question"}], []).rstrip().endswith(THINK)
+
+    def opening(self, turn: int) -> str:
+        """What the prompt has written of the text of turn number `turn` (from 0): `<think>` or nothing."""
+        return THINK if self.opens_thought and (turn == 0 or not self.dialect.inline) else ""
+
     def neutralise(self, text: str) -> str:
         """`text` with a space after the first character of every control token and tag that occurs in it."""
-        previous = None
-        while previous != text:  # breaking one word up may join another
-            previous, text = text, self._control.sub(lambda match: match[0][0] + " " + match[0][1:], text)
-        return text
+        return neutralised(text, self._control)
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
         """The prompt with the opening of the model's turn at its end."""
@@ -88,6 +94,8 @@ class Renderer:
             ToolResult(content=self.neutralise(result.content), error=result.error, seconds=result.seconds)
             for result in results
         ]
+        if self.dialect.inline:
+            return self._encode(results_inline(self.dialect, calls, shown))
         messages = self.dialect.results_as_messages(calls, shown)
         if not self.native_results:
             messages = _results_in_words(messages)
@@ -127,14 +135,22 @@ class Renderer:
         mask = [0] * len(ids)
         end = self.tokenizer.eos_token_id
         for index, turn in enumerate(trajectory.turns):
-            stopped = turn.stop == "stop" and index + 1 < len(trajectory.turns)
-            own = self._encode(turn.text) + ([] if stopped or turn.stop == "length" else [end])
+            last = index + 1 == len(trajectory.turns)
+            # A message that goes on has no end token; nor has one that was cut off at a call.
+            stopped = (turn.stop == "stop" and (not last or bool(turn.calls))) or (self.dialect.inline and not last)
+            own = self._encode(self._text_of(turn, index)) + ([] if stopped or turn.stop == "length" else [end])
             after = list[int]()
-            if turn.results and index + 1 < len(trajectory.turns):
+            if turn.results and not last:
                 after = self.suffix_ids(turn.calls, turn.results, ended=not stopped)
             ids += own + after
             mask += [1] * len(own) + [0] * len(after)
         return ids, mask
+
+    def _text_of(self, turn: Turn, index: int) -> str:
+        """A turn's text as it stands behind this tokenizer's prompt, which may write its `<think>` or not."""
+        opening = self.opening(index)
+        text = turn.opening + turn.text
+        return text.removeprefix(opening) if opening else text
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))

@@ -11,12 +11,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 
 import msgspec
 
+from rewright.concurrency import as_ready
 from rewright.dialects.base import Dialect, Parsed
 from rewright.engines.base import Engine, Generation, Request, Sampling
-from rewright.errors import RewrightError
+from rewright.errors import RewrightError, ServerError
 from rewright.records import Failure, Message, Provenance, StopReason, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.rendering import Renderer
 from rewright.tools.base import Toolset, ToolsetFactory
@@ -104,7 +106,10 @@ class Rollout:
         self.sampling = sampling or Sampling()
 
     async def run(self, plan: Plan) -> Trajectory:
-        """One trajectory. Never raises for what a model, a tool or an engine does."""
+        """One trajectory. Never raises for what a model, a tool or an engine does.
+
+        Raises `ServerError` where the server behind a tool does not answer after its retries.
+        """
         started = time.monotonic()
         task = plan.task
         messages = self.dialect.messages(task)
@@ -116,6 +121,8 @@ class Rollout:
                 reason = await self._loop(plan, state, toolset)
         except TimeoutError:
             reason = "time_limit"
+        except ServerError:
+            raise  # a tool's server is gone for all trajectories: nothing that this one says is about the model
         except RewrightError as problem:
             reason = "error"
             state.failure = Failure(kind=problem.kind, message=str(problem))
@@ -143,24 +150,12 @@ class Rollout:
         self, plans: Iterable[Plan], *, concurrency: int = 64, on_done: Callable[[Trajectory], None] | None = None
     ) -> AsyncIterator[Trajectory]:
         """Trajectories as they become ready. At most `concurrency` are under way; plans are drawn when needed."""
-        source = iter(plans)
-        running: set[asyncio.Task[Trajectory]] = set()
-        try:
-            while True:
-                while len(running) < concurrency and (plan := next(source, None)) is not None:
-                    running.add(asyncio.create_task(self.run(plan)))
-                if not running:
-                    return
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for finished in done:
-                    trajectory = finished.result()
-                    if on_done is not None:
-                        on_done(trajectory)
-                    yield trajectory
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        work = (self.run(plan) for plan in plans)
+        async with aclosing(as_ready(work, concurrency=concurrency)) as ready:
+            async for trajectory in ready:
+                if on_done is not None:
+                    on_done(trajectory)
+                yield trajectory
 
     async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
         limits = self.limits
@@ -170,15 +165,15 @@ class Rollout:
                 room = min(room, limits.trajectory_tokens - state.used)
             if room <= 0:
                 return "token_limit"
-            generation = await self.engine.generate(self._request(plan, state, room))
-            parsed, text = self._read(generation)
+            generation, parsed = await self._generate(plan, state, room)
             state.context_ids += generation.token_ids or ()
             turn = Turn(
-                text=text,
+                text=generation.text,
                 token_ids=generation.token_ids,
                 log_probs=generation.log_probs,
                 calls=parsed.calls,
                 stop=generation.stop,
+                opening=self._opening(state),
             )
             state.turns.append(turn)
             allowed = len(turn.calls) if limits.tool_calls is None else max(0, limits.tool_calls - state.calls)
@@ -192,31 +187,63 @@ class Rollout:
                 return "tool_limit"
             if generation.stop == "length":
                 return "token_limit"
-            if not turn.calls:
-                return "no_answer"
+            if not turn.calls or (self.dialect.inline and generation.stop == "end"):
+                return "no_answer"  # (inline, a message that the model has ended can't go on with a result)
             if not self._append_results(state, turn):
                 return "token_limit"
         return "turn_limit"
 
-    def _request(self, plan: Plan, state: _State, room: int) -> Request:
-        seed = derive_seed(plan.seed, len(state.turns)) % 2**31  # servers take 32-bit seeds
+    async def _generate(self, plan: Plan, state: _State, room: int) -> tuple[Generation, Parsed]:
+        """One turn, with its text as it is stored.
+
+        A stop string that ends neither a call nor an answer (a tag named in a thought, say) ends no turn: a token
+        engine is asked to go on, within the turn's `room` of tokens.
+        """
+        generation = await self.engine.generate(self._request(plan, state, room))
+        while True:
+            generation, parsed = self._read(generation, self._opening(state))
+            nothing = not parsed.calls and parsed.answer is None
+            if generation.stop != "stop" or self.renderer is None or not (nothing or parsed.open):
+                return generation, parsed
+            written = generation.token_ids or ()
+            if len(written) >= room:
+                return msgspec.structs.replace(generation, stop="length"), parsed
+            more = await self.engine.generate(self._request(plan, state, room, written))
+            generation = _joined(generation, more)
+
+    def _opening(self, state: _State) -> str:
+        return self.renderer.opening(len(state.turns)) if self.renderer is not None else ""
+
+    def _request(self, plan: Plan, state: _State, room: int, written: Sequence[int] = ()) -> Request:
+        """The request for a turn, or for the rest of one of which `written` is there."""
+        parts = (len(state.turns), len(written)) if written else (len(state.turns),)
+        seed = derive_seed(plan.seed, *parts) % 2**31  # servers take 32-bit seeds
+        room -= len(written)
         sampling = msgspec.structs.replace(self.sampling, max_tokens=room, stop=self.dialect.stop, seed=seed)
         return Request(
             messages=tuple(state.messages),
             tools=tuple(self.dialect.schemas(plan.task)),
             sampling=sampling,
-            token_ids=tuple(state.context_ids) if self.renderer is not None else None,
+            token_ids=(*state.context_ids, *written) if self.renderer is not None else None,
             session=plan.id,
             timeout_seconds=self.limits.trajectory_seconds,
         )
 
-    def _read(self, generation: Generation) -> tuple[Parsed, str]:
-        """The turn's calls and answer, and its text with calls that a server took out written back in."""
-        if generation.calls is None:
-            return self.dialect.parse(generation.text), generation.text
-        text = self.dialect.write(generation.text, generation.calls)
-        parsed = self.dialect.parse(generation.text)
-        return msgspec.structs.replace(parsed, calls=generation.calls), text
+    def _read(self, generation: Generation, opening: str) -> tuple[Generation, Parsed]:
+        """The turn's calls and answer; its text with what a server took out of it written back in.
+
+        That is: calls that the server parsed, and a stop string. Tokens that don't give the text are dropped.
+        """
+        if generation.calls is not None:
+            parsed = self.dialect.parse(opening + generation.text)
+            text = self.dialect.write(generation.text, generation.calls)
+            parsed = msgspec.structs.replace(parsed, calls=generation.calls)
+            return msgspec.structs.replace(generation, text=text), parsed
+        if self.renderer is None and generation.stop != "length":
+            text = self.dialect.as_stopped(generation.text)
+            if text != generation.text:
+                generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
+        return generation, self.dialect.parse(opening + generation.text)
 
     async def _call_tools(self, calls: Sequence[ToolCall], toolset: Toolset) -> list[ToolResult]:
         async def one(call: ToolCall) -> ToolResult:
@@ -245,6 +272,22 @@ class Rollout:
         state.context_ids += suffix
         state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix))
         return True
+
+
+def _joined(first: Generation, second: Generation) -> Generation:
+    """Two generations that follow one another as one."""
+    log_probs = None
+    if first.log_probs is not None and second.log_probs is not None:
+        log_probs = first.log_probs + second.log_probs
+    tokens = (*(first.token_ids or ()), *(second.token_ids or ()))
+    return Generation(
+        text=first.text + second.text,
+        token_ids=tokens,
+        log_probs=log_probs,
+        stop=second.stop,
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=len(tokens),
+    )
 
 
 def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:

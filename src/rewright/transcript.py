@@ -18,7 +18,7 @@ def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None =
     """
     lines: list[str] = []
     for turn in trajectory.turns:
-        thought = split_thought(turn.text)[0].strip()
+        thought = split_thought(turn.opening + turn.text)[0].strip()
         if thought:
             lines.append(f"thought: {thought}")
         for index, call in enumerate(turn.calls):

@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from rewright.engines.base import Generation, Request
 
 Line = str | Generation | Exception | asyncio.Event
@@ -18,8 +16,9 @@ Script = Sequence[Line] | Callable[[Request, int], Line]
 class ScriptedEngine:
     """Says `script[turn]` in every session, the last line again and again.
 
-    With a tokenizer it is a token engine: it checks that it is given token ids, closes its turns with the end token
-    and keeps to `max_tokens`. A line may be an exception to raise, or an event to wait for.
+    With a tokenizer it is a token engine: it checks that it is given token ids, ends its turns behind the first stop
+    string, else with the end token, and keeps to `max_tokens`. A line may be an exception to raise, or an event to wait
+    for.
     """
 
     def __init__(self, script: Script, *, tokenizer: Any = None, name: str = "scripted") -> None:
@@ -63,14 +62,16 @@ class ScriptedEngine:
 
     def _with_tokens(self, text: str, request: Request) -> Generation:
         assert request.token_ids is not None
-        ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id]
+        ends = [text.index(word) + len(word) for word in request.sampling.stop if word in text]
+        ids = self.tokenizer.encode(text[: min(ends)] if ends else text, add_special_tokens=False)
+        if not ends:
+            ids = [*ids, self.tokenizer.eos_token_id]
         most = request.sampling.max_tokens
         cut = ids[:most]
-        generation = Generation(
-            text=self.tokenizer.decode(cut[:-1] if len(ids) <= most else cut),
+        whole = len(ids) <= most
+        return Generation(
+            text=self.tokenizer.decode(cut[:-1] if whole and not ends else cut),
             token_ids=tuple(cut),
             log_probs=tuple(-0.5 - index for index in range(len(cut))),
-            stop="end" if len(ids) <= most else "length",
+            stop="length" if not whole else "stop" if ends else "end",
         )
-        stopped = next((word for word in request.sampling.stop if word in text), None)
-        return msgspec.structs.replace(generation, stop="stop") if stopped else generation

@@ -11,18 +11,22 @@ from typing import Protocol
 
 import msgspec
 
-from rewright.records import Message, Task, ToolCall, ToolResult
+from rewright.records import Message, Task, ToolCall, ToolResult, Turn
 
-__all__ = ["Dialect", "Parsed"]
+__all__ = ["Dialect", "Parsed", "conversation", "results_inline"]
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """One turn, read. `thought` is what stood inside think tags; `rest` is the text outside of them."""
+    """One turn, read. `thought` is what stood inside think tags; `rest` is the text outside of them.
+
+    `open` names the tag that the turn's text leaves open, where the dialect's stop strings can end a turn inside one.
+    """
 
     calls: tuple[ToolCall, ...]
     answer: str | None
     thought: str
     rest: str
+    open: str | None = None
 
 
 class Dialect(Protocol):
@@ -33,9 +37,19 @@ class Dialect(Protocol):
     """Strings at which generation stops, kept in the text. Empty: the model's end token ends a turn."""
     control_words: tuple[str, ...]
     """Tags that mean something in this dialect: neutralised inside tool output."""
+    inline: bool
+    """True where results stand inside the assistant's own text: a trajectory is then one assistant message."""
 
     def parse(self, text: str) -> Parsed:
         """Read one turn. Never raises, linear in the length of the text; malformed calls carry an `error`."""
+        ...
+
+    def as_stopped(self, text: str) -> str:
+        """A turn's text as it ends where generation is stopped.
+
+        For servers that ignore stop strings (what was written behind the first call or answer is cut off), or that
+        strip them without saying so (the tag that is open at the end is closed).
+        """
         ...
 
     def messages(self, task: Task) -> list[Message]:
@@ -61,3 +75,24 @@ class Dialect(Protocol):
     def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
         """Tool results as the messages that follow the turn."""
         ...
+
+
+def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str:
+    """Tool results as the text that goes on in the assistant's message, for a dialect that is `inline`."""
+    contents = [str(message["content"]) for message in dialect.results_as_messages(calls, results)]
+    return "".join(f"\n{content}\n" for content in contents)
+
+
+def conversation(dialect: Dialect, turns: Sequence[Turn]) -> list[Message]:
+    """What follows the prompt, as chat messages: the model's turns and the tools' results."""
+    messages: list[Message] = []
+    text = ""
+    for turn in turns:
+        answered = turn.calls[: len(turn.results)]
+        if dialect.inline:
+            text += turn.opening + turn.text + (results_inline(dialect, answered, turn.results) if answered else "")
+            continue
+        messages.append(dialect.assistant_message(turn.opening + turn.text, turn.calls))
+        if answered:
+            messages += dialect.results_as_messages(answered, turn.results)
+    return [{"role": "assistant", "content": text}] if dialect.inline else messages

@@ -104,6 +104,7 @@ class Hermes:
 
     name = "hermes"
     stop: tuple[str, ...] = ()
+    inline = False
     control_words: tuple[str, ...] = (
         OPEN, CLOSE, "<tool_response>", "</tool_response>", "<think>", "</think>", "<answer>", "</answer>",
     )  # fmt: skip
@@ -179,6 +180,10 @@ class Hermes:
                     pieces.append(text[start:after])
             position = after
         return "".join([*pieces, text[position:]])
+
+    def as_stopped(self, text: str) -> str:
+        """`text`: nothing stops a turn but the model's end token."""
+        return text
 
     def messages(self, task: Task) -> list[Message]:
         """The task's messages; the instruction comes first where the task has no system message."""

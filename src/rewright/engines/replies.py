@@ -47,7 +47,7 @@ def read_chat(reply: Any, *, model: str | None, stop: Sequence[str] = (), log_pr
     completion_tokens = _count(reply, "completion_tokens")
     if not calls and not content and not _reasoning(message) and completion_tokens == 0:
         raise Fault("reply", "the server generated no token", retry=True)
-    text = _with_reasoning(_reasoning(message), content, closed=bool(content or calls) or ending != "length")
+    text = _with_reasoning(_reasoning(message), content, closed=bool(content or calls) or ending == "end")
     text, ending = _with_stop(text, ending, matched, stop)
     return Generation(
         text=text,

@@ -31,9 +31,13 @@ _CALLS = ("search", "code", "python")
 
 
 class _Reader:
-    """One pass over model text and results. `open` is the tag that is open; `waiting` the call without a result yet."""
+    """One pass over model text and results. `open` is the tag that is open; `waiting` the call without a result yet.
 
-    def __init__(self) -> None:
+    `recorded`: results come from the record, so a `<result>` in the text is the model's invention.
+    """
+
+    def __init__(self, *, recorded: bool = False) -> None:
+        self.recorded = recorded
         self.reasons: dict[str, None] = {}
         self.open: str | None = None
         self.waiting: str | None = None
@@ -83,7 +87,8 @@ class _Reader:
     def _inside(self, name: str, closing: bool, piece: str, tag: str) -> None:
         if self.open == "answer":
             self._answer_parts.append(piece)
-        if name != self.open:
+        # <python> is <code> by another name, as for the parser.
+        if name != self.open and {name, self.open} != {"code", "python"}:
             if self.open == "answer":
                 self._answer_parts.append(tag)
             return
@@ -109,7 +114,7 @@ class _Reader:
         if self.answers:
             self.complain("more than one <answer>" if name == "answer" else f"<{name}> follows </answer>")
         if name == "result":
-            self.complain("a result follows no call")
+            self.complain("the model wrote a <result> itself" if self.recorded else "a result follows no call")
         self.open = name
 
     def report(self) -> FormatReport:
@@ -128,11 +133,9 @@ class _Reader:
 
 def validate_turns(turns: Sequence[Turn]) -> FormatReport:
     """The format of a trajectory's turns; results are those of the record."""
-    reader = _Reader()
+    reader = _Reader(recorded=True)
     for turn in turns:
-        if "<result>" in turn.text or "</result>" in turn.text:
-            reader.complain("the model wrote a <result> itself")
-        reader.model(turn.text)
+        reader.model(turn.opening + turn.text)
         for _ in turn.results[:1]:
             reader.result()
     return reader.report()

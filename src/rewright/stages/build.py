@@ -12,23 +12,13 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rewright.dialects.base import Dialect
-from rewright.records import Message, Task, Trajectory
+from rewright.dialects import conversation
+from rewright.records import Trajectory
 from rewright.rendering import Renderer
 from rewright.repair import format_problem
 from rewright.stages.context import Context
 
-__all__ = ["build", "conversation", "held_out"]
-
-
-def conversation(dialect: Dialect, task: Task, trajectory: Trajectory) -> list[Message]:
-    """What follows the prompt, as chat messages: the model's turns and the tools' results."""
-    messages: list[Message] = []
-    for turn in trajectory.turns:
-        messages.append(dialect.assistant_message(turn.text, turn.calls))
-        if turn.results:
-            messages += dialect.results_as_messages(turn.calls[: len(turn.results)], turn.results)
-    return messages
+__all__ = ["build", "held_out"]
 
 
 def held_out(task_id: str, fraction: float) -> bool:
@@ -88,7 +78,7 @@ def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory
         "task_id": task.id,
         "kind": kind,
         "parent": trajectory.provenance.parent,
-        "messages": [*context.dialect.messages(task), *conversation(context.dialect, task, trajectory)],
+        "messages": [*context.dialect.messages(task), *conversation(context.dialect, trajectory.turns)],
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:
@@ -110,8 +100,8 @@ def _pair_row(
         # Equal surface: what tells the two apart is then more than a broken format.
         "matched_format": format_problem(rejected, context.recipe.dialect) is None,
         "prompt": context.dialect.messages(task),
-        "chosen": conversation(context.dialect, task, chosen),
-        "rejected": conversation(context.dialect, task, rejected),
+        "chosen": conversation(context.dialect, chosen.turns),
+        "rejected": conversation(context.dialect, rejected.turns),
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:

@@ -292,7 +292,7 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, said = split_thought(turn.text)
+    thought, said = split_thought(turn.opening + turn.text)
     for call in turn.calls:
         said = said.replace(call.raw, "", 1)
     said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()

@@ -1,0 +1,179 @@
+r"""The `tags` dialect (AutoTraj, Tool-Star): `<search>` and `<code>` are calls, `<result>` is what the tool returned.
+
+A trajectory is one assistant message: `<think>` … `<code>print(2)</code>` `<result>2</result>` `<think>` …
+`<answer>\boxed{2}</answer>`. Generation stops behind every call, so the tool runs before the model goes on; a
+`<result>` that the model writes itself is plain text. `<python>` (Tool-Star's name) is read like `<code>`.
+
+A turn ends at its first call or answer: what follows was written without the result, and is not read. Tags inside a
+thought, a call or an answer are content. One pass over the text, linear in its length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from rewright.dialects.base import Parsed
+from rewright.neutral import control_pattern, neutralised
+from rewright.records import Message, Task, ToolCall, ToolResult
+
+__all__ = ["Tags"]
+
+FIRST: Final = "First think inside <think></think>."
+PYTHON: Final = (
+    "To run a Python program (numpy as np, sympy and math are imported), write it inside <code></code> and print what "
+    "you want to see."
+)
+SEARCH: Final = "To look something up, write what you search for inside <search></search>."
+RESULTS: Final = (
+    "What the tool returns then comes back inside <result></result>; never write a result yourself. Think again after "
+    "every result."
+)
+LAST: Final = r"End with the answer inside <answer></answer>, the final result itself in \boxed{}."
+
+_TAG = re.compile(r"<(/?)(think|search|code|python|answer)>")
+_IN_QUERY = re.compile(r"</?(?:think|search|code|python|answer|result)>")
+_CALLS: Final = {"search": ("search", "query"), "code": ("python", "code"), "python": ("python", "code")}
+"""Tag: the tool it calls, and the name of its one argument."""
+_TAG_OF: Final = {"search": "search", "python": "code"}
+
+
+class _Scan(NamedTuple):
+    """A turn's text, taken apart. `tag` is the call or answer that ends it (None: there is none)."""
+
+    tag: str | None
+    content: str
+    closed: bool
+    end: int
+    """Where the call or answer ends, its closing tag included."""
+    thought: str
+    rest: str
+    thinking: bool
+    """A thought is open at the end."""
+
+
+def _scan(text: str) -> _Scan:
+    thoughts: list[str] = []
+    rest: list[str] = []
+    position = start = 0
+    opened: str | None = None
+    for tag in _TAG.finditer(text):
+        closing, name = bool(tag[1]), tag[2]
+        if opened is None and not closing:
+            opened, start = name, tag.end()
+            if name == "think":
+                rest.append(text[position : tag.start()])
+        elif opened is None and name == "think" and not thoughts:
+            # A closing tag without an opening ends a thought that the prompt had opened.
+            thoughts.append(text[: tag.start()])
+            rest, position = [], tag.end()
+        elif opened == "think" and closing and name == "think":
+            thoughts.append(text[start : tag.start()])
+            opened, position = None, tag.end()
+        elif opened not in (None, "think") and closing and _closes(str(opened), name):
+            rest.append(text[position:])
+            content = text[start : tag.start()]
+            return _Scan(opened, content, True, tag.end(), "\n".join(thoughts), "".join(rest), False)
+    thinking = opened == "think"
+    (thoughts if thinking else rest).append(text[start if thinking else position :])
+    ended_by = None if thinking else opened
+    content = text[start:] if ended_by is not None else ""
+    return _Scan(ended_by, content, False, len(text), "\n".join(thoughts), "".join(rest), thinking)
+
+
+def _closes(opened: str, closing: str) -> bool:
+    return opened == closing or {opened, closing} == {"code", "python"}
+
+
+def _read_call(tag: str, content: str, *, closed: bool) -> ToolCall:
+    name, argument = _CALLS[tag]
+    error = None
+    inner = _IN_QUERY.search(content) if tag == "search" else None
+    if not closed:
+        error = f"<{tag}> is not closed"
+    elif not content.strip():
+        error = f"<{tag}> is empty"
+    elif inner is not None:
+        error = f"<search> holds the tag {inner[0]}"
+    if error is not None:
+        return ToolCall(name=name, arguments={}, raw=content, error=f"malformed call: {error}")
+    # Models put spaces or line breaks inside the tags; to Python they would be an indentation.
+    value = content.strip() if tag == "search" else textwrap.dedent(content).strip()
+    return ToolCall(name=name, arguments={argument: value}, raw=content)
+
+
+class Tags:
+    """See the module's docstring."""
+
+    name = "tags"
+    stop: tuple[str, ...] = ("</search>", "</code>", "</python>", "</answer>")
+    inline = True
+    control_words: tuple[str, ...] = tuple(
+        f"<{slash}{name}>"
+        for name in ("think", "search", "code", "python", "result", "answer")
+        for slash in ("", "/")
+    )  # fmt: skip
+    _pattern = control_pattern(control_words)
+
+    def parse(self, text: str) -> Parsed:
+        """Read one turn (see `Dialect.parse`). At most one call."""
+        scan = _scan(text)
+        calls: tuple[ToolCall, ...] = ()
+        if scan.tag in _CALLS:
+            calls = (_read_call(str(scan.tag), scan.content, closed=scan.closed),)
+        answer = scan.content.strip() if scan.tag == "answer" else None
+        left_open = "think" if scan.thinking else scan.tag if not scan.closed else None
+        return Parsed(calls, answer, scan.thought, scan.rest, left_open)
+
+    def as_stopped(self, text: str) -> str:
+        """`text` up to its first call or answer, which is closed if the text ends inside (see `Dialect`)."""
+        scan = _scan(text)
+        return text[: scan.end] + (f"</{scan.tag}>" if scan.tag is not None and not scan.closed else "")
+
+    def messages(self, task: Task) -> list[Message]:
+        """The task's messages, with the instruction in the system message.
+
+        A task whose system message describes the format itself (it names `<answer>`) keeps it as it is.
+        """
+        messages = [dict(message) for message in task.messages]
+        if not messages or messages[0].get("role") != "system":
+            return [{"role": "system", "content": self.instruction(task)}, *messages]
+        own = str(messages[0]["content"])
+        if "<answer>" not in own:
+            messages[0]["content"] = f"{own}\n\n{self.instruction(task)}"
+        return messages
+
+    def instruction(self, task: Task) -> str:
+        """How to write calls and answers, naming the tools that the task has."""
+        names = {tool.name for tool in task.tools}
+        parts = [words for name, words in (("python", PYTHON), ("search", SEARCH)) if name in names]
+        return " ".join([FIRST, *parts, *([RESULTS] if parts else []), LAST])
+
+    def schemas(self, task: Task) -> list[dict[str, Any]]:
+        """None: the instruction names the tools in words."""
+        return []
+
+    def write(self, text: str, calls: Sequence[ToolCall]) -> str:
+        """`text`, then every call in its tags."""
+        lines = [text] if text else []
+        for call in calls:
+            tag = _TAG_OF.get(call.name, call.name or "search")
+            value = call.arguments.get(_CALLS[tag][1]) if tag in _CALLS and call.error is None else None
+            body = call.raw if call.error else value if isinstance(value, str) else json.dumps(call.arguments)
+            lines.append(f"<{tag}>\n{body}\n</{tag}>" if tag == "code" else f"<{tag}>{body}</{tag}>")
+        return "\n".join(lines)
+
+    def assistant_message(self, text: str, calls: Sequence[ToolCall], *, malformed: bool = False) -> Message:
+        """The turn as it was written: calls are part of the text."""
+        return {"role": "assistant", "content": text}
+
+    def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
+        """One user message with all results in their tags; tags inside them are broken up.
+
+        Where the engine is given token ids, its content goes on in the assistant's message instead.
+        """
+        lines = [f"<result>\n{neutralised(result.content, self._pattern)}\n</result>" for result in results]
+        return [{"role": "user", "content": "\n".join(lines)}]
