@@ -14,7 +14,8 @@ T = TypeVar("T")
 async def as_ready(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: int) -> AsyncGenerator[T]:
     """Results as they become ready. At most `concurrency` coroutines are under way; they are drawn when needed.
 
-    The first exception ends it. Whatever is under way when it ends, for that or another reason, is cancelled.
+    The first exception ends it, behind the results that were ready with it: nothing finished is lost. Whatever is
+    under way when it ends, for that or another reason, is cancelled.
     """
     source = iter(work)
     running: set[asyncio.Task[T]] = set()
@@ -25,8 +26,11 @@ async def as_ready(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: int) 
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for finished in done:
+            failed = [finished for finished in done if finished.exception() is not None]
+            for finished in done.difference(failed):
                 yield finished.result()
+            if failed:
+                failed[0].result()
     finally:
         for task in running:
             task.cancel()

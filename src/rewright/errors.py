@@ -2,7 +2,8 @@
 
 `InputError` is what a person caused (recipe, file, flag): one line that says what, where and what was expected; the
 command line prints it and exits with 2. Every other class here names the part that failed: it ends one trajectory,
-is stored on it as a `Failure`, is counted in the report, and leaves the siblings running.
+is stored on it as a `Failure`, is counted in the report, and leaves the siblings running. Except `ServerError`: a
+search server or a reward model that is gone is gone for all, so it stops the stage, which `--resume` goes on with.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class EngineError(RewrightError, RuntimeError):
 
 
 class ServerError(RewrightError, RuntimeError):
-    """A helper server (reward model, retriever) failed after its retries."""
+    """A helper server (reward model, retriever) failed after its retries. It stops the stage."""
 
     kind = "server"
 

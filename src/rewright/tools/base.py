@@ -1,7 +1,8 @@
 """What the rollout loop needs of tools: a toolset is opened for one trajectory, called, and closed.
 
 A call never raises: every failure of a tool is a `ToolResult` with `error`. Only opening a toolset may raise
-(`ToolError`, `SandboxError`); that ends the trajectory with stop reason `error`.
+(`ToolError`, `SandboxError`); that ends the trajectory with stop reason `error`. One exception: a tool whose server
+is gone after its retries raises `ServerError`, from either, which stops the stage.
 """
 
 from __future__ import annotations
