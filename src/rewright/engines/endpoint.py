@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     import aiohttp
     import tenacity
 
-__all__ = ["Cause", "Endpoint", "EndpointError", "Fault", "backoff_seconds", "checked_url", "retry_after_seconds"]
+__all__ = [
+    "Cause",
+    "Endpoint",
+    "EndpointError",
+    "Fault",
+    "backoff_seconds",
+    "checked_url",
+    "retry_after_seconds",
+    "server_address",
+]
 
 Cause = Literal[
     "status",  # an HTTP status other than 2xx
@@ -291,6 +300,21 @@ def checked_url(base_url: str) -> str:
     if path.endswith("/completions"):
         raise InputError(f"base_url {_shown(text)!r}: expected the part before /chat/completions or /completions")
     return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
+
+
+def server_address(url: str, name: str, *paths: str) -> str:
+    """The address of a helper server, without a trailing path of `paths`. Raises InputError for no HTTP address."""
+    text = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"{name}: {url!r} is not an address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"{name}: expected an address such as http://127.0.0.1:8080, not {url!r}")
+    for path in paths:
+        text = text.removesuffix(path)
+    return text.rstrip("/")
 
 
 def error_detail(content: bytes) -> str:

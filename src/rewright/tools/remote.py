@@ -15,9 +15,8 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from rewright.engines.endpoint import Endpoint, EndpointError, Fault
+from rewright.engines.endpoint import Endpoint, EndpointError, Fault, server_address
 from rewright.errors import InputError, SandboxError
 from rewright.records import ToolResult
 from rewright.tools.errors import failed
@@ -60,7 +59,7 @@ class RemoteSandbox:
         headers: Mapping[str, str] | None = None,
         first_wait_seconds: float = 0.5,
     ) -> None:
-        self.url = server_url(url)
+        self.url = server_address(url, "remote sandbox", "/run_code")
         self.wall_seconds = wall_seconds
         self.output_chars = output_chars
         self.preload = list(preload)
@@ -211,14 +210,6 @@ class RemoteSession:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def server_url(url: str) -> str:
-    """The server's address without a trailing `/run_code`. Raises `InputError` where it is not an HTTP address."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(f"remote sandbox: expected an address such as http://127.0.0.1:8080, not {url!r}")
-    return url.rstrip("/").removesuffix("/run_code").rstrip("/")
 
 
 def read_reply(reply: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Servers for what many processes share, and the clients of them: the search index and the reward model."""

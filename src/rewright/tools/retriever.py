@@ -1,0 +1,170 @@
+"""A search server elsewhere: any that speaks the retriever protocol of the field (FlashRAG's, used by Tool-Star).
+
+    POST /search        {"query": text, "top_n": k, "return_score": bool}
+    POST /batch_search  {"query": [text, ...], "top_n": k, "return_score": bool}
+
+The reply is a list of documents {"id", "contents"} (for a batch: one such list per query), or with `return_score` the
+pair [that, its scores in the same shape]. `rewright serve-search` offers the same.
+
+A server that does not answer is a `ServerError` after the retries: it stops the stage. A query that the server refuses
+(too long, say) is the model's: `RefusedQuery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from rewright.engines.endpoint import Endpoint, EndpointError, Fault, server_address
+from rewright.errors import ServerError
+from rewright.tools.search_index import Document, Found, SearchIndex
+
+__all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
+
+REFUSED: Final = frozenset({400, 413, 414, 422})
+
+
+class RefusedQuery(Exception):  # noqa: N818 - it becomes the result of a call
+    """The server says that this query can't be searched. The message is one line."""
+
+
+class Searcher(Protocol):
+    """What finds documents: an index in this process, or a server."""
+
+    async def start(self) -> None:
+        """Make sure that there is an answer. Raises `ServerError`."""
+        ...
+
+    async def search(self, query: str, top_k: int) -> list[Found]:
+        """The best documents, best first. Raises `ServerError`, or `RefusedQuery` for what is wrong with the query."""
+        ...
+
+    async def close(self) -> None:
+        """Free the connections."""
+        ...
+
+
+class LocalSearcher:
+    """A `SearchIndex`, searched in threads of this process."""
+
+    def __init__(self, index: SearchIndex) -> None:
+        self.index = index
+
+    async def start(self) -> None:
+        """The index is open already."""
+
+    async def search(self, query: str, top_k: int) -> list[Found]:
+        """The best documents, best first."""
+        return await asyncio.to_thread(self.index.search, query, top_k)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Retriever:
+    """The client of a search server; for one event loop. `timeout_seconds` is the deadline of one attempt."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        concurrency: int = 64,
+        timeout_seconds: float = 30.0,
+        attempts: int = 5,
+        first_wait_seconds: float = 0.5,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = server_address(url, "search server", "/search", "/batch_search")
+        self._endpoint = Endpoint(
+            self.url,
+            headers=headers,
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            attempts=attempts,
+            first_wait_seconds=first_wait_seconds,
+            max_wait_seconds=20.0,
+        )
+        self._starting = asyncio.Lock()
+        self._answered = False
+
+    async def start(self) -> None:
+        """Have the server answer one query. Raises `ServerError` where it does not, after the retries."""
+        async with self._starting:
+            if not self._answered:
+                try:
+                    await self.search("search", 1)
+                except RefusedQuery as problem:
+                    raise ServerError(f"the search server refuses every query: {problem}") from None
+                self._answered = True
+
+    async def search(self, query: str, top_k: int = 1, *, scores: bool = False) -> list[Found]:
+        """The best documents for a query, best first; with `scores` the server is asked for them too."""
+        body = {"query": query, "top_n": top_k, "return_score": scores}
+        return (await self._post("/search", body, lambda reply: [read_found(reply, scores)]))[0][:top_k]
+
+    async def batch_search(self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False) -> list[list[Found]]:
+        """As `search`, for many queries in one request: one list per query."""
+
+        def read(reply: Any) -> list[list[Found]]:
+            lists = _pair_with_scores(reply) if scores else _as_list(reply)
+            if len(lists) != len(queries):
+                raise Fault("reply", f"{len(lists)} lists of documents for {len(queries)} queries", retry=False)
+            return [read_found(one, scores) for one in lists]
+
+        body = {"query": list(queries), "top_n": top_k, "return_score": scores}
+        return [found[:top_k] for found in await self._post("/batch_search", body, read)]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._endpoint.close()
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[Found]]]
+    ) -> list[list[Found]]:
+        try:
+            return await self._endpoint.post(path, body, read)
+        except EndpointError as error:
+            if error.cause == "status" and error.status in REFUSED:
+                raise RefusedQuery(error.detail or str(error)) from None
+            raise ServerError(f"the search server does not answer: {error}") from error
+
+
+class _Reply(msgspec.Struct):
+    """A document in a reply; other keys are ignored."""
+
+    id: str | int
+    contents: str
+
+
+def read_found(reply: Any, scores: bool) -> list[Found]:
+    """The documents of one query's reply. Raises `Fault` for anything else."""
+    rows = _pair_with_scores(reply) if scores else _as_list(reply)
+    found = []
+    for row in rows:
+        value, score = row if scores else (row, None)
+        try:
+            document = msgspec.convert(value, _Reply)
+            number = None if score is None else msgspec.convert(score, float)
+        except msgspec.ValidationError as problem:
+            raise Fault("reply", f"not a document with id and contents: {problem}", retry=False) from None
+        found.append(Found(Document(str(document.id), document.contents), number))
+    return found
+
+
+def _as_list(reply: Any) -> list[Any]:
+    if not isinstance(reply, list):
+        raise Fault("reply", f"expected a list of documents, got {str(reply)[:200]!r}", retry=False)
+    return reply
+
+
+def _pair_with_scores(reply: Any) -> list[Any]:
+    """[(documents, scores), …] out of [documents, scores], as long as each other."""
+    if not isinstance(reply, list | tuple) or len(reply) != 2:
+        raise Fault("reply", f"expected [documents, scores], got {str(reply)[:200]!r}", retry=False)
+    documents, scores = _as_list(reply[0]), _as_list(reply[1])
+    if len(documents) != len(scores):
+        raise Fault("reply", f"{len(documents)} documents and {len(scores)} scores", retry=False)
+    return list(zip(documents, scores, strict=True))

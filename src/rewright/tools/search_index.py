@@ -1,0 +1,220 @@
+"""The embedded search index: BM25 over a corpus of `{id, contents}`, in a folder that is memory-mapped, not loaded.
+
+    DIR/
+      index.json        format, version, number of documents, how text is split into words
+      documents.jsonl   the documents, one a line         offsets.npy   where each line starts
+      bm25/             the scores (numpy arrays), the vocabulary (JSON)
+
+Nothing in it is a pickle: opening a folder from elsewhere runs no code. Words are runs of letters and digits in lower
+case, without English stop words and without stemming. Scores are BM25's with k1 = 1.5 and b = 0.75 (Lucene's variant).
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+import numpy as np
+
+from rewright.errors import InputError, StorageError
+from rewright.storage import encode_line
+
+__all__ = ["Document", "Found", "SearchIndex", "build_index", "read_corpus"]
+
+FORMAT: Final = "rewright-search-index"
+VERSION: Final = 1
+WORDS: Final = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en"}
+"""How text becomes words; stored with the index, so that a query is always read as the documents were."""
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One passage."""
+
+    id: str
+    contents: str
+
+
+class Found(NamedTuple):
+    """A document that a query found. `score`: the higher the better; None where a server gave none."""
+
+    document: Document
+    score: float | None = None
+
+
+class _Row(msgspec.Struct):
+    """A line of a corpus; other keys are ignored."""
+
+    id: str | int
+    contents: str
+
+
+def read_corpus(path: Path) -> Iterator[Document]:
+    """The documents of a JSONL corpus. Raises InputError, with file and line, for one that is not {id, contents}."""
+    decoder = msgspec.json.Decoder(_Row)
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+    with file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.isspace():
+                    continue
+                try:
+                    row = decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                    wanted = 'expected {"id": "...", "contents": "..."}'
+                    raise InputError(f"{path}:{number}: not a document: {problem}: {wanted}") from None
+                yield Document(id=str(row.id), contents=row.contents)
+        except OSError as problem:
+            raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+
+
+def build_index(
+    documents: Iterable[Document],
+    out: Path,
+    *,
+    where: str = "the corpus",
+    on_document: Callable[[], None] | None = None,
+) -> int:
+    """Write an index folder, whole or not at all; returns the number of documents.
+
+    Raises InputError for documents without a single word and for an `out` that is something else than an index, and
+    StorageError where it cannot be written. `on_document` is called after each document that was read.
+    """
+    if out.exists() and not (out / "index.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a search index: choose another folder")
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        offsets = [0]
+
+        def contents() -> Iterator[str]:
+            with (temporary / "documents.jsonl").open("wb") as file:
+                for document in documents:
+                    offsets.append(offsets[-1] + file.write(encode_line(document)))
+                    yield document.contents
+                    if on_document is not None:
+                        on_document()
+
+        bm25 = _indexed(contents(), where)
+        np.save(temporary / "offsets.npy", np.array(offsets, dtype=np.int64))
+        bm25.save(temporary / "bm25", show_progress=False)
+        about = {"format": FORMAT, "version": VERSION, "documents": len(offsets) - 1, "words": WORDS}
+        (temporary / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.rename(out)
+    except OSError as problem:
+        raise StorageError(f"cannot write the search index {out}: {problem.strerror or problem}") from problem
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(offsets) - 1
+
+
+class SearchIndex:
+    """Finds the documents that match a query best. Made by `open` (a folder) or `of` (in memory). Thread-safe."""
+
+    def __init__(self, bm25: Any, documents: Sequence[Document]) -> None:
+        self._bm25 = bm25
+        self.documents = documents
+
+    @classmethod
+    def of(cls, documents: Iterable[Document]) -> Self:
+        """An index in memory, for a small corpus. Raises InputError for documents without a single word."""
+        known = list(documents)
+        return cls(_indexed((document.contents for document in known), "the corpus"), known)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The index in a folder; its arrays and documents are memory-mapped. Raises InputError for anything else."""
+        import bm25s
+
+        folder = Path(path)
+        hint = f"build it with: rewright index corpus.jsonl --out {folder}"
+        try:
+            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise InputError(f"{folder} is not a search index ({problem.strerror or problem}): {hint}") from None
+        except ValueError:
+            about = None
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise InputError(f"{folder}/index.json is not the head of a search index: {hint}")
+        if about.get("version") != VERSION or about.get("words") != WORDS:
+            raise InputError(f"{folder} is of another version ({about.get('version')}) than {VERSION}: {hint}")
+        try:
+            documents = _StoredDocuments(folder)
+            bm25 = bm25s.BM25.load(folder / "bm25", mmap=True, load_corpus=False, show_progress=False)
+            found = int(bm25.scores["num_docs"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, ImportError) as problem:
+            raise InputError(f"{folder} is damaged ({_one_line(problem)}): {hint}") from None
+        if not len(documents) == found == about.get("documents"):
+            raise InputError(f"{folder} is damaged (its parts are of different corpora): {hint}")
+        return cls(bm25, documents)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def search(self, query: str, top_k: int = 1) -> list[Found]:
+        """The best `top_k` documents, best first, equal ones in the corpus's order. Without a common word: none."""
+        known = self._bm25.get_tokens_ids(_words(query))
+        if not known:
+            return []
+        scores_D = self._bm25.get_scores_from_ids(known)
+        most = min(top_k, len(scores_D))
+        least = np.partition(scores_D, len(scores_D) - most)[len(scores_D) - most]
+        candidates = np.flatnonzero((scores_D >= least) & (scores_D > 0))
+        best = candidates[np.argsort(-scores_D[candidates], kind="stable")][:most]
+        return [Found(self.documents[int(place)], float(scores_D[place])) for place in best]
+
+
+class _StoredDocuments(Sequence[Document]):
+    """The documents of a folder, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
+        with (folder / "documents.jsonl").open("rb") as file:
+            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            size = os.fstat(file.fileno()).st_size
+        if self._offsets.ndim != 1 or len(self._offsets) < 2 or int(self._offsets[-1]) != size:
+            raise ValueError("documents.jsonl and offsets.npy do not fit")
+        self._decoder = msgspec.json.Decoder(Document)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return self._decoder.decode(self._lines[int(self._offsets[place]) : int(self._offsets[place + 1])])
+
+
+def _words(text: str) -> list[str]:
+    import bm25s
+
+    words: list[str] = bm25s.tokenize([text], return_ids=False, show_progress=False, **WORDS)[0]
+    return words
+
+
+def _indexed(texts: Iterable[str], where: str) -> Any:
+    """A BM25 index of texts, in memory. Raises InputError where there is nothing to index."""
+    import bm25s
+
+    tokens = bm25s.tokenize(texts, show_progress=False, **WORDS)
+    if not tokens.vocab:
+        raise InputError(f"{where} has nothing to search: expected documents with words in them")
+    bm25 = bm25s.BM25()
+    bm25.index(tokens, show_progress=False)
+    return bm25
+
+
+def _one_line(problem: BaseException) -> str:
+    return " ".join(str(problem).split()) or type(problem).__name__
