@@ -19,7 +19,7 @@ from rewright.recipe import ModelSettings, Stage
 from rewright.records import Trajectory
 from rewright.runs import Run
 from rewright.stages.build import build
-from rewright.stages.context import Context, load_recipe_tasks, trained
+from rewright.stages.context import Context, trained
 from rewright.stages.data import judge, score, synthesise
 from rewright.stages.evaluate import evaluate
 from rewright.stages.repair import repair
@@ -159,7 +159,7 @@ class Pipeline:
 
         policy = self.policy("sft")
         history = train_rl(
-            load_recipe_tasks(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
+            self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
             load_model(policy),
             load_tokenizer(policy),
             recipe.rl,

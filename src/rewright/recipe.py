@@ -36,6 +36,7 @@ __all__ = [
     "SandboxSettings",
     "SynthSettings",
     "TaskSettings",
+    "ToolSettings",
     "load_recipe",
     "recipe_hash",
 ]
@@ -122,6 +123,21 @@ class SandboxSettings(_Section, frozen=True):
 
 class SynthSettings(_Section, frozen=True):
     """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
+
+class ToolSettings(_Section, frozen=True):
+    """Tools that every task gets, beside its own."""
+
+    python: bool = False
+    """The Python tool (AutoTraj section 2)."""
+    python_state: Literal["call", "trajectory"] = "call"
+    """How long a program's names live."""
+    output_characters: int = 400
+    """Of the Python tool's output, the rest is cut out of the middle."""
+    search: str | None = None
+    """The search tool: the folder of an index, or the address of a search server."""
+    passages: int = 1
+    """How many passages a search shows."""
+
 
     n: int = 2
     temperature: float = 0.3
@@ -245,6 +261,7 @@ class Recipe(_Section, frozen=True):
     repair: RepairSettings = RepairSettings()
     build: BuildSettings = BuildSettings()
     sft: SFTSettings = SFTSettings()
+    tools: ToolSettings = ToolSettings()
     reward: RewardSettings = RewardSettings()
     rl: RLSettings = RLSettings()
     eval: EvalSettings = EvalSettings()

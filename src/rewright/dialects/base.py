@@ -6,7 +6,7 @@ and are never parsed again, so nothing that a tool prints can become a call or a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -37,6 +37,8 @@ class Dialect(Protocol):
     """Strings at which generation stops, kept in the text. Empty: the model's end token ends a turn."""
     control_words: tuple[str, ...]
     """Tags that mean something in this dialect: neutralised inside tool output."""
+    tool_names: tuple[str, ...] | None
+    """The only tools that can be called, where calls don't name their tool in JSON; None: any tool."""
     inline: bool
     """True where results stand inside the assistant's own text: a trajectory is then one assistant message."""
 
@@ -83,16 +85,22 @@ def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequenc
     return "".join(f"\n{content}\n" for content in contents)
 
 
-def conversation(dialect: Dialect, turns: Sequence[Turn]) -> list[Message]:
-    """What follows the prompt, as chat messages: the model's turns and the tools' results."""
+def conversation(dialect: Dialect, turns: Sequence[Turn], neutralise: Callable[[str], str]) -> list[Message]:
+    """What follows the prompt, as chat messages: the model's turns and the tools' results.
+
+    `neutralise` (`Renderer.neutralise`) makes the results plain text. Results that no turn follows are left out: the
+    model never saw them.
+    """
     messages: list[Message] = []
     text = ""
-    for turn in turns:
-        answered = turn.calls[: len(turn.results)]
+    for index, turn in enumerate(turns):
+        seen = turn.results if index + 1 < len(turns) else ()
+        results = [msgspec.structs.replace(result, content=neutralise(result.content)) for result in seen]
+        answered = turn.calls[: len(results)]
         if dialect.inline:
-            text += turn.opening + turn.text + (results_inline(dialect, answered, turn.results) if answered else "")
+            text += turn.opening + turn.text + (results_inline(dialect, answered, results) if answered else "")
             continue
         messages.append(dialect.assistant_message(turn.opening + turn.text, turn.calls))
         if answered:
-            messages += dialect.results_as_messages(answered, turn.results)
+            messages += dialect.results_as_messages(answered, results)
     return [{"role": "assistant", "content": text}] if dialect.inline else messages

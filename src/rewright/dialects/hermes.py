@@ -104,6 +104,7 @@ class Hermes:
 
     name = "hermes"
     stop: tuple[str, ...] = ()
+    tool_names: tuple[str, ...] | None = None
     inline = False
     control_words: tuple[str, ...] = (
         OPEN, CLOSE, "<tool_response>", "</tool_response>", "<think>", "</think>", "<answer>", "</answer>",

@@ -110,6 +110,7 @@ class Tags:
 
     name = "tags"
     stop: tuple[str, ...] = ("</search>", "</code>", "</python>", "</answer>")
+    tool_names: tuple[str, ...] | None = ("python", "search")
     inline = True
     control_words: tuple[str, ...] = tuple(
         f"<{slash}{name}>"

@@ -16,8 +16,9 @@ from rewright.records import Task, Trajectory
 from rewright.rendering import Renderer
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.runs import Run
+from rewright.stages.toolsets import equipped, open_toolsets
 from rewright.storage import RecordFile
-from rewright.tools import FunctionTools
+from rewright.tools import ToolsetFactory
 from rewright.worlds.town import generate
 
 __all__ = ["Context", "load_recipe_tasks"]
@@ -58,7 +59,7 @@ class Context:
 
     def _kept(self, name: str, file: RecordFile[Task], settings: TaskSettings, limit: int | None) -> list[Task]:
         if name not in self._tasks:
-            tasks = load_recipe_tasks(settings)[:limit]
+            tasks = self.load(settings)[:limit]
             wanted = [task.id for task in tasks]
             if list(file.keys_in_order()) != wanted:
                 file.clear()
@@ -67,6 +68,10 @@ class Context:
                 file.close()
             self._tasks[name] = tasks
         return self._tasks[name]
+
+    def load(self, settings: TaskSettings) -> list[Task]:
+        """The tasks of a `tasks:` section with the tools of the recipe."""
+        return equipped(load_recipe_tasks(settings), self.recipe.tools, self.dialect)
 
     def task(self, task_id: str) -> Task:
         """A task by its id."""
@@ -78,7 +83,7 @@ class Context:
 
     def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
         """`n` plans per task. Ids depend on task, stage, index and the named sections of the recipe."""
-        digest = recipe_hash(self.recipe, ["seed", "dialect", "limits", *sections])
+        digest = recipe_hash(self.recipe, ["seed", "dialect", "limits", "tools", *sections])
         for task in tasks:
             for index in range(n):
                 seed = derive_seed(self.recipe.seed, stage, task.id, index)
@@ -107,10 +112,9 @@ class Context:
             await engine.close()
             await tools.close()
 
-    def open_tools(self) -> FunctionTools:
-        """The tools of this run, in the sandbox that the recipe asks for."""
-        sandbox = self.recipe.sandbox
-        return FunctionTools(level=sandbox.level, wall_seconds=sandbox.wall_seconds, memory_mb=sandbox.memory_mb)
+    def open_tools(self) -> ToolsetFactory:
+        """What executes the tools of this run, in the sandbox that the recipe asks for."""
+        return open_toolsets(self.recipe.tools, self.recipe.sandbox)
 
     async def generate(
         self,

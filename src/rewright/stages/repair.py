@@ -22,7 +22,7 @@ from rewright.stages.context import Context
 
 __all__ = ["repair"]
 
-SECTIONS = ("seed", "model", "dialect", "limits", "synth", "quality", "repair")
+SECTIONS = ("seed", "model", "dialect", "limits", "tools", "synth", "quality", "repair")
 
 
 class _Job(NamedTuple):

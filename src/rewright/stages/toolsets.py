@@ -1,0 +1,76 @@
+"""The tools of a run: those that its tasks bring, and the Python and search tools that the recipe adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from rewright.dialects import Dialect
+from rewright.errors import InputError
+from rewright.recipe import SandboxSettings, ToolSettings
+from rewright.records import Task, ToolSpec
+from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
+
+__all__ = ["equipped", "open_toolsets"]
+
+PYTHON_MEMORY_MB: Final = 1024
+"""numpy and sympy are in every worker: with much less their import fails."""
+
+
+def equipped(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) -> list[Task]:
+    """The tasks with the recipe's tools behind their own. Raises InputError for a tool that the dialect can't call.
+
+    A task that has a tool of the same name keeps its own.
+    """
+    offered, known = _offered(settings), dialect.tool_names
+    found = []
+    for task in tasks:
+        names = {tool.name for tool in task.tools}
+        missing = tuple(tool for tool in offered if tool.name not in names)
+        tools = (*task.tools, *missing)
+        foreign = [tool.name for tool in tools if known is not None and tool.name not in known]
+        if foreign and known is not None:
+            raise InputError(
+                f"task {task.id}: dialect {dialect.name} has no way to call the tool {foreign[0]!r}: expected "
+                f"{' or '.join(known)}, or another dialect"
+            )
+        found.append(msgspec.structs.replace(task, tools=tools) if missing else task)
+    return found
+
+
+def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings) -> ToolsetFactory:
+    """What executes the tools of every kind. Raises InputError for a search index that can't be opened."""
+    limits: dict[str, Any] = {"level": sandbox.level, "wall_seconds": sandbox.wall_seconds}
+    executors: dict[str, ToolsetFactory] = {
+        "function": FunctionTools(memory_mb=sandbox.memory_mb, **limits),
+        "python": PythonTool(
+            memory_mb=max(sandbox.memory_mb, PYTHON_MEMORY_MB),
+            state=settings.python_state,
+            output_chars=settings.output_characters,
+            **limits,
+        ),
+    }
+    if settings.search is not None:
+        executors["search"] = _search(settings.search, settings.passages)
+    return CombinedTools(executors)
+
+
+def _offered(settings: ToolSettings) -> list[ToolSpec]:
+    offered = [PythonTool.spec()] if settings.python else []
+    if settings.search is not None:
+        from rewright.tools.search import SearchTool
+
+        offered.append(SearchTool.spec())
+    return offered
+
+
+def _search(source: str, passages: int) -> ToolsetFactory:
+    from rewright.tools.retriever import Retriever
+    from rewright.tools.search import SearchTool
+    from rewright.tools.search_index import SearchIndex
+
+    if source.startswith(("http://", "https://")):
+        return SearchTool(Retriever(source), top_k=passages)
+    return SearchTool(SearchIndex.open(source), top_k=passages)
