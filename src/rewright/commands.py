@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ from rewright.progress import say
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
-ExportFormat = Literal["trl", "openai"]
+ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl"]
 
 
 def register(app: typer.Typer) -> None:
@@ -177,34 +177,16 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
     *,
     export_format: Annotated[
-        ExportFormat, typer.Option("--format", help="trl: messages and tools; openai: arguments as JSON strings.")
+        ExportFormat, typer.Option("--format", help="What reads the files; docs/exports.md says what is in them.")
     ] = "trl",
 ) -> None:
     """Write the SFT and preference sets of a run for other trainers."""
+    from rewright.datasets.exports import export as export_sets
     from rewright.runs import Run
-    from rewright.storage import write_atomically
 
-    opened = Run.open(run)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, keys in (("sft", ("messages",)), ("preferences", ("prompt", "chosen", "rejected"))):
-        rows = opened.read_lines(f"{name}.jsonl")
-        if not rows:
-            say(f"{name}.jsonl: the run has none")
-            continue
-        lines = []
-        for row in rows:
-            kept: dict[str, Any] = {key: _converted(row[key], export_format) for key in keys}
-            lines.append(json.dumps({**kept, "tools": row["tools"]}, ensure_ascii=False).encode() + b"\n")
-        write_atomically(out / f"{name}.jsonl", lines)
-        print(f"{out / name}.jsonl: {len(rows)} rows")
-
-
-def _converted(messages: list[dict[str, Any]], export_format: ExportFormat) -> list[dict[str, Any]]:
-    if export_format == "trl":
-        return messages
-    from rewright.engines.wire import messages_to_wire
-
-    return messages_to_wire(messages)
+    for path, rows, left_out in export_sets(Run.open(run), out, export_format):
+        note = f" ({left_out} left out: the format cannot hold them)" if left_out else ""
+        print(f"{path}: {rows} rows{note}")
 
 
 def view(

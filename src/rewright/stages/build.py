@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rewright.dialects import conversation
-from rewright.records import Trajectory
+from rewright.neutral import common_pattern, neutralised
+from rewright.records import Message, Trajectory
 from rewright.rendering import Renderer
 from rewright.repair import format_problem
 from rewright.stages.context import Context
@@ -71,6 +72,16 @@ def _renderer(context: Context) -> Renderer | None:
     return Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
 
 
+def _conversation(context: Context, renderer: Renderer | None, trajectory: Trajectory) -> list[Message]:
+    """The conversation of a trajectory, its results without the policy's control tokens and all common ones."""
+    pattern = common_pattern(context.dialect.control_words)
+
+    def neutralise(text: str) -> str:
+        return neutralised(text if renderer is None else renderer.neutralise(text), pattern)
+
+    return conversation(context.dialect, trajectory.turns, neutralise)
+
+
 def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory, kind: str) -> dict[str, Any]:
     task = context.task(trajectory.task_id)
     row: dict[str, Any] = {
@@ -78,7 +89,7 @@ def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory
         "task_id": task.id,
         "kind": kind,
         "parent": trajectory.provenance.parent,
-        "messages": [*context.dialect.messages(task), *conversation(context.dialect, trajectory.turns)],
+        "messages": [*context.dialect.messages(task), *_conversation(context, renderer, trajectory)],
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:
@@ -100,8 +111,8 @@ def _pair_row(
         # Equal surface: what tells the two apart is then more than a broken format.
         "matched_format": format_problem(rejected, context.recipe.dialect) is None,
         "prompt": context.dialect.messages(task),
-        "chosen": conversation(context.dialect, chosen.turns),
-        "rejected": conversation(context.dialect, rejected.turns),
+        "chosen": _conversation(context, renderer, chosen),
+        "rejected": _conversation(context, renderer, rejected),
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:

@@ -24,8 +24,8 @@ __all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
 
 Settings = SFTSettings | RewardSettings | RLSettings
 
-OTHERS_DEPRECATIONS = (r"`gradient_checkpointing\w*` is deprecated",)
-"""FutureWarnings about calls that TRL 1.16 makes of transformers."""
+OTHERS_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are using 'rollout_func'")
+"""Warnings about what TRL 1.16 and transformers do among themselves: nobody here can act on them."""
 
 
 def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **own: Any) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _writing(out: Path) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off.
 
-    Deprecations are hidden only where TRL, not we, uses what is deprecated; all others are shown.
+    Python warnings are hidden by their words, and only those that we cannot act on; all others are shown.
     """
     import datasets
     import transformers
@@ -176,8 +176,8 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     try:
         with quiet_loading(), warnings.catch_warnings():
-            for message in OTHERS_DEPRECATIONS:
-                warnings.filterwarnings("ignore", message, FutureWarning)
+            for message in OTHERS_WARNINGS:
+                warnings.filterwarnings("ignore", message)
             yield
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
