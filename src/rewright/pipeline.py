@@ -14,15 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 from rewright.errors import InputError
+from rewright.pair_accuracy import length_rule
 from rewright.progress import say
 from rewright.recipe import ModelSettings, Stage
 from rewright.records import Trajectory
 from rewright.runs import Run
+from rewright.serving.reward_client import Scorer
 from rewright.stages.build import build
 from rewright.stages.context import Context, trained
 from rewright.stages.data import judge, score, synthesise
 from rewright.stages.evaluate import evaluate
 from rewright.stages.repair import repair
+from rewright.stages.reward_model import connect, trusts_own_model
 
 __all__ = ["Pipeline", "report"]
 
@@ -111,44 +114,50 @@ class Pipeline:
     def _reward(self) -> dict[str, Any]:
         from rewright.training.reward_model import train_reward_model
 
+        if self.recipe.reward.url is not None:
+            say("reward: reward.url names a served model: none is trained")
+            return {"skipped": True, "accuracies": {}}
         pairs = self.run.read_lines("preferences.jsonl")
         if not any(pair["split"] == "train" for pair in pairs):
             say("reward: no repair was accepted, so there are no pairs: RL will run without a reward model")
             return {"skipped": True, "accuracies": {}}
         history, accuracies = train_reward_model(
-            pairs, self.policy("sft"), self.recipe.reward, self.run.model_folder("reward"), seed=self.recipe.seed
+            pairs,
+            self.policy("sft"),
+            self.recipe.reward,
+            self.run.model_folder("reward"),
+            seed=self.recipe.seed,
+            dialect=self.recipe.dialect,
         )
         self.run.set_metrics("reward", history)
         return {"accuracies": accuracies}
 
-    def _trusts_reward_model(self) -> bool:
-        """Is there a reward model whose held-out accuracy is known and good enough? Raises InputError for a bad one."""
-        settings = self.recipe.reward
-        state = self.run.state().get("reward", {})
-        accuracies = state.get("accuracies", {})
-        if not state.get("done") or state.get("skipped"):
-            return False
-        pairs, accuracy = int(accuracies["held_out_pairs"]), accuracies["accuracy"]
-        if pairs < settings.minimum_pairs:
-            say(
-                f"rl: only {pairs} held-out pairs (reward.minimum_pairs is {settings.minimum_pairs}): nobody knows how "
-                "good the reward model is, so RL runs without it"
-            )
-            return False
-        if accuracy < settings.minimum_accuracy:
-            raise InputError(
-                f"the reward model ranks only {accuracy:.0%} of {pairs} held-out pairs right, reward.minimum_accuracy "
-                f"is {settings.minimum_accuracy:.0%}: RL on it is refused (more pairs, more epochs, or another limit)"
-            )
-        return True
+    def _rl(self) -> dict[str, Any]:
+        from rewright.models import load_tokenizer
 
-    def _rl(self) -> None:
-        from rewright.models import load_model, load_tokenizer
-        from rewright.training.reward_model import RewardModel
+        settings, policy = self.recipe.reward, self.policy("sft")
+        tokenizer = load_tokenizer(policy)
+        if settings.url is not None:
+            from rewright.rendering import Renderer
+
+            vocabulary = Renderer(tokenizer, self.context.dialect).fingerprint
+            client, accuracies = connect(self.run, settings, vocabulary)
+            with client:
+                self._train_rl(policy, tokenizer, client)
+            return {"accuracies": accuracies}
+        reward_model: Scorer | None = None
+        if trusts_own_model(self.run, settings):
+            from rewright.training.reward_model import RewardModel
+
+            reward_model = RewardModel(self.run.model_folder("reward"))
+        self._train_rl(policy, tokenizer, reward_model)
+        return {}
+
+    def _train_rl(self, policy: ModelSettings, tokenizer: Any, reward_model: Scorer | None) -> None:
+        from rewright.models import load_model
         from rewright.training.rl import train_rl
 
         recipe, run = self.recipe, self.run
-        reward_model = RewardModel(run.model_folder("reward")) if self._trusts_reward_model() else None
         known = run.rollouts.keys() if recipe.rl.keep_rollouts else set[str]()
 
         def keep(trajectories: list[Trajectory]) -> None:
@@ -161,7 +170,7 @@ class Pipeline:
         history = train_rl(
             self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
             load_model(policy),
-            load_tokenizer(policy),
+            tokenizer,
             recipe.rl,
             run.model_folder("rl"),
             seed=recipe.seed,
@@ -197,7 +206,9 @@ def report(run: Run) -> dict[str, Any]:
         "hard": len(repairs) - accepted,
         "pairs": int(state.get("build", {}).get("pairs", 0)),
     }
-    accuracies = state.get("reward", {}).get("accuracies", {})
+    # RL on a served reward model has measured that one.
+    accuracies = state.get("rl", {}).get("accuracies") or state.get("reward", {}).get("accuracies", {})
+    length = length_rule(accuracies)
     return {
         "run": str(run.path),
         "stages": stages,
@@ -206,6 +217,10 @@ def report(run: Run) -> dict[str, Any]:
         "reward_model_accuracy": accuracies.get("accuracy"),
         "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),
         "reward_model_held_out_pairs": int(accuracies.get("held_out_pairs") or 0),
+        "reward_model_matched_format_pairs": int(accuracies.get("matched_format_pairs") or 0),
+        "length_rule": length[0] if length else None,
+        "length_rule_accuracy": length[1] if length else None,
+        "length_rule_accuracy_matched_format": length[2] if length else None,
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
     }

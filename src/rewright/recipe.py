@@ -208,6 +208,12 @@ class RewardSettings(_TrainSettings, frozen=True):
     """RL does not start below this held-out pair accuracy."""
     minimum_pairs: int = 20
     """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
+    url: str | None = None
+    """A reward model that `rewright serve-reward` serves: RL uses it, and none is trained."""
+    timeout_seconds: float = 120.0
+    """url: one attempt at one request."""
+    attempts: int = 5
+    """url: tries per request."""
 
 
 class RLSettings(_TrainSettings, frozen=True):

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from rewright.errors import InputError, StorageError
+from rewright.errors import InputError, ServerError, StorageError
 from rewright.models import quiet_loading
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
@@ -85,7 +85,10 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
-    """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included."""
+    """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
+
+    A `ServerError` leaves a checkpoint behind, so that no finished step is lost.
+    """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))
     total = _steps(trainer)
@@ -96,7 +99,13 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
         with _writing(out):
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            try:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            except ServerError:
+                # A search server or a reward model is gone. It was asked between two steps: what was learned is whole.
+                if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
+                    trainer._save_checkpoint(trainer.model, trial=None)
+                raise
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
         for timing in ("step_time", "total_flos", "epoch"):

@@ -14,24 +14,34 @@ import torch
 
 from rewright.errors import InputError
 from rewright.models import load_tokenizer, quiet_loading, resolve_path, tune_allocator
+from rewright.pair_accuracy import pair_accuracies
 from rewright.recipe import ModelSettings, RewardSettings
 from rewright.training.common import arguments, lora, quiet, save, train
 
-__all__ = ["RewardModel", "pair_accuracy", "train_reward_model"]
+__all__ = ["RewardModel", "train_reward_model"]
 
 
 class RewardModel:
-    """Scores token sequences with a trained reward model, in batches of similar length."""
+    """Scores token sequences with a trained reward model, in batches of similar length, on the first GPU if any.
+
+    `about` says with which dialect and template options it was trained (empty for models from elsewhere). Raises
+    InputError for a folder without a trained score head: one that is made up would score at random.
+    """
 
     def __init__(self, path: str | Path, *, batch_tokens: int = 16384) -> None:
         from transformers import AutoModelForSequenceClassification
 
         tune_allocator()
+        config = _config_with_head(Path(path))
+        self.about: dict[str, Any] = dict(getattr(config, "rewright", None) or {})
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with quiet_loading():
-            self.model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
+        self.model: Any = model.to(self.device)
         self.model.eval()
         self.batch_tokens = batch_tokens
         self.limit = int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+        self.vocabulary_size = int(self.model.get_input_embeddings().num_embeddings)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """One number per token sequence, in the order given. Sequences over the model's length keep their end."""
@@ -59,28 +69,42 @@ class RewardModel:
             mask[line, : len(row)] = 1
         with torch.inference_mode():
             # The model's own forward, as in training: it takes the head at the last token that is not padding.
-            values = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0]
+            on_device = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+            values = self.model(**on_device, use_cache=False).logits[:, 0]
         for index, value in zip(batch, values.tolist(), strict=True):
             scores[index] = float(value)
 
 
-def pair_accuracy(model: RewardModel, pairs: Sequence[dict[str, Any]]) -> float | None:
-    """Share of pairs whose chosen trajectory scores higher (ties count half); None for no pairs."""
-    if not pairs:
-        return None
-    scores = model.score([pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs])
-    chosen, rejected = scores[: len(pairs)], scores[len(pairs) :]
-    right = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(chosen, rejected, strict=True))
-    return right / len(pairs)
+def _config_with_head(path: Path) -> Any:
+    """The configuration of a reward model. Raises InputError for any other model."""
+    from transformers import AutoConfig
+
+    wanted = "expected a reward model, as `rewright reward` saves it"
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: no config.json in it: {wanted}")
+    try:
+        config = AutoConfig.from_pretrained(str(path))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot read config.json: {' '.join(str(problem).split())[:200]}: {wanted}") from None
+    kinds = getattr(config, "architectures", None) or ["unknown"]
+    if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
+        raise InputError(f"{path} is a {kinds[0]} without a score head of one output: {wanted}")
+    return config
 
 
 def train_reward_model(
-    pairs: Sequence[dict[str, Any]], model: ModelSettings, settings: RewardSettings, out: Path, *, seed: int
+    pairs: Sequence[dict[str, Any]],
+    model: ModelSettings,
+    settings: RewardSettings,
+    out: Path,
+    *,
+    seed: int,
+    dialect: str = "hermes",
 ) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
     """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
 
-    Accuracies: `accuracy` on all held-out pairs, `accuracy_matched_format` on those whose two sides are both well
-    formed. Raises InputError without training pairs.
+    The accuracies are those of `rewright.pair_accuracy`. `dialect` and the model's template options are stored with the
+    model, so that a server renders conversations as they were in training. Raises InputError without training pairs.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
@@ -98,6 +122,7 @@ def train_reward_model(
             resolve_path(model.path), num_labels=1, dtype=torch.float32
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
+        classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
         config = RewardConfig(
             **arguments(
                 settings,
@@ -118,11 +143,5 @@ def train_reward_model(
         )
         history = train(trainer, out, seed, "reward model steps")
         save(trainer, tokenizer, out, settings)
-        scorer = RewardModel(out)
-        matched = [pair for pair in outside if pair["matched_format"]]
-        accuracies = {
-            "accuracy": pair_accuracy(scorer, outside),
-            "accuracy_matched_format": pair_accuracy(scorer, matched),
-            "held_out_pairs": float(len(outside)),
-        }
+        accuracies = pair_accuracies(RewardModel(out).score, outside)
     return history, accuracies

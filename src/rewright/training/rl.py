@@ -34,9 +34,9 @@ from rewright.rendering import Renderer
 from rewright.repair import format_problem
 from rewright.rewards import autotraj
 from rewright.rollout import Limits, Plan, Rollout, derive_seed
+from rewright.serving.reward_client import Scorer
 from rewright.tools.base import ToolsetFactory
 from rewright.training.common import arguments, lora, quiet, save, train
-from rewright.training.reward_model import RewardModel
 
 __all__ = ["Rewards", "RewrightTrainer", "score_rollouts", "train_rl"]
 
@@ -130,7 +130,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         renderer: Renderer,
         tools: ToolsetFactory,
         limits: Limits,
-        reward_model: RewardModel | None = None,
+        reward_model: Scorer | None = None,
         run_seed: int = 0,
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
@@ -270,7 +270,7 @@ def train_rl(
     tools: ToolsetFactory,
     limits: Limits,
     template_options: dict[str, Any] | None = None,
-    reward_model: RewardModel | None = None,
+    reward_model: Scorer | None = None,
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows."""

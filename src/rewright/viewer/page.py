@@ -150,6 +150,9 @@ def _counts(found: dict[str, Any]) -> str:
         more = f" ({100 * matched:.1f}% of those of matched format)" if matched is not None else ""
         pairs = found["reward_model_held_out_pairs"]
         lines.append(f"The reward model ranks {100 * accuracy:.1f}% of {pairs} held-out pairs right{more}.")
+        if found["length_rule"] is not None:
+            rule, by_length = found["length_rule"], 100 * found["length_rule_accuracy"]
+            lines.append(f"By length alone (the {rule} one wins) {by_length:.1f}% would be right.")
     seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in found["stage_seconds"].items())
     lines.append(f"{found['seconds']:.0f} seconds in all" + (f": {seconds}." if seconds else "."))
     return (

@@ -26,8 +26,14 @@ def table(found: dict[str, Any]) -> str:
     accuracy = found.get("reward_model_accuracy")
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")
-        more = f", {100 * matched:.1f}% on pairs of matched format" if matched is not None else ""
+        number = found["reward_model_matched_format_pairs"]
+        more = f", {100 * matched:.1f}% of the {number} of matched format" if matched is not None else ""
         pairs = found["reward_model_held_out_pairs"]
         lines.append(f"reward model: {100 * accuracy:.1f}% of {pairs} held-out pairs ranked right{more}")
+        if found["length_rule"] is not None:
+            by_length = found["length_rule_accuracy_matched_format"]
+            more = f", {100 * by_length:.1f}% of those of matched format" if by_length is not None else ""
+            words = f"{100 * found['length_rule_accuracy']:.1f}% ranked right{more}"
+            lines.append(f"  by length alone (the {found['length_rule']} one wins): {words}")
     lines.append(f"seconds in all: {found['seconds']}")
     return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Requests that come while a forward pass runs share the next one: no waiting on purpose, no idle accelerator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+__all__ = ["Batcher", "BusyError"]
+
+Sequences = Sequence[Sequence[int]]
+
+
+class BusyError(Exception):
+    """Too much is waiting: come back later."""
+
+
+class _Waiting(NamedTuple):
+    sequences: Sequences
+    tokens: int
+    scores: asyncio.Future[list[float]]
+
+
+class Batcher:
+    """Scores the sequences of many requests together, one round after another, in the order of their arrival.
+
+    `score` runs in a thread. A round takes waiting requests up to `round_tokens` tokens (at least one request), and
+    at most `waiting_tokens` may wait. `rounds` and `scored` count what was done.
+    """
+
+    def __init__(
+        self, score: Callable[[Sequences], list[float]], *, round_tokens: int = 65536, waiting_tokens: int = 1 << 25
+    ) -> None:
+        self._score = score
+        self._round_tokens, self._most_waiting = round_tokens, waiting_tokens
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_tokens = 0
+        self._arrived = asyncio.Event()
+        self.rounds = self.scored = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Work through requests inside the block."""
+        worker = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
+            for one in self._waiting:
+                one.scores.cancel()
+
+    async def score(self, sequences: Sequences) -> list[float]:
+        """One number per sequence. Raises `BusyError`, and what `score` raises."""
+        tokens = sum(map(len, sequences))
+        if self._waiting and self._waiting_tokens + tokens > self._most_waiting:
+            raise BusyError(f"{len(self._waiting)} requests are waiting")
+        scores: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(sequences, tokens, scores))
+        self._waiting_tokens += tokens
+        self._arrived.set()
+        return await scores
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = self._next_round()
+            if not batch:
+                self._arrived.clear()
+                continue
+            everything = [sequence for one in batch for sequence in one.sequences]
+            try:
+                scores = await asyncio.to_thread(self._score, everything)
+            except Exception as problem:  # what it may be is the model's business; the requests are told
+                for one in batch:
+                    if not one.scores.done():
+                        one.scores.set_exception(problem)
+                continue
+            self.rounds += 1
+            self.scored += len(scores)
+            start = 0
+            for one in batch:
+                end = start + len(one.sequences)
+                if not one.scores.done():
+                    one.scores.set_result(scores[start:end])
+                start = end
+
+    def _next_round(self) -> list[_Waiting]:
+        """The next requests, without those whose caller has gone."""
+        batch: list[_Waiting] = []
+        tokens = 0
+        while self._waiting and (not batch or tokens + self._waiting[0].tokens <= self._round_tokens):
+            one = self._waiting.popleft()
+            self._waiting_tokens -= one.tokens
+            if not one.scores.done():
+                batch.append(one)
+                tokens += one.tokens
+        return batch

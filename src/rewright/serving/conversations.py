@@ -1,0 +1,80 @@
+"""Token ids of a conversation that comes as chat messages: what `Renderer` makes of the same trajectory.
+
+The prompt (everything before the model's first message) goes through the model's own template; each of the model's
+messages is tokenised as it was written, and the tools' results stand between them as in training. Where the very token
+ids of a rollout are known they are the better thing to send: a model may have written other tokens for the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rewright.errors import InputError
+from rewright.records import Message, ToolCall, ToolResult
+from rewright.rendering import Renderer
+
+__all__ = ["conversation_ids"]
+
+_RESULT: Final = re.compile(r"(<result>)(.*?)(</result>)", re.DOTALL)
+
+
+def conversation_ids(
+    renderer: Renderer, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+) -> list[int]:
+    """Token ids of the prompt and the trajectory in `messages` (the rows of preferences.jsonl, `prompt` + `chosen`).
+
+    Results behind the model's last message are left out, as in training: no turn has read them. Raises InputError for
+    messages that are not a prompt followed by the model's messages, with tool messages between them.
+    """
+    first = next((place for place, message in enumerate(messages) if message.get("role") == "assistant"), None)
+    if not first:
+        raise InputError("messages: expected a prompt and then at least one message of role assistant")
+    ids = renderer.prompt_ids(messages[:first], tools)
+    calls: list[ToolCall] = []
+    results: list[ToolResult] = []
+    turns = 0
+    for place in range(first, len(messages)):
+        message = messages[place]
+        role, content = message.get("role"), message.get("content") or ""
+        if not isinstance(content, str):
+            raise InputError(f"messages[{place}]: content is {type(content).__name__}: expected text")
+        if role == "tool" and not renderer.dialect.inline:
+            calls.append(ToolCall(str(message.get("name") or ""), {}))
+            results.append(ToolResult(content))
+        elif role == "assistant" and (turns == 0 or results):
+            if turns:
+                ids += renderer.suffix_ids(calls, results, ended=True)
+            calls, results = [], []
+            ids += [*renderer.encode_text(_text(renderer, message, turns, place)), renderer.tokenizer.eos_token_id]
+            turns += 1
+        else:
+            wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"
+            raise InputError(f"messages[{place}]: role {role!r} after the model's first message: expected {wanted}")
+    return ids
+
+
+def _text(renderer: Renderer, message: Message, turn: int, place: int) -> str:
+    """What the model wrote, its calls included, without what the prompt had written of it."""
+    text = str(message.get("content") or "")
+    if renderer.dialect.inline:
+        text = _RESULT.sub(lambda found: found[1] + renderer.neutralise(found[2]) + found[3], text)
+    try:
+        calls = [_call(call) for call in message.get("tool_calls") or ()]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"messages[{place}].tool_calls: expected a list of {{function: {{name, arguments}}}}"
+        ) from None
+    return renderer.dialect.write(text, calls).removeprefix(renderer.opening(turn))
+
+
+def _call(call: dict[str, Any]) -> ToolCall:
+    function = call.get("function", call)
+    arguments = function["arguments"]
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError("arguments are not an object")
+    return ToolCall(str(function["name"]), arguments)
