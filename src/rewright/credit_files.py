@@ -10,6 +10,7 @@ Not here: the command line and the picture (`rewright.viewer.credit_picture`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -312,11 +313,11 @@ def _table_outcome(row: Row, name: str | None) -> float | None:
     if name is not None:
         return _outcome(row, (name,))
     numbers = [
-        float(value)
+        _finite(row, value)
         for key, value in row.values.items()
         if key not in _TRL_COLUMNS and isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
-    return sum(numbers) if numbers else None
+    return _finite(row, sum(numbers)) if numbers else None
 
 
 def _outcome(row: Row, keys: Sequence[str]) -> float | None:
@@ -324,8 +325,18 @@ def _outcome(row: Row, keys: Sequence[str]) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)):
-        raise row.fail(f"the outcome {value!r} is no number")
-    return float(value)
+        raise row.fail(f"the outcome {value!r:.200} is no number")
+    return _finite(row, value)
+
+
+def _finite(row: Row, value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise row.fail(f"the outcome {value!r:.200} is not a finite number")
+    return number
 
 
 def _role(message: Any) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -105,10 +107,14 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
     unreadable, or of an unknown kind. A line or item that is no object is a row with a `problem`.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as problem:  # no permission, a name that no file can have
+        raise InputError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    if stat.S_ISDIR(kind):
         raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     suffix = suffixes[0] if suffixes and suffixes[-1] == ".gz" and len(suffixes) == 2 else (suffixes or [""])[-1]
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
@@ -125,7 +131,7 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
         for row in rows:
             count += 1
             yield row
-    except (gzip.BadGzipFile, EOFError) as problem:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
         raise InputError(f"{path}: not a whole gzip file: {problem}") from None
     except OSError as problem:
         raise InputError(f"{path}: cannot be read: {problem.strerror or problem}") from None
@@ -184,7 +190,7 @@ def _lines(text: bytes) -> IO[bytes]:
 
 def _decode(line: bytes, place: str) -> Any:
     try:
-        return json.loads(line.removeprefix(b"\xef\xbb\xbf"), parse_constant=_no_constant)
+        return json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise InputError(f"{place}: not UTF-8 text, expected a file in UTF-8") from None
     except ValueError as problem:

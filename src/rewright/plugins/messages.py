@@ -41,7 +41,7 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise ValueError(f"{where} is not JSON: {problem}") from None
         calls = value
         if calls is None:

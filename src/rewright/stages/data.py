@@ -15,6 +15,7 @@ from rewright.stages.context import Context
 __all__ = ["judge", "score", "synthesise"]
 
 SECTIONS = ("model", "synth")
+_NOTHING = "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
 
 
 async def synthesise(context: Context) -> None:
@@ -37,6 +38,8 @@ def judge(context: Context) -> None:
     run = context.run
     known = run.verdicts.keys()
     order = run.trajectories.keys_in_order()
+    if not order:
+        raise InputError(_NOTHING.format(run.path))
     with Bar("verdicts", len(order), done=len(known)) as bar:
         for trajectory in run.trajectories:
             if trajectory.id in known:
@@ -55,6 +58,8 @@ def score(context: Context) -> Counter[str]:
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
     groups = run.trajectories.groups(_candidate_of)
+    if not groups.records:
+        raise InputError(_NOTHING.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
     with Bar("quality", groups.records) as bar:

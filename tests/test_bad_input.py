@@ -1,0 +1,245 @@
+"""Every mistake that a person makes at the command line: one line, what and where, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewright import cli
+from rewright.runs import Run
+
+SCHEMA: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+}
+QUESTION = {"role": "user", "content": "Where does Ann live?"}
+
+
+def task(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "a",
+        "messages": [QUESTION],
+        "tools": [{"schema": SCHEMA, "source": "def find(name):\n    return 'Rome'\n"}],
+        "gold": {"answers": ["Rome"]},
+        **changes,
+    }
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def called(tool: str, /, **arguments: Any) -> dict[str, Any]:
+    return {"calls": [{"name": tool, "arguments": arguments}]}
+
+
+ANSWERED = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "find", "arguments": "{}"}}]}
+RECIPE = b"tasks: {format: rewright, path: t.jsonl}\nstages: [synth]\nmodel: pico\n"
+
+Case = tuple[str, dict[str, bytes], list[str], str]
+
+RECIPES: list[Case] = [
+    ("no recipe", {}, ["run", "r.yaml"], "cannot read recipe r.yaml: No such file"),
+    ("a directory", {"r.yaml/x": b""}, ["run", "r.yaml"], "cannot read recipe r.yaml: Is a directory"),
+    ("not UTF-8", {"r.yaml": "name: café".encode("latin-1")}, ["run", "r.yaml"], "r.yaml: not a UTF-8 text file"),
+    ("packed", {"r.yaml": gzip.compress(b"name: x")}, ["run", "r.yaml"], "r.yaml: not a UTF-8 text file"),
+    ("a typo", {"r.yaml": b"seed: 1\nsynht:\n  n: 2\n"}, ["run", "r.yaml"], "r.yaml:2: unknown key synht: did you"),
+    ("a wrong type", {"r.yaml": b"synth:\n  n: two\n"}, ["run", "r.yaml"], "r.yaml:2: synth.n: expected `int`"),
+    ("a negative number", {"r.yaml": b"seed: -1\n"}, ["run", "r.yaml"], "r.yaml:1: seed: must not be negative"),
+    ("an override", {"r.yaml": b""}, ["run", "r.yaml", "synth.n=-1"], "'synth.n=-1': synth.n: must be at least 1"),
+    ("no path", {"r.yaml": b"tasks: {format: ftrl}"}, ["run", "r.yaml", "--dry-run"], "tasks.path is missing"),
+    ("a format", {"r.yaml": RECIPE}, ["run", "r.yaml", "tasks.format=frtl", "--dry-run"], "did you mean 'ftrl'?"),
+    ("a dialect", {"r.yaml": RECIPE + b"dialect: hermse\n", "t.jsonl": lines(task())}, ["run", "r.yaml"], "hermse"),
+    ("a model", {"r.yaml": RECIPE, "t.jsonl": lines(task())}, ["run", "r.yaml", "--model", "./none"], "./none: not a"),
+    (
+        "a stage that lacks what it reads",
+        {"r.yaml": b"stages: [score]\n"},
+        ["run", "r.yaml"],
+        "run: there are no trajectories: expected",
+    ),
+]
+
+TASKS: list[tuple[str, str, bytes, str]] = [
+    ("empty", "t.jsonl", b"", "t.jsonl: holds no rows"),
+    ("not JSON", "t.jsonl", lines(task()) + b"{oops\n", "t.jsonl:2: not JSON"),
+    ("not UTF-8", "t.jsonl", '{"id": "caf\xe9"}\n'.encode("latin-1"), "t.jsonl:1: not UTF-8"),
+    ("UTF-16", "t.jsonl", json.dumps(task()).encode("utf-16"), "t.jsonl:1: not "),
+    ("not packed", "t.jsonl.gz", lines(task()), "t.jsonl.gz: not a whole gzip file"),
+    ("cut", "t.jsonl.gz", gzip.compress(lines(*[task(id=str(i)) for i in range(99)]))[:-20], "not a whole gzip file"),
+    ("damaged", "t.jsonl.gz", gzip.compress(lines(task()))[:12] + b"\xff" * 40, "not a whole gzip file"),
+    ("zstd", "t.jsonl.zst", b"\x28\xb5\x2f\xfd", "t.jsonl.zst: unknown kind of file"),
+    ("a table", "t.csv", b"id,question\n1,x\n", "t.csv: unknown kind of file"),
+    ("parquet in name only", "t.parquet", b"PAR1", "t.parquet: not a parquet file"),
+    ("not a record", "t.jsonl", b"[1, 2]\n", "t.jsonl:1: is a list, expected an object"),
+    ("no messages", "t.jsonl", lines({"id": "a"}), "t.jsonl:1: Object missing required field `messages`"),
+    ("a wrong type", "t.jsonl", lines(task(id=3)), "t.jsonl:1: Expected `str`, got `int` at `id`"),
+    ("a typo", "t.jsonl", lines(task(), task(id="b", jugde="math")), "t.jsonl:2: unknown key 'jugde'; did you mean"),
+    ("an id twice", "t.jsonl", lines(task(), task()), "t.jsonl:2: the id 'a' is used already by t.jsonl:1"),
+    ("no schema", "t.jsonl", lines(task(tools=[{"source": "x"}])), "t.jsonl:1: Object missing required field `schema`"),
+    ("a schema of nothing", "t.jsonl", lines(task(tools=[{"schema": {}}])), "t.jsonl:1: 'tools'[0].schema is no"),
+    ("an unknown tool", "t.jsonl", lines(task(gold=called("fnd"))), "t.jsonl:1: gold call 0 is to the unknown tool"),
+    ("against the schema", "t.jsonl", lines(task(gold=called("find", name=3))), "t.jsonl:1: gold call 0 to 'find'"),
+    ("no argument", "t.jsonl", lines(task(gold=called("find"))), "'name' is a required property"),
+    ("nested", "t.jsonl", b"[" * 100_000 + b"\n", "t.jsonl:1: JSON nested too deeply"),
+    ("a name too long", "t" * 300 + ".jsonl", b"", "File name too long"),
+]
+
+CREDIT: list[tuple[str, bytes, str]] = [
+    ("empty", b"", "log.jsonl: holds no rows"),
+    ("nothing known", lines({"text": "x"}), "log.jsonl:1: no trajectory in it"),
+    ("no gold calls", lines({"messages": [QUESTION, ANSWERED]}), "no trajectory has gold calls"),
+    ("gold of no kind", lines({"messages": [QUESTION, ANSWERED], "gold_calls": 3}), "log.jsonl:1: gold_calls is 3"),
+    (
+        "gold nested too deeply",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": "[" * 100_000}),
+        "log.jsonl:1: gold_calls is not JSON",
+    ),
+    (
+        "an outcome of text",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": [], "reward": "good"}),
+        "log.jsonl:1: the outcome 'good' is no number",
+    ),
+    (
+        "an outcome without end",
+        b'{"messages": [{"role": "assistant", "content": ""}], "gold_calls": [], "reward": 1e999}\n',
+        "log.jsonl:1: the outcome inf is not a finite number",
+    ),
+]
+
+
+@pytest.fixture
+def rewright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Run the command in `tmp_path`; returns exit code and standard error."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["rewright", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, capsys.readouterr().err
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def refused(result: tuple[Any, str], said: str) -> None:
+    code, error = result
+    complaint = error.splitlines()[-1]
+    assert complaint.startswith("error: ")
+    assert said in complaint
+    assert "Traceback" not in error
+    assert code == 2
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(("files", "arguments", "said"), [case[1:] for case in RECIPES], ids=[c[0] for c in RECIPES])
+def test_recipes_and_flags(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path, files: dict[str, bytes], arguments: list[str], said: str
+) -> None:
+    put(tmp_path, files)
+    refused(rewright(*arguments), said)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [case[1:] for case in TASKS], ids=[case[0] for case in TASKS])
+def test_task_files(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    put(tmp_path, {"r.yaml": RECIPE, **({name: content} if len(name) < 250 else {})})
+    refused(rewright("run", "r.yaml", f"tasks.path={name}"), said)
+    assert not (tmp_path / "runs/run/trajectories.jsonl").exists()
+
+
+@pytest.mark.parametrize(("content", "said"), [case[1:] for case in CREDIT], ids=[case[0] for case in CREDIT])
+def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Path, content: bytes, said: str) -> None:
+    put(tmp_path, {"log.jsonl": content})
+    refused(rewright("credit", "log.jsonl"), said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runn", "r.yaml"], "No such command 'runn'"),
+        (["judge"], "Missing argument"),
+        (["judge", "nowhere"], "nowhere is not a run directory"),
+        (["quickstart", "--limit", "0"], "--limit is 0"),
+        (["quickstart", "--limit", "many"], "--limit"),
+        (["eval", "done", "--model", "bse"], "--model is 'bse': expected base, sft or rl"),
+        (["score", "done"], "run rewright judge done first"),
+        (["validate", "none.jsonl"], "none.jsonl: no such file"),
+        (["validate", "."], "is a directory, expected"),
+        (["credit", "."], "has no trajectories.jsonl"),
+        (["credit", "done"], "no trajectory has gold calls"),
+        (["import", "none.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "cannot read none.jsonl"),
+        (["import", "text.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "text.jsonl:1: not a valid record"),
+        (["import", "other.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "other.jsonl:1: unknown task"),
+        (["run", "done/recipe.yaml", "--run", "done"], "done holds a run already: add --resume"),
+        (["run", "done/recipe.yaml", "seed=5", "--run", "done", "--resume"], "done was started with another recipe"),
+    ],
+)
+def test_verbs_and_run_directories(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    recipe = b"tasks: {format: rewright, path: t.jsonl}\nstages: [judge, score]\n"
+    trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
+    put(
+        tmp_path,
+        {
+            "done/recipe.yaml": recipe,
+            "done/trajectories.jsonl": lines({"version": 1, **trajectory}),
+            "t.jsonl": lines(task()),
+            "text.jsonl": b"not a record\n",
+            "other.jsonl": lines({"version": 1, **trajectory, "task_id": "z"}),
+        },
+    )
+    refused(rewright(*arguments), said)
+
+
+def test_a_second_process_is_refused_and_told_who_the_first_is(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path
+) -> None:
+    put(tmp_path, {"run/recipe.yaml": b"stages: [judge]\n"})
+    with Run.open(tmp_path / "run").locked():
+        for arguments in (["judge", "run"], ["run", "run/recipe.yaml", "--run", "run", "--resume"]):
+            refused(rewright(*arguments), f"run is being written by process {os.getpid()}: wait for it or stop it")
+
+
+def _bound_by_permissions() -> None:
+    """Root may read everything: take the two capabilities that let it."""
+    drop_from_bounding_set, capabilities = 24, (1, 2)  # prctl(2); CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for capability in capabilities:
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
+
+
+PROGRAM = "from rewright.cli import main; main()"
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "locked/t.jsonl": lines(task())})
+    (tmp_path / "t.jsonl").chmod(0)
+    (tmp_path / "locked").chmod(0)
+    for path in ("t.jsonl", "locked/t.jsonl"):
+        command = [sys.executable, "-c", PROGRAM, "run", "r.yaml", "--dry-run", f"tasks.path={path}"]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=_bound_by_permissions
+        )
+        refused((done.returncode, done.stderr), f"{path}: cannot be read: Permission denied")
+    (tmp_path / "locked").chmod(0o700)
