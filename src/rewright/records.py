@@ -15,6 +15,7 @@ import msgspec
 
 __all__ = [
     "Failure",
+    "FollowUp",
     "Gold",
     "Message",
     "Provenance",
@@ -101,12 +102,21 @@ class Gold(msgspec.Struct, frozen=True):
     """Expected sub-answers of each tool, in hop order (FTRL's `unsolved_set`)."""
 
 
+class FollowUp(msgspec.Struct, frozen=True):
+    """What the user says when the model has ended its turn: with an answer, or without a call."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    """Tools that the model is told of from here on (they can be called all along)."""
+
+
 class Task(Record, frozen=True, kw_only=True):
-    """What is asked."""
+    """What is asked: in `messages`, then in one follow-up after the other."""
 
     id: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
+    follow_ups: tuple[FollowUp, ...] = ()
     gold: Gold = Gold()
     source: str = ""
     split: str = ""
@@ -117,6 +127,11 @@ class Task(Record, frozen=True, kw_only=True):
     def schemas(self) -> list[dict[str, Any]]:
         """The OpenAI function schemas of the tools, in order."""
         return [tool.schema for tool in self.tools]
+
+    @property
+    def toolbox(self) -> tuple[ToolSpec, ...]:
+        """The tools, and those of the follow-ups."""
+        return (*self.tools, *(tool for follow_up in self.follow_ups for tool in follow_up.tools))
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -132,8 +147,14 @@ class Turn(msgspec.Struct, frozen=True):
     stop: Literal["end", "length", "stop"] = "end"
     suffix_ids: tuple[int, ...] = ()
     """Tokens appended after the turn: tool results and the opening of the next turn. Never trained on."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt that this turn was generated from, as the engine counts them. None where it does not say."""
+    completion_tokens: int | None = None
+    """Tokens generated, as the engine counts them (thoughts that a server hides included)."""
     opening: str = ""
     """What the prompt had written of this turn's text already: the `<think>` of a template that opens a thought."""
+    follow_up: FollowUp | None = None
+    """What the user said after this turn, behind its results. None: the next turn is the model's again."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -206,6 +227,16 @@ class Trajectory(Record, frozen=True, kw_only=True):
         return [call for turn in self.turns for call in turn.calls]
 
     @property
+    def exchanges(self) -> list[list[Turn]]:
+        """The turns after each message of the user: one list, and one for every follow-up that was given."""
+        exchanges: list[list[Turn]] = [[]]
+        for turn in self.turns:
+            exchanges[-1].append(turn)
+            if turn.follow_up is not None:
+                exchanges.append([])
+        return exchanges
+
+    @property
     def results(self) -> list[ToolResult]:
         """All tool results in order."""
         return [result for turn in self.turns for result in turn.results]
@@ -248,4 +279,9 @@ class Repair(Record, frozen=True, kw_only=True):
     accepted: bool
     reason: str
     attempts: int = 1
+    reasons: tuple[str, ...] = ()
+    """Of every attempt, in order; the last one is `reason`. Empty in records of older versions."""
     tokens: int | None = None
+    """Tokens that all attempts have generated. None where the engine does not say."""
+    prompt_tokens: int | None = None
+    """Tokens of all prompts that were sent for them."""

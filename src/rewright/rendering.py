@@ -14,15 +14,14 @@ Works with a `transformers` tokenizer (any object with `apply_chat_template`, `e
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from rewright.dialects.base import Dialect, results_inline
+from rewright.dialects.base import Dialect, follow_up_messages, results_inline, schemas_in_words
 from rewright.errors import InputError
 from rewright.neutral import control_pattern, neutralised
-from rewright.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 
 __all__ = ["Renderer"]
 
@@ -64,7 +63,7 @@ class Renderer:
         return self._render([{"role": "user", "content": "question"}], []).rstrip().endswith(THINK)
 
     def opening(self, turn: int) -> str:
-        """What the prompt has written of the text of turn number `turn` (from 0): `<think>` or nothing."""
+        """What the prompt has written of the text of turn number `turn` since the user spoke: `<think>` or nothing."""
         return THINK if self.opens_thought and (turn == 0 or not self.dialect.inline) else ""
 
     def neutralise(self, text: str) -> str:
@@ -85,8 +84,15 @@ class Renderer:
         """Token ids of a task's prompt in this dialect."""
         return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
 
-    def suffix_ids(self, calls: Sequence[ToolCall], results: Sequence[ToolResult], *, ended: bool) -> list[int]:
-        """Tokens between a turn and the next: the results, and the opening of the model's next turn.
+    def suffix_ids(
+        self,
+        calls: Sequence[ToolCall],
+        results: Sequence[ToolResult],
+        *,
+        ended: bool,
+        follow_up: FollowUp | None = None,
+    ) -> list[int]:
+        """Tokens between a turn and the next: results, what the user says next, the opening of the model's next turn.
 
         `ended` says whether the model wrote its end token: it is then not written again.
         """
@@ -94,16 +100,22 @@ class Renderer:
             ToolResult(content=self.neutralise(result.content), error=result.error, seconds=result.seconds)
             for result in results
         ]
+        inline = ""
         if self.dialect.inline:
-            return self._encode(results_inline(self.dialect, calls, shown))
-        messages = self.dialect.results_as_messages(calls, shown)
+            if shown and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
+                inline = results_inline(self.dialect, calls, shown)
+            if follow_up is None:
+                return self._encode(inline)
+        messages = self.dialect.results_as_messages(calls, shown) if shown and not self.dialect.inline else []
+        if follow_up is not None:
+            messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
         if not self.native_results:
             messages = _results_in_words(messages)
         text = self._after_marker(messages)
         end = str(self.tokenizer.eos_token or "")
         if ended and end and text.lstrip().startswith(end):
             text = text.lstrip()[len(end) :]
-        return self._encode(text)
+        return self._encode(inline + text)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of text that a model wrote (its control tokens are read as such)."""
@@ -134,16 +146,19 @@ class Renderer:
         ids = self.task_prompt_ids(task)
         mask = [0] * len(ids)
         end = self.tokenizer.eos_token_id
+        number = 0  # of the turn since the user spoke
         for index, turn in enumerate(trajectory.turns):
             last = index + 1 == len(trajectory.turns)
+            closes = last or turn.follow_up is not None
             # A message that goes on has no end token; nor has one that was cut off at a call.
-            stopped = (turn.stop == "stop" and (not last or bool(turn.calls))) or (self.dialect.inline and not last)
-            own = self._encode(self._text_of(turn, index)) + ([] if stopped or turn.stop == "length" else [end])
+            stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
+            own = self._encode(self._text_of(turn, number)) + ([] if stopped or turn.stop == "length" else [end])
             after = list[int]()
-            if turn.results and not last:
-                after = self.suffix_ids(turn.calls, turn.results, ended=not stopped)
+            if (turn.results or turn.follow_up is not None) and not last:
+                after = self.suffix_ids(turn.calls, turn.results, ended=not stopped, follow_up=turn.follow_up)
             ids += own + after
             mask += [1] * len(own) + [0] * len(after)
+            number = 0 if turn.follow_up is not None else number + 1
         return ids, mask
 
     def _text_of(self, turn: Turn, index: int) -> str:
@@ -185,9 +200,8 @@ class Renderer:
 
 def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
     """For templates without `tools=`: the schemas as text in the system message."""
-    lines = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
     words = (
-        f"You can call these functions:\n<tools>\n{lines}\n</tools>\n"
+        f"{schemas_in_words(tools)}\n"
         'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
         "Results come back in <tool_response></tool_response>."
     )

@@ -1,5 +1,7 @@
 """The one multi-turn loop: a model writes, its calls are executed, the results go back, until something ends it.
 
+A task may have follow-ups: when the model ends its turn, with an answer or without a call, the user speaks again.
+
 Synthesis, repair, RL and evaluation all call `Rollout.run`. A bad rollout is data: whatever a model, a tool or an
 engine does, the outcome is a `Trajectory` with a stop reason. Only the model's tokens carry log-probabilities and
 belong to spans; the results' tokens are appended once, neutralised, and never read for calls or answers.
@@ -12,16 +14,29 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
 from rewright.concurrency import as_ready
-from rewright.dialects.base import Dialect, Parsed
+from rewright.dialects.base import Dialect, Parsed, new_schemas
 from rewright.engines.base import Engine, Generation, Request, Sampling
 from rewright.errors import RewrightError, ServerError
-from rewright.records import Failure, Message, Provenance, StopReason, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.records import (
+    Failure,
+    FollowUp,
+    Message,
+    Provenance,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+)
 from rewright.rendering import Renderer
 from rewright.tools.base import Toolset, ToolsetFactory
+from rewright.tools.errors import failed
 
 __all__ = ["Limits", "Plan", "Rollout", "derive_seed"]
 
@@ -29,7 +44,8 @@ __all__ = ["Limits", "Plan", "Rollout", "derive_seed"]
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a trajectory ends. None: no limit.
 
-    `trajectory_tokens` counts everything after the prompt, tool results included (as TRL's `max_completion_length`).
+    `turns` counts from the last message of the user. `trajectory_tokens` counts everything after the prompt, tool
+    results included (as TRL's `max_completion_length`).
     """
 
     turns: int | None = 10
@@ -67,11 +83,16 @@ def derive_seed(*parts: object) -> int:
 class _State:
     """A trajectory under way."""
 
-    def __init__(self, messages: list[Message], prompt_ids: list[int] | None) -> None:
+    def __init__(self, messages: list[Message], schemas: list[dict[str, Any]], prompt_ids: list[int] | None) -> None:
         self.messages = messages
+        self.schemas = schemas
         self.prompt_ids = prompt_ids
         self.context_ids = list(prompt_ids or ())
         self.turns: list[Turn] = []
+        self.follow_ups = 0
+        """How many were given."""
+        self.number = 0
+        """Turns since the user spoke."""
         self.calls = 0
         self.answer: str | None = None
         self.failure: Failure | None = None
@@ -112,12 +133,12 @@ class Rollout:
         """
         started = time.monotonic()
         task = plan.task
-        messages = self.dialect.messages(task)
-        state = _State(messages, None)
+        messages, schemas = self.dialect.messages(task), self.dialect.schemas(task)
+        state = _State(messages, schemas, None)
         try:
             if self.renderer is not None:
-                state = _State(messages, self.renderer.prompt_ids(messages, self.dialect.schemas(task)))
-            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.tools) as toolset:
+                state = _State(messages, schemas, self.renderer.prompt_ids(messages, schemas))
+            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.toolbox) as toolset:
                 reason = await self._loop(plan, state, toolset)
         except TimeoutError:
             reason = "time_limit"
@@ -158,8 +179,8 @@ class Rollout:
                 yield trajectory
 
     async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
-        limits = self.limits
-        while limits.turns is None or len(state.turns) < limits.turns:
+        limits, follow_ups = self.limits, plan.task.follow_ups
+        while limits.turns is None or state.number < limits.turns:
             room = limits.turn_tokens
             if self.renderer is not None and limits.trajectory_tokens is not None:
                 room = min(room, limits.trajectory_tokens - state.used)
@@ -173,23 +194,29 @@ class Rollout:
                 log_probs=generation.log_probs,
                 calls=parsed.calls,
                 stop=generation.stop,
+                prompt_tokens=generation.prompt_tokens,
+                completion_tokens=generation.completion_tokens,
                 opening=self._opening(state),
             )
             state.turns.append(turn)
             allowed = len(turn.calls) if limits.tool_calls is None else max(0, limits.tool_calls - state.calls)
-            results = await self._call_tools(turn.calls[:allowed], toolset)
+            results = await self._call_tools(turn.calls[:allowed], toolset, plan.task, state)
             state.calls += len(results)
+            state.number += 1
             state.turns[-1] = turn = msgspec.structs.replace(turn, results=tuple(results))
-            if parsed.answer is not None:
+            last = state.follow_ups == len(follow_ups)
+            if parsed.answer is not None and last:
                 state.answer = parsed.answer
                 return "answered"
             if len(results) < len(turn.calls):
                 return "tool_limit"
             if generation.stop == "length":
                 return "token_limit"
-            if not turn.calls or (self.dialect.inline and generation.stop == "end"):
-                return "no_answer"  # (inline, a message that the model has ended can't go on with a result)
-            if not self._append_results(state, turn):
+            # (Inline, a message that the model has ended can't go on with a result.)
+            ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
+            if ended and last:
+                return "no_answer"
+            if not self._append(state, turn, follow_ups[state.follow_ups] if ended else None):
                 return "token_limit"
         return "turn_limit"
 
@@ -212,7 +239,7 @@ class Rollout:
             generation = _joined(generation, more)
 
     def _opening(self, state: _State) -> str:
-        return self.renderer.opening(len(state.turns)) if self.renderer is not None else ""
+        return self.renderer.opening(state.number) if self.renderer is not None else ""
 
     def _request(self, plan: Plan, state: _State, room: int, written: Sequence[int] = ()) -> Request:
         """The request for a turn, or for the rest of one of which `written` is there."""
@@ -222,7 +249,7 @@ class Rollout:
         sampling = msgspec.structs.replace(self.sampling, max_tokens=room, stop=self.dialect.stop, seed=seed)
         return Request(
             messages=tuple(state.messages),
-            tools=tuple(self.dialect.schemas(plan.task)),
+            tools=tuple(state.schemas),
             sampling=sampling,
             token_ids=(*state.context_ids, *written) if self.renderer is not None else None,
             session=plan.id,
@@ -239,16 +266,24 @@ class Rollout:
             text = self.dialect.write(generation.text, generation.calls)
             parsed = msgspec.structs.replace(parsed, calls=generation.calls)
             return msgspec.structs.replace(generation, text=text), parsed
-        if self.renderer is None and generation.stop != "length":
+        if self.renderer is None:
             text = self.dialect.as_stopped(generation.text)
-            if text != generation.text:
+            cut_off = generation.stop == "length" and not generation.text.startswith(text)
+            if text != generation.text and not cut_off:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
         return generation, self.dialect.parse(opening + generation.text)
 
-    async def _call_tools(self, calls: Sequence[ToolCall], toolset: Toolset) -> list[ToolResult]:
+    async def _call_tools(
+        self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
+    ) -> list[ToolResult]:
         async def one(call: ToolCall) -> ToolResult:
             if call.error is not None:
                 return ToolResult(content=f"Error: {call.error}", error=call.error)
+            if task.follow_ups and all(tool.name != call.name for tool in task.toolbox):
+                # Not by the toolset, which would list the names of tools that are still to come.
+                told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
+                names = ", ".join(tool.name for tool in told) or "none"
+                return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
             result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
             most = self.limits.tool_characters
             if most is not None and len(result.content) > most:
@@ -259,18 +294,27 @@ class Rollout:
 
         return list(await asyncio.gather(*(one(call) for call in calls)))
 
-    def _append_results(self, state: _State, turn: Turn) -> bool:
-        """Put the results where the model will read them. False: they do not fit any more."""
+    def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
+        """Put results and follow-up where the model will read them. False: they do not fit any more."""
+        suffix: list[int] = []
         if self.renderer is None:
             state.messages.append(self.dialect.assistant_message(turn.text, turn.calls, malformed=True))
-            state.messages += self.dialect.results_as_messages(turn.calls, turn.results)
-            return True
-        suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=turn.stop == "end")
-        limit = self.limits.trajectory_tokens
-        if limit is not None and state.used + len(suffix) >= limit:
-            return False
-        state.context_ids += suffix
-        state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix))
+            if turn.results:
+                state.messages += self.dialect.results_as_messages(turn.calls, turn.results)
+            if follow_up is not None:
+                state.messages += [dict(message) for message in follow_up.messages]
+                state.schemas = [*state.schemas, *new_schemas(self.dialect, follow_up)]
+        else:
+            ended = turn.stop == "end"
+            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up)
+            limit = self.limits.trajectory_tokens
+            if limit is not None and state.used + len(suffix) >= limit:
+                return False
+            state.context_ids += suffix
+        if follow_up is not None:
+            state.follow_ups += 1
+            state.number = 0
+        state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix), follow_up=follow_up)
         return True
 
 
@@ -285,9 +329,13 @@ def _joined(first: Generation, second: Generation) -> Generation:
         token_ids=tokens,
         log_probs=log_probs,
         stop=second.stop,
-        prompt_tokens=first.prompt_tokens,
-        completion_tokens=len(tokens),
+        prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
+        completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
     )
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:

@@ -99,7 +99,7 @@ def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:
     A task without tools is given them by the recipe, so its gold is not held against them.
     """
     schemas: dict[str, dict[str, Any]] = {}
-    for tool in task.tools:
+    for tool in task.toolbox:
         if tool.name in schemas:
             yield tool.name, f"the tool {tool.name!r} is there twice"
         schemas[tool.name] = tool.schema

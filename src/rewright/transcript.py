@@ -14,6 +14,8 @@ __all__ = ["transcript"]
 def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None = None) -> str:
     """Every turn as lines `thought:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
 
+    Where the user spoke again: `said:`, what the model had ended its turn with, and `user:`.
+
     `neutralise` (`Renderer.neutralise`) is for a transcript that a model reads: results must not bring control tokens.
     """
     lines: list[str] = []
@@ -29,6 +31,10 @@ def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None =
             if index < len(turn.results):
                 content = turn.results[index].content
                 lines.append(f"result: {neutralise(content) if neutralise else content}")
+        if turn.follow_up is not None:
+            if not turn.calls:
+                lines.append(f"said: {split_thought(turn.opening + turn.text)[1].strip()}")
+            lines += [f"{message['role']}: {message['content']}" for message in turn.follow_up.messages]
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
     else:

@@ -6,14 +6,23 @@ and are never parsed again, so nothing that a tool prints can become a call or a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from rewright.records import Message, Task, ToolCall, ToolResult, Turn
+from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Turn
 
-__all__ = ["Dialect", "Parsed", "conversation", "results_inline"]
+__all__ = [
+    "Dialect",
+    "Parsed",
+    "conversation",
+    "follow_up_messages",
+    "new_schemas",
+    "results_inline",
+    "schemas_in_words",
+]
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -58,7 +67,7 @@ class Dialect(Protocol):
         """The prompt of a task, with this dialect's instruction where the task brings none."""
         ...
 
-    def schemas(self, task: Task) -> list[dict[str, object]]:
+    def schemas(self, task: Task) -> list[dict[str, Any]]:
         """The schemas to hand to the chat template; empty where the dialect names its tools in words."""
         ...
 
@@ -85,8 +94,28 @@ def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequenc
     return "".join(f"\n{content}\n" for content in contents)
 
 
+def schemas_in_words(schemas: Sequence[dict[str, Any]]) -> str:
+    """Function schemas as text."""
+    lines = "\n".join(json.dumps(schema.get("function", schema), ensure_ascii=False) for schema in schemas)
+    return f"You can call these functions:\n<tools>\n{lines}\n</tools>"
+
+
+def new_schemas(dialect: Dialect, follow_up: FollowUp) -> list[dict[str, Any]]:
+    """The schemas of the tools that come with a follow-up; empty where the dialect names its tools in words."""
+    return dialect.schemas(Task(id="", messages=(), tools=follow_up.tools)) if follow_up.tools else []
+
+
+def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
+    """What the user says next. The schemas of new tools stand before it: a prompt's own list of tools can't grow."""
+    messages = [dict(message) for message in follow_up.messages]
+    schemas = new_schemas(dialect, follow_up)
+    if schemas and messages:
+        messages[0]["content"] = f"{schemas_in_words(schemas)}\n\n{messages[0]['content']}"
+    return messages
+
+
 def conversation(dialect: Dialect, turns: Sequence[Turn], neutralise: Callable[[str], str]) -> list[Message]:
-    """What follows the prompt, as chat messages: the model's turns and the tools' results.
+    """What follows the prompt, as chat messages: the model's turns, the tools' results, what the user said next.
 
     `neutralise` (`Renderer.neutralise`) makes the results plain text. Results that no turn follows are left out: the
     model never saw them.
@@ -99,8 +128,13 @@ def conversation(dialect: Dialect, turns: Sequence[Turn], neutralise: Callable[[
         answered = turn.calls[: len(results)]
         if dialect.inline:
             text += turn.opening + turn.text + (results_inline(dialect, answered, results) if answered else "")
-            continue
-        messages.append(dialect.assistant_message(turn.opening + turn.text, turn.calls))
-        if answered:
-            messages += dialect.results_as_messages(answered, results)
-    return [{"role": "assistant", "content": text}] if dialect.inline else messages
+            if turn.follow_up is not None:
+                messages.append({"role": "assistant", "content": text})
+                text = ""
+        else:
+            messages.append(dialect.assistant_message(turn.opening + turn.text, turn.calls))
+            if answered:
+                messages += dialect.results_as_messages(answered, results)
+        if turn.follow_up is not None:
+            messages += follow_up_messages(dialect, turn.follow_up)
+    return [*messages, {"role": "assistant", "content": text}] if dialect.inline else messages
