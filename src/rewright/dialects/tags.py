@@ -14,11 +14,11 @@ import json
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from rewright.dialects.base import Parsed
 from rewright.neutral import control_pattern, neutralised
-from rewright.records import Message, Task, ToolCall, ToolResult
+from rewright.records import Message, Task, ToolCall, ToolResult, Turn
 
 __all__ = ["Tags"]
 
@@ -35,6 +35,7 @@ RESULTS: Final = (
 LAST: Final = r"End with the answer inside <answer></answer>, the final result itself in \boxed{}."
 
 _TAG = re.compile(r"<(/?)(think|search|code|python|answer)>")
+_RESULT = re.compile(r"\s*<result>")
 _IN_QUERY = re.compile(r"</?(?:think|search|code|python|answer|result)>")
 _CALLS: Final = {"search": ("search", "query"), "code": ("python", "code"), "python": ("python", "code")}
 """Tag: the tool it calls, and the name of its one argument."""
@@ -55,12 +56,13 @@ class _Scan(NamedTuple):
     """A thought is open at the end."""
 
 
-def _scan(text: str) -> _Scan:
+def _scan(text: str, begin: int = 0) -> _Scan:
+    """The turn that begins at `begin`."""
     thoughts: list[str] = []
     rest: list[str] = []
-    position = start = 0
+    position = start = begin
     opened: str | None = None
-    for tag in _TAG.finditer(text):
+    for tag in _TAG.finditer(text, begin):
         closing, name = bool(tag[1]), tag[2]
         if opened is None and not closing:
             opened, start = name, tag.end()
@@ -68,13 +70,13 @@ def _scan(text: str) -> _Scan:
                 rest.append(text[position : tag.start()])
         elif opened is None and name == "think" and not thoughts:
             # A closing tag without an opening ends a thought that the prompt had opened.
-            thoughts.append(text[: tag.start()])
+            thoughts.append(text[begin : tag.start()])
             rest, position = [], tag.end()
         elif opened == "think" and closing and name == "think":
             thoughts.append(text[start : tag.start()])
             opened, position = None, tag.end()
         elif opened not in (None, "think") and closing and _closes(str(opened), name):
-            rest.append(text[position:])
+            rest.append(text[position : tag.end()])
             content = text[start : tag.start()]
             return _Scan(opened, content, True, tag.end(), "\n".join(thoughts), "".join(rest), False)
     thinking = opened == "think"
@@ -128,6 +130,31 @@ class Tags:
         answer = scan.content.strip() if scan.tag == "answer" else None
         left_open = "think" if scan.thinking else scan.tag if not scan.closed else None
         return Parsed(calls, answer, scan.thought, scan.rest, left_open)
+
+    def turns(self, text: str) -> tuple[Turn, ...]:
+        """The turns of a whole record: results are the `<result>` blocks right behind the calls, as it says.
+
+        The reverse of `conversation` (for results that `results_as_messages` wrote). What follows the answer stays in
+        the last turn's text. Never raises, linear in the length of the text.
+        """
+        turns: list[Turn] = []
+        position = 0
+        while True:
+            scan = _scan(text, position)
+            opening = _RESULT.match(text, scan.end) if scan.closed and scan.tag in _CALLS else None
+            close = text.find("</result>", opening.end()) if opening is not None else -1
+            if opening is None or close < 0:
+                rest = text[position:]
+                parsed = self.parse(rest)
+                stop: Literal["stop", "end"] = "stop" if scan.closed and not text[scan.end :].strip() else "end"
+                return (*turns, Turn(text=rest, calls=parsed.calls, stop=stop))
+            call = _read_call(str(scan.tag), scan.content, closed=True)
+            content = text[opening.end() : close].removeprefix("\n").removesuffix("\n")
+            turns.append(
+                Turn(text=text[position : scan.end], calls=(call,), results=(ToolResult(content),), stop="stop")
+            )
+            position = close + len("</result>")
+            position += text.startswith("\n", position)
 
     def as_stopped(self, text: str) -> str:
         """`text` up to its first call or answer, which is closed if the text ends inside (see `Dialect`)."""
