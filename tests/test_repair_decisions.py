@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from rewright.dialects.hermes import Hermes
@@ -45,7 +46,8 @@ def decided(
     original: Trajectory, repaired: Trajectory, mode: RepairMode, outcome: float = 1.0, **changes: Any
 ) -> tuple[bool, str]:
     options: dict[str, Any] = {"dialect": "hermes", "settings": SETTINGS} | changes
-    found = decide(original, quality_of(original), repaired, verdict(outcome, "36 is not 7"), mode, **options)
+    stored = msgspec.structs.replace(quality_of(original), total=options.pop("original_total", 0.7))
+    found = decide(original, stored, repaired, verdict(outcome, "36 is not 7"), mode, **options)
     return found.accepted, found.reason
 
 
@@ -94,19 +96,23 @@ def test_the_repair_of_a_wrong_answer(original: Trajectory, repaired: Trajectory
 
 
 @pytest.mark.parametrize(
-    ("original", "repaired", "accepted", "why"),
+    ("original", "total", "repaired", "accepted", "why"),
     [
-        # Low quality: measured against the shorter of the two, and better than the original by the same measure.
-        (attempt(30), attempt(10), True, "correct, quality 1.0000"),
-        (attempt(10, thought="Perhaps "), attempt(10), True, "correct, quality "),
-        (attempt(10), attempt(30), False, "is not above 0.86"),
-        (attempt(10), attempt(10), False, "quality 1.0000 is not above the original's 1.0000"),
-        (attempt(10), attempt(11), False, "is not above the original's 1.0000"),
-        (attempt(10, thought="Perhaps "), attempt(10, thought="Perhaps "), False, "is not above 0.86"),
+        # Low quality: measured against the shorter of the two, and above what the original was scored with.
+        (attempt(30), 0.72, attempt(10), True, "correct, quality 1.0000"),
+        (attempt(10, thought="Perhaps "), 0.6, attempt(10), True, "correct, quality "),
+        (attempt(10), 0.7, attempt(30), False, "is not above 0.86"),
+        (attempt(10), 1.0, attempt(10), False, "quality 1.0000 is not above the original's 1.0000"),
+        # By its own measure the longer one would lose against the original; what it was scored with counts.
+        (attempt(10), 0.9, attempt(11), True, "correct, quality 0.99"),
+        (attempt(10), 0.999, attempt(11), False, "is not above the original's 0.9990"),
+        (attempt(10, thought="Perhaps "), 0.6, attempt(10, thought="Perhaps "), False, "is not above 0.86"),
     ],
 )
-def test_the_repair_of_low_quality(original: Trajectory, repaired: Trajectory, accepted: bool, why: str) -> None:
-    found = decided(original, repaired, "low_quality")
+def test_the_repair_of_low_quality(
+    original: Trajectory, total: float, repaired: Trajectory, accepted: bool, why: str
+) -> None:
+    found = decided(original, repaired, "low_quality", original_total=total)
     assert found[0] == accepted
     assert why in found[1]
 

@@ -124,6 +124,8 @@ async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:
             concurrency=settings.concurrency,
             timeout_seconds=settings.timeout_seconds,
             attempts=settings.attempts,
+            max_wait_seconds=settings.max_wait_seconds,
+            check_model=settings.check_model,
             extra_body=settings.extra_body,
             log_probs=settings.log_probs,
         )

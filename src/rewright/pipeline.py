@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from rewright.costs import run_usage
 from rewright.errors import InputError
 from rewright.pair_accuracy import length_rule
-from rewright.progress import say
+from rewright.progress import counted, say
 from rewright.recipe import ModelSettings, Stage
 from rewright.records import Trajectory
 from rewright.runs import Run
@@ -50,7 +53,15 @@ class Pipeline:
             say(f"{stage}: done before")
             return
         started = time.monotonic()
-        details = self._work(stage)() or {}
+        faults = self.context.faults
+        faults.clear()
+        try:
+            details = self._work(stage)() or {}
+        finally:
+            if faults:
+                say(f"{stage}: failed attempts at the engine: {counted(faults)}")
+        if faults:
+            details = {**details, "faults": dict(faults)}
         self.run.finish(stage, time.monotonic() - started, **details)
 
     def _work(self, stage: Stage) -> Callable[[], dict[str, Any] | None]:
@@ -185,7 +196,7 @@ class Pipeline:
 
 
 def report(run: Run) -> dict[str, Any]:
-    """What a run has shown so far: evaluations, counts, reward-model accuracy, seconds."""
+    """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds."""
     metrics = run.read_lines("metrics.jsonl")
     state = run.state()
     stages = []
@@ -209,6 +220,10 @@ def report(run: Run) -> dict[str, Any]:
     # RL on a served reward model has measured that one.
     accuracies = state.get("rl", {}).get("accuracies") or state.get("reward", {}).get("accuracies", {})
     length = length_rule(accuracies)
+    try:
+        prices = run.recipe().prices
+    except InputError:  # of another version: what was done can be shown all the same
+        prices = {}
     return {
         "run": str(run.path),
         "stages": stages,
@@ -221,6 +236,8 @@ def report(run: Run) -> dict[str, Any]:
         "length_rule": length[0] if length else None,
         "length_rule_accuracy": length[1] if length else None,
         "length_rule_accuracy_matched_format": length[2] if length else None,
+        "costs": {stage: msgspec.structs.asdict(usage) for stage, usage in run_usage(run, prices).items()},
+        "faults": {name: row["faults"] for name, row in state.items() if row.get("faults")},
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "say"]
+__all__ = ["Bar", "counted", "say"]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 10.0
@@ -20,6 +21,11 @@ LINE_SECONDS = 10.0
 def say(text: str) -> None:
     """One line on standard error."""
     console.print(text, markup=False)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in words, the largest first."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 class Bar:

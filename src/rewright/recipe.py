@@ -28,6 +28,7 @@ __all__ = [
     "BuildSettings",
     "EvalSettings",
     "ModelSettings",
+    "PriceSettings",
     "RLSettings",
     "Recipe",
     "RepairSettings",
@@ -50,7 +51,7 @@ AT_LEAST: dict[str, int] = {
     **dict.fromkeys(("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step"), 1),
     "generations": 2,  # a group of one has no advantage
 }
-POSITIVE = ("timeout_seconds", "wall_seconds", "top_p")
+POSITIVE = ("timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
 AT_MOST_ONE = ("top_p", "gamma", "held_out_fraction")
 """Which numbers are allowed, by the name of the key; all others are 0 or more."""
 
@@ -91,6 +92,10 @@ class ModelSettings(_Section, frozen=True):
     timeout_seconds: float = 300.0
     attempts: int = 5
     """openai: tries per request."""
+    max_wait_seconds: float = 60.0
+    """openai: the longest wait between two tries."""
+    check_model: bool = True
+    """openai: an answer from a model of another name is a fault."""
     log_probs: Literal["raw", "processed", "off"] = "raw"
     """openai: which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
     tokenizer: str | None = None
@@ -98,6 +103,13 @@ class ModelSettings(_Section, frozen=True):
     extra_body: dict[str, Any] | None = None
     template_options: dict[str, Any] = {}
     trust_remote_code: bool = False
+
+
+class PriceSettings(_Section, frozen=True):
+    """What a million tokens of a model cost, in any one currency."""
+
+    input: float
+    output: float
 
 
 class TaskSettings(_Section, frozen=True):
@@ -257,6 +269,8 @@ class Recipe(_Section, frozen=True):
     name: str = "run"
     seed: int = 0
     stages: tuple[Stage, ...] = ALL_STAGES
+    prices: dict[str, PriceSettings] = {}
+    """By the model's name (`model.path`)."""
     dialect: str = "hermes"
     model: ModelSettings = ModelSettings()
     tasks: TaskSettings = TaskSettings()

@@ -90,8 +90,9 @@ def decide(
 ) -> Decision:
     """Accept or reject one attempt (AutoTraj's thresholds; both comparisons are strict).
 
-    low_quality: correct, total above the threshold and above the original's, both measured against the shorter of the
-    two. wrong_answer: correct, total above the threshold, measured against its own length.
+    low_quality: correct, total above the threshold and above the original's as it was scored among its task's
+    candidates; measured against the shorter of original and repair. wrong_answer: correct, total above the threshold,
+    measured against its own length.
     """
     if repaired.failure is not None:
         return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
@@ -108,11 +109,9 @@ def decide(
         return Decision(
             accepted=False, reason=f"quality {quality.total:.4f} is not above {threshold:g}", quality=quality
         )
-    if mode == "low_quality":
-        before = score_trajectory(original, shortest, settings).total
-        if quality.total <= before:
-            reason = f"quality {quality.total:.4f} is not above the original's {before:.4f}"
-            return Decision(accepted=False, reason=reason, quality=quality)
+    if mode == "low_quality" and quality.total <= original_quality.total:
+        reason = f"quality {quality.total:.4f} is not above the original's {original_quality.total:.4f}"
+        return Decision(accepted=False, reason=reason, quality=quality)
     return Decision(accepted=True, reason=f"correct, quality {quality.total:.4f}", quality=quality)
 
 

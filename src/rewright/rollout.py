@@ -338,6 +338,10 @@ def _sum(first: int | None, second: int | None) -> int | None:
     return None if first is None or second is None else first + second
 
 
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
+
+
 def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
     """Groups: the trajectories of one task, in order of appearance."""
     groups: dict[str, list[Trajectory]] = {}

@@ -4,6 +4,7 @@
       recipe.yaml          resolved recipe        environment.json     versions, commit, seed
       tasks.jsonl          the tasks asked        eval_tasks.jsonl     the held-out tasks
       trajectories.jsonl   candidates and repairs verdicts.jsonl, quality.jsonl, repairs.jsonl
+      hard.jsonl           what no repair was good enough for, as text
       sft.jsonl, preferences.jsonl                datasets
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights

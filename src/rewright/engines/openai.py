@@ -10,7 +10,7 @@ Servers differ in what they accept. Fields beyond OpenAI's own are sent on trial
 wins, is never dropped, and with the value None takes a field out of the body.
 
 Not here: streaming, several choices per request (a group is several requests; servers share the prompt by
-themselves), and cost accounting. What was measured with which server stands in docs/engines.md.
+themselves), and prices (rewright.costs). What was measured with which server stands in docs/engines.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -42,6 +43,8 @@ class Context:
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self.run, self.recipe = run, recipe
         self.dialect: Dialect = dialect_named(recipe.dialect)
+        self.faults: Counter[str] = Counter()
+        """Failed attempts of the engines that were opened, by cause, those that a later attempt made good included."""
         self._tasks: dict[str, list[Task]] = {}
 
     @property
@@ -109,6 +112,7 @@ class Context:
                 sampling=sampling,
             )
         finally:
+            self.faults.update(getattr(engine, "faults", {}))
             await engine.close()
             await tools.close()
 

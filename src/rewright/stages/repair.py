@@ -1,7 +1,8 @@
 """The repair stage: every candidate that is wrong or of low quality, up to `repair.attempts` tries each, concurrently.
 
 Written: each try into trajectories.jsonl (its provenance names the original), its verdict and quality, and one decision
-per original into repairs.jsonl: taken, or a hard case, with the reason of the last try.
+per original into repairs.jsonl: taken, or a hard case, with the reason of every try. The hard cases are also written
+into hard.jsonl, as text.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from rewright.concurrency import as_ready
+from rewright.costs import usage_of
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
 from rewright.progress import Bar
@@ -19,6 +21,7 @@ from rewright.records import Quality, Repair, RepairMode, Trajectory, Verdict
 from rewright.repair import Decision, decide, mode_of, repair_task
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.stages.context import Context
+from rewright.stages.hard import write_hard_cases
 
 __all__ = ["repair"]
 
@@ -42,8 +45,8 @@ class _Try(NamedTuple):
     stored: bool
 
 
-async def repair(context: Context) -> None:
-    """Repair what needs it; resume where an earlier attempt stopped."""
+async def repair(context: Context) -> dict[str, int]:
+    """Repair what needs it; resume where an earlier attempt stopped. Counts repaired ones and hard cases."""
     run, settings = context.run, context.recipe.repair
     jobs = _jobs(context)
     decided = run.repairs.keys()
@@ -61,6 +64,8 @@ async def repair(context: Context) -> None:
                         run.repairs.append(_record(job, tries))
                         bar.step(detail=tries[-1].decision.reason[:40])
     _arrange(context, jobs)
+    repaired = sum(one.accepted for one in run.repairs)
+    return {"repaired": repaired, "hard": write_hard_cases(context)}
 
 
 def _jobs(context: Context) -> list[_Job]:
@@ -125,7 +130,7 @@ async def _tries(
 
 def _record(job: _Job, tries: list[_Try]) -> Repair:
     last = tries[-1]
-    tokens = [len(turn.token_ids or ()) for one in tries for turn in one.trajectory.turns]
+    usage = usage_of([one.trajectory for one in tries], {})
     return Repair(
         original_id=job.original.id,
         repaired_id=last.trajectory.id,
@@ -134,7 +139,9 @@ def _record(job: _Job, tries: list[_Try]) -> Repair:
         accepted=last.decision.accepted,
         reason=last.decision.reason,
         attempts=len(tries),
-        tokens=sum(tokens) if any(tokens) else None,
+        reasons=tuple(one.decision.reason for one in tries),
+        tokens=None if usage.uncounted else usage.completion_tokens,
+        prompt_tokens=None if usage.uncounted else usage.prompt_tokens,
     )
 
 

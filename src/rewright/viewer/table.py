@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rewright.progress import counted
+
 __all__ = ["table"]
 
 
@@ -35,5 +37,18 @@ def table(found: dict[str, Any]) -> str:
             more = f", {100 * by_length:.1f}% of those of matched format" if by_length is not None else ""
             words = f"{100 * found['length_rule_accuracy']:.1f}% ranked right{more}"
             lines.append(f"  by length alone (the {found['length_rule']} one wins): {words}")
+    if found["costs"]:
+        lines.append("")
+        width = max(8, *map(len, found["costs"]))
+        lines.append(f"{'cost of':<{width}}{'prompt tokens':>16}{'generated':>12}{'s':>9}{'money':>11}")
+    for stage, cost in found["costs"].items():
+        seconds = "-" if cost["seconds"] is None else f"{cost['seconds']:.1f}"
+        money = "-" if cost["money"] is None else f"{cost['money']:.4f}"
+        unknown = f"  ({cost['uncounted']} of {cost['turns']} turns uncounted)" if cost["uncounted"] else ""
+        lines.append(
+            f"{stage:<{width}}{cost['prompt_tokens']:>16,}{cost['completion_tokens']:>12,}{seconds:>9}{money:>11}{unknown}"
+        )
+    for stage, faults in found["faults"].items():
+        lines.append(f"failed attempts at the engine in {stage}: {counted(faults)}")
     lines.append(f"seconds in all: {found['seconds']}")
     return "\n".join(lines)
