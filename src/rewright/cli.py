@@ -29,6 +29,7 @@ from rewright.commands import JsonOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
 from rewright.recipe import Recipe, Stage, load_recipe
+from rewright.serving import commands as serving
 
 __all__ = ["app", "main"]
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 
 commands.register(app)
+serving.register(app)
 
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
@@ -256,4 +258,5 @@ def main() -> None:
 
 
 def _complain(problem: object) -> None:
-    print(f"error: {str(problem).splitlines()[0] if str(problem) else problem!r}", file=sys.stderr)
+    line = str(problem).splitlines()[0] if str(problem) else repr(problem)
+    print(f"error: {line}", file=sys.stderr)
