@@ -1,8 +1,7 @@
 """Train the shipped pico models from nothing: tokenizer, base policy, repairer.
 
     python scripts/train_pico.py tokenizer --out build/pico
-    python scripts/train_pico.py basic --out build/pico         # 1-2 hop demonstrations, half of the relations
-    python scripts/train_pico.py base --out build/pico          # the tasks of the pipeline, stopped early
+    python scripts/train_pico.py base --out build/pico          # demonstrations of short tasks, about 14 minutes
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
@@ -40,7 +39,7 @@ from rewright.worlds.town import generate
 
 Example = tuple[list[int], list[int]]
 
-BASE_STEPS = 400
+BASE_STEPS = 3000
 
 
 def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
@@ -80,11 +79,11 @@ def load_tokenizer(out: Path):
     return AutoTokenizer.from_pretrained(out / "tokenizer")
 
 
-def load_basic(out: Path):
-    """The weights after the first stage, which both shipped models start from."""
+def load_base(out: Path):
+    """The weights of the base policy, which the repairer starts from."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(out / "pico-basic", dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(out / "pico", dtype=torch.float32)
 
 
 def demonstrations(renderer: Renderer, count: int, profile: str, styles: dict[str, float], seed: int) -> list[Example]:
@@ -124,13 +123,12 @@ def collate(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def train(model, tokenizer, examples: list[Example], *, steps: int, rate: float, tokens: int, seed: int, out: Path,
-          stop: int | None = None,
           checkpoints: tuple[int, ...] = ()) -> None:  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     start, seen, recent = time.monotonic(), 0, []
     for step, batch in enumerate(batches(examples, tokens, seed)):
-        last = step == (steps if stop is None else stop)
+        last = step == steps
         if step in checkpoints or last:
             save(model, tokenizer, out if last else out.with_name(f"{out.name}-{step}"))
         if last:
@@ -225,19 +223,17 @@ def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
         derived_attempts(list(generate("train", 3500, seed=options.seed + 3, profile="standard")), options.seed),
     )
     tasks = list(generate("train", 1500, seed=options.seed + 4, profile="standard"))
-    examples += repair_examples(
-        renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico-basic", options.seed))
-    )
+    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico", options.seed)))
     random.Random(options.seed).shuffle(examples)
     print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
-    model = load_basic(options.out)
+    model = load_base(options.out)
     train(model, renderer.tokenizer, examples, steps=options.steps or 1200, rate=1.5e-3, tokens=4096, seed=options.seed,
           out=options.out / "pico-repairer", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("tokenizer", "basic", "base", "repairer"))
+    parser.add_argument("stage", choices=("tokenizer", "base", "repairer"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--examples", type=int, default=0)
@@ -250,28 +246,13 @@ def main() -> None:
         return
     tokenizer = load_tokenizer(options.out)
     renderer = Renderer(tokenizer, Hermes())
-    if options.stage in ("basic", "base"):
+    if options.stage == "base":
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
-        basic = options.stage == "basic"
-        profile = "basic" if basic else "standard"
-        examples = demonstrations(
-            renderer, options.examples or (16000 if basic else 8000), profile, styles, options.seed
-        )
+        examples = demonstrations(renderer, options.examples or 24000, "short", styles, options.seed)
         print(len(examples), "examples", flush=True)
-        model = build_model(tokenizer, seed=options.seed) if basic else load_basic(options.out)
-        # The base policy is an early checkpoint: its schedule has hardly begun, its learning rate is still high.
-        train(
-            model,
-            tokenizer,
-            examples,
-            steps=2000,
-            stop=options.steps or (2000 if basic else BASE_STEPS),
-            rate=2e-3 if basic else 1e-3,
-            tokens=4096,
-            seed=options.seed,
-            out=options.out / ("pico-basic" if basic else "pico"),
-            checkpoints=tuple(options.checkpoints),
-        )
+        train(model=build_model(tokenizer, seed=options.seed), tokenizer=tokenizer, examples=examples,
+              steps=options.steps or BASE_STEPS, rate=2e-3, tokens=4096, seed=options.seed, out=options.out / "pico",
+              checkpoints=tuple(options.checkpoints))  # fmt: skip
     else:
         train_repairer(renderer, options)
 

@@ -29,7 +29,7 @@ from rewright.worlds.town import (
     split_of,
 )
 
-CASES = [("train", "basic"), ("train", "standard"), ("heldout", "standard"), ("long", "long"), ("long", "all")]
+CASES = [("train", "short"), ("train", "standard"), ("heldout", "standard"), ("long", "long"), ("long", "all")]
 
 
 @pytest.fixture(scope="module")
@@ -231,5 +231,5 @@ def test_the_calculator() -> None:
 def test_unknown_names_are_one_clear_line() -> None:
     with pytest.raises(InputError, match="unknown world split 'test': expected one of train, heldout, long"):
         next(generate("test", 1))
-    with pytest.raises(InputError, match="unknown world profile 'easy': expected one of basic"):
+    with pytest.raises(InputError, match="unknown world profile 'easy': expected one of short"):
         next(generate("train", 1, profile="easy"))

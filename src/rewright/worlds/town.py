@@ -58,24 +58,17 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 PROFILES: Final[dict[str, Profile]] = {
-    # What the base policy was trained on: short tasks, two naming styles, half of the relations, first.
-    "basic": Profile(
-        families={"chain": 0.6, "arithmetic": 0.15, "parallel": 0.2, "recover": 0.05},
-        hops={1: 0.5, 2: 0.5},
-        styles=(0, 1),
-        relations=5,
-    ),
-    # What it learned last: every relation, and a few chains of three.
-    "broad": Profile(
-        families={"chain": 0.55, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.1},
-        hops={1: 0.45, 2: 0.45, 3: 0.1},
+    # What pico was trained on: short tasks, hardly ever a longer one.
+    "short": Profile(
+        families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
+        hops={1: 0.47, 2: 0.47, 3: 0.04, 4: 0.02},
         styles=(0, 1),
         relations=8,
     ),
-    # What the pipeline is about: longer chains and moved tools.
+    # What the pipeline is about: longer horizons.
     "standard": Profile(
-        families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
-        hops={1: 0.3, 2: 0.35, 3: 0.2, 4: 0.15},
+        families={"chain": 0.6, "arithmetic": 0.1, "parallel": 0.1, "recover": 0.2},
+        hops={2: 0.15, 3: 0.3, 4: 0.35, 5: 0.2},
         styles=(0, 1),
         relations=8,
     ),
