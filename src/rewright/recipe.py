@@ -48,7 +48,10 @@ ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 AT_LEAST: dict[str, int] = {
     **dict.fromkeys(("slots", "max_length", "concurrency", "attempts", "n", "count", "limit", "memory_mb"), 1),
-    **dict.fromkeys(("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step"), 1),
+    **dict.fromkeys(
+        ("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step", "updates_per_step"), 1
+    ),
+    **dict.fromkeys(("output_characters", "passages"), 1),
     "generations": 2,  # a group of one has no advantage
 }
 POSITIVE = ("timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
@@ -133,9 +136,6 @@ class SandboxSettings(_Section, frozen=True):
     memory_mb: int = 512
 
 
-class SynthSettings(_Section, frozen=True):
-    """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
-
 class ToolSettings(_Section, frozen=True):
     """Tools that every task gets, beside its own."""
 
@@ -150,6 +150,9 @@ class ToolSettings(_Section, frozen=True):
     passages: int = 1
     """How many passages a search shows."""
 
+
+class SynthSettings(_Section, frozen=True):
+    """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
 
     n: int = 2
     temperature: float = 0.3
@@ -205,7 +208,7 @@ class SFTSettings(_TrainSettings, frozen=True):
     source: Literal["run", "demonstrations"] = "run"
     """`demonstrations`: the world's worked examples instead of this run's kept and repaired trajectories."""
     demonstrations: int = 1000
-    profile: str = "basic"
+    profile: str = "short"
 
 
 class RewardSettings(_TrainSettings, frozen=True):
@@ -235,6 +238,8 @@ class RLSettings(_TrainSettings, frozen=True):
     steps: int = 40
     tasks_per_step: int = 8
     generations: int = 8
+    updates_per_step: int = 1
+    """Into how many optimizer steps the rollouts of one step are divided (AutoTraj: 2)."""
     temperature: float = 1.0
     top_p: float = 1.0
     epsilon: float = 0.2
@@ -276,12 +281,12 @@ class Recipe(_Section, frozen=True):
     tasks: TaskSettings = TaskSettings()
     limits: Limits = Limits()
     sandbox: SandboxSettings = SandboxSettings()
+    tools: ToolSettings = ToolSettings()
     quality: QualitySettings = QualitySettings()
     synth: SynthSettings = SynthSettings()
     repair: RepairSettings = RepairSettings()
     build: BuildSettings = BuildSettings()
     sft: SFTSettings = SFTSettings()
-    tools: ToolSettings = ToolSettings()
     reward: RewardSettings = RewardSettings()
     rl: RLSettings = RLSettings()
     eval: EvalSettings = EvalSettings()
