@@ -25,6 +25,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 import typer
 
 from rewright import __version__, commands
+from rewright.benchmarks.recipes import benchmark_recipe
 from rewright.commands import JsonOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
@@ -116,11 +117,34 @@ _stage_verb("rl", "rl", "Train the policy by RL.", redo=True)
 
 @app.command(name="eval")
 def evaluate(
-    run: RunArgument,
-    model: Annotated[str, typer.Option(help="Which model of the run: base, sft or rl.")] = "base",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Run directory; with --benchmark section.key=value …")
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Which model of the run: base, sft or rl. With --benchmark any model.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="bfcl-multi-turn: evaluate a model in a run of its own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="With --benchmark: at most so many tasks.")] = None,
+    run: RunOption = None,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a model of the run on the held-out tasks."""
+    """Evaluate a model of the run on the held-out tasks, or any model on a benchmark."""
+    if benchmark is not None:
+        recipe = benchmark_recipe(benchmark, model or "pico", limit, arguments or [])
+        _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
+        return
+    if run is not None or limit is not None or resume:
+        raise InputError("--run, --limit and --resume of eval need --benchmark")
+    if arguments is None or len(arguments) != 1:
+        raise InputError("eval: expected one run directory, or --benchmark bfcl-multi-turn")
+    _evaluate_run(Path(arguments[0]), model or "base", as_json=as_json)
+
+
+def _evaluate_run(run: Path, model: str, *, as_json: bool) -> None:
     from rewright.pipeline import EVALUATED
     from rewright.runs import Run
 
