@@ -1,8 +1,9 @@
 """Task files: our own JSON Lines, and the published formats of `rewright.benchmarks`, by name.
 
 `load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "ftrl")` · `load_tasks("hf:openai/gsm8k", "gsm8k")` ·
-`load_tasks("leg_counting:100", "reasoning_gym")`. Every mistake in a file is one `InputError` line with file, line or
-row, key, and what was expected. What needs the tools to run is checked by `rewright.validation`.
+`load_tasks("leg_counting:100", "reasoning_gym")` · `load_tasks("all", "bfcl-multi-turn")`. Every mistake in a file is
+one `InputError` line with file, line or row, key, and what was expected. What needs the tools to run is checked by
+`rewright.validation`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from rewright.benchmarks import ftrl, gym, questions, toolhop
+from rewright.benchmarks import bfcl, ftrl, gym, questions, toolhop
 from rewright.benchmarks.rows import Row, read_rows
 from rewright.errors import InputError
-from rewright.records import Gold, Task, ToolCall, ToolSpec
+from rewright.records import FollowUp, Gold, Task, ToolCall, ToolSpec
 
 __all__ = ["FORMATS", "Format", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
 
@@ -32,7 +33,9 @@ class Format(msgspec.Struct, frozen=True):
     """Hugging Face id, configuration and split, for `hf:` without an id."""
 
 
-_KEYS: dict[type, tuple[str, ...]] = {kind: kind.__struct_fields__ for kind in (Task, Gold, ToolSpec, ToolCall)}
+_KEYS: dict[type, tuple[str, ...]] = {
+    kind: kind.__struct_fields__ for kind in (Task, FollowUp, Gold, ToolSpec, ToolCall)
+}
 
 
 def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
@@ -55,18 +58,24 @@ def _own(row: Row) -> Task:
     tools = values.get("tools")
     for number, tool in enumerate(tools if isinstance(tools, list) else []):
         _unknown_keys(row, tool, ToolSpec, f"tools[{number}].")
+    follow_ups = values.get("follow_ups")
+    for number, follow_up in enumerate(follow_ups if isinstance(follow_ups, list) else []):
+        _unknown_keys(row, follow_up, FollowUp, f"follow_ups[{number}].")
     try:
         task = msgspec.convert(values, Task)
     except msgspec.ValidationError as problem:
         raise row.fail(str(problem).replace(" - at `$.", " at `").replace(" - at `$", " at `")) from None
     if not task.id:
         raise row.fail("'id' is empty, expected a text")
-    if not task.messages:
-        raise row.fail("'messages' is empty, expected at least one message")
-    for number, message in enumerate(task.messages):
-        if not isinstance(message.get("role"), str):
-            raise row.fail(f"'messages'[{number}] has no role, expected for instance 'user'")
-    for number, tool in enumerate(task.tools):
+    said = [("'messages'", task.messages)]
+    said += [(f"'follow_ups'[{number}].messages", part.messages) for number, part in enumerate(task.follow_ups)]
+    for key, messages in said:
+        if not messages:
+            raise row.fail(f"{key} is empty, expected at least one message")
+        for number, message in enumerate(messages):
+            if not isinstance(message.get("role"), str):
+                raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
+    for number, tool in enumerate(task.toolbox):
         ftrl.function_schema(row, f"'tools'[{number}].schema", tool.schema)
     return task
 
@@ -90,6 +99,10 @@ FORMATS: dict[str, Format] = {
 }
 
 
+GENERATED = ("reasoning_gym", bfcl.FORMAT)
+"""Formats whose tasks come from a package instead of a file: they are as the package has them, whatever it says."""
+
+
 def load_tasks(
     path: Path | str,
     format: str | None = None,  # noqa: A002
@@ -99,8 +112,8 @@ def load_tasks(
 ) -> list[Task]:
     """The tasks of a file, at most the first `limit`.
 
-    `format` is a key of `FORMATS` or `reasoning_gym`; None means our own. `path` may be `hf:<id>[:<split>]`. With
-    `check`, gold must fit the tools (see `check_tasks`). Raises InputError for the first mistake.
+    `format` is a key of `FORMATS` or one of `GENERATED`; None means our own. `path` may be `hf:<id>[:<split>]`. With
+    `check`, the gold of a file must fit the tools (see `check_tasks`). Raises InputError for the first mistake.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
@@ -115,7 +128,7 @@ def load_tasks(
             break
     if not tasks:
         raise InputError(f"{path}: holds no task in the format {format or 'rewright'!r}")
-    if check:
+    if check and format not in GENERATED:
         check_tasks(tasks, places)
     return tasks
 
@@ -134,9 +147,13 @@ def iterate_tasks(path: Path | str, format: str | None = None) -> Iterator[Loade
     if name == "reasoning_gym":
         yield from (Loaded(row, f"{path}: task {row}", task) for row, task in enumerate(_gym(str(path))))
         return
+    if name == bfcl.FORMAT:
+        yield from (Loaded(row, f"{name}: task {row}", task) for row, task in enumerate(bfcl.tasks(str(path))))
+        return
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join((*FORMATS, 'reasoning_gym'))}"
+        known = (*FORMATS, *GENERATED)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"unknown task format {name!r}; {hint}")
     chosen = FORMATS[name]
     for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):

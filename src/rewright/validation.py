@@ -135,12 +135,12 @@ def validate_tasks(
     _check_identities(notes)
     for note in notes:
         _check_record(note)
-    executable = execute and any(tool.source or tool.target for task in tasks for tool in task.tools)
+    executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
     if executable:
         asyncio.run(_execute(notes, level, wall_seconds, progress))
     return Validation(
         tasks=len(tasks),
-        tools=sum(len(task.tools) for task in tasks),
+        tools=sum(len(task.toolbox) for task in tasks),
         expected_outputs=sum(len(answers) for task in tasks for answers in (task.gold.outputs or {}).values()),
         executed=executable,
         findings=tuple(finding for note in notes for finding in note.findings),
@@ -155,7 +155,7 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
         if note.task.id in ids:
             note.error("duplicate-id", f"the id {note.task.id!r} is used already by row {ids[note.task.id]}")
         ids.setdefault(note.task.id, note.row)
-        question = msgspec.json.encode((note.task.messages, note.task.tools))
+        question = msgspec.json.encode((note.task.messages, note.task.tools, note.task.follow_ups))
         if question in questions:
             note.warning("duplicate-task", f"asks the same as row {questions[question]}, with the same tools")
         questions.setdefault(question, note.row)
@@ -165,13 +165,13 @@ def _check_record(note: _Notes) -> None:
     task = note.task
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
-    for tool in task.tools:
+    for tool in task.toolbox:
         for message in schema_problems(tool.schema):
             note.error("schema", f"tool {tool.name}: {message}", tool.name)
         if tool.source is not None:
             for severity, kind, message in source_problems(tool.name, tool.source, tool.schema):
                 (note.error if severity == "error" else note.warning)(kind, f"tool {tool.name}: {message}", tool.name)
-    sources = {tool.name: tool.source for tool in task.tools}
+    sources = {tool.name: tool.source for tool in task.toolbox}
     for name, answers in (task.gold.outputs or {}).items():
         source = sources.get(name)
         for answer in answers:
@@ -195,6 +195,8 @@ def _check_answers(note: _Notes) -> None:
         if not task.gold.outputs:
             note.error("no-gold", "the judge solve needs gold.outputs")
         return
+    if task.judge == "bfcl":
+        return  # the gold is the package's own
     if not any(gold.strip() for gold in golds):
         note.error("no-gold", f"no gold answer for the judge {task.judge}")
         return
@@ -247,7 +249,7 @@ def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
     Sources in which an error was found already have nothing to add by running.
     """
     broken = {finding.tool for finding in note.findings if finding.kind.startswith("source-")}
-    for number, tool in enumerate(note.task.tools):
+    for number, tool in enumerate(note.task.toolbox):
         if tool.source is not None and tool.name not in broken:
             probe = f"rewright_probe_{number}"
             yield tool.name, probe, f"{tool.source}\n\n\ndef {probe}():\n    return str(callable({tool.name}))\n"
@@ -273,7 +275,7 @@ async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
     if not calls or any(finding.severity == "error" for finding in note.findings):
         return
     results = []
-    async with factory.open(note.task.tools) as toolset:
+    async with factory.open(note.task.toolbox) as toolset:
         for number, call in enumerate(calls):
             result = await toolset.call(ToolCall(call.name, call.arguments))
             results.append(result)

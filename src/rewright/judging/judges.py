@@ -1,7 +1,8 @@
 """`judge_trajectory`: the one place that turns a trajectory into a verdict. Judges are chosen by `Task.judge`.
 
 Names: `exact`, `math`, `qa`, `token_set_f1` compare the answer with `gold.answers`; `solve` rates the calls against
-`gold.outputs` (outcome = strict Solve-F1); `reasoning_gym` asks that package's scorer; `"package.module:function"` is a
+`gold.outputs` (outcome = strict Solve-F1); `reasoning_gym` asks that package's scorer; `bfcl` runs the calls again and
+asks that package's multi-turn checker; `"package.module:function"` is a
 judge of the user's own, called as `function(answer, golds) -> Judgement`. Solve metrics are in every verdict whose task
 has `gold.outputs`. An empty answer is wrong under every judge that reads answers.
 """
@@ -30,7 +31,7 @@ ANSWER_JUDGES: Mapping[str, AnswerJudge] = {
     "qa": qa,
     "token_set_f1": token_set_f1,
 }
-JUDGE_NAMES = (*ANSWER_JUDGES, "solve", "reasoning_gym")
+JUDGE_NAMES = (*ANSWER_JUDGES, "solve", "reasoning_gym", "bfcl")
 
 
 @lru_cache(maxsize=64)
@@ -97,6 +98,23 @@ def _reasoning_gym(task: Task, answer: str) -> Judgement:
     return Judgement(float(reply["outcome"]), str(reply["reason"]))
 
 
+def _bfcl(task: Task, trajectory: Trajectory) -> Judgement:
+    from rewright.benchmarks.bfcl import INSTALL
+    from rewright.judging import process
+
+    entry = task.metadata.get("entry")
+    if not isinstance(entry, str):
+        raise InputError(f"task {task.id}: judge bfcl needs metadata.entry, the id of the package's entry")
+    exchanges = [
+        [[(call.name, call.arguments) for call in turn.calls if call.error is None] for turn in turns]
+        for turns in trajectory.exchanges
+    ]
+    reply = process.ask("bfcl", {"entry": entry, "exchanges": exchanges})
+    if "missing" in reply:
+        raise InputError(f"judge bfcl needs the package bfcl-eval: {INSTALL}")
+    return Judgement(float(reply["outcome"]), str(reply["reason"]))
+
+
 def judge_trajectory(task: Task, trajectory: Trajectory) -> Verdict:
     """The verdict on one trajectory. Never raises on what a model wrote.
 
@@ -111,6 +129,8 @@ def judge_trajectory(task: Task, trajectory: Trajectory) -> Verdict:
             raise InputError(f"task {task.id}: judge solve needs gold.outputs, and the task has none")
         f1 = metrics["solve_f1_strict"]
         judgement = Judgement(f1, f"strict Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
+    elif task.judge == "bfcl":
+        judgement = _bfcl(task, trajectory)
     elif not content:
         if task.judge != "reasoning_gym":
             _answer_judge(task.judge)

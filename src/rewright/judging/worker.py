@@ -71,7 +71,20 @@ def _reasoning_gym(answer: str, dataset: str, entry: dict[str, Any]) -> dict[str
     return {"outcome": outcome, "reason": f"the scorer of {dataset} gives {outcome:g}"}
 
 
-_TASKS: dict[str, Callable[..., dict[str, Any]]] = {"math": _math, "reasoning_gym": _reasoning_gym}
+def _bfcl(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) -> dict[str, Any]:
+    try:
+        from rewright.benchmarks.bfcl_world import check
+    except ImportError:
+        return {"missing": "bfcl-eval"}
+    found = check(entry, exchanges)
+    if found["valid"]:
+        return {"outcome": 1.0, "reason": "states and results are as they should be"}
+    return {"outcome": 0.0, "reason": f"{found['error_type']}: {found['error_message']}"}
+
+
+_TASKS: dict[str, Callable[..., dict[str, Any]]] = {"math": _math, "reasoning_gym": _reasoning_gym, "bfcl": _bfcl}
+_MODULES = {"math": "math_verify", "bfcl": "rewright.benchmarks.bfcl_world"}
+"""What a kind imports before anything is refused, where it has another name."""
 
 
 def _answer(kind: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +105,7 @@ def main(descriptor: int, kind: str) -> None:
     connection = Connection(descriptor)
     # Imports don't count among a request's CPU seconds, and some need what is refused afterwards.
     with contextlib.suppress(ImportError):
-        importlib.import_module({"math": "math_verify"}.get(kind, kind))
+        importlib.import_module(_MODULES.get(kind, kind))
 
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rewright.engines.base import Sampling
@@ -37,13 +38,22 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
             verdicts.append(judge_trajectory(tasks[trajectory.task_id], trajectory))
     verdicts.arrange(trajectories.keys_in_order())
     verdicts.close()
-    return summarise(list(trajectories), list(verdicts), seconds=time.monotonic() - started)
+    categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
+    seconds = time.monotonic() - started
+    return summarise(list(trajectories), list(verdicts), seconds=seconds, categories=categories)
 
 
-def summarise(trajectories: list[Trajectory], verdicts: list[Verdict], *, seconds: float) -> dict[str, Any]:
+def summarise(
+    trajectories: list[Trajectory],
+    verdicts: list[Verdict],
+    *,
+    seconds: float,
+    categories: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Success with its 95% Wilson interval over trajectories, Solve metrics, calls and tokens per trajectory.
 
-    Trajectories that an engine or a tool server broke (`failures`) count as not solved.
+    Trajectories that an engine or a tool server broke (`failures`) count as not solved. `categories` names the
+    category of each task id: success then also stands for each, and as `category_mean`, their unweighted mean.
     """
     total = len(trajectories)
     success = proportion_interval(sum(verdict.correct for verdict in verdicts), total)
@@ -54,6 +64,7 @@ def summarise(trajectories: list[Trajectory], verdicts: list[Verdict], *, second
         "low": success.low,
         "high": success.high,
     }
+    row |= _by_category(trajectories, verdicts, categories or {})
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
         values = [verdict.metrics[name] for verdict in verdicts if name in verdict.metrics]
         if values:
@@ -71,3 +82,22 @@ def summarise(trajectories: list[Trajectory], verdicts: list[Verdict], *, second
         "stops": dict(sorted(stops.items())),
         "seconds": round(seconds, 2),
     }
+
+
+def _by_category(
+    trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
+) -> dict[str, Any]:
+    correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
+    found: dict[str, list[bool]] = {}
+    for one in trajectories:
+        if one.task_id in categories:
+            found.setdefault(categories[one.task_id], []).append(correct.get(one.id, False))
+    if not found:
+        return {}
+    rows = {}
+    for name, values in found.items():
+        interval = proportion_interval(sum(values), len(values))
+        rows[name] = {
+            "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
+        }  # fmt: skip
+    return {"categories": rows, "category_mean": sum(row["success"] for row in rows.values()) / len(rows)}
