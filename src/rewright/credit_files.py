@@ -137,12 +137,17 @@ def read_gold(path: Path | str) -> GoldCalls:
 
 
 def credit(
-    trajectories: Iterable[Stored], gold: GoldCalls | None = None, settings: TurnCredit | None = None
+    trajectories: Iterable[Stored],
+    gold: GoldCalls | None = None,
+    settings: TurnCredit | None = None,
+    *,
+    call_weight: float = 1.0,
 ) -> list[Credited]:
     """Turn rewards and advantages of trajectories, grouped by `Stored.group`.
 
-    `gold` fills in gold calls where a trajectory brings none of its own. Raises InputError where no trajectory has
-    any: nothing could be computed.
+    `gold` fills in gold calls where a trajectory brings none of its own. `call_weight` multiplies what the calls earn,
+    before the outcome is added (`rl.call_weight`). Raises InputError where no trajectory has gold calls: nothing could
+    be computed.
     """
     settings = settings or TurnCredit()
     filled = [
@@ -160,7 +165,8 @@ def credit(
     turns = [stored.turns for stored in filled]
     golds = [stored.golds for stored in filled]
     outcomes = [stored.outcome for stored in filled]
-    rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
+    call_rewards = [call_weight * row for row in settings.call_rewards(turns, golds)]
+    rewards = settings.with_outcomes(call_rewards, outcomes)
     advantages = settings.advantages(rewards, [stored.group for stored in filled], outcomes)
     matches = match_many(
         [([call for turn in stored.turns for call in turn], stored.golds) for stored in filled],

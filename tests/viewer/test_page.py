@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
 from rewright.errors import InputError, StorageError
@@ -25,7 +26,8 @@ from rewright.records import (
     Verdict,
 )
 from rewright.runs import Run
-from rewright.viewer.page import LONGEST, write_page
+from rewright.viewer.cards import LONGEST
+from rewright.viewer.page import write_page
 
 ATTACK = "<script>alert('tool')</script><img src=x onerror=alert(1)>"
 PIXEL = base64.b64decode(
@@ -301,3 +303,59 @@ def test_the_page_can_stand_elsewhere(run, tmp_path):
     target = tmp_path / "elsewhere.html"
     assert write_page(run, target) == target
     assert not (run.path / "report.html").exists()
+
+
+def evaluated(run, label, outcomes):
+    """A trajectory and a verdict for each held-out task."""
+    trajectories, verdicts = run.evaluation(label)
+    for number, outcome in enumerate(outcomes):
+        key = f"eval-{label}/e{number}/0/abc"
+        one = trajectory(key, f"e{number}", answer="36" if outcome else f"{label} says 7")
+        trajectories.append(one)
+        verdicts.append(Verdict(trajectory_id=key, outcome=outcome, reason="equal" if outcome else "another number"))
+    trajectories.close()
+    verdicts.close()
+
+
+def test_held_out_tasks_stand_with_every_model_those_first_that_tell_them_apart(run):
+    for number in range(8):
+        run.eval_tasks.append(task(f"e{number}", f"Held-out question {number}?"))
+    run.eval_tasks.close()
+    evaluated(run, "base", [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+    evaluated(run, "rl", [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    page = seen(run)
+    shown = [text for labels, text in page.cards if labels == ["evaluation"]]
+    assert [text[text.index("question ") + 9] for text in shown] == ["2", "7", "0", "1", "3", "4"]
+    for words in ("Before training", "After RL", "base says 7", "right, outcome 1: equal", "reward 1.0000"):
+        assert words in shown[0], words
+    assert "advantage" not in shown[0], "no group was rolled out here"
+
+
+def test_rollouts_of_the_first_and_the_last_step_stand_as_a_group_with_the_weight_of_calls(tmp_path):
+    recipe = msgspec.convert({"rl": {"call_weight": 0.5}}, Recipe)
+    run = Run.create(tmp_path / "rl-run", recipe, resume=False)
+    for key in ("t1", "t2"):
+        run.tasks.append(task(key, f"Question of {key}?"))
+    for step in range(3):
+        for place, (key, answer) in enumerate([("t1", "7"), ("t1", "7"), ("t2", "36"), ("t2", "7")]):
+            run.rollouts.append(trajectory(f"rl/{key}/{step}/{place}", key, answer=answer, index=place))
+    run.tasks.close()
+    run.rollouts.close()
+    page = seen(run)
+    first, last = [text for labels, text in page.cards if labels == ["rollout"]]
+    assert "step 1 of 3, 2 of 2 rollouts" in first and "step 3 of 3" in last
+    assert "Question of t2?" in first, "the group in which something can be learned"
+    # The call matches and counts half, in both; the outcome, 1 and 0, makes the difference.
+    assert "reward 0.5000" in first and "advantage 0.7071" in first and "advantage -0.7071" in first
+    assert "right, outcome 1" in first and "wrong, outcome 0" in first
+    assert "calls count 0.5 times" in (run.path / "report.html").read_text("utf-8")
+
+
+def test_judges_that_are_code_are_not_run_for_the_page(run):
+    danger = msgspec.structs.replace(task("t9", "Question of t9?"), judge="os:system")
+    run.tasks.append(danger)
+    run.rollouts.append(trajectory("rl/t9/0/0", "t9", answer="exit 3"))
+    run.tasks.close()
+    run.rollouts.close()
+    (text,) = [text for labels, text in seen(run).cards if labels == ["rollout"]]
+    assert "not judged" in text

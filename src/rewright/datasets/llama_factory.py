@@ -71,11 +71,12 @@ def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
     entries: dict[str, Any] = {}
     if path.exists():
         try:
-            entries = json.loads(path.read_text("utf-8"))
+            found = json.loads(path.read_text("utf-8"))
         except ValueError:
-            entries = []
-        if not isinstance(entries, dict):
+            found = None
+        if not isinstance(found, dict):
             raise InputError(f"{path}: not LLaMA-Factory's dataset_info.json: expected a JSON object of data sets")
+        entries = found
     for name in files:
         columns = {"messages": "conversations", "system": "system", "tools": "tools"}
         entry: dict[str, Any] = {"file_name": name, "formatting": "sharegpt", "columns": columns}

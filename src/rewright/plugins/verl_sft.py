@@ -9,6 +9,7 @@ table, filled with nulls. Written for verl 0.9.1.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
@@ -17,6 +18,8 @@ __all__ = ["ToolSFTDataset"]
 
 class ToolSFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
     """verl's `MultiTurnSFTDataset`; the cells of the tools column may be JSON text."""
+
+    tools: list[Any] | None
 
     def _read_files_and_process(self) -> None:
         """verl's reading, then the tools as the schemas that they are."""

@@ -47,6 +47,8 @@ def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *
         axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
         axis.plot(steps, _smooth(values), color=colour, linewidth=2)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(steps) == 1:
+        axis.set_xticks(steps)
     axis.set_ylim(0, 1.02 if key != "loss" else max(1.08 * max(values), 1e-9))
 
 
