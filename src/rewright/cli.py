@@ -261,24 +261,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     started = time.monotonic()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = app(standalone_mode=False)
     except InputError as problem:
         _complain(problem)
         sys.exit(2)
     except RewrightError as problem:
         _complain(problem)
         sys.exit(1)
-    except KeyboardInterrupt:
-        say(f"interrupted after {time.monotonic() - started:.0f} s")
-        sys.exit(130)
     except Exception as problem:
         # click's own usage errors: unknown verb, missing argument
         if hasattr(problem, "format_message"):
             _complain(problem.format_message())
             sys.exit(2)
         raise
+    # What is no result of a verb is its exit code: typer makes one of typer.Exit, and 130 of Ctrl-C.
+    if code == 130:
+        say(f"interrupted after {time.monotonic() - started:.0f} s")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(problem: object) -> None:
