@@ -12,7 +12,7 @@ EXTRAS := train,bench,view,mcp,dev
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests soak benchmarks clean
+.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -51,6 +51,11 @@ tests: setup
 # Long runs that look for rare faults: not part of `make test`.
 soak: setup
 	$(BIN)/pytest -n 0 -m slow
+
+# Coverage-guided fuzzing of everything that reads what nobody vouches for: a minute for each reader.
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	$(BIN)/python fuzz/parsers.py
 
 # Every benchmark prints its table.
 benchmarks: setup

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -98,6 +99,8 @@ class Context:
         from rewright.models import open_engine
 
         engine, tokenizer = await open_engine(model)
+        if Path(model.path).is_relative_to(self.run.path):
+            engine.name = str(Path(model.path).relative_to(self.run.path))  # equal runs have equal files anywhere
         tools = self.open_tools()
         renderer = None
         if tokenizer is not None:
