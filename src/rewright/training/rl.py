@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -116,6 +116,21 @@ def trajectory_reward(
 ) -> list[float | None]:
     """The reward function that TRL sees: what the rollout has computed already."""
     return list(trajectory_reward)
+
+
+PLAIN_SETTINGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
+"""Arguments of TRL's log-probabilities that are not about pictures."""
+PARTS: Final = 4
+"""Into how many parts a forward pass is divided."""
+
+
+def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
+    """Row numbers in up to PARTS parts of similar length; one part where that would save less than a tenth."""
+    lengths_B = mask_B_L.sum(dim=1)
+    order = lengths_B.argsort(stable=True)
+    parts = [rows for rows in order.chunk(PARTS) if len(rows)]
+    tokens = sum(len(rows) * int(lengths_B[rows].max()) for rows in parts)
+    return parts if tokens < 0.9 * mask_B_L.numel() else [order]
 
 
 class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -245,6 +260,31 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             self._spans_B.append([(span.start - start, span.end - start) for span in one.spans])
         output["trajectory_reward"] = rewards
         return output
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """As TRL's, in parts of rows of similar length: trajectories differ in length, and padding costs as much."""
+        compute = super()._get_per_token_logps_and_entropies
+        special = [name for name, value in settings.items() if value is not None and name not in PLAIN_SETTINGS]
+        parts = parts_by_length(attention_mask)
+        # Several forward passes before one backward pass are nothing for a model spread over processes.
+        if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
+            return compute(model, input_ids, attention_mask, logits_to_keep, **settings)
+        prompt = input_ids.shape[1] - logits_to_keep
+        log_probs_B_T, entropies_B_T = [], []
+        for rows in parts:
+            mask_R_L = attention_mask[rows]
+            start = int(mask_R_L[:, :prompt].argmax(dim=1).min())
+            kept = max(1, int(mask_R_L[:, prompt:].sum(dim=1).max()))
+            line = slice(start, prompt + kept)
+            found, entropy, _ = compute(model, input_ids[rows][:, line], mask_R_L[:, line], kept, **settings)
+            missing = (0, logits_to_keep - kept)
+            log_probs_B_T.append(torch.nn.functional.pad(found, missing))
+            if entropy is not None:
+                entropies_B_T.append(torch.nn.functional.pad(entropy, missing))
+        back = torch.cat(parts).argsort()
+        return torch.cat(log_probs_B_T)[back], torch.cat(entropies_B_T)[back] if entropies_B_T else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
