@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from rewright.progress import say
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
-ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl"]
+ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 
 def register(app: typer.Typer) -> None:
@@ -146,26 +147,41 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def import_trajectories(
-    file: Annotated[Path, typer.Argument(help="Trajectories in our own JSONL format.")],
+    file: Annotated[Path, typer.Argument(help="Trajectories in our own JSONL format, or records with tags.")],
     run: Annotated[Path, typer.Option("--run", help="New run directory.")],
     recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run (its tasks must know the trajectories).")],
+    file_format: Annotated[
+        Literal["rewright", "autotraj"],
+        typer.Option("--format", help="autotraj: records of AutoTraj or Tool-Star, a question and a text with tags."),
+    ] = "rewright",
 ) -> None:
     """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
+    from rewright.datasets.autotraj import read_trajectories
     from rewright.recipe import load_recipe
     from rewright.records import Trajectory
     from rewright.runs import Run
     from rewright.stages.context import Context
     from rewright.storage import read_jsonl
 
-    opened = Run.create(run, load_recipe(recipe), resume=False)
+    settings = load_recipe(recipe)
+    if file_format == "autotraj" and settings.dialect != "tags":
+        raise InputError(f"{recipe}: dialect is {settings.dialect!r}: records with tags need dialect: tags")
+    opened = Run.create(run, settings, resume=False)
     with opened.locked():
-        known = {task.id for task in Context(opened, opened.recipe()).tasks}
+        tasks = Context(opened, opened.recipe()).tasks
+        known = {task.id for task in tasks}
+
+        def stored() -> Iterator[Trajectory]:
+            for number, trajectory in read_jsonl(file, Trajectory):
+                if trajectory.task_id not in known:
+                    raise InputError(
+                        f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
+                    )
+                yield trajectory
+
         count = 0
-        for number, trajectory in read_jsonl(file, Trajectory):
-            if trajectory.task_id not in known:
-                raise InputError(
-                    f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
-                )
+        found = read_trajectories(file, tasks) if file_format == "autotraj" else stored()
+        for trajectory in found:
             opened.trajectories.append(trajectory)
             count += 1
         opened.finish("synth", 0.0, imported=count)

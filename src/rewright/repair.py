@@ -53,8 +53,8 @@ def repair_task(
 ) -> Task:
     """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
 
-    The gold answer is shown only if `show_gold` says so. `neutralise` (the repairer's `Renderer.neutralise`) keeps
-    the tools' results in the attempt plain text.
+    The gold answer is shown only if `show_gold` says so. `neutralise` (`Rollout.neutralise` of the repairer's)
+    makes the attempt plain text: it brings no control tokens into the prompt.
     """
     parts = [f"Attempt:\n{transcript(attempt, neutralise)}", INSTRUCTIONS[mode]]
     if show_gold and task.gold.answers:

@@ -22,6 +22,7 @@ from rewright.concurrency import as_ready
 from rewright.dialects.base import Dialect, Parsed, new_schemas
 from rewright.engines.base import Engine, Generation, Request, Sampling
 from rewright.errors import RewrightError, ServerError
+from rewright.neutral import common_pattern, neutralised
 from rewright.records import (
     Failure,
     FollowUp,
@@ -123,8 +124,15 @@ class Rollout:
             raise ValueError(f"engine {engine.name} is given token ids: a renderer with its tokenizer is needed")
         self.engine, self.dialect, self.tools = engine, dialect, tools
         self.renderer = renderer if engine.tokens else None
+        self._control = common_pattern(dialect.control_words)
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
+
+    def neutralise(self, text: str) -> str:
+        """Text of a tool or of an earlier attempt, without what is a control token or a tag to the engine's model."""
+        if self.renderer is not None:
+            return self.renderer.neutralise(text)
+        return neutralised(text, self._control)
 
     async def run(self, plan: Plan) -> Trajectory:
         """One trajectory. Never raises for what a model, a tool or an engine does.
@@ -300,7 +308,10 @@ class Rollout:
         if self.renderer is None:
             state.messages.append(self.dialect.assistant_message(turn.text, turn.calls, malformed=True))
             if turn.results:
-                state.messages += self.dialect.results_as_messages(turn.calls, turn.results)
+                shown = [
+                    msgspec.structs.replace(result, content=self.neutralise(result.content)) for result in turn.results
+                ]
+                state.messages += self.dialect.results_as_messages(turn.calls, shown)
             if follow_up is not None:
                 state.messages += [dict(message) for message in follow_up.messages]
                 state.schemas = [*state.schemas, *new_schemas(self.dialect, follow_up)]
@@ -332,10 +343,6 @@ def _joined(first: Generation, second: Generation) -> Generation:
         prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
         completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
     )
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
 
 
 def _sum(first: int | None, second: int | None) -> int | None:

@@ -95,6 +95,7 @@ FORMATS: dict[str, Format] = {
     "2wikimultihopqa": Format(questions.multihop, ("question",), (_FLASHRAG, "2wikimultihopqa", "dev")),
     "musique": Format(questions.musique, ("question",), (_FLASHRAG, "musique", "dev")),
     "bamboogle": Format(questions.bamboogle, (), (_FLASHRAG, "bamboogle", "test")),
+    "autotraj": Format(questions.autotraj, ("question",)),
     "hle": Format(questions.hle, ("question", "answer"), ("cais/hle", None, "test")),
 }
 

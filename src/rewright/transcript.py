@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from typing import Final
 
 from rewright.dialects.hermes import split_thought
 from rewright.records import Trajectory
 
 __all__ = ["transcript"]
 
+_CALL_OR_ANSWER: Final = re.compile(
+    r"<tool_call>.*?(?:</tool_call>|\Z)|<search>.*?(?:</search>|\Z)|<(?:code|python)>.*?(?:</(?:code|python)>|\Z)"
+    r"|<answer>.*?(?:</answer>|\Z)",
+    re.DOTALL,
+)
+
 
 def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None = None) -> str:
-    """Every turn as lines `thought:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
+    """Every turn as lines `thought:`, `said:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
 
-    Where the user spoke again: `said:`, what the model had ended its turn with, and `user:`.
+    `said:` is what stands outside of thoughts, calls and answer, an invented result for instance. Where the user spoke
+    again it is all that the model had ended its turn with, and `user:` follows.
 
-    `neutralise` (`Renderer.neutralise`) is for a transcript that a model reads: results must not bring control tokens.
+    `neutralise` (`Rollout.neutralise`) is for a transcript that a model reads: it must not bring control tokens.
     """
     lines: list[str] = []
     for turn in trajectory.turns:
-        thought = split_thought(turn.opening + turn.text)[0].strip()
-        if thought:
-            lines.append(f"thought: {thought}")
+        thought, rest = split_thought(turn.opening + turn.text)
+        spoke_again = turn.follow_up is not None and not turn.calls
+        said = rest if spoke_again else _CALL_OR_ANSWER.sub("", rest)
+        lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", said)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:
                 lines.append(f"call: {call.name} {json.dumps(call.arguments, ensure_ascii=False)}")
             else:
                 lines.append(f"call: {call.raw.strip()}")
             if index < len(turn.results):
-                content = turn.results[index].content
-                lines.append(f"result: {neutralise(content) if neutralise else content}")
+                lines.append(f"result: {turn.results[index].content}")
         if turn.follow_up is not None:
-            if not turn.calls:
-                lines.append(f"said: {split_thought(turn.opening + turn.text)[1].strip()}")
             lines += [f"{message['role']}: {message['content']}" for message in turn.follow_up.messages]
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
     else:
         lines.append(f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return neutralise(text) if neutralise else text

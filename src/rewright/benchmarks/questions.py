@@ -13,7 +13,7 @@ from rewright.benchmarks.rows import Row
 from rewright.judging.text import boxed
 from rewright.records import Gold, Task
 
-__all__ = ["aime", "amc23", "bamboogle", "gsm8k", "hle", "hotpotqa", "math_problem", "multihop", "musique"]
+__all__ = ["aime", "amc23", "autotraj", "bamboogle", "gsm8k", "hle", "hotpotqa", "math_problem", "multihop", "musique"]
 
 
 def _task(
@@ -144,6 +144,19 @@ def bamboogle(row: Row) -> Task:
     return _question(row, "bamboogle")
 
 
+def _math_or_qa(answer: str) -> str:
+    """`math` for numbers and formulas, else `qa`."""
+    formula = any(character in answer for character in "\\$^=")
+    return "math" if formula or fitting_judge(answer) == "exact" else "qa"
+
+
+def autotraj(row: Row) -> Task:
+    """The questions of AutoTraj's records: question, gold_answer; numbers and formulas are `math`, words `qa`."""
+    gold = row.text("gold_answer", "answer")
+    answer = boxed(gold) or gold
+    return _task(row, "autotraj", row.text("question"), [answer], _math_or_qa(answer), identity=row.optional_text("id"))
+
+
 def hle(row: Row) -> Task | None:
     """Humanity's Last Exam (`cais/hle`): id, question, image, answer, answer_type, category. None for an image.
 
@@ -152,11 +165,6 @@ def hle(row: Row) -> Task | None:
     if row.get("image"):
         return None
     answer = row.text("answer")
-    if row.get("answer_type") == "multipleChoice":
-        judge = "exact"
-    elif any(character in answer for character in "\\$^=") or fitting_judge(answer) == "exact":
-        judge = "math"
-    else:
-        judge = "qa"
+    judge = "exact" if row.get("answer_type") == "multipleChoice" else _math_or_qa(answer)
     metadata = {"category": row.get("category"), "answer_type": row.get("answer_type")}
     return _task(row, "hle", row.text("question"), [answer], judge, identity=row.optional_text("id"), metadata=metadata)

@@ -30,7 +30,9 @@ def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Traje
     Raises InputError for a row without question or text, or whose question no task asks.
     """
     dialect = Tags()
-    asked = {_plain(_question_of(task)): task for task in tasks}
+    asked: dict[str, Task] = {}
+    for task in tasks:
+        asked.setdefault(_plain(_question_of(task)), task)
     count: Counter[str] = Counter()
     for record in read_rows(path):
         if record.problem is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rewright.datasets import llama_factory, swift, verl
+from rewright.datasets import autotraj, llama_factory, swift, verl
 from rewright.dialects import dialect_named
 from rewright.engines.wire import messages_to_wire
 from rewright.errors import InputError, StorageError
@@ -23,7 +23,7 @@ from rewright.storage import encode_line, write_atomically
 
 __all__ = ["ExportFormat", "Written", "export"]
 
-ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl"]
+ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 Row = dict[str, Any]
 
@@ -64,7 +64,13 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     if export_format == "verl":
         written = _verl(run, out, sft)
     else:
-        convert = {"trl": _trl, "openai": _openai, "llama-factory": llama_factory.row, "ms-swift": swift.row}
+        convert = {
+            "trl": _trl,
+            "openai": _openai,
+            "llama-factory": llama_factory.row,
+            "ms-swift": swift.row,
+            "autotraj": autotraj.row,
+        }
         written = [
             _write_lines(out / f"{name}.jsonl", given, convert[export_format]) for name, given in sets.items() if given
         ]

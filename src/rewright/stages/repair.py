@@ -93,7 +93,7 @@ async def _tries(
         job.mode,
         calls=settings.calls,
         show_gold=settings.show_gold,
-        neutralise=rollout.renderer.neutralise if rollout.renderer is not None else None,
+        neutralise=rollout.neutralise,
     )
     digest = recipe_hash(recipe, SECTIONS)
     tries: list[_Try] = []

@@ -27,10 +27,10 @@ def equipped(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) ->
     offered, known = _offered(settings), dialect.tool_names
     found = []
     for task in tasks:
-        names = {tool.name for tool in task.tools}
+        names = {tool.name for tool in task.toolbox}
         missing = tuple(tool for tool in offered if tool.name not in names)
         tools = (*task.tools, *missing)
-        foreign = [tool.name for tool in tools if known is not None and tool.name not in known]
+        foreign = [tool.name for tool in task.toolbox if known is not None and tool.name not in known]
         if foreign and known is not None:
             raise InputError(
                 f"task {task.id}: dialect {dialect.name} has no way to call the tool {foreign[0]!r}: expected "

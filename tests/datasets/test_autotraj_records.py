@@ -1,0 +1,132 @@
+"""Records of AutoTraj and Tool-Star: read into trajectories, written again, and read again as the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rewright.cli import app
+from rewright.datasets.autotraj import read_trajectories
+from rewright.errors import InputError
+from rewright.judging import judge_trajectory
+from rewright.records import Gold, Task
+from rewright.repair import format_problem
+from rewright.runs import Run
+from rewright.tasks import load_tasks, save_tasks
+
+CODE = "<think>I compute.</think><code>print(36 * 7)</code><result>252</result>"
+GOOD = f"{CODE}<think>Done.</think><answer>It is \\boxed{{252}}.</answer>"
+TOOL_STAR = (
+    "<think>First the age.</think> <search> age of Kalo </search>\n<result>\n\nKalo is 36.\nBoru is 41.\n\n</result>\n"
+    "\n<think>Now.</think>\n<python>\nprint(36)\n</python>\n<result>36</result>\n<think>Yes.</think><answer>\\boxed{36}"
+    "</answer>\n"
+)
+TASKS = [
+    Task(id=name, messages=({"role": "user", "content": question},), gold=Gold(answers=(gold,)), judge="math")
+    for name, question, gold in (("a", "What is 36 times 7?", "252"), ("b", "How old is\nKalo?", "36"))
+]
+RECORDS: list[dict[str, Any]] = [
+    {"question": "What is 36 times 7? ", "gold_answer": "252",
+     "trajectories": [{"react_trajectory": GOOD, "score": 0.9}, {"react_trajectory": CODE}]},
+    {"instruction": "Use tags.", "input": "How old is Kalo?", "output": TOOL_STAR},
+    {"instruction": "Use tags.\nQuestion: How old is Kalo?", "input": "", "output": "<think>x</think>36"},
+    {"question": "How old is Kalo?",
+     "trajectory": "<search>Kalo</search><result>made\nup</result><answer>7</answer> ha"},
+]  # fmt: skip
+
+
+def written(path: Path, records: Any) -> Path:
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def test_records_become_trajectories_of_their_tasks(tmp_path: Path) -> None:
+    found = list(read_trajectories(written(tmp_path / "records.json", RECORDS), TASKS))
+    assert [one.id for one in found] == [f"import/{end}" for end in ("a/0", "a/1", "b/0", "b/1", "b/2")]
+    good, cut, star, plain, late = found
+    assert [turn.text for turn in good.turns] == [CODE.partition("<result>")[0], GOOD.removeprefix(CODE)]
+    assert [result.content for result in good.results] == ["252"]
+    assert (good.answer, good.stop_reason) == ("It is \\boxed{252}.", "answered")
+    assert judge_trajectory(TASKS[0], good).outcome == 1.0
+    assert format_problem(good, "tags") is None
+    assert (cut.answer, cut.stop_reason, len(cut.results)) == (None, "no_answer", 1)
+    assert [(call.name, call.arguments) for call in star.calls] == [
+        ("search", {"query": "age of Kalo"}), ("python", {"code": "print(36)"}),
+    ]  # fmt: skip
+    assert [result.content for result in star.results] == ["\nKalo is 36.\nBoru is 41.\n", "36"]
+    assert judge_trajectory(TASKS[1], star).outcome == 1.0
+    assert (plain.answer, plain.calls) == (None, [])
+    assert late.answer == "7"
+    assert (
+        format_problem(late, "tags")
+        == "text follows </answer>; no think block; the answer holds no \\boxed{} with content"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"question": "Who?", "output": "x"}, "row 0: no task asks 'Who?'"),
+        ({"output": "x"}, "row 0: no key 'question' or 'input' or 'instruction'"),
+        ({"question": "How old is Kalo?"}, "row 0: no text of a trajectory: expected one under 'output', 'trajectory'"),
+        ({"question": "How old is Kalo?", "trajectories": [{"score": 1}]}, "row 0: no text of a trajectory"),
+        ({"question": "How old is Kalo?", "output": " "}, "row 0: no text of a trajectory"),
+        ("text", "row 0: is a text, expected an object"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, record: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        list(read_trajectories(written(tmp_path / "records.json", [record]), TASKS))
+
+
+def test_questions_of_the_records_are_tasks(tmp_path: Path) -> None:
+    rows = [RECORDS[0], {"question": "Who?", "gold_answer": "\\boxed{Ada Lovelace}"}]
+    first, second = load_tasks(written(tmp_path / "records.json", rows), "autotraj")
+    assert (first.gold.answers, first.judge) == (("252",), "math")
+    assert (second.gold.answers, second.judge) == (("Ada Lovelace",), "qa")
+
+
+def test_import_build_export_and_import_again(tmp_path: Path) -> None:
+    """The whole way at the command line: what comes back is what went in."""
+    records = written(tmp_path / "records.json", RECORDS[:2])
+    save_tasks(tmp_path / "tasks.jsonl", TASKS)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"dialect: tags\ntasks: {{format: rewright, path: {tmp_path / 'tasks.jsonl'}}}\n"
+        "model: {engine: openai, base_url: http://127.0.0.1:9/v1, path: none}\nquality: {all_high: 0.0}\n"
+    )
+
+    def command(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+        assert result.exit_code == 0
+        return str(result.output)
+
+    run = tmp_path / "run"
+    assert "3 trajectories imported" in command(
+        "import", records, "--run", run, "--recipe", recipe, "--format", "autotraj"
+    )
+    for verb in ("judge", "score", "build"):
+        command(verb, run)
+    command("export", run, tmp_path / "out", "--format", "autotraj")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "sft.jsonl").read_text().splitlines()]
+    assert [sorted(row) for row in rows] == [["input", "instruction", "output"]] * 2
+    assert all("<answer></answer>" in row["instruction"] for row in rows)
+    stored = {one.task_id: one for one in Run.open(run).trajectories if one.answer is not None}
+    again = {one.task_id: one for one in read_trajectories(tmp_path / "out" / "sft.jsonl", TASKS)}
+    assert set(again) == set(stored) == {"a", "b"}
+    for task_id, one in again.items():
+        assert (one.turns, one.answer) == (stored[task_id].turns, stored[task_id].answer)
+
+
+def test_records_with_tags_need_the_dialect(tmp_path: Path) -> None:
+    save_tasks(tmp_path / "tasks.jsonl", TASKS)
+    (tmp_path / "recipe.yaml").write_text(f"tasks: {{format: rewright, path: {tmp_path / 'tasks.jsonl'}}}\n")
+    arguments = ["import", "x.json", "--run", str(tmp_path / "run"), "--recipe", str(tmp_path / "recipe.yaml")]
+    with pytest.raises(InputError, match="need dialect: tags"):
+        CliRunner().invoke(app, [*arguments, "--format", "autotraj"], catch_exceptions=False, standalone_mode=False)
+    assert not (tmp_path / "run").exists()
