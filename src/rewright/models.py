@@ -69,8 +69,8 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     path = resolve_path(settings.path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError) as problem:
-        raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from None
+    except Exception as problem:
+        raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from problem
 
 
 def load_model(settings: ModelSettings) -> Any:
@@ -90,8 +90,8 @@ def load_model(settings: ModelSettings) -> Any:
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
             )
-    except (OSError, ValueError) as problem:
-        raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from None
+    except Exception as problem:  # every format of weights has errors of its own for a file that is none
+        raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from problem
     return model.to(device)
 
 
