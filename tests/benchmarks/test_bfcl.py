@@ -1,0 +1,277 @@
+"""BFCL's multi-turn categories: the real data, the real APIs in their processes, the package's checker beside ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
+from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
+
+from rewright.benchmarks import bfcl_world
+from rewright.benchmarks.bfcl_world import CATEGORIES, check, gold
+from rewright.credit import match, turn_rewards
+from rewright.dialects import dialect_named
+from rewright.errors import InputError
+from rewright.judging import judge_trajectory
+from rewright.records import Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.rollout import Limits, Plan, Rollout
+from rewright.schemas import record_problems, schema_problems
+from rewright.tasks import load_tasks
+from rewright.tools import FunctionTools
+from rewright.validation import validate_tasks
+from support.scripted_engine import ScriptedEngine
+
+Call = tuple[str, dict[str, Any]]
+Exchanges = list[list[list[Call]]]
+AT_ONCE = 4
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    return load_tasks("all", "bfcl-multi-turn")
+
+
+def entry_of(task: Task) -> str:
+    return str(task.metadata["entry"])
+
+
+def official_entry(identity: str) -> dict[str, Any]:
+    return bfcl_world._entry(identity)
+
+
+def gold_exchanges(task: Task) -> Exchanges:
+    return [[calls] if calls else [] for calls in gold(entry_of(task))]
+
+
+def in_python(call: Call) -> str:
+    name, arguments = call
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+def official_verdict(identity: str, exchanges: Exchanges, key: str) -> dict[str, Any]:
+    """What the package says of the same calls as Python text. `key` keeps its instances apart."""
+    category = identity.removeprefix("multi_turn_").rpartition("_")[0]
+    (right,) = [
+        line["ground_truth"]
+        for line in bfcl_world.read_lines(f"possible_answer/BFCL_v4_multi_turn_{category}.json")
+        if line["id"] == identity
+    ]
+    texts = [[[in_python(call) for call in step] for step in exchange] for exchange in exchanges]
+    found: dict[str, Any] = multi_turn_checker(texts, right, official_entry(identity), "", key)
+    return found
+
+
+def trajectory_of(task: Task, exchanges: Exchanges) -> Trajectory:
+    """A trajectory with these calls, every exchange closed by a turn without any."""
+    turns: list[Turn] = []
+    for number, exchange in enumerate(exchanges):
+        for step in exchange:
+            calls = tuple(ToolCall(name, arguments) for name, arguments in step)
+            turns.append(Turn("", calls=calls, results=tuple(ToolResult("") for _ in step)))
+        follow_up = task.follow_ups[number] if number < len(task.follow_ups) else None
+        turns.append(Turn("Done.", follow_up=follow_up))
+    return Trajectory(id=task.id, task_id=task.id, stage="eval", index=0, turns=tuple(turns), stop_reason="no_answer")
+
+
+def test_the_categories_in_turn(tasks: list[Task]) -> None:
+    assert len(tasks) == len({task.id for task in tasks}) == 800
+    assert [task.metadata["category"] for task in tasks[:5]] == [*CATEGORIES, "base"]
+    assert {task.metadata["category"] for task in load_tasks("miss_func, base", "bfcl-multi-turn", 6)} == {
+        "miss_func",
+        "base",
+    }
+    assert not {problem for task in tasks for tool in task.toolbox for problem in schema_problems(tool.schema)}
+    assert all(part.messages for task in tasks for part in task.follow_ups)
+    # As published: the gold of four entries gives a text where the schema asks for an integer.
+    assert sum(bool(list(record_problems(task))) for task in tasks) == 4
+
+
+def test_a_function_that_comes_later_is_not_among_the_tools(tasks: list[Task]) -> None:
+    task = tasks[1]
+    assert entry_of(task) == "multi_turn_miss_func_0"
+    assert "sort" not in [tool.name for tool in task.tools]
+    assert [[tool.name for tool in part.tools] for part in task.follow_ups] == [[], [], ["sort"], []]
+    assert task.follow_ups[2].messages[0]["content"].startswith("I have updated some more functions")
+
+
+def test_mistakes_of_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="has no category 'basis': expected all, or some of base, miss_func"):
+        load_tasks("basis", "bfcl-multi-turn")
+    monkeypatch.delitem(sys.modules, "rewright.benchmarks.bfcl_world")
+    monkeypatch.delattr("rewright.benchmarks.bfcl_world")
+    monkeypatch.setitem(sys.modules, "bfcl_eval", None)
+    with pytest.raises(InputError, match=r"pip install --no-deps bfcl-eval==2026\.3\.23 mpmath"):
+        load_tasks("base", "bfcl-multi-turn")
+
+
+async def test_gold_replays_in_our_tools_as_in_the_package_and_is_judged_right(tasks: list[Task]) -> None:
+    factory = FunctionTools(wall_seconds=60.0)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def replay(task: Task) -> list[list[str]]:
+        async with places, factory.open(task.toolbox) as toolset:
+            return [
+                [(await toolset.call(ToolCall(name, arguments))).content for name, arguments in calls]
+                for calls in gold(entry_of(task))
+            ]
+
+    try:
+        replayed = await asyncio.gather(*(replay(task) for task in tasks))
+    finally:
+        await factory.close()
+    for task, results in zip(tasks, replayed, strict=True):
+        entry = official_entry(entry_of(task))
+        texts = [[in_python(call) for call in calls] for calls in gold(entry_of(task))]
+        settings = (entry["initial_config"], entry["involved_classes"], "replay", entry["id"])
+        long = "long_context" in entry["id"]
+        assert results == [execute_multi_turn_func_call(calls, *settings, long)[0] for calls in texts], task.id
+    for task in tasks:
+        verdict = judge_trajectory(task, trajectory_of(task, gold_exchanges(task)))
+        assert verdict.correct, (task.id, verdict.reason)
+
+
+def test_gold_is_paid_in_full(tasks: list[Task]) -> None:
+    for task in tasks:
+        rewards = match(task.gold.calls or (), task.gold.calls or ()).rewards_P
+        assert rewards.tolist() == [1.0] * len(task.gold.calls or ()), task.id
+        turns = [turn.calls for turn in trajectory_of(task, gold_exchanges(task)).turns]
+        assert set(turn_rewards(turns, task.gold.calls).tolist()) <= {0.0, 1.0}
+
+
+def changed(exchanges: Exchanges, change: str) -> Exchanges | None:
+    """Gold with its last call dropped, its first two swapped, or the first value of its last call replaced."""
+    copied = [[list(step) for step in exchange] for exchange in exchanges]
+    for exchange in reversed(copied):
+        for step in exchange:
+            if change == "drop":
+                step.pop()
+                return copied
+            if change == "swap" and len(step) > 1:
+                step[0], step[1] = step[1], step[0]
+                return copied
+            if change == "value" and step[-1][1]:
+                name, arguments = step[-1]
+                step[-1] = (name, {**arguments, next(iter(arguments)): "nowhere at all"})
+                return copied
+    return None
+
+
+@pytest.mark.parametrize("change", ["drop", "swap", "value"])
+def test_changed_gold_gets_the_verdict_of_the_package_and_the_credit_of_the_formula(
+    tasks: list[Task], change: str
+) -> None:
+    kinds = set()
+    for task in tasks[::3]:
+        exchanges = changed(gold_exchanges(task), change)
+        if exchanges is None:
+            continue
+        ours, theirs = check(entry_of(task), exchanges), official_verdict(entry_of(task), exchanges, change)
+        assert (ours["valid"], ours.get("error_type")) == (theirs["valid"], theirs.get("error_type")), task.id
+        kinds.add(ours.get("error_type"))
+
+        calls = [ToolCall(*call) for exchange in exchanges for step in exchange for call in step]
+        rewards = match(calls, task.gold.calls or ()).rewards_P
+        expected = np.ones(len(calls))
+        if change == "value":
+            (index,) = [
+                n for n, (ours, right) in enumerate(zip(calls, task.gold.calls or (), strict=True)) if ours != right
+            ]
+            count = len(calls[index].arguments)
+            expected[index] = (1 + 1 + (count - 1)) / (2 + count)  # name, all argument names, all values but one
+        assert np.allclose(rewards, expected, rtol=0, atol=1e-12), task.id
+        assert len(calls) == len(task.gold.calls or ()) - (change == "drop")
+    assert "multi_turn:instance_state_mismatch" in kinds
+    assert change != "drop" or "multi_turn:empty_turn_model_response" in kinds
+    assert change != "swap" or None in kinds, "calls that do not depend on one another may change places"
+
+
+def line(calls: Sequence[Call]) -> str:
+    bodies = (json.dumps({"name": name, "arguments": arguments}) for name, arguments in calls)
+    return "".join(f"<tool_call>{body}</tool_call>" for body in bodies)
+
+
+async def test_a_model_that_writes_the_gold_calls_has_the_full_score(tasks: list[Task]) -> None:
+    factory = FunctionTools(wall_seconds=60.0)
+    limits = Limits(turns=21, tool_seconds=60.0, trajectory_tokens=None, trajectory_seconds=None)
+    try:
+        for task in tasks[:4]:
+            script = []
+            for calls in gold(entry_of(task)):
+                script += [*(line([call]) for call in calls), "Is there anything else?"]
+            engine = ScriptedEngine(script)
+            rollout = Rollout(engine, dialect_named("hermes"), factory, limits=limits)
+            trajectory = await rollout.run(Plan(id=task.id, task=task, stage="eval", index=0, seed=0))
+            assert (trajectory.stop_reason, trajectory.failure) == ("no_answer", None)
+            assert not any(result.error for result in trajectory.results)
+            assert judge_trajectory(task, trajectory).correct, task.id
+            offered = [len(request.tools) for request in engine.requests]
+            assert offered[-1] - offered[0] == sum(len(part.tools) for part in task.follow_ups)
+    finally:
+        await factory.close()
+
+
+async def test_calls_are_data(tasks: list[Task]) -> None:
+    """Names reach documented methods only, values stay values, and each trajectory has a world of its own."""
+    factory = FunctionTools(wall_seconds=60.0)
+    code = "__import__('os').getpid()"
+    bad = [
+        ToolCall("_load_scenario", {"scenario": {}}),
+        ToolCall("__init__", {}),
+        ToolCall("eval", {"source": code}),
+        ToolCall("cd", {"path": "document"}),
+        ToolCall("cd", {"folder": {"a": [1]}}),
+    ]
+    try:
+        async with factory.open(tasks[0].toolbox) as one, factory.open(tasks[0].toolbox) as other:
+            results = [await one.call(call) for call in bad]
+            assert [result.error.partition(":")[0] for result in results if result.error] == [
+                "unknown_tool", "unknown_tool", "unknown_tool", "exception", "exception",
+            ]  # fmt: skip
+            await one.call(ToolCall("touch", {"file_name": "note"}))
+            written = await one.call(ToolCall("echo", {"content": code, "file_name": "note"}))
+            assert written.error is None
+            assert json.loads((await one.call(ToolCall("cat", {"file_name": "note"}))).content) == {
+                "file_content": code
+            }
+            assert "note" not in (await other.call(ToolCall("ls", {}))).content
+    finally:
+        await factory.close()
+    with pytest.raises(NameError):
+        bfcl_world.call({"entry": entry_of(tasks[0]), "method": "_load_scenario"}, scenario={})
+
+
+async def test_arguments_that_would_take_forever_cost_the_call_and_the_verdict(tasks: list[Task]) -> None:
+    task = next(task for task in tasks if any(tool.name == "logarithm" for tool in task.tools))
+    endless = ("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**9})
+    factory = FunctionTools(wall_seconds=1.0)
+    try:
+        async with factory.open(task.toolbox) as toolset:
+            assert (await toolset.call(ToolCall(*endless))).error == "timeout: no result after 1 s"
+    finally:
+        await factory.close()
+    exchanges = gold_exchanges(task)
+    exchanges[0] = [[endless], *exchanges[0]]
+    verdict = judge_trajectory(task, trajectory_of(task, exchanges))
+    assert (verdict.outcome, verdict.reason) == (0.0, "comparing takes more than 3 s")
+
+
+def test_a_trajectory_that_ends_early_is_not_right(tasks: list[Task]) -> None:
+    task = tasks[0]
+    verdict = judge_trajectory(task, trajectory_of(task, gold_exchanges(task)[:-1]))
+    assert (verdict.outcome, verdict.reason[:27]) == (0.0, "multi_turn:empty_turn_model")
+    whole = trajectory_of(task, gold_exchanges(task))
+    cut = Trajectory(id="x", task_id=task.id, stage="eval", index=0, turns=whole.turns[:1], stop_reason="token_limit")
+    assert judge_trajectory(task, cut).reason.endswith("the model came to 1 of 4 user messages")
+
+
+def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task]) -> None:
+    odd = [task for task in tasks if list(record_problems(task))][:1]
+    found = validate_tasks([*tasks[:2], *odd], level="process", wall_seconds=60.0)
+    assert found.executed
+    assert [(finding.kind, finding.tool) for finding in found.findings] == [("gold-against-tools", "close_ticket")]
