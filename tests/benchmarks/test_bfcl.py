@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,20 @@ from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_mult
 
 from rewright.benchmarks import bfcl_world
 from rewright.benchmarks.bfcl_world import CATEGORIES, check, gold
+from rewright.benchmarks.recipes import benchmark_recipe
 from rewright.credit import match, turn_rewards
 from rewright.dialects import dialect_named
 from rewright.errors import InputError
 from rewright.judging import judge_trajectory
+from rewright.pipeline import Pipeline, report
 from rewright.records import Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.rollout import Limits, Plan, Rollout
+from rewright.runs import Run
 from rewright.schemas import record_problems, schema_problems
 from rewright.tasks import load_tasks
 from rewright.tools import FunctionTools
 from rewright.validation import validate_tasks
+from rewright.viewer.table import table
 from support.scripted_engine import ScriptedEngine
 
 Call = tuple[str, dict[str, Any]]
@@ -275,3 +280,16 @@ def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task
     found = validate_tasks([*tasks[:2], *odd], level="process", wall_seconds=60.0)
     assert found.executed
     assert [(finding.kind, finding.tool) for finding in found.findings] == [("gold-against-tools", "close_ticket")]
+
+
+def test_evaluating_a_model_reports_every_category(tmp_path: Path) -> None:
+    recipe = benchmark_recipe("bfcl-multi-turn", "pico", 3, ["limits.turn_tokens=2", "eval.tasks.path=base,miss_func"])
+    run = Run.create(tmp_path / "run", recipe, resume=False)
+    Pipeline(run).run_all()
+    found = report(run)
+    (row,) = found["stages"]
+    assert {name: part["trajectories"] for name, part in row["categories"].items()} == {"base": 2, "miss_func": 1}
+    assert (row["success"], row["category_mean"], row["failures"], row["stops"]) == (0.0, 0.0, 0, {"token_limit": 3})
+    assert "  miss_func: 0.0% [0.0, 79.3] of 1\n  mean of the categories: 0.0%" in table(found)
+    with pytest.raises(InputError, match="--benchmark is 'bfcl': expected one of bfcl-multi-turn"):
+        benchmark_recipe("bfcl", "pico", None)
