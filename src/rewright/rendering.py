@@ -117,6 +117,28 @@ class Renderer:
             text = text.lstrip()[len(end) :]
         return self._encode(inline + text)
 
+    def with_calls(self, text: str, calls: Sequence[ToolCall]) -> str:
+        """A turn's text with calls that stand beside it (`tool_calls` of a message) written as the template does.
+
+        Where the template knows no calls, or none of this dialect, they are written as the dialect does.
+        """
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        message: Message = {
+            "role": "assistant",
+            "content": MARKER,
+            "tool_calls": [{"type": "function", "function": function} for function in functions],
+        }
+        try:
+            question: Message = {"role": "user", "content": "question"}
+            after = self._render([question, message], [], generation=False).partition(MARKER)[2]
+        except InputError:
+            after = ""
+        written = after.partition(str(self.tokenizer.eos_token or "\0"))[0]
+        read = [(call.name, call.arguments) for call in self.dialect.parse(written).calls]
+        if read == [(call.name, call.arguments) for call in calls]:
+            return text + written
+        return self.dialect.write(text, calls)
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of text that a model wrote (its control tokens are read as such)."""
         return self._encode(text)
@@ -125,7 +147,8 @@ class Renderer:
         """(token_ids, mask) to train this renderer's model on: the task's own prompt, then the trajectory.
 
         Tokens as they were produced where they belong to this tokenizer; a repair is thereby put under the prompt of
-        the task that it solves. Otherwise `encode_trajectory`.
+        the task that it solves. Otherwise `encode_trajectory`. An answer at which generation was stopped is followed by
+        the end token either way, so that how a trajectory ends does not tell who made it.
         """
         known = all(turn.token_ids is not None for turn in trajectory.turns)
         if not known or trajectory.provenance.tokenizer != self.fingerprint:
@@ -136,6 +159,8 @@ class Renderer:
             own = turn.token_ids or ()
             ids += [*own, *turn.suffix_ids]
             mask += [1] * len(own) + [0] * len(turn.suffix_ids)
+        if trajectory.turns and trajectory.turns[-1].stop == "stop" and not trajectory.turns[-1].calls:
+            ids, mask = [*ids, self.tokenizer.eos_token_id], [*mask, 1]
         return ids, mask
 
     def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:

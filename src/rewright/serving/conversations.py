@@ -1,8 +1,9 @@
 """Token ids of a conversation that comes as chat messages: what `Renderer` makes of the same trajectory.
 
 The prompt (everything before the model's first message) goes through the model's own template; each of the model's
-messages is tokenised as it was written, and the tools' results stand between them as in training. Where the very token
-ids of a rollout are known they are the better thing to send: a model may have written other tokens for the same text.
+messages is tokenised as it was written (calls that stand in `tool_calls`: as the template writes them), and the tools'
+results stand between them as in training. Where the very token ids of a rollout are known they are the better thing to
+send: a model may have written its calls, or the tokens of the same text, in another way.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _text(renderer: Renderer, message: Message, turn: int, place: int) -> str:
         raise InputError(
             f"messages[{place}].tool_calls: expected a list of {{function: {{name, arguments}}}}"
         ) from None
-    return renderer.dialect.write(text, calls).removeprefix(renderer.opening(turn))
+    return (renderer.with_calls(text, calls) if calls else text).removeprefix(renderer.opening(turn))
 
 
 def _call(call: dict[str, Any]) -> ToolCall:
