@@ -13,6 +13,7 @@ from rewright.errors import InputError, StorageError
 from rewright.recipe import Recipe
 from rewright.records import (
     Failure,
+    FollowUp,
     Gold,
     Provenance,
     Quality,
@@ -267,7 +268,16 @@ def test_trajectories_without_gold_calls_turns_or_luck_are_shown(tmp_path):
     run.trajectories.append(trajectory("malformed", "t1", call=bad, result="Error", index=1))
     for file in (run.tasks, run.trajectories):
         file.close()
+    spoken = FollowUp(({"role": "user", "content": "And <b>Ben</b>?"},))
+    run.trajectories.append(
+        Trajectory(
+            id="talk", task_id="t1", stage="synth", index=2, stop_reason="no_answer",
+            turns=(Turn("Ada is 36.", follow_up=spoken), Turn("I do not know.")),
+        )
+    )  # fmt: skip
+    run.trajectories.close()
     page = seen(run)
+    assert "Ada is 36.user And <b>Ben</b>?turn 2" in card(page, "talk")[1]
     assert "No credit" in card(page, "no-gold")[1]
     assert "engine: server <gone>" in card(page, "broken")[1]
     assert "{not json malformed" in card(page, "malformed")[1]

@@ -166,6 +166,9 @@ def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
         parts.append(_call(call, answered=index < len(turn.results)))
         if index < len(turn.results):
             parts.append(_result(turn.results[index]))
+    for message in turn.follow_up.messages if turn.follow_up is not None else ():
+        said = f'<span class="soft small">{_text(str(message["role"]))} </span>{_text(str(message["content"]))}'
+        parts.append(f'<div class="said">{said}</div>')
     return f'<div class="turn">{"".join(parts)}</div>'
 
 
