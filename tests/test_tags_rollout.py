@@ -82,14 +82,13 @@ async def test_tokens_in_tokens_out_and_one_prompt_layout(tools: ToolsetFactory)
     messages = [*dialect.messages(TASK), *conversation(dialect, trajectory.turns, renderer.neutralise)]
     rendered = TOKENIZER.apply_chat_template(messages, tokenize=False)
     assert TOKENIZER.decode(trajectory.token_ids) + "<|im_end|>\n" == rendered
-    # The same tokens where they are made from text, as for another model's trajectory; there the message ends.
+    # What is trained on is the same message, ended; and the same where it is made from text, as for another model's.
     foreign = Trajectory(
         id="x", task_id="t", stage="x", index=0, turns=dialect.turns(messages[-1]["content"]), stop_reason="answered",
         provenance=Provenance(tokenizer="other"),
     )  # fmt: skip
-    end = TOKENIZER.eos_token_id
-    ids, mask = renderer.training_ids(TASK, foreign)
-    assert (ids, mask) == ([*trajectory.token_ids, end], [*trajectory.mask, 1])
+    ended = ([*trajectory.token_ids, TOKENIZER.eos_token_id], [*trajectory.mask, 1])
+    assert renderer.training_ids(TASK, trajectory) == renderer.training_ids(TASK, foreign) == ended
 
 
 async def test_a_stop_string_that_ends_nothing_does_not_end_the_turn(tools: ToolsetFactory) -> None:

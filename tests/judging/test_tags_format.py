@@ -70,3 +70,17 @@ def test_turns_are_checked_against_the_recorded_results() -> None:
 def test_a_megabyte_of_tags_is_read_at_once() -> None:
     for tag in ("<think>", "</think>", "<result>", "<search></search>", "<answer>"):
         assert not validate_text(tag * (1_000_000 // len(tag))).valid
+
+
+def test_tags_named_in_a_turn_are_content() -> None:
+    """A thought or a program may name any tag: only what stands outside of them is read."""
+    first = "<think>A <result> is what <answer> needs.</think><python>print('<result>')</code>"
+    last = turn("<think>ok</think><answer>\\boxed{1}</answer>")
+    assert validate_turns([turn(first, "<result>"), last]).valid
+    assert not validate_turns([turn(first), last]).valid
+
+
+def test_a_thought_that_the_prompt_opened_is_paired() -> None:
+    last = Turn(text="a</think><answer>\\boxed{1}</answer>", opening="<think>")
+    assert validate_turns([last]).valid
+    assert "</think> closes nothing" in validate_turns([Turn(text=last.text)]).reasons

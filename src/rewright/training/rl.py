@@ -160,6 +160,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             self.accelerator.unwrap_model(self.model), renderer.tokenizer, name="policy", slots=slots
         )
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+        self._rollout_renderer = renderer
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
         self._batch: list[dict[str, Any]] = []
         self._advantages_B: list[list[float]] = []
@@ -188,20 +189,22 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             self._on_rollouts(trajectories)
         tasks = [plan.task for plan in plans]
         verdicts = [judge_trajectory(task, one) for task, one in zip(tasks, trajectories, strict=True)]
-        scores = self._scored(trajectories)
+        scores = self._scored(tasks, trajectories)
         everything = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
         self._advantages_B = everything.advantages[local]
         self._log_rollouts(everything, trajectories)
         return self._as_trl(trajectories, everything.trajectory_rewards[local])
 
-    def _scored(self, trajectories: list[Trajectory]) -> list[float | None] | None:
+    def _scored(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[float | None] | None:
         """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""
         if self._reward_model is None:
             return None
         sound = [index for index, one in enumerate(trajectories) if one.failure is None]
         scores: list[float | None] = [None] * len(trajectories)
-        found = self._reward_model.score([trajectories[index].token_ids for index in sound])
+        # The very tokens that it was trained on: a stopped answer has its end token there.
+        ids = self._rollout_renderer.training_ids
+        found = self._reward_model.score([ids(tasks[index], trajectories[index])[0] for index in sound])
         for index, score in zip(sound, found, strict=True):
             scores[index] = score
         return scores
