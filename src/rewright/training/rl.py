@@ -273,7 +273,10 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = parts_by_length(attention_mask)
         # Several forward passes before one backward pass are nothing for a model spread over processes.
         if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
-            return compute(model, input_ids, attention_mask, logits_to_keep, **settings)
+            whole: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
+                model, input_ids, attention_mask, logits_to_keep, **settings
+            )
+            return whole
         prompt = input_ids.shape[1] - logits_to_keep
         log_probs_B_T, entropies_B_T = [], []
         for rows in parts:
