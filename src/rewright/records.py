@@ -151,10 +151,6 @@ class Turn(msgspec.Struct, frozen=True):
     """Tokens of the prompt that this turn was generated from, as the engine counts them. None where it does not say."""
     completion_tokens: int | None = None
     """Tokens generated, as the engine counts them (thoughts that a server hides included)."""
-    prompt_tokens: int | None = None
-    """Tokens of the prompt that this turn was generated from, as the engine counts them. None where it does not say."""
-    completion_tokens: int | None = None
-    """Tokens generated, as the engine counts them (thoughts that a server hides included)."""
     opening: str = ""
     """What the prompt had written of this turn's text already: the `<think>` of a template that opens a thought."""
     follow_up: FollowUp | None = None
