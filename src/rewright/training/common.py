@@ -162,7 +162,7 @@ def _writing(out: Path) -> Iterator[None]:
             reason = problem.strerror
         else:
             # safetensors (Rust's words for an errno), torch.save
-            failed = "(os error " in text or "PytorchStreamWriter" in text
+            failed = any(words in text for words in ("(os error ", "PytorchStreamWriter", "inline_container"))
             reason = text.splitlines()[0] if "(os error " in text else "the disk takes no more"
         if not failed:
             raise
