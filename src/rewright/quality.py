@@ -185,13 +185,13 @@ def score(text: str, shortest: int, settings: QualitySettings = PARITY) -> Quali
 
 def model_text(trajectory: Trajectory) -> str:
     """What the model wrote: its turns, joined by line breaks."""
-    return "\n".join(turn.text for turn in trajectory.turns)
+    return "\n".join(turn.opening + turn.text for turn in trajectory.turns)
 
 
 def trajectory_text(trajectory: Trajectory) -> str:
     """The model's turns and the tools' results in order, joined by line breaks."""
     return "\n".join(
-        part for turn in trajectory.turns for part in (turn.text, *(result.content for result in turn.results))
+        part for turn in trajectory.turns for part in (turn.opening + turn.text, *(result.content for result in turn.results))
     )
 
 

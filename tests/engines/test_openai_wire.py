@@ -196,6 +196,12 @@ def test_how_a_generation_ended(finish, extra, stop, expected):
     assert (generation.text, generation.stop) == expected
 
 
+def test_a_thought_that_a_stop_string_interrupted_is_not_closed():
+    message = {"content": None, "reasoning": "a <search>b"}
+    generation = chat(message, finish="stop", stop_reason="</search>", stop=("</search>",))
+    assert (generation.text, generation.stop) == ("<think>a <search>b</search>", "stop")
+
+
 @pytest.mark.parametrize(
     ("bad", "cause", "retry"),
     [

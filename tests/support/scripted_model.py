@@ -80,7 +80,7 @@ def make_scripted_model(folder: Path) -> Tokenizer:
             if successors.setdefault(first, second) != second:
                 raise ValueError(f"{token!r} has two successors")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_weights(vocabulary, successors), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(successor_weights(vocabulary, successors), folder / "model.safetensors", metadata={"format": "pt"})
     end = tokenizer.token_to_id(END)
     config = {
         "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": vocabulary, "hidden_size": HIDDEN,
@@ -115,7 +115,8 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _weights(vocabulary: int, successors: dict[int, int]) -> dict[str, np.ndarray]:
+def successor_weights(vocabulary: int, successors: dict[int, int]) -> dict[str, np.ndarray]:
+    """Weights of a one-layer Qwen2 whose next token is certain: {token: its successor}."""
     generator = np.random.default_rng(0)
     embedding = generator.standard_normal((vocabulary, HIDDEN)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
