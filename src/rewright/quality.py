@@ -191,7 +191,9 @@ def model_text(trajectory: Trajectory) -> str:
 def trajectory_text(trajectory: Trajectory) -> str:
     """The model's turns and the tools' results in order, joined by line breaks."""
     return "\n".join(
-        part for turn in trajectory.turns for part in (turn.opening + turn.text, *(result.content for result in turn.results))
+        part
+        for turn in trajectory.turns
+        for part in (turn.opening + turn.text, *(result.content for result in turn.results))
     )
 
 
