@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "DeadlineError",
     "EngineError",
     "InputError",
     "JudgeError",
@@ -57,6 +58,12 @@ class SandboxError(RewrightError, RuntimeError):
     """The sandbox could not start, or the machine does not allow the asked isolation."""
 
     kind = "sandbox"
+
+
+class DeadlineError(RewrightError, TimeoutError):
+    """A stage took longer than the recipe allows. What it had done is saved."""
+
+    kind = "deadline"
 
 
 class JudgeError(RewrightError, RuntimeError):

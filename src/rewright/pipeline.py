@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from rewright.costs import run_usage
+from rewright.deadline import deadline
 from rewright.errors import InputError
 from rewright.pair_accuracy import length_rule
 from rewright.progress import counted, say
@@ -56,7 +57,8 @@ class Pipeline:
         faults = self.context.faults
         faults.clear()
         try:
-            details = self._work(stage)() or {}
+            with deadline(f"stage {stage}", self.recipe.stage_seconds, setting="stage_seconds"):
+                details = self._work(stage)() or {}
         finally:
             if faults:
                 say(f"{stage}: failed attempts at the engine: {counted(faults)}")

@@ -54,7 +54,7 @@ AT_LEAST: dict[str, int] = {
     **dict.fromkeys(("output_characters", "passages"), 1),
     "generations": 2,  # a group of one has no advantage
 }
-POSITIVE = ("timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
+POSITIVE = ("stage_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
 AT_MOST_ONE = ("top_p", "gamma", "held_out_fraction")
 """Which numbers are allowed, by the name of the key; all others are 0 or more."""
 
@@ -274,6 +274,8 @@ class Recipe(_Section, frozen=True):
     name: str = "run"
     seed: int = 0
     stages: tuple[Stage, ...] = ALL_STAGES
+    stage_seconds: float | None = None
+    """No stage takes longer: it is stopped as by Ctrl-C, and --resume goes on with it, with as much time again."""
     prices: dict[str, PriceSettings] = {}
     """By the model's name (`model.path`)."""
     dialect: str = "hermes"
