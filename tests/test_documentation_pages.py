@@ -76,7 +76,7 @@ def test_recipes_on_the_page_are_valid(tmp_path):
 def test_verbs_exist_and_links_lead_somewhere(page):
     text = page.read_text("utf-8")
     verbs = typing.cast("typing.Any", typer.main.get_command(app)).commands
-    for verb in re.findall(r"(?:^|`)rewright ([a-z]+)\b", text, re.MULTILINE):
+    for verb in re.findall(r"(?:^|`)rewright ([a-z]+(?:-[a-z]+)*)\b", text, re.MULTILINE):
         assert verb in verbs, verb
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:

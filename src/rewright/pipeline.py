@@ -179,7 +179,6 @@ class Pipeline:
                     known.add(one.id)
                     run.rollouts.append(one)
 
-        policy = self.policy("sft")
         history = train_rl(
             self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
             load_model(policy),
