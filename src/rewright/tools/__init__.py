@@ -1,4 +1,4 @@
-"""Tools and what executes them: function tools, the Python tool, and the sandbox under both."""
+"""Tools and what executes them: function tools, the Python tool and the sandbox under both, and the search tool."""
 
 from rewright.tools.base import Toolset, ToolsetFactory
 from rewright.tools.capabilities import Capabilities, Capability, capabilities
@@ -8,7 +8,10 @@ from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.functions import FunctionTools
 from rewright.tools.python import PythonTool
 from rewright.tools.remote import RemoteSandbox
+from rewright.tools.retriever import Retriever
 from rewright.tools.sandbox import Level, Sandbox
+from rewright.tools.search import SearchTool
+from rewright.tools.search_index import Document, SearchIndex
 from rewright.tools.session import Session
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "Capabilities",
     "Capability",
     "CombinedTools",
+    "Document",
     "ErrorKind",
     "Executor",
     "ExecutorSession",
@@ -23,7 +27,10 @@ __all__ = [
     "Level",
     "PythonTool",
     "RemoteSandbox",
+    "Retriever",
     "Sandbox",
+    "SearchIndex",
+    "SearchTool",
     "Session",
     "Toolset",
     "ToolsetFactory",
