@@ -181,6 +181,9 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path: Path) -> None:
     assert open_scorer(made)[1].dialect.name == "tags"
     with pytest.raises(InputError, match="was trained on the dialect tags, not on hermes"):
         open_scorer(made, dialect="hermes")
+    (made / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="cannot load its weights"):
+        open_scorer(made)
 
 
 async def test_a_server_that_does_not_answer_is_an_error_after_the_retries(opened: tuple[Any, Renderer]) -> None:

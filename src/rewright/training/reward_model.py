@@ -36,7 +36,13 @@ class RewardModel:
         self.about: dict[str, Any] = dict(getattr(config, "rewright", None) or {})
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with quiet_loading():
-            model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=torch.float32)
+            try:
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    str(path), dtype=torch.float32, use_safetensors=True
+                )
+            except Exception as problem:  # every format of weights has errors of its own for a file that is none
+                reason = " ".join(str(problem).split())[:200]
+                raise InputError(f"{path}: cannot load its weights ({reason}): expected safetensors files") from None
         self.model: Any = model.to(self.device)
         self.model.eval()
         self.batch_tokens = batch_tokens
