@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import set_seed
 
 from rewright.errors import InputError
 from rewright.models import load_tokenizer, quiet_loading, resolve_path, tune_allocator
@@ -122,6 +123,7 @@ def train_reward_model(
         raise InputError("reward: no preference pairs to train on: no repair was accepted")
     dataset = Dataset.from_list([{key: pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in training])
     tune_allocator()
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
         tokenizer = load_tokenizer(model)
         classifier = AutoModelForSequenceClassification.from_pretrained(

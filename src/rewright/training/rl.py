@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import torch
+from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from rewright.credit import advantages, per_token
@@ -328,6 +329,7 @@ def train_rl(
         raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
     part = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
         config = GRPOConfig(
             **arguments(

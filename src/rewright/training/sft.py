@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
 from rewright.errors import InputError
 from rewright.models import load_model, load_tokenizer
 from rewright.recipe import ModelSettings, SFTSettings
@@ -39,6 +41,7 @@ def train_sft(
     if not fitting:
         raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
     dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
         config = SFTConfig(
             **arguments(
