@@ -319,6 +319,7 @@ def train_rl(
     template_options: dict[str, Any] | None = None,
     reward_model: Scorer | None = None,
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
+    trainer_class: type[RewrightTrainer] = RewrightTrainer,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows."""
     from datasets import Dataset
@@ -354,7 +355,7 @@ def train_rl(
                 log_completions=False,
             )
         )
-        trainer = RewrightTrainer(
+        trainer = trainer_class(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
