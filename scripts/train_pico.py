@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoints", type=int, nargs="*", default=())
+    parser.add_argument("--hidden", type=int, default=128, help="base: width of the model; 184 is twice the parameters")
     options = parser.parse_args()
     tune_allocator()
     if options.stage == "tokenizer":
@@ -250,7 +251,8 @@ def main() -> None:
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
         examples = demonstrations(renderer, options.examples or 24000, "short", styles, options.seed)
         print(len(examples), "examples", flush=True)
-        train(model=build_model(tokenizer, seed=options.seed), tokenizer=tokenizer, examples=examples,
+        model = build_model(tokenizer, seed=options.seed, hidden=options.hidden)
+        train(model=model, tokenizer=tokenizer, examples=examples,
               steps=options.steps or BASE_STEPS, rate=2e-3, tokens=4096, seed=options.seed, out=options.out / "pico",
               checkpoints=tuple(options.checkpoints))  # fmt: skip
     else:

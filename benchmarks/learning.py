@@ -1,0 +1,128 @@
+"""Learning curves: does turn credit need fewer rollouts than the outcome alone, and from which start?
+
+    python scripts/train_pico.py tokenizer --out build/pico
+    python scripts/train_pico.py base --out build/pico --checkpoints 1500 2000     # the three bases, about 14 minutes
+    python benchmarks/learning.py                       # an overnight job on two cores; go on with the same command
+    python benchmarks/learning.py --quick               # about ten minutes: two methods, one seed, short
+    python benchmarks/learning.py --report              # table and picture from the results file, nothing is run
+    python benchmarks/learning.py --inspect 1%          # which turns get which advantage at the start, by method
+
+Every finished run (base, method, seed, length) is a line in benchmarks/results/learning.jsonl, which is only ever
+appended to: stop whenever you like, add seeds or methods later. The order puts one seed of everything first.
+
+The bases are weak for a real reason: all were trained on tasks of one or two lookups in a row, two of them not to the
+end. What each run does and measures is in learning_curves/runs.py; the page is docs/learning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ in ("__main__", "__mp_main__"):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in every job
+
+from learning_curves.report import draw, table
+from learning_curves.runs import METHODS, Base, profile_of, roll_out, train_once
+from learning_curves.schedule import Job, missing, read_results, run_all
+
+from rewright.errors import InputError
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "learning.jsonl"
+HOPS = {3: 0.25, 4: 0.25, 5: 0.25, 6: 0.25}
+BASES = {
+    "1%": Base("1%", "pico-1500", HOPS),
+    "5%": Base("5%", "pico-2000", HOPS),
+    "25%": Base("25%", "pico", HOPS),
+}
+DEFAULT_METHODS = ("outcome", "matchtir-hard", "fixed_horizon", "matchtir-soft", "rewright")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Learning curves of outcome-only GRPO and of turn credit.")
+    parser.add_argument("--checkpoints", type=Path, default=Path("build/pico"), help="what scripts/train_pico.py made")
+    parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS))
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--steps", type=int, default=80, help="of 64 rollouts")
+    parser.add_argument("--held-out", type=int, default=300, help="tasks asked at the end of each run")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one core each")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--rewards", type=Path, default=Path("build/learning"), help="where reward models are kept")
+    parser.add_argument("--report", action="store_true", help="print the table, draw the picture, run nothing")
+    parser.add_argument("--inspect", choices=BASES, help="print the turn advantages of a base's rollouts")
+    parser.add_argument("--quick", action="store_true", help="base 1%%, two methods, one seed, 24 steps")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.bases, options.methods, options.seeds, options.steps = ["1%"], ["outcome", "matchtir-hard"], 1, 24
+        options.held_out = 150
+    return options
+
+
+def work(job: Job, *, options: argparse.Namespace) -> dict[str, Any]:
+    """One job, in a process of its own."""
+    base = BASES[job.base]
+    reward_model = None
+    if METHODS[job.method].reward_model:
+        from learning_curves.reward import reward_model_of
+
+        reward_model = reward_model_of(base, options.checkpoints, options.rewards / f"reward-{base.checkpoint}")
+    return train_once(
+        base, job.method, job.seed, job.steps,
+        checkpoints=options.checkpoints, held_out=options.held_out, reward_model=reward_model,
+    )  # fmt: skip
+
+
+def inspect(base: Base, options: argparse.Namespace) -> None:
+    """Print where the first step's advantages would go, from 128 groups of 8 rollouts."""
+    from learning_curves.turns import turn_table
+
+    from rewright.recipe import ModelSettings
+    from rewright.worlds.town import generate
+
+    tasks = list(generate("long", 128, seed=999, profile=profile_of(base)))
+    policy = ModelSettings(path=str(options.checkpoints / base.checkpoint), slots=64)
+    trajectories = roll_out(policy, tasks, rollouts=8)
+    print(turn_table([task for task in tasks for _ in range(8)], trajectories, list(METHODS)))
+
+
+def report(results: Path, reference: str = "outcome") -> None:
+    """Print the table and draw the picture beside the results file."""
+    rows = read_results(results)
+    if not rows:
+        raise InputError(f"{results}: no finished run yet")
+    print(table(rows, reference))
+    draw(rows, results.with_suffix(".png"))
+    print(f"picture: {results.with_suffix('.png')}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run what is missing, then report."""
+    options = parse()
+    try:
+        if options.inspect:
+            inspect(BASES[options.inspect], options)
+            return
+        if not options.report:
+            jobs = [
+                Job(base, method, seed, options.steps)
+                for seed in range(options.seeds)
+                for base in options.bases
+                for method in options.methods
+            ]
+            left = missing(jobs, read_results(options.results))
+            run_all(left, functools.partial(work, options=options), options.results, processes=options.jobs)
+        report(options.results)
+    except InputError as problem:
+        raise SystemExit(f"learning.py: {problem}") from None
+
+
+if __name__ == "__main__":
+    main()

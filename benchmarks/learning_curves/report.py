@@ -1,0 +1,128 @@
+"""Table and picture of a learning benchmark, from its results file alone.
+
+Per base and length of run: mean success over the whole run (the area under the curve, as a share of the largest
+possible one), success at the end, and the rollouts after which the smoothed mean curve first reaches fixed levels, as
+a ratio to a reference method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LEVELS", "draw", "reached", "table"]
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75)
+WINDOW = 5
+"""Steps of the moving mean, 320 rollouts."""
+COLOURS = {
+    "outcome": "#6b7280", "outcome+format": "#b45309", "matchtir-hard": "#2563eb", "matchtir-soft": "#0891b2",
+    "fixed_horizon": "#059669", "rewright": "#db2777",
+}  # fmt: skip
+
+Row = dict[str, Any]
+Array = NDArray[np.float64]
+
+
+def grouped(rows: Sequence[Row]) -> dict[tuple[str, int], dict[str, list[Row]]]:
+    """Rows by (base, steps), then by method, in the order in which they were met; seeds sorted."""
+    found: dict[tuple[str, int], dict[str, list[Row]]] = {}
+    for row in sorted(rows, key=lambda row: int(row["seed"])):
+        found.setdefault((row["base"], row["steps"]), {}).setdefault(row["method"], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def curves(rows: Sequence[Row]) -> Array:
+    """Success by seed and step, (seeds, steps)."""
+    return np.array([row["success"] for row in rows], dtype=np.float64)
+
+
+def smooth(values_T: Array) -> Array:
+    """The mean of each step and up to WINDOW - 1 steps before it, (T,)."""
+    sums = np.cumsum(np.insert(values_T, 0, 0.0))
+    end = np.arange(1, len(values_T) + 1)
+    start = np.maximum(0, end - WINDOW)
+    return np.asarray((sums[end] - sums[start]) / (end - start))
+
+
+def reached(values_T: Array, level: float, rollouts_per_step: int) -> int | None:
+    """Rollouts taken before the smoothed curve first stands at `level`; None: never. 0: from the start."""
+    above = np.flatnonzero(smooth(values_T) >= level)
+    return int(above[0]) * rollouts_per_step if len(above) else None
+
+
+def ratio(own: int | None, reference: int | None, longest: int) -> str:
+    """Rollouts needed over those of the reference, in words where one of both never got there."""
+    if own is None:
+        return "never" if reference is None else f"> {longest / max(1, reference):.1f}"
+    if reference is None:
+        return f"< {own / longest:.2f}"
+    return f"{own / reference:.2f}" if reference else "-"
+
+
+def spread(values: Array) -> str:
+    """Mean, and the standard deviation over seeds where there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
+
+
+def table(rows: Sequence[Row], reference: str = "outcome") -> str:
+    """Markdown, one table per base and length; ratios are to the method `reference`."""
+    lines: list[str] = []
+    for (base, steps), methods in grouped(rows).items():
+        per_step = next(iter(methods.values()))[0]["rollouts_per_step"]
+        compared = methods.get(reference)
+        start = np.concatenate([curves(one)[:, 0] for one in methods.values()]).mean()
+        levels = [level for level in LEVELS if level > 1.5 * start]
+        lines += [f"### base {base}, {steps} steps of {per_step} rollouts", ""]
+        head = ["method", "seeds", "first step", "mean success (area)", "last 5 steps", "held out", "equal groups"]
+        lines.append("| " + " | ".join([*head, *(f"rollouts to {level:g} (ratio)" for level in levels)]) + " |")
+        lines += ["|---|---|---|---|---|---|---|" + "---|" * len(levels)]
+        for method, own in methods.items():
+            line = f"| {method} | {len(own)} | {curves(own)[:, 0].mean():.3f} | {spread(curves(own).mean(axis=1))} | "
+            line += f"{spread(curves(own)[:, -5:].mean(axis=1))} | {spread(np.array([row['held_out'] for row in own]))}"
+            line += f" | {np.mean([np.mean(row['equal_groups']) for row in own]):.2f} |"
+            for level in levels:
+                mine = reached(curves(own).mean(axis=0), level, per_step)
+                shown = "never" if mine is None else str(mine)
+                if compared is not None and method != reference:
+                    theirs = reached(curves(compared).mean(axis=0), level, per_step)
+                    shown += f" ({ratio(mine, theirs, steps * per_step)})"
+                line += f" {shown} |"
+            lines.append(line)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """One panel per base and length: smoothed mean over seeds, band from the lowest to the highest seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = grouped(rows)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.9), layout="constrained", squeeze=False)
+    for axis, ((base, steps), methods) in zip(axes[0], panels.items(), strict=True):
+        for method, own in methods.items():
+            smoothed_ST = np.array([smooth(one) for one in curves(own)])
+            rollouts_T = np.arange(steps) * own[0]["rollouts_per_step"]
+            colour = COLOURS.get(method)
+            label = f"{method} ({len(own)} seed{'s' if len(own) > 1 else ''})"
+            (line,) = axis.plot(rollouts_T, smoothed_ST.mean(axis=0), color=colour, linewidth=2, label=label)
+            low_T, high_T = smoothed_ST.min(axis=0), smoothed_ST.max(axis=0)
+            axis.fill_between(rollouts_T, low_T, high_T, color=line.get_color(), alpha=0.15, linewidth=0)
+        axis.set_title(f"base {base}", fontsize=10)
+        axis.set_xlabel("rollouts")
+        axis.set_ylabel(f"success on fresh tasks (mean of {WINDOW} steps)")
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,70 @@
+"""The reward model of a base policy: AutoTraj's first stage on the base's own tasks, without its SFT.
+
+Candidates of the base, judged, repaired by pico-repairer, pairs of repaired and original, Bradley-Terry on the base's
+weights. Made once per base and kept: every seed of the method `rewright` uses the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import msgspec
+
+from learning_curves.runs import LIMITS, Base, profile_of
+from rewright.models import tune_allocator
+from rewright.pipeline import Pipeline
+from rewright.progress import say
+from rewright.recipe import (
+    BuildSettings,
+    ModelSettings,
+    Recipe,
+    RepairSettings,
+    RewardSettings,
+    SandboxSettings,
+    SynthSettings,
+    TaskSettings,
+)
+from rewright.runs import Run
+from rewright.tasks import save_tasks
+from rewright.worlds.town import generate
+
+__all__ = ["reward_model_of"]
+
+TASKS = 300
+
+
+def reward_model_of(base: Base, checkpoints: Path, folder: Path) -> Path:
+    """The folder of the base's reward model, trained in the run directory `folder` unless it is there already."""
+    tune_allocator()
+    tasks_file = folder.with_suffix(".tasks.jsonl")
+    tasks = list(generate("train", TASKS, seed=77, profile=profile_of(base)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_tasks(tasks_file, tasks)
+    recipe = Recipe(
+        name=folder.name,
+        stages=("synth", "judge", "score", "repair", "build", "reward"),
+        model=ModelSettings(path=str(checkpoints / base.checkpoint), slots=64),
+        tasks=TaskSettings(format="rewright", path=str(tasks_file)),
+        limits=msgspec.structs.replace(LIMITS, trajectory_tokens=640),
+        sandbox=SandboxSettings(level="process"),
+        synth=SynthSettings(temperature=1.0, top_p=1.0),
+        repair=RepairSettings(model=ModelSettings(path=_repairer(checkpoints), slots=64), temperature=0.7, calls=8),
+        build=BuildSettings(held_out_fraction=0.15),
+        reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0),
+    )
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another job may be making it: wait for that
+        run = Run.create(folder, recipe, resume=True)
+        with run.locked():
+            Pipeline(run).run_all()
+    accuracies = run.state().get("reward", {}).get("accuracies", {})
+    say(f"reward model of base {base.name}: {json.dumps(accuracies)}")
+    return run.model_folder("reward")
+
+
+def _repairer(checkpoints: Path) -> str:
+    """A repairer beside the checkpoints, else the one that ships."""
+    own = checkpoints / "pico-repairer"
+    return str(own) if own.is_dir() else "pico-repairer"
