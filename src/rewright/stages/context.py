@@ -21,14 +21,18 @@ from rewright.runs import Run
 from rewright.stages.toolsets import equipped, open_toolsets
 from rewright.storage import RecordFile
 from rewright.tools import ToolsetFactory
-from rewright.worlds.town import generate
+from rewright.worlds import almanac, town
 
-__all__ = ["Context", "load_recipe_tasks"]
+__all__ = ["WORLDS", "Context", "load_recipe_tasks"]
+
+WORLDS = {"town": town.generate, "almanac": almanac.generate}
+"""Formats whose tasks are generated, not read."""
 
 
 def load_recipe_tasks(settings: TaskSettings) -> list[Task]:
     """The tasks of a `tasks:` section. Raises InputError for a file that is not what the section says."""
-    if settings.format == "town":
+    generate = WORLDS.get(settings.format)
+    if generate is not None:
         count = settings.count if settings.limit is None else min(settings.count, settings.limit)
         return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
     from rewright.tasks import load_tasks
@@ -57,7 +61,7 @@ class Context:
     def eval_tasks(self) -> list[Task]:
         """The held-out tasks."""
         settings = self.recipe.eval.tasks
-        if settings.format != "town" and settings.path is None:
+        if settings.format not in WORLDS and settings.path is None:
             settings = msgspec.structs.replace(settings, path=self.recipe.tasks.path)
         return self._kept("eval_tasks", self.run.eval_tasks, settings, None)
 

@@ -73,4 +73,8 @@ def _search(source: str, passages: int) -> ToolsetFactory:
 
     if source.startswith(("http://", "https://")):
         return SearchTool(Retriever(source), top_k=passages)
+    if source == "almanac":
+        from rewright.worlds.almanac import almanac_index
+
+        return SearchTool(almanac_index(), top_k=passages)
     return SearchTool(SearchIndex.open(source), top_k=passages)

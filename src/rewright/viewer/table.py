@@ -30,6 +30,8 @@ def table(found: dict[str, Any]) -> str:
     if counts["candidates"]:
         lines.append("")
         lines.append(", ".join(f"{name} {count}" for name, count in counts.items()))
+        if found["repaired_by_mode"]:
+            lines.append(f"repaired by mode: {counted(found['repaired_by_mode'])}")
     accuracy = found.get("reward_model_accuracy")
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")

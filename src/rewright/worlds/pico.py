@@ -4,7 +4,9 @@ A standard `LlamaForCausalLM` with a byte-level BPE tokenizer of 1024 entries an
 (it writes each schema as one line, `name(parameter, …)`, to keep prompts short). Names and digits are split the same
 way in questions, JSON and tool results: a small model can only copy what looks the same everywhere.
 
-Here: architecture, tokenizer, template, and finding the shipped weights. Their training is in scripts/train_pico.py.
+`pico` and `pico-repairer` write the hermes dialect in the town, `pico-tags` and `pico-tags-repairer` the tags dialect
+in the almanac. Here: architecture, tokenizer, template, and finding the shipped weights. Their training is in
+scripts/train_pico.py and scripts/train_pico_tags.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rewright.errors import InputError
 
 __all__ = ["PICO_MODELS", "build_model", "build_tokenizer", "pico_path"]
 
-PICO_MODELS: Final = ("pico", "pico-repairer")
+PICO_MODELS: Final = ("pico", "pico-repairer", "pico-tags", "pico-tags-repairer")
 
 CONTROL_TOKENS: Final = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 TAGS: Final = (
