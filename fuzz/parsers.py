@@ -3,7 +3,7 @@
     make fuzz                          each target for a minute
     python fuzz/parsers.py logs 600    one target for so many seconds
 
-A finding is printed with its bytes; it becomes a row of FOUND in `tests/test_hostile_input.py` and is repaired.
+A finding is printed with its bytes; it becomes a test in `tests/test_hostile_input.py` and is repaired.
 """
 
 from __future__ import annotations

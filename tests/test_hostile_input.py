@@ -1,6 +1,6 @@
 """Any bytes and any JSON: read, or refused with the documented error. Never another exception, never NaN, never slow.
 
-`make fuzz` goes on from here with a coverage-guided fuzzer; what it finds becomes a row of FOUND.
+`make fuzz` goes on from here with a coverage-guided fuzzer; what it finds becomes a test here.
 """
 
 from __future__ import annotations
