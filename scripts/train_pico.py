@@ -1,7 +1,7 @@
 """Train the shipped pico models from nothing: tokenizer, base policy, repairer.
 
     python scripts/train_pico.py tokenizer --out build/pico
-    python scripts/train_pico.py base --out build/pico          # demonstrations of short tasks, about 14 minutes
+    python scripts/train_pico.py base --out build/pico          # demonstrations of short tasks: pico, pico-late
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
@@ -39,7 +39,9 @@ from rewright.worlds.town import generate
 
 Example = tuple[list[int], list[int]]
 
-BASE_STEPS = 3000
+SCHEDULE_STEPS = 3000
+BASE_STEP = 2500
+"""The base policy is an early checkpoint: its learning rate is still a sixth of the highest."""
 
 
 def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
@@ -79,11 +81,11 @@ def load_tokenizer(out: Path):
     return AutoTokenizer.from_pretrained(out / "tokenizer")
 
 
-def load_base(out: Path):
-    """The weights of the base policy, which the repairer starts from."""
+def load_late(out: Path):
+    """The weights at the end of the base's schedule, which the repairer starts from."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(out / "pico", dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(out / "pico-late", dtype=torch.float32)
 
 
 def demonstrations(renderer: Renderer, count: int, profile: str, styles: dict[str, float], seed: int) -> list[Example]:
@@ -223,10 +225,10 @@ def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
         derived_attempts(list(generate("train", 3500, seed=options.seed + 3, profile="standard")), options.seed),
     )
     tasks = list(generate("train", 1500, seed=options.seed + 4, profile="standard"))
-    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico", options.seed)))
+    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico-late", options.seed)))
     random.Random(options.seed).shuffle(examples)
     print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
-    model = load_base(options.out)
+    model = load_late(options.out)
     train(model, renderer.tokenizer, examples, steps=options.steps or 1200, rate=1.5e-3, tokens=4096, seed=options.seed,
           out=options.out / "pico-repairer", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
@@ -253,8 +255,9 @@ def main() -> None:
         print(len(examples), "examples", flush=True)
         model = build_model(tokenizer, seed=options.seed, hidden=options.hidden)
         train(model=model, tokenizer=tokenizer, examples=examples,
-              steps=options.steps or BASE_STEPS, rate=2e-3, tokens=4096, seed=options.seed, out=options.out / "pico",
-              checkpoints=tuple(options.checkpoints))  # fmt: skip
+              steps=options.steps or SCHEDULE_STEPS, rate=2e-3, tokens=4096, seed=options.seed,
+              out=options.out / "pico-late", checkpoints=(BASE_STEP, *options.checkpoints))  # fmt: skip
+        (options.out / f"pico-late-{BASE_STEP}").rename(options.out / "pico")
     else:
         train_repairer(renderer, options)
 

@@ -55,6 +55,7 @@ AT_LEAST: dict[str, int] = {
     "generations": 2,  # a group of one has no advantage
 }
 POSITIVE = ("stage_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
+SIGNED = ("entropy",)
 AT_MOST_ONE = ("top_p", "gamma", "held_out_fraction")
 """Which numbers are allowed, by the name of the key; all others are 0 or more."""
 
@@ -69,7 +70,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 continue
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
-            if value < AT_LEAST.get(name, 0):
+            if value < AT_LEAST.get(name, 0) and name not in SIGNED:
                 least = f"be at least {AT_LEAST[name]}" if name in AT_LEAST else "not be negative"
                 raise ValueError(f"{name} must {least}, got {value}")
             if value == 0 and name in POSITIVE:
@@ -245,6 +246,7 @@ class RLSettings(_TrainSettings, frozen=True):
     epsilon: float = 0.2
     beta: float = 0.0
     entropy: float = 0.0
+    """Bonus on the entropy of the model's tokens; below 0 a price on it."""
     loss_type: str = "grpo"
     scheduler: str = "constant"
     warmup: float = 0.0
