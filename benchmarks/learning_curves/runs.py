@@ -36,7 +36,7 @@ from rewright.rollout import Limits, Plan, Rollout, derive_seed
 from rewright.serving.reward_client import Scorer
 from rewright.tools import FunctionTools
 from rewright.training.rl import Rewards, RewrightTrainer, train_rl
-from rewright.worlds.town import Profile, generate
+from rewright.worlds.town import PROFILES, Profile, generate
 
 __all__ = ["METHODS", "Base", "Method", "OutcomeTrainer", "profile_of", "roll_out", "settings_of", "train_once"]
 
@@ -50,8 +50,6 @@ class Base(msgspec.Struct, frozen=True):
     checkpoint: str
     """Folder below `--checkpoints`."""
     hops: dict[int, float]
-    families: dict[str, float] = {"chain": 0.7, "recover": 0.3}
-    """As in the world's profile `long`."""
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -93,7 +91,7 @@ class OutcomeTrainer(RewrightTrainer):
 
 def profile_of(base: Base) -> Profile:
     """The tasks of a base policy: the world's `long` profile with other numbers of hops."""
-    return Profile(families=base.families, hops=base.hops, styles=(0, 1), relations=8)
+    return msgspec.structs.replace(PROFILES["long"], hops=base.hops)
 
 
 def settings_of(method: Method, steps: int) -> RLSettings:
