@@ -25,7 +25,7 @@ from rewright.worlds import almanac, town
 
 __all__ = ["WORLDS", "Context", "load_recipe_tasks"]
 
-WORLDS = {"town": town.generate, "almanac": almanac.generate}
+WORLDS: dict[str, Callable[..., Iterator[Task]]] = {"town": town.generate, "almanac": almanac.generate}
 """Formats whose tasks are generated, not read."""
 
 
