@@ -59,9 +59,11 @@ fuzz: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
 	$(BIN)/python fuzz/parsers.py
 
-# Every benchmark prints its table.
+# Every benchmark prints its table. The learning curves take a night: here they print what stands in benchmarks/results/.
 benchmarks: setup
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/*.py; do \
+	  case $$file in */learning.py|*/small_beats_large.py) flags=--report;; *) flags=;; esac; \
+	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -30,7 +30,7 @@ from learning_curves.schedule import Job, missing, read_results, run_all
 from rewright.errors import InputError
 
 RESULTS = HERE / "results" / "small_beats_large.jsonl"
-STARTS = {"1500 steps": "pico-1500", "2000 steps": "pico-2000", "3000 steps": "pico"}
+STARTS = {"1500 steps": "pico-late-1500", "2000 steps": "pico-late-2000", "3000 steps": "pico-late"}
 """How long both policies were trained, and the folder of that checkpoint."""
 CONTESTANTS = {
     "2M outcome": ("large", "outcome"),
