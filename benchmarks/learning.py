@@ -10,8 +10,9 @@
 Every finished run (base, method, seed, length) is a line in benchmarks/results/learning.jsonl, which is only ever
 appended to: stop whenever you like, add seeds or methods later. The order puts one seed of everything first.
 
-The bases are weak for a real reason: their demonstrations were of one or two lookups in a row, hardly ever more (profile
-`short`), the tasks here need three to six, and two of the bases stopped halfway through their training. What each run does and measures is in learning_curves/runs.py; the page is docs/learning.md.
+The bases are weak for a real reason: their demonstrations were of one or two lookups in a row, hardly ever more
+(profile `short`), the tasks here need three to six, and two of the bases stopped halfway through their training. What
+each run does and measures is in learning_curves/runs.py; the page is docs/learning.md.
 """
 
 from __future__ import annotations
