@@ -59,6 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rewards", type=Path, default=Path("build/learning"), help="where reward models are kept")
     parser.add_argument("--report", action="store_true", help="print the table, draw the picture, run nothing")
     parser.add_argument("--inspect", choices=BASES, help="print the turn advantages of a base's rollouts")
+    parser.add_argument("--groups", type=int, default=128, help="--inspect: groups of 8 rollouts")
     parser.add_argument("--quick", action="store_true", help="base 1%%, two methods, one seed, 24 steps")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -82,13 +83,13 @@ def work(job: Job, *, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def inspect(base: Base, options: argparse.Namespace) -> None:
-    """Print where the first step's advantages would go, from 128 groups of 8 rollouts."""
+    """Print where the first step's advantages would go."""
     from learning_curves.turns import turn_table
 
     from rewright.recipe import ModelSettings
     from rewright.worlds.town import generate
 
-    tasks = list(generate("long", 128, seed=999, profile=profile_of(base)))
+    tasks = list(generate("long", options.groups, seed=999, profile=profile_of(base)))
     policy = ModelSettings(path=str(options.checkpoints / base.checkpoint), slots=64)
     trajectories = roll_out(policy, tasks, rollouts=8)
     print(turn_table([task for task in tasks for _ in range(8)], trajectories, list(METHODS)))
