@@ -125,12 +125,13 @@ def collate(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def train(model, tokenizer, examples: list[Example], *, steps: int, rate: float, tokens: int, seed: int, out: Path,
-          checkpoints: tuple[int, ...] = ()) -> None:  # fmt: skip
+          checkpoints: tuple[int, ...] = (), stop: int | None = None) -> None:  # fmt: skip
+    """`steps` is the length of the learning rate's schedule; `stop` ends training before it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     start, seen, recent = time.monotonic(), 0, []
     for step, batch in enumerate(batches(examples, tokens, seed)):
-        last = step == steps
+        last = step == (stop or steps)
         if step in checkpoints or last:
             save(model, tokenizer, out if last else out.with_name(f"{out.name}-{step}"))
         if last:

@@ -1,10 +1,9 @@
 """Train the shipped pico models of the tags dialect: from `pico`, which knows the words, to search, code and boxes.
 
-    python scripts/train_pico_tags.py base --out build/pico          # demonstrations of short tasks, 7 minutes
+    python scripts/train_pico_tags.py base --out build/pico          # demonstrations of short tasks
     python scripts/train_pico_tags.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
-The policy is a checkpoint from before the schedule's end, so that it still has something to learn; the repairer starts
-from the end.
+The policy stops before its schedule ends, so that it still has something to learn; the repairer starts from it.
 
 Everything is generated from seeds: the almanac's `train` split, in editions that are not the one which can be searched,
 so that there is nothing to know by heart. The loop is that of train_pico.py.
@@ -15,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +35,7 @@ from rewright.worlds.almanac_demonstrations import demonstrate
 from rewright.worlds.demonstrations import STYLES
 
 EDITIONS = 40
-BASE_STEPS, POLICY_STEP, REPAIRER_STEPS = 1000, 600, 700
+SCHEDULE_STEPS, BASE_STEP, REPAIRER_STEPS = 1000, 600, 700
 
 
 def drawn(count: int, profile: str, seed: int) -> Iterator[tuple[int, Task]]:
@@ -103,27 +101,24 @@ def main() -> None:
     options = parser.parse_args()
     tune_allocator()
     torch.manual_seed(options.seed)
-    policy, whole, seed = options.out / "pico-tags", options.out / "pico-tags-whole", options.seed
-    start = ModelSettings(path="pico" if options.stage == "base" else str(whole), dtype="float32")
+    policy, seed = options.out / "pico-tags", options.seed
+    start = ModelSettings(path="pico" if options.stage == "base" else str(policy), dtype="float32")
     tokenizer = load_tokenizer(start)
     renderer = Renderer(tokenizer, Tags())
     if options.stage == "base":
         styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
         examples = demonstrations(renderer, 12000, "short", styles, seed)
-        steps, out, checkpoints = BASE_STEPS, whole, (POLICY_STEP, *options.checkpoints)
+        steps, stop, out = SCHEDULE_STEPS, BASE_STEP, policy
     else:
-        examples = demonstrations(renderer, 4000, "standard", {"concise": 1.0}, seed + 1)
-        examples += derived_repairs(renderer, 2000, seed + 3)
-        attempts = asyncio.run(sampled_attempts(800, policy, seed + 4))
+        examples = demonstrations(renderer, 4000, "standard", {"concise": 1.0}, seed + 1001)
+        examples += derived_repairs(renderer, 2000, seed + 1003)
+        attempts = asyncio.run(sampled_attempts(800, policy, seed + 1004))
         examples += [repair_example(renderer, task, attempt, 0) for task, attempt in attempts]
         random.Random(seed).shuffle(examples)
-        steps, out, checkpoints = REPAIRER_STEPS, options.out / "pico-tags-repairer", tuple(options.checkpoints)
+        steps, stop, out = REPAIRER_STEPS, REPAIRER_STEPS, options.out / "pico-tags-repairer"
     print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
     train(load_model(start), tokenizer, examples, steps=steps, rate=1.5e-3, tokens=4096, seed=seed, out=out,
-          checkpoints=checkpoints)  # fmt: skip
-    if options.stage == "base":
-        shutil.rmtree(policy, ignore_errors=True)
-        whole.with_name(f"{whole.name}-{POLICY_STEP}").rename(policy)
+          checkpoints=tuple(options.checkpoints), stop=stop)  # fmt: skip
 
 
 if __name__ == "__main__":
