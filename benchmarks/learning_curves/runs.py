@@ -40,7 +40,9 @@ from rewright.worlds.town import PROFILES, Profile, generate
 
 __all__ = ["METHODS", "Base", "Method", "OutcomeTrainer", "profile_of", "roll_out", "settings_of", "train_once"]
 
-LIMITS = Limits(turns=8, turn_tokens=80, trajectory_tokens=512)
+TOOL_SECONDS = 120.0
+"""The town's tools answer at once; on a busy machine a shorter limit would turn waiting into tool errors."""
+LIMITS = Limits(turns=8, turn_tokens=80, trajectory_tokens=512, tool_seconds=TOOL_SECONDS, trajectory_seconds=None)
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -159,7 +161,7 @@ def train_once(
             out,
             seed=seed,
             dialect=Hermes(),
-            tools=FunctionTools(level="process"),
+            tools=FunctionTools(level="process", wall_seconds=TOOL_SECONDS),
             limits=LIMITS,
             reward_model=scorer,
             trainer_class=RewrightTrainer if chosen.own_advantages else OutcomeTrainer,
@@ -203,7 +205,7 @@ def roll_out(policy: ModelSettings, tasks: Sequence[Task], *, rollouts: int = 1,
 
 async def _roll_out(policy: ModelSettings, plans: list[Plan]) -> list[Trajectory]:
     engine, tokenizer = await open_engine(policy)
-    tools, dialect = FunctionTools(level="process"), Hermes()
+    tools, dialect = FunctionTools(level="process", wall_seconds=TOOL_SECONDS), Hermes()
     rollout = Rollout(
         engine,
         dialect,
