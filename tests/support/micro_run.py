@@ -18,7 +18,7 @@ STAGES = (
 RECIPE = """\
 name: micro
 model: {path: pico, slots: 8}
-tasks: {format: town, split: train, count: 6}
+tasks: {format: town, split: train, profile: short, count: 6}
 synth: {n: 2, temperature: 1.0, top_p: 1.0}
 limits: {turns: 4, turn_tokens: 64, trajectory_tokens: 320, tool_seconds: 600, trajectory_seconds: 3000}
 sandbox: {level: process, wall_seconds: 600}
@@ -27,7 +27,7 @@ build: {held_out_fraction: 0.4}
 sft: {learning_rate: 6.0e-4, batch_size: 2, epochs: 1, save_steps: 1}
 reward: {learning_rate: 3.0e-4, batch_size: 2, epochs: 1, save_steps: 1, minimum_pairs: 1, minimum_accuracy: 0.0}
 rl: {learning_rate: 1.0e-4, steps: 2, tasks_per_step: 2, generations: 2, save_steps: 1}
-eval: {tasks: {format: town, split: heldout, count: 3, seed: 1}}
+eval: {tasks: {format: town, split: heldout, profile: short, count: 3, seed: 1}}
 """
 
 LOG_PROBS = 1e-5
