@@ -157,7 +157,11 @@ async def test_a_longer_neighbour_changes_nothing(length: int) -> None:
     for other in (250, 700):
         async with opened(model, slots=4) as engine:
             neighbour = asyncio.create_task(engine.generate(request(prompt(2, other), seed=6, max_tokens=40)))
-            assert await engine.generate(request(own, seed=seed)) == alone
+            beside = await engine.generate(request(own, seed=seed))
+            assert beside.token_ids == alone.token_ids
+            # Over more keys a matrix product may sum in another order: it depends on the processor.
+            allowed = 0.0 if length < 180 else 1e-5
+            assert beside.log_probs == pytest.approx(alone.log_probs, abs=allowed, rel=0.0)
             check(model, prompt(2, other), await neighbour)
 
 
