@@ -7,8 +7,8 @@ the policy that is being trained (call `refresh` after a weight update).
 
 Every request draws from its own seed, and for small models on a CPU every row of a batch is computed alike wherever it
 stands (one thread, batches of a multiple of ROW_STEP rows): what a trajectory becomes does not depend on what else is
-in the batch, to the last bit up to some 190 tokens. Beyond, on some processors, and with larger models or a GPU, the last
-bits of log-probabilities may.
+in the batch, to the last bit up to some 190 tokens. Beyond, on some processors, and with larger models or a GPU, the
+last bits of log-probabilities may.
 
 Left out, because big servers do it better: paging, tensor parallelism, quantised caches, sliding-window layers.
 """
