@@ -126,7 +126,7 @@ async def test_malformed_arguments_can_be_sent_back(engine):
 async def test_what_the_server_cannot_do_is_an_engine_error(engine, server):
     # A call that is not JSON breaks the server's own parser: it answers 500 and drops the connection, and now and then
     # the connection is gone before the answer is read. Retried either way, then an error that says so.
-    with pytest.raises(EngineError, match=r"(HTTP 500|reset by peer).*2 attempts"):
+    with pytest.raises(EngineError, match=r"(HTTP 500|reset by peer|disconnected).*2 attempts"):
         await engine.generate(ask({"role": "user", "content": "broken"}))
     assert engine.faults["http_500"] + engine.faults["connection"] == 2
     url, model = server
