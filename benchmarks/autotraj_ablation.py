@@ -137,7 +137,7 @@ def one_arm(options: argparse.Namespace, seed: int, arm: str) -> Row:
         "tasks": metrics["tasks"],
         "words": float(np.mean(words)),
         "quality": float(np.mean(totals)),
-        "rows": len(run.read_lines("sft.jsonl")) or None,
+        "rows": len(run.read_lines("sft.jsonl")) if label == "sft" else None,
         "reward_model_accuracy": state.get("reward", {}).get("accuracies", {}).get("accuracy"),
         "seconds": round(sum(float(row["seconds"]) for name, row in state.items() if name in run.recipe().stages)),
     }
