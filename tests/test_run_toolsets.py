@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from rewright.records import Task, ToolCall, ToolSpec
 from rewright.stages.toolsets import equipped, open_toolsets
 from rewright.tools import PythonTool
 from rewright.tools.search_index import Document, build_index
+from support.run_code_server import RunCodeServer, run_code_server
+
+server = pytest.fixture(run_code_server)
 
 QUESTION = ({"role": "user", "content": "How old is Kalo?"},)
 
@@ -64,6 +68,52 @@ async def test_tools_of_all_kinds_run_side_by_side(tmp_path: Path) -> None:
     assert [result.error for result in results] == [None] * 5
     contents = ["36", "[1] Kalo is 36.", "", "3 5", "abcde...lmnop"]
     assert [result.content for result in results] == contents
+
+
+async def test_a_recipe_sends_sources_and_programs_to_a_sandbox_elsewhere(
+    server: tuple[RunCodeServer, str],
+) -> None:
+    handler, url = server
+    source = ToolSpec(
+        {"type": "function", "function": {"name": "age", "parameters": {}}}, source="def age():\n    return 36"
+    )
+    asked = recipe("tools.python=true", f"sandbox.url={url}")
+    (task,) = equipped([Task(id="1", messages=QUESTION, tools=(source,))], asked.tools, dialect_named("hermes"))
+    tools = open_toolsets(asked.tools, asked.sandbox)
+    try:
+        async with tools.open(task.tools) as toolset:
+            assert (await toolset.call(ToolCall("age", {}))).content == "36"
+            assert (await toolset.call(ToolCall("python", {"code": "math.floor(6.5)"}))).content == "6"
+    finally:
+        await tools.close()
+    assert {request["memory_limit_MB"] for request in handler.requests} == {512, 1024}
+    asked = recipe("tools.python=true", "tools.python_state=trajectory", f"sandbox.url={url}")
+    with pytest.raises(InputError, match=r"a sandbox at sandbox\.url keeps no state"):
+        open_toolsets(asked.tools, asked.sandbox)
+    with pytest.raises(InputError, match="expected an address such as"):
+        open_toolsets(recipe("sandbox.url=nowhere").tools, recipe("sandbox.url=nowhere").sandbox)
+
+
+async def test_a_recipe_allows_the_network() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    code = f"import socket; socket.create_connection(('127.0.0.1', {port})).recv(5).decode()"
+    spec = PythonTool.spec()
+    for allowed in (True, False):
+        asked = recipe("tools.python=true", f"sandbox.network={str(allowed).lower()}")
+        tools = open_toolsets(asked.tools, asked.sandbox)
+        try:
+            async with tools.open([spec]) as toolset:
+                result = await toolset.call(ToolCall(spec.name, {"code": code}))
+        finally:
+            await tools.close()
+        assert (result.content == "hello") is allowed, result
+    listening.close()
 
 
 def test_a_folder_without_an_index_is_one_clear_line(tmp_path: Path) -> None:

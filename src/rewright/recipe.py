@@ -135,6 +135,10 @@ class SandboxSettings(_Section, frozen=True):
     level: Literal["strict", "process", "unsafe"] = "strict"
     wall_seconds: float = 5.0
     memory_mb: int = 512
+    network: bool = False
+    """The host's network, every host of it, for what runs in the sandbox."""
+    url: str | None = None
+    """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
 
 
 class ToolSettings(_Section, frozen=True):

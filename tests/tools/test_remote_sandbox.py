@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from rewright.errors import InputError, SandboxError
 from rewright.records import ToolCall, ToolSpec
 from rewright.tools import FunctionTools, PythonTool, RemoteSandbox, error_kind
+from support.run_code_server import RunCodeServer, run_code_server
 
-
-class RunCodeServer:
-    """Executes each program with a fresh interpreter. `faults` are answered first: a status code, or a reply."""
-
-    def __init__(self) -> None:
-        self.faults: list[int | dict[str, Any]] = []
-        self.requests: list[dict[str, Any]] = []
-
-    async def run_code(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        self.requests.append(body)
-        if self.faults:
-            fault = self.faults.pop(0)
-            return web.Response(status=fault) if isinstance(fault, int) else web.json_response(fault)
-        started = time.perf_counter()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-c", body["code"], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        status = "Finished"
-        try:
-            stdout, stderr = await asyncio.wait_for(process.communicate(), body["run_timeout"])
-        except TimeoutError:
-            process.kill()
-            await process.communicate()
-            stdout, stderr, status = b"", b"", "TimeLimitExceeded"
-        result = {
-            "status": status,
-            "execution_time": time.perf_counter() - started,
-            "return_code": await process.wait() if status == "Finished" else None,
-            "stdout": stdout.decode(),
-            "stderr": stderr.decode(),
-        }
-        good = status == "Finished" and result["return_code"] == 0
-        return web.json_response({"status": "Success" if good else "Failed", "message": "", "run_result": result})
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[tuple[RunCodeServer, str]]:
-    handler = RunCodeServer()
-    application = web.Application()
-    application.router.add_post("/run_code", handler.run_code)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield handler, f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+server = pytest.fixture(run_code_server)
 
 
 def remote(url: str, **settings: Any) -> RemoteSandbox:
@@ -99,6 +49,29 @@ async def test_faults_of_the_server_are_tried_again(server: tuple[RunCodeServer,
         assert error_kind(lost) == "sandbox"
         assert "HTTP 500" in lost.content
         assert "(5 attempts" in lost.content
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"execution_time": "soon", "return_code": 0, "stdout": "2", "status": "Finished"},
+        {"execution_time": float("nan"), "return_code": 0, "stdout": "2", "status": "Finished"},
+        {"execution_time": [1], "return_code": "1", "stdout": "2", "stderr": 7, "status": "Finished"},
+        {"execution_time": -1, "stdout": ["2"], "status": "Error"},
+        {},
+    ],
+)
+async def test_whatever_the_server_says_is_a_result_with_a_time(
+    server: tuple[RunCodeServer, str], strange: dict[str, Any]
+) -> None:
+    handler, url = server
+    async with remote(url, attempts=2) as box:
+        for call in (box.run("1 + 1"), box.call("def f(): return 2", "f", {})):
+            handler.faults = [{"status": "Success", "run_result": strange}] * 2
+            result = await call
+            assert 0 <= result.seconds < 1000
+            assert result.error is None or error_kind(result) in ("exception", "exited", "sandbox")
+    assert strange.get("status") != "Error" or result.error is not None
 
 
 async def test_unreachable_server_is_an_error_at_the_start() -> None:

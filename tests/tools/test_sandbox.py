@@ -66,6 +66,15 @@ async def test_failure_is_a_result_and_the_next_call_works(
     assert (await box.call("def f(): return 1", "f", {})).content == "1"
 
 
+async def test_a_value_or_message_that_is_cut_says_so(box: Sandbox) -> None:
+    long = await box.run("'a' * 4000 + 'b' * 4000")
+    assert long.content == "a" * 500 + "\n[... cut ...]\n" + "b" * 500
+    raised = await box.run("raise ValueError('c' * 8000)")
+    assert raised.content == "ValueError: " + "c" * 488 + "\n[... cut ...]\n" + "c" * 500
+    value = await box.call("def f(): return 'a' * 4000 + 'b' * 4000", "f", {})
+    assert value.content == "a" * 500 + "\n[... cut ...]\n" + "b" * 500
+
+
 async def test_timeout_ends_the_child_and_the_session_goes_on_with_a_fresh_one(box: Sandbox) -> None:
     source = "count = 0\ndef f(stop=True):\n  global count\n  count += 1\n  while not stop: pass\n  return count"
     async with box.session({"f": source}) as session:
@@ -291,5 +300,9 @@ async def test_module_that_cannot_be_preloaded_is_named() -> None:
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(InputError, match="unknown level 'stric'; expected one of strict, process, unsafe"):
         Sandbox("stric")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="memory_mb must be positive, not 0"):
-        Sandbox("process", memory_mb=0)
+    for name, value in (
+        *(("memory_mb", 0), ("memory_mb", 10**18), ("wall_seconds", float("nan")), ("wall_seconds", float("inf"))),
+        *(("cpu_seconds", -1), ("disk_mb", 0), ("processes", 0), ("open_files", True), ("output_chars", "5")),
+    ):
+        with pytest.raises(InputError, match=f"{name} must be positive, not {value}"):
+            Sandbox("process", **{name: value})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -163,6 +164,27 @@ async def test_nothing_is_written_outside(box: Sandbox, tmp_path: Path) -> None:
     assert inside.read_text() == "untouched"
     assert not (tmp_path / "new").exists()
     assert not (package / "rewright_was_here.py").exists()
+
+
+async def test_folders_without_end_are_removed_and_cost_nobody_else_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deeper than recursion, paths and open descriptors reach; folders that nobody may enter; links that lead out."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    source = (
+        f"import os\nos.symlink({str(outside)!r}, 'out')\nos.mkdir('closed', 0)\n"
+        "for _ in range(1500):\n  open('file', 'w').close(); os.mkdir('d', 0o300); os.chdir('d')\n"
+    )
+    async with asyncio.timeout(HANG_SECONDS), Sandbox("process", wall_seconds=60.0) as box:
+        assert (await box.run(source)).error is None
+        assert (await box.run("1 + 1")).content == "2"
+        assert box.restarts == 0
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240
+    assert (outside / "kept").read_text() == "kept"
 
 
 async def test_no_network(box: Sandbox) -> None:

@@ -11,7 +11,8 @@ from rewright.dialects import Dialect
 from rewright.errors import InputError
 from rewright.recipe import SandboxSettings, ToolSettings
 from rewright.records import Task, ToolSpec
-from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
+from rewright.tools import CombinedTools, FunctionTools, PythonTool, RemoteSandbox, ToolsetFactory
+from rewright.tools.python import PRELOAD
 
 __all__ = ["equipped", "open_toolsets"]
 
@@ -41,14 +42,25 @@ def equipped(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) ->
 
 
 def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings) -> ToolsetFactory:
-    """What executes the tools of every kind. Raises InputError for a search index that can't be opened."""
-    limits: dict[str, Any] = {"level": sandbox.level, "wall_seconds": sandbox.wall_seconds}
+    """What executes the tools of every kind. Raises InputError for what can't be opened as the settings say."""
+    limits: dict[str, Any] = {"wall_seconds": sandbox.wall_seconds}
+    python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
+    elsewhere: dict[str, RemoteSandbox] = {}
+    if sandbox.url is not None:
+        if settings.python and settings.python_state == "trajectory":
+            raise InputError("tools.python_state is trajectory: a sandbox at sandbox.url keeps no state: expected call")
+        elsewhere = {
+            "function": RemoteSandbox(sandbox.url, memory_mb=sandbox.memory_mb, **limits),
+            "python": RemoteSandbox(sandbox.url, memory_mb=python_mb, preload=PRELOAD, **limits),
+        }
+    limits |= {"level": sandbox.level, "network": sandbox.network}
     executors: dict[str, ToolsetFactory] = {
-        "function": FunctionTools(memory_mb=sandbox.memory_mb, **limits),
+        "function": FunctionTools(memory_mb=sandbox.memory_mb, sandbox=elsewhere.get("function"), **limits),
         "python": PythonTool(
-            memory_mb=max(sandbox.memory_mb, PYTHON_MEMORY_MB),
+            memory_mb=python_mb,
             state=settings.python_state,
             output_chars=settings.output_characters,
+            sandbox=elsewhere.get("python"),
             **limits,
         ),
     }

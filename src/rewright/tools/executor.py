@@ -2,36 +2,76 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from rewright.records import ToolResult
 
-__all__ = ["Executor", "ExecutorSession"]
+__all__ = ["Executor", "ExecutorSession", "Opening"]
 
 
-class ExecutorSession(Protocol):
-    """The calls and programs of one trajectory. Nothing raises for what the code does."""
+class Opening(NamedTuple):
+    """What a session starts with: sources and targets by tool name, and the data bound to targets."""
 
+    sources: Mapping[str, str]
+    targets: Mapping[str, str]
+    data: Mapping[str, Any]
+    modules: Sequence[str] = ()
+    """Modules that the fork server may import once for all (trusted targets only)."""
+
+
+class ExecutorSession(ABC):
+    """The calls and programs of one trajectory, one at a time. Nothing raises for what the code does."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @abstractmethod
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
         """Call the function `name` with keyword arguments; its value as text."""
-        ...
 
+    @abstractmethod
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program: what it prints, then the value of its last expression."""
-        ...
+        """Run a program: what it prints, then the value of its last expression, or the last line of its exception.
 
+        With `keep` its names are there for the next program of this session, where the executor keeps any.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """End what the session has started."""
-        ...
 
 
-class Executor(Protocol):
-    """Opens sessions."""
+class Executor(ABC):
+    """Opens sessions. Use as an async context manager."""
 
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @abstractmethod
     async def start(self) -> None:
         """Make sure that code can be executed. Raises `SandboxError`."""
-        ...
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop every worker."""
+
+    @abstractmethod
+    def open(self, opening: Opening) -> ExecutorSession:
+        """A session that starts with `opening`."""
 
     def session(
         self,
@@ -41,9 +81,19 @@ class Executor(Protocol):
         data: Mapping[str, Any] | None = None,
         modules: Sequence[str] = (),
     ) -> ExecutorSession:
-        """A session in which the functions of `sources` and `targets` can be called, and programs run."""
-        ...
+        """A session of one trajectory: `sources` by function name, each in a module scope of its own.
 
-    async def close(self) -> None:
-        """Stop every worker."""
-        ...
+        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`; `modules`
+        are imported by the fork server itself, once, and so must be trusted.
+        """
+        return self.open(Opening(sources or {}, targets or {}, data or {}, modules))
+
+    async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Define `function` by `source` in a session of its own and call it by keywords; its value as text."""
+        async with self.session({function: source}) as session:
+            return await session.call(function, arguments)
+
+    async def run(self, source: str, *, wall_seconds: float | None = None) -> ToolResult:
+        """Run a program in a session of its own: what it prints, then the value of its last expression."""
+        async with self.session() as session:
+            return await session.run(source, wall_seconds=wall_seconds)

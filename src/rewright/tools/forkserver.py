@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rewright.errors import InputError, SandboxError
+from rewright.tools.worker.files import remove_tree
 
 __all__ = ["Child", "Ending", "ForkServer"]
 
@@ -168,7 +168,7 @@ class ForkServer:
             os.close(self._errors)
             self._process = None
         if self._home:  # the fork server removes it too, where the trainer is gone first
-            shutil.rmtree(self._home, ignore_errors=True)
+            remove_tree(self._home)
             self._home = ""
         for child in self._children.values():
             if not child.ended.done() and not child.ended.get_loop().is_closed():

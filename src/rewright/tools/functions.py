@@ -78,6 +78,7 @@ class FunctionTools:
         sessions: int = 256,
         trusted: Sequence[str] = ("rewright",),
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
+        network: bool = False,
         sandbox: Executor | None = None,
     ) -> None:
         limits: dict[str, Any] = {
@@ -86,6 +87,7 @@ class FunctionTools:
             "output_chars": output_chars,
             "sessions": sessions,
             "preload": preload,
+            "network": network,
         }
         paths = [path or str(Path.cwd()) for path in sys.path]
         self._sandbox: Executor = sandbox or Sandbox(level, **limits)

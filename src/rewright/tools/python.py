@@ -19,7 +19,10 @@ from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.sandbox import Level, Sandbox
 from rewright.tools.session import shorten
 
-__all__ = ["PythonTool", "PythonToolset"]
+__all__ = ["PRELOAD", "PythonTool", "PythonToolset"]
+
+PRELOAD = ("numpy as np", "sympy", "math")
+"""What a program finds imported."""
 
 FENCE = re.compile(r"\A\s*```(?:python|py)?[^\S\n]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL | re.IGNORECASE)
 
@@ -87,7 +90,8 @@ class PythonTool:
         memory_mb: int = 1024,
         output_chars: int = 400,
         sessions: int = 256,
-        preload: Sequence[str] = ("numpy as np", "sympy", "math"),
+        preload: Sequence[str] = PRELOAD,
+        network: bool = False,
         sandbox: Executor | None = None,
     ) -> None:
         if state not in ("call", "trajectory"):
@@ -101,6 +105,7 @@ class PythonTool:
             output_chars=max(10_000, output_chars),
             sessions=sessions,
             preload=preload,
+            network=network,
         )
 
     @staticmethod

@@ -20,6 +20,7 @@ from rewright.engines.endpoint import Endpoint, EndpointError, Fault, server_add
 from rewright.errors import InputError, SandboxError
 from rewright.records import ToolResult
 from rewright.tools.errors import failed
+from rewright.tools.executor import Executor, ExecutorSession, Opening
 from rewright.tools.session import clean, shorten
 from rewright.tools.worker import harness
 
@@ -43,7 +44,7 @@ print("\\n{mark}" + json.dumps(_value))
 """
 
 
-class RemoteSandbox:
+class RemoteSandbox(Executor):
     """An executor on another machine. `preload` names what a program finds imported, as for `Sandbox`."""
 
     def __init__(
@@ -76,13 +77,6 @@ class RemoteSandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answered = False
 
-    async def __aenter__(self) -> RemoteSandbox:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     async def start(self) -> None:
         """Have the server execute one program. Raises `SandboxError` where it does not, after the retries."""
         if not self._answered:
@@ -100,26 +94,11 @@ class RemoteSandbox:
         if endpoint is not None:
             await endpoint.close()
 
-    def session(
-        self,
-        sources: Mapping[str, str] | None = None,
-        *,
-        targets: Mapping[str, str] | None = None,
-        data: Mapping[str, Any] | None = None,
-        modules: Sequence[str] = (),
-    ) -> RemoteSession:
+    def open(self, opening: Opening) -> RemoteSession:
         """A session without state: each call and each program starts afresh. `targets` are not there remotely."""
-        if targets:
+        if opening.targets:
             raise InputError("a remote sandbox cannot import the target of a tool: give its source")
-        return RemoteSession(self, sources or {})
-
-    async def run(self, source: str, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program: what it prints, then the value of its last expression."""
-        return await self.session().run(source, wall_seconds=wall_seconds)
-
-    async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Define `function` by `source` and call it with keyword arguments; its value as text."""
-        return await self.session({function: source}).call(function, arguments)
+        return RemoteSession(self, opening.sources)
 
     async def execute(self, program: str, wall_seconds: float | None) -> tuple[dict[str, Any], ToolResult | None]:
         """The run result of a program, and the result with an error that it already amounts to, if any."""
@@ -128,12 +107,12 @@ class RemoteSandbox:
             reply = await self._post(program, limit)
         except EndpointError as error:
             return {}, failed("sandbox", str(error))
-        seconds, printed = float(reply["execution_time"]), reply["stdout"]
+        seconds, printed = reply["execution_time"], reply["stdout"]
         if reply["status"] == "TimeLimitExceeded":
             message = f"no result after {limit:g} s"
             content = shorten(f"{printed}Error: {message}", self.output_chars)
             return reply, failed("timeout", message, content=content, seconds=seconds)
-        if reply["return_code"] != 0:
+        if reply["return_code"] != 0 or reply["status"] == "Error":
             last = reply["stderr"].strip().rpartition("\n")[2] or f"the code ended with status {reply['return_code']}"
             content = shorten(printed + last, self.output_chars)
             return reply, failed("exception", last, content=content, seconds=seconds)
@@ -157,18 +136,12 @@ class RemoteSandbox:
         return self._endpoint
 
 
-class RemoteSession:
+class RemoteSession(ExecutorSession):
     """Calls of one trajectory in a remote sandbox; each stands alone."""
 
     def __init__(self, sandbox: RemoteSandbox, sources: Mapping[str, str]) -> None:
         self._sandbox = sandbox
         self._sources = sources
-
-    async def __aenter__(self) -> RemoteSession:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
         """Call the function `name` with keyword arguments; its value as text."""
@@ -188,9 +161,9 @@ class RemoteSession:
             return ToolResult(f"Error: {message}", problem.error, problem.seconds)
         try:
             value = clean(json.loads(reply["stdout"].rpartition(mark)[2]))
-        except ValueError:
+        except (ValueError, RecursionError):
             return failed("exited", "the code ended before the function returned")
-        seconds, limit = float(reply["execution_time"]), self._sandbox.output_chars
+        seconds, limit = reply["execution_time"], self._sandbox.output_chars
         if len(value) > limit:
             message = f"the result has {len(value)} characters; the limit is {limit}"
             return failed("output", message, content=shorten(value, limit), seconds=seconds)
@@ -206,7 +179,7 @@ class RemoteSession:
         if problem is not None:
             return problem
         text = clean(reply["stdout"]).removesuffix("\n")
-        return ToolResult(shorten(text, self._sandbox.output_chars), seconds=float(reply["execution_time"]))
+        return ToolResult(shorten(text, self._sandbox.output_chars), seconds=reply["execution_time"])
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -219,10 +192,11 @@ def read_reply(reply: Any) -> dict[str, Any]:
     result = reply.get("run_result")
     if reply.get("status") == "SandboxError" or not isinstance(result, dict):
         raise Fault("reply", f"the sandbox reports a fault of its own: {str(reply.get('message'))[:200]}", retry=True)
+    seconds = result.get("execution_time")
     return {
         "status": str(result.get("status")),
         "return_code": result.get("return_code") or 0,
         "stdout": clean(result.get("stdout")),
         "stderr": clean(result.get("stderr")),
-        "execution_time": result.get("execution_time") or 0.0,
+        "execution_time": float(seconds) if isinstance(seconds, int | float) and 0 <= seconds <= 1e9 else 0.0,
     }

@@ -10,24 +10,24 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 from rewright.errors import InputError, SandboxError
-from rewright.records import ToolResult
 from rewright.tools.connection import Connection
+from rewright.tools.executor import Executor, Opening
 from rewright.tools.forkserver import ForkServer
-from rewright.tools.session import Opening, Session, SessionLimits
+from rewright.tools.session import Session, SessionLimits
 
 __all__ = ["Level", "Sandbox"]
 
 Level = Literal["strict", "process", "unsafe"]
 
 MEGABYTE = 1024 * 1024
+MOST = 1e9  # of any limit: more than a machine has, less than the kernel's numbers hold
 
 
-class Sandbox:
+class Sandbox(Executor):
     """A fork server with warm imports, and the sessions forked from it. Belongs to one event loop at a time.
 
     Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
@@ -63,9 +63,13 @@ class Sandbox:
     ) -> None:
         if level not in get_args(Level):
             raise InputError(f"sandbox: unknown level {level!r}; expected one of {', '.join(get_args(Level))}")
-        for name, value in (("wall_seconds", wall_seconds), ("memory_mb", memory_mb), ("sessions", sessions)):
-            if value <= 0:
-                raise InputError(f"sandbox: {name} must be positive, not {value}")
+        for name, value in (
+            *(("wall_seconds", wall_seconds), ("cpu_seconds", cpu_seconds), ("memory_mb", memory_mb)),
+            *(("disk_mb", disk_mb), ("open_files", open_files), ("processes", processes)),
+            *(("output_chars", output_chars), ("sessions", sessions), ("at_once", 1 if at_once is None else at_once)),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+                raise InputError(f"sandbox: {name} must be positive, not {value}: expected a number up to {MOST:g}")
         self.level: Level = level
         self._at_once = at_once or (sessions if trusted else max(4, 2 * len(os.sched_getaffinity(0))))
         self._executing = asyncio.Semaphore(self._at_once)
@@ -98,15 +102,6 @@ class Sandbox:
         self.restarts = 0
         """How often the fork server had to be started again after it was lost."""
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     @property
     def executing(self) -> asyncio.Semaphore:
         """Held while a call is executed, so that not too many share the processors."""
@@ -129,30 +124,9 @@ class Sandbox:
         if server is not None:
             server.stop()
 
-    async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Define `function` by `source` in a fresh child and call it with keyword arguments; its value as text."""
-        async with self.session({function: source}) as session:
-            return await session.call(function, arguments)
-
-    def session(
-        self,
-        sources: Mapping[str, str] | None = None,
-        *,
-        targets: Mapping[str, str] | None = None,
-        data: Mapping[str, Any] | None = None,
-        modules: Sequence[str] = (),
-    ) -> Session:
-        """A session of one trajectory: `sources` by function name, each in a module scope of its own.
-
-        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`; `modules`
-        are imported by the fork server itself, once, and so must be trusted.
-        """
-        return Session(self, Opening(sources or {}, targets or {}, data or {}, modules), self._limits)
-
-    async def run(self, source: str, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program in a fresh child: what it prints, then the value of its last expression."""
-        async with self.session() as session:
-            return await session.run(source, wall_seconds=wall_seconds)
+    def open(self, opening: Opening) -> Session:
+        """A session whose child is taken at its first call."""
+        return Session(self, opening, self._limits)
 
     async def take(self, modules: Sequence[str] = ()) -> Connection:
         """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""

@@ -11,16 +11,17 @@ import fcntl
 import os
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from rewright.errors import SandboxError
 from rewright.records import ToolResult
 from rewright.tools.connection import ChildDied, Connection
 from rewright.tools.errors import ERROR_KINDS, ErrorKind, failed
+from rewright.tools.executor import ExecutorSession, Opening
 from rewright.tools.worker import frames
+from rewright.tools.worker.harness import shorten
 
-__all__ = ["Opening", "Session", "SessionLimits", "shorten"]
+__all__ = ["Session", "SessionLimits", "clean", "shorten"]
 
 
 class SessionLimits(NamedTuple):
@@ -29,16 +30,6 @@ class SessionLimits(NamedTuple):
     wall_seconds: float
     output_chars: int
     request_bytes: int
-
-
-class Opening(NamedTuple):
-    """What a child is given first: sources and targets by tool name, and the data bound to targets."""
-
-    sources: Mapping[str, str]
-    targets: Mapping[str, str]
-    data: Mapping[str, Any]
-    modules: Sequence[str] = ()
-    """Modules that the fork server may import once for all (trusted targets only)."""
 
 
 class Pool(Protocol):
@@ -54,7 +45,7 @@ class Pool(Protocol):
         ...
 
 
-class Session:
+class Session(ExecutorSession):
     """Calls within one child process, one at a time. Use as an async context manager."""
 
     def __init__(self, pool: Pool, opening: Opening, limits: SessionLimits) -> None:
@@ -65,14 +56,6 @@ class Session:
         self._connection: Connection | None = None
         self._output: int | None = None
         self._count = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
         """Call the function `name` with keyword arguments; its value as text."""
@@ -161,7 +144,7 @@ class Session:
             return ToolResult(content=shorten(before + text, limit), seconds=seconds)
         if isinstance(length, int) and length > limit:
             message = f"the result has {length} characters; the limit is {limit}"
-            return failed("output", message, content=shorten(text + " ", limit), seconds=seconds)
+            return failed("output", message, content=shorten(text, limit), seconds=seconds)
         return ToolResult(content=text[:limit], seconds=seconds)
 
     def _printed(self) -> str:
@@ -181,10 +164,3 @@ def clean(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     return value.encode("utf-8", "replace").decode("utf-8")
-
-
-def shorten(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
-    """`text`, or its first and last `limit` / 2 characters around `mark` where it is longer."""
-    if len(text) <= limit:
-        return text
-    return text[: limit - limit // 2] + mark + text[len(text) - limit // 2 :]

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import frames
 
-__all__ = ["Refused", "Tools", "run_program", "serve"]
+__all__ = ["Refused", "Tools", "run_program", "serve", "shorten"]
 
 
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -165,23 +165,23 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
                 value = run_program(request["source"], scope)
             else:
                 value = tools.call(request["name"], request["arguments"])
-            reply["value"], reply["length"] = cut(value, output_chars)
+            reply["value"], reply["length"] = cut(value or "", output_chars), len(value or "")
         except BaseException as error:
             if reserve is not None and isinstance(error, MemoryError):
                 reserve.close()
                 reserve = None
             refused = failure(error)
             reply["kind"] = refused.kind
-            reply["message"], _ = cut(refused.message, output_chars)
+            reply["message"] = cut(refused.message, output_chars)
         flush()
         send(frames.encode(reply))
 
 
-def shorten(text: str | None, limit: int) -> tuple[str | None, int]:
-    """The first and last `limit` / 2 characters of a text that is too long, and its whole length."""
-    if text is None or len(text) <= limit:
-        return text, len(text or "")
-    return text[: limit - limit // 2] + text[len(text) - limit // 2 :], len(text)
+def shorten(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
+    """`text`, or its first and last `limit` / 2 characters around `mark` where it is longer."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - limit // 2] + mark + text[len(text) - limit // 2 :]
 
 
 def _flush() -> None:

@@ -16,13 +16,13 @@ import json
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
-from . import frames, harness, isolation, kernel, limits
+from . import files, frames, harness, isolation, kernel, limits
 
 __all__ = ["main"]
 
@@ -36,6 +36,7 @@ class Zygote:
         self.control = control
         self.configuration = configuration
         self.children: dict[int, int] = {}  # process id -> session id
+        self.cleaners: set[int] = set()  # processes that remove what a session has left on the disk
         self.names: dict[str, Any] = {}
         self.home: str = configuration["home"]  # empty at level strict, where each child has a disk of its own
 
@@ -74,9 +75,12 @@ class Zygote:
         finally:
             for process in self.children:
                 limits.kill_group(process)
-            for process in self.children:
+            for process in self.cleaners:
+                os.kill(process, signal.SIGKILL)
+            for process in (*self.children, *self.cleaners):
                 os.waitpid(process, 0)
-            self._remove("")
+            if self.home:
+                files.remove_tree(self.home)
 
     def _preload(self) -> None:
         for path in self.configuration["paths"]:
@@ -169,23 +173,40 @@ class Zygote:
             if process in self.children:  # its group, while the unreaped child still keeps the number from being reused
                 limits.kill_group(process)
             _, status, usage = os.wait4(process, 0)
+            self.cleaners.discard(process)
             session = self.children.pop(process, None)
             if session is None:
                 continue
-            self._remove(f"/{session}")
+            self._remove(session)
             code = os.waitstatus_to_exitcode(status)
             self._send({"op": "ended", "id": session, "code": code, "cpu": usage.ru_utime + usage.ru_stime})
 
     def _kill_strays(self) -> None:
         """Orphans become children of the fork server: kill those that left their group to outlive their session."""
         for process in limits.own_children():
-            if process not in self.children:
+            if process not in self.children and process not in self.cleaners:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
 
-    def _remove(self, folder: str) -> None:
-        if self.home:
-            shutil.rmtree(self.home + folder, ignore_errors=True)
+    def _remove(self, session: int) -> None:
+        """Remove a session's folder, in a process of its own where there is much of it: other sessions don't wait."""
+        if not self.home:
+            return
+        folder = Path(self.home, str(session))
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            return
+        try:
+            process = os.fork()
+        except OSError:  # no room for another process now: the folder goes with the others at the end
+            return
+        if process == 0:
+            try:
+                os.closerange(3, 4096)  # an end of file must tell the others that the fork server has gone
+                files.remove_tree(str(folder))
+            finally:
+                harness.leave(0)
+        self.cleaners.add(process)
 
     def _send(self, message: dict[str, Any]) -> None:
         self.control.send(json.dumps(message).encode())
