@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -153,6 +154,17 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert code == 0
     assert json.loads(output.splitlines()[-1])["documents"] == 2
     assert ids(SearchIndex.open(tmp_path / "index"), "Who is 41?") == ["b"]
+    code, output, _ = run("index", corpus)
+    assert (code, output.partition(": ")[0]) == (0, str(tmp_path / "corpus.index"))
+    assert ids(SearchIndex.open(tmp_path / "corpus.index"), "Who is 41?") == ["b"]
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(corpus.read_bytes()))
+    assert run("index", packed)[0] == 0
+    assert ids(SearchIndex.open(tmp_path / "packed.index"), "Who is 41?") == ["b"]
+    packed.write_bytes(packed.read_bytes()[:-9])
+    code, _, errors = run("index", packed)
+    assert code == 2
+    assert f"error: {packed}: not a whole gzip file" in errors
     corpus.write_text("[]\n")
     code, output, errors = run("index", corpus, "--out", tmp_path / "index")
     assert (code, output) == (2, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -26,15 +27,20 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    corpus: Annotated[Path, typer.Argument(help='JSONL file, one {"id": …, "contents": …} a line.')],
+    corpus: Annotated[Path, typer.Argument(help='JSONL file (also as .gz), one {"id": …, "contents": …} a line.')],
     *,
-    out: Annotated[Path, typer.Option(help="Folder to write; an older index in it is replaced.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write; an older index in it is replaced (default: CORPUS.index beside the file)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a search index from a corpus."""
     from rewright.progress import Bar
     from rewright.tools.search_index import build_index, read_corpus
 
+    if out is None:
+        out = corpus.with_name(re.sub(r"\.jsonl(\.gz)?$", "", corpus.name) + ".index")
     started = time.monotonic()
     with Bar("documents", 0) as bar:
 

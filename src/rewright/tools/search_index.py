@@ -11,13 +11,15 @@ case, without English stop words and without stemming. Scores are BM25's with k1
 
 from __future__ import annotations
 
+import gzip
 import json
 import mmap
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -55,10 +57,14 @@ class _Row(msgspec.Struct):
 
 
 def read_corpus(path: Path) -> Iterator[Document]:
-    """The documents of a JSONL corpus. Raises InputError, with file and line, for one that is not {id, contents}."""
+    """The documents of a JSONL corpus, which may be a `.gz` file.
+
+    Raises InputError, with file and line, for one that is not {id, contents}.
+    """
     decoder = msgspec.json.Decoder(_Row)
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else Path.open
     try:
-        file = path.open("rb")
+        file: IO[bytes] = opener(path, "rb")
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
     with file:
@@ -72,6 +78,8 @@ def read_corpus(path: Path) -> Iterator[Document]:
                     wanted = 'expected {"id": "...", "contents": "..."}'
                     raise InputError(f"{path}:{number}: not a document: {problem}: {wanted}") from None
                 yield Document(id=str(row.id), contents=row.contents)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
+            raise InputError(f"{path}: not a whole gzip file: {problem}") from None
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
 
