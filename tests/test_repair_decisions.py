@@ -176,6 +176,14 @@ TRIED = Trajectory(
 )
 
 
+def test_a_tag_in_an_argument_leaves_nothing_of_its_call_in_the_transcript() -> None:
+    text = '<think>Note it.</think><tool_call>{"name": "note", "arguments": {"text": "a</tool_call>b"}}</tool_call>'
+    turn = Turn(text=text, calls=Hermes().parse(text).calls, results=(ToolResult("noted"),))
+    assert transcript(msgspec.structs.replace(TRIED, turns=(turn,))).split("\n")[:3] == [
+        "thought: Note it.", 'call: note {"text": "a</tool_call>b"}', "result: noted",
+    ]  # fmt: skip
+
+
 def test_the_transcript_is_plain_text_in_the_order_of_things() -> None:
     assert transcript(TRIED).split("\n") == [
         "thought: Look twice.", 'call: age {"of": "Kalö"}', "result: 41", "call: {", "result: Error: malformed",

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from rewright.dialects.hermes import split_thought
+from rewright.dialects.hermes import outside, split_thought
 from rewright.records import Trajectory
 
 __all__ = ["transcript"]
 
 _CALL_OR_ANSWER: Final = re.compile(
-    r"<tool_call>.*?(?:</tool_call>|\Z)|<search>.*?(?:</search>|\Z)|<(?:code|python)>.*?(?:</(?:code|python)>|\Z)"
+    r"<search>.*?(?:</search>|\Z)|<(?:code|python)>.*?(?:</(?:code|python)>|\Z)"
     r"|<answer>.*?(?:</answer>|\Z)",
     re.DOTALL,
 )
@@ -31,7 +31,7 @@ def transcript(trajectory: Trajectory, neutralise: Callable[[str], str] | None =
     for turn in trajectory.turns:
         thought, rest = split_thought(turn.opening + turn.text)
         spoke_again = turn.follow_up is not None and not turn.calls
-        said = rest if spoke_again else _CALL_OR_ANSWER.sub("", rest)
+        said = rest if spoke_again else _CALL_OR_ANSWER.sub("", outside(turn.opening + turn.text))
         lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", said)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -115,19 +116,52 @@ def test_a_call_that_was_not_closed() -> None:
         assert call.raw == body[:cut]
 
 
-@pytest.mark.parametrize("inside", ["</tool_call>", "a</tool_call>b</tool_call>c", "<answer>7</answer></tool_call>"])
-def test_a_closing_tag_inside_a_json_string_does_not_end_the_call(inside: str) -> None:
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "</tool_call>",
+        "a</tool_call>b</tool_call>c",
+        "</tool_call>" * 10,
+        "<answer>7</answer></tool_call>",
+        "write <tool_call> before it",
+        '<tool_call>{"name": "g", "arguments": {}}</tool_call>',
+        "<think>x</think>",
+        "<think>",
+        "</think>",
+        'a \\ "quoted" </tool_call> \\',
+        "<tool_response>",
+    ],
+)
+def test_a_tag_inside_a_json_string_is_part_of_the_string(inside: str) -> None:
     text = f"{written('write', text=inside)}{written('next')}"
-    first, second = dialect.parse(text).calls
-    assert (first.arguments, first.error) == ({"text": inside}, None)
-    assert (second.name, second.error) == ("next", None)
-    assert dialect.parse(text).answer is None
+    for turn in (text, f"<think>x</think>{text}", f"x</think>{text}"):
+        first, second = dialect.parse(turn).calls
+        assert (first.name, first.arguments, first.error) == ("write", {"text": inside}, None)
+        assert (second.name, second.error) == ("next", None)
+        assert dialect.parse(turn).answer is None
+        assert inside not in dialect.parse(turn).thought
+        assert dialect._without_calls(turn, malformed=False) == turn.removesuffix(text)
 
 
-def test_only_so_many_closing_tags_are_looked_at() -> None:
-    (call,) = dialect.parse(written("write", text="</tool_call>" * 10)).calls
-    assert call.error is not None
-    assert call.name == "write"
+def test_tags_that_only_seem_to_stand_in_a_string() -> None:
+    """A call that breaks off inside a string ends at the first tag: what follows is read as if it had not been."""
+    broken = '<tool_call>{"name": "f", "arguments": {"a": "b'
+    assert names(broken + written("g")) == ["f", "g"]
+    assert names(f"{broken}</tool_call>{written('g')}") == ["f", "g"]
+    assert names(f"{broken}<think>{written('g')}</think>{written('h')}") == ["f", "h"]
+    assert dialect.parse(broken + "<answer>7</answer>").answer == "7"
+
+
+def test_a_call_inside_a_call_is_a_bad_call_and_a_good_one() -> None:
+    bad, good = dialect.parse(f"<tool_call>{written('f')}</tool_call>").calls
+    assert (bad.error is not None, good.name, good.error) == (True, "f", None)
+
+
+def test_a_call_that_is_not_closed_does_not_hold_the_answer_behind_it() -> None:
+    for body, error in ('{"name": "f"}', False), ("oops", True):
+        parsed = dialect.parse(f"<tool_call>{body}\n<answer>5</answer>")
+        assert parsed.answer == "5"
+        assert [(call.error is not None, call.raw) for call in parsed.calls] == [(error, f"{body}\n")]
 
 
 # Thoughts and answers.
@@ -143,6 +177,16 @@ def test_nothing_in_a_thought_is_a_call_or_an_answer() -> None:
     assert dialect.parse(f"{thought}</think><answer>2</answer>").answer == "2"
     assert dialect.parse(f"{thought}</think><answer>2</answer>").calls == ()
     assert dialect.parse(f"<think>x</think><answer>1</answer><think>{thought}").answer == "1"
+
+
+def test_of_nested_thoughts_the_outer_one_counts_if_it_is_closed() -> None:
+    rehearsed = written("a")
+    assert names(f"<think>1<think>2</think>{rehearsed}</think>{written('b')}") == ["b"]
+    assert names(f"<think>1<think>2<think>3</think></think>{rehearsed}</think>{written('b')}") == ["b"]
+    # One that only names the tag is closed by the first closing tag.
+    assert names(f"<think>The tag is <think>.</think>{written('b')}") == ["b"]
+    assert names(f"<think>The tag is <think>.</think>{written('b')}<think>{rehearsed}</think>") == ["b"]
+    assert names(f"<think><think>{rehearsed}") == []
 
 
 def test_split_thought_joins_thoughts_and_keeps_the_rest_in_order() -> None:
@@ -178,38 +222,29 @@ def test_the_answer(text: str, answer: str | None) -> None:
 # Fast on anything.
 
 
-class _CountingDecoder:
-    """A JSON decoder that counts the characters it was given."""
+class _Counting:
+    """A JSON decoder and a pattern that count the characters that they read."""
 
     def __init__(self) -> None:
-        self.inner = hermes._decoder
+        self.decoder, self.pattern = hermes._decoder, hermes._OUTSIDE_STRINGS
         self.characters = 0
 
     def raw_decode(self, text: str) -> Any:
         self.characters += len(text)
-        return self.inner.raw_decode(text)
+        return self.decoder.raw_decode(text)
 
     def decode(self, text: str) -> Any:
         self.characters += len(text)
-        return self.inner.decode(text)
+        return self.decoder.decode(text)
 
-
-class _CountingText(str):
-    """A text that counts the characters that searches in it pass over."""
-
-    __slots__ = ()
-    scanned = 0
-
-    def find(self, sub: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
-        stop = len(self) if end is None else end
-        found = super().find(sub, start, stop)
-        _CountingText.scanned += (found if found >= 0 else stop) - start
-        return found
-
-    def __getitem__(self, key: Any) -> str:
-        part = super().__getitem__(key)
-        _CountingText.scanned += len(part)
-        return part
+    def finditer(self, text: str, start: int) -> Iterator[Any]:
+        position = start
+        for found in self.pattern.finditer(text, start):
+            # A string without an end has been read to the end of the text.
+            self.characters += (len(text) if found[0] == '"' else found.end()) - position
+            position = found.end()
+            yield found
+        self.characters += len(text) - position
 
 
 HOSTILE = [
@@ -224,6 +259,14 @@ HOSTILE = [
     ("answers", "", "<answer>", "</answer>"),
     ("thoughts and calls", "", "<think><tool_call></think><tool_call>", ""),
     ("quotes", '<tool_call>{"name": "', '\\"', ""),
+    ("strings over calls", "", '<tool_call>{"', ""),
+    ("strings over more calls", '<tool_call>{"', "<tool_call>", ""),
+    ("escapes over calls", '<tool_call>{"', '<tool_call>\\"', ""),
+    ("odd and even quotes", '<tool_call>{"', '<tool_call>""<tool_call>{"":"', ""),
+    ("strings", '<tool_call>{"a": [', '"</tool_call>", ', ""),
+    ("nested thoughts", "", "<think><think></think>", ""),
+    ("deep thoughts", "<think>" * 1000, "<think></think>", ""),
+    ("answers behind unclosed calls", "", "<tool_call>{}<answer>", ""),
     ("spaces", "<tool_call>", " ", "</tool_call>"),
 ]
 
@@ -233,17 +276,12 @@ def test_work_grows_with_the_length_of_the_text_and_no_faster(
     head: str, unit: str, tail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(count: int) -> int:
-        decoder = _CountingDecoder()
-        monkeypatch.setattr(hermes, "_decoder", decoder)
-        _CountingText.scanned = 0
-        text = _CountingText(head + unit * count + tail)
-        dialect._without_calls(text, malformed=True)
-        # `parse` searches in plain strings of its own making, so that its scanner is asked on the counted text.
-        position = 0
-        while (start := text.find(hermes.OPEN, position)) >= 0:
-            _, position = dialect._read_call(text, start + len(hermes.OPEN))
-        split_thought(text)
-        return decoder.characters + _CountingText.scanned
+        counting = _Counting()
+        with monkeypatch.context() as patched:
+            patched.setattr(hermes, "_decoder", counting)
+            patched.setattr(hermes, "_OUTSIDE_STRINGS", counting)
+            dialect.parse(head + unit * count + tail)
+        return counting.characters
 
     small, large = work(100), work(10_000)
     assert large <= 110 * small + 1000

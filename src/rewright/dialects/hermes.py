@@ -2,57 +2,121 @@
 
 Reasoning stands in `<think>`, the final answer in `<answer>`. One tolerant parser: `parse`. What it does with bad text:
 a call that is not closed, not JSON, or has no name is kept as a call with an `error` that the model is shown.
-Linear in the length of the text: every search moves forward and a call's body is decoded at most four times.
+
+A tag inside a JSON string of a readable call is part of that string, whatever the tag; a tag inside a thought is
+thought. Linear in the length of the text: every search moves forward, and a character belongs to the bodies of at most
+two calls (see `_body_end`), each of which is decoded at most twice.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 from rewright.dialects.base import Parsed
 from rewright.records import Message, Task, ToolCall, ToolResult
 
-__all__ = ["Hermes", "split_thought"]
+__all__ = ["Hermes", "outside", "split_thought"]
 
 OPEN: Final = "<tool_call>"
 CLOSE: Final = "</tool_call>"
+THINK: Final = "<think>"
+THOUGHT: Final = "</think>"
+ANSWER: Final = "<answer>"
 INSTRUCTION: Final = (
     "Reason inside <think></think>, then either call tools or give the final answer inside <answer></answer>. "
     "Call a tool whenever a fact has to be looked up or computed."
 )
-# A closing tag inside a JSON string ends the body too early: look this many closing tags further.
-MAX_CLOSING_TAGS: Final = 4
+_THINK_TAG: Final = re.compile("</?think>")
+_END: Final = re.compile(f"{CLOSE}|{OPEN}|{THINK}")
+_OUTSIDE_STRINGS: Final = re.compile(rf'"(?:[^"\\]|\\.)*+"|(?P<end>{CLOSE}|{OPEN}|{THINK})|{ANSWER}|["\\]', re.DOTALL)
+"""A whole JSON string, a tag, or what no JSON can go on with: a string without an end, a backslash outside of one."""
+
+
+class _Piece(NamedTuple):
+    """A part of a turn's text, its tags included. `inner` is a thought's content; `call` is set for calls."""
+
+    kind: Literal["thought", "call", "text"]
+    text: str
+    inner: str = ""
+    call: ToolCall | None = None
+
+
+def _pieces(text: str) -> Iterator[_Piece]:
+    """The parts of a turn in order; joined, they are `text`.
+
+    An unclosed `<think>` runs to the end. A `</think>` without an opening belongs to a prompt that opened it (Qwen3's
+    thinking templates), so everything before it is thought. Of nested thoughts the outermost counts, if it is closed.
+    """
+    position = _opened_by_prompt(text)
+    if position:
+        yield _Piece("thought", text[:position], text[: position - len(THOUGHT)])
+    closings: dict[int, int] | None = None
+    think, call = text.find(THINK, position), text.find(OPEN, position)
+    while think >= 0 or call >= 0:
+        start = min(found for found in (think, call) if found >= 0)
+        if start > position:
+            yield _Piece("text", text[position:start])
+        if start == call:
+            read, position = _read_call(text, start + len(OPEN))
+            yield _Piece("call", text[start:position], call=read)
+        else:
+            end = text.find(THOUGHT, start)
+            if 0 <= text.find(THINK, start + len(THINK), max(end, 0)):
+                closings = _closings(text) if closings is None else closings
+                end = closings.get(start, end)
+            position = end + len(THOUGHT) if end >= 0 else len(text)
+            inner = text[start + len(THINK) : end if end >= 0 else len(text)]
+            yield _Piece("thought", text[start:position], inner)
+        think = think if think < 0 or think >= position else text.find(THINK, position)
+        call = call if call < 0 or call >= position else text.find(OPEN, position)
+    if position < len(text):
+        yield _Piece("text", text[position:])
+
+
+def _opened_by_prompt(text: str) -> int:
+    """Where a thought that the prompt had opened ends, its tag included; 0 where there is none."""
+    end = text.find(THOUGHT)
+    if end < 0 or text.find(THINK, 0, end) >= 0:
+        return 0
+    position = 0
+    while (start := text.find(OPEN, position, end)) >= 0:
+        call, position = _read_call(text, start + len(OPEN))
+        if position > end and call.error is None:
+            return 0  # the tag stands in a string of this call
+    return end + len(THOUGHT)
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where each `<think>` that has a `</think>` of its own is closed, by their starts."""
+    opened: list[int] = []
+    pairs: dict[int, int] = {}
+    for tag in _THINK_TAG.finditer(text):
+        if tag[0] == THINK:
+            opened.append(tag.start())
+        elif opened:
+            pairs[opened.pop()] = tag.start()
+    return pairs
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """Separate what stands inside think tags from the rest: (thought, rest).
-
-    An unclosed `<think>` runs to the end. A `</think>` without an opening belongs to a prompt that opened it
-    (Qwen3's thinking templates), so everything before it is thought.
-    """
+    """Separate what stands inside think tags from the rest: (thought, rest). See `_pieces`."""
     thoughts: list[str] = []
     rest: list[str] = []
-    position = 0
-    first_open, first_close = text.find("<think>"), text.find("</think>")
-    if first_close >= 0 and (first_open < 0 or first_close < first_open):
-        thoughts.append(text[:first_close])
-        position = first_close + len("</think>")
-    while True:
-        start = text.find("<think>", position)
-        if start < 0:
-            rest.append(text[position:])
-            break
-        rest.append(text[position:start])
-        end = text.find("</think>", start)
-        if end < 0:
-            thoughts.append(text[start + len("<think>") :])
-            break
-        thoughts.append(text[start + len("<think>") : end])
-        position = end + len("</think>")
+    for piece in _pieces(text):
+        if piece.kind == "thought":
+            thoughts.append(piece.inner)
+        else:
+            rest.append(piece.text)
     return "\n".join(thoughts), "".join(rest)
+
+
+def outside(text: str) -> str:
+    """What stands outside of thoughts and calls."""
+    return "".join(piece.text for piece in _pieces(text) if piece.kind == "text")
 
 
 def _reject_constant(name: str) -> Any:
@@ -99,6 +163,56 @@ def _name_in(body: str) -> str:
     return pieces[1] if len(pieces) > 2 and pieces[0].strip() == ":" else ""
 
 
+def _body_end(text: str, start: int) -> re.Match[str] | int | None:
+    """What ends the body that starts at `start`, read as JSON: a tag outside of its strings, or a place.
+
+    None where it is no JSON. Two bodies that both run over a place see it once inside a string and once outside: one
+    of them ends at the next tag or backslash. So no place is read more than twice.
+    """
+    answer: int | None = None
+    for found in _OUTSIDE_STRINGS.finditer(text, start):
+        if found["end"] is not None:
+            # A call that is not closed does not hold the answer behind it.
+            return found if found[0] == CLOSE or answer is None else answer
+        if found[0] == ANSWER:
+            answer = found.start() if answer is None else answer
+        elif len(found[0]) == 1:
+            return None
+    return len(text) if answer is None else answer
+
+
+def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
+    """The call whose body starts at `start`, and where reading goes on."""
+    end = _body_end(text, start)
+    if end is not None:
+        stop = end if isinstance(end, int) else end.start()
+        try:
+            return _decode_call(text[start:stop]), _behind(end)
+        except (ValueError, RecursionError):
+            pass  # not what it seemed: it ends at the first tag, wherever that stands
+    found = _END.search(text, start)
+    end = found if found is not None else len(text)
+    stop = end if isinstance(end, int) else end.start()
+    if not isinstance(end, re.Match) or end[0] != CLOSE:
+        answer = text.find(ANSWER, start, stop)
+        end = stop = stop if answer < 0 else answer
+    body = text[start:stop]
+    try:
+        return _decode_call(body), _behind(end)
+    except ValueError as problem:
+        reason = str(problem)
+    except RecursionError:
+        reason = "nested too deeply"
+    return ToolCall(name=_name_in(body), arguments={}, raw=body, error=f"malformed call: {reason}"), _behind(end)
+
+
+def _behind(end: re.Match[str] | int) -> int:
+    """Where reading goes on: behind a closing tag, at any other."""
+    if isinstance(end, int):
+        return end
+    return end.end() if end[0] == CLOSE else end.start()
+
+
 class Hermes:
     """See the module's docstring."""
 
@@ -112,75 +226,31 @@ class Hermes:
 
     def parse(self, text: str) -> Parsed:
         """Read one turn (see `Dialect.parse`)."""
-        thought, rest = split_thought(text)
-        calls: list[ToolCall] = []
-        outside: list[str] = []
-        position = 0
-        while (start := rest.find(OPEN, position)) >= 0:
-            outside.append(rest[position:start])
-            call, position = self._read_call(rest, start + len(OPEN))
-            calls.append(call)
-        outside.append(rest[position:])
-        return Parsed(tuple(calls), self._answer("".join(outside)), thought, rest)
-
-    def _read_call(self, text: str, start: int) -> tuple[ToolCall, int]:
-        """The call whose body starts at `start`, and where reading goes on."""
-        error = ""
-        following = text.find(OPEN, start)
-        limit = len(text) if following < 0 else following
-        end, first_end = start, -1
-        for attempt in range(MAX_CLOSING_TAGS):
-            # The search window ends at the next call, so that many unclosed calls cost linear time.
-            close = text.find(CLOSE, end, limit)
-            stop = limit if close < 0 else close
-            after = stop + (len(CLOSE) if close >= 0 else 0)
-            if attempt == 0:
-                first_end = after
-            try:
-                return _decode_call(text[start:stop]), after
-            except (ValueError, RecursionError) as problem:
-                if attempt == 0:
-                    error = str(problem) if isinstance(problem, ValueError) else "nested too deeply"
-                if close < 0 or "Unterminated string" not in str(problem):
-                    break
-            end = after
-        body = text[start : first_end - len(CLOSE)] if text.endswith(CLOSE, start, first_end) else text[start:first_end]
-        reason = f"malformed call: {error}" if error else "malformed call"
-        return ToolCall(name=_name_in(body), arguments={}, raw=body, error=reason), first_end
+        pieces = list(_pieces(text))
+        thoughts = [piece.inner for piece in pieces if piece.kind == "thought"]
+        calls = tuple(piece.call for piece in pieces if piece.call is not None)
+        said = "".join(piece.text for piece in pieces if piece.kind == "text")
+        rest = "".join(piece.text for piece in pieces if piece.kind != "thought")
+        return Parsed(calls, self._answer(said), "\n".join(thoughts), rest)
 
     @staticmethod
     def _answer(text: str) -> str | None:
         """The last answer outside of thoughts and calls; an unclosed one runs to the end."""
-        start = text.rfind("<answer>")
+        start = text.rfind(ANSWER)
         if start < 0:
             return None
-        start += len("<answer>")
+        start += len(ANSWER)
         end = text.find("</answer>", start)
         return text[start : end if end >= 0 else len(text)].strip()
 
-    def _without_calls(self, text: str, *, malformed: bool) -> str:
+    @staticmethod
+    def _without_calls(text: str, *, malformed: bool) -> str:
         """`text` without its calls; malformed ones stay unless `malformed`. Thoughts are left alone."""
-        pieces: list[str] = []
-        think, thought_end = text.find("<think>"), text.find("</think>")
-        # As in `split_thought`: a closing tag without an opening ends a thought that the prompt had opened.
-        position = thought_end + len("</think>") if thought_end >= 0 and (think < 0 or thought_end < think) else 0
-        pieces.append(text[:position])
-        while (start := text.find(OPEN, position)) >= 0:
-            if 0 <= think < position:
-                think = text.find("<think>", position)
-            if 0 <= think < start:
-                end = text.find("</think>", think)
-                if end < 0:
-                    break
-                after = end + len("</think>")
-                pieces.append(text[position:after])
-            else:
-                call, after = self._read_call(text, start + len(OPEN))
-                pieces.append(text[position:start])
-                if call.error is not None and not malformed:
-                    pieces.append(text[start:after])
-            position = after
-        return "".join([*pieces, text[position:]])
+        return "".join(
+            piece.text
+            for piece in _pieces(text)
+            if piece.call is None or (piece.call.error is not None and not malformed)
+        )
 
     def as_stopped(self, text: str) -> str:
         """`text`: nothing stops a turn but the model's end token."""
