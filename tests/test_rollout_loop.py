@@ -227,6 +227,16 @@ async def test_a_malformed_call_is_kept_and_the_model_is_told(tools: FunctionToo
     assert trajectory.stop_reason == "answered"
 
 
+async def test_half_a_character_in_a_call_is_an_error_that_the_model_is_shown(tools: FunctionTools) -> None:
+    """No tokenizer and no server takes a lone surrogate: it must not end the run."""
+    line = '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>' + call("say", text="\ud83d") + call("count")
+    for engine in (ScriptedEngine([line, ANSWER], tokenizer=pico_tokenizer()), ScriptedEngine([line, ANSWER])):
+        rollout = Rollout(engine, dialect, tools, renderer=Renderer(pico_tokenizer(), dialect))
+        trajectory = await rollout.run(plan())
+        assert trajectory.stop_reason == "answered"
+        assert ["half of a character" in result.content for result in trajectory.results] == [True, True, False]
+
+
 async def test_a_tools_failure_is_shown_and_the_trajectory_goes_on(tools: FunctionTools) -> None:
     lines = [call("age", of="Zed"), call("rent", of="Kalo"), call("age"), ANSWER]
     rollout, engine = token_rollout(lines, tools)

@@ -116,6 +116,31 @@ async def test_a_recipe_allows_the_network() -> None:
     listening.close()
 
 
+async def test_importable_tools_of_ones_own_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "geo_tools.py").write_text("def twice(a):\n    return 2 * a\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    schema = {"type": "function", "function": {"name": "twice", "parameters": {}}}
+    for trusted, content in ("[geo_tools]", "42"), ("[]", "Error: ModuleNotFoundError: No module named 'geo_tools'"):
+        asked = recipe(f"sandbox.trusted={trusted}")
+        tools = open_toolsets(asked.tools, asked.sandbox)
+        async with tools.open([ToolSpec(schema, target="geo_tools:twice")]) as toolset:
+            assert (await toolset.call(ToolCall("twice", {"a": 21}))).content == content
+        await tools.close()
+
+
+@pytest.mark.parametrize(("bound", "seconds"), [("null", "0.7 s"), ("0.4", "0.4 s"), ("9", "0.7 s")])
+async def test_a_call_has_the_seconds_of_the_limits_unless_the_sandbox_has_less(bound: str, seconds: str) -> None:
+    source = ToolSpec(
+        {"type": "function", "function": {"name": "hang", "parameters": {}}}, source="def hang():\n    while True: pass"
+    )
+    asked = recipe(f"sandbox.wall_seconds={bound}", "limits.tool_seconds=0.7")
+    tools = open_toolsets(asked.tools, asked.sandbox, tool_seconds=asked.limits.tool_seconds)
+    async with tools.open([source]) as toolset:
+        result = await toolset.call(ToolCall("hang", {}), wall_seconds=asked.limits.tool_seconds)
+    await tools.close()
+    assert seconds in result.content
+
+
 def test_a_folder_without_an_index_is_one_clear_line(tmp_path: Path) -> None:
     asked = recipe(f"tools.search={tmp_path}")
     with pytest.raises(InputError, match="is not a search index"):

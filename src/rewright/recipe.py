@@ -133,12 +133,15 @@ class SandboxSettings(_Section, frozen=True):
     """How tools that are source text are executed."""
 
     level: Literal["strict", "process", "unsafe"] = "strict"
-    wall_seconds: float = 5.0
+    wall_seconds: float | None = None
+    """Bound of every execution; default: `limits.tool_seconds`."""
     memory_mb: int = 512
     network: bool = False
     """The host's network, every host of it, for what runs in the sandbox."""
     url: str | None = None
     """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
+    trusted: tuple[str, ...] = ()
+    """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
 
 
 class ToolSettings(_Section, frozen=True):

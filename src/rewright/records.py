@@ -76,8 +76,8 @@ class ToolSpec(msgspec.Struct, frozen=True):
     """A tool: an OpenAI function schema, and what executes it.
 
     Exactly one of `source` (Python source text that defines a function of the schema's name) and `target`
-    (`"package.module:function"`) is set for Python tools; `data` is keyword data bound when the toolset is opened:
-    a `target` is then called as `function(data, **arguments)`. `kind` names another executor (`"python"`, `"search"`,
+    (`"package.module:function"`) is set for Python tools. A `target` is called as `function(**arguments)`, or with
+    `data` as `function(data, **arguments)`. `kind` names another executor (`"python"`, `"search"`,
     `"mcp"`), configured by the recipe.
     """
 

@@ -22,12 +22,27 @@ from rewright.dialects.base import Dialect, follow_up_messages, results_inline, 
 from rewright.errors import InputError
 from rewright.neutral import control_pattern, neutralised
 from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.storage import without_surrogates
 
 __all__ = ["Renderer"]
 
 MARKER: Final = "REWRIGHT_TURN_MARKER"
 THINK: Final = "<think>"
 PROBE_NAME: Final = "rewright_probe_tool"
+PROBE: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": PROBE_NAME,
+        "description": "A tool.",
+        "parameters": {
+            "type": "object",
+            "properties": {"text": {"type": "string", "description": "A text."}},
+            "required": ["text"],
+        },
+    },
+}
+"""Every field that a template might read."""
+QUESTION: Final[Message] = {"role": "user", "content": "question"}
 NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
 
 
@@ -45,9 +60,9 @@ class Renderer:
         control += [str(token) for token in added.values()]
         control += list(dialect.control_words)
         self._control = control_pattern(control)
-        probe = {"type": "function", "function": {"name": PROBE_NAME, "parameters": {"type": "object"}}}
-        question: list[Message] = [{"role": "user", "content": "question"}]
-        self.native_tools = PROBE_NAME in self._render(question, [probe])
+        self.native_system = self._writes([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
+        """Does the template write a system message? If not, it goes into the user's first message."""
+        self.native_tools = self._writes([QUESTION], [PROBE])
         """Does the template write tool schemas? If not, they go into the system message."""
         self.native_results = self._template_takes_tool_messages()
 
@@ -60,11 +75,46 @@ class Renderer:
     @cached_property
     def opens_thought(self) -> bool:
         """Does the template itself write the `<think>` with which the model's message begins?"""
-        return self._render([{"role": "user", "content": "question"}], []).rstrip().endswith(THINK)
+        return self._render([QUESTION], []).rstrip().endswith(THINK)
+
+    @cached_property
+    def _opens_thought_after_results(self) -> bool:
+        """As `opens_thought`, for a turn that follows results: some templates then let the message go on."""
+        results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
+        return self._after_marker(self._as_messages(results)).rstrip().endswith(THINK)
+
+    @cached_property
+    def _closing(self) -> tuple[str, ...]:
+        """The control tokens that the template writes right behind the model's message, up to its end token."""
+        try:
+            after = self._after_marker([], generation=False).lstrip()
+        except InputError:
+            return ()
+        tokens = {str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
+        run: list[str] = []
+        while found := max((token for token in tokens if after.startswith(token)), key=len, default=""):
+            run.append(found)
+            after = after.removeprefix(found)
+        end = self.tokenizer.eos_token
+        return tuple(run[: run.index(end) + 1] if end in run else run[:1])
+
+    @property
+    def end_token(self) -> str:
+        """The token with which the model's message ends: the tokenizer's end token, or what the template writes.
+
+        Gemma's templates write `<end_of_turn>` and Phi's `<|end|>`, while their tokenizers name another.
+        """
+        return self._closing[-1] if self._closing else str(self.tokenizer.eos_token or "")
+
+    @property
+    def end_id(self) -> int:
+        """Token id of `end_token`."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.end_token))
 
     def opening(self, turn: int) -> str:
         """What the prompt has written of the text of turn number `turn` since the user spoke: `<think>` or nothing."""
-        return THINK if self.opens_thought and (turn == 0 or not self.dialect.inline) else ""
+        opened = self.opens_thought if turn == 0 else not self.dialect.inline and self._opens_thought_after_results
+        return THINK if opened else ""
 
     def neutralise(self, text: str) -> str:
         """`text` with a space after the first character of every control token and tag that occurs in it."""
@@ -73,7 +123,9 @@ class Renderer:
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
         """The prompt with the opening of the model's turn at its end."""
         if tools and not self.native_tools:
-            return self._render(_with_tools_in_words(messages, tools), [])
+            messages, tools = _with_tools_in_words(messages, tools), ()
+        if not self.native_system:
+            messages = _without_system(messages)
         return self._render(list(messages), list(tools))
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
@@ -109,12 +161,10 @@ class Renderer:
         messages = self.dialect.results_as_messages(calls, shown) if shown and not self.dialect.inline else []
         if follow_up is not None:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
-        if not self.native_results:
-            messages = _results_in_words(messages)
-        text = self._after_marker(messages)
-        end = str(self.tokenizer.eos_token or "")
-        if ended and end and text.lstrip().startswith(end):
-            text = text.lstrip()[len(end) :]
+        text = self._after_marker(self._as_messages(messages))
+        closing = "".join(self._closing) or self.end_token
+        if ended and text.lstrip().startswith(closing):
+            text = text.lstrip().removeprefix(closing)
         return self._encode(inline + text)
 
     def with_calls(self, text: str, calls: Sequence[ToolCall]) -> str:
@@ -129,11 +179,10 @@ class Renderer:
             "tool_calls": [{"type": "function", "function": function} for function in functions],
         }
         try:
-            question: Message = {"role": "user", "content": "question"}
-            after = self._render([question, message], [], generation=False).partition(MARKER)[2]
+            after = self._render([QUESTION, message], [], generation=False).partition(MARKER)[2]
         except InputError:
             after = ""
-        written = after.partition(str(self.tokenizer.eos_token or "\0"))[0]
+        written = after.partition(self.end_token or "\0")[0]
         read = [(call.name, call.arguments) for call in self.dialect.parse(written).calls]
         if read == [(call.name, call.arguments) for call in calls]:
             return text + written
@@ -160,7 +209,7 @@ class Renderer:
             ids += [*own, *turn.suffix_ids]
             mask += [1] * len(own) + [0] * len(turn.suffix_ids)
         if trajectory.turns and trajectory.turns[-1].stop == "stop" and not trajectory.turns[-1].calls:
-            ids, mask = [*ids, self.tokenizer.eos_token_id], [*mask, 1]
+            ids, mask = [*ids, self.end_id], [*mask, 1]
         return ids, mask
 
     def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
@@ -170,7 +219,7 @@ class Renderer:
         """
         ids = self.task_prompt_ids(task)
         mask = [0] * len(ids)
-        end = self.tokenizer.eos_token_id
+        end = self.end_id
         number = 0  # of the turn since the user spoke
         for index, turn in enumerate(trajectory.turns):
             last = index + 1 == len(trajectory.turns)
@@ -193,6 +242,10 @@ class Renderer:
         return text.removeprefix(opening) if opening else text
 
     def _encode(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # tokenizers take no half of a character; a task file or a tool may bring one
+            text = without_surrogates(text)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _render(self, messages: list[Message], tools: list[dict[str, Any]], *, generation: bool = True) -> str:
@@ -205,9 +258,20 @@ class Renderer:
             raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
         return str(text)
 
-    def _after_marker(self, messages: list[Message]) -> str:
-        head: list[Message] = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
-        _, found, after = self._render([*head, *messages], []).partition(MARKER)
+    def _as_messages(self, results: Sequence[Message]) -> list[Message]:
+        """Results (and what the user says next) as the template takes them."""
+        return list(results) if self.native_results else _results_in_words(results)
+
+    def _writes(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
+        """Does the template take and write what names PROBE_NAME?"""
+        try:
+            return PROBE_NAME in self._render(messages, tools)
+        except InputError:
+            return False
+
+    def _after_marker(self, messages: list[Message], *, generation: bool = True) -> str:
+        head: list[Message] = [QUESTION, {"role": "assistant", "content": MARKER}]
+        _, found, after = self._render([*head, *messages], [], generation=generation).partition(MARKER)
         if not found:
             name = getattr(self.tokenizer, "name_or_path", "")
             raise InputError(f"the chat template of {name} drops the assistant's text: expected it in the conversation")
@@ -235,6 +299,18 @@ def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, 
         copied[0]["content"] = f"{copied[0]['content']}\n\n{words}"
         return copied
     return [{"role": "system", "content": words}, *copied]
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """For templates without a system role: its text stands before the user's first message."""
+    if not messages or messages[0].get("role") != "system":
+        return list(messages)
+    system, *others = messages
+    first = next((place for place, message in enumerate(others) if message.get("role") == "user"), None)
+    if first is None:
+        return [{**system, "role": "user"}, *others]
+    others[first] = {**others[first], "content": f"{system['content']}\n\n{others[first]['content']}"}
+    return others
 
 
 def _results_in_words(messages: Sequence[Message]) -> list[Message]:

@@ -18,7 +18,7 @@ import msgspec
 
 from rewright.errors import InputError, StorageError
 
-__all__ = ["Groups", "RecordFile", "encode_line", "read_jsonl", "write_atomically"]
+__all__ = ["Groups", "RecordFile", "encode_line", "read_jsonl", "without_surrogates", "write_atomically"]
 
 T = TypeVar("T")
 
@@ -31,16 +31,17 @@ def encode_line(value: Any) -> bytes:
     try:
         return _encoder.encode(value) + b"\n"
     except UnicodeEncodeError:
-        return _encoder.encode(_without_surrogates(msgspec.to_builtins(value))) + b"\n"
+        return _encoder.encode(without_surrogates(msgspec.to_builtins(value))) + b"\n"
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
+    """`value` (texts, dicts, lists) with U+FFFD for every half of a character, which UTF-8 cannot hold."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+        return {without_surrogates(key): without_surrogates(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_surrogates(part) for part in value]
+        return [without_surrogates(part) for part in value]
     return value
 
 

@@ -91,6 +91,7 @@ def validate_file(
     *,
     execute: bool = True,
     level: Level = "strict",
+    trusted: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate every row of a task file. A row that is no task is a finding, and the rows after it are read.
@@ -109,7 +110,7 @@ def validate_file(
             rows.append(loaded.row)
         if limit is not None and len(tasks) + len(bad) >= limit:
             break
-    found = validate_tasks(tasks, rows=rows, execute=execute, level=level, progress=progress)
+    found = validate_tasks(tasks, rows=rows, execute=execute, level=level, trusted=trusted, progress=progress)
     findings = sorted([*bad, *found.findings], key=lambda finding: finding.row)
     return msgspec.structs.replace(
         found, tasks=len(tasks) + len(bad), findings=tuple(findings), seconds=time.perf_counter() - started
@@ -122,12 +123,14 @@ def validate_tasks(
     rows: Sequence[int] | None = None,
     execute: bool = True,
     level: Level = "strict",
+    trusted: Sequence[str] = (),
     wall_seconds: float = 5.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate `tasks`; `rows` are their numbers in findings (default: their positions).
 
-    With `execute`, module scopes and gold calls run in a sandbox of `level`. `progress(done, total)` is called as
+    With `execute`, module scopes and gold calls run in a sandbox of `level`; importable tools of the `trusted` packages
+    run as the user's own code. `progress(done, total)` is called as
     tasks are done. Not for use inside a running event loop. Raises SandboxError where the machine refuses `level`.
     """
     started = time.perf_counter()
@@ -137,7 +140,8 @@ def validate_tasks(
         _check_record(note)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
     if executable:
-        asyncio.run(_execute(notes, level, wall_seconds, progress))
+        factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=("rewright", *trusted))
+        asyncio.run(_execute(notes, factory, level, wall_seconds, progress))
     return Validation(
         tasks=len(tasks),
         tools=sum(len(task.toolbox) for task in tasks),
@@ -221,12 +225,15 @@ def _check_answers(note: _Notes) -> None:
 
 
 async def _execute(
-    notes: Sequence[_Notes], level: Level, wall_seconds: float, progress: Callable[[int, int], None] | None
+    notes: Sequence[_Notes],
+    factory: FunctionTools,
+    level: Level,
+    wall_seconds: float,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     places = asyncio.Semaphore(_AT_ONCE)
     done = 0
     async with Sandbox(level, wall_seconds=wall_seconds) as box:
-        factory = FunctionTools(level=level, wall_seconds=wall_seconds)
 
         async def one(note: _Notes) -> None:
             nonlocal done

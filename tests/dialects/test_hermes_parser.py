@@ -58,6 +58,7 @@ def test_raw_is_the_text_between_the_tags() -> None:
         ('{"name": "f"}', {}),
         ('```json\n{"name": "f", "arguments": {"a": [1, {"b": null}]}}\n```', {"a": [1, {"b": None}]}),
         ('  {"name" : "f" , "arguments":{"a":"<b> & \\"c\\""}}  ', {"a": '<b> & "c"'}),
+        ('{"name": "f", "arguments": {"a": "\\ud83d\\ude00 \\u00e4"}}', {"a": "\U0001f600 ä"}),
     ],
 )
 def test_the_shapes_that_models_write(body: str, arguments: dict[str, Any]) -> None:
@@ -85,6 +86,8 @@ def test_the_shapes_that_models_write(body: str, arguments: dict[str, Any]) -> N
         ('{"name": "f", "arguments": {"a": 1e999}}', "1e999 is out of range", "f"),
         ('{"name": "f", "arguments": {"a": ' + "9" * 5000 + "}}", "limit", "f"),
         ('{"name": "f", "arguments": ' + "[" * 100_000, "nested too deeply", "f"),
+        ('{"name": "f", "arguments": {"a": "\\ud83d"}}', "half of a character", "f"),
+        ('{"name": "f", "arguments": {"\\udc00": 1}}', "half of a character", "f"),
     ],
 )
 def test_a_call_that_cannot_be_read_is_kept_with_the_reason(body: str, reason: str, name: str) -> None:

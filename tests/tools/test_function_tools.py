@@ -67,6 +67,19 @@ async def test_target_is_called_with_its_data(tmp_path: Path, monkeypatch: pytes
     await factory.close()
 
 
+async def test_target_without_data_is_called_with_the_arguments_alone(factory: FunctionTools) -> None:
+    tools = [
+        spec("dumps", target="json:dumps"),
+        spec("add", target="operator:concat"),
+        spec("leap", target="calendar:isleap"),
+    ]
+    async with factory.open(tools) as toolset:
+        assert (await toolset.call(ToolCall("dumps", {"obj": {"a": 1}, "indent": 0}))).content == '{\n"a": 1\n}'
+        assert (await toolset.call(ToolCall("leap", {"year": 2000}))).content == "true"
+        wrong = await toolset.call(ToolCall("leap", {}))
+        assert wrong.content == "Error: leap(): missing a required argument: 'year'; expected: year"
+
+
 async def test_target_that_does_not_exist_is_an_error_of_the_call(factory: FunctionTools) -> None:
     async with factory.open([spec("find", target="rewright.nonsuch:look_up")]) as tools:
         result = await tools.call(ToolCall("find", {}))

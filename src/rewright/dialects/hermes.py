@@ -65,7 +65,7 @@ def _pieces(text: str) -> Iterator[_Piece]:
             yield _Piece("call", text[start:position], call=read)
         else:
             end = text.find(THOUGHT, start)
-            if 0 <= text.find(THINK, start + len(THINK), max(end, 0)):
+            if text.find(THINK, start + len(THINK), max(end, 0)) >= 0:
                 closings = _closings(text) if closings is None else closings
                 end = closings.get(start, end)
             position = end + len(THOUGHT) if end >= 0 else len(text)
@@ -153,7 +153,18 @@ def _decode_call(body: str) -> ToolCall:
         arguments = {}
     if not isinstance(arguments, dict):
         raise ValueError("arguments must be a JSON object")
+    if "\\u" in body and _has_half_character(name, arguments):
+        raise ValueError("an escape \\ud800 to \\udfff stands alone: it is half of a character")
     return ToolCall(name=name, arguments=arguments, raw=body)
+
+
+def _has_half_character(*values: Any) -> bool:
+    """Is there a lone surrogate, which no tokenizer, server or file takes?"""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _name_in(body: str) -> str:

@@ -49,7 +49,7 @@ def conversation_ids(
             if turns:
                 ids += renderer.suffix_ids(calls, results, ended=True)
             calls, results = [], []
-            ids += [*renderer.encode_text(_text(renderer, message, turns, place)), renderer.tokenizer.eos_token_id]
+            ids += [*renderer.encode_text(_text(renderer, message, turns, place)), renderer.end_id]
             turns += 1
         else:
             wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"

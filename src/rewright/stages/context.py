@@ -125,7 +125,8 @@ class Context:
 
     def open_tools(self) -> ToolsetFactory:
         """What executes the tools of this run, in the sandbox that the recipe asks for."""
-        return open_toolsets(self.recipe.tools, self.recipe.sandbox)
+        seconds = self.recipe.limits.tool_seconds
+        return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
 
     async def generate(
         self,

@@ -41,9 +41,12 @@ def equipped(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) ->
     return found
 
 
-def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings) -> ToolsetFactory:
-    """What executes the tools of every kind. Raises InputError for what can't be opened as the settings say."""
-    limits: dict[str, Any] = {"wall_seconds": sandbox.wall_seconds}
+def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
+    """What executes the tools of every kind. `tool_seconds` bounds a call where `sandbox.wall_seconds` is None.
+
+    Raises InputError for what can't be opened as the settings say.
+    """
+    limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
     python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
     elsewhere: dict[str, RemoteSandbox] = {}
     if sandbox.url is not None:
@@ -55,7 +58,12 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings) -> ToolsetFa
         }
     limits |= {"level": sandbox.level, "network": sandbox.network}
     executors: dict[str, ToolsetFactory] = {
-        "function": FunctionTools(memory_mb=sandbox.memory_mb, sandbox=elsewhere.get("function"), **limits),
+        "function": FunctionTools(
+            memory_mb=sandbox.memory_mb,
+            sandbox=elsewhere.get("function"),
+            trusted=("rewright", *sandbox.trusted),
+            **limits,
+        ),
         "python": PythonTool(
             memory_mb=python_mb,
             state=settings.python_state,

@@ -83,8 +83,8 @@ class Executor(ABC):
     ) -> ExecutorSession:
         """A session of one trajectory: `sources` by function name, each in a module scope of its own.
 
-        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`; `modules`
-        are imported by the fork server itself, once, and so must be trusted.
+        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`, without
+        data as `function(**arguments)`; `modules` are imported by the fork server itself, once, and so must be trusted.
         """
         return self.open(Opening(sources or {}, targets or {}, data or {}, modules))
 

@@ -133,7 +133,7 @@ class FunctionTools:
         return self.executor(trusted=trusted).session(
             {tool.name: tool.source for tool in tools if tool.source is not None},
             targets=targets,
-            data={tool.name: tool.data for tool in tools if tool.target is not None},
+            data={tool.name: tool.data for tool in tools if tool.target is not None and tool.data is not None},
             modules=sorted({target.partition(":")[0] for target in targets.values()}) if trusted else (),
         )
 

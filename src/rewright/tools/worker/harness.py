@@ -73,7 +73,7 @@ class Tools:
         function = self.ready.get(name)
         if function is None:
             function = self.ready[name] = self._load(name)
-        bound = (self.data.get(name),) if name in self.targets else ()
+        bound = (self.data[name],) if name in self.data else ()
         check_arguments(name, function, bound, arguments)
         return as_text(function(*bound, **arguments))
 
