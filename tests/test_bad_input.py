@@ -64,6 +64,36 @@ RECIPES: list[Case] = [
     ("a format", {"r.yaml": RECIPE}, ["run", "r.yaml", "tasks.format=frtl", "--dry-run"], "did you mean 'ftrl'?"),
     ("a dialect", {"r.yaml": RECIPE + b"dialect: hermse\n", "t.jsonl": lines(task())}, ["run", "r.yaml"], "hermse"),
     ("a model", {"r.yaml": RECIPE, "t.jsonl": lines(task())}, ["run", "r.yaml", "--model", "./none"], "./none: not a"),
+    ("a path for a world", {"r.yaml": b""}, ["run", "r.yaml", "tasks=t.jsonl", "tasks.format=town"], "makes its tasks"),
+    (
+        "an argument",
+        {"r.yaml": b"rl: {arguments: {lr: 1}}"},
+        ["run", "r.yaml"],
+        "rl.arguments: TRL's GRPOConfig has no",
+    ),
+    ("a scheduler", {"r.yaml": b"sft: {scheduler: cos}"}, ["run", "r.yaml"], "sft.scheduler is 'cos': expected one of"),
+    ("a loss", {"r.yaml": b"rl: {loss_type: ppo}"}, ["run", "r.yaml"], "rl.loss_type is 'ppo': expected one of grpo,"),
+    ("a logger", {"r.yaml": b"rl: {report_to: [wandbb]}"}, ["run", "r.yaml", "--dry-run"], "rl.report_to is 'wandbb'"),
+    ("no logger", {"r.yaml": b"sft: {report_to: [neptune]}"}, ["run", "r.yaml"], "sft.report_to: neptune is not inst"),
+    (
+        "parts",
+        {"r.yaml": b"sft: {micro_batch_size: 3}"},
+        ["run", "r.yaml"],
+        "sft.micro_batch_size is 3: expected a divis",
+    ),
+    (
+        "updates",
+        {"r.yaml": b"rl: {updates_per_step: 7}"},
+        ["run", "r.yaml"],
+        "rl.updates_per_step is 7: expected a divi",
+    ),
+    (
+        "other words",
+        {"r.yaml": b"dialect: tags\nsft: {source: demonstrations}"},
+        ["run", "r.yaml"],
+        "sft.source is demo",
+    ),
+    ("no limit", {"r.yaml": b""}, ["run", "r.yaml", "--limit", "0"], "--limit is 0: expected at least 1"),
     (
         "a stage that lacks what it reads",
         {"r.yaml": b"stages: [score]\n"},
@@ -211,6 +241,19 @@ def test_verbs_and_run_directories(
         },
     )
     refused(rewright(*arguments), said)
+
+
+def test_a_run_that_a_mistake_stopped_at_once_is_no_run(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path
+) -> None:
+    """Mended, the same command works: the directory holds nothing but the recipe."""
+    put(tmp_path, {"r.yaml": b"tasks: {path: t.jsonl}\nstages: [synth]\nmodel: ./none\n", "t.jsonl": lines(task())})
+    refused(rewright("run", "r.yaml"), "./none: not a folder")
+    assert (tmp_path / "runs/run/recipe.yaml").exists()
+    for arguments in (["model=./other"], ["model=./third", "--resume"]):
+        refused(rewright("run", "r.yaml", *arguments), f"{arguments[0].removeprefix('model=')}: not a folder")
+    (tmp_path / "runs/run/trajectories.jsonl").touch()
+    refused(rewright("run", "r.yaml"), "holds a run already")
 
 
 def test_a_second_process_is_refused_and_told_who_the_first_is(

@@ -57,6 +57,20 @@ MISTAKES = [
     ("synth:\n  top_p: 1.5\n", [], ":2: synth.top_p: must be at most 1, got 1.5"),
     ("sft:\n  learning_rate: .nan\n", [], ":2: sft.learning_rate: must be a finite number, got nan"),
     ("rl:\n  beta: .inf\n", [], ":2: rl.beta: must be a finite number, got inf"),
+    # Keys that would do nothing.
+    ("tasks: {format: town, path: x}\n", [], ":1: tasks.path is x, but tasks.format is town, which makes its tasks"),
+    ("tasks: {format: town}\n", ["tasks=x.jsonl"], "override 'tasks=x.jsonl': tasks.path is x.jsonl, but tasks.format"),
+    (
+        "eval:\n  tasks:\n    format: almanac\n    path: x\n",
+        [],
+        ":4: eval.tasks.path is x, but eval.tasks.format is alm",
+    ),
+    ("tasks: {format: ftrl, path: x, count: 20}\n", [], ":1: tasks.count has no effect: tasks.format is ftrl"),
+    ("tasks:\n  path: x\n  split: test\n", [], ":3: tasks.split has no effect: tasks.format is rewright"),
+    ("rl:\n  tasks:\n    path: x\n    seed: 3\n", [], ":4: rl.tasks.seed has no effect"),
+    ("tasks: {format: ftrl, path: x}\n", ["tasks.profile=long"], "override 'tasks.profile=long': tasks.profile has no"),
+    ("model: {path: m, base_url: 'http://h/v1'}\n", [], ":1: model.base_url names a server, but model.engine is hf"),
+    ("repair:\n  model: {path: m, base_url: 'http://h/v1'}\n", [], ":2: repair.model.base_url names a server"),
     # Files.
     ("- a\n", [], ": expected a mapping of sections, got list"),
     ("just words\n", [], ": expected a mapping of sections, got str"),
@@ -128,8 +142,25 @@ def test_short_forms_and_overrides_of_their_keys(tmp_path: Path) -> None:
     made = recipe(tmp_path, "tasks: a.jsonl\n", "tasks.limit=3", "eval.tasks.limit=4")
     assert (made.tasks.path, made.tasks.limit, made.eval.tasks.limit) == ("a.jsonl", 3, 4)
     assert recipe(tmp_path, "tasks:\n  limit: 3\n", "tasks=b.jsonl").tasks == made.tasks.__class__(
-        path="b.jsonl", limit=3
+        format="rewright", path="b.jsonl", limit=3
     )
+
+
+def test_a_path_without_a_format_is_a_file_of_ours_or_of_the_format_of_the_tasks(tmp_path: Path) -> None:
+    assert recipe(tmp_path, "", "tasks=a.jsonl").tasks.format == "rewright"
+    assert recipe(tmp_path, "rl: {tasks: a.jsonl}\n").rl.tasks.format == "rewright"  # type: ignore[union-attr]
+    made = recipe(tmp_path, "tasks: {format: ftrl, path: a.parquet}\neval: {tasks: b.parquet}\n")
+    assert (made.eval.tasks.format, made.eval.tasks.path) == ("ftrl", "b.parquet")
+    assert recipe(tmp_path, "").tasks.format == "town"
+
+
+def test_what_a_recipe_says_of_a_world_is_dropped_where_a_file_is_named_instead(tmp_path: Path) -> None:
+    text = "tasks: {format: town, split: long, count: 7}\neval: {tasks: {format: town, count: 9, seed: 4}}\n"
+    made = recipe(tmp_path, text, "tasks.format=ftrl", "tasks=a.parquet", "eval.tasks.format=ftrl")
+    assert (made.tasks.count, made.tasks.split) == (Recipe().tasks.count, Recipe().tasks.split)
+    assert made.eval.tasks == msgspec.structs.replace(Recipe().eval.tasks, format="ftrl")
+    resolved = yaml.safe_dump(msgspec.to_builtins(made), sort_keys=False)
+    assert recipe(tmp_path, resolved) == made
 
 
 def test_giving_one_key_of_a_section_leaves_its_other_defaults(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from rewright.benchmarks.recipes import benchmark_recipe
 from rewright.commands import JsonOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
-from rewright.recipe import Recipe, Stage, load_recipe
+from rewright.recipe import Recipe, Stage, TaskSettings, load_recipe
 from rewright.serving import commands as serving
 
 __all__ = ["app", "main"]
@@ -49,6 +49,9 @@ serving.register(app)
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
+LimitOption = Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")]
+ModelOption = Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
 
 
@@ -58,18 +61,17 @@ def quickstart(
     *,
     run: RunOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")] = None,
-    model: Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")] = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
     resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the shipped pico model from tasks to RL on this machine, offline, in minutes."""
-    settings = [f"seed={seed}", *([f"model.path={model}"] if model is not None else []), *(overrides or [])]
-    if limit is not None:
-        if limit < 1:
-            raise InputError(f"--limit is {limit}: expected at least 1")
-        settings = [f"tasks.limit={limit}", f"eval.tasks.limit={limit}", *settings]
-    recipe = load_recipe(_packaged("quickstart.yaml"), settings)
+    recipe = load_recipe(_packaged("quickstart.yaml"), [*_settings(seed, limit, model), *(overrides or [])])
+    if dry_run:
+        _dry_run(recipe, as_json=as_json)
+        return
     folder = run or _fresh(Path("runs") / "quickstart", resume=resume)
     _run(recipe, folder, resume=resume, as_json=as_json)
 
@@ -80,13 +82,15 @@ def run_recipe(
     overrides: Overrides = None,
     *,
     run: RunOption = None,
-    model: Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole run (default: the recipe's).")] = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
     resume: ResumeOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe."""
-    settings = load_recipe(recipe, [*([f"model.path={model}"] if model is not None else []), *(overrides or [])])
+    settings = load_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
         _dry_run(settings, as_json=as_json)
         return
@@ -171,24 +175,35 @@ def version() -> None:
     print(__version__)
 
 
+def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
+    """Flags as overrides."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}: expected at least 1")
+    given = {"seed": seed, "tasks.limit": limit, "eval.tasks.limit": limit, "model.path": model}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
+
+
 def _packaged(name: str) -> Path:
     return Path(__file__).parent / "recipes" / name
 
 
 def _fresh(path: Path, *, resume: bool) -> Path:
     """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
-    taken = [path, *sorted(path.parent.glob(f"{path.name}-[0-9]*"), key=lambda one: int(one.name.rsplit("-", 1)[1]))]
-    taken = [one for one in taken if one.exists()]
+    numbered = [(one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{path.name}-*")]
+    taken = {int(number): one for number, one in numbered if number.isdecimal()}
+    if path.exists():
+        taken[1] = path
     if resume or not taken:
-        return taken[-1] if taken else path
-    last = taken[-1].name.removeprefix(path.name).lstrip("-")
-    return path.with_name(f"{path.name}-{int(last or 1) + 1}")
+        return taken[max(taken)] if taken else path
+    return path.with_name(f"{path.name}-{max(taken) + 1}")
 
 
 def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     from rewright.pipeline import Pipeline
     from rewright.runs import Run
+    from rewright.stages.preflight import check_stages
 
+    check_stages(recipe, recipe.stages)
     run = Run.create(folder, recipe, resume=resume)
     with run.locked(), _saying_how_to_resume(folder):
         Pipeline(run).run_all()
@@ -225,16 +240,29 @@ def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
 
 
 def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
-    from rewright.stages.context import load_recipe_tasks
+    from rewright.dialects import dialect_named
+    from rewright.pipeline import EVALUATED
+    from rewright.stages.context import eval_settings, load_recipe_tasks
+    from rewright.stages.preflight import check_stages
+    from rewright.stages.toolsets import equipped
 
-    tasks = load_recipe_tasks(recipe.tasks)[: recipe.synth.limit]
-    plan = {
-        "tasks": len(tasks),
-        "candidates": len(tasks) * recipe.synth.n if "synth" in recipe.stages else 0,
-        "evaluated": len(load_recipe_tasks(recipe.eval.tasks)) * recipe.eval.n,
+    def count(settings: TaskSettings, limit: int | None = None) -> int:
+        return len(equipped(load_recipe_tasks(settings)[:limit], recipe.tools, dialect_named(recipe.dialect)))
+
+    check_stages(recipe, recipe.stages)
+    stages = set(recipe.stages)
+    evaluated = bool(stages & EVALUATED.keys())
+    own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
+    tasks = count(recipe.tasks, recipe.synth.limit) if own_tasks else 0
+    plan: dict[str, Any] = {
+        "tasks": tasks,
+        "candidates": tasks * recipe.synth.n if "synth" in stages else 0,
+        "evaluated": count(eval_settings(recipe)) * recipe.eval.n if evaluated else 0,
         "stages": list(recipe.stages),
         "model": recipe.model.path,
     }
+    if recipe.rl.tasks is not None and "rl" in stages:
+        plan["rl_tasks"] = count(recipe.rl.tasks)
     print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 

@@ -22,6 +22,7 @@ import yaml
 from rewright.errors import InputError
 from rewright.plugins.settings import TurnCredit
 from rewright.quality import QualitySettings
+from rewright.recipe_checks import settle
 from rewright.rollout import Limits
 
 __all__ = [
@@ -327,6 +328,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
+    settle(data, places, _standard(), where)
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:
@@ -449,6 +451,13 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
             given = _expand(value, below, default)
         expanded[key] = _own_defaults(default) | given if isinstance(given, dict) else given
     return expanded
+
+
+def _standard() -> dict[str, Any]:
+    """The defaults of every section, those included that are None unless given."""
+    standard: dict[str, Any] = msgspec.to_builtins(Recipe())
+    standard["rl"]["tasks"] = msgspec.to_builtins(TaskSettings())
+    return standard
 
 
 def _own_defaults(standard: Any) -> dict[str, Any]:

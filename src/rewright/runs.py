@@ -40,6 +40,9 @@ __all__ = ["Run", "checkpoint_folder"]
 
 PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
 
+BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
+"""What a run has before its first stage has made anything."""
+
 
 class Run:
     """One run directory, opened for reading and, inside `locked()`, for writing."""
@@ -58,18 +61,24 @@ class Run:
     def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
         """A new run directory, or with `resume` an existing one of the same recipe.
 
+        One in which nothing has been made (a mistake in the recipe stopped it at once) is taken for new.
+
         Raises InputError for an existing run without `resume`, or a different recipe with it.
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
         if recipe_file.exists():
-            if not resume:
+            if run._untouched():
+                with run.locked():  # nobody is about to write
+                    pass
+            elif not resume:
                 raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
-            if run.recipe() != recipe:
+            elif run.recipe() != recipe:
                 raise InputError(
                     f"{path} was started with another recipe: resume with the same one, or start a new run"
                 )
-            return run
+            else:
+                return run
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -78,6 +87,10 @@ class Run:
         run.write_json("environment.json", environment(recipe.seed))
         write_atomically(recipe_file, [text.encode()])
         return run
+
+    def _untouched(self) -> bool:
+        """Has no stage written anything?"""
+        return all(file.is_dir() or file.name in BEFORE_STAGES for file in self.path.rglob("*"))
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -95,7 +108,10 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for writing. Raises RunLockedError while another process does."""
-        lock = (self.path / ".lock").open("a+")
+        try:
+            lock = (self.path / ".lock").open("a+")
+        except OSError as problem:
+            raise StorageError(f"cannot write into {self.path}: {problem.strerror or problem}") from problem
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

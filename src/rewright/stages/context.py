@@ -14,6 +14,7 @@ from rewright.engines.base import Sampling
 from rewright.errors import InputError
 from rewright.progress import Bar
 from rewright.recipe import ModelSettings, Recipe, TaskSettings, recipe_hash
+from rewright.recipe_checks import WORLD_FORMATS
 from rewright.records import Task, Trajectory
 from rewright.rendering import Renderer
 from rewright.rollout import Plan, Rollout, derive_seed
@@ -23,9 +24,11 @@ from rewright.storage import RecordFile
 from rewright.tools import ToolsetFactory
 from rewright.worlds import almanac, town
 
-__all__ = ["WORLDS", "Context", "load_recipe_tasks"]
+__all__ = ["WORLDS", "Context", "eval_settings", "load_recipe_tasks"]
 
-WORLDS: dict[str, Callable[..., Iterator[Task]]] = {"town": town.generate, "almanac": almanac.generate}
+WORLDS: dict[str, Callable[..., Iterator[Task]]] = dict(
+    zip(WORLD_FORMATS, (town.generate, almanac.generate), strict=True)
+)
 """Formats whose tasks are generated, not read."""
 
 
@@ -40,6 +43,14 @@ def load_recipe_tasks(settings: TaskSettings) -> list[Task]:
     if settings.path is None:
         raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
     return load_tasks(settings.path, format=settings.format, limit=settings.limit)
+
+
+def eval_settings(recipe: Recipe) -> TaskSettings:
+    """Where the held-out tasks come from: a section that names no file means that of `tasks`."""
+    settings = recipe.eval.tasks
+    if settings.format not in WORLDS and settings.path is None:
+        settings = msgspec.structs.replace(settings, path=recipe.tasks.path)
+    return settings
 
 
 class Context:
@@ -60,10 +71,7 @@ class Context:
     @property
     def eval_tasks(self) -> list[Task]:
         """The held-out tasks."""
-        settings = self.recipe.eval.tasks
-        if settings.format not in WORLDS and settings.path is None:
-            settings = msgspec.structs.replace(settings, path=self.recipe.tasks.path)
-        return self._kept("eval_tasks", self.run.eval_tasks, settings, None)
+        return self._kept("eval_tasks", self.run.eval_tasks, eval_settings(self.recipe), None)
 
     def _kept(self, name: str, file: RecordFile[Task], settings: TaskSettings, limit: int | None) -> list[Task]:
         if name not in self._tasks:
