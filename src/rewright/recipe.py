@@ -127,6 +127,7 @@ class TaskSettings(_Section, frozen=True):
     count: int = 300
     """town, almanac: how many tasks to draw."""
     seed: int = 0
+    """town, almanac, reasoning_gym: seed of the draw."""
     limit: int | None = None
 
 

@@ -110,17 +110,19 @@ def load_tasks(
     limit: int | None = None,
     *,
     check: bool = True,
+    seed: int = 0,
 ) -> list[Task]:
     """The tasks of a file, at most the first `limit`.
 
     `format` is a key of `FORMATS` or one of `GENERATED`; None means our own. `path` may be `hf:<id>[:<split>]`. With
-    `check`, the gold of a file must fit the tools (see `check_tasks`). Raises InputError for the first mistake.
+    `check`, the gold of a file must fit the tools (see `check_tasks`). `seed` is that of reasoning-gym's sets, where
+    the path names none. Raises InputError for the first mistake.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
     tasks: list[Task] = []
     places: list[str] = []
-    for loaded in iterate_tasks(path, format):
+    for loaded in iterate_tasks(path, format, seed):
         if isinstance(loaded.task, InputError):
             raise loaded.task
         tasks.append(loaded.task)
@@ -142,11 +144,15 @@ class Loaded(msgspec.Struct, frozen=True):
     task: Task | InputError
 
 
-def iterate_tasks(path: Path | str, format: str | None = None) -> Iterator[Loaded]:  # noqa: A002
+def iterate_tasks(
+    path: Path | str,
+    format: str | None = None,  # noqa: A002
+    seed: int = 0,
+) -> Iterator[Loaded]:
     """Every row of a file. A mistake in a row is its `task`; a file that can't be read raises InputError."""
     name = format or "rewright"
     if name == "reasoning_gym":
-        yield from (Loaded(row, f"{path}: task {row}", task) for row, task in enumerate(_gym(str(path))))
+        yield from (Loaded(row, f"{path}: task {row}", task) for row, task in enumerate(_gym(str(path), seed)))
         return
     if name == bfcl.FORMAT:
         yield from (Loaded(row, f"{name}: task {row}", task) for row, task in enumerate(bfcl.tasks(str(path))))
@@ -191,11 +197,17 @@ def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:
     Path(path).write_bytes(b"".join(encoder.encode(task) + b"\n" for task in tasks))
 
 
-def _gym(path: str) -> list[Task]:
-    dataset, _, size = path.partition(":")
-    if size and not size.isdigit():
-        raise InputError(f"{path}: expected <set> or <set>:<number of tasks>, for instance leg_counting:100")
-    return gym.generate(dataset, int(size or 100))
+def _gym(path: str, seed: int) -> list[Task]:
+    dataset, *numbers = path.split(":")
+    if len(numbers) > 2 or not all(number.isdigit() and int(number) < 2**31 for number in numbers):
+        raise InputError(
+            f"{path}: expected <set>, <set>:<number of tasks> or <set>:<number of tasks>:<seed>, for instance "
+            "leg_counting:100"
+        )
+    size, seed = int(numbers[0]) if numbers else 100, int(numbers[1]) if len(numbers) == 2 else seed
+    if size < 1:
+        raise InputError(f"{path}: the number of tasks is {size}, expected at least 1")
+    return gym.generate(dataset, size, seed)
 
 
 def _hub_rows(path: str, chosen: Format) -> Iterator[Row]:

@@ -266,9 +266,3 @@ def test_reasoning_gym_tasks_are_judged_by_their_own_scorer() -> None:
     assert outcome(tasks[0].gold.answers[0]) == 1
     assert outcome("a dozen") < 0.5
     assert outcome("__import__('os').system('true')") < 0.5
-
-
-def test_an_unknown_reasoning_gym_set_is_named() -> None:
-    pytest.importorskip("reasoning_gym")
-    with pytest.raises(InputError, match=r"no set 'leg_countin'; did you mean 'leg_counting'\?"):
-        load_tasks("leg_countin", "reasoning_gym")

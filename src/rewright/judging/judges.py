@@ -92,7 +92,8 @@ def _reasoning_gym(task: Task, answer: str) -> Judgement:
         raise InputError(f"task {task.id}: judge reasoning_gym needs metadata.dataset (a name) and metadata.entry")
     if len(answer) > 100_000:
         return Judgement(0.0, "the answer is longer than 100000 characters")
-    reply = process.ask("reasoning_gym", {"answer": answer, "dataset": dataset, "entry": entry})
+    settings = metadata.get("settings") or {}
+    reply = process.ask("reasoning_gym", {"answer": answer, "dataset": dataset, "entry": entry, "settings": settings})
     if "missing" in reply:
         raise InputError("judge reasoning_gym needs the package reasoning-gym: pip install reasoning-gym")
     return Judgement(float(reply["outcome"]), str(reply["reason"]))

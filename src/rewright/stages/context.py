@@ -42,7 +42,7 @@ def load_recipe_tasks(settings: TaskSettings) -> list[Task]:
 
     if settings.path is None:
         raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
-    return load_tasks(settings.path, format=settings.format, limit=settings.limit)
+    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed)
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:
