@@ -86,6 +86,29 @@ from rewright.judging.text import boxed, final_answer, plain_number
         ("math", r"\boxed{5", "6", 0),
         ("math", "I think it is 7", "7", 1),
         ("math", "x=5", "5", 1),
+        ("math", r"0.\overline{3}", r"\frac{1}{3}", 1),
+        ("math", r"0.\overline{3}", "0", 0),
+        ("math", r"-0.1\overline{6}", "-1/6", 1),
+        ("math", r"1 \le x < 2", "[1,2)", 1),
+        ("math", "x > 3", r"[3,\infty)", 0),
+        ("math", r"x \in (-\infty, 3)", r"(-\infty,3)", 1),
+        ("math", r"\varnothing", r"\emptyset", 1),
+        ("math", "(1,000, 2)", "(1000, 2)", 1),
+        ("math", "(1000, 2)", "(1,000, 3)", 0),
+        ("math", r"\{1,000, 2,500\}", r"\{2500, 1000\}", 1),
+        ("math", r"\log_2 8", "3", 1),
+        ("math", "12 km/h", "12", 1),
+        ("math", "1,000 m/s", r"1000\text{ m/s}", 1),
+        ("math", "12 m/s", r"12\text{ km/h}", 0),
+        ("math", "60 miles per hour", r"60\text{ mph}", 1),
+        ("math", "12 cm^2", r"12\text{ cm}^2", 1),
+        ("math", "12 cm^2", r"12\text{ cm}^{3}", 0),
+        ("math", "5 m", r"5\text{ cm}", 0),
+        # options
+        ("exact", "(C)", "C", 1),
+        ("exact", r"\textbf{(C)}", "C", 1),
+        ("exact", "c.", "C", 1),
+        ("exact", "(D)", "C", 0),
         # questions
         ("qa", "The Eiffel Tower!", "eiffel tower", 1),
         ("qa", "Tower", "Eiffel Tower", 2 / 3),
@@ -130,6 +153,8 @@ def test_qa_reports_exact_match_and_f1() -> None:
     judgement = judge_answer("qa", "tower of London", ["London", "Tower of London bridge"])
     assert judgement.metrics["exact_match"] == 0
     assert judgement.metrics["f1"] == pytest.approx(6 / 7)
+    assert judge_answer("qa", "$5", ["5"]).metrics["exact_match"] == 1
+    assert judge_answer("qa", "1.5", ["15"]).metrics["exact_match"] == 0
 
 
 def test_golds_without_content_and_unknown_judges_are_the_users_mistakes() -> None:

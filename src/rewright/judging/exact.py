@@ -1,23 +1,26 @@
-"""The `exact` judge: the same plain number, or the same text after normalisation."""
+"""The `exact` judge: the same plain number, the same option letter, or the same text after normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rewright.judging.base import Judgement, shown
-from rewright.judging.text import exact_form, plain_number
+from rewright.judging.text import exact_form, option_letter, plain_number
 
 __all__ = ["exact", "same"]
 
 
 def same(answer: str, gold: str) -> bool:
-    """True where both are the same plain number (`1,000` and `1000`, `5` and `5.0`) or the same text.
+    """True where both are the same plain number (`1,000` and `1000`, `5` and `5.0`), the same option, or the same text.
 
     A number never equals a text that is not a number; an empty answer equals nothing.
     """
     left, right = plain_number(answer), plain_number(gold)
     if left is not None or right is not None:
         return left is not None and right is not None and left == right
+    option, gold_option = option_letter(answer), option_letter(gold)
+    if option is not None and gold_option is not None:
+        return option.casefold() == gold_option.casefold()
     form = exact_form(answer)
     return form != "" and form == exact_form(gold)
 

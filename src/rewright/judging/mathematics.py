@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from rewright.judging.base import Judgement, shown
-from rewright.judging.text import exact_form, final_answer, plain_number
+from rewright.judging.text import exact_form, final_answer, option_letter, plain_number, without_text_commands
 
 __all__ = ["LONGEST_ANSWER", "mathematics", "unreadable"]
 
@@ -35,11 +35,15 @@ _UNITS = {
 }  # fmt: skip
 _NAMED_CONSTANTS = frozenset({"inf", "infinity", "infty"})
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .,'’&-]){2,}")
 _LETTERS = re.compile(r"[^\W\d_]{3}")
-_LETTER = re.compile(r"\(?([a-zA-Z])\)?\.?")
-_UNIT = re.compile(r"[0-9})]\s*(?:\\[,;:! ]\s*)?(\\(?:text|textrm|mbox|mathrm)\s*\{\s*)?([a-zA-Z]+)\.?\s*(\^|\}|$)")
+_POWER = r"(?:\s*\^\s*\{?([1-4])\}?)?"
+_MEASURED = re.compile(
+    rf"(.*[0-9}})])\s*(?:\\[,;:! ]\s*)*(\\(?:text|textrm|mbox|mathrm)\s*\{{\s*)?([a-zA-Z]+){_POWER}"
+    rf"(?:\s*(?:/|\s+per\s+)\s*([a-zA-Z]+){_POWER})?\s*\.?\s*\}}?{_POWER}\.?",
+    re.DOTALL,
+)
+_SPEEDS = {"km/h": "kph", "mi/h": "mph"}
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!; ]|,\\!|~)(?=[0-9]{3}(?![0-9]))")
 _SPACED_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
@@ -47,7 +51,10 @@ _BASED = re.compile(r"([0-9a-zA-Z]+)_\{?([0-9]{1,2})\}?")
 _COUNTED = re.compile(
     r"([-+]?(?:[0-9][0-9.,/]*|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}))\s+[a-zA-Z]{2,}(?:\s+[a-zA-Z]+){0,3}\.?"
 )
-_LOOSE_DIGITS = re.compile(r"[0-9]\s+[0-9]")
+_LOOSE_DIGITS = re.compile(r"(?<![_^])[0-9]\s+[0-9]")
+_MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*(?=[\[({\\])")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{([0-9]+)\}|([0-9]))")
+_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _CURRENCY = re.compile(r"(?:\\[$€£¥]|[€£¥]|^\$(?=[^$]*$))\s*(?=[-0-9.])")
 _PROSE = re.compile(r"[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are)\b")
 _DELIMITED = re.compile(r"\$|\\\(|\\\[")
@@ -85,29 +92,53 @@ def _prepared(text: str) -> str:
         text = text[1:-1].strip()
     text = _CURRENCY.sub("", _GROUPED.sub("", text))
     text = _SPACED_GROUPS.sub(lambda group: group[0].replace(" ", ""), text)
+    text = _REPEATING.sub(_fraction, _MEMBER.sub("", text.replace(r"\varnothing", r"\emptyset")))
     return _MIXED.sub(r"\1\\frac{\2}{\3}", text)
 
 
-def _unit(text: str) -> str | None:
-    """The known physical unit at the end of `text` (with its power), or None."""
-    units = list(_UNIT.finditer(text))
-    if not units:
+def _fraction(number: re.Match[str]) -> str:
+    """A repeating decimal as a fraction: math-verify takes its digits for a product."""
+    first, repeated = number[1] + number[2], number[3] or number[4]
+    below = (10 ** len(repeated) - 1) * 10 ** len(number[2])
+    return rf"\frac{{{int(first + repeated) - int(first or 0)}}}{{{below}}}"
+
+
+def _without_groups(text: str) -> str | None:
+    """A list or tuple without the commas inside its numbers, as in (1,000, 2); None where that leaves no list."""
+    plain = _GROUPS.sub(lambda group: group[0].replace(",", ""), text)
+    return plain if plain != text and "," in plain else None
+
+
+def _measured(text: str, *, letters: bool = False) -> tuple[str, str] | None:
+    """(value, unit) of a text that ends with a known physical unit, such as 12 km/h or 12 cm^2; else None.
+
+    A single letter is a unit inside \\text{} or over another one; elsewhere ("5 m" may be a product) with `letters`.
+    """
+    found = _MEASURED.fullmatch(text)
+    if found is None:
         return None
-    last = units[-1]
-    word = last[2].lower()
-    unit = _UNITS.get(word) or _UNITS.get(word.removesuffix("s"))
-    # A single letter is a unit inside \text{} only: "5 m" may be a product.
-    if unit is None or (len(word) == 1 and not last[1]):
+    value, in_text, name, power, below, below_power, outer = found.groups()
+    unit, divisor = _unit(name), _unit(below) if below else None
+    plain_letter = len(name) == 1 and not in_text and not below
+    if unit is None or (below and divisor is None) or (plain_letter and not letters):
         return None
-    power = re.match(r"[}\s]*\^?\{?([0-9]?)", text[last.end() - 1 :])
-    return unit + (power[1] if power else "")
+    if below and divisor is not None:
+        unit = f"{unit}{power or ''}/{divisor}{below_power or outer or ''}"
+        return value, _SPEEDS.get(unit, unit)
+    return value, unit + (power or outer or "")
+
+
+def _unit(name: str) -> str | None:
+    """The unit that a word names, or None."""
+    name = name.lower()
+    return _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
 
 
 def _words(text: str) -> str | None:
     """`text` as words where it is nothing but words (or one option letter), in the form to compare; else None."""
-    plain = _TEXT_COMMAND.sub(lambda command: command[1], text).strip()
-    if (letter := _LETTER.fullmatch(plain)) is not None:
-        return letter[1]
+    plain = without_text_commands(text).strip()
+    if (letter := option_letter(plain)) is not None:
+        return letter
     if _WORDS.fullmatch(plain) is None or _LETTERS.search(plain) is None or plain.lower() in _NAMED_CONSTANTS:
         return None
     return exact_form(plain)
@@ -124,7 +155,7 @@ def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
 
 def _same_text(answer: str, gold: str) -> bool:
     r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
-    plain, gold_plain = (_TEXT_COMMAND.sub(lambda command: command[1], text) for text in (answer, gold))
+    plain, gold_plain = without_text_commands(answer), without_text_commands(gold)
     if "\\" in plain + gold_plain or _LETTERS.search(gold_plain) is None:
         return False
     return exact_form(plain) == exact_form(gold_plain)
@@ -147,9 +178,17 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return case(words) == case(gold_words), "not equal"
     if _same_text(answer, gold):
         return True, "equal"
-    unit, gold_unit = _unit(answer), _unit(gold)
-    if unit is not None and gold_unit is not None and unit != gold_unit:
-        return False, f"its unit is {unit}, expected {gold_unit}"
+    gold_measured = _measured(gold)
+    measured = _measured(answer, letters=gold_measured is not None)
+    if measured is not None and gold_measured is not None:
+        if measured[1] != gold_measured[1]:
+            return False, f"its unit is {measured[1]}, expected {gold_measured[1]}"
+        gold = gold_measured[0].strip()
+    if measured is not None:
+        answer = measured[0].strip()
+    left, right = plain_number(answer), plain_number(gold)
+    if left is not None and right is not None:
+        return left == right, "not equal"
     based, gold_based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
     if based is not None and gold_based is not None:
         return _based_value(based) == _based_value(gold_based), "not equal"
@@ -160,7 +199,12 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         answer = gold[0] + answer + gold[-1]
     if _LOOSE_DIGITS.search(answer) and not _PROSE.search(answer):
         return False, "it holds numbers side by side"
-    return _verify(answer, gold)
+    equal, reason = _verify(answer, gold)
+    if not equal and "," in gold and "," in answer:
+        plain, gold_plain = _without_groups(answer), _without_groups(gold)
+        if plain is not None or gold_plain is not None:
+            equal, reason = _verify(plain or answer, gold_plain or gold)
+    return equal, reason
 
 
 @lru_cache(maxsize=8192)

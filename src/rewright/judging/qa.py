@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 from rewright.judging.base import Judgement, shown
 from rewright.judging.exact import same
@@ -20,15 +21,20 @@ _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 _NUMBERS = re.compile(r"[-−]?(?:[0-9][0-9,]*)?\.?[0-9]+")
 
 
+def _values(answer: str) -> list[Decimal | None]:
+    """The numbers in an answer."""
+    return [plain_number(found) for found in _NUMBERS.findall(answer)]
+
+
 def exact_match(answer: str, gold: str) -> bool:
     """SQuAD exact match: equal after normalisation.
 
     Where normalisation leaves nothing ("The The", "a") the texts themselves are compared, so that an answer without
     content never matches another.
     """
-    if plain_number(gold) is not None:
-        return same(answer, gold)
     form, gold_form = squad_form(answer), squad_form(gold)
+    if (value := plain_number(gold)) is not None:
+        return same(answer, gold) or (form == gold_form and value in _values(answer))
     if not form or not gold_form:
         return same(answer, gold)
     return form == gold_form
@@ -46,7 +52,7 @@ def token_f1(answer: str, gold: str) -> float:
     if form in _CLOSED_ANSWERS or gold_form in _CLOSED_ANSWERS:
         return 0.0
     value = plain_number(gold)
-    if value is not None and value not in (plain_number(found) for found in _NUMBERS.findall(answer)):
+    if value is not None and value not in _values(answer):
         return 0.0
     words, gold_words = form.split(), gold_form.split()
     shared = sum((Counter(words) & Counter(gold_words)).values())

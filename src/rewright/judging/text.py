@@ -10,7 +10,15 @@ import string
 import unicodedata
 from decimal import Decimal
 
-__all__ = ["boxed", "exact_form", "final_answer", "plain_number", "squad_form"]
+__all__ = [
+    "boxed",
+    "exact_form",
+    "final_answer",
+    "option_letter",
+    "plain_number",
+    "squad_form",
+    "without_text_commands",
+]
 
 _BOXED = re.compile(r"\\f?boxed\s*\{|\\f?boxed\s+(?=[^\s{])")
 _BRACES = re.compile(r"\\[{}]|[{}]")
@@ -99,6 +107,21 @@ def exact_form(text: str) -> str:
         if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
             text = text[1:-1].strip()
     return _DATE.sub(lambda date: f"{date[1]}-{int(date[2]):02d}-{int(date[3]):02d}", text)
+
+
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
+_OPTION = re.compile(r"\(?([a-zA-Z])\)?\.?")
+
+
+def without_text_commands(text: str) -> str:
+    r"""`text` with the contents of `\\text{}` and its kin in their place."""
+    return _TEXT_COMMAND.sub(lambda command: command[1], text)
+
+
+def option_letter(text: str) -> str | None:
+    r"""The letter of a text that is one letter, as options are named: `C`, `(C)`, `C.`, `\\textbf{(C)}`; else None."""
+    letter = _OPTION.fullmatch(without_text_commands(text).strip(" *$"))
+    return letter[1] if letter is not None else None
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
