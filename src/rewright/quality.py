@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -36,6 +36,7 @@ __all__ = [
     "score_group",
     "score_trajectory",
     "select",
+    "surface",
     "trajectory_text",
     "word_count",
 ]
@@ -246,3 +247,26 @@ def score_group(
     return [
         msgspec.structs.replace(quality, selected=choice) for quality, choice in zip(qualities, selected, strict=True)
     ]
+
+
+def surface(
+    trajectories: Iterable[Trajectory], correct: Collection[str], settings: QualitySettings = PARITY
+) -> dict[str, float | None]:
+    """Means over trajectories of any tasks: `quality` (the total) and `words` (the length); None without any.
+
+    `correct` holds the ids of the right ones: each trajectory is measured against the shortest right one of its task.
+    Trajectories that an engine or a tool server broke say nothing about the model and are left out.
+    """
+    groups: dict[str, list[Trajectory]] = {}
+    for one in trajectories:
+        if one.failure is None:
+            groups.setdefault(one.task_id, []).append(one)
+    totals = [
+        quality.total
+        for group in groups.values()
+        for quality in score_group(group, [one.id in correct for one in group], settings)
+    ]
+    words = [word_count(one) for group in groups.values() for one in group]
+    if not totals:
+        return {"quality": None, "words": None}
+    return {"quality": sum(totals) / len(totals), "words": sum(words) / len(words)}

@@ -24,4 +24,4 @@ def autotraj(format_ok: bool, outcome: float, rm: float = 0.0, weight: float = 0
     if not format_ok:
         return -1.0
     total = outcome + weight * rm if outcome > 0 else outcome
-    return max(outcome, min(max(total, -clip), clip))
+    return float(max(outcome, min(max(total, -clip), clip)))

@@ -38,7 +38,7 @@ def build(context: Context) -> dict[str, int]:
     accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
     repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
     labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
-    rows = list(_unique(_sft_row(context, renderer, one, kind) for one, kind in labelled))
+    rows = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
     random.Random(recipe.seed).shuffle(rows)
     run.write_lines("sft.jsonl", rows)
     pairs: list[tuple[Trajectory, Trajectory, str]] = [
@@ -46,7 +46,7 @@ def build(context: Context) -> dict[str, int]:
     ]
     if recipe.build.pairs == "repaired+kept":
         pairs += _kept_over_wrong(kept, trajectories, selected)
-    preferences = [_pair_row(context, renderer, *pair) for pair in pairs]
+    preferences = list(_unique((_pair_row(context, renderer, *pair) for pair in pairs), "prompt", "chosen", "rejected"))
     random.Random(recipe.seed).shuffle(preferences)
     run.write_lines("preferences.jsonl", preferences)
     return {"sft": len(rows), "pairs": len(preferences)}
@@ -121,11 +121,11 @@ def _pair_row(
     return row
 
 
-def _unique(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows whose conversation was not there before."""
+def _unique(rows: Iterator[dict[str, Any]], *keys: str) -> Iterator[dict[str, Any]]:
+    """Rows whose conversations (under `keys`) were not there before."""
     seen: set[str] = set()
     for row in rows:
-        key = hashlib.blake2b(repr(row["messages"]).encode(), digest_size=16).hexdigest()
-        if key not in seen:
-            seen.add(key)
+        digest = hashlib.blake2b(repr([row[key] for key in keys]).encode(), digest_size=16).hexdigest()
+        if digest not in seen:
+            seen.add(digest)
             yield row

@@ -8,6 +8,7 @@ from typing import Any
 
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
+from rewright.quality import PARITY, QualitySettings, surface
 from rewright.recipe import ModelSettings
 from rewright.records import Trajectory, Verdict
 from rewright.stages.context import Context
@@ -40,7 +41,9 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     verdicts.close()
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
     seconds = time.monotonic() - started
-    return summarise(list(trajectories), list(verdicts), seconds=seconds, categories=categories)
+    return summarise(
+        list(trajectories), list(verdicts), seconds=seconds, categories=categories, quality=context.recipe.quality
+    )
 
 
 def summarise(
@@ -49,8 +52,11 @@ def summarise(
     *,
     seconds: float,
     categories: Mapping[str, str] | None = None,
+    quality: QualitySettings = PARITY,
 ) -> dict[str, Any]:
-    """Success with its 95% Wilson interval over trajectories, Solve metrics, calls and tokens per trajectory.
+    """Success with its 95% Wilson interval over trajectories, Solve metrics, calls, tokens, words and quality.
+
+    `quality` is the mean total of AutoTraj's quality, `words` the mean length in its words (None without trajectories).
 
     Trajectories that an engine or a tool server broke (`failures`) count as not solved. `categories` names the
     category of each task id: success then also stands for each, and as `category_mean`, their unweighted mean.
@@ -80,6 +86,7 @@ def summarise(
         "tokens": sum(len(turn.token_ids or ()) for one in trajectories for turn in one.turns) / max(1, total),
         "failures": sum(one.failure is not None for one in trajectories),
         "stops": dict(sorted(stops.items())),
+        **surface(trajectories, {verdict.trajectory_id for verdict in verdicts if verdict.correct}, quality),
         "seconds": round(seconds, 2),
     }
 

@@ -1,0 +1,100 @@
+"""The SFT and preference sets hold every conversation once, in an order that the seed gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
+from rewright.records import Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
+from rewright.runs import Run
+from rewright.stages.build import build
+from rewright.stages.context import Context
+from rewright.stages.evaluate import summarise
+from rewright.tasks import save_tasks
+
+
+def trajectory(
+    key: str, task: str, answer: str, *, parent: str | None = None, thought: str = "It is so."
+) -> Trajectory:
+    text = f"<think>{thought}</think><answer>\\boxed{{{answer}}}</answer>"
+    return Trajectory(
+        id=key,
+        task_id=task,
+        stage="repair" if parent else "synth",
+        index=0,
+        turns=(Turn(text=text, stop="stop"),),
+        stop_reason="answered",
+        answer=f"\\boxed{{{answer}}}",
+        provenance=Provenance(parent=parent),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Four candidates of each of eight tasks: two equal wrong ones, an equal repair of both, two equal kept ones."""
+    tasks = [
+        Task(id=name, messages=({"role": "user", "content": f"What is {name}?"},), gold=Gold(answers=("36",)))
+        for name in "abcdefgh"
+    ]
+    save_tasks(tmp_path / "tasks.jsonl", tasks)
+    recipe = Recipe(
+        dialect="tags",
+        model=ModelSettings(engine="openai", path="some-model", base_url="http://localhost:1/v1"),
+        tasks=TaskSettings(format="rewright", path=str(tmp_path / "tasks.jsonl")),
+        build=BuildSettings(held_out_fraction=0.5),
+    )
+    run = Run.create(tmp_path / "run", recipe, resume=False)
+    for task in tasks:
+        for number in range(2):
+            wrong, mended = f"{task.id}/wrong{number}", f"{task.id}/repair{number}"
+            kept = f"{task.id}/kept{number}"
+            run.trajectories.append(trajectory(wrong, task.id, "7"))
+            run.trajectories.append(trajectory(mended, task.id, "36", parent=wrong, thought="It is mended."))
+            run.trajectories.append(trajectory(kept, task.id, "36"))
+            for key, selected in ((wrong, "wrong"), (kept, "kept")):
+                scores = Quality(confidence=1, length=1, repetition=1, total=1.0, trajectory_id=key, selected=selected)  # type: ignore[arg-type]
+                run.qualities.append(scores)
+            run.repairs.append(
+                Repair(
+                    original_id=wrong,
+                    repaired_id=mended,
+                    task_id=task.id,
+                    mode="wrong_answer",
+                    accepted=True,
+                    reason="correct",
+                )
+            )
+    return run
+
+
+def test_equal_conversations_and_equal_pairs_are_there_once(run: Run) -> None:
+    assert build(Context(run, run.recipe())) == {"sft": 16, "pairs": 8}
+    rows, pairs = run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")
+    assert sorted(row["id"] for row in rows) == sorted(
+        f"{name}/{kind}0" for name in "abcdefgh" for kind in ("kept", "repair")
+    )
+    assert {row["parent"] for row in rows if row["kind"] == "repaired"} == {f"{name}/wrong0" for name in "abcdefgh"}
+    assert sorted(pair["id"] for pair in pairs) == [f"{name}/repair0>{name}/wrong0" for name in "abcdefgh"]
+    assert {pair["split"] for pair in pairs} == {"train", "heldout"}
+    assert [row["id"] for row in rows] != sorted(row["id"] for row in rows), "shuffled"
+    build(Context(run, run.recipe()))
+    assert (run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")) == (rows, pairs)
+
+
+def test_an_evaluation_has_the_mean_quality_and_the_mean_number_of_words() -> None:
+    """Both of the first task are right: one has 4 words and hedges, the shortest has 3."""
+    given = [
+        trajectory("a", "t", "36", thought="Maybe it is so."),
+        trajectory("b", "t", "36", thought="So it is."),
+        trajectory("c", "u", "7", thought="So"),
+    ]
+    verdicts = [Verdict(trajectory_id=one.id, outcome=float("36" in str(one.answer)), reason="") for one in given]
+    row = summarise(given, verdicts, seconds=0.0)
+    lengths = [len(one.turns[0].text.split()) for one in given]
+    assert lengths == [4, 3, 1]
+    first = 0.3 * 2.718281828459045 ** (-2 * (4 / 3 - 1) ** 2) + 0.3
+    assert row["quality"] == pytest.approx((first + 1.0 + 1.0) / 3)
+    assert row["words"] == pytest.approx(8 / 3)
+    assert summarise([], [], seconds=0.0)["quality"] is None
