@@ -30,6 +30,7 @@ pytest.importorskip("torch")
 from rewright.serving.reward import open_scorer, reward_application
 from rewright.training.reward_model import RewardModel
 from support.small_reward_model import make_reward_model
+from support.small_tokenizers import CHATML, chat_tokenizer
 
 CLIENTS = 64
 
@@ -217,3 +218,25 @@ def test_conversations_of_every_dialect_become_the_ids_of_training(folder: Path)
         ids = conversation_ids(renderer, messages, dialect.schemas(task))
         assert tokenizer.decode(ids) == tokenizer.decode(renderer.encode_trajectory(task, one)[0])
         assert tokenizer.decode(ids).count("<|im_end|>") == (7 if name == "hermes" else 3)
+
+
+def test_the_turns_of_one_message_are_tokenised_as_they_were_rolled_out() -> None:
+    """Where a call ends and its result begins there is a boundary of tokens, whatever the tokenizer would join."""
+    renderer = Renderer(chat_tokenizer(CHATML, merges=[(">", "Ċ"), ("Ċ", "<")]), dialect_named("tags"))
+    call = ToolCall("python", {"code": "print(36)"})
+    turns = (
+        Turn(
+            text=renderer.dialect.write("<think>Run.</think>", [call]),
+            calls=(call,),
+            results=(ToolResult("3\n6"),),
+            stop="stop",
+        ),
+        Turn(text="<think>Done.</think>\n<answer>\\boxed{36}</answer>", stop="stop"),
+    )
+    task = Task(id="t", messages=({"role": "user", "content": "?"},))
+    one = Trajectory(id="a", task_id="t", stage="synth", index=0, turns=turns, stop_reason="answered", answer="36")
+    messages = [*renderer.dialect.messages(task), *conversation(renderer.dialect, turns, renderer.neutralise)]
+    expected = renderer.encode_trajectory(task, one)[0]
+    assert conversation_ids(renderer, messages) == expected
+    whole = renderer.encode_text(str(messages[-1]["content"]))
+    assert expected[-len(whole) - 1 : -1] != whole, "a tokenizer that joins nothing would show nothing"

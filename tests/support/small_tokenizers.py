@@ -30,14 +30,18 @@ def pico_tokenizer() -> Any:
     return build_tokenizer(texts, vocabulary=512)
 
 
-def chat_tokenizer(template: str, *, added: Sequence[str] = QWEN_TAGS) -> Any:
-    """A byte-level tokenizer with Qwen's control tokens, the added tokens, and a chat template."""
+def chat_tokenizer(template: str, *, added: Sequence[str] = QWEN_TAGS, merges: Sequence[tuple[str, str]] = ()) -> Any:
+    """A byte-level tokenizer with Qwen's control tokens, the added tokens, and a chat template.
+
+    `merges` are pairs of bytes that are one token, also over the boundaries of words (Qwen's: `>` and a line break).
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = [*alphabet, *("".join(pair) for pair in merges)]
+    inner = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(vocabulary)}, merges=list(merges)))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in QWEN_SPECIAL])
     inner.add_tokens([AddedToken(token, normalized=False) for token in added])

@@ -9,17 +9,15 @@ send: a model may have written its calls, or the tokens of the same text, in ano
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
+from rewright.dialects import Tags
 from rewright.errors import InputError
 from rewright.records import Message, ToolCall, ToolResult
 from rewright.rendering import Renderer
 
 __all__ = ["conversation_ids"]
-
-_RESULT: Final = re.compile(r"(<result>)(.*?)(</result>)", re.DOTALL)
 
 
 def conversation_ids(
@@ -49,7 +47,7 @@ def conversation_ids(
             if turns:
                 ids += renderer.suffix_ids(calls, results, ended=True)
             calls, results = [], []
-            ids += [*renderer.encode_text(_text(renderer, message, turns, place)), renderer.end_id]
+            ids += [*_message_ids(renderer, message, turns, place), renderer.end_id]
             turns += 1
         else:
             wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"
@@ -57,18 +55,26 @@ def conversation_ids(
     return ids
 
 
-def _text(renderer: Renderer, message: Message, turn: int, place: int) -> str:
-    """What the model wrote, its calls included, without what the prompt had written of it."""
+def _message_ids(renderer: Renderer, message: Message, turn: int, place: int) -> list[int]:
+    """What the model wrote, its calls included, without what the prompt had written of it.
+
+    Inline, a message is several turns with results between them: each part is tokenised by itself, as in a rollout.
+    """
     text = str(message.get("content") or "")
-    if renderer.dialect.inline:
-        text = _RESULT.sub(lambda found: found[1] + renderer.neutralise(found[2]) + found[3], text)
     try:
         calls = [_call(call) for call in message.get("tool_calls") or ()]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
             f"messages[{place}].tool_calls: expected a list of {{function: {{name, arguments}}}}"
         ) from None
-    return (renderer.with_calls(text, calls) if calls else text).removeprefix(renderer.opening(turn))
+    text = (renderer.with_calls(text, calls) if calls else text).removeprefix(renderer.opening(turn))
+    if not renderer.dialect.inline:
+        return renderer.encode_text(text)
+    ids: list[int] = []
+    for part in Tags().turns(text):
+        ids += renderer.encode_text(part.text)
+        ids += renderer.suffix_ids(part.calls, part.results, ended=False) if part.results else []
+    return ids
 
 
 def _call(call: dict[str, Any]) -> ToolCall:
