@@ -1,7 +1,12 @@
 """Overlap between two task sets."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
+from rewright import cli
 from rewright.contamination import Overlap, find_overlaps, question_text
 from rewright.records import Task
 
@@ -21,6 +26,13 @@ def test_the_same_question_is_found_whatever_its_case_and_punctuation() -> None:
 
 def test_short_questions_that_differ_in_a_number_are_not_the_same() -> None:
     assert find_overlaps([task("a", "What is 2 + 3?")], [task("t", "What is 2 + 4?")]) == []
+
+
+def test_questions_that_differ_in_an_operation_or_a_sign_are_not_the_same() -> None:
+    train = [task("a", "What is 2 + 3?"), task("b", "Is -5 < 4?")]
+    assert find_overlaps(train, [task("t", "What is 2 - 3?"), task("u", "Is 5 < 4?"), task("v", "Is -5 > 4?")]) == []
+    same = [task("t", "what is 2+3"), task("u", "Is -5<4")]
+    assert [one.kind for one in find_overlaps(train, same)] == ["exact", "exact"]
 
 
 def test_a_question_inside_a_longer_one_is_found_by_its_word_runs() -> None:
@@ -65,3 +77,27 @@ def test_settings_are_checked() -> None:
         find_overlaps([], [], n=0)
     with pytest.raises(ValueError, match="threshold is 2"):
         find_overlaps([], [], threshold=2)
+
+
+def test_the_command_compares_sets_of_two_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps({"question": LONG + "?", "answer": "72\n#### 72"}) + "\n")
+    (tmp_path / "test.jsonl").write_text(json.dumps({"problem": LONG.upper(), "answer": "72"}) + "\n")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rewright", "validate", str(tmp_path / "train.jsonl"), *arguments])
+        try:
+            cli.main()
+        except SystemExit as leave:
+            return int(leave.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    against = ("--against", str(tmp_path / "test.jsonl"), "--against-format", "math")
+    code, output, _ = run("--format", "gsm8k", *against, "--json")
+    assert code == 0
+    assert "overlap: test task math-0 asks the same as training task gsm8k-0" in output
+    assert json.loads(output.splitlines()[-1])["overlaps"] == 1
+    code, _, errors = run("--format", "gsm8k", "--against-format", "math")
+    assert code == 2
+    assert "--against-format needs --against" in errors

@@ -32,8 +32,9 @@ def validate(
     tasks: Annotated[Path, typer.Argument(help="Task file.")],
     *,
     task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="A test set in the same format: report tasks that overlap with it.")
+    against: Annotated[Path | None, typer.Option(help="A test set: report its tasks that are in this file.")] = None,
+    against_format: Annotated[
+        str | None, typer.Option(help="Format of the test set (default: that of the file).")
     ] = None,
     level: Annotated[
         Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
@@ -43,6 +44,8 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check tasks before any money is spent: schemas, sources, gold calls, gold answers, overlap with a test set."""
+    if against_format is not None and against is None:
+        raise InputError("--against-format needs --against, the test set")
     from rewright.progress import Bar
     from rewright.validation import validate_file
 
@@ -61,7 +64,8 @@ def validate(
         from rewright.tasks import load_tasks
 
         for overlap in find_overlaps(
-            load_tasks(tasks, task_format, limit, check=False), load_tasks(against, task_format, check=False)
+            load_tasks(tasks, task_format, limit, check=False),
+            load_tasks(against, against_format or task_format, check=False),
         ):
             overlaps += 1
             print(f"overlap: {overlap}")

@@ -1,9 +1,10 @@
 """Do two task sets share questions? Exact after normalisation, and by overlapping runs of words.
 
 A test question that was trained on measures memory. Exact: the same words in the same order, whatever the case,
-punctuation and spacing. Overlap: the share of the test question's word n-grams that occur in one training question
-(n = 8 by default; questions shorter than n are compared exactly only). Time and memory are linear in the words of
-both sets. Words that most questions share (an instruction, FTRL's preamble) are not counted as overlap.
+punctuation and spacing; what stands between numbers (2 + 3, 2 - 3) counts as a word. Overlap: the share of the test
+question's word n-grams that occur in one training question (n = 8 by default; questions shorter than n are compared
+exactly only). Time and memory are linear in the words of both sets. Words that most questions share (an instruction,
+FTRL's preamble) are not counted as overlap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rewright.records import Task
 
 __all__ = ["Overlap", "find_overlaps", "question_text"]
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+|[+*/^=<>×÷]|[-−](?=\s*[0-9])")
 _COMMON_IN_TEST = 0.02
 _COMMON_IN_TRAIN = 0.5
 _COMMON_LEAST = 10
