@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rewright.records import Gold, Task, ToolCall, ToolSpec
+from rewright.tasks import save_tasks
 from rewright.validation import Finding, validate_file, validate_tasks
 
 
@@ -158,3 +161,16 @@ def test_progress_counts_every_task() -> None:
         [task(id=f"t{n}") for n in range(3)], level="process", progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_judge_in_the_directory_of_the_command_is_found(tmp_path: Path) -> None:
+    """With -P Python itself leaves that directory out, as it does for an installed command."""
+    (tmp_path / "my_judges.py").write_text(
+        "from rewright.judging import Judgement\n\n\ndef same(answer, golds):\n"
+        "    return Judgement(float(answer in golds), 'compared')\n"
+    )
+    task = Task(id="t", messages=({"role": "user", "content": "?"},), gold=Gold(answers=("a",)), judge="my_judges:same")
+    save_tasks(tmp_path / "tasks.jsonl", [task])
+    command = [sys.executable, "-P", "-c", "from rewright.cli import main; main()", "validate", "tasks.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

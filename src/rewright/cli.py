@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -287,6 +287,10 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    # As `python -m` has it: judges, dimensions and tools of one's own are named by import path. Last: it hides nothing.
+    with suppress(OSError):  # the directory is gone
+        if not {"", str(Path.cwd())} & set(sys.path):
+            sys.path.append(str(Path.cwd()))
     started = time.monotonic()
     try:
         code = app(standalone_mode=False)
