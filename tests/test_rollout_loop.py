@@ -158,7 +158,8 @@ async def test_no_limit_of_tokens_is_ever_passed(tools: FunctionTools, most: int
 
 
 async def test_time_over_while_the_model_writes(tools: FunctionTools) -> None:
-    rollout, engine = token_rollout(["<tool_call>oops</tool_call>", asyncio.Event()], tools, trajectory_seconds=2.0)
+    await token_rollout([call("count"), ANSWER], tools)[0].run(plan())  # so that starting tools takes none of the time
+    rollout, engine = token_rollout(["<tool_call>oops</tool_call>", asyncio.Event()], tools, trajectory_seconds=10.0)
     trajectory = await rollout.run(plan())
     assert (trajectory.stop_reason, trajectory.failure) == ("time_limit", None)
     assert [len(turn.results) for turn in trajectory.turns] == [1], "what was done before is kept"
@@ -167,7 +168,8 @@ async def test_time_over_while_the_model_writes(tools: FunctionTools) -> None:
 
 
 async def test_time_over_while_a_tool_runs(tools: FunctionTools) -> None:
-    rollout, _ = token_rollout([call("hang")], tools, trajectory_seconds=1.0)
+    await token_rollout([call("count"), ANSWER], tools)[0].run(plan())
+    rollout, _ = token_rollout([call("hang")], tools, trajectory_seconds=10.0)
     trajectory = await rollout.run(plan())
     assert trajectory.stop_reason == "time_limit"
     assert [(turn.calls[0].name, turn.results) for turn in trajectory.turns] == [("hang", ())]
@@ -221,7 +223,7 @@ async def test_a_malformed_call_is_kept_and_the_model_is_told(tools: FunctionToo
     first, second = trajectory.turns[0].calls
     assert first.error is not None
     assert (first.name, second.error) == ("age", None)
-    assert trajectory.results[0].error == first.error
+    assert trajectory.results[0].error == f"malformed: {first.error}"
     assert f"<tool_response>Error: {first.error}</tool_response>" in shown(engine, 1)
     assert trajectory.results[1].content == "36"
     assert trajectory.stop_reason == "answered"
@@ -293,6 +295,25 @@ async def test_a_message_engine_is_given_the_conversation(tools: FunctionTools) 
     assert first == {"role": "tool", "name": "age", "content": "36"}
     assert second["content"].startswith("Error: malformed call")
     assert trajectory.stop_reason == "answered"
+
+
+@pytest.mark.parametrize(
+    ("most", "asked"), [(200, [200, 170, 120, 60]), (None, [1024] * 5), (1000, [1000, 970, 920, 860, 790])]
+)
+async def test_a_message_engine_keeps_to_the_tokens_that_its_server_reports(
+    tools: FunctionTools, most: int | None, asked: list[int]
+) -> None:
+    """30 tokens a turn, and 20, 30, 40 … of results before the next."""
+    prompts = [100, 150, 210, 280, 360]
+
+    def script(request: Any, turn: int) -> Generation:
+        return Generation(text=call("say", text="x"), prompt_tokens=prompts[turn], completion_tokens=30)
+
+    engine = ScriptedEngine(script)
+    rollout = Rollout(engine, dialect, tools, limits=Limits(turns=5, tool_seconds=20.0, trajectory_tokens=most))
+    trajectory = await rollout.run(plan())
+    assert [request.sampling.max_tokens for request in engine.requests] == asked
+    assert trajectory.stop_reason == ("turn_limit" if len(asked) == 5 else "token_limit")
 
 
 async def test_calls_that_a_server_parsed_are_run_and_written_into_the_text(tools: FunctionTools) -> None:

@@ -40,22 +40,48 @@ def validate(
         Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
     ] = "strict",
     limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Check the chat template of this model too: a folder or a Hugging Face id.")
+    ] = None,
+    dialect: Annotated[str, typer.Option(help="With --model: how it writes calls, hermes or tags.")] = "hermes",
+    trusted: Annotated[
+        list[str] | None, typer.Option(help="Package of your own, whose importable tools run outside of the sandbox.")
+    ] = None,
     execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check tasks before any money is spent: schemas, sources, gold calls, gold answers, overlap with a test set."""
+    """Check tasks before any money is spent: schemas, sources, gold calls and answers, overlap, a chat template."""
     if against_format is not None and against is None:
         raise InputError("--against-format needs --against, the test set")
+    from rewright.dialects import dialect_named
     from rewright.progress import Bar
     from rewright.validation import validate_file
 
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}: expected at least 1")
+    spoken, renderer = dialect_named(dialect), None
+    if model is not None:
+        from rewright.models import load_tokenizer
+        from rewright.recipe import ModelSettings
+        from rewright.rendering import Renderer
+
+        renderer = Renderer(load_tokenizer(ModelSettings(path=model)), spoken)
     with Bar("rows", limit or 0) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.step(done - bar.done)
 
-        found = validate_file(tasks, task_format, limit, execute=execute, level=level, progress=progress)
+        found = validate_file(
+            tasks,
+            task_format,
+            limit,
+            execute=execute,
+            level=level,
+            trusted=trusted or (),
+            renderer=renderer,
+            progress=progress,
+        )
     for finding in found.findings:
         print(finding)
     overlaps = 0

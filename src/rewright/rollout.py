@@ -46,7 +46,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a trajectory ends. None: no limit.
 
     `turns` counts from the last message of the user. `trajectory_tokens` counts everything after the prompt, tool
-    results included (as TRL's `max_completion_length`).
+    results included (as TRL's `max_completion_length`). Where an engine is given messages it is what the server
+    reports, so results are counted with the turn that reads them; a server that reports nothing is not limited.
     """
 
     turns: int | None = 10
@@ -95,13 +96,24 @@ class _State:
         self.number = 0
         """Turns since the user spoke."""
         self.calls = 0
+        self.reported: tuple[int, int] | None = None
+        """Tokens of the first prompt, and of the conversation up to now, as a server counts them."""
         self.answer: str | None = None
         self.failure: Failure | None = None
 
     @property
     def used(self) -> int:
-        """Tokens after the prompt."""
+        """Tokens after the prompt, as far as they are known."""
+        if self.prompt_ids is None and self.reported is not None:
+            return self.reported[1] - self.reported[0]
         return len(self.context_ids) - len(self.prompt_ids or ())
+
+    def count(self, generation: Generation) -> None:
+        """Take down what a turn has added."""
+        self.context_ids += generation.token_ids or ()
+        if generation.prompt_tokens is not None and generation.completion_tokens is not None:
+            first = self.reported[0] if self.reported is not None else generation.prompt_tokens
+            self.reported = (first, generation.prompt_tokens + generation.completion_tokens)
 
 
 class Rollout:
@@ -190,12 +202,12 @@ class Rollout:
         limits, follow_ups = self.limits, plan.task.follow_ups
         while limits.turns is None or state.number < limits.turns:
             room = limits.turn_tokens
-            if self.renderer is not None and limits.trajectory_tokens is not None:
+            if limits.trajectory_tokens is not None:
                 room = min(room, limits.trajectory_tokens - state.used)
             if room <= 0:
                 return "token_limit"
             generation, parsed = await self._generate(plan, state, room)
-            state.context_ids += generation.token_ids or ()
+            state.count(generation)
             turn = Turn(
                 text=generation.text,
                 token_ids=generation.token_ids,
@@ -286,7 +298,7 @@ class Rollout:
     ) -> list[ToolResult]:
         async def one(call: ToolCall) -> ToolResult:
             if call.error is not None:
-                return ToolResult(content=f"Error: {call.error}", error=call.error)
+                return failed("malformed", call.error)
             if task.follow_ups and all(tool.name != call.name for tool in task.toolbox):
                 # Not by the toolset, which would list the names of tools that are still to come.
                 told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]

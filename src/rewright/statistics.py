@@ -1,12 +1,16 @@
-"""Intervals for the tables: how sure a measured success rate is."""
+"""Intervals for the tables: how sure a measured success rate is.
+
+Several trajectories of one task say less than as many of different tasks: they are easy or hard together. Values are
+therefore given in groups, one for each task, and the groups are the sample (cluster-robust variance).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Interval", "mean_interval", "proportion_interval"]
+__all__ = ["Interval", "grouped_mean", "grouped_proportion", "mean_interval", "proportion_interval"]
 
 Z_95 = 1.959963984540054
 
@@ -19,7 +23,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def proportion_interval(successes: float, total: int) -> Interval:
+def proportion_interval(successes: float, total: float) -> Interval:
     """Wilson's 95% score interval of a proportion; for no trials (0, 0, 1)."""
     if total == 0:
         return Interval(0.0, 0.0, 1.0)
@@ -33,12 +37,37 @@ def proportion_interval(successes: float, total: int) -> Interval:
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """The normal 95% interval of a mean; (0, 0, 0) for no values."""
-    if not values:
-        return Interval(0.0, 0.0, 0.0)
-    count = len(values)
-    mean = sum(values) / count
-    if count == 1:
-        return Interval(mean, mean, mean)
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    half = Z_95 * math.sqrt(variance / count)
+    return grouped_mean([value] for value in values)
+
+
+def grouped_mean(groups: Iterable[Sequence[float]]) -> Interval:
+    """The normal 95% interval of the mean of all values; (0, 0, 0) for no values."""
+    mean, variance, _, _ = _mean_and_variance(groups)
+    half = Z_95 * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half)
+
+
+def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
+    """Wilson's 95% interval of the share of successes, values of 0 and 1; (0, 0, 1) for no values.
+
+    The number of trials is the one that has the variance of the groups: at most that of the values, at least that of
+    the groups (which it is where each group has one value).
+    """
+    share, variance, count, total = _mean_and_variance(groups)
+    # Groups that agree do so in everything, which says nothing of how they vary, or in a share that all of them have.
+    agreed = float(total if 0 < share < 1 else count)
+    effective = share * (1 - share) / variance if variance > 0 else agreed
+    trials = min(max(effective, float(count)), float(total))
+    interval = proportion_interval(share * trials, trials)
+    return Interval(share, min(share, interval.low), max(share, interval.high))
+
+
+def _mean_and_variance(groups: Iterable[Sequence[float]]) -> tuple[float, float, int, int]:
+    """The mean of all values, its variance (0 for a single group), the numbers of groups and of values."""
+    sums = [(sum(group), len(group)) for group in groups if len(group)]
+    count, total = len(sums), sum(size for _, size in sums)
+    if not total:
+        return 0.0, 0.0, 0, 0
+    mean = sum(part for part, _ in sums) / total
+    squares = sum((part - mean * size) ** 2 for part, size in sums)
+    return mean, squares / total**2 * count / (count - 1) if count > 1 else 0.0, count, total

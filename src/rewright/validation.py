@@ -21,9 +21,11 @@ from rewright.judging import JUDGE_NAMES, judge_answer, judge_trajectory
 from rewright.judging.mathematics import unreadable
 from rewright.judging.solve import solves
 from rewright.records import Task, ToolCall, Trajectory
+from rewright.rendering import Renderer
 from rewright.schemas import record_problems, schema_problems
 from rewright.sources import source_problems
 from rewright.tasks import iterate_tasks
+from rewright.template_check import prompt_problem, template_findings
 from rewright.tools import FunctionTools, Sandbox
 from rewright.tools.sandbox import Level
 
@@ -92,6 +94,7 @@ def validate_file(
     execute: bool = True,
     level: Level = "strict",
     trusted: Sequence[str] = (),
+    renderer: Renderer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate every row of a task file. A row that is no task is a finding, and the rows after it are read.
@@ -110,7 +113,9 @@ def validate_file(
             rows.append(loaded.row)
         if limit is not None and len(tasks) + len(bad) >= limit:
             break
-    found = validate_tasks(tasks, rows=rows, execute=execute, level=level, trusted=trusted, progress=progress)
+    found = validate_tasks(
+        tasks, rows=rows, execute=execute, level=level, trusted=trusted, renderer=renderer, progress=progress
+    )
     findings = sorted([*bad, *found.findings], key=lambda finding: finding.row)
     return msgspec.structs.replace(
         found, tasks=len(tasks) + len(bad), findings=tuple(findings), seconds=time.perf_counter() - started
@@ -125,19 +130,23 @@ def validate_tasks(
     level: Level = "strict",
     trusted: Sequence[str] = (),
     wall_seconds: float = 5.0,
+    renderer: Renderer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate `tasks`; `rows` are their numbers in findings (default: their positions).
 
     With `execute`, module scopes and gold calls run in a sandbox of `level`; importable tools of the `trusted` packages
-    run as the user's own code. `progress(done, total)` is called as
-    tasks are done. Not for use inside a running event loop. Raises SandboxError where the machine refuses `level`.
+    run as the user's own code. With a `renderer` the model's chat template is checked too.
+    `progress(done, total)` is called as tasks are done. Not for use inside a running event loop. Raises SandboxError
+    where the machine refuses `level`.
     """
     started = time.perf_counter()
     notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
     _check_identities(notes)
     for note in notes:
         _check_record(note)
+    if renderer is not None:
+        _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
     if executable:
         factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=("rewright", *trusted))
@@ -187,6 +196,21 @@ def _check_record(note: _Notes) -> None:
                 )
                 note.warning("output-not-in-source", message, name)
     _check_answers(note)
+
+
+def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
+    """Every prompt can be rendered; what else the template does is said once, at the first task."""
+    first: _Notes | None = None
+    for note in notes:
+        problem = prompt_problem(renderer, note.task)
+        if problem is not None:
+            note.error("template-refuses", problem)
+        elif first is None or (note.task.tools and not first.task.tools):
+            first = note
+    if first is not None:
+        follow_ups = any(note.task.follow_ups for note in notes)
+        for kind, message in template_findings(renderer, first.task, follow_ups=follow_ups):
+            first.warning(kind, f"the chat template: {message}")
 
 
 def _check_answers(note: _Notes) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rewright.costs import generated_tokens
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
 from rewright.quality import PARITY, QualitySettings, surface
 from rewright.recipe import ModelSettings
 from rewright.records import Trajectory, Verdict
 from rewright.stages.context import Context
-from rewright.statistics import mean_interval, proportion_interval
+from rewright.statistics import grouped_mean, grouped_proportion
 
 __all__ = ["evaluate", "summarise"]
 
@@ -54,15 +55,18 @@ def summarise(
     categories: Mapping[str, str] | None = None,
     quality: QualitySettings = PARITY,
 ) -> dict[str, Any]:
-    """Success with its 95% Wilson interval over trajectories, Solve metrics, calls, tokens, words and quality.
+    """Success with its 95% interval, Solve metrics, calls, tokens, words and quality.
 
-    `quality` is the mean total of AutoTraj's quality, `words` the mean length in its words (None without trajectories).
+    `tokens` per trajectory, None: not known of all. `quality` is the mean total of AutoTraj's quality, `words` the mean
+    length in its words (None without trajectories).
 
-    Trajectories that an engine or a tool server broke (`failures`) count as not solved. `categories` names the
-    category of each task id: success then also stands for each, and as `category_mean`, their unweighted mean.
+    The intervals are over tasks: several trajectories of one task (`eval.n`) are no independent trials. Trajectories
+    that an engine or a tool server broke (`failures`) count as not solved. `categories` names the category of each task
+    id: success then also stands for each, and as `category_mean`, their unweighted mean.
     """
     total = len(trajectories)
-    success = proportion_interval(sum(verdict.correct for verdict in verdicts), total)
+    tasks = {one.id: one.task_id for one in trajectories}
+    success = grouped_proportion(_by_task((tasks[one.trajectory_id], float(one.correct)) for one in verdicts))
     row: dict[str, Any] = {
         "tasks": len({one.task_id for one in trajectories}),
         "trajectories": total,
@@ -72,10 +76,15 @@ def summarise(
     }
     row |= _by_category(trajectories, verdicts, categories or {})
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
-        values = [verdict.metrics[name] for verdict in verdicts if name in verdict.metrics]
+        values = [(tasks[one.trajectory_id], one.metrics[name]) for one in verdicts if name in one.metrics]
         if values:
-            interval = mean_interval(values)
-            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            interval = grouped_mean(_by_task(values))
+            row |= {
+                name: interval.value,
+                f"{name}_low": max(0.0, interval.low),
+                f"{name}_high": min(1.0, interval.high),
+            }
+    generated = generated_tokens(trajectories)
     calls = [call for one in trajectories for call in one.calls]
     stops: dict[str, int] = {}
     for one in trajectories:
@@ -83,7 +92,7 @@ def summarise(
     return row | {
         "calls": len(calls) / total if total else 0.0,
         "malformed_calls": sum(call.error is not None for call in calls) / total if total else 0.0,
-        "tokens": sum(len(turn.token_ids or ()) for one in trajectories for turn in one.turns) / max(1, total),
+        "tokens": None if generated is None else generated / max(1, total),
         "failures": sum(one.failure is not None for one in trajectories),
         "stops": dict(sorted(stops.items())),
         **surface(trajectories, {verdict.trajectory_id for verdict in verdicts if verdict.correct}, quality),
@@ -91,19 +100,27 @@ def summarise(
     }
 
 
+def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
+    """Values of one task, together."""
+    groups: dict[str, list[float]] = {}
+    for task_id, value in values:
+        groups.setdefault(task_id, []).append(value)
+    return list(groups.values())
+
+
 def _by_category(
     trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
 ) -> dict[str, Any]:
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
-    found: dict[str, list[bool]] = {}
+    found: dict[str, list[tuple[str, float]]] = {}
     for one in trajectories:
         if one.task_id in categories:
-            found.setdefault(categories[one.task_id], []).append(correct.get(one.id, False))
+            found.setdefault(categories[one.task_id], []).append((one.task_id, float(correct.get(one.id, False))))
     if not found:
         return {}
     rows = {}
     for name, values in found.items():
-        interval = proportion_interval(sum(values), len(values))
+        interval = grouped_proportion(_by_task(values))
         rows[name] = {
             "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
         }  # fmt: skip
