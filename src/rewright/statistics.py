@@ -54,9 +54,9 @@ def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
     the groups (which it is where each group has one value).
     """
     share, variance, count, total = _mean_and_variance(groups)
-    # Groups that agree do so in everything, which says nothing of how they vary, or in a share that all of them have.
-    agreed = float(total if 0 < share < 1 else count)
-    effective = share * (1 - share) / variance if variance > 0 else agreed
+    # Groups may agree in everything, which says nothing of how they vary, or in a share that all of them have.
+    agreeing = float(total if 0 < share < 1 else count)
+    effective = share * (1 - share) / variance if variance > 0 else agreeing
     trials = min(max(effective, float(count)), float(total))
     interval = proportion_interval(share * trials, trials)
     return Interval(share, min(share, interval.low), max(share, interval.high))
