@@ -41,7 +41,7 @@ def renderer_of(name: str, dialect: str = "hermes") -> Renderer:
         ("qwen3_instruct_2507", []),
         ("chatml", ["template-tools", "template-results"]),
         ("gemma", ["template-system", "template-tools", "template-results"]),
-        ("llama3_1", ["template-calls"]),
+        ("llama3_1", ["template-calls", "template-prefix"]),
         ("qwen3_5_nothink", ["template-calls"]),
         ("rewrites", ["template-prefix"]),
     ],
