@@ -151,6 +151,15 @@ def test_extra_dimensions_are_there_with_weight_zero() -> None:
     assert quality.trajectory_id == "a"
 
 
+def test_the_format_is_that_of_the_dialect() -> None:
+    hermes = msgspec.structs.replace(run("a", ("<think>x</think>", "1"), ("<answer>2</answer>", None)), answer="2")
+    bad = msgspec.structs.replace(hermes, turns=(Turn(text="x", calls=(ToolCall("f", {}, error="malformed"),)),))
+    unanswered = msgspec.structs.replace(hermes, stop_reason="turn_limit", answer=None)
+    scores = [score_trajectory(one, 0, dialect="hermes").extra["format"] for one in (hermes, bad, unanswered)]
+    assert scores == [1.0, 0.0, 0.0]
+    assert score_trajectory(hermes, 0, dialect="tags").extra["format"] == 0.0
+
+
 def test_the_shortest_correct_candidate_is_the_measure_of_a_group() -> None:
     group = [run("wrong", (words(5), None)), run("short", (words(20), None)), run("long", (words(60), None))]
     qualities = score_group(group, [False, True, True])

@@ -39,7 +39,8 @@ def verdict(outcome: float = 1.0, reason: str = "equal") -> Verdict:
 
 
 def quality_of(trajectory: Trajectory, shortest: int | None = None) -> Quality:
-    return score_trajectory(trajectory, word_count(trajectory) if shortest is None else shortest, SETTINGS)
+    words = word_count(trajectory) if shortest is None else shortest
+    return score_trajectory(trajectory, words, SETTINGS, dialect="hermes")
 
 
 def decided(

@@ -63,7 +63,7 @@ class QualitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Dimension("repetition", "rewright.quality:repetition", 0.3),
         Dimension("tool_errors", "rewright.quality_dimensions:tool_errors"),
         Dimension("redundant_calls", "rewright.quality_dimensions:redundant_calls"),
-        Dimension("format", "rewright.quality_dimensions:tags_format"),
+        Dimension("format", "rewright.quality_dimensions:well_formed"),
     )
     uncertain_words: tuple[str, ...] = (
         "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
@@ -87,6 +87,7 @@ class Sample(msgspec.Struct, frozen=True, dict=True):
     shortest: int
     settings: QualitySettings
     trajectory: Trajectory | None = None
+    dialect: str = "tags"
 
     @cached_property
     def words(self) -> list[str]:
@@ -203,10 +204,12 @@ def word_count(trajectory: Trajectory) -> int:
     return len(trajectory_text(trajectory).split())
 
 
-def score_trajectory(trajectory: Trajectory, shortest: int, settings: QualitySettings = PARITY) -> Quality:
-    """The quality of one trajectory, with every dimension of the settings."""
+def score_trajectory(
+    trajectory: Trajectory, shortest: int, settings: QualitySettings = PARITY, *, dialect: str = "tags"
+) -> Quality:
+    """The quality of one trajectory of a dialect, with every dimension of the settings."""
     text = trajectory_text(trajectory)
-    return _evaluate(Sample(text, model_text(trajectory), shortest, settings, trajectory), trajectory.id)
+    return _evaluate(Sample(text, model_text(trajectory), shortest, settings, trajectory, dialect), trajectory.id)
 
 
 def select(totals: Sequence[float], settings: QualitySettings = PARITY) -> list[bool]:
@@ -225,7 +228,11 @@ def select(totals: Sequence[float], settings: QualitySettings = PARITY) -> list[
 
 
 def score_group(
-    trajectories: Sequence[Trajectory], correct: Sequence[bool], settings: QualitySettings = PARITY
+    trajectories: Sequence[Trajectory],
+    correct: Sequence[bool],
+    settings: QualitySettings = PARITY,
+    *,
+    dialect: str = "tags",
 ) -> list[Quality]:
     """Qualities of all candidates of one task, `selected` set: kept or low for correct ones, wrong for the others.
 
@@ -237,7 +244,7 @@ def score_group(
     right = [position for position, is_correct in enumerate(correct) if is_correct]
     shortest = min((lengths[position] for position in right), default=None)
     qualities = [
-        score_trajectory(trajectory, words if shortest is None else shortest, settings)
+        score_trajectory(trajectory, words if shortest is None else shortest, settings, dialect=dialect)
         for trajectory, words in zip(trajectories, lengths, strict=True)
     ]
     selected: list[Literal["kept", "low", "wrong"]] = ["wrong"] * len(qualities)

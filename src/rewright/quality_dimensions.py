@@ -1,4 +1,4 @@
-"""Extra quality dimensions, available with weight 0: tool errors, redundant calls, the tags format."""
+"""Extra quality dimensions, available with weight 0: tool errors, redundant calls, the format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from rewright.judging.format import validate_turns
 from rewright.quality import Sample
 
-__all__ = ["redundant_calls", "tags_format", "tool_errors"]
+__all__ = ["redundant_calls", "tags_format", "tool_errors", "well_formed"]
 
 
 def tool_errors(sample: Sample) -> float:
@@ -31,6 +31,15 @@ def redundant_calls(sample: Sample) -> float:
         for call in calls
     }
     return len(keys) / len(calls)
+
+
+def well_formed(sample: Sample) -> float:
+    """1 where the trajectory has its dialect's format (it ends with an answer, its calls can be read), else 0."""
+    from rewright.repair import format_problem
+
+    if sample.trajectory is None:
+        return 1.0
+    return float(format_problem(sample.trajectory, sample.dialect) is None)
 
 
 def tags_format(sample: Sample) -> float:

@@ -101,7 +101,7 @@ def decide(
         return Decision(accepted=False, reason=f"format: {problem}")
     words = word_count(repaired)
     shortest = words if mode == "wrong_answer" else min(words, word_count(original))
-    quality = score_trajectory(repaired, shortest, settings)
+    quality = score_trajectory(repaired, shortest, settings, dialect=dialect)
     if not verdict.correct:
         return Decision(accepted=False, reason=f"wrong: {verdict.reason}", quality=quality)
     threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold

@@ -67,7 +67,12 @@ def score(context: Context) -> Counter[str]:
             missing = next((one.id for one in group if one.id not in correct), None)
             if missing is not None:
                 raise InputError(f"{run.path}: no verdict on trajectory {missing}: run rewright judge {run.path} first")
-            qualities = score_group(group, [correct[one.id] for one in group], context.recipe.quality)
+            qualities = score_group(
+                group,
+                [correct[one.id] for one in group],
+                context.recipe.quality,
+                dialect=context.recipe.dialect,
+            )
             for quality in qualities:
                 counts[str(quality.selected)] += 1
                 if quality.trajectory_id not in known:
