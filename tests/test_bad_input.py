@@ -25,6 +25,7 @@ SCHEMA: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
     },
 }
+ENDLESS = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^(a+)+$"}}}
 QUESTION = {"role": "user", "content": "Where does Ann live?"}
 
 
@@ -49,6 +50,8 @@ def called(tool: str, /, **arguments: Any) -> dict[str, Any]:
 ANSWERED = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "find", "arguments": "{}"}}]}
 RECIPE = b"tasks: {format: rewright, path: t.jsonl}\nstages: [synth]\nmodel: pico\n"
 
+NEW = ["--run", "new", "--recipe", "done/recipe.yaml"]
+
 Case = tuple[str, dict[str, bytes], list[str], str]
 
 RECIPES: list[Case] = [
@@ -71,8 +74,18 @@ RECIPES: list[Case] = [
         ["run", "r.yaml"],
         "rl.arguments: TRL's GRPOConfig has no",
     ),
-    ("a scheduler", {"r.yaml": b"sft: {scheduler: cos}"}, ["run", "r.yaml"], "sft.scheduler is 'cos': expected one of"),
-    ("a loss", {"r.yaml": b"rl: {loss_type: ppo}"}, ["run", "r.yaml"], "rl.loss_type is 'ppo': expected one of grpo,"),
+    (
+        "a scheduler",
+        {"r.yaml": b"sft: {scheduler: cos}"},
+        ["run", "r.yaml"],
+        "sft.scheduler: invalid enum value 'cos': expected one of",
+    ),
+    (
+        "a loss",
+        {"r.yaml": b"rl: {loss_type: ppo}"},
+        ["run", "r.yaml"],
+        "rl.loss_type: invalid enum value 'ppo': expected one of grpo,",
+    ),
     ("a logger", {"r.yaml": b"rl: {report_to: [wandbb]}"}, ["run", "r.yaml", "--dry-run"], "rl.report_to is 'wandbb'"),
     ("no logger", {"r.yaml": b"sft: {report_to: [neptune]}"}, ["run", "r.yaml"], "sft.report_to: neptune is not inst"),
     (
@@ -94,6 +107,36 @@ RECIPES: list[Case] = [
         "sft.source is demo",
     ),
     ("no limit", {"r.yaml": b""}, ["run", "r.yaml", "--limit", "0"], "--limit is 0: expected at least 1"),
+    (
+        "a dimension",
+        {"r.yaml": b"quality: {dimensions: [{name: a, function: 'b:c', weight: 1}]}"},
+        ["run", "r.yaml", "--dry-run"],
+        "quality.dimensions: dimension a 'b:c': No module named 'b'",
+    ),
+    (
+        "weights of nothing",
+        {"r.yaml": b"quality: {dimensions: [{name: a, function: 'rewright.quality:length'}]}"},
+        ["run", "r.yaml", "--dry-run"],
+        "quality.dimensions: the weights sum to 0, expected a positive sum",
+    ),
+    (
+        "an estimator",
+        {"r.yaml": b"rl: {credit: {estimator: grop}}"},
+        ["run", "r.yaml", "--dry-run"],
+        "rl.credit.estimator: estimator is 'grop': expected one of delta, ",
+    ),
+    (
+        "a run in a file",
+        {"r.yaml": b"", "file": b""},
+        ["run", "r.yaml", "--run", "file"],
+        "run directory file: File ex",
+    ),
+    (
+        "a run below a file",
+        {"r.yaml": b"", "file": b""},
+        ["run", "r.yaml", "--run", "file/x"],
+        "file/x: Not a directory",
+    ),
     (
         "a stage that lacks what it reads",
         {"r.yaml": b"stages: [score]\n"},
@@ -124,6 +167,32 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ("against the schema", "t.jsonl", lines(task(gold=called("find", name=3))), "t.jsonl:1: gold call 0 to 'find'"),
     ("no argument", "t.jsonl", lines(task(gold=called("find"))), "'name' is a required property"),
     ("nested", "t.jsonl", b"[" * 100_000 + b"\n", "t.jsonl:1: JSON nested too deeply"),
+    (
+        "nested, but not without end",
+        "t.jsonl",
+        lines(task(metadata={"a": json.loads("[" * 200 + "]" * 200)})),
+        "t.jsonl:1: JSON nested too deeply (more than 100 levels)",
+    ),
+    ("nothing said", "t.jsonl", lines(task(messages=[{"role": "user"}])), "t.jsonl:1: 'messages'[0] has no content"),
+    ("no text", "t.jsonl", lines(task(messages=[{"role": "user", "content": 3}])), "'messages'[0] has no content"),
+    ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': expected one of exact, math"),
+    (
+        "a judge that is code",
+        "t.jsonl",
+        lines(task(judge="shutil:rmtree")),
+        "t.jsonl:1: judge 'shutil:rmtree' is code, which runs only if you have named its package: expected shutil in",
+    ),
+    (
+        "a pattern without end",
+        "t.jsonl",
+        lines(
+            task(
+                tools=[{"schema": {**SCHEMA, "function": {**SCHEMA["function"], "parameters": ENDLESS}}, "source": ""}],
+                gold=called("find", name="a" * 60 + "b"),
+            )
+        ),
+        "t.jsonl:1: gold call 0 to 'find': could not be checked against the schema: comparing takes more than 3 s",
+    ),
     ("a name too long", "t" * 300 + ".jsonl", b"", "File name too long"),
 ]
 
@@ -142,6 +211,8 @@ CREDIT: list[tuple[str, bytes, str]] = [
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": [], "reward": "good"}),
         "log.jsonl:1: the outcome 'good' is no number",
     ),
+    ("a column", lines({"messages": [QUESTION, ANSWERED], "gold_calls": []}), "no row has the column 'good'"),
+    ("calls of no kind", lines({"messages": [{"role": "assistant", "tool_calls": 5}]}), "no trajectory has gold calls"),
     (
         "an outcome without end",
         b'{"messages": [{"role": "assistant", "content": ""}], "gold_calls": [], "reward": 1e999}\n',
@@ -201,7 +272,8 @@ def test_task_files(
 @pytest.mark.parametrize(("content", "said"), [case[1:] for case in CREDIT], ids=[case[0] for case in CREDIT])
 def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Path, content: bytes, said: str) -> None:
     put(tmp_path, {"log.jsonl": content})
-    refused(rewright("credit", "log.jsonl"), said)
+    column = ["--outcome", "good"] if "column" in said else []
+    refused(rewright("credit", "log.jsonl", *column), said)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +290,38 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["validate", "."], "is a directory, expected"),
         (["credit", "."], "has no trajectories.jsonl"),
         (["credit", "done"], "no trajectory has gold calls"),
-        (["import", "none.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "cannot read none.jsonl"),
-        (["import", "text.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "text.jsonl:1: not a valid record"),
-        (["import", "other.jsonl", "--run", "new", "--recipe", "done/recipe.yaml"], "other.jsonl:1: unknown task"),
+        (["import", "none.jsonl", *NEW], "cannot read none.jsonl"),
+        (["import", "text.jsonl", *NEW], "text.jsonl:1: not a valid record"),
+        (["import", "other.jsonl", *NEW], "other.jsonl:1: unknown task"),
+        (
+            ["import", "twice.jsonl", *NEW],
+            "twice.jsonl:2: the id 'x' is used",
+        ),
+        (
+            ["import", "empty.jsonl", *NEW],
+            "empty.jsonl: holds no trajectories",
+        ),
+        (
+            ["import", "t.jsonl.gz", *NEW],
+            "t.jsonl.gz: is packed (gzip): unpack",
+        ),
+        (
+            ["import", "deep.jsonl", *NEW],
+            "deep.jsonl:1: arguments of a call are",
+        ),
+        (
+            ["import", "done/trajectories.jsonl", "--run", "t.jsonl", "--recipe", "done/recipe.yaml"],
+            "t.jsonl: File exists",
+        ),
+        (["validate", "t.jsonl", "--limit", "0"], "--limit"),
+        (["view", "done", "--out", "done"], "cannot write done: Is a directory"),
+        (["view", "done", "--out", "none/x.html"], "cannot write none/x.html: No such file or directory"),
+        (["export", "done", "t.jsonl"], "cannot make t.jsonl: File exists"),
+        (["credit", "gold.jsonl", "--picture", "done"], "cannot write done: Is a directory"),
+        (["credit", "x" * 5000], "File name too long"),
+        (["judge", "listed"], "listed/state.json: expected the stages of the run: Expected `object`, got `array`"),
+        (["report", "odd"], "odd/state.json: expected the stages of the run: Expected `float`, got `str`"),
+        (["report", "deep"], "deep/state.json: expected the stages of the run: "),
         (["run", "done/recipe.yaml", "--run", "done"], "done holds a run already: add --resume"),
         (["run", "done/recipe.yaml", "seed=5", "--run", "done", "--resume"], "done was started with another recipe"),
     ],
@@ -229,6 +330,7 @@ def test_verbs_and_run_directories(
     rewright: Callable[..., tuple[Any, str]], tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     recipe = b"tasks: {format: rewright, path: t.jsonl}\nstages: [judge, score]\n"
+    nested = json.loads("[" * 200 + "]" * 200)
     trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
     put(
         tmp_path,
@@ -238,6 +340,19 @@ def test_verbs_and_run_directories(
             "t.jsonl": lines(task()),
             "text.jsonl": b"not a record\n",
             "other.jsonl": lines({"version": 1, **trajectory, "task_id": "z"}),
+            "twice.jsonl": lines({"version": 1, **trajectory}, {"version": 1, **trajectory}),
+            "empty.jsonl": b"",
+            "t.jsonl.gz": gzip.compress(lines({"version": 1, **trajectory})),
+            "deep.jsonl": lines(
+                {**trajectory, "turns": [{"text": "", "calls": [{"name": "f", "arguments": {"a": nested}}]}]}
+            ),
+            "gold.jsonl": lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": {}}]}),
+            "listed/recipe.yaml": recipe,
+            "listed/state.json": b"[]",
+            "odd/recipe.yaml": recipe,
+            "odd/state.json": b'{"judge": {"seconds": "long"}}',
+            "deep/recipe.yaml": recipe,
+            "deep/state.json": b"[" * 100_000,
         },
     )
     refused(rewright(*arguments), said)
@@ -275,6 +390,35 @@ def _bound_by_permissions() -> None:
 PROGRAM = "from rewright.cli import main; main()"
 
 
+def test_an_import_with_a_mistake_leaves_no_half_of_a_run(
+    rewright: Callable[..., tuple[Any, str]], tmp_path: Path
+) -> None:
+    trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
+    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "x.jsonl": lines(trajectory, {**trajectory, "id": 5})})
+    refused(rewright("import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"), "x.jsonl:2: not a valid record")
+    assert not (tmp_path / "new").exists()
+    put(tmp_path, {"x.jsonl": lines(trajectory)})
+    assert rewright("import", "x.jsonl", "--run", "new", "--recipe", "r.yaml")[0] == 0
+    assert [one.id for one in Run.open(tmp_path / "new").trajectories] == ["x"]
+    assert [one.id for one in Run.open(tmp_path / "new").tasks] == ["a"]
+
+
+def test_foreign_folders_beside_the_runs_are_no_runs(rewright: Callable[..., tuple[Any, str]], tmp_path: Path) -> None:
+    for name in ("quickstart", "quickstart-3", "quickstart-1x", "quickstart-old"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    refused(rewright("quickstart", "--model", "./none"), "./none: not a folder")
+    assert (tmp_path / "runs/quickstart-4/recipe.yaml").exists()
+
+
+def test_a_full_disk_behind_standard_output(tmp_path: Path) -> None:
+    put(tmp_path, {"gold.jsonl": lines({"messages": [QUESTION, ANSWERED], "gold_calls": []})})
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", PROGRAM, "credit", "gold.jsonl"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "error: standard output or a file: No space left on device\n"
+    assert done.returncode == 1
+
+
 def test_no_permission(tmp_path: Path) -> None:
     put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "locked/t.jsonl": lines(task())})
     (tmp_path / "t.jsonl").chmod(0)
@@ -285,4 +429,18 @@ def test_no_permission(tmp_path: Path) -> None:
             command, cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=_bound_by_permissions
         )
         refused((done.returncode, done.stderr), f"{path}: cannot be read: Permission denied")
+    put(tmp_path, {"done/recipe.yaml": RECIPE, "done/trajectories.jsonl": b"", "r.yaml": RECIPE})
+    (tmp_path / "done").chmod(0o500)
+    for arguments, said in (
+        (["run", "r.yaml", "--run", "done/new"], "cannot make the run directory done/new: Permission denied"),
+        (["run", "r.yaml", "--run", "locked/new"], "cannot look into the run directory locked/new: Permission denied"),
+        (["judge", "done"], "cannot write done/.lock: Permission denied"),
+        (["credit", "locked/t.jsonl"], "locked/t.jsonl: Permission denied"),
+    ):
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=_bound_by_permissions
+        )
+        refused((done.returncode, done.stderr), said)
     (tmp_path / "locked").chmod(0o700)
+    (tmp_path / "done").chmod(0o700)

@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewright.credit import turn_rewards
+from rewright.dialects import dialect_named
 from rewright.plugins.messages import turns_of_messages
+from rewright.quality import score_group
+from rewright.records import ToolCall, ToolResult, Trajectory, Turn
+from rewright.storage import encode_line
+from rewright.transcript import transcript
 from support.targets import FILES, TEXTS, VALUES
 
 KEYS = [
@@ -107,6 +113,28 @@ def test_a_megabyte_of_anything(text: str) -> None:
     VALUES["arguments"](text)
     for target in (FILES["tasks"], FILES["logs"], FILES["records"]):
         target(text.encode())
+
+
+@pytest.mark.parametrize("depth", [90, 110, 300, *range(900, 1000, 6), 5000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+def test_what_is_read_can_be_stored_written_and_scored(depth: int, opening: str, closing: str) -> None:
+    """However near the limit of recursion its nesting is."""
+    arguments = '{"a": ' + opening * depth + "1" + closing * depth + "}"
+    for body in (arguments, json.dumps(arguments)):
+        text = f'<tool_call>{{"name": "f", "arguments": {body}}}</tool_call>'
+        calls = dialect_named("hermes").parse(text).calls
+        assert (calls[0].error is None) == (depth < 100)
+        turn = Turn(text=text, calls=calls, results=(ToolResult("r"),))
+        trajectory = Trajectory(
+            id="x", task_id="a", stage="s", index=0, turns=(turn,), stop_reason="answered", answer="1"
+        )
+        assert msgspec.json.decode(encode_line(trajectory), type=Trajectory) == trajectory
+        json.dumps(dialect_named("hermes").assistant_message(text, calls))
+        transcript(trajectory)
+        score_group([trajectory], [True])
+    call = ToolCall("f", {"a": json.loads(opening * depth + "1" + closing * depth)} if depth < 900 else {}, raw=text)
+    turn = Turn(text=text, calls=(call, call), results=(ToolResult("r"),))
+    score_group([msgspec.structs.replace(trajectory, turns=(turn,))], [True])
 
 
 def test_a_hundred_thousand_calls() -> None:

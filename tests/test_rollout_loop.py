@@ -12,7 +12,7 @@ import pytest
 from rewright.dialects.hermes import Hermes
 from rewright.engines.base import Generation, Sampling
 from rewright.errors import EngineError, SandboxError
-from rewright.records import Task, ToolCall, ToolSpec, Trajectory
+from rewright.records import Task, ToolCall, ToolResult, ToolSpec, Trajectory
 from rewright.rendering import Renderer
 from rewright.rollout import Limits, Plan, Rollout, derive_seed, failures, group_by_task
 from rewright.storage import encode_line
@@ -408,6 +408,38 @@ async def test_sampling_settings_reach_the_engine(tools: FunctionTools) -> None:
     trajectory = await rollout.run(plan())
     assert (engine.requests[0].sampling.temperature, engine.requests[0].sampling.top_p) == (0.3, 0.9)
     assert trajectory.provenance.sampling == {"temperature": 0.3, "top_p": 0.9}
+
+
+async def test_a_limit_of_one_character_is_kept(tools: FunctionTools) -> None:
+    rollout, _ = token_rollout([call("long_text", n=100), ANSWER], tools, tool_characters=1)
+    assert (await rollout.run(plan())).results[0].content == "0..."
+
+
+class BrokenTools:
+    """Somebody's own toolset, which does what it must not: its calls raise."""
+
+    def open(self, tools: Sequence[ToolSpec]) -> BrokenTools:
+        return self
+
+    async def __aenter__(self) -> BrokenTools:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
+        raise {"age": KeyError("Kalo"), "count": TimeoutError("too slow")}[call.name]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_a_toolset_that_raises_is_an_error_of_the_call() -> None:
+    engine = ScriptedEngine([call("age", of="Kalo") + call("count"), ANSWER])
+    trajectory = await Rollout(engine, dialect, BrokenTools()).run(plan())
+    assert (trajectory.stop_reason, trajectory.answer) == ("answered", "36")
+    errors = ["exception: KeyError: 'Kalo'", "exception: TimeoutError: too slow"]
+    assert [result.error for result in trajectory.results] == errors
 
 
 @pytest.mark.parametrize("field", Limits.__struct_fields__)

@@ -172,5 +172,6 @@ def test_a_judge_in_the_directory_of_the_command_is_found(tmp_path: Path) -> Non
     task = Task(id="t", messages=({"role": "user", "content": "?"},), gold=Gold(answers=("a",)), judge="my_judges:same")
     save_tasks(tmp_path / "tasks.jsonl", [task])
     command = [sys.executable, "-P", "-c", "from rewright.cli import main; main()", "validate", "tasks.jsonl"]
+    command += ["--judges", "my_judges"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

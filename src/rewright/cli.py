@@ -5,6 +5,7 @@ Every verb is a thin call: what it does is in the stages, the pipeline and the l
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -29,7 +30,7 @@ from rewright.benchmarks.recipes import benchmark_recipe
 from rewright.commands import JsonOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
-from rewright.recipe import Recipe, Stage, TaskSettings, load_recipe
+from rewright.recipe import Recipe, Stage, load_recipe
 from rewright.serving import commands as serving
 
 __all__ = ["app", "main"]
@@ -45,6 +46,12 @@ app = typer.Typer(
 
 commands.register(app)
 serving.register(app)
+
+PATHS_TO_BLAME = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL),
+}
+"""What a person can mend by giving another path, or a permission."""
 
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
@@ -240,29 +247,26 @@ def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
 
 
 def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
-    from rewright.dialects import dialect_named
     from rewright.pipeline import EVALUATED
-    from rewright.stages.context import eval_settings, load_recipe_tasks
+    from rewright.runs import Run
+    from rewright.stages.context import Context
     from rewright.stages.preflight import check_stages
-    from rewright.stages.toolsets import equipped
 
-    def count(settings: TaskSettings, limit: int | None = None) -> int:
-        return len(equipped(load_recipe_tasks(settings)[:limit], recipe.tools, dialect_named(recipe.dialect)))
-
+    context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
     check_stages(recipe, recipe.stages)
     stages = set(recipe.stages)
     evaluated = bool(stages & EVALUATED.keys())
     own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
-    tasks = count(recipe.tasks, recipe.synth.limit) if own_tasks else 0
+    tasks = len(context.load_tasks()) if own_tasks else 0
     plan: dict[str, Any] = {
         "tasks": tasks,
         "candidates": tasks * recipe.synth.n if "synth" in stages else 0,
-        "evaluated": count(eval_settings(recipe)) * recipe.eval.n if evaluated else 0,
+        "evaluated": len(context.load_eval_tasks()) * recipe.eval.n if evaluated else 0,
         "stages": list(recipe.stages),
         "model": recipe.model.path,
     }
     if recipe.rl.tasks is not None and "rl" in stages:
-        plan["rl_tasks"] = count(recipe.rl.tasks)
+        plan["rl_tasks"] = len(context.load(recipe.rl.tasks))
     print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
@@ -282,6 +286,21 @@ def _print_report(run: Any, *, as_json: bool) -> None:
 
 def main() -> None:
     """The console script: one line and exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C."""
+    try:
+        _main()
+    except OSError as problem:  # standard output on a full disk, a folder without permission that nobody foresaw
+        what = problem.filename if problem.filename is not None else "standard output or a file"
+        _complain(f"{what}: {problem.strerror or problem}")
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - what is left in it must not be tried again
+        sys.exit(_code_of(problem))
+
+
+def _code_of(problem: OSError) -> int:
+    """2 where the path is to blame, 1 for a disk or a machine that fails."""
+    return 2 if problem.errno in PATHS_TO_BLAME else 1
+
+
+def _main() -> None:
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -294,12 +313,13 @@ def main() -> None:
     started = time.monotonic()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except InputError as problem:
         _complain(problem)
         sys.exit(2)
     except RewrightError as problem:
         _complain(problem)
-        sys.exit(1)
+        sys.exit(_code_of(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
     except Exception as problem:
         # click's own usage errors: unknown verb, missing argument
         if hasattr(problem, "format_message"):

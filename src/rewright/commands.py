@@ -39,11 +39,14 @@ def validate(
     level: Annotated[
         Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
     ] = "strict",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Check the chat template of this model too: a folder or a Hugging Face id.")
     ] = None,
     dialect: Annotated[str, typer.Option(help="With --model: how it writes calls, hermes or tags.")] = "hermes",
+    judges: Annotated[
+        list[str] | None, typer.Option(help="A package of your own whose functions the tasks may name as judges.")
+    ] = None,
     trusted: Annotated[
         list[str] | None, typer.Option(help="Package of your own, whose importable tools run outside of the sandbox.")
     ] = None,
@@ -80,6 +83,7 @@ def validate(
             level=level,
             trusted=trusted or (),
             renderer=renderer,
+            judges=judges or (),
             progress=progress,
         )
     for finding in found.findings:
@@ -143,12 +147,13 @@ def credit(
             advantages = " ".join(f"{value:+.3f}" for value in one.advantages)
             print(f"{one.stored.id}\t{one.rewards.sum():.3f}\trewards {rewards}\tadvantages {advantages}")
     if picture is not None:
+        from rewright.storage import write_atomically
         from rewright.viewer.credit_picture import picture_of
 
         chosen = next((one for one in found if trajectory in (None, one.stored.id)), None)
         if chosen is None:
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
-        picture.write_text(picture_of(chosen), encoding="utf-8")
+        write_atomically(picture, [picture_of(chosen).encode()])
         say(f"written: {picture}")
 
 
@@ -192,28 +197,40 @@ def import_trajectories(
     from rewright.runs import Run
     from rewright.stages.context import Context
     from rewright.storage import read_jsonl
+    from rewright.strict_json import NestingError, nested_deeper
 
     settings = load_recipe(recipe)
     if file_format == "autotraj" and settings.dialect != "tags":
         raise InputError(f"{recipe}: dialect is {settings.dialect!r}: records with tags need dialect: tags")
+    tasks = Context(Run(run), settings).load_tasks()
+
+    def found() -> Iterator[Trajectory]:
+        if file_format == "autotraj":
+            yield from read_trajectories(file, tasks)
+            return
+        known = {task.id for task in tasks}
+        first: dict[str, int] = {}
+        for number, trajectory in read_jsonl(file, Trajectory):
+            if trajectory.task_id not in known:
+                raise InputError(
+                    f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
+                )
+            if first.setdefault(trajectory.id, number) != number:
+                raise InputError(
+                    f"{file}:{number}: the id {trajectory.id!r} is used already in line {first[trajectory.id]}"
+                )
+            if any(nested_deeper(call.arguments) for call in trajectory.calls):
+                raise InputError(f"{file}:{number}: arguments of a call are {NestingError()}")
+            yield trajectory
+
+    count = sum(1 for _ in found())  # read to the end first: a mistake leaves no half of a run behind
+    if not count:
+        raise InputError(f"{file}: holds no trajectories")
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
-        tasks = Context(opened, opened.recipe()).tasks
-        known = {task.id for task in tasks}
-
-        def stored() -> Iterator[Trajectory]:
-            for number, trajectory in read_jsonl(file, Trajectory):
-                if trajectory.task_id not in known:
-                    raise InputError(
-                        f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
-                    )
-                yield trajectory
-
-        count = 0
-        found = read_trajectories(file, tasks) if file_format == "autotraj" else stored()
-        for trajectory in found:
+        _ = Context(opened, settings).tasks  # stored with the run
+        for trajectory in found():
             opened.trajectories.append(trajectory)
-            count += 1
         opened.finish("synth", 0.0, imported=count)
     print(f"{count} trajectories imported: go on with rewright judge {run}")
 

@@ -9,7 +9,6 @@ Not here: the command line and the picture (`rewright.viewer.credit_picture`).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from rewright.plugins.messages import gold_calls, turns_of_messages
 from rewright.plugins.settings import TurnCredit
 from rewright.records import Task, Trajectory, Verdict
 from rewright.storage import read_jsonl
+from rewright.strict_json import STRICT, TOLERANT
 
 __all__ = ["Credited", "GoldCalls", "Stored", "credit", "credit_as_json", "prompt_text", "read_gold", "read_stored"]
 
@@ -96,10 +96,16 @@ def read_stored(path: Path | str, *, outcome: str | None = None) -> Iterator[Sto
         yield from _own(path, outcome)
         return
     drop_nulls = path.suffix == ".parquet"  # every row of a table has every column
+    known = outcome is None
     for row in read_rows(path):
         if row.problem is not None:
             raise InputError(row.problem)
+        known = known or outcome in row.values
         yield _from_row(row, outcome, drop_nulls=drop_nulls)
+    if not known:
+        raise InputError(
+            f"{path}: no row has the column {outcome!r} of the outcome; the first has {_some(list(first.values))}"
+        )
 
 
 def read_gold(path: Path | str) -> GoldCalls:
@@ -228,8 +234,8 @@ def arguments_of(call: Any) -> Any:
     found = _part(source, "parameters") if found is None else found
     if isinstance(found, str):
         try:
-            return json.loads(found)
-        except (ValueError, RecursionError):
+            return TOLERANT.decode(found)
+        except ValueError:
             return found
     return found
 
@@ -295,7 +301,11 @@ def _from_row(row: Row, outcome: str | None, *, drop_nulls: bool) -> Stored:
     text = prompt_text(prompt)
     group = row.get(*_GROUP_KEYS)
     if drop_nulls:
-        spoken = [{key: value for key, value in message.items() if value is not None} for message in spoken]
+        spoken = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in spoken
+            if isinstance(message, Mapping)
+        ]
     return Stored(
         id=str(row.values.get("id") or f"row {row.index}"),
         group=str(group) if group is not None else f"{label}{text}",
@@ -365,8 +375,8 @@ def prompt_text(prompt: Any) -> str:
 def _one_list(path: Path) -> list[Any] | None:
     """The list of calls that a whole .json file is, or None where it holds rows."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = STRICT.decode(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None  # the reader of rows says what is wrong
     if not isinstance(value, list) or not value:
         return None

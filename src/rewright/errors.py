@@ -73,7 +73,11 @@ class JudgeError(RewrightError, RuntimeError):
 
 
 class StorageError(RewrightError, OSError):
-    """The run directory cannot be written: no space, no permission. What was written before is whole."""
+    """Something cannot be written: no space, no permission. What was written before is whole.
+
+    At the command line the exit code is 2 where the path is to blame (a file in the place of a folder, say, or no
+    permission), and 1 for a full or failing disk.
+    """
 
     kind = "storage"
 

@@ -192,6 +192,7 @@ class Pipeline:
             template_options=recipe.model.template_options,
             reward_model=reward_model,
             on_rollouts=keep if recipe.rl.keep_rollouts else None,
+            judge_seconds=recipe.judge_seconds,
         )
         run.set_metrics("rl", history)
 

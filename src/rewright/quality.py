@@ -22,6 +22,7 @@ import msgspec
 from rewright.errors import InputError
 from rewright.judging.judges import load_function
 from rewright.records import Quality, Trajectory
+from rewright.settings import Settings
 
 __all__ = [
     "PARITY",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class Dimension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Dimension(Settings, frozen=True):
     """One dimension: its name in the records, the import path of its function, its weight in the total."""
 
     name: str
@@ -50,7 +51,7 @@ class Dimension(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: float = 0.0
 
 
-class QualitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class QualitySettings(Settings, frozen=True):
     """How trajectories are scored and selected. The defaults are the paper's values.
 
     `total` is the weighted mean of the dimensions (parity weights sum to 1), so thresholds keep their meaning when a

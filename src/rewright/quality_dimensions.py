@@ -6,6 +6,8 @@ import json
 
 from rewright.judging.format import validate_turns
 from rewright.quality import Sample
+from rewright.records import ToolCall
+from rewright.strict_json import nested_deeper
 
 __all__ = ["redundant_calls", "tags_format", "tool_errors", "well_formed"]
 
@@ -26,11 +28,14 @@ def redundant_calls(sample: Sample) -> float:
     """1 - (calls that repeat an earlier call with equal arguments) / calls; 1 without calls."""
     if sample.trajectory is None or not (calls := sample.trajectory.calls):
         return 1.0
-    keys = {
-        (call.name, json.dumps(call.arguments, sort_keys=True, default=str) if call.error is None else call.raw)
-        for call in calls
-    }
-    return len(keys) / len(calls)
+    return len({(call.name, _written(call)) for call in calls}) / len(calls)
+
+
+def _written(call: ToolCall) -> str:
+    """The arguments of a call in one form; as they were written where they are malformed, or nested without end."""
+    if call.error is not None or nested_deeper(call.arguments):
+        return call.raw
+    return json.dumps(call.arguments, sort_keys=True, default=str)
 
 
 def well_formed(sample: Sample) -> float:

@@ -1,14 +1,13 @@
 """Recipes: a YAML file plus dotted overrides, checked into one frozen settings object.
 
 Every mistake is an `InputError` in one line with file, line and key, and names the nearest valid key. Nothing here runs
-anything. The defaults are sized for two cores; bigger is for whoever has it.
+anything. What can be set is in `rewright.sections`.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import re
 import types
 import typing
@@ -20,10 +19,23 @@ import msgspec
 import yaml
 
 from rewright.errors import InputError
-from rewright.plugins.settings import TurnCredit
-from rewright.quality import QualitySettings
 from rewright.recipe_checks import settle
-from rewright.rollout import Limits
+from rewright.sections import (
+    BuildSettings,
+    EvalSettings,
+    ModelSettings,
+    PriceSettings,
+    Recipe,
+    RepairSettings,
+    RewardSettings,
+    RLSettings,
+    SandboxSettings,
+    SFTSettings,
+    Stage,
+    SynthSettings,
+    TaskSettings,
+    ToolSettings,
+)
 
 __all__ = [
     "BuildSettings",
@@ -36,274 +48,13 @@ __all__ = [
     "RewardSettings",
     "SFTSettings",
     "SandboxSettings",
+    "Stage",
     "SynthSettings",
     "TaskSettings",
     "ToolSettings",
     "load_recipe",
     "recipe_hash",
 ]
-
-Stage = Literal["eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl"]
-ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
-
-
-AT_LEAST: dict[str, int] = {
-    **dict.fromkeys(("slots", "max_length", "concurrency", "attempts", "n", "count", "limit", "memory_mb"), 1),
-    **dict.fromkeys(
-        ("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step", "updates_per_step"), 1
-    ),
-    **dict.fromkeys(("output_characters", "passages"), 1),
-    "generations": 2,  # a group of one has no advantage
-}
-POSITIVE = ("stage_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p")
-SIGNED = ("entropy",)
-AT_MOST_ONE = ("top_p", "gamma", "held_out_fraction")
-"""Which numbers are allowed, by the name of the key; all others are 0 or more."""
-
-
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the sections: unknown keys are errors, numbers are checked."""
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value}")
-            if value < AT_LEAST.get(name, 0) and name not in SIGNED:
-                least = f"be at least {AT_LEAST[name]}" if name in AT_LEAST else "not be negative"
-                raise ValueError(f"{name} must {least}, got {value}")
-            if value == 0 and name in POSITIVE:
-                raise ValueError(f"{name} must be positive, got {value}")
-            if value > 1 and name in AT_MOST_ONE:
-                raise ValueError(f"{name} must be at most 1, got {value}")
-
-
-class ModelSettings(_Section, frozen=True):
-    """A model: `pico` (and its kin), `smollm2`, a local folder, a Hugging Face id, or a served model's name."""
-
-    path: str = "pico"
-    engine: Literal["hf", "openai"] = "hf"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    slots: int = 48
-    """hf: how many trajectories decode together."""
-    max_length: int | None = None
-    """hf: context length; default: the model's own."""
-    base_url: str | None = None
-    mode: Literal["auto", "chat", "completions"] = "auto"
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 32
-    timeout_seconds: float = 300.0
-    attempts: int = 5
-    """openai: tries per request."""
-    max_wait_seconds: float = 60.0
-    """openai: the longest wait between two tries."""
-    check_model: bool = True
-    """openai: an answer from a model of another name is a fault."""
-    log_probs: Literal["raw", "processed", "off"] = "raw"
-    """openai: which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
-    tokenizer: str | None = None
-    """openai, completions: the tokenizer's folder or id, where it is not the served model's name."""
-    extra_body: dict[str, Any] | None = None
-    template_options: dict[str, Any] = {}
-    trust_remote_code: bool = False
-
-
-class PriceSettings(_Section, frozen=True):
-    """What a million tokens of a model cost, in any one currency."""
-
-    input: float
-    output: float
-
-
-class TaskSettings(_Section, frozen=True):
-    """Where tasks come from: an embedded world (`town`, `almanac`) or a file in a known format."""
-
-    format: str = "town"
-    path: str | None = None
-    split: str = "train"
-    profile: str | None = None
-    count: int = 300
-    """town, almanac: how many tasks to draw."""
-    seed: int = 0
-    """town, almanac, reasoning_gym: seed of the draw."""
-    limit: int | None = None
-
-
-class SandboxSettings(_Section, frozen=True):
-    """How tools that are source text are executed."""
-
-    level: Literal["strict", "process", "unsafe"] = "strict"
-    wall_seconds: float | None = None
-    """Bound of every execution; default: `limits.tool_seconds`."""
-    memory_mb: int = 512
-    network: bool = False
-    """The host's network, every host of it, for what runs in the sandbox."""
-    url: str | None = None
-    """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
-    trusted: tuple[str, ...] = ()
-    """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
-
-
-class ToolSettings(_Section, frozen=True):
-    """Tools that every task gets, beside its own."""
-
-    python: bool = False
-    """The Python tool (AutoTraj section 2)."""
-    python_state: Literal["call", "trajectory"] = "call"
-    """How long a program's names live."""
-    output_characters: int = 400
-    """Of the Python tool's output, the rest is cut out of the middle."""
-    search: str | None = None
-    """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
-    passages: int = 1
-    """How many passages a search shows."""
-
-
-class SynthSettings(_Section, frozen=True):
-    """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
-
-    n: int = 2
-    temperature: float = 0.3
-    top_p: float = 0.9
-    limit: int | None = None
-    concurrency: int = 96
-
-
-class RepairSettings(_Section, frozen=True):
-    """LLM-as-Repairer (AutoTraj section 3.3). Thresholds are the authors'."""
-
-    model: ModelSettings | None = None
-    attempts: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    calls: int = 3
-    """How many calls the repairer is told it may make."""
-    show_gold: bool = False
-    modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
-    low_quality_threshold: float = 0.86
-    wrong_answer_threshold: float = 0.8
-    concurrency: int = 96
-
-
-class BuildSettings(_Section, frozen=True):
-    """SFT and preference sets."""
-
-    held_out_fraction: float = 0.05
-    pairs: Literal["repaired", "repaired+kept"] = "repaired"
-    """`repaired`: (repaired, original). `+kept`: also (kept, wrong) of the same task."""
-
-
-class _TrainSettings(_Section, frozen=True):
-    learning_rate: float = 7e-6
-    micro_batch_size: int | None = None
-    """Trajectories per forward pass; default: the whole batch."""
-    lora_rank: int | None = None
-    report_to: tuple[str, ...] = ()
-    save_steps: int | None = None
-    arguments: dict[str, Any] = {}
-    """Further arguments of the TRL config, by name."""
-
-
-class SFTSettings(_TrainSettings, frozen=True):
-    """Supervised fine-tuning. Defaults are AutoTraj's (section 4.1)."""
-
-    batch_size: int = 16
-    """Trajectories per optimizer step."""
-    max_length: int | None = None
-    epochs: float = 3.0
-    warmup: float = 0.1
-    scheduler: str = "cosine"
-    source: Literal["run", "demonstrations"] = "run"
-    """`demonstrations`: the world's worked examples instead of this run's kept and repaired trajectories."""
-    demonstrations: int = 1000
-    profile: str = "short"
-
-
-class RewardSettings(_TrainSettings, frozen=True):
-    """The trajectory reward model, Bradley-Terry. Defaults are AutoTraj's (section 4.1)."""
-
-    learning_rate: float = 1e-5
-    batch_size: int = 32
-    """Pairs per optimizer step."""
-    max_length: int | None = None
-    epochs: float = 2.0
-    minimum_accuracy: float = 0.5
-    """RL does not start below this held-out pair accuracy."""
-    minimum_pairs: int = 20
-    """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
-    url: str | None = None
-    """A reward model that `rewright serve-reward` serves: RL uses it, and none is trained."""
-    timeout_seconds: float = 120.0
-    """url: one attempt at one request."""
-    attempts: int = 5
-    """url: tries per request."""
-
-
-class RLSettings(_TrainSettings, frozen=True):
-    """GRPO on TRL with turn-level advantages."""
-
-    learning_rate: float = 1e-6
-    steps: int = 40
-    tasks_per_step: int = 8
-    generations: int = 8
-    updates_per_step: int = 1
-    """Into how many optimizer steps the rollouts of one step are divided (AutoTraj: 2)."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    epsilon: float = 0.2
-    beta: float = 0.0
-    entropy: float = 0.0
-    """Bonus on the entropy of the model's tokens; below 0 a price on it."""
-    loss_type: str = "grpo"
-    scheduler: str = "constant"
-    warmup: float = 0.0
-    reward_model_weight: float = 0.2
-    reward_model_clip: float = 3.0
-    credit: TurnCredit = TurnCredit(lonely_turn="zero")
-    call_weight: float = 1.0
-    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
-    tasks: TaskSettings | None = None
-    keep_rollouts: bool = True
-    concurrency: int = 128
-
-
-class EvalSettings(_Section, frozen=True):
-    """Held-out evaluation."""
-
-    tasks: TaskSettings = TaskSettings(split="heldout", count=400, seed=1)
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    concurrency: int = 128
-
-
-class Recipe(_Section, frozen=True):
-    """A whole run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
-
-    name: str = "run"
-    seed: int = 0
-    stages: tuple[Stage, ...] = ALL_STAGES
-    stage_seconds: float | None = None
-    """No stage takes longer: it is stopped as by Ctrl-C, and --resume goes on with it, with as much time again."""
-    prices: dict[str, PriceSettings] = {}
-    """By the model's name (`model.path`)."""
-    dialect: str = "hermes"
-    model: ModelSettings = ModelSettings()
-    tasks: TaskSettings = TaskSettings()
-    limits: Limits = Limits()
-    sandbox: SandboxSettings = SandboxSettings()
-    tools: ToolSettings = ToolSettings()
-    quality: QualitySettings = QualitySettings()
-    synth: SynthSettings = SynthSettings()
-    repair: RepairSettings = RepairSettings()
-    build: BuildSettings = BuildSettings()
-    sft: SFTSettings = SFTSettings()
-    reward: RewardSettings = RewardSettings()
-    rl: RLSettings = RLSettings()
-    eval: EvalSettings = EvalSettings()
-
 
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string then is."""
@@ -515,4 +266,6 @@ def _located(problem: str, where: str, places: dict[str, str]) -> str:
     plain = re.sub(r"\[[^\]]*\]", "", name)
     choices = _choices(name) if "enum" in reason else ""
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
+    while plain and plain not in places:  # of a key inside a list or an override, the place of what it stands in
+        plain = plain.rpartition(".")[0]
     return _one_line(f"{places.get(plain, where)}: {name or 'recipe'}: {reason}{choices}")

@@ -36,13 +36,15 @@ from rewright.records import (
     Turn,
 )
 from rewright.rendering import Renderer
+from rewright.settings import Settings
 from rewright.tools.base import Toolset, ToolsetFactory
 from rewright.tools.errors import failed
+from rewright.tools.session import shorten
 
 __all__ = ["Limits", "Plan", "Rollout", "derive_seed"]
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Limits(Settings, frozen=True):
     """When a trajectory ends. None: no limit.
 
     `turns` counts from the last message of the user. `trajectory_tokens` counts everything after the prompt, tool
@@ -57,12 +59,6 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tool_seconds: float = 5.0
     tool_characters: int | None = 4000
     trajectory_seconds: float | None = 600.0
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive, got {value}")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -304,12 +300,15 @@ class Rollout:
                 told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
                 names = ", ".join(tool.name for tool in told) or "none"
                 return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
-            result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
+            try:
+                result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
+            except RewrightError:
+                raise
+            except Exception as problem:  # a toolset of somebody's own: what it does is data, as for all others
+                result = failed("exception", f"{type(problem).__name__}: {problem}")
             most = self.limits.tool_characters
             if most is not None and len(result.content) > most:
-                half = most // 2
-                cut = f"{result.content[:half]}...{result.content[-half:]}"
-                result = msgspec.structs.replace(result, content=cut)
+                result = msgspec.structs.replace(result, content=shorten(result.content, most, "..."))
             return result
 
         return list(await asyncio.gather(*(one(call) for call in calls)))

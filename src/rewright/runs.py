@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import msgspec
 import yaml
@@ -42,6 +42,16 @@ PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "d
 
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
 """What a run has before its first stage has made anything."""
+
+
+class _Stage(TypedDict, total=False):
+    """What must hold of a finished stage in state.json, whatever else is said of it."""
+
+    done: bool
+    seconds: Required[float]
+    faults: dict[str, int]
+    pairs: int
+    accuracies: dict[str, float | None]
 
 
 class Run:
@@ -67,7 +77,11 @@ class Run:
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
-        if recipe_file.exists():
+        try:
+            taken = recipe_file.exists()
+        except OSError as problem:
+            raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
+        if taken:
             if run._untouched():
                 with run.locked():  # nobody is about to write
                     pass
@@ -111,16 +125,18 @@ class Run:
         try:
             lock = (self.path / ".lock").open("a+")
         except OSError as problem:
-            raise StorageError(f"cannot write into {self.path}: {problem.strerror or problem}") from problem
+            raise StorageError(f"cannot write {self.path}/.lock: {problem.strerror or problem}") from problem
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
                 raise RunLockedError(
                     f"{self.path} is being written by process {holder}: wait for it or stop it"
                 ) from None
+            except OSError as problem:
+                raise StorageError(f"cannot lock {self.path}/.lock: {problem.strerror or problem}") from problem
             lock.seek(0)
             lock.truncate()
             lock.write(str(os.getpid()))
@@ -139,10 +155,13 @@ class Run:
         if not path.exists():
             return {}
         try:
-            state = json.loads(path.read_text())
-        except ValueError:
-            raise InputError(f"{path}: not valid JSON: expected the stages of the run") from None
-        return dict(state)
+            stages: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+            msgspec.convert(stages, dict[str, _Stage])
+        except OSError as problem:
+            raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            raise InputError(f"{path}: expected the stages of the run: {problem}") from None
+        return stages
 
     def finish(self, stage: str, seconds: float, **details: Any) -> None:
         """Mark a stage as done; its seconds add up over resumed attempts."""

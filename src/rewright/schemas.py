@@ -9,7 +9,7 @@ from typing import Any
 
 from rewright.records import Task
 
-__all__ = ["argument_problems", "record_problems", "schema_problems"]
+__all__ = ["argument_problems", "disagreements", "record_problems", "schema_problems"]
 
 
 def _where(path: Any) -> str:
@@ -76,14 +76,7 @@ def argument_problems(schema: dict[str, Any], arguments: dict[str, Any]) -> list
     if schema_problems(schema):
         return []
     parameters = schema["function"].get("parameters") or {}
-    problems = []
-    try:
-        for problem in _validator(json.dumps(parameters, sort_keys=True, default=str)).iter_errors(arguments):
-            where = _where(problem.absolute_path)
-            problems.append((f"argument '{where}': " if where else "") + problem.message[:200])
-    except Exception as problem:
-        # A reference that leads nowhere, a bad pattern: the schema is at fault, whatever the library calls it.
-        problems.append(f"could not be checked against the schema: {str(problem)[:200]}")
+    problems = _checked(json.dumps(parameters, sort_keys=True, default=str), arguments)
     properties = parameters.get("properties", {})
     if "additionalProperties" not in parameters and "patternProperties" not in parameters:
         known = ", ".join(properties) or "none"
@@ -91,6 +84,33 @@ def argument_problems(schema: dict[str, Any], arguments: dict[str, Any]) -> list
             f"unknown argument {name!r}; the schema has {known}" for name in arguments if name not in properties
         )
     return problems
+
+
+def disagreements(parameters: str, arguments: dict[str, Any]) -> list[str]:
+    """How `arguments` disagree with the JSON text of a schema. Takes as long as the schema wants it to."""
+    problems = []
+    try:
+        for problem in _validator(parameters).iter_errors(arguments):
+            where = _where(problem.absolute_path)
+            problems.append((f"argument '{where}': " if where else "") + problem.message[:200])
+    except Exception as problem:
+        # A reference that leads nowhere, a bad pattern: the schema is at fault, whatever the library calls it.
+        problems.append(f"could not be checked against the schema: {str(problem)[:200]}")
+    return problems
+
+
+_COSTLY = ('"pattern', '"$ref"', '"$dynamicRef"', '"uniqueItems"', '"unevaluated')
+
+
+def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
+    """`disagreements`; in a process with a time limit where the schema could take longer than it is long."""
+    if not any(word in parameters for word in _COSTLY):
+        return disagreements(parameters, arguments)
+    from rewright.judging import process
+
+    reply = process.ask("schema", {"parameters": parameters, "arguments": arguments})
+    problems: list[str] = reply.get("problems") or []
+    return problems if "problems" in reply else [f"could not be checked against the schema: {reply['reason']}"]
 
 
 def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:

@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ __all__ = ["Groups", "RecordFile", "encode_line", "read_jsonl", "without_surroga
 
 T = TypeVar("T")
 
+PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"))
+"""How packed files begin."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -92,6 +94,9 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
                     try:
                         yield _Line(number, offset, len(line), decoder.decode(line))
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+                        packed = next((word for magic, word in PACKED if line.startswith(magic)), None)
+                        if number == 1 and packed is not None:
+                            raise InputError(f"{path}: is packed ({packed}): unpack it first") from None
                         if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
                             return  # torn by a kill: the record was never whole
                         raise InputError(f"{path}:{number}: not a valid record: {problem}") from None

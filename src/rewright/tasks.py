@@ -75,6 +75,8 @@ def _own(row: Row) -> Task:
         for number, message in enumerate(messages):
             if not isinstance(message.get("role"), str):
                 raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
+            if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
+                raise row.fail(f"{key}[{number}] has no content, expected a text")
     for number, tool in enumerate(task.toolbox):
         ftrl.function_schema(row, f"'tools'[{number}].schema", tool.schema)
     return task
@@ -111,12 +113,13 @@ def load_tasks(
     *,
     check: bool = True,
     seed: int = 0,
+    judges: Sequence[str] | None = None,
 ) -> list[Task]:
     """The tasks of a file, at most the first `limit`.
 
     `format` is a key of `FORMATS` or one of `GENERATED`; None means our own. `path` may be `hf:<id>[:<split>]`. With
-    `check`, the gold of a file must fit the tools (see `check_tasks`). `seed` is that of reasoning-gym's sets, where
-    the path names none. Raises InputError for the first mistake.
+    `check`, the gold of a file must fit the tools, and with `judges` its judges must be among them (see `check_tasks`).
+    `seed` is that of reasoning-gym's sets, where the path names none. Raises InputError for the first mistake.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
@@ -132,7 +135,7 @@ def load_tasks(
     if not tasks:
         raise InputError(f"{path}: holds no task in the format {format or 'rewright'!r}")
     if check and format not in GENERATED:
-        check_tasks(tasks, places)
+        check_tasks(tasks, places, judges=judges)
     return tasks
 
 
@@ -172,12 +175,16 @@ def iterate_tasks(
             yield Loaded(row.index, row.place, task)
 
 
-def check_tasks(tasks: Sequence[Task], places: Sequence[str] | None = None) -> None:
+def check_tasks(
+    tasks: Sequence[Task], places: Sequence[str] | None = None, *, judges: Sequence[str] | None = None
+) -> None:
     """Raise InputError for the first mistake that needs nothing but the records to be seen.
 
     That is: an id used twice, a tool name used twice in one task, a gold call to an unknown tool, a gold argument
-    against the tool's schema, expected outputs of an unknown tool.
+    against the tool's schema, expected outputs of an unknown tool. With `judges`, the user's own packages: a judge that
+    is neither ours nor a function of one of these.
     """
+    from rewright.judging.judges import check_judge
     from rewright.schemas import record_problems
 
     first: dict[str, int] = {}
@@ -189,6 +196,11 @@ def check_tasks(tasks: Sequence[Task], places: Sequence[str] | None = None) -> N
         first[task.id] = number
         for _, message in record_problems(task):
             raise InputError(f"{place}: {message}")
+        if judges is not None:
+            try:
+                check_judge(task.judge, judges)
+            except InputError as problem:
+                raise InputError(f"{place}: {problem}") from None
 
 
 def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:

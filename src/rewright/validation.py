@@ -17,7 +17,8 @@ from typing import Literal
 import msgspec
 
 from rewright.errors import InputError, RewrightError
-from rewright.judging import JUDGE_NAMES, judge_answer, judge_trajectory
+from rewright.judging import judge_answer, judge_trajectory
+from rewright.judging.judges import check_judge
 from rewright.judging.mathematics import unreadable
 from rewright.judging.solve import solves
 from rewright.records import Task, ToolCall, Trajectory
@@ -95,9 +96,12 @@ def validate_file(
     level: Level = "strict",
     trusted: Sequence[str] = (),
     renderer: Renderer | None = None,
+    judges: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate every row of a task file. A row that is no task is a finding, and the rows after it are read.
+
+    A judge that is code runs only where its package is among `judges`, which names the user's own.
 
     Raises InputError for a file that can't be read at all, and SandboxError where the machine does not allow `level`.
     """
@@ -114,7 +118,14 @@ def validate_file(
         if limit is not None and len(tasks) + len(bad) >= limit:
             break
     found = validate_tasks(
-        tasks, rows=rows, execute=execute, level=level, trusted=trusted, renderer=renderer, progress=progress
+        tasks,
+        rows=rows,
+        execute=execute,
+        level=level,
+        trusted=trusted,
+        renderer=renderer,
+        judges=judges,
+        progress=progress,
     )
     findings = sorted([*bad, *found.findings], key=lambda finding: finding.row)
     return msgspec.structs.replace(
@@ -131,6 +142,7 @@ def validate_tasks(
     trusted: Sequence[str] = (),
     wall_seconds: float = 5.0,
     renderer: Renderer | None = None,
+    judges: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Validate `tasks`; `rows` are their numbers in findings (default: their positions).
@@ -144,7 +156,7 @@ def validate_tasks(
     notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
     _check_identities(notes)
     for note in notes:
-        _check_record(note)
+        _check_record(note, judges)
     if renderer is not None:
         _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
@@ -174,7 +186,7 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
         questions.setdefault(question, note.row)
 
 
-def _check_record(note: _Notes) -> None:
+def _check_record(note: _Notes, judges: Sequence[str]) -> None:
     task = note.task
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
@@ -195,7 +207,7 @@ def _check_record(note: _Notes) -> None:
                     f"tool {name}: the expected output {answer!r} is nowhere in its source, so it must be computed"
                 )
                 note.warning("output-not-in-source", message, name)
-    _check_answers(note)
+    _check_answers(note, judges)
 
 
 def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
@@ -213,11 +225,13 @@ def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
             first.warning(kind, f"the chat template: {message}")
 
 
-def _check_answers(note: _Notes) -> None:
+def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
     task = note.task
     golds = task.gold.answers or ()
-    if task.judge not in JUDGE_NAMES and ":" not in task.judge:
-        note.error("judge", f"unknown judge {task.judge!r}, expected one of {', '.join(JUDGE_NAMES)}")
+    try:
+        check_judge(task.judge, judges)
+    except InputError as problem:
+        note.error("judge", str(problem))
         return
     if task.judge == "solve":
         if not task.gold.outputs:

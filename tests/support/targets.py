@@ -27,6 +27,7 @@ from rewright.errors import InputError
 from rewright.judging import judge_answer
 from rewright.judging.format import validate_text
 from rewright.judging.text import boxed, final_answer
+from rewright.plugins.messages import turns_of_messages
 from rewright.quality import score
 from rewright.recipe import load_recipe
 from rewright.records import Trajectory
@@ -102,6 +103,14 @@ def calls(value: Any) -> None:
         assert all(np.isfinite(row).all() for row in found)
 
 
+def messages(value: Any) -> None:
+    """A conversation of any shape gives finite rewards: what is no call is a malformed one, or none."""
+    spoken = [{"role": "assistant", "content": value, "tool_calls": value, "function_call": value}, value]
+    for drop_nulls in (False, True):
+        (turn,) = turns_of_messages(spoken, drop_nulls=drop_nulls)
+        assert np.isfinite(turn_rewards([turn], [{"name": "find", "arguments": {}}])).all()
+
+
 def recipe(data: bytes) -> None:
     """A recipe is read or refused in one line."""
     path = _put("recipe.yaml", data)
@@ -169,5 +178,10 @@ TEXTS: dict[str, Callable[[str], None]] = {
     "judges": judges,
     "quality": quality,
 }
-VALUES: dict[str, Callable[[Any], None]] = {"arguments": arguments, "replies": replies, "calls": calls}
+VALUES: dict[str, Callable[[Any], None]] = {
+    "arguments": arguments,
+    "replies": replies,
+    "calls": calls,
+    "messages": messages,
+}
 FILES: dict[str, Callable[[bytes], None]] = {"recipe": recipe, "tasks": tasks, "logs": logs, "records": records}

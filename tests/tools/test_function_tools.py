@@ -11,6 +11,7 @@ import pytest
 from rewright.errors import InputError
 from rewright.records import ToolCall, ToolSpec
 from rewright.tools import FunctionTools, capabilities, error_kind
+from rewright.tools.functions import OWN_TARGETS
 
 
 def spec(name: str, source: str | None = None, target: str | None = None, data: Any = None) -> ToolSpec:
@@ -26,7 +27,7 @@ COUNT = spec("count", "calls = 0\ndef count():\n    global calls\n    calls += 1
 async def factory(request: pytest.FixtureRequest) -> AsyncIterator[FunctionTools]:
     if request.param == "strict" and not capabilities().strict:
         pytest.skip("level strict is not offered here")
-    factory = FunctionTools(level=request.param, wall_seconds=60.0)
+    factory = FunctionTools(level=request.param, wall_seconds=60.0, trusted=("rewright",))
     yield factory
     await factory.close()
 
@@ -100,6 +101,40 @@ def test_only_named_packages_are_trusted() -> None:
     assert not factory.trusts(spec("a", target="os:system"))
     assert not factory.trusts(spec("a", target="miner:dig"))
     assert not factory.trusts(ADD)
+
+
+async def test_a_path_through_a_trusted_package_leads_to_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_tools.py").write_text(
+        "import os\nfrom os import system\nclass Shop:\n  @staticmethod\n  def open(data): return 'open'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mark = tmp_path / "pwned"
+    factory = FunctionTools(level="process", trusted=("own_tools", *OWN_TARGETS), wall_seconds=60.0)
+    targets = ["own_tools:os.system", "own_tools:system", "own_tools:__loader__.get_data", "own_tools:Shop.open"]
+    tools = [spec(f"f{number}", target=target, data=f"touch {mark}") for number, target in enumerate(targets)]
+    async with factory.open(tools) as toolset:
+        results = [await toolset.call(ToolCall(f"f{number}", {})) for number in range(len(targets))]
+    await factory.close()
+    assert [error_kind(result) for result in results] == ["source"] * 3 + [None]
+    assert results[-1].content == "open"
+    assert not mark.exists()
+
+
+def test_of_rewright_itself_only_the_tools_of_its_worlds_are_trusted() -> None:
+    factory = FunctionTools()
+    assert factory.trusts(spec("a", target="rewright.worlds.town:look_up"))
+    for target in (
+        "rewright.storage:os.system",
+        "rewright.storage:write_atomically",
+        "rewright.worlds.town:json.loads",
+    ):
+        assert not factory.trusts(spec("a", target=target))
+    from rewright.worlds.town import generate
+
+    tools = {tool.target for task in generate("train", 20, seed=0) for tool in task.tools}
+    assert tools <= set(OWN_TARGETS)
 
 
 async def test_target_of_nobody_trusted_runs_in_the_sandbox() -> None:

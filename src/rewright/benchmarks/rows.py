@@ -7,7 +7,6 @@ file is one `InputError` line that names the place and says what was expected.
 from __future__ import annotations
 
 import gzip
-import json
 import stat
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from rewright.errors import InputError
+from rewright.strict_json import TOLERANT, NestingError
 
 __all__ = ["Row", "read_rows"]
 
@@ -81,18 +81,14 @@ class Row(msgspec.Struct, frozen=True):
         value = self.values[key]
         if isinstance(value, str):
             try:
-                value = json.loads(value, parse_constant=_no_constant)
+                value = TOLERANT.decode(value)
+            except NestingError as problem:
+                raise self.fail(f"{key!r} is {problem}") from None
             except ValueError as problem:
                 raise self.fail(f"{key!r} is not JSON: {problem}") from None
-            except RecursionError:
-                raise self.fail(f"{key!r} is nested too deeply to be read") from None
         if not isinstance(value, kind):
             raise self.fail(f"{key!r} is {_kind(value)}, expected {'a list' if kind is list else 'an object'}")
         return value
-
-
-def _no_constant(name: str) -> None:
-    """NaN and Infinity, which JSON does not have and Python writes, are read as null."""
 
 
 def _kind(value: object) -> str:
@@ -190,13 +186,13 @@ def _lines(text: bytes) -> IO[bytes]:
 
 def _decode(line: bytes, place: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
+        return TOLERANT.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(f"{place}: not UTF-8 text, expected a file in UTF-8") from None
+    except NestingError as problem:
+        raise InputError(f"{place}: JSON {problem}") from None
     except ValueError as problem:
         raise InputError(f"{place}: not JSON: {problem}") from None
-    except RecursionError:
-        raise InputError(f"{place}: JSON nested too deeply to be read") from None
 
 
 def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:

@@ -11,13 +11,13 @@ two calls (see `_body_end`), each of which is decoded at most twice.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from rewright.dialects.base import Parsed
 from rewright.records import Message, Task, ToolCall, ToolResult
+from rewright.strict_json import STRICT
 
 __all__ = ["Hermes", "outside", "split_thought"]
 
@@ -119,22 +119,11 @@ def outside(text: str) -> str:
     return "".join(piece.text for piece in _pieces(text) if piece.kind == "text")
 
 
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits[:20]} is out of range")
-    return number
-
-
-_decoder = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_finite)
+_decoder = STRICT
 
 
 def _decode_call(body: str) -> ToolCall:
-    """One call body. Raises ValueError (with a reason for the model) or RecursionError."""
+    """One call body. Raises ValueError with a reason for the model."""
     stripped = body.strip()
     if stripped.startswith("```"):
         stripped = stripped.strip("`").removeprefix("json").strip()

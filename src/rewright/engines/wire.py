@@ -7,7 +7,6 @@ arguments as a JSON string and a `tool_call_id` on every tool message. No networ
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from rewright.engines.base import Request
 from rewright.engines.endpoint import Fault
 from rewright.records import Message
+from rewright.strict_json import STRICT, NestingError, nested_deeper
 
 __all__ = ["chat_body", "completion_body", "messages_from_wire", "messages_to_wire", "read_arguments"]
 
@@ -165,26 +165,17 @@ def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:
         return {}, None
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_constant=_reject_constant, parse_float=_finite)
-        except RecursionError:
-            return {}, "arguments are nested too deeply"
+            value = STRICT.decode(value)
+        except NestingError as error:
+            return {}, f"arguments are {error}"
         except ValueError as error:
             return {}, f"arguments are not JSON: {error}"
     if not isinstance(value, dict):
         return {}, f"arguments must be a JSON object, not {type(value).__name__}"
+    if nested_deeper(value):
+        return {}, f"arguments are {NestingError()}"
     try:
         msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         return {}, f"arguments cannot be stored: {error}"
     return value, None
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits[:20]} is out of range")
-    return number
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

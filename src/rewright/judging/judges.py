@@ -3,27 +3,36 @@
 Names: `exact`, `math`, `qa`, `token_set_f1` compare the answer with `gold.answers`; `solve` rates the calls against
 `gold.outputs` (outcome = strict Solve-F1); `reasoning_gym` asks that package's scorer; `bfcl` runs the calls again and
 asks that package's multi-turn checker; `"package.module:function"` is a
-judge of the user's own, called as `function(answer, golds) -> Judgement`. Solve metrics are in every verdict whose task
-has `gold.outputs`. An empty answer is wrong under every judge that reads answers.
+judge of the user's own, called as `function(answer, golds) -> Judgement` in a process of its own, within `seconds`.
+Solve metrics are in every verdict whose task has `gold.outputs`. An empty answer is wrong under every judge that reads
+answers.
+
+A task file can name any function of any package. Whoever reads task files asks `check_judge` first, which lets through
+what the user has named; `judge_answer` and `judge_trajectory` run what they are given.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from rewright.errors import InputError, JudgeError, RewrightError
+from rewright.judging import process
 from rewright.judging.base import AnswerJudge, Judgement, shown
 from rewright.judging.exact import exact
 from rewright.judging.mathematics import mathematics
+from rewright.judging.process import OWN_SECONDS, run_own
 from rewright.judging.qa import qa, token_set_f1
 from rewright.judging.solve import solve_metrics
 from rewright.judging.text import final_answer
 from rewright.records import Task, Trajectory, Verdict
+from rewright.trust import names_one_of
 
-__all__ = ["ANSWER_JUDGES", "JUDGE_NAMES", "judge_answer", "judge_trajectory", "load_function"]
+__all__ = ["ANSWER_JUDGES", "JUDGE_NAMES", "check_judge", "judge_answer", "judge_trajectory", "load_function"]
 
 ANSWER_JUDGES: Mapping[str, AnswerJudge] = {
     "exact": exact,
@@ -44,26 +53,60 @@ def load_function(path: str, what: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise InputError(f"{what} {path!r}: {problem}") from problem
+    except Exception as problem:  # whatever a module raises that is not well
+        raise InputError(f"{what} {path!r}: {type(problem).__name__}: {problem}") from problem
     if not callable(function):
         raise InputError(f"{what} {path!r}: it is a {type(function).__name__}, expected a function")
     return function  # type: ignore[no-any-return]
 
 
-def _answer_judge(name: str) -> AnswerJudge:
+def check_judge(name: str, packages: Sequence[str] = ()) -> None:
+    """Raise `InputError` unless `name` is a judge of ours, or a function of the user's own `packages` that is there."""
+    if name in JUDGE_NAMES:
+        return
+    if ":" not in name:
+        raise InputError(f"unknown judge {name!r}: expected one of {', '.join(JUDGE_NAMES)} or package.module:function")
+    if not names_one_of(name, packages):
+        package = name.partition(":")[0]
+        raise InputError(
+            f"judge {name!r} is code, which runs only if you have named its package: expected {package} in `judges`"
+        )
+    load_function(name, "judge")
+
+
+def _answer_judge(name: str, seconds: float) -> AnswerJudge:
     judge = ANSWER_JUDGES.get(name)
     if judge is not None:
         return judge
-    if ":" in name:
-        return load_function(name, "judge")
-    raise InputError(f"unknown judge {name!r}: expected one of {', '.join(JUDGE_NAMES)} or package.module:function")
+    check_judge(name, [name])
+    return partial(_own, name, seconds)
 
 
-def judge_answer(judge: str, answer: str | None, golds: Sequence[str]) -> Judgement:
+def _own(path: str, seconds: float, answer: str, golds: Sequence[str]) -> Judgement:
+    """What a user's own judge says, in a process of its own. In this one where no other could import it (notebooks)."""
+    if not _has_a_file(path.partition(":")[0]):
+        found = load_function(path, "judge")(answer, golds)
+        if not isinstance(found, Judgement):
+            raise JudgeError(f"judge {path!r} returned {found!r:.80}, expected a rewright.judging.Judgement")
+        return found
+    return Judgement(**run_own(path, answer, golds, seconds))
+
+
+def _has_a_file(module: str) -> bool:
+    try:
+        spec = None if module == "__main__" else importlib.util.find_spec(module)
+    except ValueError:  # made by hand, without a specification
+        return False
+    return spec is not None and spec.has_location
+
+
+def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, seconds: float = OWN_SECONDS) -> Judgement:
     r"""How right `answer` is. The last `\\boxed{}` of the answer is what counts, if it has one.
 
-    Raises `InputError` for an unknown judge or for golds without content; never because of the answer.
+    A judge of the user's own has `seconds`. Raises `InputError` for an unknown judge or for golds without content and
+    `JudgeError` for a judge that fails; never because of the answer.
     """
-    function = _answer_judge(judge)
+    function = _answer_judge(judge, seconds)
     golds = [gold for gold in golds if gold.strip()]
     if not golds:
         raise InputError("no gold answer to compare with: expected at least one that is not empty")
@@ -80,12 +123,13 @@ def judge_answer(judge: str, answer: str | None, golds: Sequence[str]) -> Judgem
         ) from problem
     if not 0.0 <= judgement.outcome <= 1.0:
         raise JudgeError(f"judge {judge!r} returned the outcome {judgement.outcome}: expected a number in [0, 1]")
+    for name, value in judgement.metrics.items():
+        if not math.isfinite(value):
+            raise JudgeError(f"judge {judge!r} returned {value} as the metric {name!r}: expected a finite number")
     return judgement
 
 
 def _reasoning_gym(task: Task, answer: str) -> Judgement:
-    from rewright.judging import process
-
     metadata = task.metadata
     dataset, entry = metadata.get("dataset"), metadata.get("entry")
     if not isinstance(dataset, str) or not isinstance(entry, dict):
@@ -101,7 +145,6 @@ def _reasoning_gym(task: Task, answer: str) -> Judgement:
 
 def _bfcl(task: Task, trajectory: Trajectory) -> Judgement:
     from rewright.benchmarks.bfcl import INSTALL
-    from rewright.judging import process
 
     entry = task.metadata.get("entry")
     if not isinstance(entry, str):
@@ -116,11 +159,12 @@ def _bfcl(task: Task, trajectory: Trajectory) -> Judgement:
     return Judgement(float(reply["outcome"]), str(reply["reason"]))
 
 
-def judge_trajectory(task: Task, trajectory: Trajectory) -> Verdict:
-    """The verdict on one trajectory. Never raises on what a model wrote.
+def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN_SECONDS) -> Verdict:
+    """The verdict on one trajectory. Never raises on what a model wrote, unless a judge of the user's own does.
 
     `Verdict.answer` is the text that was compared (the content of the answer's box). Raises `InputError` for a task
-    that can't be judged (unknown judge, no gold) and `JudgeError` where the judge's process can't start.
+    that can't be judged (unknown judge, no gold) and `JudgeError` where the judge's process can't start, or where a
+    judge of the user's own raises or takes more than `seconds`.
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
@@ -134,7 +178,7 @@ def judge_trajectory(task: Task, trajectory: Trajectory) -> Verdict:
         judgement = _bfcl(task, trajectory)
     elif not content:
         if task.judge != "reasoning_gym":
-            _answer_judge(task.judge)
+            _answer_judge(task.judge, seconds)
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
         judgement = Judgement(0.0, reason)
     elif task.judge == "reasoning_gym":
@@ -142,7 +186,7 @@ def judge_trajectory(task: Task, trajectory: Trajectory) -> Verdict:
     elif not task.gold.answers:
         raise InputError(f"task {task.id}: judge {task.judge} needs gold.answers, and the task has none")
     else:
-        judgement = judge_answer(task.judge, content, task.gold.answers)
+        judgement = judge_answer(task.judge, content, task.gold.answers, seconds=seconds)
     return Verdict(
         trajectory_id=trajectory.id,
         outcome=judgement.outcome,

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewright.records import ToolCall, ToolResult, Trajectory
+from rewright.strict_json import TOLERANT
 
 __all__ = ["aligned_results", "solve_metrics", "solves"]
 
@@ -62,8 +63,8 @@ def _argument_texts(arguments: Mapping[str, Any]) -> list[str]:
 
 def _decoded(output: str) -> Any:
     try:
-        return json.loads(output)
-    except (ValueError, RecursionError):
+        return TOLERANT.decode(output)
+    except ValueError:
         return output
 
 

@@ -3,7 +3,9 @@
 `python -c "from rewright.judging.worker import main; main(fd, kind)"`, started by `rewright.judging.process`. It reads
 one JSON request a message and writes one JSON answer. Its guards: CPU seconds for each request (the kernel ends the
 process, also inside C code), a limit on memory, no file writes, and an audit hook that refuses processes, sockets and
-file changes. The hook is a second fence for scorers that evaluate text; it is no sandbox for hostile code.
+file changes. The hook is a second fence for scorers that evaluate text; it is no sandbox for hostile code. A worker of
+kind `own` runs the user's own judges, which may do whatever the user may: it has none of the guards but the end of its
+time.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import logging
 import math
 import os
 import resource
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -102,8 +106,19 @@ def _bfcl(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) -
     return {"outcome": 0.0, "reason": f"{found['error_type']}: {found['error_message']}"}
 
 
-_TASKS: dict[str, Callable[..., dict[str, Any]]] = {"math": _math, "reasoning_gym": _reasoning_gym, "bfcl": _bfcl}
-_MODULES = {"math": "math_verify", "bfcl": "rewright.benchmarks.bfcl_world"}
+def _schema(parameters: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    from rewright.schemas import disagreements
+
+    return {"problems": disagreements(parameters, arguments)}
+
+
+_TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "math": _math,
+    "reasoning_gym": _reasoning_gym,
+    "bfcl": _bfcl,
+    "schema": _schema,
+}
+_MODULES = {"math": "math_verify", "bfcl": "rewright.benchmarks.bfcl_world", "schema": "jsonschema"}
 """What a kind imports before anything is refused, where it has another name."""
 _PREPARE: dict[str, Callable[..., None]] = {"reasoning_gym": _prepare_reasoning_gym}
 """Work for a request that does not depend on the answer: it is not counted among the request's CPU seconds."""
@@ -119,12 +134,59 @@ def _answer(kind: str, request: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": 0.0, "reason": f"could not be compared: {type(problem).__name__}: {str(problem)[:200]}"}
 
 
+def _own(request: dict[str, Any]) -> dict[str, Any]:
+    """Import or call a user's own judge. Whatever goes wrong in there is part of the reply."""
+    from rewright.errors import InputError
+    from rewright.judging.base import Judgement
+    from rewright.judging.judges import load_function
+
+    try:
+        if "load" in request:
+            load_function(request["load"], "judge")
+            return {}
+        found = load_function(request["path"], "judge")(request["answer"], request["golds"])
+        if not isinstance(found, Judgement):
+            return {"raised": f"it returned {found!r:.80}, expected a rewright.judging.Judgement"}
+        metrics = {str(name): float(value) for name, value in found.metrics.items()}
+        return {"outcome": float(found.outcome), "reason": str(found.reason), "metrics": metrics}
+    except InputError as problem:
+        return {"input": str(problem)}
+    except BaseException as problem:  # SystemExit too: a judge does not end its process by what an answer says
+        return {"raised": f"{type(problem).__name__}: {problem}"}
+
+
+def _leave_with_parent(descriptor: int) -> None:
+    """End this process when its parent is gone, whatever a judge waits for."""
+    poller = select.poll()
+    poller.register(descriptor, 0)  # nothing but the end of the connection
+    poller.poll()
+    os._exit(0)
+
+
+def _serve_own(connection: Connection) -> None:
+    threading.Thread(target=_leave_with_parent, args=(connection.fileno(),), daemon=True).start()
+    connection.send_bytes(b"{}")
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        # The parent keeps the time. This is for a judge in an endless loop whose parent has been killed.
+        signal.setitimer(signal.ITIMER_PROF, (os.cpu_count() or 1) * request.get("seconds", 3600.0))
+        reply = json.dumps(_own(request)).encode()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send_bytes(reply)
+
+
 def main(descriptor: int, kind: str) -> None:
     """Serve requests of one kind on the connection `descriptor` until the parent closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which closes the connection
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    logging.disable(logging.CRITICAL)
     connection = Connection(descriptor)
+    if kind == "own":
+        _serve_own(connection)
+        return
+    logging.disable(logging.CRITICAL)
     # Imports don't count among a request's CPU seconds, and some need what is refused afterwards.
     with contextlib.suppress(ImportError):
         importlib.import_module(_MODULES.get(kind, kind))

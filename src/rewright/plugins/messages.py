@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rewright.strict_json import STRICT
 
 __all__ = ["gold_calls", "turns_of_messages"]
 
@@ -20,10 +21,10 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
     for message in messages:
         if not isinstance(message, Mapping) or message.get("role") != "assistant":
             continue
-        calls = message.get("tool_calls")
-        if calls is None or isinstance(calls, (str, Mapping)):
-            calls = []
-        calls = list(calls)
+        calls: Any = message.get("tool_calls")
+        if hasattr(calls, "tolist"):  # an array of numpy: a cell of a parquet table
+            calls = calls.tolist()
+        calls = list(calls) if isinstance(calls, (list, tuple)) else []
         if message.get("function_call") is not None:
             calls.append(message["function_call"])
         turns.append([without_nulls(call) for call in calls] if drop_nulls else calls)
@@ -40,8 +41,8 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
         return None
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as problem:
+            value = STRICT.decode(value)
+        except ValueError as problem:
             raise ValueError(f"{where} is not JSON: {problem}") from None
         calls = value
         if calls is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit import advantages, turn_rewards_many
+from rewright.settings import Settings
+from rewright.strict_json import STRICT
 
 __all__ = ["Array", "TurnCredit"]
 
 Array = NDArray[np.float64]
 
 
-class TurnCredit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TurnCredit(Settings, frozen=True, kw_only=True):
     """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
 
     `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
@@ -60,7 +61,7 @@ class TurnCredit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         if not text.strip():
             return cls()
         try:
-            given = json.loads(text)
+            given = STRICT.decode(text)
         except ValueError as problem:
             raise ValueError(f"REWRIGHT_TURN_CREDIT is not JSON: {problem}") from None
         if not isinstance(given, dict):

@@ -8,7 +8,6 @@ send: a model may have written its calls, or the tokens of the same text, in ano
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from rewright.dialects import Tags
 from rewright.errors import InputError
 from rewright.records import Message, ToolCall, ToolResult
 from rewright.rendering import Renderer
+from rewright.strict_json import STRICT
 
 __all__ = ["conversation_ids"]
 
@@ -81,7 +81,7 @@ def _call(call: dict[str, Any]) -> ToolCall:
     function = call.get("function", call)
     arguments = function["arguments"]
     if isinstance(arguments, str):
-        arguments = json.loads(arguments)
+        arguments = STRICT.decode(arguments)
     if not isinstance(arguments, dict):
         raise ValueError("arguments are not an object")
     return ToolCall(str(function["name"]), arguments)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from rewright.credit.estimators import find_estimator
 from rewright.dialects import Dialect, dialect_named
 from rewright.engines.base import Sampling
 from rewright.errors import InputError
+from rewright.judging.judges import load_function
 from rewright.progress import Bar
 from rewright.recipe import ModelSettings, Recipe, TaskSettings, recipe_hash
 from rewright.recipe_checks import WORLD_FORMATS
@@ -32,17 +34,38 @@ WORLDS: dict[str, Callable[..., Iterator[Task]]] = dict(
 """Formats whose tasks are generated, not read."""
 
 
-def load_recipe_tasks(settings: TaskSettings) -> list[Task]:
-    """The tasks of a `tasks:` section. Raises InputError for a file that is not what the section says."""
+def _check_functions(recipe: Recipe) -> None:
+    """Raise InputError for a function that the recipe names and that is not there, before anything is generated."""
+    dimensions = recipe.quality.dimensions
+    for dimension in dimensions:
+        load_function(dimension.function, f"quality.dimensions: dimension {dimension.name}")
+    if not sum(dimension.weight for dimension in dimensions) > 0:
+        raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
+    try:
+        find_estimator(recipe.rl.credit.estimator)
+    except ValueError as problem:
+        raise InputError(f"rl.credit.estimator: {problem}") from None
+
+
+def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = None) -> list[Task]:
+    """The tasks of a `tasks:` section. Raises InputError for a file that is not what the section says.
+
+    `judges`: packages of the user's own whose functions the file may name as judges; None: judges are not looked at.
+    """
     generate = WORLDS.get(settings.format)
     if generate is not None:
+        if settings.path is not None:
+            raise InputError(
+                f"tasks.path is {settings.path}, but tasks.format is {settings.format}, which makes its own tasks: "
+                "expected tasks.format=rewright, or the published format that the file has"
+            )
         count = settings.count if settings.limit is None else min(settings.count, settings.limit)
         return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
     from rewright.tasks import load_tasks
 
     if settings.path is None:
         raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
-    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed)
+    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:
@@ -59,6 +82,7 @@ class Context:
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self.run, self.recipe = run, recipe
         self.dialect: Dialect = dialect_named(recipe.dialect)
+        _check_functions(recipe)
         self.faults: Counter[str] = Counter()
         """Failed attempts of the engines that were opened, by cause, those that a later attempt made good included."""
         self._tasks: dict[str, list[Task]] = {}
@@ -66,16 +90,24 @@ class Context:
     @property
     def tasks(self) -> list[Task]:
         """The tasks that candidates are made for."""
-        return self._kept("tasks", self.run.tasks, self.recipe.tasks, self.recipe.synth.limit)
+        return self._kept("tasks", self.run.tasks, self.load_tasks)
 
     @property
     def eval_tasks(self) -> list[Task]:
         """The held-out tasks."""
-        return self._kept("eval_tasks", self.run.eval_tasks, eval_settings(self.recipe), None)
+        return self._kept("eval_tasks", self.run.eval_tasks, self.load_eval_tasks)
 
-    def _kept(self, name: str, file: RecordFile[Task], settings: TaskSettings, limit: int | None) -> list[Task]:
+    def load_tasks(self) -> list[Task]:
+        """The tasks that candidates are made for, from the recipe. Writes nothing."""
+        return self.load(self.recipe.tasks)[: self.recipe.synth.limit]
+
+    def load_eval_tasks(self) -> list[Task]:
+        """The held-out tasks, from the recipe. Writes nothing."""
+        return self.load(eval_settings(self.recipe))
+
+    def _kept(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:
         if name not in self._tasks:
-            tasks = self.load(settings)[:limit]
+            tasks = load()
             wanted = [task.id for task in tasks]
             if list(file.keys_in_order()) != wanted:
                 file.clear()
@@ -87,7 +119,7 @@ class Context:
 
     def load(self, settings: TaskSettings) -> list[Task]:
         """The tasks of a `tasks:` section with the tools of the recipe."""
-        return equipped(load_recipe_tasks(settings), self.recipe.tools, self.dialect)
+        return equipped(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
 
     def task(self, task_id: str) -> Task:
         """A task by its id."""

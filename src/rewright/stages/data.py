@@ -6,11 +6,11 @@ from collections import Counter
 
 from rewright.engines.base import Sampling
 from rewright.errors import InputError
-from rewright.judging import judge_trajectory
 from rewright.progress import Bar
 from rewright.quality import score_group
 from rewright.records import Trajectory
 from rewright.stages.context import Context
+from rewright.stages.verdicts import judge_missing
 
 __all__ = ["judge", "score", "synthesise"]
 
@@ -36,16 +36,17 @@ async def synthesise(context: Context) -> None:
 def judge(context: Context) -> None:
     """A verdict for every stored trajectory that has none, into verdicts.jsonl. One trajectory in memory at a time."""
     run = context.run
-    known = run.verdicts.keys()
     order = run.trajectories.keys_in_order()
     if not order:
         raise InputError(_NOTHING.format(run.path))
-    with Bar("verdicts", len(order), done=len(known)) as bar:
-        for trajectory in run.trajectories:
-            if trajectory.id in known:
-                continue
-            run.verdicts.append(judge_trajectory(context.task(trajectory.task_id), trajectory))
-            bar.step()
+    with Bar("verdicts", len(order), done=len(run.verdicts.keys())) as bar:
+        judge_missing(
+            run.trajectories,
+            run.verdicts,
+            lambda one: context.task(one.task_id),
+            seconds=context.recipe.judge_seconds,
+            on_verdict=bar.step,
+        )
     run.verdicts.arrange(order)
 
 

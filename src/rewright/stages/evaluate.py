@@ -8,11 +8,11 @@ from typing import Any
 
 from rewright.costs import generated_tokens
 from rewright.engines.base import Sampling
-from rewright.judging import judge_trajectory
 from rewright.quality import PARITY, QualitySettings, surface
 from rewright.recipe import ModelSettings
 from rewright.records import Trajectory, Verdict
 from rewright.stages.context import Context
+from rewright.stages.verdicts import judge_missing
 from rewright.statistics import grouped_mean, grouped_proportion
 
 __all__ = ["evaluate", "summarise"]
@@ -34,10 +34,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     trajectories.close()
     tasks = {task.id: task for task in context.eval_tasks}
-    known = verdicts.keys()
-    for trajectory in trajectories:
-        if trajectory.id not in known:
-            verdicts.append(judge_trajectory(tasks[trajectory.task_id], trajectory))
+    judge_missing(trajectories, verdicts, lambda one: tasks[one.task_id], seconds=context.recipe.judge_seconds)
     verdicts.arrange(trajectories.keys_in_order())
     verdicts.close()
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}

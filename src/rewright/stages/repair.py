@@ -22,6 +22,7 @@ from rewright.repair import Decision, decide, mode_of, repair_task
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.stages.context import Context
 from rewright.stages.hard import write_hard_cases
+from rewright.stages.verdicts import judge_missing
 
 __all__ = ["repair"]
 
@@ -108,7 +109,9 @@ async def _tries(
         )
         before = stored.get(plan.id)
         trajectory = before or await rollout.run(plan)
-        verdict = await asyncio.to_thread(judge_trajectory, task, trajectory)
+        if before is None:  # before it is judged: a judge that fails does not cost it
+            run.trajectories.append(trajectory)
+        verdict = await asyncio.to_thread(judge_trajectory, task, trajectory, seconds=recipe.judge_seconds)
         decision = decide(
             job.original,
             job.quality,
@@ -120,8 +123,6 @@ async def _tries(
             low_quality_threshold=settings.low_quality_threshold,
             wrong_answer_threshold=settings.wrong_answer_threshold,
         )
-        if before is None:
-            run.trajectories.append(trajectory)
         tries.append(_Try(trajectory, verdict, decision, before is not None))
         if decision.accepted:
             break
@@ -155,12 +156,11 @@ def _arrange(context: Context, jobs: list[_Job]) -> None:
             order.append(trajectory.id)
         else:
             by_parent.setdefault(trajectory.provenance.parent, []).append(trajectory)
-    verdicts = run.verdicts.keys()
-    for job in jobs:
-        for repaired in sorted(by_parent.get(job.original.id, []), key=lambda one: one.index):
-            order.append(repaired.id)
-            if repaired.id not in verdicts:
-                run.verdicts.append(judge_trajectory(context.task(repaired.task_id), repaired))
+    repairs = [
+        one for job in jobs for one in sorted(by_parent.get(job.original.id, []), key=lambda repaired: repaired.index)
+    ]
+    order += [one.id for one in repairs]
+    judge_missing(repairs, run.verdicts, lambda one: context.task(one.task_id), seconds=context.recipe.judge_seconds)
     run.trajectories.arrange(order)
     run.verdicts.arrange(order)
     run.repairs.arrange(job.original.id for job in jobs)

@@ -20,6 +20,8 @@ class Opening(NamedTuple):
     data: Mapping[str, Any]
     modules: Sequence[str] = ()
     """Modules that the fork server may import once for all (trusted targets only)."""
+    within: Sequence[str] = ()
+    """Where not empty: packages in which a target has to be defined, wherever its import path leads."""
 
 
 class ExecutorSession(ABC):
@@ -80,13 +82,16 @@ class Executor(ABC):
         targets: Mapping[str, str] | None = None,
         data: Mapping[str, Any] | None = None,
         modules: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> ExecutorSession:
         """A session of one trajectory: `sources` by function name, each in a module scope of its own.
 
         `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`, without
         data as `function(**arguments)`; `modules` are imported by the fork server itself, once, and so must be trusted.
+        With `within`, a target must be defined in one of these packages: an import path can lead out of its module,
+        into what that imports.
         """
-        return self.open(Opening(sources or {}, targets or {}, data or {}, modules))
+        return self.open(Opening(sources or {}, targets or {}, data or {}, modules, within))
 
     async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Define `function` by `source` in a session of its own and call it by keywords; its value as text."""

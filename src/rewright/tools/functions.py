@@ -1,8 +1,8 @@
 """Python-function tools: per-task sources (FTRL, ToolHop) and importable functions, one session for each trajectory.
 
-Sources are data-set code: they run in a sandbox of the asked level. Importable targets whose package is in `trusted`
-are the user's own code and run at level `process`; any other target is as untrusted as a source, since a task file can
-name `os:system` too.
+Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
+package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
+(not `mine:os.system`). Any other target is as untrusted as a source, since a task file can name `os:system` too.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from rewright.records import ToolCall, ToolResult, ToolSpec
 from rewright.tools.errors import failed
 from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.sandbox import Level, Sandbox
+from rewright.trust import names_one_of
 
-__all__ = ["FunctionTools", "FunctionToolset"]
+__all__ = ["OWN_TARGETS", "FunctionTools", "FunctionToolset"]
+
+OWN_TARGETS = (
+    "rewright.worlds.town:look_up",
+    "rewright.worlds.town:calculate",
+    "rewright.benchmarks.bfcl_world:call",
+)
+"""What Rewright's own tasks call: nothing else of the package, for a task file names what it likes."""
 
 
 class FunctionToolset:
@@ -76,7 +84,7 @@ class FunctionTools:
         memory_mb: int = 512,
         output_chars: int = 100_000,
         sessions: int = 256,
-        trusted: Sequence[str] = ("rewright",),
+        trusted: Sequence[str] = OWN_TARGETS,
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
         network: bool = False,
         sandbox: Executor | None = None,
@@ -107,10 +115,8 @@ class FunctionTools:
         return FunctionToolset(self, tools)
 
     def trusts(self, tool: ToolSpec) -> bool:
-        """True for an importable target of a trusted package."""
-        if tool.target is None:
-            return False
-        return any(tool.target.startswith((f"{package}.", f"{package}:")) for package in self._trusted)
+        """True for an importable target that is trusted, or whose package is."""
+        return tool.target is not None and names_one_of(tool.target, self._trusted)
 
     async def enter(self) -> None:
         """Wait for a place among the toolsets. One that uses both sandboxes then never waits while it holds one."""
@@ -135,6 +141,7 @@ class FunctionTools:
             targets=targets,
             data={tool.name: tool.data for tool in tools if tool.target is not None and tool.data is not None},
             modules=sorted({target.partition(":")[0] for target in targets.values()}) if trusted else (),
+            within=sorted({one.partition(":")[0] for one in self._trusted}) if trusted else (),
         )
 
     async def close(self) -> None:

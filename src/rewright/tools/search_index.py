@@ -26,6 +26,7 @@ import numpy as np
 
 from rewright.errors import InputError, StorageError
 from rewright.storage import encode_line
+from rewright.strict_json import STRICT
 
 __all__ = ["Document", "Found", "SearchIndex", "build_index", "read_corpus"]
 
@@ -147,7 +148,7 @@ class SearchIndex:
         folder = Path(path)
         hint = f"build it with: rewright index corpus.jsonl --out {folder}"
         try:
-            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            about = STRICT.decode((folder / "index.json").read_text(encoding="utf-8"))
         except OSError as problem:
             raise InputError(f"{folder} is not a search index ({problem.strerror or problem}): {hint}") from None
         except ValueError:

@@ -117,8 +117,15 @@ class Session(ExecutorSession):
         # The trainer holds the file that a program prints into: what was printed outlives the child.
         self._output = os.memfd_create("output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
-        opening = {"sources": dict(self._opening.sources), "targets": dict(self._opening.targets)}
-        packet = frames.encode({**opening, "data": dict(self._opening.data)})
+        opening = self._opening
+        packet = frames.encode(
+            {
+                "sources": dict(opening.sources),
+                "targets": dict(opening.targets),
+                "data": dict(opening.data),
+                "within": list(opening.within),
+            }
+        )
         await self._connection.send_with_output(packet, self._output)
         return self._connection
 

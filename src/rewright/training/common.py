@@ -8,20 +8,21 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from rewright.errors import InputError, ServerError, StorageError
+from rewright.errors import InputError, JudgeError, ServerError, StorageError
 from rewright.models import quiet_loading
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
 from rewright.runs import checkpoint_folder
 
-__all__ = ["Watcher", "arguments", "lora", "quiet", "save", "train"]
+__all__ = ["Watcher", "arguments", "configured", "lora", "quiet", "save", "train"]
 
+T = TypeVar("T")
 Settings = SFTSettings | RewardSettings | RLSettings
 
 OTHERS_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are using 'rollout_func'")
@@ -53,6 +54,15 @@ def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **ow
         "dataloader_pin_memory": False,
     }
     return {**common, **own, **settings.arguments}
+
+
+def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> T:
+    """A TRL config of `values`. Raises InputError that names the recipe's section for what TRL does not take."""
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, KeyError, ImportError) as problem:
+        reason = " ".join(str(problem).split())[:300]
+        raise InputError(f"{section}: TRL does not take these settings: {reason}") from problem
 
 
 def lora(settings: Settings, task: str) -> Any:
@@ -87,7 +97,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
     """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
 
-    A `ServerError` leaves a checkpoint behind, so that no finished step is lost.
+    A `ServerError` or `JudgeError` leaves a checkpoint behind, so that no finished step is lost.
     """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))
@@ -101,8 +111,8 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
         with _writing(out):
             try:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            except ServerError:
-                # A search server or a reward model is gone. It was asked between two steps: what was learned is whole.
+            except (ServerError, JudgeError):
+                # A search server, a reward model, a judge. It was asked between two steps: what was learned is whole.
                 if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
                 raise

@@ -17,7 +17,7 @@ from rewright.errors import InputError
 from rewright.models import load_tokenizer, quiet_loading, resolve_path, tune_allocator
 from rewright.pair_accuracy import pair_accuracies
 from rewright.recipe import ModelSettings, RewardSettings
-from rewright.training.common import arguments, lora, quiet, save, train
+from rewright.training.common import arguments, configured, lora, quiet, save, train
 
 __all__ = ["RewardModel", "train_reward_model"]
 
@@ -131,8 +131,10 @@ def train_reward_model(
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
         classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
-        config = RewardConfig(
-            **arguments(
+        config = configured(
+            RewardConfig,
+            "reward",
+            arguments(
                 settings,
                 out,
                 seed,
@@ -140,7 +142,7 @@ def train_reward_model(
                 num_train_epochs=settings.epochs,
                 lr_scheduler_type="linear",
                 max_length=settings.max_length,
-            )
+            ),
         )
         trainer = RewardTrainer(
             model=classifier,

@@ -29,6 +29,7 @@ from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
 from rewright.errors import InputError
 from rewright.judging import judge_trajectory
+from rewright.judging.process import OWN_SECONDS
 from rewright.recipe import RLSettings
 from rewright.records import Task, Trajectory, Verdict
 from rewright.rendering import Renderer
@@ -37,7 +38,7 @@ from rewright.rewards import autotraj
 from rewright.rollout import Limits, Plan, Rollout, derive_seed
 from rewright.serving.reward_client import Scorer
 from rewright.tools.base import ToolsetFactory
-from rewright.training.common import arguments, lora, quiet, save, train
+from rewright.training.common import arguments, configured, lora, quiet, save, train
 
 __all__ = ["Rewards", "RewrightTrainer", "score_rollouts", "train_rl"]
 
@@ -150,12 +151,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         run_seed: int = 0,
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
+        judge_seconds: float = OWN_SECONDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
         self._tasks = {task.id: task for task in tasks}
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
+        self._judge_seconds = judge_seconds
         self._loop = asyncio.new_event_loop()
         self._engine = HFEngine(
             self.accelerator.unwrap_model(self.model), renderer.tokenizer, name="policy", slots=slots
@@ -189,7 +192,10 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._on_rollouts is not None:  # before they are scored: what is finished outlives a lost reward model
             self._on_rollouts(trajectories)
         tasks = [plan.task for plan in plans]
-        verdicts = [judge_trajectory(task, one) for task, one in zip(tasks, trajectories, strict=True)]
+        verdicts = [
+            judge_trajectory(task, one, seconds=self._judge_seconds)
+            for task, one in zip(tasks, trajectories, strict=True)
+        ]
         scores = self._scored(tasks, trajectories)
         everything = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
@@ -319,6 +325,7 @@ def train_rl(
     template_options: dict[str, Any] | None = None,
     reward_model: Scorer | None = None,
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
+    judge_seconds: float = OWN_SECONDS,
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows."""
@@ -332,8 +339,10 @@ def train_rl(
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
-        config = GRPOConfig(
-            **arguments(
+        config = configured(
+            GRPOConfig,
+            "rl",
+            arguments(
                 settings,
                 out,
                 seed,
@@ -353,7 +362,7 @@ def train_rl(
                 warmup_steps=settings.warmup,
                 remove_unused_columns=False,
                 log_completions=False,
-            )
+            ),
         )
         trainer = trainer_class(
             model=model,
@@ -370,6 +379,7 @@ def train_rl(
             reward_model=reward_model,
             run_seed=seed,
             on_rollouts=on_rollouts,
+            judge_seconds=judge_seconds,
         )
         try:
             history = train(trainer, out, seed, "rl steps")

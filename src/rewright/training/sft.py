@@ -15,7 +15,7 @@ from transformers import set_seed
 from rewright.errors import InputError
 from rewright.models import load_model, load_tokenizer
 from rewright.recipe import ModelSettings, SFTSettings
-from rewright.training.common import arguments, lora, quiet, save, train
+from rewright.training.common import arguments, configured, lora, quiet, save, train
 
 __all__ = ["labels_of", "train_sft"]
 
@@ -43,8 +43,10 @@ def train_sft(
     dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
-        config = SFTConfig(
-            **arguments(
+        config = configured(
+            SFTConfig,
+            "sft",
+            arguments(
                 settings,
                 out,
                 seed,
@@ -54,7 +56,7 @@ def train_sft(
                 warmup_steps=settings.warmup,
                 max_length=None,
                 packing=False,
-            )
+            ),
         )
         tokenizer = load_tokenizer(model)
         trainer = SFTTrainer(

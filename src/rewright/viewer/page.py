@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from html import escape
@@ -21,6 +20,7 @@ from rewright.plugins.settings import TurnCredit
 from rewright.progress import counted
 from rewright.runs import Run
 from rewright.storage import write_atomically
+from rewright.strict_json import STRICT
 from rewright.viewer.cards import MEANINGS, card, shown_card
 from rewright.viewer.examples import Example, read_examples
 from rewright.viewer.stage_examples import Shown, read_evaluations, read_rollouts
@@ -103,7 +103,7 @@ def _credit_settings(run: Run) -> tuple[TurnCredit, float, str]:
 def _about(run: Run) -> str:
     path = run.path / "environment.json"
     try:
-        about = json.loads(path.read_text("utf-8"))
+        about = STRICT.decode(path.read_text("utf-8"))
         versions = about.get("versions", {})
         parts = [
             f"started {about.get('started', '?')}",

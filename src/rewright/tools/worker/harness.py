@@ -62,10 +62,13 @@ def failure(error: BaseException) -> Refused:
 class Tools:
     """The functions of one session. A source is compiled and executed at its first call, in a module of its own."""
 
-    def __init__(self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any]) -> None:
+    def __init__(
+        self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any], within: list[str]
+    ) -> None:
         self.sources = sources
         self.targets = targets
         self.data = data
+        self.within = within
         self.ready: dict[str, Callable[..., Any]] = {}
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
@@ -83,6 +86,9 @@ class Tools:
             value: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
                 value = getattr(value, part)
+            home = str(getattr(value, "__module__", ""))
+            if self.within and not any(home == package or home.startswith(f"{package}.") for package in self.within):
+                raise Refused("source", f"the target of {name} is not defined in a trusted package, but in {home!r}")
         elif name in self.sources:
             # Registered in sys.modules because dataclasses, pickle and inspect look a class's module up there.
             module = types.ModuleType(f"tool_{len(self.ready)}")
@@ -150,7 +156,7 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    tools = Tools(opening["sources"], opening["targets"], opening["data"])
+    tools = Tools(opening["sources"], opening["targets"], opening["data"], opening["within"])
     scope: dict[str, Any] | None = None
     send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names
     reserve: mmap.mmap | None = None  # mapped, never touched: what is left to answer with when all else is used up
