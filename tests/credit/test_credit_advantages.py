@@ -204,6 +204,13 @@ def test_user_estimators_by_name_by_path_and_as_functions():
     [
         ({"estimator": "gspo"}, "expected one of delta, fixed_horizon, grpo, leave_one_out, matchtir"),
         ({"estimator": "no.such.module:f"}, "cannot be imported"),
+        ({"estimator": "numpy:no_such_function"}, "cannot be imported"),
+        ({"estimator": "broken_module:f"}, "'broken_module:f' cannot be imported: no GPU here"),
+        ({"estimator": "os:path"}, "or 'package.module:function'"),
+        ({"estimator": ":f"}, "or 'package.module:function'"),
+        ({"estimator": ".relative:f"}, "or 'package.module:function'"),
+        ({"estimator": "numpy:"}, "or 'package.module:function'"),
+        ({"estimator": lambda group: group.rewards_nT * np.nan}, "returned .*nan.*: expected finite numbers"),
         ({"fusion": "max"}, "fusion is 'max'"),
         ({"lonely_turn": "drop"}, "lonely_turn is 'drop'"),
         ({"gamma": 1.5}, "gamma is 1.5"),
@@ -217,7 +224,9 @@ def test_user_estimators_by_name_by_path_and_as_functions():
         ({"turn_rewards": [[[1.0]], [1.0]]}, r"turn_rewards\[0\] has shape \(1, 1\)"),
     ],
 )
-def test_a_person_s_mistake_is_one_clear_error(change, message):
+def test_a_person_s_mistake_is_one_clear_error(change, message, monkeypatch, tmp_path):
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('no GPU here')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     arguments = {"turn_rewards": [[1.0], [0.0]], "group_ids": [0, 0], **change}
     with pytest.raises(ValueError, match=message):
         advantages(**arguments)

@@ -172,8 +172,13 @@ def test_golds_shared_by_a_group_are_read_once_and_give_the_same():
         {"ot_scale": "P"},
         {"reg": 0.0},
         {"reg": float("nan")},
+        {"reg": "0.1"},
         {"unmatched": float("nan")},
+        {"unmatched": None},
         {"weights": (0, 0, 0)},
+        {"weights": (1, 1)},
+        {"weights": None},
+        {"weights": ("1", 1, 1)},
     ],
 )
 def test_a_wrong_setting_is_named(setting):

@@ -66,12 +66,15 @@ def test_values_are_compared_as_json(left, right, equal):
     [
         {"name": "F", "arguments": {"x": 1}},
         {"name": "f", "parameters": {"x": 1}},
+        {"name": "f", "arguments": None, "parameters": {"x": 1}},
+        {"name": None, "arguments": None, "function": {"name": "f", "arguments": {"x": 1}}},
         {"name": "f", "arguments": '{"x": 1}'},
         {"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"x": 1.0}'}},
         {"name": "f", "arguments": {"x": 1}, "error": None},
         ToolCall("f", {"x": 1}),
         SimpleNamespace(name="f", arguments={"x": 1}),
         SimpleNamespace(name="f", parameters={"x": 1}),
+        SimpleNamespace(name="f", arguments=None, parameters={"x": 1}, error=None),
         SimpleNamespace(id="1", function=SimpleNamespace(name="f", arguments='{"x": 1}')),
     ],
 )

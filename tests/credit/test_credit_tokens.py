@@ -65,9 +65,12 @@ def test_lengths_that_do_not_fit_are_named():
         per_token([[1.0]], [[(0, 1)], []], 3)
     with pytest.raises(ValueError, match=r"span \(2, 1\)"):
         per_token([[1.0]], [[(2, 1)]], 3)
+    with pytest.raises(ValueError, match=r"trajectory 1: span \(2, 5\) starts before the last turn's end, 3"):
+        per_token([[], [1.0, 2.0]], [[], [(0, 3), (2, 5)]], 6)
     with pytest.raises(ValueError, match=r"mask has shape \(3,\)"):
         spans_from_mask([0, 1, 1])
     with pytest.raises(ValueError, match="expected the same"):
         per_turn([[1.0]], [[1, 0]])
-    with pytest.raises(ValueError, match="how is 'mean'"):
-        per_turn([[1.0]], [[1]], how="mean")
+    for empty in ([[1]], np.zeros((0, 3))):
+        with pytest.raises(ValueError, match="how is 'mean'"):
+            per_turn(empty, empty, how="mean")

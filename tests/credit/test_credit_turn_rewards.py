@@ -72,8 +72,36 @@ def test_settings_are_checked():
         turn_rewards([], [], aggregate="max")
     with pytest.raises(ValueError, match="outcome is nan"):
         turn_rewards([[]], [], outcome=math.nan)
+    for outcome in ("1", 10**400):
+        with pytest.raises(ValueError, match=r"outcome is .*: expected a finite number"):
+            turn_rewards([[]], [], outcome=outcome)
     with pytest.raises(ValueError, match="1 gold lists, but 2 trajectories"):
         turn_rewards_many([[], []], [[]])
+
+
+def test_whatever_stands_in_a_turn_s_place_is_read_as_its_calls():
+    one = call(a=1)
+    assert turn_rewards(None, GOLDS, outcome=1.0).shape == (0,)
+    turns = [
+        one,
+        ToolCall("f", {"a": 2}),
+        iter([one]),
+        np.array([None, one], dtype=object),
+        "f(a=1)",
+        5,
+        math.nan,
+        b"x",
+    ]
+    expected = turn_rewards([[one], [ToolCall("f", {"a": 2})], [one], [None, one], *([[None]] * 4)], GOLDS)
+    assert turn_rewards(turns, GOLDS).tolist() == expected.tolist() == [1.0, 1.0, *([0.0] * 6)]
+    assert turn_rewards(np.array([[one], [one, one]], dtype=object), GOLDS[:1]).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("golds", [call(a=1), '[{"name": "f"}]', b"f", 5])
+def test_gold_calls_that_are_no_list_are_named(golds):
+    """A single call, iterated over, would be a list of its keys: no call at all, and a silent 0."""
+    with pytest.raises(ValueError, match=r"the gold calls are .*: expected a list of calls"):
+        turn_rewards([[call(a=1)]], golds)
 
 
 junk = st.recursive(
@@ -91,7 +119,7 @@ odd_calls = st.one_of(
 
 
 @given(
-    st.lists(st.lists(odd_calls, max_size=3), max_size=4),
+    st.lists(st.lists(odd_calls, max_size=3) | odd_calls, max_size=4),
     st.lists(odd_calls, max_size=4),
     st.sampled_from(["optimal", "greedy", "ot"]),
     st.sampled_from(["mean", "sum"]),

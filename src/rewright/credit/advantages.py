@@ -46,8 +46,9 @@ def advantages(
     `lonely_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
     (parity) keeps its return, "zero" gives it no turn-level advantage.
 
-    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings and
-    rewards that are not finite (a reward that could not be computed must not become a number here).
+    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings, rewards
+    that are not finite (a reward that could not be computed must not become a number here), and an estimator that
+    returns another shape or something that is not finite.
     """
     function = find_estimator(estimator)
     if fusion not in ("mean", "sum"):
@@ -91,6 +92,10 @@ def advantages(
             raise ValueError(
                 f"estimator {estimator!r} returned shape {advantage_nT.shape}: expected {group.rewards_nT.shape}, "
                 "a number for every turn of every trajectory of the group"
+            )
+        if not np.isfinite(advantage_nT[group.present_nT]).all():
+            raise ValueError(
+                f"estimator {estimator!r} returned {advantage_nT.tolist()!r:.200}: expected finite numbers"
             )
         for position, index in enumerate(indices):
             results[index] = advantage_nT[position, : len(rewards[index])].copy()

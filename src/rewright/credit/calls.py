@@ -42,7 +42,6 @@ class _Mark:
 
 _TRUE, _FALSE, _NAN = _Mark("true"), _Mark("false"), _Mark("NaN")
 _LIST, _OBJECT, _END, _OTHER = _Mark("["), _Mark("{"), _Mark("end"), _Mark("other")
-_ABSENT: Any = _Mark("absent")
 _PLAIN = frozenset({str, int, type(None)})
 """Types whose values are their own stand-in."""
 
@@ -61,6 +60,8 @@ def read_call(call: Any) -> ReadCall | None:
                 name, arguments, error = call.name, call.arguments, call.error
         except (KeyError, AttributeError):
             name, arguments, error = _fields(call)
+        if arguments is None:  # a table in which arguments have two names holds null under one
+            name, arguments, error = _fields(call)
         if not isinstance(name, str) or (error is not None and error is not False and error != ""):
             return None
         if isinstance(arguments, str):
@@ -78,25 +79,16 @@ def read_call(call: Any) -> ReadCall | None:
 
 
 def _fields(call: Any) -> tuple[Any, Any, Any]:
-    """Name, arguments and error of a call of any accepted shape; `_ABSENT` for what is not there."""
-    if isinstance(call, Mapping):
-        inner = call.get("function")
-        error = call.get("error")
-        if inner is not None and "name" not in call:
-            name, arguments, inner_error = _fields(inner)
-            return name, arguments, error if error is not None else inner_error
-        return call.get("name", _ABSENT), call.get("arguments", call.get("parameters", _ABSENT)), error
-    error = getattr(call, "error", None)
-    name = getattr(call, "name", _ABSENT)
-    if name is _ABSENT:
-        inner = getattr(call, "function", None)
-        if inner is not None and not callable(inner):
-            name, arguments, inner_error = _fields(inner)
-            return name, arguments, error if error is not None else inner_error
-    arguments = getattr(call, "arguments", _ABSENT)
-    if arguments is _ABSENT:
-        arguments = getattr(call, "parameters", _ABSENT)
-    return name, arguments, error
+    """Name, arguments and error of a call of any accepted shape; None for what is not there."""
+
+    def part(key: str) -> Any:
+        return call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+
+    name, arguments, error, inner = part("name"), part("arguments"), part("error"), part("function")
+    if name is None and inner is not None and not callable(inner):
+        name, arguments, inner_error = _fields(inner)
+        return name, arguments, inner_error if error is None else error
+    return name, part("parameters") if arguments is None else arguments, error
 
 
 def _freeze(value: Any) -> Hashable:

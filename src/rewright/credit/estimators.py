@@ -8,6 +8,7 @@ off. Register one with `@register_estimator("name")`, or name it by import path,
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,6 +101,7 @@ class Group:
 
 Estimator = Callable[[Group], ArrayLike]
 _ESTIMATORS: dict[str, Estimator] = {}
+_PATH = re.compile(r"\w+(\.\w+)*")
 
 
 def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
@@ -125,8 +127,8 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
         return estimator
     if estimator in _ESTIMATORS:
         return _ESTIMATORS[estimator]
-    module_name, colon, function_name = str(estimator).partition(":")
-    if colon:
+    module_name, _, function_name = str(estimator).partition(":")
+    if _PATH.fullmatch(module_name) and _PATH.fullmatch(function_name):
         try:
             function: Any = importlib.import_module(module_name)
             for part in function_name.split("."):

@@ -7,7 +7,6 @@ predicted calls, G gold calls.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +24,7 @@ from rewright.credit.similarity import (
     Weights,
     check_weights,
     compare,
+    is_finite,
     matrix_of,
 )
 from rewright.credit.transport import plans
@@ -252,7 +252,7 @@ def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str
         raise ValueError(f"assignment is {assignment!r}: expected 'optimal', 'greedy' or 'ot'")
     if ot_scale not in ("raw", "calls"):
         raise ValueError(f"ot_scale is {ot_scale!r}: expected 'raw' or 'calls'")
-    if not (math.isfinite(reg) and reg > 0.0):
+    if not (is_finite(reg) and reg > 0.0):
         raise ValueError(f"reg is {reg!r}: expected a number above 0")
-    if not math.isfinite(unmatched):
+    if not is_finite(unmatched):
         raise ValueError(f"unmatched is {unmatched!r}: expected a finite number")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.matching import Assignment, Problem, call_rewards
-from rewright.credit.similarity import PARITY_WEIGHTS, Weights
+from rewright.credit.similarity import PARITY_WEIGHTS, Weights, is_finite
 
 __all__ = ["turn_rewards", "turn_rewards_many"]
 
-Turns = Sequence[Sequence[Any]]
+Turns = Iterable[Any]
+"""The turns of a trajectory, each the list of its calls."""
 
 
 def turn_rewards(
-    turns: Turns,
+    turns: Turns | None,
     golds: Sequence[Any] | None,
     *,
     outcome: float | None = None,
@@ -35,8 +36,10 @@ def turn_rewards(
     together (`match` explains the settings); a turn's reward is the mean (or sum) over its own calls, 0 for a turn
     without calls; `outcome` is added to the last turn (None: not computed, nothing is added). Malformed calls
     count as calls with reward 0, so they lower a mean. No gold (empty or None) or no calls: zeros, plus the outcome.
+    A turn that is None has no calls; one that is no list is a turn of that one call.
 
-    Never raises on what a model wrote; ValueError for settings and for an outcome that is not finite.
+    Never raises on what a model wrote; ValueError for settings, for gold calls that are no list and for an outcome
+    that is not a finite number.
     """
     return turn_rewards_many(
         [turns],
@@ -52,7 +55,7 @@ def turn_rewards(
 
 
 def turn_rewards_many(
-    trajectories: Sequence[Turns],
+    trajectories: Sequence[Turns | None],
     golds: Sequence[Sequence[Any] | None],
     *,
     outcomes: Sequence[float | None] | None = None,
@@ -70,7 +73,10 @@ def turn_rewards_many(
     for name, given in (("gold lists", golds), ("outcomes", outcomes)):
         if len(given) != len(trajectories):
             raise ValueError(f"{len(given)} {name}, but {len(trajectories)} trajectories: give exactly one each")
-    plain = [[() if turn is None else turn for turn in turns] for turns in trajectories]
+    plain = [
+        [] if turns is None else [turn if type(turn) is list else _calls(turn) for turn in turns]
+        for turns in trajectories
+    ]
     problems: list[Problem] = [
         ([call for turn in turns for call in turn], gold) for turns, gold in zip(plain, golds, strict=True)
     ]
@@ -88,7 +94,19 @@ def turn_rewards_many(
     ]
 
 
-def _per_turn(turns: Turns, paid: list[float], outcome: float | None, aggregate: str) -> NDArray[np.float64]:
+def _calls(turn: Any) -> Sequence[Any]:
+    """The calls of a turn, whatever stands in its place."""
+    if isinstance(turn, (list, tuple)):
+        return turn
+    if turn is None:
+        return ()
+    is_call = isinstance(turn, (str, bytes, Mapping)) or hasattr(turn, "name") or not isinstance(turn, Iterable)
+    return [turn] if is_call else list(turn)
+
+
+def _per_turn(
+    turns: list[Sequence[Any]], paid: list[float], outcome: float | None, aggregate: str
+) -> NDArray[np.float64]:
     """Distribute what the calls were paid over their turns."""
     rewards: list[float] = []
     position = 0
@@ -103,7 +121,7 @@ def _per_turn(turns: Turns, paid: list[float], outcome: float | None, aggregate:
             rewards.append(0.0)
         position += count
     if outcome is not None:
-        if not math.isfinite(outcome):
+        if not is_finite(outcome):
             raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
         if rewards:
             rewards[-1] += outcome

@@ -14,7 +14,7 @@ equals `1`), and a malformed call is a call with similarity 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,6 +128,8 @@ class GoldCalls:
     __slots__ = ("count", "tools")
 
     def __init__(self, golds: Iterable[Any], weights: Weights) -> None:
+        if isinstance(golds, (str, bytes, Mapping)) or not isinstance(golds, Iterable):
+            raise ValueError(f"the gold calls are {golds!r:.200}: expected a list of calls")
         self.tools: dict[str, GoldTool] = {}
         self.count = 0
         for gold in golds:
@@ -256,7 +258,16 @@ def check_weights(weights: Weights) -> None:
     """Raise ValueError unless `weights` are three finite numbers, none negative, not all zero."""
     if weights is PARITY_WEIGHTS:
         return
-    if len(weights) != 3 or not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+    three = isinstance(weights, Sequence) and len(weights) == 3
+    if not three or not all(is_finite(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise ValueError(
             f"weights are {weights!r}: expected three numbers >= 0, not all zero (name, argument names, values)"
         )
+
+
+def is_finite(number: Any) -> bool:
+    """Whether this is a number (numpy's too) that is neither NaN nor without bound."""
+    try:
+        return math.isfinite(number)
+    except (TypeError, OverflowError):
+        return False

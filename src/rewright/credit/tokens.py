@@ -22,7 +22,7 @@ def per_token(
 
     `advantages`: B arrays (T_i,). `spans`: for each trajectory T_i pairs (start, end), positions in the row. What lies
     behind `length` (a truncated response) is cut off. Raises ValueError where the numbers of spans and advantages
-    differ, or a span is negative or ends before it starts.
+    differ, and for a span that is negative, ends before it starts, or starts before the end of the one before it.
     """
     if len(advantages) != len(spans):
         raise ValueError(f"{len(spans)} lists of spans, but {len(advantages)} advantage arrays: give one each")
@@ -32,10 +32,14 @@ def per_token(
         if len(numbers) != len(ranges):
             raise ValueError(f"trajectory {index}: {len(ranges)} spans, but {len(numbers)} turn advantages")
         row = tokens[index]
+        free = 0
         for value, (start, end) in zip(numbers, ranges, strict=True):
             if not 0 <= start <= end:
                 raise ValueError(f"trajectory {index}: span ({start}, {end}) is no token range")
+            if start < free:
+                raise ValueError(f"trajectory {index}: span ({start}, {end}) starts before the last turn's end, {free}")
             row[start:end] = value
+            free = end
     return tokens
 
 
@@ -68,6 +72,8 @@ def per_turn(
     `a`. "sum" adds the values of its tokens: turn rewards out of token-level rewards. Tokens outside the mask are
     not looked at.
     """
+    if how not in ("first", "last", "sum"):
+        raise ValueError(f"how is {how!r}: expected 'first', 'last' or 'sum'")
     array = np.asarray(values, dtype=np.float64)
     if array.shape != np.shape(mask):
         raise ValueError(f"values have shape {array.shape}, the mask {np.shape(mask)}: expected the same")
@@ -75,9 +81,7 @@ def per_turn(
     for row, spans in zip(array, spans_from_mask(mask), strict=True):
         if how == "sum":
             numbers = [float(row[start:end].sum()) for start, end in spans]
-        elif how in ("first", "last"):
-            numbers = [float(row[start if how == "first" else end - 1]) for start, end in spans]
         else:
-            raise ValueError(f"how is {how!r}: expected 'first', 'last' or 'sum'")
+            numbers = [float(row[start if how == "first" else end - 1]) for start, end in spans]
         results.append(np.array(numbers, dtype=np.float64))
     return results
