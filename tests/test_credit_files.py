@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from rewright.credit import advantages, turn_rewards
-from rewright.credit_files import credit, credit_as_json, read_gold, read_stored
+from rewright.credit_files import credit, read_gold, read_stored
+from rewright.credit_report import credit_as_json
 from rewright.errors import InputError
 from rewright.plugins.settings import TurnCredit
 from rewright.records import Gold, Task, ToolCall, Trajectory, Turn, Verdict

@@ -115,45 +115,49 @@ def validate(
 
 def credit(
     file: Annotated[Path, typer.Argument(help="A run, our trajectories.jsonl, chat logs, or a TRL completions table.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of rl.credit: gamma=1 lonely_turn=zero …"),
+    ] = None,
     *,
     gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
     outcome: Annotated[str | None, typer.Option(help="Column that holds the outcome.")] = None,
-    assignment: Annotated[Literal["optimal", "greedy", "ot"], typer.Option()] = "optimal",
-    estimator: Annotated[str, typer.Option(help="Estimator of the advantages.")] = "matchtir",
-    picture: Annotated[Path | None, typer.Option(help="Write an SVG picture of one trajectory.")] = None,
+    assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
+    estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
     trajectory: Annotated[
         str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
 ) -> None:
-    """Turn rewards and advantages of stored trajectories from any source."""
+    """Turn rewards and advantages of stored trajectories from any source.
+
+    Settings are those of the run's recipe, or MatchTIR's for files from elsewhere.
+    """
     from rewright.credit_files import credit as credited_of
-    from rewright.credit_files import credit_as_json, read_gold, read_stored
-    from rewright.plugins.settings import TurnCredit
+    from rewright.credit_files import read_gold, read_stored, settings_for
+    from rewright.credit_report import credit_as_json, credit_as_table
 
     if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
         gold = file / "tasks.jsonl"
-    settings = TurnCredit(assignment=assignment, estimator=estimator)
+    options = {"assignment": assignment, "estimator": estimator}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    settings, call_weight = settings_for(file, [*(changes or ()), *given])
     try:
-        found = credited_of(read_stored(file, outcome=outcome), read_gold(gold) if gold is not None else None, settings)
+        stored = read_stored(file, outcome=outcome)
+        known = read_gold(gold) if gold is not None else None
+        found = credited_of(stored, known, settings, call_weight=call_weight)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
-    if as_json:
-        for one in found:
-            print(json.dumps(credit_as_json(one)))
-    else:
-        for one in found:
-            rewards = " ".join(f"{value:.3f}" for value in one.rewards)
-            advantages = " ".join(f"{value:+.3f}" for value in one.advantages)
-            print(f"{one.stored.id}\t{one.rewards.sum():.3f}\trewards {rewards}\tadvantages {advantages}")
+    for line in (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found):
+        print(line)
     if picture is not None:
-        from rewright.storage import write_atomically
-        from rewright.viewer.credit_picture import picture_of
+        from rewright.viewer.credit_picture import drawing_of
 
         chosen = next((one for one in found if trajectory in (None, one.stored.id)), None)
         if chosen is None:
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
-        write_atomically(picture, [picture_of(chosen).encode()])
+        drawing_of(chosen).save(picture)
         say(f"written: {picture}")
 
 

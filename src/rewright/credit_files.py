@@ -4,7 +4,7 @@ Sources, told apart by what a row holds: our `trajectories.jsonl` (or a run dire
 Face's convention (`messages`), TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines). Every
 assistant message is a turn; what tools and users wrote is never read for calls. Files are streamed.
 
-Not here: the command line and the picture (`rewright.viewer.credit_picture`).
+Not here: the command line, its output (`rewright.credit_report`) and the picture (`rewright.viewer.credit_picture`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from rewright.credit import Match, match_many
 from rewright.errors import InputError
 from rewright.plugins.messages import gold_calls, turns_of_messages
 from rewright.plugins.settings import TurnCredit
+from rewright.recipe import load_recipe
 from rewright.records import Task, Trajectory, Verdict
 from rewright.storage import read_jsonl
 from rewright.strict_json import STRICT, TOLERANT
 
-__all__ = ["Credited", "GoldCalls", "Stored", "credit", "credit_as_json", "prompt_text", "read_gold", "read_stored"]
+__all__ = ["Credited", "GoldCalls", "Stored", "credit", "prompt_text", "read_gold", "read_stored", "settings_for"]
 
 _GROUP_KEYS = ("group", "group_id", "task_id")
+_PROMPT_KEYS = ("prompt", "messages")
 _OUTCOME_KEYS = ("outcome", "reward", "score")
 _TRL_COLUMNS = frozenset({"step", "advantage"})
 
@@ -75,6 +77,20 @@ class GoldCalls:
             return self.for_all
         found = self.by_id.get(stored.group)
         return self.by_prompt.get(stored.prompt) if found is None else found
+
+
+def settings_for(path: Path, changes: Sequence[str] = ()) -> tuple[TurnCredit, float]:
+    """How to compute the credit of a file, and `call_weight`: by the run's recipe, else MatchTIR's settings and 1.
+
+    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read.
+    """
+    recipe = path / "recipe.yaml" if path.is_dir() else None
+    overrides = [f"rl.credit.{change}" for change in changes]
+    if recipe is None or not recipe.exists():
+        parity = [f"rl.credit.{key}={json.dumps(value)}" for key, value in TurnCredit().as_mapping().items()]
+        recipe, overrides = None, [*parity, *overrides]
+    rl = load_recipe(recipe, overrides).rl
+    return rl.credit, rl.call_weight
 
 
 def read_stored(path: Path | str, *, outcome: str | None = None) -> Iterator[Stored]:
@@ -132,10 +148,10 @@ def read_gold(path: Path | str) -> GoldCalls:
         for key in ("id", *_GROUP_KEYS):
             if row.values.get(key) is not None:
                 by_id[str(row.values[key])] = calls
-        for key in ("prompt", "messages"):
-            if row.values.get(key) is not None:
-                by_prompt[prompt_text(row.values[key])] = calls
-        if not any(row.values.get(key) is not None for key in ("id", *_GROUP_KEYS, "prompt", "messages")):
+        for key in _PROMPT_KEYS:
+            if text := prompt_text(row.values.get(key)):
+                by_prompt[text] = calls
+        if row.get("id", *_GROUP_KEYS) is None and not any(prompt_text(row.values.get(key)) for key in _PROMPT_KEYS):
             raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
     if not by_id and not by_prompt:
         raise InputError(f"{path}: none of its {rows} rows has gold calls: expected gold.calls, gold_calls or calls")
@@ -183,40 +199,6 @@ def credit(
         weights=settings.weights,
     )
     return [Credited(*parts) for parts in zip(filled, matches, rewards, advantages, strict=True)]
-
-
-def credit_as_json(credited: Credited) -> dict[str, Any]:
-    """One trajectory's credit in plain types.
-
-    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched.
-    """
-    stored, found = credited.stored, credited.match
-    partner = dict(found.pairs or ())
-    calls: list[dict[str, Any]] = []
-    for turn, own in enumerate(stored.turns):
-        for call in own:
-            index = len(calls)
-            calls.append(
-                {
-                    "turn": turn,
-                    "name": name_of(call),
-                    "arguments": arguments_of(call),
-                    "reward": float(found.rewards_P[index]),
-                    "gold": partner.get(index),
-                }
-            )
-    return {
-        "id": stored.id,
-        "group": stored.group,
-        "outcome": stored.outcome,
-        "reward": float(credited.rewards.sum()),
-        "turn_rewards": credited.rewards.tolist(),
-        "turn_advantages": credited.advantages.tolist(),
-        "calls": calls,
-        "gold": None
-        if stored.golds is None
-        else [{"name": name_of(call), "arguments": arguments_of(call)} for call in stored.golds],
-    }
 
 
 def name_of(call: Any) -> str | None:
@@ -306,11 +288,12 @@ def _from_row(row: Row, outcome: str | None, *, drop_nulls: bool) -> Stored:
             for message in spoken
             if isinstance(message, Mapping)
         ]
+    identity = row.get("id")
     return Stored(
-        id=str(row.values.get("id") or f"row {row.index}"),
+        id=f"row {row.index}" if identity is None else str(identity),
         group=str(group) if group is not None else f"{label}{text}",
         turns=turns_of_messages(spoken, drop_nulls=drop_nulls),
-        texts=[str(message.get("content") or "") for message in spoken if _role(message) == "assistant"],
+        texts=[_content(message) for message in spoken if _role(message) == "assistant"],
         prompt=text,
         golds=_gold(row, values.get("gold_calls")),
         outcome=found,
@@ -365,11 +348,16 @@ def prompt_text(prompt: Any) -> str:
         return prompt
     for message in reversed(prompt if isinstance(prompt, list) else []):
         if _role(message) in ("user", "system"):
-            content = message.get("content")
-            if isinstance(content, list):
-                content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-            return str(content or "")
+            return _content(message)
     return ""
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text of a message, also of one in parts (OpenAI)."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return str(content or "")
 
 
 def _one_list(path: Path) -> list[Any] | None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import advantages, turn_rewards
-from rewright.credit_files import credit, credit_as_json, read_gold, read_stored
+from rewright.credit_files import credit, read_gold, read_stored
+from rewright.credit_report import credit_as_json
 from rewright.dialects import dialect_named
 from rewright.dialects.hermes import split_thought
 from rewright.engines.endpoint import Fault

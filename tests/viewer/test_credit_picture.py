@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from rewright.credit import match, turn_rewards
 from rewright.credit_files import Stored, credit
+from rewright.errors import InputError
 from rewright.plugins.settings import TurnCredit
-from rewright.viewer.credit_picture import credit_picture, picture_of
+from rewright.viewer.credit_picture import credit_drawing, drawing_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 ADA, BEN = {"name": "lookup", "arguments": {"name": "Ada"}}, {"name": "lookup", "arguments": {"name": "Ben"}}
@@ -19,7 +20,7 @@ ORANGE = "#b4540a"
 
 def draw(turns, golds, **options):
     found = match([call for turn in turns for call in turn], golds, assignment=options.pop("assignment", "optimal"))
-    return ET.fromstring(credit_picture(turns, golds, found, turn_rewards(turns, golds), **options))
+    return ET.fromstring(credit_drawing(turns, golds, found, turn_rewards(turns, golds), **options).svg())
 
 
 def texts(root):
@@ -60,7 +61,7 @@ def test_malformed_and_unpaid_calls_are_named():
 def test_transport_draws_shares():
     stored = Stored("t", "q", [[ADA, BEN], []], ["", ""], prompt="Q", golds=[ADA, BEN], outcome=1.0)
     (found,) = credit([stored], settings=TurnCredit(assignment="ot"))
-    root = ET.fromstring(picture_of(found))
+    root = ET.fromstring(drawing_of(found).svg())
     share = found.match.plan_PG[0, 0] * 2
     assert 0.9 < share < 1.0
     assert texts(root).count(f"{share:.0%}") == 2
@@ -74,9 +75,9 @@ def test_empty_trajectories_have_pictures():
 
 def test_numbers_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="1 turns, but 2 rewards"):
-        credit_picture([[ADA]], [ADA], match([ADA], [ADA]), [1.0, 0.0])
+        credit_drawing([[ADA]], [ADA], match([ADA], [ADA]), [1.0, 0.0])
     with pytest.raises(ValueError, match=r"the match is of \(1, 1\) calls"):
-        credit_picture([[ADA, BEN]], [ADA], match([ADA], [ADA]), [1.0])
+        credit_drawing([[ADA, BEN]], [ADA], match([ADA], [ADA]), [1.0])
 
 
 names = st.text(max_size=40)
@@ -91,3 +92,22 @@ def test_whatever_a_model_wrote_makes_well_formed_xml(turns, golds, title):
     for box in root.iter(f"{SVG}rect"):
         assert float(box.get("x", 0)) + float(box.get("width")) <= width
         assert float(box.get("y", 0)) + float(box.get("height")) <= height
+
+
+def test_whatever_a_model_wrote_is_drawn_as_png_too(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    odd = [{"name": "$x^{", "arguments": {"a\nb": "\x00\ud800 $\\frac", "": "日本 🙂"}}, "\n$", None]
+    found = match(odd, odd[:1])
+    drawing = credit_drawing([odd, []], odd[:1], found, [0.0, -1.0], [-1e300, 1e-300], texts=["", "$"], title="a\n$$b")
+    drawing.save(tmp_path / "odd.PNG")
+    assert image.imread(tmp_path / "odd.PNG").shape[:2] == (2 * int(drawing.height), 2 * drawing.width)
+
+
+def test_a_picture_too_high_for_png_says_so(tmp_path):
+    pytest.importorskip("matplotlib")
+    turns = [[ADA]] * 700
+    drawing = credit_drawing(turns, [ADA], match([ADA] * 700, [ADA]), [0.0] * 700)
+    with pytest.raises(InputError, match=r"pixels are too high for a PNG, expected \.svg"):
+        drawing.save(tmp_path / "high.png")
+    drawing.save(tmp_path / "high.svg")
+    assert ET.parse(tmp_path / "high.svg").getroot().tag == f"{SVG}svg"

@@ -12,7 +12,7 @@ from typing import Any
 from rewright.credit_files import arguments_of, name_of, prompt_text
 from rewright.dialects.hermes import split_thought
 from rewright.records import Quality, Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.viewer.credit_picture import credit_picture
+from rewright.viewer.credit_picture import credit_drawing
 from rewright.viewer.examples import Attempt, Example
 from rewright.viewer.stage_examples import Shown
 
@@ -215,7 +215,7 @@ def _picture(attempt: Attempt, *, with_advantages: bool) -> str:
     credited = attempt.credited
     assert credited is not None
     stored = credited.stored
-    return credit_picture(
+    return credit_drawing(
         stored.turns,
         stored.golds or [],
         credited.match,
@@ -224,7 +224,7 @@ def _picture(attempt: Attempt, *, with_advantages: bool) -> str:
         title=stored.prompt or stored.id,
         texts=stored.texts,
         outcome=stored.outcome,
-    )
+    ).svg()
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,62 @@
+"""Credit of stored trajectories (`rewright.credit_files`) for people and machines: a table, or plain types for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rewright.credit_files import Credited, arguments_of, name_of
+
+__all__ = ["credit_as_json", "credit_as_table"]
+
+
+def credit_as_json(credited: Credited) -> dict[str, Any]:
+    """One trajectory's credit in plain types.
+
+    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched.
+    """
+    stored, found = credited.stored, credited.match
+    partner = dict(found.pairs or ())
+    calls: list[dict[str, Any]] = []
+    for turn, own in enumerate(stored.turns):
+        for call in own:
+            index = len(calls)
+            calls.append(
+                {
+                    "turn": turn,
+                    "name": name_of(call),
+                    "arguments": arguments_of(call),
+                    "reward": float(found.rewards_P[index]),
+                    "gold": partner.get(index),
+                }
+            )
+    return {
+        "id": stored.id,
+        "group": stored.group,
+        "outcome": stored.outcome,
+        "reward": float(credited.rewards.sum()),
+        "turn_rewards": credited.rewards.tolist(),
+        "turn_advantages": credited.advantages.tolist(),
+        "calls": calls,
+        "gold": None
+        if stored.golds is None
+        else [{"name": name_of(call), "arguments": arguments_of(call)} for call in stored.golds],
+    }
+
+
+def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
+    """Lines of text: a heading, then one trajectory a line, its numbers turn by turn."""
+    names = ("trajectory", "outcome", "reward", "turn rewards")
+    rows = [
+        (
+            one.stored.id,
+            "-" if one.stored.outcome is None else f"{one.stored.outcome:.3f}",
+            f"{one.rewards.sum():.3f}",
+            " ".join(f"{value:.3f}" for value in one.rewards),
+            " ".join(f"{value:+.3f}" for value in one.advantages),
+        )
+        for one in found
+    ]
+    widths = [max(map(len, column)) for column in zip(names, *(row[:-1] for row in rows), strict=True)]
+    for row in ((*names, "turn advantages"), *rows):
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
