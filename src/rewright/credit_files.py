@@ -9,6 +9,7 @@ Not here: the command line, its output (`rewright.credit_report`) and the pictur
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
