@@ -21,6 +21,7 @@ import yaml
 from rewright.errors import InputError
 from rewright.recipe_checks import settle
 from rewright.sections import (
+    ALL_STAGES,
     BuildSettings,
     EvalSettings,
     ModelSettings,
@@ -38,6 +39,7 @@ from rewright.sections import (
 )
 
 __all__ = [
+    "ALL_STAGES",
     "BuildSettings",
     "EvalSettings",
     "ModelSettings",
