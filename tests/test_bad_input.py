@@ -317,7 +317,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["view", "done", "--out", "done"], "cannot write done: Is a directory"),
         (["view", "done", "--out", "none/x.html"], "cannot write none/x.html: No such file or directory"),
         (["export", "done", "t.jsonl"], "cannot make t.jsonl: File exists"),
-        (["credit", "gold.jsonl", "--picture", "done"], "cannot write done: Is a directory"),
+        (["credit", "gold.jsonl", "--picture", "done"], "done: unknown kind of picture, expected .svg or .png"),
         (["credit", "x" * 5000], "File name too long"),
         (["judge", "listed"], "listed/state.json: expected the stages of the run: Expected `object`, got `array`"),
         (["report", "odd"], "odd/state.json: expected the stages of the run: Expected `float`, got `str`"),

@@ -205,7 +205,7 @@ def test_user_estimators_by_name_by_path_and_as_functions():
         ({"estimator": "gspo"}, "expected one of delta, fixed_horizon, grpo, leave_one_out, matchtir"),
         ({"estimator": "no.such.module:f"}, "cannot be imported"),
         ({"estimator": "numpy:no_such_function"}, "cannot be imported"),
-        ({"estimator": "broken_module:f"}, "'broken_module:f' cannot be imported: no GPU here"),
+        ({"estimator": "broken_module:f"}, "'broken_module:f' cannot be imported: RuntimeError: no GPU here"),
         ({"estimator": "os:path"}, "or 'package.module:function'"),
         ({"estimator": ":f"}, "or 'package.module:function'"),
         ({"estimator": ".relative:f"}, "or 'package.module:function'"),

@@ -29,7 +29,7 @@ SCHEMAS = [
         "type": "object", "properties": {key: {"type": "string"}}, "required": [key]}}}
     for name, key in (("age", "of"), ("height", "person"))
 ]  # fmt: skip
-CALLS = (ToolCall("age", {"of": "Ada"}), ToolCall("height", {"person": "Ben </think> \ud83d"}))
+CALLS = (ToolCall("age", {"of": "Ada"}), ToolCall("height", {"person": "Ben </think> \u00e9"}))
 
 
 def task(key: str) -> Task:
