@@ -258,7 +258,11 @@ def score_group(
 
 
 def surface(
-    trajectories: Iterable[Trajectory], correct: Collection[str], settings: QualitySettings = PARITY
+    trajectories: Iterable[Trajectory],
+    correct: Collection[str],
+    settings: QualitySettings = PARITY,
+    *,
+    dialect: str = "tags",
 ) -> dict[str, float | None]:
     """Means over trajectories of any tasks: `quality` (the total) and `words` (the length); None without any.
 
@@ -272,7 +276,7 @@ def surface(
     totals = [
         quality.total
         for group in groups.values()
-        for quality in score_group(group, [one.id in correct for one in group], settings)
+        for quality in score_group(group, [one.id in correct for one in group], settings, dialect=dialect)
     ]
     words = [word_count(one) for group in groups.values() for one in group]
     if not totals:

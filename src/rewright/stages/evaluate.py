@@ -40,7 +40,12 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
     seconds = time.monotonic() - started
     return summarise(
-        list(trajectories), list(verdicts), seconds=seconds, categories=categories, quality=context.recipe.quality
+        list(trajectories),
+        list(verdicts),
+        seconds=seconds,
+        categories=categories,
+        quality=context.recipe.quality,
+        dialect=context.recipe.dialect,
     )
 
 
@@ -51,6 +56,7 @@ def summarise(
     seconds: float,
     categories: Mapping[str, str] | None = None,
     quality: QualitySettings = PARITY,
+    dialect: str = "tags",
 ) -> dict[str, Any]:
     """Success with its 95% interval, Solve metrics, calls, tokens, words and quality.
 
@@ -92,7 +98,7 @@ def summarise(
         "tokens": None if generated is None else generated / max(1, total),
         "failures": sum(one.failure is not None for one in trajectories),
         "stops": dict(sorted(stops.items())),
-        **surface(trajectories, {verdict.trajectory_id for verdict in verdicts if verdict.correct}, quality),
+        **surface(trajectories, {one.trajectory_id for one in verdicts if one.correct}, quality, dialect=dialect),
         "seconds": round(seconds, 2),
     }
 
