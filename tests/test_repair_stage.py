@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rewright.dialects import dialect_named
 from rewright.engines.base import Sampling
+from rewright.errors import EngineError
 from rewright.recipe import ModelSettings, load_recipe
 from rewright.records import Gold, Quality, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn
 from rewright.rendering import Renderer
@@ -130,3 +132,44 @@ async def test_the_results_of_a_repair_are_those_that_the_tools_returned(
             assert "251" not in sent.partition(FINAL)[0].rpartition("assistant\n")[2]
     else:
         assert "252" in str(engine.requests[1].messages[-1]["content"])
+
+
+async def test_a_try_that_the_server_broke_is_made_again_when_the_stage_is_redone(tmp_path: Path) -> None:
+    task = Task(id="t", messages=({"role": "user", "content": QUESTION},), gold=Gold(answers=("252",)), judge="math")
+    candidate = attempt("tags", ToolCall("python", {"code": "print(251)"}))
+    engine = ScriptedEngine([EngineError("the provider is down")])
+    context = context_with(tmp_path, "tags", task, candidate, "wrong", engine)
+    await repair(context)
+    (decision,) = context.run.repairs
+    assert (decision.accepted, decision.attempts, decision.reason) == (False, 1, "engine error: the provider is down")
+    engine.script = ["<think>Again.</think><answer>\\boxed{252}</answer>"]
+    context.run.repairs.clear()
+    await repair(context)
+    (decision,) = context.run.repairs
+    assert (decision.accepted, decision.attempts, len(decision.reasons)) == (True, 2, 2)
+    ids = [one.id for one in context.run.trajectories]
+    assert len(ids) == len(set(ids)) == 3
+    # What was decided from whole tries is not tried again.
+    context.run.repairs.clear()
+    await repair(context)
+    assert len(engine.requests) == 2
+
+
+async def test_originals_of_one_task_and_index_have_repairs_of_their_own(tmp_path: Path) -> None:
+    """Imported ones, say, or those of two settings of `synth` in one run."""
+    task = Task(id="t", messages=({"role": "user", "content": QUESTION},), gold=Gold(answers=("252",)), judge="math")
+    candidate = attempt("tags", ToolCall("python", {"code": "print(251)"}))
+    engine = ScriptedEngine(["<think>Again.</think><answer>\\boxed{252}</answer>"])
+    context = context_with(tmp_path, "tags", task, candidate, "wrong", engine)
+    other = msgspec.structs.replace(candidate, id="d")
+    context.run.trajectories.append(other)
+    (quality,) = context.run.qualities
+    context.run.qualities.append(msgspec.structs.replace(quality, trajectory_id="d"))
+    for _ in range(2):
+        context.run.repairs.clear()
+        await repair(context)
+        decisions = {one.original_id: one for one in context.run.repairs}
+        assert decisions.keys() == {"c", "d"}
+        tries = {one.id: one.provenance.parent for one in context.run.trajectories if one.provenance.parent is not None}
+        assert {tries[str(one.repaired_id)]: one.original_id for one in decisions.values()} == {"c": "c", "d": "d"}
+    assert len(engine.requests) == 2

@@ -8,6 +8,7 @@ into hard.jsonl, as text.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ class _Job(NamedTuple):
     original: Trajectory
     quality: Quality
     mode: RepairMode
+    mark: str
+    """At the end of the ids of its tries: tells originals of one task apart that have the same index."""
 
 
 class _Try(NamedTuple):
@@ -72,19 +75,26 @@ async def repair(context: Context) -> dict[str, int]:
 def _jobs(context: Context) -> list[_Job]:
     qualities = {quality.trajectory_id: quality for quality in context.run.qualities}
     jobs: list[_Job] = []
+    seen: set[tuple[str, int]] = set()
     for trajectory in context.run.trajectories:
         quality = qualities.get(trajectory.id)
         mode = mode_of(quality) if quality is not None and trajectory.provenance.parent is None else None
         # A trajectory that an engine or a tool server broke says nothing about the model: there is nothing to repair.
         if quality is not None and mode in context.recipe.repair.modes and trajectory.failure is None:
-            jobs.append(_Job(trajectory, quality, mode))
+            place = (trajectory.task_id, trajectory.index)
+            digest = hashlib.blake2b(trajectory.id.encode(), digest_size=4).hexdigest()
+            jobs.append(_Job(trajectory, quality, mode, f"-{digest}" if place in seen else ""))
+            seen.add(place)
     return jobs
 
 
 async def _tries(
     context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
 ) -> tuple[_Job, list[_Try]]:
-    """Try until one is accepted or the attempts are used up. Every new try is stored as soon as it is there."""
+    """Try until one is accepted or the attempts are used up. Every new try is stored as soon as it is there.
+
+    A stored try that an engine or a tool server broke is none of the attempts: a redone stage tries again.
+    """
     recipe, run = context.recipe, context.run
     settings = recipe.repair
     task = context.task(job.original.task_id)
@@ -96,9 +106,11 @@ async def _tries(
         show_gold=settings.show_gold,
         neutralise=rollout.neutralise,
     )
-    digest = recipe_hash(recipe, SECTIONS)
+    digest = recipe_hash(recipe, SECTIONS) + job.mark
     tries: list[_Try] = []
-    for attempt in range(settings.attempts):
+    broken = 0
+    while len(tries) < settings.attempts + broken:
+        attempt = len(tries)
         plan = Plan(
             id=f"repair/{job.original.task_id}/{job.original.index}/{attempt}/{digest}",
             task=asked,
@@ -124,6 +136,7 @@ async def _tries(
             wrong_answer_threshold=settings.wrong_answer_threshold,
         )
         tries.append(_Try(trajectory, verdict, decision, before is not None))
+        broken += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
     return job, tries
