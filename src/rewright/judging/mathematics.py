@@ -46,6 +46,9 @@ _MEASURED = re.compile(
 _SPEEDS = {"km/h": "kph", "mi/h": "mph"}
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!; ]|,\\!|~)(?=[0-9]{3}(?![0-9]))")
 _SPACED_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
+_BRACKETED = re.compile(r"(?:\\left\s*)?(?:[(\[{]|\\\{)")
+_ORDERED = re.compile(r"(?:\\left\s*)?[(\[][^()\[\]]*,")
+_LISTED_SET = re.compile(r"(?:\\left\s*)?\\\{[^|:]*,[^|:]*\\\}")
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
 _BASED = re.compile(r"([0-9a-zA-Z]+)_\{?([0-9]{1,2})\}?")
 _COUNTED = re.compile(
@@ -103,10 +106,10 @@ def _fraction(number: re.Match[str]) -> str:
     return rf"\frac{{{int(first + repeated) - int(first or 0)}}}{{{below}}}"
 
 
-def _without_groups(text: str) -> str | None:
-    """A list or tuple without the commas inside its numbers, as in (1,000, 2); None where that leaves no list."""
+def _without_groups(text: str) -> str:
+    """A text without the commas inside its numbers, as in (1,000, 2) and x = 1,000; a list of one would be no list."""
     plain = _GROUPS.sub(lambda group: group[0].replace(",", ""), text)
-    return plain if plain != text and "," in plain else None
+    return plain if "," in plain or _BRACKETED.match(text) is None else text
 
 
 def _measured(text: str, *, letters: bool = False) -> tuple[str, str] | None:
@@ -197,13 +200,13 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
     if gold[0] in "([" and gold[-1] in ")]" and "," in gold and "," in answer and answer[0] not in "([{\\$":
         # "3,4" for the pair (3,4): the order counts, so it must not be read as the set {3, 4}.
         answer = gold[0] + answer + gold[-1]
+    if _ORDERED.match(gold) is not None and _LISTED_SET.fullmatch(answer) is not None:
+        return False, "it is a set, which has no order"
     if _LOOSE_DIGITS.search(answer) and not _PROSE.search(answer):
         return False, "it holds numbers side by side"
     equal, reason = _verify(answer, gold)
-    if not equal and "," in gold and "," in answer:
-        plain, gold_plain = _without_groups(answer), _without_groups(gold)
-        if plain is not None or gold_plain is not None:
-            equal, reason = _verify(plain or answer, gold_plain or gold)
+    if not equal and (plain := (_without_groups(answer), _without_groups(gold))) != (answer, gold):
+        return _verify(*plain)
     return equal, reason
 
 
