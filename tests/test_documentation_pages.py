@@ -12,7 +12,8 @@ import typer
 import yaml
 
 from rewright.cli import app
-from rewright.recipe import ALL_STAGES, Recipe, load_recipe
+from rewright.recipe import load_recipe
+from rewright.sections import ALL_STAGES, Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
