@@ -44,9 +44,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-commands.register(app)
-serving.register(app)
-
 PATHS_TO_BLAME = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL),
@@ -180,6 +177,10 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+commands.register(app)
+serving.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:

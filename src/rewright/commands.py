@@ -193,6 +193,7 @@ def import_trajectories(
         Literal["rewright", "autotraj"],
         typer.Option("--format", help="autotraj: records of AutoTraj or Tool-Star, a question and a text with tags."),
     ] = "rewright",
+    as_json: JsonOption = False,
 ) -> None:
     """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
     from rewright.datasets.autotraj import read_trajectories
@@ -237,6 +238,8 @@ def import_trajectories(
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=count)
     print(f"{count} trajectories imported: go on with rewright judge {run}")
+    if as_json:
+        print(json.dumps({"run": str(run), "trajectories": count}))
 
 
 def export(
@@ -246,23 +249,31 @@ def export(
     export_format: Annotated[
         ExportFormat, typer.Option("--format", help="What reads the files; docs/exports.md says what is in them.")
     ] = "trl",
+    as_json: JsonOption = False,
 ) -> None:
     """Write the SFT and preference sets of a run for other trainers."""
     from rewright.datasets.exports import export as export_sets
     from rewright.runs import Run
 
-    for path, rows, left_out in export_sets(Run.open(run), out, export_format):
+    written = export_sets(Run.open(run), out, export_format)
+    for path, rows, left_out in written:
         note = f" ({left_out} left out: the format cannot hold them)" if left_out else ""
         print(f"{path}: {rows} rows{note}")
+    if as_json:
+        print(json.dumps({"files": [{**one._asdict(), "path": str(one.path)} for one in written]}))
 
 
 def view(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
     examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
     from rewright.runs import Run
     from rewright.viewer.page import write_page
 
-    print(write_page(Run.open(run), out, examples=examples))
+    page = write_page(Run.open(run), out, examples=examples)
+    print(page)
+    if as_json:
+        print(json.dumps({"page": str(page)}))
