@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
+import msgspec
+
 from rewright.dialects.base import Dialect, follow_up_messages, results_inline, schemas_in_words
 from rewright.errors import InputError
 from rewright.neutral import control_pattern, neutralised
@@ -152,6 +154,8 @@ class Renderer:
             ToolResult(content=self.neutralise(result.content), error=result.error, seconds=result.seconds)
             for result in results
         ]
+        # Some templates write a result's name, which is what the model called the tool.
+        calls = [msgspec.structs.replace(call, name=self.neutralise(call.name)) for call in calls]
         inline = ""
         if self.dialect.inline:
             if shown and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
