@@ -47,15 +47,6 @@ def well_formed(sample: Sample) -> float:
     return float(format_problem(sample.trajectory, sample.dialect) is None)
 
 
-def well_formed(sample: Sample) -> float:
-    """1 where the trajectory has its dialect's format (it ends with an answer, its calls can be read), else 0."""
-    from rewright.repair import format_problem
-
-    if sample.trajectory is None:
-        return 1.0
-    return float(format_problem(sample.trajectory, sample.dialect) is None)
-
-
 def tags_format(sample: Sample) -> float:
     """1 where the trajectory is valid in the tags dialect, else 0."""
     if sample.trajectory is None:
