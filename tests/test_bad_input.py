@@ -321,6 +321,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["credit", "x" * 5000], "File name too long"),
         (["judge", "listed"], "listed/state.json: expected the stages of the run: Expected `object`, got `array`"),
         (["report", "odd"], "odd/state.json: expected the stages of the run: Expected `float`, got `str`"),
+        (["report", "told"], "told/metrics.jsonl:2: not a row of metrics: Expected `float`, got `str` - at `$.low`"),
         (["report", "deep"], "deep/state.json: expected the stages of the run: "),
         (["run", "done/recipe.yaml", "--run", "done"], "done holds a run already: add --resume"),
         (["run", "done/recipe.yaml", "seed=5", "--run", "done", "--resume"], "done was started with another recipe"),
@@ -347,6 +348,8 @@ def test_verbs_and_run_directories(
                 {**trajectory, "turns": [{"text": "", "calls": [{"name": "f", "arguments": {"a": nested}}]}]}
             ),
             "gold.jsonl": lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": {}}]}),
+            "told/recipe.yaml": recipe,
+            "told/metrics.jsonl": lines({"stage": "sft"}, {"stage": "eval_base", "success": 1, "low": "none"}),
             "listed/recipe.yaml": recipe,
             "listed/state.json": b"[]",
             "odd/recipe.yaml": recipe,
@@ -408,6 +411,41 @@ def test_foreign_folders_beside_the_runs_are_no_runs(rewright: Callable[..., tup
         (tmp_path / "runs" / name).mkdir(parents=True)
     refused(rewright("quickstart", "--model", "./none"), "./none: not a folder")
     assert (tmp_path / "runs/quickstart-4/recipe.yaml").exists()
+
+
+def _without_namespaces() -> None:
+    """A user namespace in which no further one can be made, as in most containers."""
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None).unshare(0x10000000) != 0:
+        os._exit(77)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path(f"/proc/self/{name}").write_text(text)
+    for name in ("user", "mnt"):
+        Path(f"/proc/sys/user/max_{name}_namespaces").write_text("0")
+
+
+def test_a_machine_without_namespaces_runs_nothing_unless_told_to(tmp_path: Path) -> None:
+    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task())})
+    command = [sys.executable, "-c", PROGRAM, "run", "r.yaml"]
+
+    def run(*settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *settings], cwd=tmp_path, capture_output=True, text=True, check=False,
+            preexec_fn=_without_namespaces,
+        )  # fmt: skip
+
+    refusal = run()
+    if refusal.returncode == 77:
+        pytest.skip("this machine has no user namespaces to take away")
+    complaint = refusal.stderr.splitlines()[-1]
+    assert complaint.startswith("error: nothing was executed: namespaces are not allowed here")
+    assert "`rewright doctor` says what is missing" in complaint
+    assert refusal.returncode == 1
+    assert not (tmp_path / "runs/run/trajectories.jsonl").exists()
+    told = run("sandbox=unsafe", "--run", "told", "synth.n=1", "limits.turns=1")
+    assert told.returncode == 0, told.stderr
+    (trajectory,) = Run.open(tmp_path / "told").trajectories
+    assert trajectory.failure is None
 
 
 def test_a_full_disk_behind_standard_output(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class ScriptedContext(Context):
         self.engine = engine
 
     @asynccontextmanager
-    async def rollout(self, model: ModelSettings, sampling: Sampling) -> AsyncIterator[Rollout]:
+    async def rollout(self, model: ModelSettings, sampling: Sampling, tasks: object) -> AsyncIterator[Rollout]:
         tools = self.open_tools()
         renderer = Renderer(TOKENIZER, self.dialect) if self.engine.tokens else None
         yield Rollout(self.engine, self.dialect, tools, renderer=renderer, limits=self.recipe.limits, sampling=sampling)

@@ -179,8 +179,10 @@ class Pipeline:
                     known.add(one.id)
                     run.rollouts.append(one)
 
+        tasks = self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks
+        asyncio.run(self.context.try_tools(tasks))
         history = train_rl(
-            self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks,
+            tasks,
             load_model(policy),
             tokenizer,
             recipe.rl,
@@ -199,7 +201,7 @@ class Pipeline:
 
 def report(run: Run) -> dict[str, Any]:
     """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds."""
-    metrics = run.read_lines("metrics.jsonl")
+    metrics = run.metrics()
     state = run.state()
     stages = []
     for label in EVALUATED.values():

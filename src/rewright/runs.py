@@ -54,6 +54,23 @@ class _Stage(TypedDict, total=False):
     accuracies: dict[str, float | None]
 
 
+class _Metrics(TypedDict):
+    """What must hold of a row of metrics.jsonl."""
+
+    stage: str
+
+
+class _Evaluation(_Metrics):
+    """What must hold of an evaluation's row, from which tables and curves are made."""
+
+    success: float
+    low: float
+    high: float
+    calls: float
+    tasks: int
+    seconds: float
+
+
 class Run:
     """One run directory, opened for reading and, inside `locked()`, for writing."""
 
@@ -218,9 +235,22 @@ class Run:
         path = self.path / name
         return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""
+        path = self.path / "metrics.jsonl"
+        rows: list[dict[str, Any]] = []
+        for number, row in read_jsonl(path, dict[str, Any]) if path.exists() else ():
+            kind = _Evaluation if str(row.get("stage")).startswith("eval_") else _Metrics
+            try:
+                msgspec.convert(row, kind)
+            except msgspec.ValidationError as problem:
+                raise InputError(f"{path}:{number}: not a row of metrics: {problem}") from None
+            rows.append(row)
+        return rows
+
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
         """Replace the metrics of a stage in metrics.jsonl."""
-        others = [row for row in self.read_lines("metrics.jsonl") if row.get("stage") != stage]
+        others = [row for row in self.metrics() if row["stage"] != stage]
         self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from rewright.records import Task, Trajectory
 from rewright.rendering import Renderer
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.runs import Run
-from rewright.stages.toolsets import equipped, open_toolsets
+from rewright.stages.toolsets import equipped, open_toolsets, try_tools
 from rewright.storage import RecordFile
 from rewright.tools import ToolsetFactory
 from rewright.worlds import almanac, town
@@ -138,18 +138,26 @@ class Context:
                 yield Plan(id=f"{stage}/{task.id}/{index}/{digest}", task=task, stage=stage, index=index, seed=seed)
 
     @asynccontextmanager
-    async def rollout(self, model: ModelSettings, sampling: Sampling) -> AsyncIterator[Rollout]:
-        """The loop with a model's engine and this run's tools; everything is closed at the end."""
+    async def rollout(self, model: ModelSettings, sampling: Sampling, tasks: Iterable[Task]) -> AsyncIterator[Rollout]:
+        """The loop with a model's engine and this run's tools; everything is closed at the end.
+
+        Raises SandboxError where the machine does not execute the tools of `tasks` as the recipe asks: before anything
+        is generated, for every trajectory would fail.
+        """
         from rewright.models import open_engine
 
-        engine, tokenizer = await open_engine(model)
-        if Path(model.path).is_relative_to(self.run.path):
-            engine.name = str(Path(model.path).relative_to(self.run.path))  # equal runs have equal files anywhere
-        tools = self.open_tools()
-        renderer = None
-        if tokenizer is not None:
-            renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
-        try:
+        async with AsyncExitStack() as stack:
+            tools = self.open_tools()
+            stack.push_async_callback(tools.close)
+            await try_tools(tools, tasks)
+            engine, tokenizer = await open_engine(model)
+            stack.push_async_callback(engine.close)
+            stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
+            if Path(model.path).is_relative_to(self.run.path):
+                engine.name = str(Path(model.path).relative_to(self.run.path))  # equal runs have equal files anywhere
+            renderer = None
+            if tokenizer is not None:
+                renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
             yield Rollout(
                 engine,
                 self.dialect,
@@ -158,9 +166,13 @@ class Context:
                 limits=self.recipe.limits,
                 sampling=sampling,
             )
+
+    async def try_tools(self, tasks: Iterable[Task]) -> None:
+        """Raise SandboxError where the machine does not execute the tools of `tasks` as the recipe asks."""
+        tools = self.open_tools()
+        try:
+            await try_tools(tools, tasks)
         finally:
-            self.faults.update(getattr(engine, "faults", {}))
-            await engine.close()
             await tools.close()
 
     def open_tools(self) -> ToolsetFactory:
@@ -184,7 +196,7 @@ class Context:
         missing = [plan for plan in plans if plan.id not in known]
         with Bar(label, len(plans), done=len(plans) - len(missing)) as bar:
             if missing:
-                async with self.rollout(model, sampling) as rollout:
+                async with self.rollout(model, sampling, (plan.task for plan in missing)) as rollout:
                     async for trajectory in rollout.run_many(missing, concurrency=concurrency):
                         file.append(trajectory)
                         if on_done is not None:

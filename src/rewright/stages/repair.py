@@ -60,7 +60,8 @@ async def repair(context: Context) -> dict[str, int]:
     with Bar("repairs", len(jobs), done=len(jobs) - len(missing)) as bar:
         if missing:
             sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
-            async with context.rollout(model, sampling) as rollout:
+            asked = (context.task(job.original.task_id) for job in missing)
+            async with context.rollout(model, sampling, asked) as rollout:
                 work = (_tries(context, rollout, job, stored) for job in missing)
                 # Closed before the engine is: a try that the engine's end would break is not to be stored.
                 async with aclosing(as_ready(work, concurrency=settings.concurrency)) as ready:

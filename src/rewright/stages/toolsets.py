@@ -8,13 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from rewright.dialects import Dialect
-from rewright.errors import InputError
+from rewright.errors import InputError, SandboxError
 from rewright.recipe import SandboxSettings, ToolSettings
 from rewright.records import Task, ToolSpec
 from rewright.tools import CombinedTools, FunctionTools, PythonTool, RemoteSandbox, ToolsetFactory
 from rewright.tools.python import PRELOAD
 
-__all__ = ["equipped", "open_toolsets"]
+__all__ = ["equipped", "open_toolsets", "try_tools"]
 
 PYTHON_MEMORY_MB: Final = 1024
 """numpy and sympy are in every worker: with much less their import fails."""
@@ -75,6 +75,20 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)
     return CombinedTools(executors)
+
+
+async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:
+    """Open a toolset of every kind that `tasks` have. Raises SandboxError where the machine refuses to execute one."""
+    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.toolbox}
+    for tool in kinds.values():
+        try:
+            async with tools.open([tool]):
+                pass
+        except SandboxError as problem:
+            raise SandboxError(
+                f"nothing was executed: {problem}; `rewright doctor` says what is missing, and `sandbox: process` or "
+                "`sandbox: unsafe` in the recipe does without it (docs/security.md)"
+            ) from problem
 
 
 def _offered(settings: ToolSettings) -> list[ToolSpec]:

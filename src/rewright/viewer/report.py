@@ -12,7 +12,7 @@ __all__ = ["write_report"]
 
 def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
     """Write `learning_curves.png` if the run has trained anything; returns the files written."""
-    metrics = run.read_lines("metrics.jsonl")
+    metrics = run.metrics()
     if not any(row["stage"] in ("sft", "reward", "rl") for row in metrics):
         return []
     try:
