@@ -108,8 +108,8 @@ def messages(value: Any) -> None:
     """A conversation of any shape gives finite rewards: what is no call is a malformed one, or none."""
     spoken = [{"role": "assistant", "content": value, "tool_calls": value, "function_call": value}, value]
     for drop_nulls in (False, True):
-        (turn,) = turns_of_messages(spoken, drop_nulls=drop_nulls)
-        assert np.isfinite(turn_rewards([turn], [{"name": "find", "arguments": {}}])).all()
+        turns = turns_of_messages(spoken, drop_nulls=drop_nulls)  # two, where the value is a message of the model
+        assert np.isfinite(turn_rewards(turns, [{"name": "find", "arguments": {}}])).all()
 
 
 def recipe(data: bytes) -> None:
