@@ -86,6 +86,7 @@ def folder(tmp_path_factory):
 
 def make(folder, tmp_path, trainer_class=PromptedTrainer, rows=None, **settings):
     credit, reward = settings.pop("turn_credit", None), settings.pop("reward", right)
+    tools, environment = settings.pop("tools", [lookup]), settings.pop("environment_factory", None)
     rows = rows or [{"gold_calls": json.dumps([ADA, BEN])}] * 4
     dataset = Dataset.from_list(
         [{"prompt": [{"role": "user", "content": f"How old together? {i}"}], **row} for i, row in enumerate(rows)]
@@ -100,7 +101,8 @@ def make(folder, tmp_path, trainer_class=PromptedTrainer, rows=None, **settings)
         processing_class=AutoTokenizer.from_pretrained(folder),
         reward_funcs=[reward],
         train_dataset=dataset,
-        tools=[lookup],
+        tools=tools,
+        environment_factory=environment,
         args=GRPOConfig(**defaults | settings),
         turn_credit=credit,
     )
@@ -143,7 +145,70 @@ def test_turn_metrics_are_logged(folder, tmp_path):
     assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in rewards]
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"])
+class AgeBook:
+    """A TRL environment: its public methods are the tools of one rollout."""
+
+    def reset(self, **row):
+        self.asked = []
+
+    def lookup(self, name: str) -> str:
+        """
+        Look up a person's age.
+
+        Args:
+            name: The person.
+        """
+        self.asked.append(name)
+        return lookup(name)
+
+
+def test_calls_of_an_environment_are_credited_like_those_of_tools(folder, tmp_path):
+    trainer = make(folder, tmp_path, tools=None, environment_factory=AgeBook)
+    trainer.train()
+    assert [book.asked for book in trainer.environments] == [["Ada", "Ben"], ["Ada", "Zoe"], [], ["Ada"]]
+    rewards, expected = expected_advantages()
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in rewards]
+    batch = trainer.batches[0]
+    spans = spans_from_mask((batch["completion_mask"] * batch["tool_mask"]).numpy())
+    tokens = per_token(expected, spans, batch["completion_ids"].shape[1])
+    np.testing.assert_allclose(batch["advantages"].numpy(), tokens, atol=1e-6)
+
+
+LOSS_TYPES = ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+
+
+def gradient(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "matchtir", "fixed_horizon", "delta", "leave_one_out"])
+def test_each_turn_s_advantage_weighs_its_tokens_in_every_loss(folder, tmp_path, estimator):
+    """On policy, every loss is a weighted sum of log-probabilities: ours, written out, has the same gradient."""
+    trainer = make(folder, tmp_path, turn_credit={"estimator": estimator}, epsilon_high=5.0)  # CISPO's bound of a ratio
+    trainer.train()
+    batch, model = trainer.batches[0], trainer.model
+    mask = batch["completion_mask"] * batch["tool_mask"]
+    _, expected = expected_advantages(estimator=estimator)
+    tokens = torch.from_numpy(per_token(expected, spans_from_mask(mask.numpy()), mask.shape[1]))
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    rows = len(mask)
+    tokens_in = {
+        "grpo": mask.sum(dim=1, keepdim=True) * rows, "sapo": mask.sum(dim=1, keepdim=True) * rows,
+        "dr_grpo": rows * trainer.max_completion_length, "luspo": rows,
+    }  # fmt: skip
+    for loss_type in LOSS_TYPES:
+        trainer.loss_type = loss_type
+        found = gradient(model, trainer._compute_loss(model, batch))
+        log_probs = trainer._get_per_token_logps_and_entropies(model, ids, seen, mask.shape[1])[0]
+        own = gradient(model, -(tokens * log_probs / tokens_in.get(loss_type, mask.sum())).sum())
+        assert own.norm() > 0
+        torch.testing.assert_close(found, own, rtol=1e-3, atol=1e-6, msg=loss_type)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_every_loss_type_takes_turn_advantages(folder, tmp_path, loss_type):
     trainer = make(folder, tmp_path, loss_type=loss_type, turn_credit={"estimator": "fixed_horizon", "gamma": 1.0})
     trainer.train()
@@ -207,6 +272,8 @@ def test_mistakes_are_named(folder, tmp_path):
         make(folder, tmp_path, rows=[{"gold_calls": "lookup(Ada)"}] * 4).train()
     with pytest.raises(ValueError, match=r"turn credit settings: .*gama"):
         make(folder, tmp_path, turn_credit={"gama": 1.0})
+    with pytest.raises(ValueError, match="set importance_sampling_level='token'"):
+        make(folder, tmp_path, importance_sampling_level="sequence", loss_type="luspo")
     with pytest.raises(ValueError, match="estimator is 'gspo'"):
         make(folder, tmp_path, turn_credit=TurnCredit(estimator="gspo")).train()
 

@@ -10,8 +10,10 @@ With a trainer class of your own, put the mixin first: `class Mine(TurnCreditMix
 
 What happens: every assistant message of a completion is a turn; its tool calls are matched with the gold calls; the
 reward functions' weighted sum is the outcome; each turn's advantage goes to the tokens that the model wrote in it, and
-replaces TRL's one number per completion. All of TRL's loss types take (B, L) advantages. A completion that no reward
-function could score (all None) gets advantage 0 and stays out of its group, as in TRL.
+replaces TRL's one number per completion. All of TRL's loss types take (B, L) advantages, with one importance ratio for
+each token (with one for a sequence, `importance_sampling_level="sequence"`, a turn's advantage would move the tokens of
+every turn: refused). A completion that no reward function could score (all None) gets advantage 0 and stays out of its
+group, as in TRL. A call that TRL cannot parse is text to it: it earns nothing, and lowers no mean.
 
 Rollouts from a `rollout_func` come back as one text: return the calls as an extra field `turn_calls` (for each
 completion the list of its turns, each a list of calls) beside `env_mask`.
@@ -48,6 +50,11 @@ class TurnCreditMixin:
         if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
             raise ValueError(
                 "turn credit gives (B, L) advantages, the Liger loss takes (B,): set use_liger_kernel=False"
+            )
+        if getattr(self, "importance_sampling_level", "token") != "token":
+            raise ValueError(
+                "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
+                "importance_sampling_level='token'"
             )
 
     def _calculate_rewards(
