@@ -18,9 +18,9 @@ def test_every_trainer_has_a_state_and_those_installed_load():
 
 
 def test_a_plug_in_that_fails_to_load_is_named(monkeypatch, tmp_path):
-    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no CUDA')", encoding="utf-8")
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no CUDA\\n\\nlook there')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(doctor, "_PLUGINS", {"numpy": ("broken_plugin", "x")})
     (state,) = doctor.check_plugins()
-    assert state.problem == "broken_plugin does not load: RuntimeError: no CUDA"
+    assert state.problem == "broken_plugin does not load: RuntimeError: no CUDA look there"
     assert "broken_plugin" not in sys.modules

@@ -41,7 +41,8 @@ def _check(trainer: str, module: str, name: str) -> PluginState:
     try:
         getattr(importlib.import_module(module), name)
     except Exception as problem:  # whatever a trainer raises while it is imported is what the user has to know
-        return PluginState(trainer, installed, f"{module} does not load: {type(problem).__name__}: {problem}")
+        reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+        return PluginState(trainer, installed, f"{module} does not load: {reason}")
     if trainer == "verl" and not any(point.value == module for point in entry_points(group="verl.plugins")):
         return PluginState(trainer, installed, f"not found by verl itself: set VERL_USE_EXTERNAL_MODULES={module}")
     return PluginState(trainer, installed, None)
