@@ -102,6 +102,7 @@ CHEATS = {
     "every argument that there is": [written("lookup", name="Ada", field="age", **{f"x{i}": i for i in range(9)})] * 2
     + [ANSWER],
     "turns without calls": [CALL_ADA, CALL_BEN, "I think.", "I think.", ANSWER],
+    "turns of dummy calls": [CALL_ADA, CALL_BEN, written("noop"), written("noop"), ANSWER],
     "a guess without any call": [ANSWER],
 }
 
@@ -176,6 +177,20 @@ def test_what_splitting_parallel_calls_into_turns_pays():
     parallel, split = play([CALL_ADA + CALL_BEN, ANSWER]), play(HONEST)
     assert (rewards(parallel).sum(), rewards(split).sum()) == (2.0, 3.0)
     assert rewards(parallel, aggregate="sum").sum() == rewards(split, aggregate="sum").sum() == 3.0
+
+
+def test_what_idle_turns_are_worth_to_each_estimator():
+    """They add no reward. But turns that one rollout alone has are compared with nothing: "raw" (parity) leaves their
+    return, so a trajectory drawn out beyond the others is reinforced where it is longer; "zero" gives it nothing."""
+    honest, idle = rewards(play(HONEST)), rewards(play(CHEATS["turns of dummy calls"]))
+    assert idle.tolist() == [1.0, 1.0, 0.0, 0.0, 1.0]
+    raw, zero, fixed = (
+        advantages([honest, idle], [0, 0], **settings)[1]
+        for settings in ({}, {"lonely_turn": "zero"}, {"estimator": "fixed_horizon", "gamma": 1.0})
+    )
+    assert raw[3:] == pytest.approx([0.45, 0.5])
+    assert zero[3:].tolist() == [0.0, 0.0]
+    assert fixed.tolist() == [0.0, 0.0, 0.0, 0.5, 0.5]  # against a rollout that has ended and gets 0 from there
 
 
 def test_what_naming_a_tool_with_empty_arguments_pays():

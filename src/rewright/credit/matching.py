@@ -179,9 +179,9 @@ def _optimal_small(scores: list[list[float]]) -> Pairs:
     favourites = [line.index(max(line)) for line in scores]
     if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
         return list(enumerate(favourites))
-    value = [
-        [score * (1.0 + _EXACT_FIRST * score) - row * _EARLY_FIRST for score in line] for row, line in enumerate(scores)
-    ]
+    value = [[score * (1.0 + _EXACT_FIRST * score) for score in line] for line in scores]
+    if len(value) > len(value[0]):  # else every predicted call has a partner, and none has to stand back
+        value = [[one - row * _EARLY_FIRST for one in line] for row, line in enumerate(value)]
     if len(value) == 2:
         return list(enumerate(_two(*value)))
     if len(value[0]) == 2:

@@ -60,24 +60,17 @@ class Block(NamedTuple):
     scores: list[Row] | NDArray[np.float64]
 
 
-Sets = tuple[set[tuple[Hashable, Hashable]], frozenset[Hashable]]
-"""A call as its (argument name, value) pairs and its argument names."""
-
-
-def _sets(call: ReadCall) -> Sets:
-    return set(call.values.items()), frozenset(call.values)
-
-
 class GoldTool:
     """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
 
-    __slots__ = ("_coded", "_levels", "calls", "columns", "names", "sets", "weights")
+    __slots__ = ("_coded", "_levels", "calls", "columns", "holders", "names", "weights")
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.columns: list[int] = []
         self.calls: list[ReadCall] = []
-        self.sets: list[Sets] = []
+        self.holders: dict[Hashable, dict[Hashable, list[int]]] = {}
+        """Argument name -> value -> the calls that have it, as places in `calls`."""
         self.names: frozenset[Hashable] | None = None
         """Argument names, where all calls have the same: the usual case."""
         self._levels: dict[frozenset[Hashable], Row] = {}
@@ -85,11 +78,12 @@ class GoldTool:
 
     def add(self, column: int, call: ReadCall) -> None:
         """One more call, in column `column`."""
-        own = _sets(call)
-        self.names = own[1] if not self.calls or self.names == own[1] else None
+        place, names = len(self.calls), frozenset(call.values)
+        self.names = names if place == 0 or self.names == names else None
         self.columns.append(column)
         self.calls.append(call)
-        self.sets.append(own)
+        for name, value in call.values.items():
+            self.holders.setdefault(name, {}).setdefault(value, []).append(place)
 
     def levels(self, names: frozenset[Hashable]) -> Row:
         """Similarity of a call with these argument names by its number of equal values, where `names` is not None."""
@@ -185,13 +179,25 @@ def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.fl
 def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
     """The formula for a few calls of one tool."""
     scores: list[Row] = []
+    holders = golds.holders
+    same = None if golds.names is None else golds.levels(golds.names)
     for pred in preds:
-        items, names = set(pred.values.items()), frozenset(pred.values)
-        if golds.names is not None:
+        equal_G = [0] * len(golds.calls)
+        for name, value in pred.values.items():
+            held = holders.get(name)
+            if held is not None and value in held:
+                for place in held[value]:
+                    equal_G[place] += 1
+        if same is not None and pred.values.keys() == golds.names:
+            scores.append([same[equal] for equal in equal_G])
+            continue
+        names = frozenset(pred.values)
+        if same is not None:
             levels = golds.levels(names)
-            scores.append([levels[len(items & own)] for own, _ in golds.sets])
+            scores.append([levels[equal] for equal in equal_G])
         else:
-            scores.append([_formula(names, other, len(items & own), golds.weights) for own, other in golds.sets])
+            others = [frozenset(call.values) for call in golds.calls]
+            scores.append([_formula(names, *pair, golds.weights) for pair in zip(others, equal_G, strict=True)])
     return scores
 
 
@@ -212,9 +218,10 @@ def _large_block(preds: list[ReadCall], golds: GoldTool) -> NDArray[np.float64]:
     for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
         equal_PG += pred_P[:, None] == gold_G
     name_weight, key_weight, value_weight = golds.weights
-    size_G = np.array([len(items) for items, _ in golds.sets], dtype=np.float64)
+    gold_names = [frozenset(call.values) for call in golds.calls]
+    size_G = np.array([len(names) for names in gold_names], dtype=np.float64)
     denominator_G = name_weight + key_weight + value_weight * size_G
-    overlap = _key_overlap([frozenset(pred.values) for pred in preds], [gold_names for _, gold_names in golds.sets])
+    overlap = _key_overlap([frozenset(pred.values) for pred in preds], gold_names)
     numerator_PG = (name_weight + key_weight * overlap) + (equal_PG if value_weight == 1.0 else value_weight * equal_PG)
     if denominator_G.all():
         return np.asarray(numerator_PG / denominator_G)
