@@ -90,6 +90,12 @@ MISTAKES = [
     ("name: ''\n", [], ":1: name: must be usable as a folder's name, got ''"),
     ('name: "a\\0b"\n', [], ":1: name: must be usable as a folder's name, got 'a\\x00b'"),
     (f"name: {'x' * 300}\n", [], ":1: name: must be usable as a folder's name, got 'xxx"),
+    ("rl:\n  credit:\n    estimator: gspo\n", [], ": rl.credit: estimator is 'gspo': expected one of delta, "),
+    (
+        "rl:\n  credit:\n    weights: [0, 0, 0]\n",
+        [],
+        ": rl.credit: weights are (0.0, 0.0, 0.0): expected three numbers",
+    ),
     # Files.
     ("- a\n", [], ": expected a mapping of sections, got list"),
     ("just words\n", [], ": expected a mapping of sections, got str"),

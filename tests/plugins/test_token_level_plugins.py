@@ -75,6 +75,28 @@ def test_settings_come_from_the_environment(monkeypatch):
             TurnCredit.from_environment()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"gamma": 7.0}, "gamma must be at most 1, got 7.0"),
+        ({"reg": 0.0}, "reg must be positive"),
+        ({"weights": (0.0, 0.0, 0.0)}, "weights are"),
+        ({"unmatched": float("inf")}, "unmatched must be a finite number"),
+        ({"estimator": "gspo"}, "estimator is 'gspo': expected one of delta"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_before_anything_is_computed(setting, message):
+    for make in (lambda: TurnCredit(**setting), lambda: TurnCredit.of(setting)):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_an_import_path_is_followed_when_it_is_used():
+    assert TurnCredit(estimator="no.such.module:f").estimator == "no.such.module:f"
+    with pytest.raises(ValueError, match="cannot be imported"):
+        TurnCredit(estimator="no.such.module:f").advantages([np.ones(1)], [0])
+
+
 class SkyRLRegistry:
     """SkyRL's registry as far as a plug-in sees it: a decorator by name, and the call with keywords."""
 

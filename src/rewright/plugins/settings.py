@@ -24,7 +24,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
 
     `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
-    "trajectory" adds it to the trajectory reward only.
+    "trajectory" adds it to the trajectory reward only. Raises ValueError for a value that is out of range, and for an
+    estimator of an unknown name (an import path is followed when it is used).
     """
 
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
@@ -39,6 +40,13 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     fusion: Literal["mean", "sum"] = "mean"
     lonely_turn: Literal["raw", "zero"] = "raw"
     join: Literal["last_turn", "trajectory"] = "last_turn"
+
+    def __post_init__(self) -> None:
+        """Let the functions look at the settings before there is anything to compute."""
+        super().__post_init__()
+        self.call_rewards([], [])
+        named = self if ":" not in self.estimator else msgspec.structs.replace(self, estimator="grpo")
+        named.advantages([], [])
 
     @classmethod
     def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
