@@ -179,16 +179,19 @@ def _optimal_small(scores: list[list[float]]) -> Pairs:
     favourites = [line.index(max(line)) for line in scores]
     if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
         return list(enumerate(favourites))
-    value = [[score * (1.0 + _EXACT_FIRST * score) for score in line] for line in scores]
-    if len(value) > len(value[0]):  # else every predicted call has a partner, and none has to stand back
-        value = [[one - row * _EARLY_FIRST for one in line] for row, line in enumerate(value)]
-    if len(value) == 2:
-        return list(enumerate(_two(*value)))
-    if len(value[0]) == 2:
-        first, second = _two([line[0] for line in value], [line[1] for line in value])
+    if len(scores) == 2:
+        return list(enumerate(_two(*([_worth(score) for score in line] for line in scores))))
+    if len(scores[0]) == 2:
+        first, second = _two(
+            *([_worth(line[place]) - row * _EARLY_FIRST for row, line in enumerate(scores)] for place in (0, 1))
+        )
         return [(first, 0), (second, 1)]
-    rows, columns = _solver()(value, maximize=True)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+    return _optimal_large(np.array(scores))
+
+
+def _worth(score: Any) -> Any:
+    """What a pair (or an array of pairs) counts for in the choice of an assignment."""
+    return score * (1.0 + _EXACT_FIRST * score)
 
 
 def _two(first: list[float], second: list[float]) -> tuple[int, int]:
@@ -206,8 +209,10 @@ def _two(first: list[float], second: list[float]) -> tuple[int, int]:
 
 def _optimal_large(scores: NDArray[np.float64]) -> Pairs:
     """Optimal pairs by scipy's solver (shortest augmenting paths)."""
-    early = np.arange(len(scores))[:, None] * _EARLY_FIRST
-    rows, columns = _solver()(early - scores * (1.0 + _EXACT_FIRST * scores))
+    costs = -_worth(scores)
+    if len(scores) > scores.shape[1]:  # else every predicted call has a partner, and none has to stand back
+        costs += np.arange(len(scores))[:, None] * _EARLY_FIRST
+    rows, columns = _solver()(costs)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 

@@ -63,12 +63,14 @@ class Block(NamedTuple):
 class GoldTool:
     """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
 
-    __slots__ = ("_coded", "_levels", "calls", "columns", "holders", "names", "weights")
+    __slots__ = ("_coded", "_levels", "calls", "columns", "holders", "names", "sets", "weights")
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.columns: list[int] = []
         self.calls: list[ReadCall] = []
+        self.sets: list[frozenset[Hashable]] = []
+        """The argument names of each call."""
         self.holders: dict[Hashable, dict[Hashable, list[int]]] = {}
         """Argument name -> value -> the calls that have it, as places in `calls`."""
         self.names: frozenset[Hashable] | None = None
@@ -82,6 +84,7 @@ class GoldTool:
         self.names = names if place == 0 or self.names == names else None
         self.columns.append(column)
         self.calls.append(call)
+        self.sets.append(names)
         for name, value in call.values.items():
             self.holders.setdefault(name, {}).setdefault(value, []).append(place)
 
@@ -104,16 +107,21 @@ class GoldTool:
             for call in values:
                 for value in call.values():
                     codes.setdefault(value, len(codes))
-            self._coded = Coded(names, codes, _code_rows(values, names, codes, missing=-3))
+            sizes = np.array([len(call) for call in values], dtype=np.float64)
+            self._coded = Coded(names, codes, _code_rows(values, names, codes, missing=-3), sizes)
         return self._coded
 
 
 class Coded(NamedTuple):
-    """All argument names of some calls, an integer for each of their values, and the integers (calls, names)."""
+    """All argument names of some calls, an integer for each of their values, and the integers (calls, names).
+
+    `sizes`: how many arguments each call has, float64 (calls,).
+    """
 
     names: list[Hashable]
     codes: dict[Hashable, int]
     coded: NDArray[np.int32]
+    sizes: NDArray[np.float64]
 
 
 class GoldCalls:
@@ -196,8 +204,8 @@ def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
             levels = golds.levels(names)
             scores.append([levels[equal] for equal in equal_G])
         else:
-            others = [frozenset(call.values) for call in golds.calls]
-            scores.append([_formula(names, *pair, golds.weights) for pair in zip(others, equal_G, strict=True)])
+            pairs = zip(golds.sets, equal_G, strict=True)
+            scores.append([_formula(names, other, equal, golds.weights) for other, equal in pairs])
     return scores
 
 
@@ -211,17 +219,17 @@ def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal:
 
 def _large_block(preds: list[ReadCall], golds: GoldTool) -> NDArray[np.float64]:
     """The formula for many calls of one tool: values become integer codes, compared one argument at a time."""
-    names, codes, gold_GK = golds.coded
+    names, codes, gold_GK, size_G = golds.coded
     # A missing argument has another code on each side, and a value that no gold call has a third: never equal.
     pred_PK = _code_rows([pred.values for pred in preds], names, codes, missing=-2)
     equal_PG = np.zeros((len(preds), len(gold_GK)), dtype=np.int32)
     for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
         equal_PG += pred_P[:, None] == gold_G
     name_weight, key_weight, value_weight = golds.weights
-    gold_names = [frozenset(call.values) for call in golds.calls]
-    size_G = np.array([len(names) for names in gold_names], dtype=np.float64)
     denominator_G = name_weight + key_weight + value_weight * size_G
-    overlap = _key_overlap([frozenset(pred.values) for pred in preds], gold_names)
+    overlap: NDArray[np.float64] | float = 1.0
+    if golds.names is None or any(pred.values.keys() != golds.names for pred in preds):
+        overlap = _key_overlap([frozenset(pred.values) for pred in preds], golds.sets)
     numerator_PG = (name_weight + key_weight * overlap) + (equal_PG if value_weight == 1.0 else value_weight * equal_PG)
     if denominator_G.all():
         return np.asarray(numerator_PG / denominator_G)
@@ -242,13 +250,11 @@ def _code_rows(
     return np.array(rows, dtype=np.int32).reshape(len(calls), len(names))
 
 
-def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashable]]) -> NDArray[np.float64] | float:
-    """|Kp & Kg| / |Kp | Kg| of all pairs; one number where all calls have the same argument names."""
+def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashable]]) -> NDArray[np.float64]:
+    """|Kp & Kg| / |Kp | Kg| of all pairs."""
     kinds: dict[frozenset[Hashable], int] = {}
     pred_P = [kinds.setdefault(names, len(kinds)) for names in preds]
     gold_G = [kinds.setdefault(names, len(kinds)) for names in golds]
-    if len(kinds) == 1:
-        return 1.0
     used_P, place_P = np.unique(pred_P, return_inverse=True)
     used_G, place_G = np.unique(gold_G, return_inverse=True)
     known = list(kinds)

@@ -131,20 +131,22 @@ def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: i
         step[~np.isfinite(step).all(axis=1)] = 0.0
         slope = (gradient * step).sum(axis=1)
         scale = np.ones(len(active))
-        pending = np.arange(len(active))
-        new_plan, new_c, new_value, new_g = plan.copy(), c.copy(), value.copy(), g.copy()
-        for _ in range(30):
+        # The whole step first, which is the end of it nearly always; shorter ones where it is refused.
+        new_g = g + step
+        new_plan, new_c, new_value = _evaluate(S, new_g, reg)
+        pending = np.flatnonzero(~_accepted(new_c, new_value, b, value + 1e-4 * slope, error))
+        for _ in range(29):
+            if not len(pending):
+                break
+            scale[pending] *= 0.4
             trial = g[pending] + scale[pending, None] * step[pending]
             trial_plan, trial_c, trial_value = _evaluate(S[pending], trial, reg)
-            better = trial_value >= value[pending] + 1e-4 * scale[pending] * slope[pending] + 1e-15
-            better |= np.abs(trial_c - b).sum(axis=1) <= 0.5 * error[pending]
+            enough = value[pending] + 1e-4 * scale[pending] * slope[pending]
+            better = _accepted(trial_c, trial_value, b, enough, error[pending])
             good = pending[better]
             new_g[good], new_plan[good] = trial[better], trial_plan[better]
             new_c[good], new_value[good] = trial_c[better], trial_value[better]
             pending = pending[~better]
-            if not len(pending):
-                break
-            scale[pending] *= 0.4
         if len(pending):
             swept = g[pending] + reg * (np.log(b) - np.log(np.maximum(c[pending], 1e-300)))
             swept_plan, swept_c, swept_value = _evaluate(S[pending], swept, reg)
@@ -154,6 +156,11 @@ def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: i
     potentials[active] = g
     plans_NPG[active] = plan
     return potentials, plans_NPG
+
+
+def _accepted(c_NG: Array, value_N: Array, b: float, enough_N: Array, error_N: Array) -> NDArray[np.bool_]:
+    """Whether a step raised the value enough, or halved the error of the columns, (N,)."""
+    return np.asarray((value_N >= enough_N + 1e-15) | (np.abs(c_NG - b).sum(axis=1) <= 0.5 * error_N))
 
 
 def _balance(plan_NPG: Array) -> Array:
