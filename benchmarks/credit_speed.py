@@ -130,7 +130,7 @@ def rewards_row(calls: int, tools: int, groups: int) -> str:
     texts = [write(row) for row in preds]
     turns = [[[call] for call in row] for row in preds]
     problems = list(zip(preds, shared, strict=True))
-    repeats = max(5, 200 // calls)
+    repeats = max(25, 200 // calls)
 
     def timed(function: Callable[[], object]) -> float:
         return cpu_seconds(function, repeats) * 1e6 / len(preds)

@@ -191,12 +191,15 @@ def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
     same = None if golds.names is None else golds.levels(golds.names)
     for pred in preds:
         equal_G = [0] * len(golds.calls)
+        same_names = len(pred.values) == len(holders)
         for name, value in pred.values.items():
             held = holders.get(name)
-            if held is not None and value in held:
+            if held is None:
+                same_names = False
+            elif value in held:
                 for place in held[value]:
                     equal_G[place] += 1
-        if same is not None and pred.values.keys() == golds.names:
+        if same is not None and same_names:
             scores.append([same[equal] for equal in equal_G])
             continue
         names = frozenset(pred.values)
