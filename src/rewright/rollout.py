@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -185,7 +185,7 @@ class Rollout:
 
     async def run_many(
         self, plans: Iterable[Plan], *, concurrency: int = 64, on_done: Callable[[Trajectory], None] | None = None
-    ) -> AsyncIterator[Trajectory]:
+    ) -> AsyncGenerator[Trajectory]:
         """Trajectories as they become ready. At most `concurrency` are under way; plans are drawn when needed."""
         work = (self.run(plan) for plan in plans)
         async with aclosing(as_ready(work, concurrency=concurrency)) as ready:

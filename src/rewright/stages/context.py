@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from rewright.records import Task, Trajectory
 from rewright.rendering import Renderer
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.runs import Run
+from rewright.stages.outage import Outage
 from rewright.stages.toolsets import equipped, open_toolsets, try_tools
 from rewright.storage import RecordFile
 from rewright.tools import ToolsetFactory
@@ -191,17 +193,25 @@ class Context:
         concurrency: int,
         on_done: Callable[[Trajectory], None] | None = None,
     ) -> None:
-        """Make the planned trajectories that `file` lacks, append each as it becomes ready, then order them."""
+        """Make the planned trajectories that `file` lacks, append each as it becomes ready, then order them.
+
+        Raises the error of the last one where all that are made break (`rewright.stages.outage`).
+        """
         known = file.keys()
         missing = [plan for plan in plans if plan.id not in known]
         with Bar(label, len(plans), done=len(plans) - len(missing)) as bar:
             if missing:
-                async with self.rollout(model, sampling, (plan.task for plan in missing)) as rollout:
-                    async for trajectory in rollout.run_many(missing, concurrency=concurrency):
-                        file.append(trajectory)
+                outage = Outage(label, worked=len(missing) < len(plans))
+                async with (
+                    self.rollout(model, sampling, (plan.task for plan in missing)) as rollout,
+                    aclosing(rollout.run_many(missing, concurrency=concurrency)) as ready,
+                ):
+                    async for trajectory in ready:
+                        outage.take(trajectory, partial(file.append, trajectory))
                         if on_done is not None:
                             on_done(trajectory)
                         bar.step(detail=trajectory.stop_reason)
+                outage.finish()
         planned = dict.fromkeys(plan.id for plan in plans)
         file.arrange([*(key for key in file.keys_in_order() if key not in planned), *planned])
 

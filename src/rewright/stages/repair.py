@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple
 
 from rewright.concurrency import as_ready
@@ -21,8 +22,10 @@ from rewright.recipe import recipe_hash
 from rewright.records import Quality, Repair, RepairMode, Trajectory, Verdict
 from rewright.repair import Decision, decide, mode_of, repair_task
 from rewright.rollout import Plan, Rollout, derive_seed
+from rewright.runs import Run
 from rewright.stages.context import Context
 from rewright.stages.hard import write_hard_cases
+from rewright.stages.outage import Outage
 from rewright.stages.verdicts import judge_missing
 
 __all__ = ["repair"]
@@ -41,7 +44,7 @@ class _Job(NamedTuple):
 
 
 class _Try(NamedTuple):
-    """One try, judged. `stored` says that it was on disk before."""
+    """One try, judged. `stored` says that it is on disk."""
 
     trajectory: Trajectory
     verdict: Verdict
@@ -60,14 +63,16 @@ async def repair(context: Context) -> dict[str, int]:
     with Bar("repairs", len(jobs), done=len(jobs) - len(missing)) as bar:
         if missing:
             sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+            outage = Outage("repairs", worked=len(missing) < len(jobs))
             asked = (context.task(job.original.task_id) for job in missing)
             async with context.rollout(model, sampling, asked) as rollout:
                 work = (_tries(context, rollout, job, stored) for job in missing)
                 # Closed before the engine is: a try that the engine's end would break is not to be stored.
                 async with aclosing(as_ready(work, concurrency=settings.concurrency)) as ready:
                     async for job, tries in ready:
-                        run.repairs.append(_record(job, tries))
+                        outage.take(tries[-1].trajectory, partial(_store, run, job, tries))
                         bar.step(detail=tries[-1].decision.reason[:40])
+            outage.finish()
     _arrange(context, jobs)
     repaired = sum(one.accepted for one in run.repairs)
     return {"repaired": repaired, "hard": write_hard_cases(context)}
@@ -92,7 +97,7 @@ def _jobs(context: Context) -> list[_Job]:
 async def _tries(
     context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
 ) -> tuple[_Job, list[_Try]]:
-    """Try until one is accepted or the attempts are used up. Every new try is stored as soon as it is there.
+    """Try until one is accepted or the attempts are used up. A new try is stored at once, unless it broke.
 
     A stored try that an engine or a tool server broke is none of the attempts: a redone stage tries again.
     """
@@ -122,7 +127,8 @@ async def _tries(
         )
         before = stored.get(plan.id)
         trajectory = before or await rollout.run(plan)
-        if before is None:  # before it is judged: a judge that fails does not cost it
+        whole = before is None and trajectory.failure is None
+        if whole:  # before it is judged: a judge that fails does not cost it
             run.trajectories.append(trajectory)
         verdict = await asyncio.to_thread(judge_trajectory, task, trajectory, seconds=recipe.judge_seconds)
         decision = decide(
@@ -136,11 +142,19 @@ async def _tries(
             low_quality_threshold=settings.low_quality_threshold,
             wrong_answer_threshold=settings.wrong_answer_threshold,
         )
-        tries.append(_Try(trajectory, verdict, decision, before is not None))
+        tries.append(_Try(trajectory, verdict, decision, before is not None or whole))
         broken += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
     return job, tries
+
+
+def _store(run: Run, job: _Job, tries: list[_Try]) -> None:
+    """The decision, and the tries behind it that broke."""
+    for one in tries:
+        if not one.stored:
+            run.trajectories.append(one.trajectory)
+    run.repairs.append(_record(job, tries))
 
 
 def _record(job: _Job, tries: list[_Try]) -> Repair:

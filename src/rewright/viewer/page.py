@@ -133,6 +133,12 @@ def _stages(found: dict[str, Any]) -> str:
         "<th>95% interval</th><th></th><th>Solve-F1</th><th>calls</th><th>tasks</th><th>seconds</th></tr>\n"
         + "\n".join(rows)
         + "</table></div>\n"
+        + "".join(
+            f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
+            "broke (engine or tools) and count as not solved.</p>\n"
+            for row in found["stages"]
+            if row.get("failures")
+        )
     )
 
 

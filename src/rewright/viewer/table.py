@@ -21,6 +21,10 @@ def table(found: dict[str, Any]) -> str:
             f"{row['stage']:<8}{100 * row['success']:>8.1f}%{interval:>18}{solve:>10}"
             f"{row['calls']:>8.2f}{row['tasks']:>7}{row['seconds']:>8.1f}"
         )
+        if row.get("failures"):
+            lines.append(
+                f"  {row['failures']} of {row['trajectories']} broke (engine or tools) and count as not solved"
+            )
         for name, part in row.get("categories", {}).items():
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")

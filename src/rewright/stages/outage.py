@@ -1,0 +1,50 @@
+"""A stage in which nothing works is an error, not a result of zero.
+
+One trajectory that an engine, a tool or a sandbox broke is data. Where all of them break (a wrong address, an expired
+key, a machine that refuses the sandbox, a template that refuses every prompt) nothing has been learned of the model:
+the stage stops, and what broke is not stored, so that `--resume` makes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from rewright.errors import EngineError, InputError, RewrightError, SandboxError, ToolError
+from rewright.records import Trajectory
+
+__all__ = ["Outage"]
+
+ENOUGH: Final = 32
+"""So many that broke before anything worked are enough to stop."""
+_ERRORS: Final = {error.kind: error for error in (EngineError, InputError, SandboxError, ToolError)}
+
+
+class Outage:
+    """Holds back what broke until something works. `worked`: something has, in an earlier part of the stage."""
+
+    def __init__(self, label: str, *, worked: bool) -> None:
+        self._label, self._worked = label, worked
+        self._held: list[tuple[Trajectory, Callable[[], None]]] = []
+
+    def take(self, trajectory: Trajectory, store: Callable[[], None]) -> None:
+        """Call `store` now, or when it is known that not everything breaks. Raises as `finish` where enough broke."""
+        if trajectory.failure is not None and not self._worked:
+            self._held.append((trajectory, store))
+            if len(self._held) == ENOUGH:
+                self.finish()
+            return
+        self._worked = True
+        for _, held in self._held:
+            held()
+        self._held.clear()
+        store()
+
+    def finish(self) -> None:
+        """Raise the error that broke all of them (of its own class), if nothing worked."""
+        if self._held:
+            failure = self._held[-1][0].failure
+            assert failure is not None
+            count = len(self._held)
+            which = "the only trajectory" if count == 1 else f"all of the first {count} trajectories"
+            raise _ERRORS.get(failure.kind, RewrightError)(f"{self._label}: {which} broke: {failure.message}")
