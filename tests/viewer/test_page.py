@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from rewright.errors import InputError, StorageError
+from rewright.pipeline import report
 from rewright.recipe import Recipe
 from rewright.records import (
     Failure,
@@ -29,6 +30,7 @@ from rewright.records import (
 from rewright.runs import Run
 from rewright.viewer.cards import LONGEST
 from rewright.viewer.page import write_page
+from rewright.viewer.table import table
 
 ATTACK = "<script>alert('tool')</script><img src=x onerror=alert(1)>"
 PIXEL = base64.b64decode(
@@ -369,3 +371,13 @@ def test_judges_that_are_code_are_not_run_for_the_page(run):
     run.rollouts.close()
     (text,) = [text for labels, text in seen(run).cards if labels == ["rollout"]]
     assert "not judged" in text
+
+
+def test_trajectories_that_broke_are_named_beside_the_success(run):
+    row = {"success": 0.4, "low": 0.2, "high": 0.6, "tasks": 30, "trajectories": 30, "calls": 2.1, "seconds": 1.0}
+    run.set_metrics("eval_base", [{**row, "failures": 3}])
+    said = "3 of 30 trajectories broke (engine or tools) and count as not solved."
+    assert said in write_page(run).read_text("utf-8")
+    assert "  3 of 30 broke (engine or tools) and count as not solved" in table(report(run)).splitlines()
+    run.set_metrics("eval_base", [{**row, "failures": 0}])
+    assert "broke" not in write_page(run).read_text("utf-8") + table(report(run))
