@@ -33,7 +33,7 @@ COUNT = tool("count", "n = 0\ndef count():\n    global n\n    n += 1\n    return
 SECRET = tool("secret", "def secret():\n    return 'open'")
 TASK = Task(
     id="talk",
-    messages=({"role": "system", "content": "Use the tools."}, user("First.")),
+    messages=({"role": "system", "content": "Use the tools. Answer in <answer></answer>."}, user("First.")),
     tools=(COUNT,),
     follow_ups=(FollowUp((user("Second."),)), FollowUp((user("Third."),), tools=(SECRET,))),
 )

@@ -29,7 +29,10 @@ def tool(name: str, source: str) -> ToolSpec:
 
 TASK = Task(
     id="town-1",
-    messages=({"role": "system", "content": "Use the tools."}, {"role": "user", "content": "How old is Kalo?"}),
+    messages=(
+        {"role": "system", "content": "Use the tools. Answer in <answer></answer>."},
+        {"role": "user", "content": "How old is Kalo?"},
+    ),
     tools=(
         tool("age", "def age(of):\n    return {'Kalo': 36, 'Boru': 41}[of]"),
         tool("count", "n = 0\ndef count():\n    global n\n    n += 1\n    return n"),

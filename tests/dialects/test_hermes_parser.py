@@ -374,13 +374,14 @@ def test_every_result_becomes_a_tool_message_of_its_call() -> None:
     ]
 
 
-def test_the_instruction_is_added_only_where_the_task_has_no_system_message() -> None:
+def test_the_instruction_is_added_where_the_system_message_does_not_describe_the_format() -> None:
     question = {"role": "user", "content": "How old?"}
     own = {"role": "system", "content": "Be brief."}
+    told = {"role": "system", "content": "Be brief. Answer in <answer></answer>."}
     added = dialect.messages(Task(id="1", messages=(question,)))
     assert [message["role"] for message in added] == ["system", "user"]
     assert "<answer></answer>" in added[0]["content"]
     task = Task(id="1", messages=(own, question))
-    assert dialect.messages(task) == [own, question]
-    dialect.messages(task)[0]["content"] = "changed"
-    assert task.messages[0]["content"] == "Be brief."
+    assert dialect.messages(task) == [{**own, "content": f"Be brief.\n\n{hermes.INSTRUCTION}"}, question]
+    assert task.messages[0]["content"] == "Be brief.", "the task itself is not changed"
+    assert dialect.messages(Task(id="1", messages=(told, question))) == [told, question]

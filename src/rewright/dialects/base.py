@@ -19,6 +19,7 @@ __all__ = [
     "Parsed",
     "conversation",
     "follow_up_messages",
+    "instructed",
     "new_schemas",
     "results_inline",
     "schemas_in_words",
@@ -86,6 +87,20 @@ class Dialect(Protocol):
     def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
         """Tool results as the messages that follow the turn."""
         ...
+
+
+def instructed(task: Task, instruction: str) -> list[Message]:
+    """The task's messages, with the instruction in the system message.
+
+    A task whose system message describes the format itself (it names `<answer>`) keeps it as it is.
+    """
+    messages = [dict(message) for message in task.messages]
+    if not messages or messages[0].get("role") != "system":
+        return [{"role": "system", "content": instruction}, *messages]
+    own = str(messages[0]["content"])
+    if "<answer>" not in own:
+        messages[0]["content"] = f"{own}\n\n{instruction}"
+    return messages
 
 
 def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from rewright.dialects.base import Parsed
+from rewright.dialects.base import Parsed, instructed
 from rewright.records import Message, Task, ToolCall, ToolResult
 from rewright.strict_json import STRICT
 
@@ -257,11 +257,8 @@ class Hermes:
         return text
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages; the instruction comes first where the task has no system message."""
-        messages = [dict(message) for message in task.messages]
-        if not messages or messages[0].get("role") != "system":
-            messages.insert(0, {"role": "system", "content": INSTRUCTION})
-        return messages
+        """The task's messages, with the instruction (see `instructed`)."""
+        return instructed(task, INSTRUCTION)
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
         """The task's function schemas."""

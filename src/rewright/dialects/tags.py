@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from rewright.dialects.base import Parsed
+from rewright.dialects.base import Parsed, instructed
 from rewright.neutral import control_pattern, neutralised
 from rewright.records import Message, Task, ToolCall, ToolResult, Turn
 
@@ -162,17 +162,8 @@ class Tags:
         return text[: scan.end] + (f"</{scan.tag}>" if scan.tag is not None and not scan.closed else "")
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages, with the instruction in the system message.
-
-        A task whose system message describes the format itself (it names `<answer>`) keeps it as it is.
-        """
-        messages = [dict(message) for message in task.messages]
-        if not messages or messages[0].get("role") != "system":
-            return [{"role": "system", "content": self.instruction(task)}, *messages]
-        own = str(messages[0]["content"])
-        if "<answer>" not in own:
-            messages[0]["content"] = f"{own}\n\n{self.instruction(task)}"
-        return messages
+        """The task's messages, with the instruction (see `instructed`)."""
+        return instructed(task, self.instruction(task))
 
     def instruction(self, task: Task) -> str:
         """How to write calls and answers, naming the tools that the task has."""
