@@ -137,22 +137,27 @@ async def test_the_results_of_a_repair_are_those_that_the_tools_returned(
 async def test_a_try_that_the_server_broke_is_made_again_when_the_stage_is_redone(tmp_path: Path) -> None:
     task = Task(id="t", messages=({"role": "user", "content": QUESTION},), gold=Gold(answers=("252",)), judge="math")
     candidate = attempt("tags", ToolCall("python", {"code": "print(251)"}))
-    engine = ScriptedEngine([EngineError("the provider is down")])
+    good = "<think>Again.</think><answer>\\boxed{252}</answer>"
+    said = iter([good, EngineError("the provider is down")])
+    engine = ScriptedEngine(lambda request, turn: next(said, good))
     context = context_with(tmp_path, "tags", task, candidate, "wrong", engine)
+    context.run.trajectories.append(msgspec.structs.replace(candidate, id="d"))
+    (quality,) = context.run.qualities
+    context.run.qualities.append(msgspec.structs.replace(quality, trajectory_id="d"))
     await repair(context)
-    (decision,) = context.run.repairs
-    assert (decision.accepted, decision.attempts, decision.reason) == (False, 1, "engine error: the provider is down")
-    engine.script = ["<think>Again.</think><answer>\\boxed{252}</answer>"]
+    whole, broken = sorted(context.run.repairs, key=lambda one: not one.accepted)
+    assert (whole.accepted, broken.accepted, broken.attempts) == (True, False, 1)
+    assert broken.reason == "engine error: the provider is down"
     context.run.repairs.clear()
     await repair(context)
-    (decision,) = context.run.repairs
-    assert (decision.accepted, decision.attempts, len(decision.reasons)) == (True, 2, 2)
+    again = {one.original_id: (one.accepted, one.attempts, len(one.reasons)) for one in context.run.repairs}
+    assert again == {whole.original_id: (True, 1, 1), broken.original_id: (True, 2, 2)}
     ids = [one.id for one in context.run.trajectories]
-    assert len(ids) == len(set(ids)) == 3
+    assert len(ids) == len(set(ids)) == 5
     # What was decided from whole tries is not tried again.
     context.run.repairs.clear()
     await repair(context)
-    assert len(engine.requests) == 2
+    assert len(engine.requests) == 3
 
 
 async def test_originals_of_one_task_and_index_have_repairs_of_their_own(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ CALLS = (ToolCall("age", {"of": "Ada"}), ToolCall("height", {"person": "Ben </th
 def task(key: str) -> Task:
     return Task(
         id=key,
-        messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": f"How old is {key}?"}),
+        messages=(
+            {"role": "system", "content": "Be brief: <answer></answer>."},
+            {"role": "user", "content": f"How old is {key}?"},
+        ),
         tools=tuple(
             ToolSpec(schema=schema, source=f"def {schema['function']['name']}(**_): ...") for schema in SCHEMAS
         ),
@@ -129,7 +132,7 @@ def test_llama_factory_reads_calls_observations_and_ranking_records(run: Run, tm
     export(run, tmp_path / "out", "llama-factory")
     rows = llama_factory(tmp_path / "out", "rewright_sft")
     (two,) = [row for row in rows if row["prompt"][0]["value"] == "How old is Ada?"]
-    assert two["system"] == "Be brief."
+    assert two["system"] == "Be brief: <answer></answer>."
     assert two["tools"] == SCHEMAS
     thought, calls = two["calls"][0]
     assert thought == "<think>\nI look it up.\n</think>\n\n"
