@@ -385,3 +385,50 @@ def test_the_instruction_is_added_where_the_system_message_does_not_describe_the
     assert dialect.messages(task) == [{**own, "content": f"Be brief.\n\n{hermes.INSTRUCTION}"}, question]
     assert task.messages[0]["content"] == "Be brief.", "the task itself is not changed"
     assert dialect.messages(Task(id="1", messages=(told, question))) == [told, question]
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-(2**80), 2**80) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+_bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.text() | _values,
+        "arguments": st.dictionaries(st.text(), _values) | _values,
+        "parameters": _values,
+        "note": _values,
+    },
+)
+
+
+@given(_bodies, st.booleans(), st.text(" \n\t", max_size=3))
+def test_the_short_way_of_reading_a_call_reads_what_the_careful_way_reads(body, escaped, space):
+    text = space + json.dumps(body, ensure_ascii=escaped) + space
+    quick = hermes._plain_call(text)
+    if quick is not None:
+        assert repr(quick) == repr(hermes._decode_call(text))  # repr: 1, 1.0 and True are not the same
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "f", "arguments": {"x": 100000000000000000000000}}',
+        '{"name": "f", "arguments": {"x": -0.0, "y": -0, "z": 1e22, "w": 1E+2}}',
+        '{"name": "f", "arguments": {"x": 0.1000000000000000055511151231257827}}',
+        '{"name": "f", "name": "g", "arguments": {"x": 1, "x": 2}}',
+        '{"name": "f", "arguments": {"x": "\\ud83d\\ude00"}}',
+        '{"name": "f", "arguments": {}, "parameters": {"x": 1}}',
+    ],
+)
+def test_unusual_numbers_and_keys_read_the_same_both_ways(body):
+    quick = hermes._plain_call(body)
+    assert quick is None or repr(quick) == repr(hermes._decode_call(body))
+
+
+@pytest.mark.parametrize(
+    "body", ['{"name": "f", "arguments": {"x": "\\ud83d"}}', '{"name": "f", "arguments": {"x": 1e999}}']
+)
+def test_the_short_way_leaves_what_cannot_be_stored_to_the_careful_way(body):
+    assert hermes._plain_call(body) is None

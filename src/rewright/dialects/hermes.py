@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
+
 from rewright.dialects.base import Parsed, instructed
 from rewright.records import Message, Task, ToolCall, ToolResult
-from rewright.strict_json import STRICT
+from rewright.strict_json import MAX_DEPTH, STRICT
 
 __all__ = ["Hermes", "outside", "split_thought"]
 
@@ -147,6 +149,27 @@ def _decode_call(body: str) -> ToolCall:
     return ToolCall(name=name, arguments=arguments, raw=body)
 
 
+class _Plain(msgspec.Struct):
+    """A call as nearly all of them are written: what else stands in the object means nothing."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+_plain = msgspec.json.Decoder(_Plain)
+
+
+def _plain_call(body: str) -> ToolCall | None:
+    """A call as nearly all are, read at once; None where it takes a closer look to read it or to say what is wrong."""
+    try:
+        read = _plain.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if not read.name or body.count("[") + body.count("{") > MAX_DEPTH:
+        return None
+    return ToolCall(name=read.name, arguments=read.arguments, raw=body)
+
+
 def _has_half_character(*values: Any) -> bool:
     """Is there a lone surrogate, which no tokenizer, server or file takes?"""
     try:
@@ -183,6 +206,11 @@ def _body_end(text: str, start: int) -> re.Match[str] | int | None:
 
 def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
     """The call whose body starts at `start`, and where reading goes on."""
+    following = text.find(OPEN, start)
+    close = text.find(CLOSE, start, following if following >= 0 else len(text))
+    # What is whole JSON up to the first closing tag has no tag outside of its strings: nothing else could end it.
+    if close >= 0 and (call := _plain_call(text[start:close])) is not None:
+        return call, close + len(CLOSE)
     end = _body_end(text, start)
     if end is not None:
         stop = end if isinstance(end, int) else end.start()
@@ -226,12 +254,20 @@ class Hermes:
 
     def parse(self, text: str) -> Parsed:
         """Read one turn (see `Dialect.parse`)."""
-        pieces = list(_pieces(text))
-        thoughts = [piece.inner for piece in pieces if piece.kind == "thought"]
-        calls = tuple(piece.call for piece in pieces if piece.call is not None)
-        said = "".join(piece.text for piece in pieces if piece.kind == "text")
-        rest = "".join(piece.text for piece in pieces if piece.kind != "thought")
-        return Parsed(calls, self._answer(said), "\n".join(thoughts), rest)
+        thoughts: list[str] = []
+        rest: list[str] = []
+        said: list[str] = []
+        calls: list[ToolCall] = []
+        for piece in _pieces(text):
+            if piece.kind == "thought":
+                thoughts.append(piece.inner)
+                continue
+            rest.append(piece.text)
+            if piece.call is None:
+                said.append(piece.text)
+            else:
+                calls.append(piece.call)
+        return Parsed(tuple(calls), self._answer("".join(said)), "\n".join(thoughts), "".join(rest))
 
     @staticmethod
     def _answer(text: str) -> str | None:
