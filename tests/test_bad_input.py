@@ -123,7 +123,7 @@ RECIPES: list[Case] = [
         "an estimator",
         {"r.yaml": b"rl: {credit: {estimator: grop}}"},
         ["run", "r.yaml", "--dry-run"],
-        "rl.credit.estimator: estimator is 'grop': expected one of delta, ",
+        "rl.credit: estimator is 'grop': expected one of delta, ",
     ),
     (
         "a run in a file",
