@@ -1,7 +1,8 @@
 """Train the shipped pico models from nothing: tokenizer, base policy, repairer.
 
     python scripts/train_pico.py tokenizer --out build/pico
-    python scripts/train_pico.py base --out build/pico          # demonstrations of short tasks: pico, pico-late
+    python scripts/train_pico.py base --out build/pico          # demonstrations of short tasks: pico-late
+    python scripts/train_pico.py caches --out build/pico        # goes on from its step 2500, with caches: pico
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
@@ -35,13 +36,16 @@ from rewright.rollout import Limits, Plan, Rollout
 from rewright.tools import FunctionTools
 from rewright.worlds.demonstrations import STYLES, demonstrate
 from rewright.worlds.pico import TAGS, build_model, build_tokenizer
-from rewright.worlds.town import generate
+from rewright.worlds.town import PROFILES, Profile, generate
 
 Example = tuple[list[int], list[int]]
 
+STYLES_SHOWN = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
+CACHE_ASKED = 0.7
+"""How often a demonstration asks a cache that is there."""
 SCHEDULE_STEPS = 3000
 BASE_STEP = 2500
-"""The base policy is an early checkpoint: its learning rate is still a sixth of the highest."""
+"""The base policy goes on from an early checkpoint, when the learning rate is still a sixth of the highest."""
 
 
 def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
@@ -81,19 +85,20 @@ def load_tokenizer(out: Path):
     return AutoTokenizer.from_pretrained(out / "tokenizer")
 
 
-def load_late(out: Path):
-    """The weights at the end of the base's schedule, which the repairer starts from."""
+def load(folder: Path):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(out / "pico-late", dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def demonstrations(renderer: Renderer, count: int, profile: str, styles: dict[str, float], seed: int) -> list[Example]:
+def demonstrations(
+    renderer: Renderer, count: int, profile: str | Profile, styles: dict[str, float], seed: int, *, cached: float = 0.0
+) -> list[Example]:
     rng = random.Random(seed)
     examples = []
     for task in generate("train", count, seed=seed, profile=profile):
         style = rng.choices(list(styles), list(styles.values()))[0]
-        examples.append(renderer.encode_trajectory(task, demonstrate(task, style=style, rng=rng)))
+        examples.append(renderer.encode_trajectory(task, demonstrate(task, style=style, rng=rng, cached=cached)))
     return examples
 
 
@@ -205,38 +210,54 @@ async def sampled_attempts(tasks: list[Task], folder: Path, seed: int) -> list[t
     return sorted(attempts, key=lambda pair: pair[1].id)
 
 
-def repair_examples(renderer: Renderer, attempts: list[tuple[Task, Trajectory]]) -> list[Example]:
+def repair_examples(renderer: Renderer, attempts: list[tuple[Task, Trajectory]], seed: int) -> list[Example]:
     """The repair prompt of an attempt, answered by a concise demonstration of the task."""
-    examples = []
+    examples, rng = [], random.Random(seed)
     for task, attempt in attempts:
         correct = judge_trajectory(task, attempt).correct
         asked = repair_task(task, attempt, "low_quality" if correct else "wrong_answer", calls=8)
         # The demonstration is of the task itself; the repairer's prompt is that task with the attempt in it.
-        examples.append(renderer.encode_trajectory(asked, demonstrate(task)))
+        examples.append(renderer.encode_trajectory(asked, demonstrate(task, rng=rng, cached=CACHE_ASKED)))
     return examples
+
+
+def with_caches(profile: str) -> Profile:
+    """A profile with caches in which every entry is right: nobody is shown that they can be out of date."""
+    return msgspec.structs.replace(PROFILES[profile], cached=0.5, outdated=0.0)
+
+
+def show_caches(renderer: Renderer, options: argparse.Namespace) -> None:
+    """The base policy, from an early checkpoint: short tasks again, with caches that it likes to ask."""
+    examples = demonstrations(
+        renderer, options.examples or 8000, with_caches("short"), STYLES_SHOWN, options.seed + 7, cached=CACHE_ASKED
+    )
+    model = load(options.out / f"pico-late-{BASE_STEP}")
+    train(model, renderer.tokenizer, examples, steps=options.steps or 400, rate=6e-4, tokens=4096, seed=options.seed,
+          out=options.out / "pico", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
 
 def train_repairer(renderer: Renderer, options: argparse.Namespace) -> None:
     """From the base weights: concise demonstrations of short and long tasks, and repairs of all kinds of attempts."""
-    concise = {"concise": 1.0}
-    examples = demonstrations(renderer, 4000, "standard", concise, options.seed + 1)
-    examples += demonstrations(renderer, 1000, "long", concise, options.seed + 2)
-    examples += repair_examples(
-        renderer,
-        derived_attempts(list(generate("train", 3500, seed=options.seed + 3, profile="standard")), options.seed),
-    )
-    tasks = list(generate("train", 1500, seed=options.seed + 4, profile="standard"))
-    examples += repair_examples(renderer, asyncio.run(sampled_attempts(tasks, options.out / "pico-late", options.seed)))
+    concise, seed = {"concise": 1.0}, options.seed
+    examples = demonstrations(renderer, 2000, "standard", concise, seed + 1)
+    examples += demonstrations(renderer, 2500, with_caches("standard"), concise, seed + 5, cached=CACHE_ASKED)
+    examples += demonstrations(renderer, 500, "long", concise, seed + 2)
+    for profile, offset in (("standard", 3), (with_caches("standard"), 6)):
+        tasks = list(generate("train", 1750, seed=seed + offset, profile=profile))
+        examples += repair_examples(renderer, derived_attempts(tasks, seed), seed)
+        tasks = list(generate("train", 750, seed=seed + offset + 1, profile=profile))
+        attempts = asyncio.run(sampled_attempts(tasks, options.out / "pico", seed))
+        examples += repair_examples(renderer, attempts, seed)
     random.Random(options.seed).shuffle(examples)
     print(len(examples), "examples", sum(len(ids) for ids, _ in examples), "tokens", flush=True)
-    model = load_late(options.out)
+    model = load(options.out / "pico-late")
     train(model, renderer.tokenizer, examples, steps=options.steps or 1200, rate=1.5e-3, tokens=4096, seed=options.seed,
           out=options.out / "pico-repairer", checkpoints=tuple(options.checkpoints))  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("tokenizer", "base", "repairer"))
+    parser.add_argument("stage", choices=("tokenizer", "base", "caches", "repairer"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--examples", type=int, default=0)
@@ -251,14 +272,14 @@ def main() -> None:
     tokenizer = load_tokenizer(options.out)
     renderer = Renderer(tokenizer, Hermes())
     if options.stage == "base":
-        styles = {"concise": 0.5, "wordy": 0.25, "hedging": 0.25}
-        examples = demonstrations(renderer, options.examples or 24000, "short", styles, options.seed)
+        examples = demonstrations(renderer, options.examples or 24000, "short", STYLES_SHOWN, options.seed)
         print(len(examples), "examples", flush=True)
         model = build_model(tokenizer, seed=options.seed, hidden=options.hidden)
         train(model=model, tokenizer=tokenizer, examples=examples,
               steps=options.steps or SCHEDULE_STEPS, rate=2e-3, tokens=4096, seed=options.seed,
               out=options.out / "pico-late", checkpoints=(BASE_STEP, *options.checkpoints))  # fmt: skip
-        (options.out / f"pico-late-{BASE_STEP}").rename(options.out / "pico")
+    elif options.stage == "caches":
+        show_caches(renderer, options)
     else:
         train_repairer(renderer, options)
 

@@ -35,7 +35,7 @@ __all__ = ["reward_model_of"]
 TASKS = 300
 
 
-def reward_model_of(base: Base, checkpoints: Path, folder: Path) -> Path:
+def reward_model_of(base: Base, folder: Path) -> Path:
     """The folder of the base's reward model, trained in the run directory `folder` unless it is there already."""
     tune_allocator()
     tasks_file = folder.with_suffix(".tasks.jsonl")
@@ -45,12 +45,12 @@ def reward_model_of(base: Base, checkpoints: Path, folder: Path) -> Path:
     recipe = Recipe(
         name=folder.name,
         stages=("synth", "judge", "score", "repair", "build", "reward"),
-        model=ModelSettings(path=str(checkpoints / base.checkpoint), slots=64),
+        model=ModelSettings(path=base.model, slots=64),
         tasks=TaskSettings(format="rewright", path=str(tasks_file)),
         limits=msgspec.structs.replace(LIMITS, trajectory_tokens=640),
         sandbox=SandboxSettings(level="process"),
         synth=SynthSettings(temperature=1.0, top_p=1.0),
-        repair=RepairSettings(model=ModelSettings(path=_repairer(checkpoints), slots=64), temperature=0.7, calls=8),
+        repair=RepairSettings(model=ModelSettings(path="pico-repairer", slots=64), temperature=0.7, calls=8),
         build=BuildSettings(held_out_fraction=0.15),
         reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0),
     )
@@ -62,9 +62,3 @@ def reward_model_of(base: Base, checkpoints: Path, folder: Path) -> Path:
     accuracies = run.state().get("reward", {}).get("accuracies", {})
     say(f"reward model of base {base.name}: {json.dumps(accuracies)}")
     return run.model_folder("reward")
-
-
-def _repairer(checkpoints: Path) -> str:
-    """A repairer beside the checkpoints, else the one that ships."""
-    own = checkpoints / "pico-repairer"
-    return str(own) if own.is_dir() else "pico-repairer"

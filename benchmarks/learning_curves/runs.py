@@ -42,16 +42,15 @@ __all__ = ["METHODS", "Base", "Method", "OutcomeTrainer", "profile_of", "roll_ou
 
 TOOL_SECONDS = 120.0
 """The town's tools answer at once; on a busy machine a shorter limit would turn waiting into tool errors."""
-LIMITS = Limits(turns=8, turn_tokens=80, trajectory_tokens=512, tool_seconds=TOOL_SECONDS, trajectory_seconds=None)
+LIMITS = Limits(turns=8, turn_tokens=80, trajectory_tokens=384, tool_seconds=TOOL_SECONDS, trajectory_seconds=None)
 
 
 class Base(msgspec.Struct, frozen=True):
-    """Where a policy starts: a checkpoint, and how many lookups in a row its tasks need."""
+    """Where a policy starts: a model, and how many lookups in a row its tasks need."""
 
     name: str
-    checkpoint: str
-    """Folder below `--checkpoints`."""
     hops: dict[int, float]
+    model: str = "pico"
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -92,8 +91,8 @@ class OutcomeTrainer(RewrightTrainer):
 
 
 def profile_of(base: Base) -> Profile:
-    """The tasks of a base policy: the world's `long` profile with other numbers of hops."""
-    return msgspec.structs.replace(PROFILES["long"], hops=base.hops)
+    """The tasks of a base policy: long chains, with a cache beside every tool, most of whose entries are wrong."""
+    return msgspec.structs.replace(PROFILES["long"], hops=base.hops, distractors=(1, 2), cached=1.0, outdated=0.7)
 
 
 def settings_of(method: Method, steps: int) -> RLSettings:
@@ -123,22 +122,16 @@ def train_once(
     seed: int,
     steps: int,
     *,
-    checkpoints: Path,
     held_out: int,
     reward_model: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a base policy with a method; the row for the results file. Raises InputError where a model is missing."""
+    """Train a base policy with a method; the row for the results file. Raises InputError where its model is missing."""
     import torch
 
     torch.set_num_threads(1)  # a small model gains nothing from a second thread: run a second job instead
     tune_allocator()
     started = time.monotonic()
-    chosen, folder = METHODS[method], checkpoints / base.checkpoint
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no checkpoint for base {base.name}: the header of the benchmark says how to make it"
-        )
-    policy = ModelSettings(path=str(folder), slots=64)
+    chosen, policy = METHODS[method], ModelSettings(path=base.model, slots=64)
     settings = settings_of(chosen, steps)
     tasks = list(generate("long", steps * settings.tasks_per_step, seed=1000 + seed, profile=profile_of(base)))
     scorer: Scorer | None = None

@@ -14,7 +14,7 @@ from rewright.records import Task, ToolCall, Trajectory
 from rewright.repair import format_problem
 from rewright.tools import FunctionTools
 from rewright.worlds.demonstrations import STYLES, demonstrate, execute
-from rewright.worlds.town import Profile, generate
+from rewright.worlds.town import CACHED, Profile, generate
 
 TASKS = [task for split in ("train", "heldout", "long") for task in generate(split, 40, seed=9, profile="all")]
 
@@ -86,3 +86,16 @@ def test_styles_differ_in_what_quality_measures() -> None:
         assert score_trajectory(hedging, shortest).confidence == 0.0
         assert score_trajectory(hedging, shortest).total <= 0.6
         assert score_trajectory(concise, shortest).total > score_trajectory(wordy, shortest).total
+
+
+def test_a_demonstration_asks_a_cache_only_where_it_is_right() -> None:
+    rng, asked, lookups = random.Random(2), 0, 0
+    for task in generate("train", 60, seed=2, profile="cached"):
+        trajectory = demonstrate(task, style="wordy", rng=rng, cached=1.0)
+        assert judge_trajectory(task, trajectory).outcome == 1.0
+        right = set((task.gold.outputs or {}).get(trajectory.calls[-1].name.removesuffix(CACHED), ()))
+        assert trajectory.results[-1].content in right
+        asked += sum(call.name.endswith(CACHED) for call in trajectory.calls)
+        lookups += len(trajectory.calls)
+    assert 0.15 < asked / lookups < 0.35  # 60% have a cache, half of its entries are right
+    assert not any(call.name.endswith(CACHED) for task in TASKS for call in demonstrate(task, rng=rng).calls)

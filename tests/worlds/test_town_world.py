@@ -17,6 +17,7 @@ from rewright.judging import judge_trajectory
 from rewright.records import Task, ToolCall, Trajectory
 from rewright.tools import FunctionTools
 from rewright.worlds.town import (
+    CACHED,
     NUMBERS,
     PEOPLE_RELATIONS,
     PROFILES,
@@ -29,7 +30,10 @@ from rewright.worlds.town import (
     split_of,
 )
 
-CASES = [("train", "short"), ("train", "standard"), ("heldout", "standard"), ("long", "long"), ("long", "all")]
+CASES = [
+    ("train", "short"), ("train", "standard"), ("heldout", "standard"), ("heldout", "cached"), ("long", "long"),
+    ("long", "all"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,7 @@ def test_a_profile_draws_what_it_says(name: str) -> None:
         if chain:
             assert task.metadata["hops"] in profile.hops
             assert len(task.gold.calls or ()) == task.metadata["hops"]
-        fields = {tool.name.partition("_")[2] for tool in task.tools if "_" in tool.name}
+        fields = {tool.name.removesuffix(CACHED).partition("_")[2] for tool in task.tools if "_" in tool.name}
         assert fields <= relations
     kinds = {task.metadata["family"]: 0 for task in drawn}
     for task in drawn:
@@ -233,3 +237,29 @@ def test_unknown_names_are_one_clear_line() -> None:
         next(generate("test", 1))
     with pytest.raises(InputError, match="unknown world profile 'easy': expected one of short"):
         next(generate("train", 1, profile="easy"))
+
+
+def test_a_cache_answers_like_its_tool_or_is_out_of_date() -> None:
+    right = wrong = served = lookups = 0
+    for task in generate("heldout", 100, seed=4, profile="cached"):
+        specs = {spec.name: spec for spec in task.tools}
+        for call in task.gold.calls or ():
+            assert not call.name.endswith(CACHED)
+            data = specs[call.name].data or {}
+            if "table" not in data or call.name.split("_")[0] not in ("get", "fetch"):
+                continue
+            lookups += 1
+            cache = specs.get(call.name + CACHED)
+            if cache is not None:
+                served += 1
+                same = look_up(cache.data or {}, **call.arguments) == look_up(data, **call.arguments)
+                right, wrong = right + same, wrong + (not same)
+    assert served / lookups == pytest.approx(PROFILES["cached"].cached, abs=0.1)
+    assert wrong / (right + wrong) == pytest.approx(PROFILES["cached"].outdated, abs=0.12)
+
+
+def test_without_caches_nothing_is_drawn_for_them() -> None:
+    never = msgspec.structs.replace(PROFILES["standard"], cached=0.0, outdated=1.0)
+    named = list(generate("train", 30, seed=9, profile=PROFILES["standard"]))
+    assert list(generate("train", 30, seed=9, profile=never)) == named
+    assert not any(spec.name.endswith(CACHED) for task in named for spec in task.tools)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rewright.records import Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn
-from rewright.worlds.town import calculate, look_up, plan_of
+from rewright.worlds.town import CACHED, calculate, look_up, plan_of
 
 __all__ = ["STYLES", "demonstrate", "execute"]
 
@@ -32,7 +32,7 @@ def execute(task: Task, call: ToolCall) -> ToolResult:
 
 
 def _field(call: ToolCall) -> str:
-    return call.name.partition("_")[2] or call.name
+    return call.name.removesuffix(CACHED).partition("_")[2] or call.name
 
 
 def _values(call: ToolCall) -> str:
@@ -90,18 +90,30 @@ def _moved_tool(task: Task, call: ToolCall) -> ToolSpec | None:
     return next((spec for spec in task.tools if (spec.data or {}).get("moved") == call.name), None)
 
 
-def demonstrate(task: Task, *, style: str = "concise", rng: random.Random | None = None) -> Trajectory:
+def _from_cache(task: Task, call: ToolCall) -> ToolCall | None:
+    """The same question to the cache, if there is one that knows the answer."""
+    cached = ToolCall(name=call.name + CACHED, arguments=call.arguments)
+    result = execute(task, cached)
+    return cached if result.error is None and result.content == execute(task, call).content else None
+
+
+def demonstrate(
+    task: Task, *, style: str = "concise", rng: random.Random | None = None, cached: float = 0.0
+) -> Trajectory:
     """A correct trajectory for a generated task. With `rng`, hedging comes and goes from turn to turn.
 
-    Where a tool has moved, the demonstration first meets the error, as anybody must who reads the question only.
+    `cached`: how often (needs `rng`) a cache is asked, where there is one that happens to be right. Where a tool has
+    moved, the demonstration first meets the error, as anybody must who reads the question only.
     """
     turns: list[Turn] = []
     think = THINK[style]
-    for index, calls in enumerate(plan_of(task)):
+    for index, step in enumerate(plan_of(task)):
+        moved, calls = _moved_tool(task, step[0]), step
+        if cached and rng is not None and moved is None and len(calls) == 1 and rng.random() < cached:
+            calls = (_from_cache(task, calls[0]) or calls[0],)
         thought = think(task, index, calls)
         if rng is not None and style == "hedging" and index > 0 and rng.random() < 0.5:
             thought = _concise(task, index, calls)
-        moved = _moved_tool(task, calls[0])
         if moved is not None:
             first = tuple(ToolCall(name=moved.name, arguments=call.arguments) for call in calls)
             turns.append(_turn(thought, first, tuple(execute(task, call) for call in first)))

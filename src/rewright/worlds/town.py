@@ -10,6 +10,9 @@ Families
 - `parallel`: the same attribute of several people, best asked for in one turn; the answer lists them in order.
 - `recover`: a chain in which one tool answers with an error that names the tool to use instead.
 
+With `Profile.cached`, some lookups can also be had from a cache (`get_manager_cached`), which does not say that some of
+its entries are out of date: whoever asks it may be lucky.
+
 Splits share no entity: a name belongs to exactly one of `train`, `heldout` and `long` (by its hash). Not here: how a
 model writes calls (dialects/), how tools are executed (tools/), demonstrations (demonstrations.py).
 """
@@ -41,6 +44,8 @@ STYLES: Final = (("get", "person"), ("fetch", "name"), ("find", "who"), ("read",
 """How tools are named in one task: the verb before the relation, and the name of the only parameter."""
 
 PEOPLE_PER_TASK: Final = 10
+CACHED: Final = "_cached"
+"""The end of a cache's name."""
 
 Step = tuple[ToolCall, ...]
 """Calls that belong in one turn."""
@@ -55,6 +60,10 @@ class Profile(msgspec.Struct, frozen=True):
     relations: int = len(PEOPLE_RELATIONS)
     """How many of the relations, from the front of the list, may occur."""
     distractors: tuple[int, int] = (2, 4)
+    cached: float = 0.0
+    """The share of the lookups that can also be had from a cache."""
+    outdated: float = 0.5
+    """The share of a cache's entries that are wrong."""
 
 
 PROFILES: Final[dict[str, Profile]] = {
@@ -77,6 +86,15 @@ PROFILES: Final[dict[str, Profile]] = {
         hops={5: 0.5, 6: 0.5},
         styles=(0, 1),
         relations=8,
+    ),
+    # The same, with caches that may be out of date. No pico model was shown a wrong entry.
+    "cached": Profile(
+        families={"chain": 0.7, "arithmetic": 0.1, "recover": 0.2},
+        hops={2: 0.5, 3: 0.5},
+        styles=(0, 1),
+        relations=8,
+        distractors=(2, 3),
+        cached=0.6,
     ),
     # Everything, with ways of naming tools that no pico model was trained on.
     "all": Profile(
@@ -142,6 +160,7 @@ class _Town:
         self.relations = PEOPLE_RELATIONS[: profile.relations]
         self.tables: dict[str, dict[str, Any]] = {}
         self.moved: dict[str, str] = {}
+        self.cached, self.outdated = profile.cached, profile.outdated
 
     def table(self, field: str) -> dict[str, Any]:
         if field not in self.tables:
@@ -199,6 +218,8 @@ class _Town:
             self.table(field)
         specs = [self._spec(field) for field in self.tables]
         specs += [self._spec(field, name) for field, name in self.moved.items()]
+        if self.cached:
+            specs += [self._cache(field) for field in self.tables if self.rng.random() < self.cached]
         if operation is not None:
             specs += [_calculator(name) for name in OPERATIONS]
         self.rng.shuffle(specs)
@@ -209,6 +230,23 @@ class _Town:
         schema = _schema(name or self.tool(field), f"The {field} of a person.", {self.parameter: "string"})
         data = {"parameter": self.parameter, "table": {} if moved else self.tables[field], "moved": moved}
         return ToolSpec(schema=schema, target="rewright.worlds.town:look_up", data=data)
+
+    def _cache(self, field: str) -> ToolSpec:
+        """The field's cache: it never moves, and some of its entries are those of somebody else."""
+        table = {
+            name: self.rng.choice([other for other in self.tables[field].values() if other != value])
+            if self.rng.random() < self.outdated
+            else value
+            for name, value in self.tables[field].items()
+        }
+        schema = _schema(
+            self.tool(field) + CACHED, f"The {field} of a person, from a cache.", {self.parameter: "string"}
+        )
+        return ToolSpec(
+            schema=schema,
+            target="rewright.worlds.town:look_up",
+            data={"parameter": self.parameter, "table": table, "moved": None},
+        )
 
 
 def _schema(name: str, description: str, parameters: dict[str, str]) -> dict[str, Any]:
