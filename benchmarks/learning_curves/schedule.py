@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rewright.progress import say
 
-__all__ = ["Job", "missing", "read_results", "run_all"]
+__all__ = ["Job", "append", "job_of", "missing", "read_results", "run_all"]
 
 Row = dict[str, Any]
 
@@ -43,10 +43,23 @@ def read_results(path: Path) -> list[Row]:
     return rows
 
 
+def job_of(row: Row) -> Job:
+    """Which run a line is of."""
+    return Job(row["base"], row["method"], row["seed"], row["steps"])
+
+
 def missing(jobs: Sequence[Job], rows: Sequence[Row]) -> list[Job]:
     """The jobs without a line, in the order given."""
-    done = {Job(row["base"], row["method"], row["seed"], row["steps"]) for row in rows}
+    done = {job_of(row) for row in rows}
     return [job for job in jobs if job not in done]
+
+
+def append(results: Path, rows: Sequence[Row]) -> None:
+    """Add lines; a torn last line is cut off first, so that they do not become part of it."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    _mend(results)
+    with results.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, processes: int) -> None:
@@ -54,8 +67,7 @@ def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, p
 
     An interrupt ends it: what has finished stands in the file.
     """
-    results.parent.mkdir(parents=True, exist_ok=True)
-    _mend(results)
+    append(results, ())
     context = multiprocessing.get_context("spawn")
     started = time.monotonic()
     waiting, running = list(jobs), dict[Future[Row], Job]()
@@ -66,8 +78,7 @@ def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, p
                 running[pool.submit(work, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, row = running.pop(future), future.result()
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(results, [row])
                 left = len(waiting) + len(running)
                 say(
                     f"{job.base} {job.method} seed {job.seed}: success {_mean(row['success'][-5:]):.3f} at the end, "
