@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Matched credit on pico against the outcome alone on twice its size.")
     parser.add_argument("--large", default="build/pico-2m/pico", help="the policy of twice the parameters")
-    parser.add_argument("--bases", nargs="+", choices=BASES, default=["4%"], help="the tasks, as in learning.py")
+    parser.add_argument("--bases", nargs="+", choices=BASES, default=["5%"], help="the tasks, as in learning.py")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--steps", type=int, default=30, help="of 64 rollouts")

@@ -50,6 +50,8 @@ class Base(msgspec.Struct, frozen=True):
 
     name: str
     hops: dict[int, float]
+    outdated: float
+    """The share of the caches' entries that are wrong."""
     model: str = "pico"
 
 
@@ -91,8 +93,10 @@ class OutcomeTrainer(RewrightTrainer):
 
 
 def profile_of(base: Base) -> Profile:
-    """The tasks of a base policy: long chains, with a cache beside every tool, most of whose entries are wrong."""
-    return msgspec.structs.replace(PROFILES["long"], hops=base.hops, distractors=(1, 2), cached=1.0, outdated=0.7)
+    """The tasks of a base policy: chains, some of whose tools have moved, with a cache beside every tool."""
+    return msgspec.structs.replace(
+        PROFILES["long"], hops=base.hops, distractors=(1, 2), cached=1.0, outdated=base.outdated
+    )
 
 
 def settings_of(method: Method, steps: int) -> RLSettings:
