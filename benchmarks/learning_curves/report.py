@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = ["LEVELS", "draw", "reached", "table"]
 
-LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75)
+LEVELS = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75)
 WINDOW = 5
 """Steps of the moving mean, 320 rollouts."""
 COLOURS = {
