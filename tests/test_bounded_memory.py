@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -45,6 +44,10 @@ def stored(folder: Path, count: int, characters: int) -> Run:
 
 
 def test_judging_and_scoring_need_memory_for_a_task_and_not_for_the_file(tmp_path: Path) -> None:
+    few = stored(tmp_path / "few", count=2, characters=100)  # what is imported at first use is none of the run's memory
+    context = Context(few, load_recipe(few.path / "recipe.yaml"))
+    judge(context)
+    score(context)
     run = stored(tmp_path / "run", count=200, characters=100_000)
     assert run.trajectories.path.stat().st_size > 20_000_000
     context = Context(run, load_recipe(run.path / "recipe.yaml"))
@@ -85,6 +88,25 @@ async def test_work_is_drawn_when_there_is_room_for_it() -> None:
     assert done == drawn == 1000
 
 
+MEASURE = """
+import resource, subprocess, sys
+program = "from rewright.cli import main; main()"
+subprocess.run([sys.executable, "-c", program, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
+"""
+
+
+def peak_of(*arguments: str) -> tuple[float, float]:
+    """Peak memory of a command in MiB, and its seconds of CPU.
+
+    Started by a small process of its own: what a process's parent holds when it forks counts as the child's peak.
+    """
+    done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], check=True, capture_output=True, text=True)
+    peak, seconds = done.stdout.split()
+    return int(peak) / 1024, float(seconds)
+
+
 @pytest.mark.slow
 def test_soak_100_000_trajectories(tmp_path: Path) -> None:
     """The peak of the whole command, Python and libraries included: what it needs more is the ids."""
@@ -92,13 +114,7 @@ def test_soak_100_000_trajectories(tmp_path: Path) -> None:
     for count in (10_000, 100_000):
         stored(tmp_path / str(count), count=count, characters=4_000)
         for verb in ("judge", "score"):
-            program = "from rewright.cli import main; main()"
-            process = subprocess.Popen([sys.executable, "-c", program, verb, str(tmp_path / str(count))])
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = status
-            assert status == 0
-            peaks[verb, count] = used.ru_maxrss / 1024
-            seconds = used.ru_utime + used.ru_stime
+            peaks[verb, count], seconds = peak_of(verb, str(tmp_path / str(count)))
             print(f"{verb}, {count} trajectories: peak {peaks[verb, count]:.0f} MiB, {seconds:.0f} s of CPU")
     for verb in ("judge", "score"):
         assert peaks[verb, 100_000] - peaks[verb, 10_000] < 90_000 * 2_000 / 2**20, "over 2 kB for each trajectory"

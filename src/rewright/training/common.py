@@ -118,8 +118,8 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
                 raise
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
-        for timing in ("step_time", "total_flos", "epoch"):
-            row.pop(timing, None)
+        for unsteady in ("step_time", "total_flos", "epoch", "num_tokens"):  # times, and what a resumed run counts anew
+            row.pop(unsteady, None)
     return rows
 
 
