@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,bench,view,mcp,dev
+# These need verl, which wants a folder of its own; without it pytest skips them.
+VERL_TESTS := tests/plugins/test_verl_contract.py tests/plugins/test_verl_example.py
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
@@ -47,8 +49,13 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-tests: setup
+tests: setup $(VENV)/verl.stamp
 	$(BIN)/pytest
+	PYTHONPATH=$(CURDIR)/$(VENV)/verl $(BIN)/pytest -n 0 $(VERL_TESTS)
+
+$(VENV)/verl.stamp: $(VENV)/setup.stamp tests/plugins/verl.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/verl --requirement tests/plugins/verl.txt
+	@touch $@
 
 # Long runs that look for rare faults: not part of `make test`.
 soak: setup

@@ -1,7 +1,7 @@
 """The verl plug-in against the installed verl: registry, advantage computation, agent loop, output. CPU only.
 
-verl wants another transformers than TRL, so these tests run in an environment of their own (see the docstring of
-`rewright.plugins.verl`); without verl they are skipped.
+verl wants another transformers than TRL, so it lies in a folder of its own, and `make tests` runs these a second time with
+that folder on the path (docs/plugins.md); without verl they are skipped.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed: it needs an environment of its own (docs/plugins.md)")
+pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
 import torch
 from omegaconf import OmegaConf
 from tensordict import TensorDict

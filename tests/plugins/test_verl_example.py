@@ -47,7 +47,7 @@ def test_the_reward_reads_the_last_turn_only(response, score):
 
 
 def test_verl_resolves_the_run_script_s_configuration(tmp_path):
-    pytest.importorskip("verl", reason="verl is not installed: it needs an environment of its own (docs/plugins.md)")
+    pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
     yaml = pytest.importorskip("yaml")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
@@ -67,7 +67,7 @@ def test_verl_resolves_the_run_script_s_configuration(tmp_path):
 
 
 def test_verl_loads_the_tools_and_the_agent_loop():
-    pytest.importorskip("verl", reason="verl is not installed: it needs an environment of its own (docs/plugins.md)")
+    pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
     import hydra
     from omegaconf import OmegaConf
     from verl.tools.function_tool import load_function_tools_from_path
