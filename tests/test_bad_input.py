@@ -114,6 +114,33 @@ RECIPES: list[Case] = [
         "quality.dimensions: dimension a 'b:c': No module named 'b'",
     ),
     (
+        "a dimension that ends the program",
+        {
+            "r.yaml": b"quality: {dimensions: [{name: a, function: 'ends:c', weight: 1}]}",
+            "ends.py": b"raise SystemExit(3)",
+        },
+        ["run", "r.yaml", "--dry-run"],
+        "quality.dimensions: dimension a 'ends:c': SystemExit: 3",
+    ),
+    (
+        "an estimator that ends the program",
+        {"r.yaml": b"rl: {credit: {estimator: 'ends_too:c'}}", "ends_too.py": b"raise SystemExit(3)"},
+        ["run", "r.yaml", "--dry-run"],
+        "estimator 'ends_too:c' cannot be imported: SystemExit: 3",
+    ),
+    (
+        "a number of tasks",
+        {"r.yaml": b"tasks: {format: reasoning_gym, path: 'leg_counting:\xc2\xb2'}"},
+        ["run", "r.yaml"],
+        "leg_counting:\u00b2: expected <set>, <set>:<number",
+    ),
+    (
+        "a folder without a model",
+        {"r.yaml": RECIPE, "t.jsonl": lines(task()), "empty/x": b""},
+        ["run", "r.yaml", "--model", "empty"],
+        "model empty: no saved model in it: expected a tokenizer and config.json",
+    ),
+    (
         "weights of nothing",
         {"r.yaml": b"quality: {dimensions: [{name: a, function: 'rewright.quality:length'}]}"},
         ["run", "r.yaml", "--dry-run"],
@@ -163,6 +190,13 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ("an id twice", "t.jsonl", lines(task(), task()), "t.jsonl:2: the id 'a' is used already by t.jsonl:1"),
     ("no schema", "t.jsonl", lines(task(tools=[{"source": "x"}])), "t.jsonl:1: Object missing required field `schema`"),
     ("a schema of nothing", "t.jsonl", lines(task(tools=[{"schema": {}}])), "t.jsonl:1: 'tools'[0].schema is no"),
+    ("a bare schema", "t.jsonl", lines(task(tools=[{"schema": {"name": "f"}}])), "t.jsonl:1: 'tools'[0].schema is no"),
+    (
+        "halves of characters",
+        "t.jsonl",
+        lines(task(id="a\ud800"), task(id="a\ud801")),
+        "t.jsonl:2: the id 'a\ufffd' is used already by t.jsonl:1",
+    ),
     ("an unknown tool", "t.jsonl", lines(task(gold=called("fnd"))), "t.jsonl:1: gold call 0 is to the unknown tool"),
     ("against the schema", "t.jsonl", lines(task(gold=called("find", name=3))), "t.jsonl:1: gold call 0 to 'find'"),
     ("no argument", "t.jsonl", lines(task(gold=called("find"))), "'name' is a required property"),
@@ -279,7 +313,11 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "no verb: expected one of those above"),
         (["runn", "r.yaml"], "No such command 'runn'"),
+        (["credit", "gold.jsonl", "--trajectory", "x"], "--trajectory needs --picture"),
+        (["export", "sets", "out"], "sets/sft.jsonl:2: not a row of this set: Expected `object`, got `int` - at"),
+        (["export", "pairs", "out"], "pairs/preferences.jsonl:1: not a row of this set: Object missing required field"),
         (["judge"], "Missing argument"),
         (["judge", "nowhere"], "nowhere is not a run directory"),
         (["quickstart", "--limit", "0"], "--limit is 0"),
@@ -352,6 +390,10 @@ def test_verbs_and_run_directories(
             "told/metrics.jsonl": lines({"stage": "sft"}, {"stage": "eval_base", "success": 1, "low": "none"}),
             "listed/recipe.yaml": recipe,
             "listed/state.json": b"[]",
+            "sets/recipe.yaml": recipe,
+            "sets/sft.jsonl": lines({"messages": [QUESTION], "tools": []}, {"messages": [3], "tools": []}),
+            "pairs/recipe.yaml": recipe,
+            "pairs/preferences.jsonl": lines({"messages": [QUESTION], "tools": []}),
             "odd/recipe.yaml": recipe,
             "odd/state.json": b'{"judge": {"seconds": "long"}}',
             "deep/recipe.yaml": recipe,
@@ -446,6 +488,19 @@ def test_a_machine_without_namespaces_runs_nothing_unless_told_to(tmp_path: Path
     assert told.returncode == 0, told.stderr
     (trajectory,) = Run.open(tmp_path / "told").trajectories
     assert trajectory.failure is None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_standard_output_cannot_hold_is_escaped(tmp_path: Path, encoding: str) -> None:
+    row = {"id": "caf\u00e9", "messages": [QUESTION, ANSWERED], "gold_calls": []}
+    put(tmp_path, {"gold.jsonl": lines(row)})
+    command = [sys.executable, "-c", PROGRAM, "credit", "gold.jsonl"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert {"ascii": b"caf\\xe9", "utf-8": "caf\u00e9".encode()}[encoding] in done.stdout
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=tmp_path, capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 def test_a_full_disk_behind_standard_output(tmp_path: Path) -> None:

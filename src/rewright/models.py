@@ -69,6 +69,8 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     path = resolve_path(settings.path)
+    if Path(path).is_dir() and not any([*Path(path).glob("config.json"), *Path(path).glob("tokenizer*")]):
+        raise InputError(f"model {settings.path}: no saved model in it: expected a tokenizer and config.json")
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except Exception as problem:
@@ -210,4 +212,5 @@ def _needs(package: str, model: str) -> None:
 
 
 def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    first, *more = str(problem).strip().splitlines() or [type(problem).__name__]
+    return f"{first} {more[0].strip()}" if more and first.rstrip().endswith(":") else first

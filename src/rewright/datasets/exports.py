@@ -8,9 +8,11 @@ tags in it are broken up, also those of tokenizers that this run never saw.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Required, TypedDict
+
+import msgspec
 
 from rewright.datasets import autotraj, llama_factory, swift, verl
 from rewright.dialects import dialect_named
@@ -19,13 +21,44 @@ from rewright.errors import InputError, StorageError
 from rewright.neutral import common_pattern, neutralised
 from rewright.records import Message
 from rewright.runs import Run
-from rewright.storage import encode_line, write_atomically
+from rewright.storage import encode_line, read_jsonl, write_atomically
 
 __all__ = ["ExportFormat", "Written", "export"]
 
 ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 Row = dict[str, Any]
+
+
+class _Function(TypedDict):
+    name: str
+    arguments: Any
+
+
+class _Call(TypedDict):
+    function: _Function
+
+
+class _Message(TypedDict, total=False):
+    role: Required[str]
+    content: str | None
+    tool_calls: list[_Call] | None
+
+
+class _Conversation(TypedDict):
+    """What must hold of a row of sft.jsonl, whatever else is in it."""
+
+    messages: list[_Message]
+    tools: list[dict[str, Any]]
+
+
+class _Pair(TypedDict):
+    """What must hold of a row of preferences.jsonl."""
+
+    prompt: list[_Message]
+    chosen: list[_Message]
+    rejected: list[_Message]
+    tools: list[dict[str, Any]]
 
 
 class Written(NamedTuple):
@@ -51,7 +84,7 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     def rows(name: str) -> list[Row]:
         return [
             {**row, **{key: neutral(row[key], lambda text: neutralised(text, pattern)) for key in keys if key in row}}
-            for row in run.read_lines(name)
+            for row in read_set(run.path / name)
         ]
 
     sft = rows("sft.jsonl")
@@ -79,6 +112,17 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     if not written:
         raise InputError(f"{run.path} has nothing to export: expected sft.jsonl or preferences.jsonl (rewright build)")
     return written
+
+
+def read_set(path: Path) -> Iterator[Row]:
+    """The rows of a set; none where there is no file. Raises InputError for a row that is none (they can be edited)."""
+    kind = _Pair if path.name == "preferences.jsonl" else _Conversation
+    for number, row in read_jsonl(path, Row) if path.exists() else ():
+        try:
+            msgspec.convert(row, kind)
+        except msgspec.ValidationError as problem:
+            raise InputError(f"{path}:{number}: not a row of this set: {problem}") from None
+        yield row
 
 
 def neutral(messages: Iterable[Message], neutralise: Callable[[str], str]) -> list[Message]:
