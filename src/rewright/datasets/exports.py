@@ -8,11 +8,9 @@ tags in it are broken up, also those of tokenizers that this run never saw.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Required, TypedDict
-
-import msgspec
 
 from rewright.datasets import autotraj, llama_factory, swift, verl
 from rewright.dialects import dialect_named
@@ -21,7 +19,7 @@ from rewright.errors import InputError, StorageError
 from rewright.neutral import common_pattern, neutralised
 from rewright.records import Message
 from rewright.runs import Run
-from rewright.storage import encode_line, read_jsonl, write_atomically
+from rewright.storage import encode_line, read_checked, write_atomically
 
 __all__ = ["ExportFormat", "Written", "export"]
 
@@ -81,14 +79,14 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     pattern = common_pattern(dialect_named(run.recipe().dialect).control_words)
     keys = ("messages", "prompt", "chosen", "rejected")
 
-    def rows(name: str) -> list[Row]:
+    def rows(name: str, kind: Any) -> list[Row]:
         return [
             {**row, **{key: neutral(row[key], lambda text: neutralised(text, pattern)) for key in keys if key in row}}
-            for row in read_set(run.path / name)
+            for _, row in read_checked(run.path / name, kind)
         ]
 
-    sft = rows("sft.jsonl")
-    pairs = rows("preferences.jsonl")
+    sft = rows("sft.jsonl", _Conversation)
+    pairs = rows("preferences.jsonl", _Pair)
     sets = {
         "sft": sft,
         "preferences": [pair for pair in pairs if pair.get("split") != "heldout"],
@@ -112,17 +110,6 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     if not written:
         raise InputError(f"{run.path} has nothing to export: expected sft.jsonl or preferences.jsonl (rewright build)")
     return written
-
-
-def read_set(path: Path) -> Iterator[Row]:
-    """The rows of a set; none where there is no file. Raises InputError for a row that is none (they can be edited)."""
-    kind = _Pair if path.name == "preferences.jsonl" else _Conversation
-    for number, row in read_jsonl(path, Row) if path.exists() else ():
-        try:
-            msgspec.convert(row, kind)
-        except msgspec.ValidationError as problem:
-            raise InputError(f"{path}:{number}: not a row of this set: {problem}") from None
-        yield row
 
 
 def neutral(messages: Iterable[Message], neutralise: Callable[[str], str]) -> list[Message]:
