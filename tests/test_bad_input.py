@@ -236,6 +236,16 @@ CREDIT: list[tuple[str, bytes, str]] = [
     ("no gold calls", lines({"messages": [QUESTION, ANSWERED]}), "no trajectory has gold calls"),
     ("gold of no kind", lines({"messages": [QUESTION, ANSWERED], "gold_calls": 3}), "log.jsonl:1: gold_calls is 3"),
     (
+        "a gold call without a name",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"nam": "find", "arguments": {}}]}),
+        "log.jsonl:1: gold call 0 is {'nam': 'find', 'arguments': {}}: expected a name, and arguments",
+    ),
+    (
+        "gold arguments of no kind",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": [1]}]}),
+        "log.jsonl:1: gold call 0 is {'name': 'find', 'arguments': [1]}: expected a name, and arguments",
+    ),
+    (
         "gold nested too deeply",
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": "[" * 100_000}),
         "log.jsonl:1: gold_calls is not JSON",
