@@ -67,6 +67,12 @@ RECIPES: list[Case] = [
     ("a format", {"r.yaml": RECIPE}, ["run", "r.yaml", "tasks.format=frtl", "--dry-run"], "did you mean 'ftrl'?"),
     ("a dialect", {"r.yaml": RECIPE + b"dialect: hermse\n", "t.jsonl": lines(task())}, ["run", "r.yaml"], "hermse"),
     ("a model", {"r.yaml": RECIPE, "t.jsonl": lines(task())}, ["run", "r.yaml", "--model", "./none"], "./none: not a"),
+    (
+        "a home of nobody",
+        {"r.yaml": RECIPE, "t.jsonl": lines(task())},
+        ["run", "r.yaml", "--model", "~no-such-user/m"],
+        "model ~no-such-user/m: not a folder: expected a folder",
+    ),
     ("a path for a world", {"r.yaml": b""}, ["run", "r.yaml", "tasks=t.jsonl", "tasks.format=town"], "makes its tasks"),
     (
         "an argument",

@@ -89,6 +89,7 @@ MISTAKES = [
     ("rl:\n  loss_type: grop\n", [], ":2: rl.loss_type: invalid enum value 'grop': expected one of grpo, bnpo, "),
     ("sft:\n  scheduler: cosin\n", [], ":2: sft.scheduler: invalid enum value 'cosin': expected one of linear, "),
     ("seed: 4294967296\n", [], ":1: seed: must be at most 4294967295, got 4294967296"),
+    ("reward:\n  minimum_accuracy: 70\n", [], ":2: reward.minimum_accuracy: must be at most 1, got 70.0"),
     ("sandbox:\n  memory_mb: 99999999999\n", [], ":2: sandbox.memory_mb: must be at most 1000000000, got 99999999999"),
     ("judge_seconds: 0\n", [], ":1: judge_seconds: must be positive, got 0.0"),
     ("name: ''\n", [], ":1: name: must be usable as a folder's name, got ''"),

@@ -55,7 +55,9 @@ def resolve_path(name: str) -> str:
     if name == "smollm2":
         return str(_smollm2())
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    path = Path(name).expanduser()
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody
+        path = path.expanduser()
     if path.is_dir():
         return str(path)
     if looks_local or path.is_file():
