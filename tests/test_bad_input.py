@@ -67,6 +67,12 @@ RECIPES: list[Case] = [
     ("a format", {"r.yaml": RECIPE}, ["run", "r.yaml", "tasks.format=frtl", "--dry-run"], "did you mean 'ftrl'?"),
     ("a dialect", {"r.yaml": RECIPE + b"dialect: hermse\n", "t.jsonl": lines(task())}, ["run", "r.yaml"], "hermse"),
     ("a model", {"r.yaml": RECIPE, "t.jsonl": lines(task())}, ["run", "r.yaml", "--model", "./none"], "./none: not a"),
+    (
+        "a home of nobody",
+        {"r.yaml": RECIPE, "t.jsonl": lines(task())},
+        ["run", "r.yaml", "--model", "~no-such-user/m"],
+        "model ~no-such-user/m: not a folder: expected a folder",
+    ),
     ("a path for a world", {"r.yaml": b""}, ["run", "r.yaml", "tasks=t.jsonl", "tasks.format=town"], "makes its tasks"),
     (
         "an argument",
@@ -112,6 +118,33 @@ RECIPES: list[Case] = [
         {"r.yaml": b"quality: {dimensions: [{name: a, function: 'b:c', weight: 1}]}"},
         ["run", "r.yaml", "--dry-run"],
         "quality.dimensions: dimension a 'b:c': No module named 'b'",
+    ),
+    (
+        "a dimension that ends the program",
+        {
+            "r.yaml": b"quality: {dimensions: [{name: a, function: 'ends:c', weight: 1}]}",
+            "ends.py": b"raise SystemExit(3)",
+        },
+        ["run", "r.yaml", "--dry-run"],
+        "quality.dimensions: dimension a 'ends:c': SystemExit: 3",
+    ),
+    (
+        "an estimator that ends the program",
+        {"r.yaml": b"rl: {credit: {estimator: 'ends_too:c'}}", "ends_too.py": b"raise SystemExit(3)"},
+        ["run", "r.yaml", "--dry-run"],
+        "estimator 'ends_too:c' cannot be imported: SystemExit: 3",
+    ),
+    (
+        "a number of tasks",
+        {"r.yaml": b"tasks: {format: reasoning_gym, path: 'leg_counting:\xc2\xb2'}"},
+        ["run", "r.yaml"],
+        "leg_counting:\u00b2: expected <set>, <set>:<number",
+    ),
+    (
+        "a folder without a model",
+        {"r.yaml": RECIPE, "t.jsonl": lines(task()), "empty/x": b""},
+        ["run", "r.yaml", "--model", "empty"],
+        "model empty: no saved model in it: expected a tokenizer and config.json",
     ),
     (
         "weights of nothing",
@@ -163,6 +196,13 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ("an id twice", "t.jsonl", lines(task(), task()), "t.jsonl:2: the id 'a' is used already by t.jsonl:1"),
     ("no schema", "t.jsonl", lines(task(tools=[{"source": "x"}])), "t.jsonl:1: Object missing required field `schema`"),
     ("a schema of nothing", "t.jsonl", lines(task(tools=[{"schema": {}}])), "t.jsonl:1: 'tools'[0].schema is no"),
+    ("a bare schema", "t.jsonl", lines(task(tools=[{"schema": {"name": "f"}}])), "t.jsonl:1: 'tools'[0].schema is no"),
+    (
+        "halves of characters",
+        "t.jsonl",
+        lines(task(id="a\ud800"), task(id="a\ud801")),
+        "t.jsonl:2: the id 'a\ufffd' is used already by t.jsonl:1",
+    ),
     ("an unknown tool", "t.jsonl", lines(task(gold=called("fnd"))), "t.jsonl:1: gold call 0 is to the unknown tool"),
     ("against the schema", "t.jsonl", lines(task(gold=called("find", name=3))), "t.jsonl:1: gold call 0 to 'find'"),
     ("no argument", "t.jsonl", lines(task(gold=called("find"))), "'name' is a required property"),
@@ -201,6 +241,16 @@ CREDIT: list[tuple[str, bytes, str]] = [
     ("nothing known", lines({"text": "x"}), "log.jsonl:1: no trajectory in it"),
     ("no gold calls", lines({"messages": [QUESTION, ANSWERED]}), "no trajectory has gold calls"),
     ("gold of no kind", lines({"messages": [QUESTION, ANSWERED], "gold_calls": 3}), "log.jsonl:1: gold_calls is 3"),
+    (
+        "a gold call without a name",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"nam": "find", "arguments": {}}]}),
+        "log.jsonl:1: gold call 0 is {'nam': 'find', 'arguments': {}}: expected a name, and arguments",
+    ),
+    (
+        "gold arguments of no kind",
+        lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": [1]}]}),
+        "log.jsonl:1: gold call 0 is {'name': 'find', 'arguments': [1]}: expected a name, and arguments",
+    ),
     (
         "gold nested too deeply",
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": "[" * 100_000}),
@@ -279,7 +329,21 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "no verb: expected one of those above"),
         (["runn", "r.yaml"], "No such command 'runn'"),
+        (["credit", "gold.jsonl", "--trajectory", "x"], "--trajectory needs --picture"),
+        (["export", "sets", "out"], "sets/sft.jsonl:2: not a row of this file: Expected `object`, got `int` - at"),
+        (["sft", "sets"], "sets/sft.jsonl has no token ids: expected model.tokenizer in the recipe"),
+        (["sft", "tokens"], "tokens/sft.jsonl:2: expected input_ids and a mask of their length"),
+        (
+            ["reward", "pairs"],
+            "pairs/preferences.jsonl:1: not a row of this file: Object missing required field `split`",
+        ),
+        (["reward", "tokens"], "tokens/preferences.jsonl has pairs without token ids: expected"),
+        (
+            ["export", "pairs", "out"],
+            "pairs/preferences.jsonl:1: not a row of this file: Object missing required field",
+        ),
         (["judge"], "Missing argument"),
         (["judge", "nowhere"], "nowhere is not a run directory"),
         (["quickstart", "--limit", "0"], "--limit is 0"),
@@ -352,6 +416,13 @@ def test_verbs_and_run_directories(
             "told/metrics.jsonl": lines({"stage": "sft"}, {"stage": "eval_base", "success": 1, "low": "none"}),
             "listed/recipe.yaml": recipe,
             "listed/state.json": b"[]",
+            "sets/recipe.yaml": recipe,
+            "sets/sft.jsonl": lines({"messages": [QUESTION], "tools": []}, {"messages": [3], "tools": []}),
+            "pairs/recipe.yaml": recipe,
+            "pairs/preferences.jsonl": lines({"messages": [QUESTION], "tools": []}),
+            "tokens/recipe.yaml": recipe,
+            "tokens/sft.jsonl": lines({"input_ids": [5], "mask": [1]}, {"messages": [QUESTION], "tools": []}),
+            "tokens/preferences.jsonl": lines({"split": "train", "matched_format": True, "chosen_ids": [5]}),
             "odd/recipe.yaml": recipe,
             "odd/state.json": b'{"judge": {"seconds": "long"}}',
             "deep/recipe.yaml": recipe,
@@ -446,6 +517,19 @@ def test_a_machine_without_namespaces_runs_nothing_unless_told_to(tmp_path: Path
     assert told.returncode == 0, told.stderr
     (trajectory,) = Run.open(tmp_path / "told").trajectories
     assert trajectory.failure is None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_standard_output_cannot_hold_is_escaped(tmp_path: Path, encoding: str) -> None:
+    row = {"id": "caf\u00e9", "messages": [QUESTION, ANSWERED], "gold_calls": []}
+    put(tmp_path, {"gold.jsonl": lines(row)})
+    command = [sys.executable, "-c", PROGRAM, "credit", "gold.jsonl"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert {"ascii": b"caf\\xe9", "utf-8": "caf\u00e9".encode()}[encoding] in done.stdout
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=tmp_path, capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 def test_a_full_disk_behind_standard_output(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,9 @@ def recipe(folder: Path, text: str, *overrides: str) -> Recipe:
     path.write_text(text, encoding="utf-8")
     return load_recipe(path, overrides)
 
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{two}: &{two} [{f'*{one},' * 9}]\n" for one, two in pairwise("abcdefghijk"))
+MERGES = "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{<<: [{f'*{a},' * 9}]}}\n" for a, b in pairwise("abcdefghijk"))
 
 MISTAKES = [
     # Names.
@@ -85,6 +89,7 @@ MISTAKES = [
     ("rl:\n  loss_type: grop\n", [], ":2: rl.loss_type: invalid enum value 'grop': expected one of grpo, bnpo, "),
     ("sft:\n  scheduler: cosin\n", [], ":2: sft.scheduler: invalid enum value 'cosin': expected one of linear, "),
     ("seed: 4294967296\n", [], ":1: seed: must be at most 4294967295, got 4294967296"),
+    ("reward:\n  minimum_accuracy: 70\n", [], ":2: reward.minimum_accuracy: must be at most 1, got 70.0"),
     ("sandbox:\n  memory_mb: 99999999999\n", [], ":2: sandbox.memory_mb: must be at most 1000000000, got 99999999999"),
     ("judge_seconds: 0\n", [], ":1: judge_seconds: must be positive, got 0.0"),
     ("name: ''\n", [], ":1: name: must be usable as a folder's name, got ''"),
@@ -106,6 +111,24 @@ MISTAKES = [
     ("a: !!python/object:os.system x\n", [], ":1: not valid YAML: "),
     ("a: &a\n  b: *a\n", [], ": not a recipe: nested too deeply"),
     ("[" * 3000, [], ": not a recipe: nested too deeply"),
+    (LAUGHS, [], ": not a recipe: nested too deeply, or more than 10000 values"),
+    (MERGES, [], ": not a recipe: nested too deeply, or more than 10000 values"),
+    ("repair:\n  show_gold: !!bool perhaps\n", [], ": not valid YAML: a value does not fit its tag"),
+    ("name: !!timestamp today\n", [], ": not valid YAML: a value does not fit its tag"),
+    # Free keys.
+    (
+        "model:\n  extra_body:\n    logit_bias:\n      50256: -100\n",
+        [],
+        ":4: model.extra_body.logit_bias.50256: expected a text as key, got `int`: write '50256'",
+    ),
+    ("sft:\n  arguments: {1: a}\n", [], ":2: sft.arguments.1: expected a text as key, got `int`"),
+    ("prices:\n  3: {input: 1, output: 1}\n", [], ":2: prices.3: expected a text as key, got `int`"),
+    (
+        "model:\n  template_options:\n    today: 2024-01-01\n",
+        [],
+        ":3: model.template_options.today: expected a text, a number, a list or a section, got `date`",
+    ),
+    ("sft:\n  arguments:\n    a: [1, !!set {b}]\n", [], ":3: sft.arguments.a[1]: expected a text, a number, a list or"),
     # Overrides.
     ("", ["synth.n"], "override 'synth.n': expected section.key=value"),
     ("", ["=3"], "override '=3': expected section.key=value"),
@@ -115,6 +138,14 @@ MISTAKES = [
     ("", ["synth.n.more=3"], "override 'synth.n.more=3': synth.n: expected `int`, got a section"),
     ("synth:\n  n: 1\n", ["synth.n.more=3"], "override 'synth.n.more=3': synth.n is not a section"),
     ("", ["limits=3"], "override 'limits=3': limits: expected a section, got `int`"),
+    ("", ["synth.n=!!bool x"], "override 'synth.n=!!bool x': synth.n: expected `int`, got `str`"),
+    ("", ["sft.arguments={a: {1: 2}}"], "override 'sft.arguments={a: {1: 2}}': sft.arguments.a.1: expected a text as"),
+    (
+        "rl:\n  credit: {gamma: 1}\n",
+        ["rl.credit.estimator=grop"],
+        "override 'rl.credit.estimator=grop': rl.credit: estimator is 'grop': expected one of",
+    ),
+    ("", ["model=caf\udce9"], ": not a recipe: a text holds bytes that are not UTF-8"),
     ("", ["tasks=x.jsonl", "tasks.limit=0"], "override 'tasks.limit=0': tasks.limit: must be at least 1, got 0"),
 ]
 

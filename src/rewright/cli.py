@@ -6,6 +6,7 @@ Every verb is a thin call: what it does is in the stages, the pipeline and the l
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -287,6 +288,12 @@ def _print_report(run: Any, *, as_json: bool) -> None:
 
 def main() -> None:
     """The console script: one line and exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C."""
+    # A text that standard output cannot hold (another encoding, half of a character) is escaped; a closed one is none.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
     try:
         _main()
     except OSError as problem:  # standard output on a full disk, a folder without permission that nobody foresaw
@@ -324,7 +331,7 @@ def _main() -> None:
     except Exception as problem:
         # click's own usage errors: unknown verb, missing argument
         if hasattr(problem, "format_message"):
-            _complain(problem.format_message())
+            _complain(problem.format_message() or "no verb: expected one of those above")
             sys.exit(2)
         raise
     # What is no result of a verb is its exit code: typer makes one of typer.Exit, and 130 of Ctrl-C.

@@ -134,6 +134,8 @@ def credit(
 
     Settings are those of the run's recipe, or MatchTIR's for files from elsewhere.
     """
+    if trajectory is not None and picture is None:
+        raise InputError("--trajectory needs --picture, which shows it")
     from rewright.credit_files import credit as credited_of
     from rewright.credit_files import read_gold, read_stored, settings_for
     from rewright.credit_report import credit_as_json, credit_as_table

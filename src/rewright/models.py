@@ -55,7 +55,9 @@ def resolve_path(name: str) -> str:
     if name == "smollm2":
         return str(_smollm2())
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    path = Path(name).expanduser()
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody
+        path = path.expanduser()
     if path.is_dir():
         return str(path)
     if looks_local or path.is_file():
@@ -69,6 +71,8 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     path = resolve_path(settings.path)
+    if Path(path).is_dir() and not any([*Path(path).glob("config.json"), *Path(path).glob("tokenizer*")]):
+        raise InputError(f"model {settings.path}: no saved model in it: expected a tokenizer and config.json")
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except Exception as problem:
@@ -210,4 +214,5 @@ def _needs(package: str, model: str) -> None:
 
 
 def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    first, *more = str(problem).strip().splitlines() or [type(problem).__name__]
+    return f"{first} {more[0].strip()}" if more and first.rstrip().endswith(":") else first

@@ -100,9 +100,7 @@ class Pipeline:
         from rewright.training.sft import train_sft
 
         settings = self.recipe.sft
-        rows = self._demonstrations() if settings.source == "demonstrations" else self.run.read_lines("sft.jsonl")
-        if rows and "input_ids" not in rows[0]:
-            raise InputError(f"{self.run.path}/sft.jsonl has no token ids: expected model.tokenizer in the recipe")
+        rows = self._demonstrations() if settings.source == "demonstrations" else self.run.sft_rows()
         if not rows:
             say("sft: nothing was kept or repaired, so there is nothing to learn from: the policy stays as it is")
             return {"skipped": True}
@@ -130,10 +128,14 @@ class Pipeline:
         if self.recipe.reward.url is not None:
             say("reward: reward.url names a served model: none is trained")
             return {"skipped": True, "accuracies": {}}
-        pairs = self.run.read_lines("preferences.jsonl")
+        pairs = self.run.pairs()
         if not any(pair["split"] == "train" for pair in pairs):
             say("reward: no repair was accepted, so there are no pairs: RL will run without a reward model")
             return {"skipped": True, "accuracies": {}}
+        if not all("chosen_ids" in pair and "rejected_ids" in pair for pair in pairs):
+            raise InputError(
+                f"{self.run.path}/preferences.jsonl has pairs without token ids: expected model.tokenizer in the recipe"
+            )
         history, accuracies = train_reward_model(
             pairs,
             self.policy("sft"),

@@ -61,6 +61,12 @@ __all__ = [
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string then is."""
 
+MOST_VALUES = 10_000
+"""In a recipe file: aliases of aliases would be more than any memory holds."""
+
+_UNFIT = (KeyError, AttributeError)
+"""What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
+
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file (None: all defaults) and apply `section.key=value` overrides. Raises InputError."""
@@ -75,7 +81,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
             raise InputError(f"override {override!r}: expected section.key=value")
         try:
             value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except (yaml.YAMLError, ValueError, RecursionError, *_UNFIT):
             value = text
         _set(data, key.split("."), value, override)
         places[key] = f"override {override!r}"
@@ -86,11 +92,13 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:
-        return msgspec.convert(data, Recipe, strict=True)
+        recipe = msgspec.convert(data, Recipe, strict=True)
+        msgspec.json.encode(recipe)  # as its hash and its copy in the run need it
     except msgspec.ValidationError as problem:
         raise InputError(_located(str(problem), where, places)) from None
     except UnicodeEncodeError:
         raise InputError(f"{where}: not a recipe: a text holds bytes that are not UTF-8") from None
+    return recipe
 
 
 def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
@@ -116,6 +124,7 @@ _Loader.add_implicit_resolver(
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    places: dict[str, str] = {}
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -123,8 +132,12 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except OSError as problem:
         raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}") from None
     try:
+        _collect_places(yaml.compose(text, Loader=_Loader), "", str(path), places)  # first: it bounds the size
         data = yaml.load(text, _Loader)
-        node = yaml.compose(text, Loader=_Loader)
+    except _UNFIT:
+        raise InputError(f"{path}: not valid YAML: a value does not fit its tag") from None
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError) as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -136,15 +149,13 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         data = {}
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping of sections, got {type(data).__name__}")
-    places: dict[str, str] = {}
-    _collect_places(node, "", str(path), places)
     return data, places
 
 
 def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], depth: int = 0) -> None:
     """Where every key stands: dotted name -> "file:line". Raises InputError for a key that is given twice."""
-    if depth > 20:
-        raise InputError(f"{path}: not a recipe: nested too deeply")
+    if depth > 20 or len(places) > MOST_VALUES:
+        raise InputError(f"{path}: not a recipe: nested too deeply, or more than {MOST_VALUES} values")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = f"{prefix}.{key.value}" if prefix else str(key.value)
@@ -156,6 +167,7 @@ def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], d
             _collect_places(value, name, path, places, depth + 1)
     elif isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
+            places[f"{prefix}[{number}]"] = f"{path}:{item.start_mark.line + 1}"
             _collect_places(item, f"{prefix}[{number}]", path, places, depth + 1)
 
 
@@ -233,7 +245,10 @@ def _struct_of(kind: Any) -> type[msgspec.Struct] | None:
 
 def _check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
     struct = _struct_of(kind)
-    if struct is None or not isinstance(data, dict):
+    if not isinstance(data, dict):
+        return
+    if struct is None:
+        _check_free(data, prefix, where, places)
         return
     fields = typing.get_type_hints(struct)
     for key, value in data.items():
@@ -243,6 +258,30 @@ def _check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str,
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
             raise InputError(f"{places.get(name, where)}: unknown key {_one_line(name)}: {hint}")
         _check_keys(value, fields[key], name, where, places)
+
+
+def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> None:
+    """Refuse what JSON has no word for, in a section of free keys: it could be neither stored nor sent as it is."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            below = f"{name}.{key}"
+            if not isinstance(key, str):
+                place, kind = _nearest(below, where, places), type(key).__name__
+                raise InputError(f"{place}: {_one_line(below)}: expected a text as key, got `{kind}`: write '{key}'")
+            _check_free(value, below, where, places)
+    elif isinstance(data, list):
+        for number, item in enumerate(data):
+            _check_free(item, f"{name}[{number}]", where, places)
+    elif not isinstance(data, str | int | float | None):
+        place, kind = _nearest(name, where, places), type(data).__name__
+        raise InputError(f"{place}: {_one_line(name)}: expected a text, a number, a list or a section, got `{kind}`")
+
+
+def _nearest(name: str, where: str, places: dict[str, str]) -> str:
+    """The place of a key, or of what it stands in: nothing inside a list or an override has a place of its own."""
+    while name and name not in places:
+        name = name.rpartition(".")[0]
+    return places.get(name, where)
 
 
 def _choices(name: str) -> str:
@@ -268,6 +307,7 @@ def _located(problem: str, where: str, places: dict[str, str]) -> str:
     plain = re.sub(r"\[[^\]]*\]", "", name)
     choices = _choices(name) if "enum" in reason else ""
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
-    while plain and plain not in places:  # of a key inside a list or an override, the place of what it stands in
-        plain = plain.rpartition(".")[0]
-    return _one_line(f"{places.get(plain, where)}: {name or 'recipe'}: {reason}{choices}")
+    said = f"{plain}.{reason.partition(' ')[0]}"  # a check of a whole section, which names the key in its words
+    if said in places:
+        plain = said
+    return _one_line(f"{_nearest(plain, where, places)}: {name or 'recipe'}: {reason}{choices}")

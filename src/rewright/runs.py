@@ -34,7 +34,7 @@ import yaml
 from rewright.errors import InputError, RunLockedError, StorageError
 from rewright.recipe import Recipe
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
-from rewright.storage import RecordFile, encode_line, read_jsonl, write_atomically
+from rewright.storage import RecordFile, encode_line, read_checked, read_jsonl, write_atomically
 
 __all__ = ["Run", "checkpoint_folder"]
 
@@ -69,6 +69,22 @@ class _Evaluation(_Metrics):
     calls: float
     tasks: int
     seconds: float
+
+
+class _SFTRow(TypedDict, total=False):
+    """What must hold of a row of sft.jsonl for training."""
+
+    input_ids: list[int]
+    mask: list[int]
+
+
+class _Pair(TypedDict, total=False):
+    """What must hold of a row of preferences.jsonl for training."""
+
+    split: Required[str]
+    matched_format: Required[bool]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
 
 
 class Run:
@@ -234,6 +250,22 @@ class Run:
         """The rows of a JSONL file, or none if it does not exist."""
         path = self.path / name
         return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
+
+    def sft_rows(self) -> list[dict[str, Any]]:
+        """The rows of sft.jsonl, with token ids and their mask. Raises InputError where one lacks them."""
+        path = self.path / "sft.jsonl"
+        rows: list[dict[str, Any]] = []
+        for number, row in read_checked(path, _SFTRow):
+            if not rows and "input_ids" not in row:
+                raise InputError(f"{path} has no token ids: expected model.tokenizer in the recipe")
+            if len(row.get("input_ids", ())) != len(row.get("mask", ())) or not row.get("mask"):
+                raise InputError(f"{path}:{number}: expected input_ids and a mask of their length")
+            rows.append(row)
+        return rows
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """The rows of preferences.jsonl, with or without token ids. Raises InputError for one that is no pair."""
+        return [row for _, row in read_checked(self.path / "preferences.jsonl", _Pair)]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""

@@ -18,7 +18,7 @@ AT_LEAST: Final[dict[str, int]] = {
     "generations": 2,  # a group of one has no advantage
 }
 AT_MOST: Final[dict[str, int]] = {
-    **dict.fromkeys(("top_p", "gamma", "held_out_fraction"), 1),
+    **dict.fromkeys(("top_p", "gamma", "held_out_fraction", "minimum_accuracy"), 1),
     "seed": 2**32 - 1,  # numpy takes no larger one
     "memory_mb": 10**9,
 }

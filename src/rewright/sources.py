@@ -31,7 +31,7 @@ def source_problems(name: str, source: str, schema: dict[str, Any]) -> Iterator[
         yield "error", "source-syntax", f"its source is not valid Python: {problem.msg} (line {problem.lineno})"
         return
     except (ValueError, RecursionError, MemoryError) as problem:
-        yield "error", "source-syntax", f"its source can't be compiled: {problem or type(problem).__name__}"
+        yield "error", "source-syntax", f"its source can't be compiled: {str(problem) or type(problem).__name__}"
         return
     for module in sorted(_imports(tree)):
         if not _importable(module):
@@ -60,7 +60,8 @@ def _signature_problems(function: _Function, schema: dict[str, Any]) -> Iterator
     properties = parameters.get("properties") or {}
     if not isinstance(properties, dict):
         return
-    asked = set(parameters.get("required") or ()) & set(properties)
+    required_by_schema = parameters.get("required")
+    asked = {name for name in properties if isinstance(required_by_schema, list) and name in required_by_schema}
     for each in arguments.posonlyargs:
         yield "error", "signature", f"its parameter {each.arg!r} is positional only, and tools are called by keyword"
     if arguments.kwarg is None:

@@ -18,7 +18,15 @@ import msgspec
 
 from rewright.errors import InputError, StorageError
 
-__all__ = ["Groups", "RecordFile", "encode_line", "read_jsonl", "without_surrogates", "write_atomically"]
+__all__ = [
+    "Groups",
+    "RecordFile",
+    "encode_line",
+    "read_checked",
+    "read_jsonl",
+    "without_surrogates",
+    "write_atomically",
+]
 
 T = TypeVar("T")
 
@@ -69,6 +77,19 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
     """
     for line in _lines(path, kind):
         yield line.number, line.record
+
+
+def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of a file that people may edit; `kind`: what must hold of a row, whatever else is in it.
+
+    Nothing where there is no file. Raises InputError (file, line, what was expected).
+    """
+    for number, row in read_jsonl(path, dict[str, Any]) if path.exists() else ():
+        try:
+            msgspec.convert(row, kind)
+        except msgspec.ValidationError as problem:
+            raise InputError(f"{path}:{number}: not a row of this file: {problem}") from None
+        yield number, row
 
 
 class _Line(NamedTuple, Generic[T]):

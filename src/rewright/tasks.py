@@ -78,7 +78,8 @@ def _own(row: Row) -> Task:
             if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
                 raise row.fail(f"{key}[{number}] has no content, expected a text")
     for number, tool in enumerate(task.toolbox):
-        ftrl.function_schema(row, f"'tools'[{number}].schema", tool.schema)
+        # A bare {name, parameters}, which other formats have, is no schema here.
+        ftrl.function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
     return task
 
 
@@ -211,7 +212,7 @@ def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:
 
 def _gym(path: str, seed: int) -> list[Task]:
     dataset, *numbers = path.split(":")
-    if len(numbers) > 2 or not all(number.isdigit() and int(number) < 2**31 for number in numbers):
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) < 2**31 for number in numbers):
         raise InputError(
             f"{path}: expected <set>, <set>:<number of tasks> or <set>:<number of tasks>:<seed>, for instance "
             "leg_counting:100"

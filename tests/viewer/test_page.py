@@ -30,6 +30,7 @@ from rewright.records import (
 from rewright.runs import Run
 from rewright.viewer.cards import LONGEST
 from rewright.viewer.page import write_page
+from rewright.viewer.report import write_report
 from rewright.viewer.table import table
 
 ATTACK = "<script>alert('tool')</script><img src=x onerror=alert(1)>"
@@ -237,6 +238,17 @@ def test_fewer_examples_are_of_different_kinds(run):
     ]  # fmt: skip
     assert "4 of 24 candidates" in (run.path / "report.html").read_text("utf-8")
     assert seen(run, examples=0).cards == []
+    assert len(seen(run, examples=10**18).cards) == 24
+
+
+def test_curves_are_drawn_without_what_is_no_number(run):
+    """A loss that was NaN is stored as null."""
+    pytest.importorskip("matplotlib")
+    found = report(run)
+    for rows in ([{"step": 1, "loss": None}], [{"step": step, "loss": step % 3 or None} for step in range(40)]):
+        run.set_metrics("sft", rows)
+        (picture,) = write_report(run, found)
+        assert picture.stat().st_size > 0
 
 
 def test_the_table_of_the_run_is_on_the_page(run):

@@ -16,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from rewright.errors import InputError
+from rewright.storage import without_surrogates
 from rewright.strict_json import TOLERANT, NestingError
 
 __all__ = ["Row", "read_rows"]
@@ -81,7 +82,7 @@ class Row(msgspec.Struct, frozen=True):
         value = self.values[key]
         if isinstance(value, str):
             try:
-                value = TOLERANT.decode(value)
+                value = _value_of(value)
             except NestingError as problem:
                 raise self.fail(f"{key!r} is {problem}") from None
             except ValueError as problem:
@@ -184,9 +185,15 @@ def _lines(text: bytes) -> IO[bytes]:
     return io.BytesIO(text)
 
 
+def _value_of(text: str) -> Any:
+    """The value of a JSON text. Half of an escaped pair, which UTF-8 cannot hold, is read as it would be stored."""
+    value = TOLERANT.decode(text)
+    return without_surrogates(value) if "\\ud" in text or "\\uD" in text else value
+
+
 def _decode(line: bytes, place: str) -> Any:
     try:
-        return TOLERANT.decode(line.decode("utf-8-sig"))
+        return _value_of(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(f"{place}: not UTF-8 text, expected a file in UTF-8") from None
     except NestingError as problem:

@@ -133,7 +133,7 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
             function: Any = importlib.import_module(module_name)
             for part in function_name.split("."):
                 function = getattr(function, part)
-        except Exception as error:  # whatever a module raises that is not well
+        except (Exception, SystemExit) as error:  # whatever a module raises that is not well
             raise ValueError(f"estimator {estimator!r} cannot be imported: {type(error).__name__}: {error}") from error
         if callable(function):
             return function  # type: ignore[no-any-return]

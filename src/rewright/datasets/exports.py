@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Required, TypedDict
 
 from rewright.datasets import autotraj, llama_factory, swift, verl
 from rewright.dialects import dialect_named
@@ -19,13 +19,44 @@ from rewright.errors import InputError, StorageError
 from rewright.neutral import common_pattern, neutralised
 from rewright.records import Message
 from rewright.runs import Run
-from rewright.storage import encode_line, write_atomically
+from rewright.storage import encode_line, read_checked, write_atomically
 
 __all__ = ["ExportFormat", "Written", "export"]
 
 ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 Row = dict[str, Any]
+
+
+class _Function(TypedDict):
+    name: str
+    arguments: Any
+
+
+class _Call(TypedDict):
+    function: _Function
+
+
+class _Message(TypedDict, total=False):
+    role: Required[str]
+    content: str | None
+    tool_calls: list[_Call] | None
+
+
+class _Conversation(TypedDict):
+    """What must hold of a row of sft.jsonl, whatever else is in it."""
+
+    messages: list[_Message]
+    tools: list[dict[str, Any]]
+
+
+class _Pair(TypedDict):
+    """What must hold of a row of preferences.jsonl."""
+
+    prompt: list[_Message]
+    chosen: list[_Message]
+    rejected: list[_Message]
+    tools: list[dict[str, Any]]
 
 
 class Written(NamedTuple):
@@ -48,14 +79,14 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     pattern = common_pattern(dialect_named(run.recipe().dialect).control_words)
     keys = ("messages", "prompt", "chosen", "rejected")
 
-    def rows(name: str) -> list[Row]:
+    def rows(name: str, kind: Any) -> list[Row]:
         return [
             {**row, **{key: neutral(row[key], lambda text: neutralised(text, pattern)) for key in keys if key in row}}
-            for row in run.read_lines(name)
+            for _, row in read_checked(run.path / name, kind)
         ]
 
-    sft = rows("sft.jsonl")
-    pairs = rows("preferences.jsonl")
+    sft = rows("sft.jsonl", _Conversation)
+    pairs = rows("preferences.jsonl", _Pair)
     sets = {
         "sft": sft,
         "preferences": [pair for pair in pairs if pair.get("split") != "heldout"],

@@ -53,7 +53,7 @@ def load_function(path: str, what: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise InputError(f"{what} {path!r}: {problem}") from problem
-    except Exception as problem:  # whatever a module raises that is not well
+    except (Exception, SystemExit) as problem:  # whatever a module raises that is not well
         raise InputError(f"{what} {path!r}: {type(problem).__name__}: {problem}") from problem
     if not callable(function):
         raise InputError(f"{what} {path!r}: it is a {type(function).__name__}, expected a function")

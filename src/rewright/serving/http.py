@@ -42,6 +42,8 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(await request.read(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InputError(f"the body is not a valid request: {problem}") from None
+    except web.RequestPayloadError:
+        raise InputError("the body cannot be unpacked: expected it as its headers say") from None
 
 
 @asynccontextmanager

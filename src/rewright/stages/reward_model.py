@@ -44,8 +44,8 @@ def connect(run: Run, settings: RewardSettings, vocabulary: str) -> tuple[Reward
     Raises InputError for a bad model, for pairs that are too few to tell (it was asked for: RL does not quietly go on
     without it), and for a model of another vocabulary; ServerError where the server does not answer.
     """
-    pairs = [pair for pair in run.read_lines("preferences.jsonl") if pair["split"] == "heldout"]
-    if len(pairs) < max(1, settings.minimum_pairs) or "chosen_ids" not in pairs[0]:
+    pairs = [pair for pair in run.pairs() if pair["split"] == "heldout" and {"chosen_ids", "rejected_ids"} <= {*pair}]
+    if len(pairs) < max(1, settings.minimum_pairs):
         raise InputError(
             f"{run.path}/preferences.jsonl has {len(pairs)} held-out pairs with token ids, reward.minimum_pairs is "
             f"{settings.minimum_pairs}: nobody knows how good the model at {settings.url} is (build more pairs, "

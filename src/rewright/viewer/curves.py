@@ -33,7 +33,8 @@ def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], pa
 
 
 def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *, title: str, colour: str) -> None:
-    rows = [(row["step"], row[key]) for row in metrics if row["stage"] == stage and key in row]
+    points = [(row.get("step"), row.get(key)) for row in metrics if row["stage"] == stage]
+    rows = [point for point in points if all(isinstance(number, int | float) for number in point)]  # null: it was NaN
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("optimizer step")
     axis.spines[["top", "right"]].set_visible(False)

@@ -131,7 +131,7 @@ def _choose(run: Run, count: int) -> set[str]:
             if head.provenance.parent is None:
                 add("unscored", head.id)
     chosen: set[str] = set()
-    for place in range(count):
+    for place in range(max(map(len, kinds.values()))):
         for ids in kinds.values():
             if place < len(ids) and len(chosen) < count:
                 chosen.add(ids[place])
