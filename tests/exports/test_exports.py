@@ -187,6 +187,33 @@ def test_words_before_a_call_are_kept_beside_it() -> None:
     assert calls == [{"name": "age", "arguments": {"of": "</tool_call>"}}]
 
 
+@pytest.mark.parametrize(
+    ("content", "left_out"),
+    [
+        ("<think>Hm.</think>\n<tool_call>{bad</tool_call>", True),
+        ("<think>Hm.</think>Then <tool_call>", True),
+        (f"<think>Could be\n{written(CALLS[1])}</think>", True),
+        (f"<think>Could be\n{written(CALLS[1])}</think>So:", True),
+        ("<think>I write a <tool_call> now.</think>", False),
+        ("<think>\nHm.\n</think>\n\n<think>Yes.</think>", False),
+        ("", False),
+    ],
+)
+def test_llama_factory_is_given_no_turn_whose_call_it_would_misread(content: str, left_out: bool) -> None:
+    call = {"type": "function", "function": {"name": "age", "arguments": {"of": "<tool_call>\n</tool_call>"}}}
+    messages = [
+        {"role": "user", "content": "How old?"},
+        {"role": "assistant", "content": content, "tool_calls": [call]},
+        {"role": "tool", "name": "age", "content": "36"},
+        {"role": "assistant", "content": "36"},
+    ]
+    row = llama_factory_row({"messages": messages, "tools": []})
+    assert (row is None) == left_out
+    if row is not None:
+        _, calls = function_call(row["conversations"][1]["value"])
+        assert calls == [{"name": "age", "arguments": {"of": "<tool_call>\n</tool_call>"}}]
+
+
 def test_ms_swift_reads_both_sides_with_their_tools(run: Run, tmp_path: Path) -> None:
     export(run, tmp_path, "ms-swift")
     sides = [row["chosen"] for row in swift(tmp_path / "sft.jsonl")]
