@@ -11,6 +11,8 @@ import pytest
 from rewright.datasets.exports import export
 from rewright.datasets.llama_factory import row as llama_factory_row
 from rewright.datasets.verl import sft_row
+from rewright.dialects import Hermes, conversation
+from rewright.engines.wire import messages_to_wire
 from rewright.errors import InputError
 from rewright.plugins.messages import gold_calls
 from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
@@ -185,6 +187,18 @@ def test_words_before_a_call_are_kept_beside_it() -> None:
     before, calls = function_call(row["conversations"][1]["value"])
     assert before.strip() == "<think>Hm.</think>Let me see."
     assert calls == [{"name": "age", "arguments": {"of": "</tool_call>"}}]
+
+
+def test_the_result_of_a_malformed_call_is_not_that_of_the_call_beside_it() -> None:
+    text = f'<tool_call>{{"name": "age", "of": Ada}}</tool_call>\n{written(CALLS[0])}'
+    calls = Hermes().parse(text).calls
+    assert [(call.name, call.error is None) for call in calls] == [("age", False), ("age", True)]
+    turns = [Turn(text=text, calls=calls, results=(ToolResult("not JSON"), ToolResult("36"))), Turn(text="36")]
+    _, *results, _ = messages_to_wire(conversation(Hermes(), turns, str))
+    assert [(one["role"], one["content"]) for one in results] == [
+        ("tool", "36"),
+        ("user", "<tool_response>\nnot JSON\n</tool_response>"),
+    ]
 
 
 @pytest.mark.parametrize(
