@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
-from rewright.records import Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
+from rewright.records import Failure, Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
 from rewright.runs import Run
 from rewright.stages.build import build
 from rewright.stages.context import Context
@@ -81,6 +82,23 @@ def test_equal_conversations_and_equal_pairs_are_there_once(run: Run) -> None:
     assert [row["id"] for row in rows] != sorted(row["id"] for row in rows), "shuffled"
     build(Context(run, run.recipe()))
     assert (run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")) == (rows, pairs)
+
+
+def test_a_kept_trajectory_is_preferred_to_a_wrong_one_but_not_to_one_that_broke(run: Run) -> None:
+    broken = Trajectory(
+        id="i/broken", task_id="a", stage="synth", index=9, turns=(), stop_reason="error",
+        failure=Failure(kind="engine", message="no server"),
+    )  # fmt: skip
+    order = run.trajectories.keys_in_order()
+    run.trajectories.append(broken)
+    run.trajectories.arrange([broken.id, *order])
+    run.qualities.append(
+        Quality(confidence=1, length=1, repetition=1, total=1.0, trajectory_id=broken.id, selected="wrong")
+    )
+    recipe = msgspec.structs.replace(run.recipe(), build=BuildSettings(pairs="repaired+kept"))
+    assert build(Context(run, recipe))["pairs"] == 16
+    pairs = [pair["id"] for pair in run.read_lines("preferences.jsonl") if pair["mode"] == "kept_over_wrong"]
+    assert sorted(pairs) == [f"{name}/kept0>{name}/wrong0" for name in "abcdefgh"]
 
 
 def test_an_evaluation_has_the_mean_quality_and_the_mean_number_of_words() -> None:

@@ -68,6 +68,21 @@ def test_calls_get_json_arguments_and_ids_and_results_carry_the_same_ids():
     assert messages_from_wire(wire) == messages
 
 
+def test_results_of_a_log_stand_in_the_order_of_their_calls():
+    """Servers may answer parallel calls in any order, also calls of one tool: the ids say which is whose."""
+    call = {"type": "function", "function": {"name": "age", "arguments": '{"of": "Ada"}'}}
+    log = [
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "id": "a"}, {**call, "id": "b"}]},
+        {"role": "tool", "tool_call_id": "b", "content": "41"},
+        {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "36"}]},
+        {"role": "tool", "tool_call_id": "?", "content": "nobody's"},
+        {"role": "assistant", "content": "77"},
+    ]
+    read = messages_from_wire(log)
+    assert [message["content"] for message in read] == ["", [{"type": "text", "text": "36"}], "41", "nobody's", "77"]
+    assert [message.get("name") for message in read] == [None, "age", "age", "unknown", None]
+
+
 def test_a_result_without_a_call_follows_as_a_user_message():
     # A malformed call stands in the turn's text and not among its tool_calls, but it has a result.
     messages = [

@@ -11,6 +11,8 @@ import pytest
 from rewright.datasets.exports import export
 from rewright.datasets.llama_factory import row as llama_factory_row
 from rewright.datasets.verl import sft_row
+from rewright.dialects import Hermes, conversation
+from rewright.engines.wire import messages_to_wire
 from rewright.errors import InputError
 from rewright.plugins.messages import gold_calls
 from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
@@ -185,6 +187,45 @@ def test_words_before_a_call_are_kept_beside_it() -> None:
     before, calls = function_call(row["conversations"][1]["value"])
     assert before.strip() == "<think>Hm.</think>Let me see."
     assert calls == [{"name": "age", "arguments": {"of": "</tool_call>"}}]
+
+
+def test_the_result_of_a_malformed_call_is_not_that_of_the_call_beside_it() -> None:
+    text = f'<tool_call>{{"name": "age", "of": Ada}}</tool_call>\n{written(CALLS[0])}'
+    calls = Hermes().parse(text).calls
+    assert [(call.name, call.error is None) for call in calls] == [("age", False), ("age", True)]
+    turns = [Turn(text=text, calls=calls, results=(ToolResult("not JSON"), ToolResult("36"))), Turn(text="36")]
+    _, *results, _ = messages_to_wire(conversation(Hermes(), turns, str))
+    assert [(one["role"], one["content"]) for one in results] == [
+        ("tool", "36"),
+        ("user", "<tool_response>\nnot JSON\n</tool_response>"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "left_out"),
+    [
+        ("<think>Hm.</think>\n<tool_call>{bad</tool_call>", True),
+        ("<think>Hm.</think>Then <tool_call>", True),
+        (f"<think>Could be\n{written(CALLS[1])}</think>", True),
+        (f"<think>Could be\n{written(CALLS[1])}</think>So:", True),
+        ("<think>I write a <tool_call> now.</think>", False),
+        ("<think>\nHm.\n</think>\n\n<think>Yes.</think>", False),
+        ("", False),
+    ],
+)
+def test_llama_factory_is_given_no_turn_whose_call_it_would_misread(content: str, left_out: bool) -> None:
+    call = {"type": "function", "function": {"name": "age", "arguments": {"of": "<tool_call>\n</tool_call>"}}}
+    messages = [
+        {"role": "user", "content": "How old?"},
+        {"role": "assistant", "content": content, "tool_calls": [call]},
+        {"role": "tool", "name": "age", "content": "36"},
+        {"role": "assistant", "content": "36"},
+    ]
+    row = llama_factory_row({"messages": messages, "tools": []})
+    assert (row is None) == left_out
+    if row is not None:
+        _, calls = function_call(row["conversations"][1]["value"])
+        assert calls == [{"name": "age", "arguments": {"of": "<tool_call>\n</tool_call>"}}]
 
 
 def test_ms_swift_reads_both_sides_with_their_tools(run: Run, tmp_path: Path) -> None:

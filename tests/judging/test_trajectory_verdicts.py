@@ -1,11 +1,12 @@
 """Verdicts on trajectories: what is judged, the Solve metrics, and their strict variants."""
 
+import msgspec
 import pytest
 
 from rewright.errors import InputError
 from rewright.judging import judge_trajectory
 from rewright.judging.solve import solve_metrics
-from rewright.records import Gold, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.records import Failure, Gold, Task, ToolCall, ToolResult, Trajectory, Turn
 
 
 def task(judge: str = "exact", answers: tuple[str, ...] | None = ("12",), **gold: object) -> Task:
@@ -47,6 +48,15 @@ def test_without_an_answer_the_reason_says_why_it_stopped() -> None:
     assert verdict.outcome == 0
     assert "turn_limit" in verdict.reason
     assert verdict.answer is None
+
+
+def test_a_trajectory_that_broke_is_not_solved_however_far_it_had_come() -> None:
+    whole = trajectory(step("age", "36"))
+    broken = msgspec.structs.replace(whole, stop_reason="error", failure=Failure(kind="engine", message="no server"))
+    verdicts = [judge_trajectory(task("solve", outputs={"age": ["36"]}), one) for one in (whole, broken)]
+    assert [(verdict.outcome, verdict.correct) for verdict in verdicts] == [(1.0, True), (0.0, False)]
+    assert "engine" in verdicts[1].reason
+    assert verdicts[1].metrics == verdicts[0].metrics
 
 
 @pytest.mark.parametrize("judge", ["exact", "math", "qa", "token_set_f1", "reasoning_gym"])

@@ -2,8 +2,10 @@
 
 Roles alternate: human or observation, then gpt or function_call; SFT rows end with the second kind, the conversation of
 a ranking row with the first. A row that breaks this is dropped there, so it is left out here and counted.
-`function_call` holds a JSON call or a list of them behind the thought; `tools` is a JSON list; `chosen` and `rejected`
-are one message each: the turns in which the two sides differ are flattened into its text.
+`function_call` holds a JSON call or a list of them behind the thought; the first thing in call tags is taken for it, so
+a row whose model wrote such tags elsewhere too (a malformed call, a call in a thought) is left out as well.
+`tools` is a JSON list; `chosen` and `rejected` are one message each: the turns in which the two sides differ are
+flattened into its text.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ __all__ = ["flattened", "row", "write_dataset_info"]
 OBSERVATIONS: Final = "\n</tool_response>\n<tool_response>\n"
 """Between two results of a turn, as its own converter of OpenAI records has it; the template adds the outer tags."""
 
-_THOUGHT: Final = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_THOUGHT: Final = re.compile(r"\s*<think>((?:(?!</think>).)*)</think>\s*", re.DOTALL)
+_CALL: Final = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
 
 Shared = dict[str, str]
 
@@ -34,7 +37,7 @@ def row(given: dict[str, Any]) -> dict[str, Any] | None:
     tools = {"tools": json.dumps(given["tools"], ensure_ascii=False) if given["tools"] else ""}
     if "messages" in given:
         system, talk = _conversation(given["messages"])
-        return {"conversations": talk, "system": system, **tools} if _alternates(talk, ranking=False) else None
+        return {"conversations": talk, "system": system, **tools} if _holds(talk, ranking=False) else None
     chosen, rejected = list(given["chosen"]), list(given["rejected"])
     same = 0
     # Equal turns belong to the prompt, as long as both sides go on after them.
@@ -44,7 +47,7 @@ def row(given: dict[str, Any]) -> dict[str, Any] | None:
         if chosen[index + 1]["role"] == rejected[index + 1]["role"] == "assistant":
             same = index + 1
     system, talk = _conversation([*given["prompt"], *chosen[:same]])
-    if not chosen[same:] or not rejected[same:] or not _alternates(talk, ranking=True):
+    if not chosen[same:] or not rejected[same:] or not _holds(talk, ranking=True):
         return None
     sides = {
         name: {"from": "gpt", "value": flattened(side[same:])}
@@ -108,6 +111,12 @@ def _conversation(messages: Sequence[Message]) -> tuple[str, list[Shared]]:
     return system, talk
 
 
+def _readable(value: str) -> bool:
+    """Whether what is found in call tags is what `_calls` has written there (in JSON there are no line breaks)."""
+    found = _CALL.search(value)
+    return found is None or found.span() == (value.rfind("\n<tool_call>\n") + 1, len(value))
+
+
 def _said(role: str, text: str) -> Shared:
     return {"from": role, "value": text}
 
@@ -132,7 +141,10 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
 
 
-def _alternates(talk: Sequence[Shared], *, ranking: bool) -> bool:
+def _holds(talk: Sequence[Shared], *, ranking: bool) -> bool:
+    """Whether LLaMA-Factory takes the conversation, and reads the calls that were made."""
+    if not all(_readable(message["value"]) for message in talk if message["from"] == "function_call"):
+        return False
     sides = (("human", "observation"), ("gpt", "function_call"))
     in_order = all(message["from"] in sides[index % 2] for index, message in enumerate(talk))
     return bool(talk) and in_order and len(talk) % 2 == (1 if ranking else 0)

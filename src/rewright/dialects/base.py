@@ -140,7 +140,11 @@ def conversation(dialect: Dialect, turns: Sequence[Turn], neutralise: Callable[[
     for index, turn in enumerate(turns):
         seen = turn.results if index + 1 < len(turns) else ()
         results = [msgspec.structs.replace(result, content=neutralise(result.content)) for result in seen]
-        answered = turn.calls[: len(results)]
+        # A malformed call stays in the text: its result must not be taken for that of a call of the tool it names.
+        answered = [
+            msgspec.structs.replace(call, name="") if call.error is not None else call
+            for call in turn.calls[: len(results)]
+        ]
         if dialect.inline:
             text += turn.opening + turn.text + (results_inline(dialect, answered, results) if answered else "")
             if turn.follow_up is not None:

@@ -162,9 +162,10 @@ def _bfcl(task: Task, trajectory: Trajectory) -> Judgement:
 def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN_SECONDS) -> Verdict:
     """The verdict on one trajectory. Never raises on what a model wrote, unless a judge of the user's own does.
 
-    `Verdict.answer` is the text that was compared (the content of the answer's box). Raises `InputError` for a task
-    that can't be judged (unknown judge, no gold) and `JudgeError` where the judge's process can't start, or where a
-    judge of the user's own raises or takes more than `seconds`.
+    `Verdict.answer` is the text that was compared (the content of the answer's box). A trajectory that an engine or a
+    tool server broke is not solved. Raises `InputError` for a task that can't be judged (unknown judge, no gold) and
+    `JudgeError` where the judge's process can't start, or where a judge of the user's own raises or takes more than
+    `seconds`.
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
@@ -187,6 +188,8 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
         raise InputError(f"task {task.id}: judge {task.judge} needs gold.answers, and the task has none")
     else:
         judgement = judge_answer(task.judge, content, task.gold.answers, seconds=seconds)
+    if trajectory.failure is not None:  # judges that read calls may find enough in what was there before
+        judgement = Judgement(0.0, f"it broke: {trajectory.failure.kind} error")
     return Verdict(
         trajectory_id=trajectory.id,
         outcome=judgement.outcome,

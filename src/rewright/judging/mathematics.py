@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import lru_cache
 
 from rewright.judging.base import Judgement, shown
@@ -59,6 +60,10 @@ _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*(?=[\[({\\])")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{([0-9]+)\}|([0-9]))")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _CURRENCY = re.compile(r"(?:\\[$€£¥]|[€£¥]|^\$(?=[^$]*$))\s*(?=[-0-9.])")
+_PERCENT = re.compile(r"(.*[0-9])\s*(?:\\?%|\bpercent)\.?", re.DOTALL)
+_EXPONENT = re.compile(r"(.*[0-9.])[eE]\+?(-?[0-9]+)")
+_PYTHON_POWER = re.compile(r"(?<=[0-9a-zA-Z)}])( ?)\*\*\1(?:(-?[0-9]+)|\((-?[0-9]+)\)|(?=[a-zA-Z(\\]))")
+_PYTHON_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
 _PROSE = re.compile(r"[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are)\b")
 _DELIMITED = re.compile(r"\$|\\\(|\\\[")
 
@@ -104,6 +109,19 @@ def _fraction(number: re.Match[str]) -> str:
     first, repeated = number[1] + number[2], number[3] or number[4]
     below = (10 ** len(repeated) - 1) * 10 ** len(number[2])
     return rf"\frac{{{int(first + repeated) - int(first or 0)}}}{{{below}}}"
+
+
+def _latex(text: str) -> str:
+    """Python's notation, which models copy from their tool, as LaTeX: math-verify reads pi as p times i, e as 2.7."""
+    if plain_number(text) is not None:
+        return _EXPONENT.sub(r"\1\\times 10^{\2}", text)
+    return _PYTHON_PI.sub(r"\\pi ", _PYTHON_POWER.sub(_power, text)).strip()
+
+
+def _power(operator: re.Match[str]) -> str:
+    """Python's power sign (not the two stars of bold text), with its exponent where that is a number."""
+    exponent = operator[2] or operator[3]
+    return f"^{{{exponent}}}" if exponent else "^"
 
 
 def _without_groups(text: str) -> str:
@@ -156,6 +174,12 @@ def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
         return (digits, number[2])
 
 
+def _percent(text: str) -> Decimal | None:
+    """The number in front of a percent sign, or None."""
+    found = _PERCENT.fullmatch(text)
+    return plain_number(found[1]) if found is not None else None
+
+
 def _same_text(answer: str, gold: str) -> bool:
     r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
     plain, gold_plain = without_text_commands(answer), without_text_commands(gold)
@@ -181,8 +205,11 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return case(words) == case(gold_words), "not equal"
     if _same_text(answer, gold):
         return True, "equal"
+    answer, gold = _latex(answer), _latex(gold)
     gold_measured = _measured(gold)
     measured = _measured(answer, letters=gold_measured is not None)
+    if measured is not None and gold_measured is None:
+        gold_measured = _measured(gold, letters=True)
     if measured is not None and gold_measured is not None:
         if measured[1] != gold_measured[1]:
             return False, f"its unit is {measured[1]}, expected {gold_measured[1]}"
@@ -192,6 +219,10 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
     left, right = plain_number(answer), plain_number(gold)
     if left is not None and right is not None:
         return left == right, "not equal"
+    percent, gold_percent = _percent(answer), _percent(gold)
+    left, right = left if percent is None else percent, right if gold_percent is None else gold_percent
+    if left is not None and left == right:
+        return True, "equal"  # 12.5% and 12.5; math-verify finds that it is 0.125 too
     based, gold_based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
     if based is not None and gold_based is not None:
         return _based_value(based) == _based_value(gold_based), "not equal"

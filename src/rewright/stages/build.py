@@ -57,7 +57,8 @@ def _kept_over_wrong(
 ) -> list[tuple[Trajectory, Trajectory, str]]:
     wrong: dict[str, list[Trajectory]] = {}
     for one in trajectories.values():
-        if selected.get(one.id) == "wrong":
+        # One that an engine or a tool server broke says nothing about the model: nothing is better than it.
+        if selected.get(one.id) == "wrong" and one.failure is None:
             wrong.setdefault(one.task_id, []).append(one)
     return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
 
