@@ -1,7 +1,7 @@
 """The verl plug-in against the installed verl: registry, advantage computation, agent loop, output. CPU only.
 
-verl wants another transformers than TRL, so it lies in a folder of its own, and `make tests` runs these a second time with
-that folder on the path (docs/plugins.md); without verl they are skipped.
+verl wants another transformers than TRL, so it lies in a folder of its own, and `make tests` runs these a second time
+with that folder on the path (docs/plugins.md); without verl they are skipped.
 """
 
 import asyncio
