@@ -117,6 +117,7 @@ def settings_of(method: Method, steps: int) -> RLSettings:
         call_weight=method.call_weight,
         reward_model_weight=0.2 if method.reward_model else 0.0,
         keep_rollouts=False,
+        arguments={"gradient_checkpointing": False},  # a second forward pass would buy memory that is not short
     )
 
 

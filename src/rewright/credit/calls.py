@@ -18,14 +18,8 @@ from typing import Any
 __all__ = ["ReadCall", "read_call"]
 
 
-class ReadCall:
-    """A well-formed call, ready to compare: lower-case name; argument name -> hashable typed value."""
-
-    __slots__ = ("name", "values")
-
-    def __init__(self, name: str, values: dict[Hashable, Hashable]) -> None:
-        self.name = name
-        self.values = values
+ReadCall = tuple[str, dict[Hashable, Hashable]]
+"""A well-formed call, ready to compare: lower-case name; argument name -> hashable typed value."""
 
 
 class _Mark:
@@ -72,8 +66,8 @@ def read_call(call: Any) -> ReadCall | None:
             arguments = dict(arguments)
         for value in arguments.values():
             if type(value) not in _PLAIN:
-                return ReadCall(name.lower(), {key: _freeze(value) for key, value in arguments.items()})
-        return ReadCall(name.lower(), arguments)
+                return name.lower(), {key: _freeze(value) for key, value in arguments.items()}
+        return name.lower(), arguments
     except Exception:  # whatever a model or a foreign class produced, it is a malformed call and not our crash
         return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -157,12 +158,9 @@ def _hard(
     if unmatched != 0.0 and gold.count:
         rewards = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
     pairs: Pairs = []
-    for rows, columns, scores in blocks:
-        if assignment == "greedy":
-            chosen = _greedy(scores)
-        else:
-            chosen = _optimal_small(scores) if isinstance(scores, list) else _optimal_large(scores)
-        for i, j in chosen:
+    chosen = [_greedy(block.scores) for block in blocks] if assignment == "greedy" else _optimal(blocks)
+    for (rows, columns, scores), places in zip(blocks, chosen, strict=True):
+        for i, j in places:
             score = scores[i][j]
             if score > 0.0:
                 rewards[rows[i]] = float(score)
@@ -171,8 +169,31 @@ def _hard(
     return pairs, rewards
 
 
-def _optimal_small(scores: list[list[float]]) -> Pairs:
-    """Optimal pairs of a few calls, without building arrays where the answer can be seen."""
+def _optimal(blocks: list[Block]) -> list[Pairs]:
+    """Optimal pairs of each block. The costs of all small ones that need the solver are made in one array."""
+    chosen: list[Pairs] = []
+    waiting: list[tuple[int, list[Row]]] = []
+    for _, _, scores in blocks:
+        if isinstance(scores, list):
+            pairs = _seen(scores)
+            if pairs is None:
+                waiting.append((len(chosen), scores))
+            chosen.append(pairs or [])
+        else:
+            chosen.append(_solved(-_worth(scores)))
+    if waiting:
+        entries = chain.from_iterable(line for _, scores in waiting for line in scores)
+        costs = -_worth(np.array(list(entries), dtype=np.float64))
+        start = 0
+        for place, scores in waiting:
+            stop = start + len(scores) * len(scores[0])
+            chosen[place] = _solved(costs[start:stop].reshape(len(scores), -1))
+            start = stop
+    return chosen
+
+
+def _seen(scores: list[Row]) -> Pairs | None:
+    """Optimal pairs of a few calls where the answer can be seen; None where it takes the solver."""
     if len(scores[0]) == 1:
         column = [line[0] for line in scores]
         return [(column.index(max(column)), 0)]
@@ -186,7 +207,7 @@ def _optimal_small(scores: list[list[float]]) -> Pairs:
             *([_worth(line[place]) - row * _EARLY_FIRST for row, line in enumerate(scores)] for place in (0, 1))
         )
         return [(first, 0), (second, 1)]
-    return _optimal_large(np.array(scores))
+    return None
 
 
 def _worth(score: Any) -> Any:
@@ -207,13 +228,19 @@ def _two(first: list[float], second: list[float]) -> tuple[int, int]:
     return next_first, best_second
 
 
-def _optimal_large(scores: NDArray[np.float64]) -> Pairs:
-    """Optimal pairs by scipy's solver (shortest augmenting paths)."""
-    costs = -_worth(scores)
-    if len(scores) > scores.shape[1]:  # else every predicted call has a partner, and none has to stand back
-        costs += np.arange(len(scores))[:, None] * _EARLY_FIRST
-    rows, columns = _solver()(costs)
+def _solved(costs_PG: NDArray[np.float64]) -> Pairs:
+    """Optimal pairs by scipy's solver (shortest augmenting paths). Changes `costs_PG`."""
+    count = len(costs_PG)
+    if count > costs_PG.shape[1]:  # else every predicted call has a partner, and none has to stand back
+        costs_PG += _stand_back(count)
+    rows, columns = _solver()(costs_PG)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+@cache
+def _stand_back(count: int) -> NDArray[np.float64]:
+    """What later predicted calls cost on top: float64 (count, 1)."""
+    return np.arange(count, dtype=np.float64)[:, None] * _EARLY_FIRST
 
 
 @cache

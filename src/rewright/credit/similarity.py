@@ -50,6 +50,8 @@ def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: We
 
 
 Row = list[float]
+Values = dict[Hashable, Hashable]
+"""The arguments of a call that was read."""
 
 
 class Block(NamedTuple):
@@ -63,29 +65,29 @@ class Block(NamedTuple):
 class GoldTool:
     """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
 
-    __slots__ = ("_coded", "_levels", "calls", "columns", "holders", "names", "sets", "weights")
+    __slots__ = ("_coded", "_levels", "columns", "holders", "names", "sets", "values", "weights")
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.columns: list[int] = []
-        self.calls: list[ReadCall] = []
+        self.values: list[Values] = []
         self.sets: list[frozenset[Hashable]] = []
         """The argument names of each call."""
         self.holders: dict[Hashable, dict[Hashable, list[int]]] = {}
-        """Argument name -> value -> the calls that have it, as places in `calls`."""
+        """Argument name -> value -> the calls that have it, as places in `values`."""
         self.names: frozenset[Hashable] | None = None
         """Argument names, where all calls have the same: the usual case."""
         self._levels: dict[frozenset[Hashable], Row] = {}
         self._coded: Coded | None = None
 
-    def add(self, column: int, call: ReadCall) -> None:
-        """One more call, in column `column`."""
-        place, names = len(self.calls), frozenset(call.values)
+    def add(self, column: int, values: Values) -> None:
+        """One more call with these arguments, in column `column`."""
+        place, names = len(self.values), frozenset(values)
         self.names = names if place == 0 or self.names == names else None
         self.columns.append(column)
-        self.calls.append(call)
+        self.values.append(values)
         self.sets.append(names)
-        for name, value in call.values.items():
+        for name, value in values.items():
             self.holders.setdefault(name, {}).setdefault(value, []).append(place)
 
     def levels(self, names: frozenset[Hashable]) -> Row:
@@ -101,7 +103,7 @@ class GoldTool:
     def coded(self) -> Coded:
         """Values as integer codes, made once and only for large blocks."""
         if self._coded is None:
-            values = [call.values for call in self.calls]
+            values = self.values
             names = list(dict.fromkeys(name for call in values for name in call))
             codes: dict[Hashable, int] = {}
             for call in values:
@@ -137,10 +139,11 @@ class GoldCalls:
         for gold in golds:
             call = read_call(gold)
             if call is not None:
-                tool = self.tools.get(call.name)
+                name, values = call
+                tool = self.tools.get(name)
                 if tool is None:
-                    tool = self.tools[call.name] = GoldTool(weights)
-                tool.add(self.count, call)
+                    tool = self.tools[name] = GoldTool(weights)
+                tool.add(self.count, values)
             self.count += 1
 
 
@@ -149,18 +152,21 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
 
     A block's scores are lists where it is small, an array where it is large: whatever was faster to make.
     """
-    tools: dict[str, list[int]] = {}
+    tools: dict[str, tuple[list[int], list[Values]]] = {}
     for row, pred in enumerate(preds):
-        if pred is not None and pred.name in golds.tools:
-            tools.setdefault(pred.name, []).append(row)
+        if pred is not None:
+            name, values = pred
+            if name in tools:
+                rows, calls = tools[name]
+                rows.append(row)
+                calls.append(values)
+            elif name in golds.tools:
+                tools[name] = [row], [values]
     blocks: list[Block] = []
-    for name, rows in tools.items():
+    for name, (rows, calls) in tools.items():
         tool = golds.tools[name]
-        pred_calls: list[ReadCall] = [preds[row] for row in rows]  # type: ignore[misc]
-        if len(rows) * len(tool.columns) > _SMALL:
-            blocks.append(Block(rows, tool.columns, _large_block(pred_calls, tool)))
-        else:
-            blocks.append(Block(rows, tool.columns, _small_block(pred_calls, tool)))
+        block = _large_block if len(rows) * len(tool.columns) > _SMALL else _small_block
+        blocks.append(Block(rows, tool.columns, block(calls, tool)))
     return blocks
 
 
@@ -184,15 +190,15 @@ def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.fl
     return matrix
 
 
-def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
+def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
     """The formula for a few calls of one tool."""
     scores: list[Row] = []
-    holders = golds.holders
+    holders, count = golds.holders, len(golds.values)
     same = None if golds.names is None else golds.levels(golds.names)
     for pred in preds:
-        equal_G = [0] * len(golds.calls)
-        same_names = len(pred.values) == len(holders)
-        for name, value in pred.values.items():
+        equal_G = [0] * count
+        same_names = len(pred) == len(holders)
+        for name, value in pred.items():
             held = holders.get(name)
             if held is None:
                 same_names = False
@@ -202,7 +208,7 @@ def _small_block(preds: list[ReadCall], golds: GoldTool) -> list[Row]:
         if same is not None and same_names:
             scores.append([same[equal] for equal in equal_G])
             continue
-        names = frozenset(pred.values)
+        names = frozenset(pred)
         if same is not None:
             levels = golds.levels(names)
             scores.append([levels[equal] for equal in equal_G])
@@ -220,19 +226,19 @@ def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal:
     return (name_weight + key_weight * keys + value_weight * equal) / denominator if denominator else 1.0
 
 
-def _large_block(preds: list[ReadCall], golds: GoldTool) -> NDArray[np.float64]:
+def _large_block(preds: list[Values], golds: GoldTool) -> NDArray[np.float64]:
     """The formula for many calls of one tool: values become integer codes, compared one argument at a time."""
     names, codes, gold_GK, size_G = golds.coded
     # A missing argument has another code on each side, and a value that no gold call has a third: never equal.
-    pred_PK = _code_rows([pred.values for pred in preds], names, codes, missing=-2)
+    pred_PK = _code_rows(preds, names, codes, missing=-2)
     equal_PG = np.zeros((len(preds), len(gold_GK)), dtype=np.int32)
     for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
         equal_PG += pred_P[:, None] == gold_G
     name_weight, key_weight, value_weight = golds.weights
     denominator_G = name_weight + key_weight + value_weight * size_G
     overlap: NDArray[np.float64] | float = 1.0
-    if golds.names is None or any(pred.values.keys() != golds.names for pred in preds):
-        overlap = _key_overlap([frozenset(pred.values) for pred in preds], golds.sets)
+    if golds.names is None or any(pred.keys() != golds.names for pred in preds):
+        overlap = _key_overlap([frozenset(pred) for pred in preds], golds.sets)
     numerator_PG = (name_weight + key_weight * overlap) + (equal_PG if value_weight == 1.0 else value_weight * equal_PG)
     if denominator_G.all():
         return np.asarray(numerator_PG / denominator_G)
@@ -240,7 +246,7 @@ def _large_block(preds: list[ReadCall], golds: GoldTool) -> NDArray[np.float64]:
 
 
 def _code_rows(
-    calls: list[dict[Hashable, Hashable]], names: list[Hashable], codes: dict[Hashable, int], missing: int
+    calls: list[Values], names: list[Hashable], codes: dict[Hashable, int], missing: int
 ) -> NDArray[np.int32]:
     """Integer codes (calls, names) of the values; -1 for a value without a code, arguments not named are left out."""
     get = codes.get

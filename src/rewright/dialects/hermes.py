@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,7 +38,7 @@ _OUTSIDE_STRINGS: Final = re.compile(rf'"(?:[^"\\]|\\.)*+"|(?P<end>{CLOSE}|{OPEN
 """A whole JSON string, a tag, or what no JSON can go on with: a string without an end, a backslash outside of one."""
 
 
-class _Piece(NamedTuple):
+class _Piece(msgspec.Struct, frozen=True):
     """A part of a turn's text, its tags included. `inner` is a thought's content; `call` is set for calls."""
 
     kind: Literal["thought", "call", "text"]
@@ -47,41 +47,50 @@ class _Piece(NamedTuple):
     call: ToolCall | None = None
 
 
-def _pieces(text: str) -> Iterator[_Piece]:
+def _pieces(text: str) -> list[_Piece]:
     """The parts of a turn in order; joined, they are `text`.
 
     An unclosed `<think>` runs to the end. A `</think>` without an opening belongs to a prompt that opened it (Qwen3's
     thinking templates), so everything before it is thought. Of nested thoughts the outermost counts, if it is closed.
     """
+    pieces: list[_Piece] = []
     position = _opened_by_prompt(text)
     if position:
-        yield _Piece("thought", text[:position], text[: position - len(THOUGHT)])
+        pieces.append(_Piece("thought", text[:position], text[: position - len(THOUGHT)]))
     closings: dict[int, int] | None = None
     think, call = text.find(THINK, position), text.find(OPEN, position)
     while think >= 0 or call >= 0:
-        start = min(found for found in (think, call) if found >= 0)
+        calls = think < 0 or 0 <= call < think
+        start = call if calls else think
         if start > position:
-            yield _Piece("text", text[position:start])
-        if start == call:
+            pieces.append(_Piece("text", text[position:start]))
+        if calls:
             read, position = _read_call(text, start + len(OPEN))
-            yield _Piece("call", text[start:position], call=read)
+            pieces.append(_Piece("call", text[start:position], "", read))
         else:
-            end = text.find(THOUGHT, start)
-            if text.find(THINK, start + len(THINK), max(end, 0)) >= 0:
+            inside = start + len(THINK)
+            end = text.find(THOUGHT, inside)
+            inner = text[inside : end if end >= 0 else len(text)]
+            if end >= 0 and THINK in inner:
                 closings = _closings(text) if closings is None else closings
                 end = closings.get(start, end)
+                inner = text[inside:end]
             position = end + len(THOUGHT) if end >= 0 else len(text)
-            inner = text[start + len(THINK) : end if end >= 0 else len(text)]
-            yield _Piece("thought", text[start:position], inner)
-        think = think if think < 0 or think >= position else text.find(THINK, position)
-        call = call if call < 0 or call >= position else text.find(OPEN, position)
+            pieces.append(_Piece("thought", text[start:position], inner))
+        if position == len(text):
+            return pieces
+        if 0 <= think < position:
+            think = text.find(THINK, position)
+        if 0 <= call < position:
+            call = text.find(OPEN, position)
     if position < len(text):
-        yield _Piece("text", text[position:])
+        pieces.append(_Piece("text", text[position:]))
+    return pieces
 
 
 def _opened_by_prompt(text: str) -> int:
     """Where a thought that the prompt had opened ends, its tag included; 0 where there is none."""
-    end = text.find(THOUGHT)
+    end = -1 if text.startswith(THINK) else text.find(THOUGHT)
     if end < 0 or text.find(THINK, 0, end) >= 0:
         return 0
     position = 0
@@ -165,7 +174,7 @@ def _plain_call(body: str) -> ToolCall | None:
         read = _plain.decode(body)
     except (ValueError, RecursionError):
         return None
-    if not read.name or body.count("[") + body.count("{") > MAX_DEPTH:
+    if not read.name or (len(body) > MAX_DEPTH and body.count("[") + body.count("{") > MAX_DEPTH):
         return None
     return ToolCall(name=read.name, arguments=read.arguments, raw=body)
 
@@ -207,7 +216,7 @@ def _body_end(text: str, start: int) -> re.Match[str] | int | None:
 def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
     """The call whose body starts at `start`, and where reading goes on."""
     following = text.find(OPEN, start)
-    close = text.find(CLOSE, start, following if following >= 0 else len(text))
+    close = text.find(CLOSE, start) if following < 0 else text.find(CLOSE, start, following)
     # What is whole JSON up to the first closing tag has no tag outside of its strings: nothing else could end it.
     if close >= 0 and (call := _plain_call(text[start:close])) is not None:
         return call, close + len(CLOSE)
