@@ -60,6 +60,8 @@ class Bar:
             self._progress.stop()
         seconds = time.monotonic() - self._started
         count = self.done - self._before
+        if error is not None and not count:
+            return  # nothing was begun: the error says it all
         say(f"{self.label}: {self.done}/{self.total} in {seconds:.1f} s ({count / max(seconds, 1e-9):.1f}/s)")
 
     def step(self, count: int = 1, detail: str = "") -> None:

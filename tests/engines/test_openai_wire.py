@@ -12,7 +12,7 @@ from rewright.engines.base import Request, Sampling
 from rewright.engines.endpoint import Fault, checked_url, error_detail
 from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion, same_model
-from rewright.engines.wire import chat_body, messages_from_wire, messages_to_wire, read_arguments
+from rewright.engines.wire import chat_body, messages_to_wire, read_arguments
 from rewright.errors import EngineError, InputError
 from rewright.records import ToolCall
 from support.fault_server import FaultServer
@@ -65,22 +65,6 @@ def test_calls_get_json_arguments_and_ids_and_results_carry_the_same_ids():
         None,
         "call00002",
     ]
-    assert messages_from_wire(wire) == messages
-
-
-def test_results_of_a_log_stand_in_the_order_of_their_calls():
-    """Servers may answer parallel calls in any order, also calls of one tool: the ids say which is whose."""
-    call = {"type": "function", "function": {"name": "age", "arguments": '{"of": "Ada"}'}}
-    log = [
-        {"role": "assistant", "content": None, "tool_calls": [{**call, "id": "a"}, {**call, "id": "b"}]},
-        {"role": "tool", "tool_call_id": "b", "content": "41"},
-        {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "36"}]},
-        {"role": "tool", "tool_call_id": "?", "content": "nobody's"},
-        {"role": "assistant", "content": "77"},
-    ]
-    read = messages_from_wire(log)
-    assert [message["content"] for message in read] == ["", [{"type": "text", "text": "36"}], "41", "nobody's", "77"]
-    assert [message.get("name") for message in read] == [None, "age", "age", "unknown", None]
 
 
 def test_a_result_without_a_call_follows_as_a_user_message():

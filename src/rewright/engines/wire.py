@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ from rewright.engines.endpoint import Fault
 from rewright.records import Message
 from rewright.strict_json import STRICT, NestingError, nested_deeper
 
-__all__ = ["chat_body", "completion_body", "messages_from_wire", "messages_to_wire", "read_arguments"]
+__all__ = ["chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 
 
 def chat_body(request: Request, model: str) -> dict[str, Any]:
@@ -131,46 +130,6 @@ def _results_to_wire(results: Sequence[Message], calls: Sequence[dict[str, Any]]
         }
     if orphans:
         yield {"role": "user", "content": "\n".join(orphans)}
-
-
-def messages_from_wire(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Messages in the Hugging Face convention from wire messages (logs and data sets of other projects).
-
-    Arguments become dicts, ids are dropped, tool messages get the `name` of their call and stand in the order of the
-    calls: without ids nothing else says which is whose. Arguments that are not a JSON object stay the string that they
-    are.
-    """
-    names: dict[str, str] = {}
-    converted: list[Message] = []
-    for message in _in_order_of_calls(messages):
-        copied: Message = {key: value for key, value in message.items() if key not in {"tool_calls", "tool_call_id"}}
-        if message.get("tool_calls"):
-            calls = []
-            for call in message["tool_calls"]:
-                function = call.get("function") or {}
-                arguments, error = read_arguments(function.get("arguments"))
-                name = str(function.get("name") or "")
-                names[str(call.get("id"))] = name
-                kept = arguments if error is None else function.get("arguments")
-                calls.append({"type": "function", "function": {"name": name, "arguments": kept}})
-            copied["tool_calls"] = calls
-            copied["content"] = message.get("content") or ""
-        if message.get("role") == "tool" and "name" not in copied:
-            copied["name"] = names.get(str(message.get("tool_call_id")), "unknown")
-        converted.append(copied)
-    return converted
-
-
-def _in_order_of_calls(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Wire messages, with neighbouring results in the order of the calls before them."""
-    places: dict[str, int] = {}
-    for is_result, group in groupby(messages, key=lambda message: message.get("role") == "tool"):
-        if is_result:
-            yield from sorted(group, key=lambda result: places.get(str(result.get("tool_call_id")), len(places)))
-            continue
-        for message in group:
-            places = {str(call.get("id")): place for place, call in enumerate(message.get("tool_calls") or ())}
-            yield message
 
 
 def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:

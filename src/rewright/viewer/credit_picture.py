@@ -131,10 +131,11 @@ def _predicted_lines(call: Any, gold: Any) -> list[Words]:
         written = arguments if isinstance(arguments, str) else json.dumps(arguments, default=str, ensure_ascii=False)
         return [[(f"{shown}  ", _INK), ("malformed", _WRONG)], *_wrap([(_cut(written, 90), _GREY)], _BOX)]
     read_gold = read_call(gold) if gold is not None else None
+    (_, values), gold_values = read, None if read_gold is None else read_gold[1]
     words: Words = []
     for key, value in arguments.items():
         colour = _INK
-        if read_gold is not None and read_gold.values.get(key, _MISSING) != read.values[key]:
+        if gold_values is not None and gold_values.get(key, _MISSING) != values[key]:
             colour = _WRONG
         words.append((_argument(key, value), colour))
     return [[(name or "", _INK)], *_wrap(words, _BOX)]
@@ -153,7 +154,7 @@ def _gold_lines(
         read = read_call(owners[0]) if owners else None
         arguments = arguments_of(gold)
         words = [
-            (_argument(key, value), _INK if read is None or key in read.values else _WRONG)
+            (_argument(key, value), _INK if read is None or key in read[1] else _WRONG)
             for key, value in (arguments.items() if isinstance(arguments, dict) else ())
         ]
         lines.append([[(name_of(gold) or "malformed", _INK)], *_wrap(words, _GOLD_BOX)])
