@@ -22,15 +22,15 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported
 
 import msgspec
 import numpy as np
+from learning_curves.estimates import estimate, shown
 from learning_curves.schedule import read_results
-from scipy import stats
 
 from rewright.errors import InputError
 from rewright.pipeline import Pipeline
@@ -141,28 +141,6 @@ def one_arm(options: argparse.Namespace, seed: int, arm: str) -> Row:
         "reward_model_accuracy": state.get("reward", {}).get("accuracies", {}).get("accuracy"),
         "seconds": round(sum(float(row["seconds"]) for name, row in state.items() if name in run.recipe().stages)),
     }
-
-
-class Estimate(NamedTuple):
-    """A mean over seeds and half the width of its 95% interval (None: one seed has none)."""
-
-    mean: float
-    half: float | None
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean with Student's interval."""
-    count = len(values)
-    if count < 2:
-        return Estimate(float(np.mean(values)), None)
-    half = float(stats.t.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / count**0.5
-    return Estimate(float(np.mean(values)), half)
-
-
-def shown(found: Estimate, sign: str = "") -> str:
-    """In percentage points."""
-    half = "" if found.half is None else f" ± {100 * found.half:.1f}"
-    return f"{100 * found.mean:{sign}.1f}{half}"
 
 
 def by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:

@@ -53,6 +53,8 @@ def test_the_report_compares_methods_with_the_outcome(tmp_path: Path) -> None:
     assert "| outcome | 2 | 0.020 | 0.160 ± 0.000 | 0.300 ± 0.000 | 0.300 ± 0.000 | 0.50 |" in printed
     assert "| matchtir-hard | 1 | 0.020 | 0.272 | 0.300 | 0.300 | 0.50 |" in printed
     assert "64 (0.20) |" in printed  # to 0.1: after 1 step instead of 6
+    assert "| matchtir-hard | 1 | +11.2 | +0.0 | +0.0 |" in printed  # seed 0 of both
+    assert "0.5 (ratio)" not in printed  # nobody got there
     draw([*slow, *fast], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 

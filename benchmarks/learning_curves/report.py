@@ -2,7 +2,8 @@
 
 Per base and length of run: mean success over the whole run (the area under the curve, as a share of the largest
 possible one), success at the end, and the rollouts after which the smoothed mean curve first reaches fixed levels, as
-a ratio to a reference method.
+a ratio to a reference method. Then the differences to that method within seeds, with Student's 95% intervals: the same
+seed means the same tasks in the same order.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from learning_curves.estimates import estimate, shown
 
 __all__ = ["LEVELS", "draw", "reached", "table"]
 
@@ -77,8 +80,10 @@ def table(rows: Sequence[Row], reference: str = "outcome") -> str:
     for (base, steps), methods in grouped(rows).items():
         per_step = next(iter(methods.values()))[0]["rollouts_per_step"]
         compared = methods.get(reference)
-        start = np.concatenate([curves(one)[:, 0] for one in methods.values()]).mean()
-        levels = [level for level in LEVELS if level > 1.5 * start]
+        mean_T = {method: curves(own).mean(axis=0) for method, own in methods.items()}
+        start = np.mean([values_T[0] for values_T in mean_T.values()])
+        highest = max(float(smooth(values_T).max()) for values_T in mean_T.values())
+        levels = [level for level in LEVELS if 1.5 * start < level <= highest]
         lines += [f"### base {base}, {steps} steps of {per_step} rollouts", ""]
         head = ["method", "seeds", "first step", "mean success (area)", "last 5 steps", "held out", "equal groups"]
         lines.append("| " + " | ".join([*head, *(f"rollouts to {level:g} (ratio)" for level in levels)]) + " |")
@@ -88,15 +93,34 @@ def table(rows: Sequence[Row], reference: str = "outcome") -> str:
             line += f"{spread(curves(own)[:, -5:].mean(axis=1))} | {spread(np.array([row['held_out'] for row in own]))}"
             line += f" | {np.mean([np.mean(row['equal_groups']) for row in own]):.2f} |"
             for level in levels:
-                mine = reached(curves(own).mean(axis=0), level, per_step)
+                mine = reached(mean_T[method], level, per_step)
                 shown = "never" if mine is None else str(mine)
                 if compared is not None and method != reference:
-                    theirs = reached(curves(compared).mean(axis=0), level, per_step)
+                    theirs = reached(mean_T[reference], level, per_step)
                     shown += f" ({ratio(mine, theirs, steps * per_step)})"
                 line += f" {shown} |"
             lines.append(line)
-        lines.append("")
+        lines += ["", *differences(methods, reference)]
     return "\n".join(lines)
+
+
+def measures(row: Row) -> tuple[float, float, float]:
+    """Success of one run: over all steps, over the last ones, on the held-out tasks."""
+    return float(np.mean(row["success"])), float(np.mean(row["success"][-WINDOW:])), float(row["held_out"])
+
+
+def differences(methods: dict[str, list[Row]], reference: str) -> list[str]:
+    """Markdown: what each method has more than the reference in the seeds that both have, in points of success."""
+    known = {row["seed"]: row for row in methods.get(reference, [])}
+    lines = [f"| minus {reference}, points | seeds | mean success | last 5 steps | held out |", "|---|---|---|---|---|"]
+    for method, own in methods.items():
+        pairs = [(row, known[row["seed"]]) for row in own if row["seed"] in known and method != reference]
+        if not pairs:
+            continue
+        gains_S3 = np.array([np.subtract(measures(row), measures(other)) for row, other in pairs])
+        line = " | ".join(shown(estimate(gains_S3[:, column].tolist()), "+") for column in range(3))
+        lines.append(f"| {method} | {len(pairs)} | {line} |")
+    return [*lines, ""] if len(lines) > 2 else []
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
