@@ -244,12 +244,12 @@ CREDIT: list[tuple[str, bytes, str]] = [
     (
         "a gold call without a name",
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"nam": "find", "arguments": {}}]}),
-        "log.jsonl:1: gold call 0 is {'nam': 'find', 'arguments': {}}: expected a name, and arguments",
+        "log.jsonl:1: gold_calls: call 0 is {'nam': 'find', 'arguments': {}}: expected a name, and arguments",
     ),
     (
         "gold arguments of no kind",
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": [1]}]}),
-        "log.jsonl:1: gold call 0 is {'name': 'find', 'arguments': [1]}: expected a name, and arguments",
+        "log.jsonl:1: gold_calls: call 0 is {'name': 'find', 'arguments': [1]}: expected a name, and arguments",
     ),
     (
         "gold nested too deeply",

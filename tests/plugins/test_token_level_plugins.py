@@ -59,6 +59,21 @@ def test_ends_can_be_read_off_the_rewards_where_the_mask_has_no_gaps(paid):
     np.testing.assert_allclose(found, per_token(advantages(rewards, [0, 0, 0]), spans, 8), atol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", ["matchtir", "grpo", "fixed_horizon", "leave_one_out"])
+def test_a_row_without_a_token_of_the_model_is_in_no_group(paid, estimator):
+    """verl's rejection of sequences and its padding, SkyRL's filters: what such a row was paid has no turn."""
+    settings = TurnCredit(estimator=estimator)
+    rewards, mask = np.vstack([paid, np.full((1, 8), 3.0)]), [*MASK, [0] * 8]
+    found = token_advantages(rewards, mask, ["a"] * 4, settings)
+    np.testing.assert_allclose(found[:3], token_advantages(paid, MASK, ["a"] * 3, settings), atol=1e-6)
+    assert not found[3].any()
+
+
+def test_an_outcome_that_is_among_the_tokens_cannot_join_elsewhere(paid):
+    with pytest.raises(ValueError, match="join is 'trajectory', but this trainer adds the outcome to the last token"):
+        token_advantages(paid, MASK, ["a"] * 3, TurnCredit(join="trajectory"))
+
+
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("REWRIGHT_TURN_CREDIT", '{"gamma": 1.0, "estimator": "fixed_horizon"}')
     assert TurnCredit.from_environment() == TurnCredit(gamma=1.0, estimator="fixed_horizon")
@@ -124,6 +139,16 @@ def test_skyrl_calls_the_estimator_with_keywords(paid):
     )
     assert found.shape == returns.shape == (3, 8)
     np.testing.assert_allclose(found.numpy(), expected(), atol=1e-6)
+
+
+def test_skyrl_s_penalty_per_token_is_refused(paid):
+    torch = pytest.importorskip("torch")
+    from rewright.plugins.skyrl import compute_rewright_advantage
+
+    with pytest.raises(ValueError, match="use_kl_in_reward pays every token"):
+        compute_rewright_advantage(
+            torch.tensor(paid), torch.tensor(MASK), index=["u"] * 3, config=SimpleNamespace(use_kl_in_reward=True)
+        )
 
 
 def test_skyrl_trainers_with_the_mixin_pass_the_loss_mask(paid):
@@ -214,6 +239,11 @@ def test_slime_s_missing_pieces_are_named():
         post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
     with pytest.raises(ValueError, match="custom-reward-post-process-path"):
         turn_advantages(None, {"metadata": [None], "loss_masks": [[1]], "kl": [torch.zeros(1)]})
+    with pytest.raises(ValueError, match="2 runs of ones in its loss_mask, but 1 turns"):
+        turn_advantages(
+            None,
+            {"metadata": [{"rewright_turn_advantages": [1.0]}], "loss_masks": [[1, 0, 1]], "kl": [torch.zeros(3)]},
+        )
     with pytest.raises(ValueError, match="context-parallel-size 1"):
         turn_advantages(
             None, {"metadata": [{"rewright_turn_advantages": [1.0]}], "loss_masks": [[1, 1]], "kl": [torch.zeros(1)]}

@@ -7,6 +7,7 @@ optimiser are TRL's.
 import json
 
 import numpy as np
+import pandas
 import pytest
 
 pytest.importorskip("trl")
@@ -17,6 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rewright.credit import advantages, per_token, spans_from_mask, turn_rewards
 from rewright.credit_files import credit, read_gold, read_stored
+from rewright.plugins.messages import gold_calls
 from rewright.plugins.settings import TurnCredit
 from rewright.plugins.trl import TurnCreditMixin, TurnCreditTrainer
 from support.tiny_llama import make_tiny_llama
@@ -54,8 +56,16 @@ def right(completions, **columns):
     return [1.0 if "77" in completion[-1].get("content", "") else 0.0 for completion in completions]
 
 
-class Prompted:
-    """Puts LINES into the model's mouth and keeps TRL's batches."""
+class Kept:
+    """Keeps TRL's batches."""
+
+    def _generate_and_score_completions(self, inputs):
+        self.batches = [*getattr(self, "batches", []), super()._generate_and_score_completions(inputs)]
+        return self.batches[-1]
+
+
+class Prompted(Kept):
+    """Puts LINES into the model's mouth."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         if num_generations > 1 or not hasattr(self, "spoken"):
@@ -70,13 +80,13 @@ class Prompted:
             completions.append(self.processing_class(line + "<|im_end|>", add_special_tokens=False)["input_ids"])
         return completions, None
 
-    def _generate_and_score_completions(self, inputs):
-        self.batches = [*getattr(self, "batches", []), super()._generate_and_score_completions(inputs)]
-        return self.batches[-1]
-
 
 class PromptedTrainer(Prompted, TurnCreditMixin, GRPOTrainer):
     """The trainer under test."""
+
+
+class RolloutTrainer(Kept, TurnCreditTrainer):
+    """Its rollouts come from a `rollout_func`."""
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +113,7 @@ def make(folder, tmp_path, trainer_class=PromptedTrainer, rows=None, **settings)
         train_dataset=dataset,
         tools=tools,
         environment_factory=environment,
+        rollout_func=settings.pop("rollout_func", None),
         args=GRPOConfig(**defaults | settings),
         turn_credit=credit,
     )
@@ -265,7 +276,109 @@ def test_columns_that_datasets_filled_with_nulls_mean_what_was_written(folder, t
     assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in rewards]
 
 
+def test_nulls_inside_arguments_are_absent_too(folder, tmp_path):
+    """A nested object gets the fields of every other row's, null where it had none."""
+    paris, monday = {"name": "lookup", "arguments": {"name": {"city": "Paris"}}}, {"name": {"day": "Monday"}}
+    dataset = Dataset.from_list([{"gold_calls": [paris]}, {"gold_calls": [{"name": "lookup", "arguments": monday}]}])
+    assert dataset[0]["gold_calls"][0]["arguments"] == {"name": {"city": "Paris", "day": None}}
+    assert gold_calls(dataset[0]["gold_calls"]) == [paris]
+    dataset.to_parquet(tmp_path / "gold.parquet")
+    assert gold_calls(pandas.read_parquet(tmp_path / "gold.parquet")["gold_calls"][0]) == [paris]
+
+
+class Doubled(Prompted, TurnCreditTrainer):
+    """A user's trainer that was derived from GRPOTrainer, and is now derived from ours."""
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        return 2 * super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+
+class Replaced(Prompted, TurnCreditTrainer):
+    """The same, with rewards of its own."""
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        return torch.tensor([[2 * value] for value in right(completions)])
+
+
+@pytest.mark.parametrize("trainer_class", [Doubled, Replaced])
+def test_a_derived_trainer_s_rewards_are_the_outcome(folder, tmp_path, trainer_class):
+    trainer = make(folder, tmp_path, trainer_class=trainer_class)
+    trainer.train()
+    calls = [turn_rewards(turns, [ADA, BEN]) for turns in CALLS]
+    for row, outcome in zip(calls, trainer._logs["rewards"]["right"], strict=True):
+        row[-1] += outcome
+    assert max(trainer._logs["rewards"]["right"]) == 2.0
+    assert list(trainer._logs["extra"]["turn_rewards"]) == [row.round(4).tolist() for row in calls]
+
+
+def test_a_mixin_behind_the_trainer_is_refused():
+    with pytest.raises(TypeError, match="behind GRPOTrainer, TurnCreditMixin would do nothing"):
+        type("Mine", (GRPOTrainer, TurnCreditMixin), {})
+    type("Mine", (Prompted, TurnCreditMixin, GRPOTrainer), {})
+
+
+def test_evaluation_rows_without_gold_calls_are_refused_before_the_training(folder, tmp_path):
+    trainer = make(folder, tmp_path)
+    arguments = {"model": trainer.model, "processing_class": trainer.processing_class, "reward_funcs": [right],
+                 "train_dataset": trainer.train_dataset, "tools": [lookup], "args": trainer.args}  # fmt: skip
+    bare = trainer.train_dataset.remove_columns("gold_calls")
+    with pytest.raises(ValueError, match="eval_dataset has no column gold_calls"):
+        TurnCreditTrainer(**arguments, eval_dataset=bare)
+    with pytest.raises(ValueError, match="hard has no column gold_calls"):
+        TurnCreditTrainer(**arguments, eval_dataset={"easy": trainer.train_dataset, "hard": bare})
+
+
+MASK = [1, 1, 0, 0, 1, 0, 1, 1]
+"""A completion of three turns."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"env_mask": [MASK] * 4, "turn_calls": [[[ADA], [BEN], []], [[], [], []]] * 2}, None),
+        ({"env_mask": [MASK] * 4}, r"completion 0 has 1 turns, but 3 runs of the model's tokens"),
+        ({"env_mask": [MASK] * 4, "turn_calls": [[[ADA], [BEN]]] * 4}, "completion 0 has 2 turns, but 3 runs"),
+        ({"turn_calls": [[[ADA], [BEN], []]] * 4}, "completion 0 has 3 turns, but 1 runs"),
+        ({"env_mask": [MASK] * 4, "turn_calls": [[ADA, BEN, ADA]] * 4}, "a list of turns, each a list of calls"),
+    ],
+)
+def test_rollouts_of_a_user_s_own_are_credited_turn_by_turn_or_refused(folder, tmp_path, fields, problem):
+    def rollout(prompts, trainer):
+        count = len(prompts)
+        ids = {"prompt_ids": [[5, 6]] * count, "completion_ids": [list(range(10, 18))] * count}
+        return {**ids, "logprobs": [[0.0] * 8] * count, **fields}
+
+    trainer = make(folder, tmp_path, trainer_class=RolloutTrainer, tools=None, rollout_func=rollout)
+    if problem is not None:
+        with pytest.raises(ValueError, match=problem):
+            trainer.train()
+        return
+    trainer.train()
+    rewards = [turn_rewards([[ADA], [BEN], []], [ADA, BEN]), np.zeros(3)] * 2
+    expected = per_token(advantages(rewards, [0] * 4), spans_from_mask([MASK] * 4), 8)
+    np.testing.assert_allclose(trainer.batches[0]["advantages"].numpy(), expected, atol=1e-6)
+
+
+MISTAKEN_GOLD = [
+    [{"tool": "lookup", "arguments": {"name": "Ada"}}],
+    [{"name": "lookup"}],
+    [{"name": "lookup", "arguments": ["Ada"]}],
+    [{"name": "lookup", "arguments": "name=Ada"}],
+]
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+@pytest.mark.parametrize("mistaken", MISTAKEN_GOLD)
+def test_gold_calls_that_nothing_could_match_are_refused(mistaken, as_text):
+    with pytest.raises(ValueError, match=r"gold_calls of row 3: call 1 is .*: expected a name, and arguments"):
+        gold_calls(json.dumps([ADA, *mistaken]) if as_text else [ADA, *mistaken], "gold_calls of row 3")
+
+
 def test_mistakes_are_named(folder, tmp_path):
+    with pytest.raises(ValueError, match="gold_calls of row 0: call 0 is"):
+        make(folder, tmp_path, rows=[{"gold_calls": json.dumps(MISTAKEN_GOLD[0])}] * 4).train()
+    with pytest.raises(ValueError, match="turn credit settings are 'matchtir': expected a mapping"):
+        make(folder, tmp_path, turn_credit="matchtir")
     with pytest.raises(ValueError, match="no column gold_calls"):
         make(folder, tmp_path, rows=[{"answer": "77"}] * 4).train()
     with pytest.raises(ValueError, match=r"gold_calls of row 0 is not JSON"):

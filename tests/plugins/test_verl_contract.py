@@ -21,6 +21,7 @@ from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
 from verl.protocol import DataProto
 from verl.tools.function_tool import FunctionTool
+from verl.trainer.config import AlgoConfig, RolloutCorrectionConfig
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.rollout.replica import TokenOutput
@@ -74,9 +75,33 @@ def test_the_v1_trainer_s_computation_calls_the_estimator_too():
     )
 
 
-def test_a_wrong_setting_is_named():
-    with pytest.raises(ValueError, match="gama"):
-        compute_advantage(batch(), "rewright", config=OmegaConf.create({"rewright": {"gama": 1.0}}))
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ({"rewright": {"gama": 1.0}}, "gama"),
+        ({"rewright": {"gamma": None}}, "Expected `float`, got `null`"),
+        ({"rewright": "matchtir"}, "algorithm.rewright is 'matchtir': expected settings"),
+        ({"rewright": {"join": "trajectory"}}, "join is 'trajectory'"),
+        ({"rollout_correction": {"rollout_rs": "seq_mean_k3,token_k1"}}, "rollout_rs is .* it rejects single tokens"),
+    ],
+)
+def test_a_wrong_setting_is_named(algorithm, message):
+    with pytest.raises(ValueError, match=message):
+        compute_advantage(batch(), "rewright", config=OmegaConf.create(algorithm))
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [None, RolloutCorrectionConfig(rollout_rs="seq_mean_k3"), RolloutCorrectionConfig("token", rollout_rs="token_k1")],
+)
+def test_the_algorithm_may_be_verl_s_dataclass(correction):
+    algorithm = AlgoConfig(adv_estimator="rewright", rollout_correction=correction)
+    if correction is not None and correction.rollout_rs == "token_k1":
+        with pytest.raises(ValueError, match="rejects single tokens"):
+            compute_advantage(batch(), "rewright", config=algorithm)
+        return
+    found = compute_advantage(batch(), "rewright", config=algorithm).batch["advantages"].numpy()
+    np.testing.assert_allclose(found, per_token(advantages(TURNS, [0, 0, 0]), SPANS, 8), atol=1e-6)
 
 
 @pytest.mark.parametrize("variable", ["VERL_USE_EXTERNAL_MODULES"])

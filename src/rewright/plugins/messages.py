@@ -1,10 +1,11 @@
-"""Turns and gold calls out of chat messages and dataset columns, as other projects store them. No dependencies."""
+"""Turns and gold calls out of chat messages and dataset columns, as other projects store them. No trainer, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewright.credit.calls import read_call
 from rewright.strict_json import STRICT
 
 __all__ = ["gold_calls", "turns_of_messages"]
@@ -34,8 +35,10 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
 def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
     """Gold calls out of a dataset's cell: a list of calls, its JSON text, or None (unknown).
 
-    In a list, arguments that are null are taken for absent: `datasets` and parquet fill them in, because every row
-    has every column. Where null is meant, store the calls as JSON text. Raises ValueError for anything else.
+    In a list, arguments that are null, at any depth, are taken for absent: `datasets` and parquet fill them in,
+    because every row has every column. Where null is meant, store the calls as JSON text. Raises ValueError for
+    anything else, also for a call without a name or without an object of arguments: nothing would match it, and every
+    turn look wrong.
     """
     if value is None:
         return None
@@ -43,7 +46,7 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
         try:
             value = STRICT.decode(value)
         except ValueError as problem:
-            raise ValueError(f"{where} is not JSON: {problem}") from None
+            raise ValueError(f"{where} is not JSON: {problem}: {value!r:.200}") from None
         calls = value
         if calls is None:
             return None
@@ -55,11 +58,14 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
         raise ValueError(
             f"{where} is {value!r:.200}: expected a list of calls with name and arguments, or its JSON text"
         )
+    for number, call in enumerate(calls):
+        if read_call(call) is None:
+            raise ValueError(f"{where}: call {number} is {call!r:.200}: expected a name, and arguments as an object")
     return calls
 
 
 def without_nulls(call: Any) -> Any:
-    """A copy of a call given as a mapping, without arguments that are null; other shapes as they are."""
+    """A copy of a call given as a mapping, without arguments that are null at any depth; other shapes as they are."""
     if not isinstance(call, Mapping):
         return call
     copy = dict(call)
@@ -67,7 +73,29 @@ def without_nulls(call: Any) -> Any:
         copy["function"] = without_nulls(copy["function"])
     for key in ("arguments", "parameters"):
         if isinstance(copy.get(key), Mapping):
-            copy[key] = {name: value for name, value in copy[key].items() if value is not None}
+            copy[key] = _without_nulls_inside(copy[key])
         elif key in copy and copy[key] is None:
             del copy[key]
     return copy
+
+
+def _without_nulls_inside(value: Any) -> Any:
+    """A copy of the objects and lists of a value, without the fields that are null; a null in a list was written there.
+
+    Works with a stack of its own: what is nested deeply does not recurse.
+    """
+    root = [value]
+    open_places: list[tuple[Any, Any]] = [(root, 0)]
+    while open_places:
+        parent, key = open_places.pop()
+        item = parent[key]
+        if hasattr(item, "tolist"):  # an array of numpy: a list inside a cell of a parquet table
+            item = item.tolist()
+        if isinstance(item, Mapping):
+            item = {name: inner for name, inner in item.items() if inner is not None}
+            open_places.extend((item, name) for name in item)
+        elif isinstance(item, (list, tuple)):
+            item = list(item)
+            open_places.extend((item, index) for index in range(len(item)))
+        parent[key] = item
+    return root[0]

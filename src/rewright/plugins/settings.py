@@ -53,6 +53,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         """Settings as they are, from a mapping, or the defaults. ValueError names an unknown key or a wrong value."""
         if isinstance(given, TurnCredit):
             return given
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"turn credit settings are {given!r:.200}: expected a mapping, such as {{'gamma': 1.0}}")
         try:
             return msgspec.convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:

@@ -9,7 +9,8 @@ are there already: let the environment's `step` return the turn's reward (`rewri
 so far). Settings come from `REWRIGHT_TURN_CREDIT` (JSON); `gamma` there, not `trainer.algorithm.gamma`.
 
 Where turns end: SkyRL gives estimators a mask of the whole response, tool text included, so a turn is taken to end at
-every reward that is not 0, and a turn paid exactly 0 runs on into the next. With `TurnCreditMixin` in front of the
+every reward that is not 0, and a turn paid exactly 0 runs on into the next (so no penalty per token may be among the
+rewards: `use_kl_in_reward` is refused). With `TurnCreditMixin` in front of the
 trainer class, the loss mask is given instead, and turns are exact::
 
     class Trainer(TurnCreditMixin, RayPPOTrainer): ...           # returned by your BasePPOExp.get_trainer
@@ -38,6 +39,11 @@ def compute_rewright_advantage(
 
     if index is None:
         raise ValueError("the estimator 'rewright' compares the rollouts of a prompt: expected uids (index), got None")
+    if getattr(kwargs.get("config"), "use_kl_in_reward", False):
+        raise ValueError(
+            "trainer.algorithm.use_kl_in_reward pays every token, so every token would be a turn: set it to false and "
+            "use_kl_loss to true"
+        )
     advantages = token_advantages(
         token_level_rewards.detach().float().cpu().numpy(),
         response_mask.detach().cpu().numpy(),

@@ -77,6 +77,11 @@ def turn_advantages(args: Any, rollout_data: dict[str, Any]) -> None:
             )
         (spans,) = spans_from_mask(mask[None, :])
         values = entry[_KEY]
+        if len(spans) > len(values):
+            raise ValueError(
+                f"sample {position} has {len(spans)} runs of ones in its loss_mask, but {len(values)} turns: expected "
+                "from the generate function an entry of metadata['turn_calls'] for each of them"
+            )
         count = min(len(spans), len(values))  # a truncated response may have lost its last turns
         tokens = per_token([values[:count]], [spans[:count]], len(mask))[0]
         tensors.append(torch.from_numpy(tokens).to(like.device))

@@ -8,6 +8,7 @@ is the turn's reward (so a penalty per token, or a score behind the last turn, c
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -32,15 +33,23 @@ def token_advantages(
     """Advantages float32 (B, L): each turn's on all its tokens, 0 outside the mask.
 
     `rewards` and `mask` (B, L), `group_ids` (B,). With `ends_from_rewards`, a run of the mask that holds several
-    rewards is cut behind each of them: for trainers whose mask does not show the gaps between turns.
+    rewards is cut behind each of them: for trainers whose mask does not show the gaps between turns. A row without a
+    token of the model (rejected, filtered, padding) is in no group: where its turns ended cannot be seen. Raises
+    ValueError for shapes that differ, and for `join` "trajectory": the outcome has been added to a token already.
     """
+    if settings.join != "last_turn":
+        raise ValueError(
+            f"join is {settings.join!r}, but this trainer adds the outcome to the last token before the estimator sees "
+            "it: expected 'last_turn'"
+        )
     paid, own = np.asarray(rewards, dtype=np.float64), np.asarray(mask) != 0
     if paid.shape != own.shape or paid.ndim != 2:
         raise ValueError(f"rewards have shape {paid.shape}, the mask {own.shape}: expected the same (B, L)")
     spans = spans_from_mask(own)
     if ends_from_rewards:
         spans = [_cut(row, ranges) for row, ranges in zip(paid, spans, strict=True)]
-    advantages = settings.advantages(rewards_by_turn(paid, spans), group_ids)
+    in_no_group = [0.0 if ranges else math.nan for ranges in spans]
+    advantages = settings.advantages(rewards_by_turn(paid, spans), group_ids, in_no_group)
     return per_token(advantages, spans, paid.shape[1])
 
 

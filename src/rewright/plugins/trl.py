@@ -43,9 +43,18 @@ class TurnCreditMixin:
     `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class in which a whole trainer comes first: TRL's methods would hide the mixin's."""
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__[: cls.__mro__.index(TurnCreditMixin)]:
+            if hasattr(base, "train") and hasattr(base, "evaluate") and not issubclass(base, TurnCreditMixin):
+                raise TypeError(
+                    f"{cls.__name__}: behind {base.__name__}, TurnCreditMixin would do nothing: put it in front, "
+                    f"class {cls.__name__}(TurnCreditMixin, {base.__name__})"
+                )
+
     def __init__(self, *args: Any, turn_credit: TurnCredit | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.turn_credit = TurnCredit.of(turn_credit)
-        self._batch: tuple[list[Any], list[Any], Any] | None = None
         super().__init__(*args, **kwargs)
         if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
             raise ValueError(
@@ -56,27 +65,7 @@ class TurnCreditMixin:
                 "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
                 "importance_sampling_level='token'"
             )
-
-    def _calculate_rewards(
-        self, inputs: Sequence[Mapping[str, Any]], prompts: Any, completions: Sequence[Any], completion_ids_list: Any
-    ) -> Any:
-        """TRL's rewards; on the way, keep what turn credit needs of this process's completions."""
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
-        if not any("gold_calls" in row for row in inputs):
-            raise ValueError("the dataset has no column gold_calls: expected a list of calls (or None) in every row")
-        golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(inputs)]
-        turns = []
-        for row, completion in zip(inputs, completions, strict=True):
-            if row.get("turn_calls") is not None:
-                turns.append([list(calls) for calls in row["turn_calls"]])
-            elif isinstance(completion, str):
-                raise ValueError(
-                    "turn credit reads tool calls from messages: expected conversational prompts, got text"
-                )
-            else:
-                turns.append(turns_of_messages(completion))
-        self._batch = (turns, golds, rewards)
-        return rewards
+        _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's batch, with (B, L) advantages in the place of (B,)."""
@@ -84,10 +73,24 @@ class TurnCreditMixin:
         from accelerate.utils import gather_object
 
         trainer: Any = self
-        output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        assert self._batch is not None, "TRL scores every batch that it generates"
-        turns, golds, rewards_per_function = self._batch
-        self._batch = None
+        score = trainer._calculate_rewards
+        scored: list[tuple[list[list[Any]], list[list[Any] | None], Any]] = []
+
+        def score_and_keep(rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+            """TRL's rewards; on the way, keep what turn credit needs of this process's completions."""
+            rewards = score(rows, prompts, completions, completion_ids)
+            scored.append((*_turns_and_golds(rows, completions), rewards))
+            return rewards
+
+        # An attribute of the object comes before the methods of every class: the rewards seen are those that TRL gets,
+        # also where a class in front of this one has its own `_calculate_rewards`.
+        trainer._calculate_rewards = score_and_keep
+        try:
+            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        finally:
+            del trainer._calculate_rewards
+        assert scored, "TRL scores every batch that it generates"
+        turns, golds, rewards_per_function = scored[-1]
 
         mode = "train" if trainer.model.training else "eval"
         group_size = trainer.num_generations if mode == "train" else trainer.num_generations_eval
@@ -115,6 +118,12 @@ class TurnCreditMixin:
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
         spans = spans_from_mask(mask.cpu().numpy())
+        for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
+            if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
+                raise ValueError(
+                    f"completion {index} has {len(row)} turns, but {len(found)} runs of the model's tokens: expected "
+                    "from a rollout_func an entry of turn_calls for each run of ones in its env_mask"
+                )
         # A truncated completion may have lost its last turns, a masked one all of them: credit what is left.
         pairs = [
             (values[: len(found)], found[: len(values)]) for values, found in zip(advantages[local], spans, strict=True)
@@ -138,6 +147,39 @@ class TurnCreditMixin:
         metrics["turn_credit/advantage_std"].append(float(values.std()) if values.size else 0.0)
         trainer._logs["extra"]["turn_rewards"].extend([row.round(4).tolist() for row in rewards])
         trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
+
+
+def _check_evaluation(train: Any, evaluation: Any) -> None:
+    """Raise ValueError for evaluation rows without gold calls: at the first evaluation it would cost a training."""
+    if "gold_calls" not in (getattr(train, "column_names", None) or ()):
+        return
+    for name, rows in (evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}).items():
+        if "gold_calls" not in (getattr(rows, "column_names", None) or ("gold_calls",)):
+            raise ValueError(f"{name} has no column gold_calls: expected a list of calls (or None) in every row")
+
+
+def _turns_and_golds(
+    rows: Sequence[Mapping[str, Any]], completions: Sequence[Any]
+) -> tuple[list[list[Any]], list[list[Any] | None]]:
+    """The calls of each turn and the gold calls of each completion. ValueError for what cannot be read."""
+    if not any("gold_calls" in row for row in rows):
+        raise ValueError("the dataset has no column gold_calls: expected a list of calls (or None) in every row")
+    golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(rows)]
+    turns = []
+    for index, (row, completion) in enumerate(zip(rows, completions, strict=True)):
+        given = row.get("turn_calls")
+        if given is not None:
+            if not isinstance(given, (list, tuple)) or not all(isinstance(calls, (list, tuple)) for calls in given):
+                raise ValueError(
+                    f"turn_calls of completion {index} is {given!r:.200}: expected a list of turns, each a list of "
+                    "calls"
+                )
+            turns.append([list(calls) for calls in given])
+        elif isinstance(completion, str):
+            raise ValueError("turn credit reads tool calls from messages: expected conversational prompts, got text")
+        else:
+            turns.append(turns_of_messages(completion))
+    return turns, golds
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ This module imports nothing of verl's agent loops, which need more packages: est
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from verl.trainer.ppo.core_algos import register_adv_est
@@ -34,9 +35,14 @@ def settings_of(algorithm: Any) -> TurnCredit:
     given = algorithm.get("rewright", None) if algorithm is not None and hasattr(algorithm, "get") else None
     if given is None:
         return TurnCredit.from_environment()
-    # Hydra's lists are not Python's; the settings hold numbers, words and one list of three numbers.
+    if not hasattr(given, "items"):
+        raise ValueError(f"algorithm.rewright is {given!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
+    # Hydra's lists are not Python's.
     return TurnCredit.of(
-        {str(key): value if isinstance(value, (str, int, float)) else list(value) for key, value in given.items()}
+        {
+            str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for key, value in given.items()
+        }
     )
 
 
@@ -51,6 +57,7 @@ def compute_rewright_advantage(
     """
     import torch
 
+    _check_mask(config)
     if index is None:
         raise ValueError("the estimator 'rewright' compares the rollouts of a prompt: expected uids (index), got None")
     with torch.no_grad():
@@ -62,3 +69,15 @@ def compute_rewright_advantage(
         )
         tensor = torch.from_numpy(advantages).to(device=token_level_rewards.device, dtype=token_level_rewards.dtype)
     return tensor, tensor.clone()
+
+
+def _check_mask(algorithm: Any) -> None:
+    """Raise ValueError where verl has taken tokens out of the mask, so that its runs are turns no longer."""
+    correction = algorithm.get("rollout_correction", None) if hasattr(algorithm, "get") else None
+    if not correction or correction.get("bypass_mode", False):
+        return
+    if "token" in str(correction.get("rollout_rs", None)):
+        raise ValueError(
+            f"algorithm.rollout_correction.rollout_rs is {correction.get('rollout_rs')!r}: it rejects single tokens, "
+            "which splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
+        )
