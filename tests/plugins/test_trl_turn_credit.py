@@ -405,3 +405,13 @@ def test_trl_s_completions_table_can_be_credited_afterwards(folder, tmp_path):
     found = credit(read_stored(table), read_gold(gold))
     assert [row.rewards.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_rewards"])
     assert [row.advantages.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_advantages"])
+
+
+def test_a_trainer_without_tools_is_told_that_nothing_can_match(folder, tmp_path):
+    class Silent(Prompted, TurnCreditMixin, GRPOTrainer):
+        def _generate_single_turn(self, prompt_ids, *others, **options):
+            line = self.processing_class(LINES[0][0] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+            return [line for _ in prompt_ids], None
+
+    with pytest.warns(UserWarning, match="neither tools= nor environment_factory="):
+        make(folder, tmp_path, trainer_class=Silent, tools=None).train()

@@ -25,6 +25,7 @@ Logged: `turn_credit/reward_mean` (per turn), `turn_credit/call_reward_mean`, `t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,6 +118,8 @@ class TurnCreditMixin:
         mask = output["completion_mask"]
         if "tool_mask" in output:
             mask = mask * output["tool_mask"]
+        elif any(golds) and not any(map(any, turns)):
+            warnings.warn(_NO_TOOLS, stacklevel=2)
         spans = spans_from_mask(mask.cpu().numpy())
         for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
             if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
@@ -147,6 +150,12 @@ class TurnCreditMixin:
         metrics["turn_credit/advantage_std"].append(float(values.std()) if values.size else 0.0)
         trainer._logs["extra"]["turn_rewards"].extend([row.round(4).tolist() for row in rewards])
         trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
+
+
+_NO_TOOLS = (
+    "turn credit: the trainer has neither tools= nor environment_factory=, so TRL reads no tool calls and every turn's "
+    "call reward is 0, though the dataset has gold calls"
+)
 
 
 def _check_evaluation(train: Any, evaluation: Any) -> None:
