@@ -32,11 +32,11 @@ Array = NDArray[np.float64]
 
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, int], dict[str, list[Row]]]:
-    """Rows by (base, steps), then by method, in the order in which they were met; seeds sorted."""
+    """Rows by (base, steps), the hardest base first, then by method in the order they were met in; seeds sorted."""
     found: dict[tuple[str, int], dict[str, list[Row]]] = {}
     for row in sorted(rows, key=lambda row: int(row["seed"])):
         found.setdefault((row["base"], row["steps"]), {}).setdefault(row["method"], []).append(row)
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: (float(item[0][0].rstrip("%")), item[0][1])))
 
 
 def curves(rows: Sequence[Row]) -> Array:
