@@ -91,6 +91,7 @@ def test_a_run_is_credited_by_its_own_recipe(tmp_path: Path, capsys: pytest.Capt
     assert rewright("credit", str(tmp_path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["turn_rewards"], found["turn_advantages"]) == ([0.5, 1.0], [1.5, 1.5])
+    assert [call["reward"] for call in found["calls"]] == [0.25, 0.25]  # what adds up to the turn's
     assert rewright("credit", str(tmp_path), "--json", "--estimator", "fixed_horizon") == 0
     assert json.loads(capsys.readouterr().out)["turn_advantages"] == [0.0, 0.0]
     assert rewright("credit", str(tmp_path / "trajectories.jsonl"), "--json") == 0  # no recipe: MatchTIR's settings
@@ -120,6 +121,7 @@ def test_pictures_are_svg_or_png(logs: Path, capsys: pytest.CaptureFixture[str])
         (["gama=1"], "unknown key rl.credit.gama: did you mean gamma?"),
         (["gamma=x"], "rl.credit.gamma: expected `float`, got `str`"),
         (["gamma=7"], "rl.credit.gamma: must be at most 1, got 7.0"),
+        (["estimator=os:getcwd"], "estimator 'os:getcwd' failed: TypeError"),
         (["estimator=foo"], "estimator is 'foo': expected one of delta"),
         (["--picture", "no/such/folder.svg"], "no/such/folder.svg: cannot be written: No such file or directory"),
         (["--picture", "no/such/folder.png"], "no/such/folder.png: cannot be written: No such file or directory"),

@@ -1,6 +1,8 @@
 """Turn credit for stored trajectories: our files, chat logs, TRL tables; gold files; mistakes."""
 
+import datetime
 import json
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -135,6 +137,20 @@ def test_the_json_names_each_call_s_turn_reward_and_partner(tmp_path):
     ]  # fmt: skip
     assert shown["gold"] == [ADA, BEN]
     assert (shown["reward"], shown["outcome"], shown["turn_rewards"]) == (2.5, 1.0, [1.0, 0.5, 1.0])
+
+
+def test_the_json_is_json_whatever_a_table_holds(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    day = datetime.date(2026, 1, 2)
+    odd = {"name": "lookup", "arguments": {"day": day, "at": [float("nan"), 1.5], "cost": Decimal("1.5"), "ok": True}}
+    table = tmp_path / "logs.parquet"
+    messages = [QUESTION, {"role": "assistant", "tool_calls": [{"function": odd}]}]
+    pq.write_table(pa.Table.from_pylist([{"messages": messages, "gold_calls": json.dumps([ADA])}]), table)
+    (found,) = credit(read_stored(table))
+    (call,) = json.loads(json.dumps(credit_as_json(found), allow_nan=False))["calls"]
+    assert call["arguments"] == {"day": "2026-01-02", "at": [None, 1.5], "cost": "1.5", "ok": True}
 
 
 def test_what_tools_and_users_write_is_never_a_call(tmp_path):

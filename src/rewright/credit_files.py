@@ -168,9 +168,9 @@ def credit(
 ) -> list[Credited]:
     """Turn rewards and advantages of trajectories, grouped by `Stored.group`.
 
-    `gold` fills in gold calls where a trajectory brings none of its own. `call_weight` multiplies what the calls earn,
-    before the outcome is added (`rl.call_weight`). Raises InputError where no trajectory has gold calls: nothing could
-    be computed.
+    `gold` fills in gold calls where a trajectory brings none of its own. `call_weight` multiplies what the calls earn
+    (the rewards of the match too), before the outcome is added (`rl.call_weight`). Raises InputError where no
+    trajectory has gold calls: nothing could be computed.
     """
     settings = settings or TurnCredit()
     filled = [
@@ -199,6 +199,8 @@ def credit(
         ot_scale=settings.ot_scale,
         weights=settings.weights,
     )
+    if call_weight != 1.0:
+        matches = [replace(found, rewards_P=call_weight * found.rewards_P) for found in matches]
     return [Credited(*parts) for parts in zip(filled, matches, rewards, advantages, strict=True)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rewright.credit_files import Credited, arguments_of, name_of
@@ -25,7 +26,7 @@ def credit_as_json(credited: Credited) -> dict[str, Any]:
                 {
                     "turn": turn,
                     "name": name_of(call),
-                    "arguments": arguments_of(call),
+                    "arguments": _plain(arguments_of(call)),
                     "reward": float(found.rewards_P[index]),
                     "gold": partner.get(index),
                 }
@@ -40,8 +41,19 @@ def credit_as_json(credited: Credited) -> dict[str, Any]:
         "calls": calls,
         "gold": None
         if stored.golds is None
-        else [{"name": name_of(call), "arguments": arguments_of(call)} for call in stored.golds],
+        else [{"name": name_of(call), "arguments": _plain(arguments_of(call))} for call in stored.golds],
     }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: a table's dates and numbers of other kinds as text, what is not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:

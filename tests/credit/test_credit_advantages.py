@@ -182,6 +182,35 @@ def test_trajectories_without_turns_count_at_trajectory_level():
     assert advantages([], []) == []
 
 
+class Tensor:
+    """Like torch's: equal to itself only, as far as a dictionary sees, and with its Python value in `tolist`."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __iter__(self):
+        return iter([Tensor(value) for value in self.value])
+
+    def tolist(self):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "labels", [Tensor([3, 3, 4]), [Tensor(3), Tensor(3), Tensor(4)], [np.array(3), 3, np.int64(4)]]
+)
+def test_labels_in_tensors_and_arrays_are_compared_by_value(labels):
+    """Else every rollout would be a group of its own, without a word."""
+    rewards = [[1.0], [0.0], [0.5]]
+    expected = advantages(rewards, [3, 3, 4])
+    for found, own in zip(advantages(rewards, labels), expected, strict=True):
+        assert found.tolist() == own.tolist()
+
+
+def test_an_estimator_registered_without_a_name_is_an_error_at_once():
+    with pytest.raises(ValueError, match="the name is <function double"):
+        register_estimator(double)
+
+
 def double(group):
     """A user's estimator, found by import path."""
     return 2 * group.rewards_nT
@@ -211,15 +240,26 @@ def test_user_estimators_by_name_by_path_and_as_functions():
         ({"estimator": ".relative:f"}, "or 'package.module:function'"),
         ({"estimator": "numpy:"}, "or 'package.module:function'"),
         ({"estimator": lambda group: group.rewards_nT * np.nan}, "returned .*nan.*: expected finite numbers"),
+        ({"estimator": lambda group: 1 / 0}, "estimator .* failed: ZeroDivisionError: division by zero"),
+        ({"estimator": ["grpo"]}, r"estimator is \['grpo'\]"),
         ({"fusion": "max"}, "fusion is 'max'"),
         ({"lonely_turn": "drop"}, "lonely_turn is 'drop'"),
         ({"gamma": 1.5}, "gamma is 1.5"),
         ({"gamma": float("nan")}, "gamma is nan"),
+        ({"gamma": "0.9"}, "gamma is '0.9'"),
+        ({"gamma": None}, "gamma is None"),
         ({"eps": -1.0}, "eps is -1.0"),
+        ({"eps": "small"}, "eps is 'small'"),
+        ({"group_ids": None}, "group_ids is None"),
+        ({"group_ids": [[0], [0]]}, r"group_ids\[0\] is \[0\]: expected a hashable label"),
+        ({"group_ids": np.array([0.0, np.nan])}, r"group_ids\[1\] is nan"),
         ({"group_ids": [0]}, "1 group_ids, but 2 trajectories"),
         ({"trajectory_rewards": [1.0]}, r"shape \(1,\): expected \(2,\)"),
         ({"trajectory_rewards": [1.0, np.nan]}, "trajectory_rewards"),
         ({"turn_rewards": [[np.nan], [1.0]]}, r"turn_rewards\[0\] is \[nan\]"),
+        ({"trajectory_rewards": "ab"}, "trajectory_rewards is 'ab': expected numbers"),
+        ({"turn_rewards": [["a"], [1.0]]}, r"turn_rewards\[0\] is \['a'\]: expected numbers"),
+        ({"turn_rewards": [[10**400], [1.0]]}, r"turn_rewards\[0\]"),
         ({"turn_rewards": [[np.inf], [1.0]]}, r"turn_rewards\[0\]"),
         ({"turn_rewards": [[[1.0]], [1.0]]}, r"turn_rewards\[0\] has shape \(1, 1\)"),
     ],

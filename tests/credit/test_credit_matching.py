@@ -1,5 +1,6 @@
 """Matching: optimality against brute force, the greedy rule, ties, settings, and batches."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -145,6 +146,17 @@ def test_without_calls_or_gold_there_is_nothing_to_pay(assignment):
         assert nothing.pairs == []
 
 
+def test_a_call_in_the_place_of_the_predicted_calls_is_one_call():
+    """Iterated over, it would be a list of its keys: calls that nobody made."""
+    pair = collections.namedtuple("pair", "name arguments")("f", {"a": 1})
+    for alone in (call(a=1), pair):
+        assert match(alone, [call(a=1)]).rewards_P.tolist() == [1.0]
+        assert similarity_matrix(alone, [call(a=1)]).tolist() == [[1.0]]
+    for written in ("f(a=1)", 5):
+        assert match(written, [call(a=1)]).rewards_P.tolist() == [0.0]
+    assert match((one for one in [call(a=1)]), [call(a=1)]).rewards_P.tolist() == [1.0]
+
+
 @given(st.lists(st.tuples(small, small), max_size=6), st.sampled_from(["optimal", "greedy", "ot"]))
 @settings(max_examples=50)
 def test_a_batch_gives_what_its_parts_give(problems, assignment):
@@ -178,6 +190,8 @@ def test_golds_shared_by_a_group_are_read_once_and_give_the_same():
         {"weights": (0, 0, 0)},
         {"weights": (1, 1)},
         {"weights": None},
+        {"weights": (1e308, 1e308, 1e308)},
+        {"unmatched": 1e308},
         {"weights": ("1", 1, 1)},
     ],
 )

@@ -71,6 +71,9 @@ def test_values_are_compared_as_json(left, right, equal):
         {"name": "f", "arguments": '{"x": 1}'},
         {"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"x": 1.0}'}},
         {"name": "f", "arguments": {"x": 1}, "error": None},
+        {"name": "f", "arguments": {"x": 1}, "error": math.nan},  # a data frame fills what is absent with NaN
+        {"name": "f", "arguments": math.nan, "parameters": {"x": 1}},
+        {"name": math.nan, "arguments": math.nan, "function": {"name": "f", "arguments": {"x": 1}}},
         ToolCall("f", {"x": 1}),
         SimpleNamespace(name="f", arguments={"x": 1}),
         SimpleNamespace(name="f", parameters={"x": 1}),
@@ -131,6 +134,8 @@ def test_weights_of_the_terms():
     assert similarity(pred, gold, weights=(2.0, 3.0, 4.0)) == pytest.approx((2 + 3 / 3 + 4) / (2 + 3 + 8))
     assert similarity(pred, gold, weights=(0.0, 0.0, 1.0)) == pytest.approx(0.5)
     assert similarity(with_value(1), {"name": "f", "arguments": {}}, weights=(0.0, 0.0, 1.0)) == 1.0
+    single = np.float32(1.0)
+    assert similarity(pred, gold, weights=(single, single, single)) == similarity(pred, gold)  # to the last bit
     for weights in ((0, 0, 0), (-1, 1, 1), (math.nan, 1, 1), (1, 1)):
         with pytest.raises(ValueError, match="weights"):
             similarity(pred, gold, weights=weights)

@@ -63,6 +63,9 @@ def test_lengths_that_do_not_fit_are_named():
         per_token([[1.0, 2.0]], [[(0, 1)]], 3)
     with pytest.raises(ValueError, match="2 lists of spans, but 1 advantage arrays"):
         per_token([[1.0]], [[(0, 1)], []], 3)
+    for beyond in (np.nan, 1e50):
+        with pytest.raises(ValueError, match=r"trajectory 0: advantages .*: expected finite numbers of float32"):
+            per_token([[1.0, beyond]], [[(0, 1), (2, 3)]], 3)
     with pytest.raises(ValueError, match=r"span \(2, 1\)"):
         per_token([[1.0]], [[(2, 1)]], 3)
     with pytest.raises(ValueError, match=r"trajectory 1: span \(2, 5\) starts before the last turn's end, 3"):

@@ -47,6 +47,12 @@ def test_the_plan_is_that_of_the_textbook_iteration(reg, shape):
     np.testing.assert_allclose(plans([S], reg)[0], plain_sinkhorn(S, reg), atol=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("reg", "limit"), [(5e-324, [[0.5, 0.0], [0.0, 0.5]]), (1.7e308, [[0.25] * 2] * 2)])
+def test_the_ends_of_the_range_of_numbers_are_the_limits(reg, limit):
+    np.testing.assert_allclose(plans([np.array([[1.0, 0.5], [0.5, 0.8]])], reg)[0], limit, atol=1e-9)
+
+
 @pytest.mark.parametrize("reg", [1e-4, 1e-3, 1e-2])
 def test_a_small_regularisation_satisfies_the_optimality_conditions(reg):
     """reg log T - S must be f_i + g_j wherever there is mass: then T is the unique optimum for its marginals."""

@@ -1,6 +1,10 @@
 """Turn rewards: aggregation, the outcome, and input that a model has spoilt."""
 
+import collections
 import math
+from decimal import Decimal
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +99,25 @@ def test_whatever_stands_in_a_turn_s_place_is_read_as_its_calls():
     expected = turn_rewards([[one], [ToolCall("f", {"a": 2})], [one], [None, one], *([[None]] * 4)], GOLDS)
     assert turn_rewards(turns, GOLDS).tolist() == expected.tolist() == [1.0, 1.0, *([0.0] * 6)]
     assert turn_rewards(np.array([[one], [one, one]], dtype=object), GOLDS[:1]).tolist() == [1.0, 0.0]
+
+
+def test_an_iterable_call_is_one_call_and_a_column_with_a_name_a_list():
+    class Iterable(SimpleNamespace):  # as pydantic models are: OpenAI's tool calls
+        def __iter__(self):
+            return iter(vars(self).items())
+
+    class Column(collections.UserList):  # as pandas' are
+        name = "calls"
+
+    inner = Iterable(name="f", arguments='{"a": 1}')
+    turns = [Iterable(id="1", function=inner, type="function"), Column([call(a=2), call(a=1)])]
+    assert turn_rewards(turns, GOLDS).tolist() == [1.0, 0.5]
+
+
+def test_a_batch_may_come_from_generators_and_outcomes_as_any_number():
+    for outcome in (Decimal("0.5"), np.float32(0.5), Fraction(1, 2)):
+        (found,) = turn_rewards_many(iter([[[call(a=1)]]]), iter([GOLDS]), outcomes=iter([outcome]))
+        assert found.tolist() == [1.5]
 
 
 @pytest.mark.parametrize("golds", [call(a=1), '[{"name": "f"}]', b"f", 5])

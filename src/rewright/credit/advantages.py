@@ -7,20 +7,19 @@ unbiased, and when to use which, is explained in docs/bias.md.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit.estimators import Estimator, Group, find_estimator
+from rewright.credit.similarity import LARGEST, is_finite
 
 __all__ = ["advantages"]
 
 Array = NDArray[np.float64]
-
-_LARGEST = 1e100
-"""Rewards beyond this would overflow when squared."""
 
 
 def advantages(
@@ -46,26 +45,26 @@ def advantages(
     `lonely_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
     (parity) keeps its return, "zero" gives it no turn-level advantage.
 
-    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings, rewards
-    that are not finite (a reward that could not be computed must not become a number here), and an estimator that
-    returns another shape or something that is not finite.
+    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings, labels
+    that cannot be compared, rewards that are not finite (a reward that could not be computed must not become a number
+    here), and an estimator that fails, or returns another shape or something that is not finite.
     """
     function = find_estimator(estimator)
     if fusion not in ("mean", "sum"):
         raise ValueError(f"fusion is {fusion!r}: expected 'mean' or 'sum'")
     if lonely_turn not in ("raw", "zero"):
         raise ValueError(f"lonely_turn is {lonely_turn!r}: expected 'raw' or 'zero'")
-    if not 0.0 <= gamma <= 1.0:
+    if not (is_finite(gamma) and 0.0 <= gamma <= 1.0):
         raise ValueError(f"gamma is {gamma!r}: expected a number from 0 to 1")
-    if not 0.0 <= eps < np.inf:
+    if not (is_finite(eps) and eps >= 0.0):
         raise ValueError(f"eps is {eps!r}: expected a finite number >= 0")
-    rewards = [np.asarray(row, dtype=np.float64) for row in turn_rewards]
-    labels = group_ids.tolist() if isinstance(group_ids, np.ndarray) else list(group_ids)
+    rewards = [_numbers(f"turn_rewards[{index}]", row) for index, row in enumerate(turn_rewards)]
+    labels = _labels(group_ids)
     if len(labels) != len(rewards):
         raise ValueError(f"{len(labels)} group_ids, but {len(rewards)} trajectories: give exactly one each")
     given = None
     if trajectory_rewards is not None:
-        given = np.asarray(trajectory_rewards, dtype=np.float64)
+        given = _numbers("trajectory_rewards", trajectory_rewards)
         if given.shape != (len(rewards),):
             raise ValueError(f"trajectory_rewards has shape {given.shape}: expected ({len(rewards)},)")
         _check_finite("trajectory_rewards", given)
@@ -87,7 +86,10 @@ def advantages(
             fusion=fusion,
             lonely_turn=lonely_turn,
         )
-        advantage_nT = np.asarray(function(group), dtype=np.float64)
+        try:
+            advantage_nT = np.asarray(function(group), dtype=np.float64)
+        except Exception as error:  # a user's function, perhaps none of this kind
+            raise ValueError(f"estimator {estimator!r} failed: {type(error).__name__}: {error}") from error
         if advantage_nT.shape != group.rewards_nT.shape:
             raise ValueError(
                 f"estimator {estimator!r} returned shape {advantage_nT.shape}: expected {group.rewards_nT.shape}, "
@@ -102,7 +104,31 @@ def advantages(
     return results
 
 
+def _numbers(name: str, values: Any) -> Array:
+    """An array of numbers; ValueError with the name of what cannot be one."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is {values!r:.200}: expected numbers ({error})") from None
+
+
+def _labels(group_ids: Any) -> list[Hashable]:
+    """Group labels that can be compared: tensors and arrays as the Python values that they hold.
+
+    A torch tensor is equal to itself only, and so is NaN (pandas' missing value): every rollout would silently be a
+    group of its own.
+    """
+    values = group_ids.tolist() if callable(getattr(group_ids, "tolist", None)) else group_ids
+    if not isinstance(values, Iterable):
+        raise ValueError(f"group_ids is {values!r}: expected one label for each trajectory")
+    labels = [label.tolist() if callable(getattr(label, "tolist", None)) else label for label in values]
+    for index, label in enumerate(labels):
+        if not isinstance(label, Hashable) or (isinstance(label, float) and math.isnan(label)):
+            raise ValueError(f"group_ids[{index}] is {label!r:.200}: expected a hashable label (text, number, None)")
+    return labels
+
+
 def _check_finite(name: str, values: Array) -> None:
     """Raise ValueError with the name of what is not a usable number."""
-    if values.size and not np.abs(values).max() <= _LARGEST:  # False for NaN too
-        raise ValueError(f"{name} is {values.tolist()!r}: expected finite numbers (of at most {_LARGEST:g})")
+    if values.size and not np.abs(values).max() <= LARGEST:  # False for NaN too
+        raise ValueError(f"{name} is {values.tolist()!r:.200}: expected finite numbers (of at most {LARGEST:g})")

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["ReadCall", "read_call"]
+__all__ = ["ReadCall", "calls_of", "read_call"]
 
 
 ReadCall = tuple[str, dict[Hashable, Hashable]]
@@ -54,7 +54,8 @@ def read_call(call: Any) -> ReadCall | None:
                 name, arguments, error = call.name, call.arguments, call.error
         except (KeyError, AttributeError):
             name, arguments, error = _fields(call)
-        if arguments is None:  # a table in which arguments have two names holds null under one
+        if arguments is None or type(arguments) is float or type(error) is float:
+            # a table in which arguments have two names holds null under one; a data frame NaN, for errors too
             name, arguments, error = _fields(call)
         if not isinstance(name, str) or (error is not None and error is not False and error != ""):
             return None
@@ -72,11 +73,25 @@ def read_call(call: Any) -> ReadCall | None:
         return None
 
 
+def calls_of(found: Any) -> Sequence[Any]:
+    """The calls of a turn or a trajectory, whatever stands in the list's place: none for None, or one call alone."""
+    if type(found) is list or type(found) is tuple:
+        return found
+    if found is None:
+        return ()
+    # A call may be iterable itself: a named tuple, a pydantic model. A pandas column is not one, though it has a name.
+    is_call = isinstance(found, (str, bytes, Mapping)) or any(
+        hasattr(found, part) for part in ("arguments", "parameters", "function")
+    )
+    return [found] if is_call or not isinstance(found, Iterable) else list(found)
+
+
 def _fields(call: Any) -> tuple[Any, Any, Any]:
-    """Name, arguments and error of a call of any accepted shape; None for what is not there."""
+    """Name, arguments and error of a call of any accepted shape; None for what is not there (NaN in a data frame)."""
 
     def part(key: str) -> Any:
-        return call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+        found = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+        return None if isinstance(found, float) and math.isnan(found) else found
 
     name, arguments, error, inner = part("name"), part("arguments"), part("error"), part("function")
     if name is None and inner is not None and not callable(inner):

@@ -105,7 +105,9 @@ _PATH = re.compile(r"\w+(\.\w+)*")
 
 
 def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
-    """Decorator: make an estimator known by name. Raises ValueError where the name is taken."""
+    """Decorator: make an estimator known by name. Raises ValueError where the name is taken, or there is none."""
+    if not isinstance(name, str):  # `@register_estimator` without a name would register nothing and hide the function
+        raise ValueError(f'the name is {name!r}: expected a text, as in @register_estimator("name")')
 
     def register(function: Estimator) -> Estimator:
         if name in _ESTIMATORS and _ESTIMATORS[name] is not function:
@@ -125,7 +127,7 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
     """The function for a name, an import path or a function. Raises ValueError naming what is known."""
     if callable(estimator):
         return estimator
-    if estimator in _ESTIMATORS:
+    if isinstance(estimator, str) and estimator in _ESTIMATORS:
         return _ESTIMATORS[estimator]
     module_name, _, function_name = str(estimator).partition(":")
     if _PATH.fullmatch(module_name) and _PATH.fullmatch(function_name):

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.calls import ReadCall, read_call
+from rewright.credit.calls import ReadCall, calls_of, read_call
 from rewright.credit.similarity import (
+    LARGEST,
     PARITY_WEIGHTS,
     Block,
     GoldCalls,
@@ -38,7 +39,8 @@ Problem = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 _EXACT_FIRST = 1e-9
 _EARLY_FIRST = 1e-14
-"""Ties between equally good assignments: first towards exact matches, then towards earlier predicted calls.
+"""Ties between equally good assignments: first towards larger squares (an exact match and a poor one rather than two
+halves), then towards earlier predicted calls.
 
 Both are far below any difference that similarities (fractions with small denominators) can have."""
 
@@ -71,14 +73,16 @@ def match(
     """Match the predicted calls of one trajectory to the gold calls.
 
     "optimal": maximum total similarity, one to one (MatchTIR's KM); a pair of similarity 0 is no match; the reward
-    of a call is the similarity of its pair, or `unmatched`. Ties go to the assignment with more exact matches, then
-    to earlier predicted calls. "greedy": the rule of the released code: pairs in falling order of similarity, ties
-    by lower predicted then lower gold index, taken while both are free and the similarity is positive. "ot":
-    entropic transport of uniform marginals 1/P to 1/G with cost -S and regularisation `reg`, to a marginal error
-    of 1e-9; reward of call i = sum_j T_ij S_ij, times P with `ot_scale="calls"`; `unmatched` plays no part.
+    of a call is the similarity of its pair, or `unmatched`. Ties go to the assignment with the larger sum of squares
+    (rather an exact match and a poor one than two halves), then to earlier predicted calls. "greedy": the rule of the
+    released code: pairs in falling order of similarity, ties by lower predicted then lower gold index, taken while
+    both are free and the similarity is positive. "ot": entropic transport of uniform marginals 1/P to 1/G with cost
+    -S and regularisation `reg`, to a marginal error of 1e-9; reward of call i = sum_j T_ij S_ij, times P with
+    `ot_scale="calls"`; `unmatched` plays no part.
 
     P = 0 gives an empty array; G = 0 gives zeros, whatever `unmatched` is: nothing to be measured against. A malformed
-    call never matches and gets min(unmatched, 0). Raises ValueError for settings, never for calls.
+    call never matches and gets min(unmatched, 0). `preds` that are no list are that one call. Raises ValueError for
+    settings and for gold calls that are no list, never for predicted calls.
     """
     return match_many(
         [(preds, golds)], assignment=assignment, unmatched=unmatched, reg=reg, ot_scale=ot_scale, weights=weights
@@ -137,7 +141,7 @@ def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
         gold = known.get(id(golds))
         if gold is None:
             gold = known[id(golds)] = GoldCalls(() if golds is None else golds, weights)
-        read.append(([] if preds is None else [read_call(call) for call in preds], gold))
+        read.append(([read_call(call) for call in (preds if type(preds) is list else calls_of(preds))], gold))
     return read
 
 
@@ -286,5 +290,5 @@ def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str
         raise ValueError(f"ot_scale is {ot_scale!r}: expected 'raw' or 'calls'")
     if not (is_finite(reg) and reg > 0.0):
         raise ValueError(f"reg is {reg!r}: expected a number above 0")
-    if not is_finite(unmatched):
-        raise ValueError(f"unmatched is {unmatched!r}: expected a finite number")
+    if not is_finite(unmatched) or abs(float(unmatched)) > LARGEST:
+        raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {LARGEST:g})")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.credit.calls import calls_of
 from rewright.credit.matching import Assignment, Problem, call_rewards
 from rewright.credit.similarity import PARITY_WEIGHTS, Weights, is_finite
 
@@ -55,10 +56,10 @@ def turn_rewards(
 
 
 def turn_rewards_many(
-    trajectories: Sequence[Turns | None],
-    golds: Sequence[Sequence[Any] | None],
+    trajectories: Iterable[Turns | None],
+    golds: Iterable[Sequence[Any] | None],
     *,
-    outcomes: Sequence[float | None] | None = None,
+    outcomes: Iterable[float | None] | None = None,
     aggregate: Literal["mean", "sum"] = "mean",
     assignment: Assignment = "optimal",
     unmatched: float = 0.0,
@@ -69,12 +70,13 @@ def turn_rewards_many(
     """`turn_rewards` for a batch: one (T_i,) array for each trajectory, matched together by `match_many`."""
     if aggregate not in ("mean", "sum"):
         raise ValueError(f"aggregate is {aggregate!r}: expected 'mean' or 'sum'")
-    outcomes = [None] * len(trajectories) if outcomes is None else outcomes
+    trajectories, golds = list(trajectories), list(golds)
+    outcomes = [None] * len(trajectories) if outcomes is None else list(outcomes)
     for name, given in (("gold lists", golds), ("outcomes", outcomes)):
         if len(given) != len(trajectories):
             raise ValueError(f"{len(given)} {name}, but {len(trajectories)} trajectories: give exactly one each")
     plain = [
-        [] if turns is None else [turn if type(turn) is list else _calls(turn) for turn in turns]
+        [] if turns is None else [turn if type(turn) is list else calls_of(turn) for turn in turns]
         for turns in trajectories
     ]
     problems: list[Problem] = [
@@ -92,16 +94,6 @@ def turn_rewards_many(
         _per_turn(turns, rewards, outcome, aggregate)
         for turns, rewards, outcome in zip(plain, paid, outcomes, strict=True)
     ]
-
-
-def _calls(turn: Any) -> Sequence[Any]:
-    """The calls of a turn, whatever stands in its place."""
-    if isinstance(turn, (list, tuple)):
-        return turn
-    if turn is None:
-        return ()
-    is_call = isinstance(turn, (str, bytes, Mapping)) or hasattr(turn, "name") or not isinstance(turn, Iterable)
-    return [turn] if is_call else list(turn)
 
 
 def _per_turn(
@@ -124,5 +116,5 @@ def _per_turn(
         if not is_finite(outcome):
             raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
         if rewards:
-            rewards[-1] += outcome
+            rewards[-1] += float(outcome)
     return np.array(rewards, dtype=np.float64)

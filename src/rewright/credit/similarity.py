@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.calls import ReadCall, read_call
+from rewright.credit.calls import ReadCall, calls_of, read_call
 
 __all__ = ["PARITY_WEIGHTS", "Weights", "similarity", "similarity_matrix"]
 
@@ -28,6 +28,9 @@ Weights = tuple[float, float, float]
 """Weights of the three terms: name, argument names, argument values."""
 
 PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
+
+LARGEST = 1e100
+"""Settings and rewards beyond this would overflow when added up or squared."""
 
 _SMALL = 144
 """Pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
@@ -45,7 +48,7 @@ def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> fl
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
     """Similarities of all pairs: float64 (P, G), P = len(preds), G = len(golds); either may be 0."""
     check_weights(weights)
-    read, gold = [read_call(call) for call in preds], GoldCalls(golds, weights)
+    read, gold = [read_call(call) for call in calls_of(preds)], GoldCalls(golds, weights)
     return matrix_of(len(read), gold.count, compare(read, gold))
 
 
@@ -134,6 +137,9 @@ class GoldCalls:
     def __init__(self, golds: Iterable[Any], weights: Weights) -> None:
         if isinstance(golds, (str, bytes, Mapping)) or not isinstance(golds, Iterable):
             raise ValueError(f"the gold calls are {golds!r:.200}: expected a list of calls")
+        if weights is not PARITY_WEIGHTS:  # numpy's float32 would lower the precision of everything
+            name_weight, key_weight, value_weight = weights
+            weights = float(name_weight), float(key_weight), float(value_weight)
         self.tools: dict[str, GoldTool] = {}
         self.count = 0
         for gold in golds:
@@ -277,13 +283,18 @@ def _jaccard(left: frozenset[Hashable], right: frozenset[Hashable]) -> float:
 
 
 def check_weights(weights: Weights) -> None:
-    """Raise ValueError unless `weights` are three finite numbers, none negative, not all zero."""
+    """Raise ValueError unless `weights` are three numbers from 0 to 1e100, not all zero."""
     if weights is PARITY_WEIGHTS:
         return
     three = isinstance(weights, Sequence) and len(weights) == 3
-    if not three or not all(is_finite(weight) and weight >= 0 for weight in weights) or not any(weights):
+    if (
+        not three
+        or not all(is_finite(weight) and 0 <= float(weight) <= LARGEST for weight in weights)
+        or not any(weights)
+    ):
         raise ValueError(
-            f"weights are {weights!r}: expected three numbers >= 0, not all zero (name, argument names, values)"
+            f"weights are {weights!r}: expected three numbers >= 0 (at most {LARGEST:g}), not all zero "
+            "(name, argument names, values)"
         )
 
 

@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["per_token", "per_turn", "spans_from_mask"]
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 def per_token(
     advantages: Sequence[ArrayLike], spans: Sequence[Sequence[tuple[int, int]]], length: int
 ) -> NDArray[np.float32]:
@@ -22,7 +25,8 @@ def per_token(
 
     `advantages`: B arrays (T_i,). `spans`: for each trajectory T_i pairs (start, end), positions in the row. What lies
     behind `length` (a truncated response) is cut off. Raises ValueError where the numbers of spans and advantages
-    differ, and for a span that is negative, ends before it starts, or starts before the end of the one before it.
+    differ, for an advantage that float32 cannot hold, and for a span that is negative, ends before it starts, or starts
+    before the end of the one before it.
     """
     if len(advantages) != len(spans):
         raise ValueError(f"{len(spans)} lists of spans, but {len(advantages)} advantage arrays: give one each")
@@ -31,6 +35,8 @@ def per_token(
         numbers: list[float] = np.asarray(values, dtype=np.float64).tolist()
         if len(numbers) != len(ranges):
             raise ValueError(f"trajectory {index}: {len(ranges)} spans, but {len(numbers)} turn advantages")
+        if not all(abs(value) <= _LARGEST for value in numbers):  # False for NaN too
+            raise ValueError(f"trajectory {index}: advantages {numbers!r:.200}: expected finite numbers of float32")
         row = tokens[index]
         free = 0
         for value, (start, end) in zip(numbers, ranges, strict=True):

@@ -27,6 +27,9 @@ _TOLERANCE = 1e-12
 _KERNEL_REG = 0.05
 """From here on exp(S / reg) <= exp(20): Sinkhorn may run on the kernel itself, as matrix products."""
 
+_LEAST_REG, _MOST_REG = 1e-12, 1e12
+"""Beyond these a plan is at its limit, an assignment or the product of the marginals, and arithmetic would overflow."""
+
 _CHUNK = 30_000
 """Matrix entries solved together: enough to hide Python's overhead, few enough to stay in the processor's cache."""
 
@@ -37,6 +40,7 @@ def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
     Row sums are 1/P and column sums 1/G to 1e-9. A problem without rows or columns gets an array of its shape.
     A problem's plan does not depend on what else is in the batch.
     """
+    reg = float(np.clip(float(reg), _LEAST_REG, _MOST_REG))
     results: list[Array] = [np.zeros(matrix.shape) for matrix in similarities]
     shapes: dict[tuple[int, int], list[int]] = {}
     for index, matrix in enumerate(similarities):
