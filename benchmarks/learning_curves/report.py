@@ -89,16 +89,16 @@ def table(rows: Sequence[Row], reference: str = "outcome") -> str:
         lines.append("| " + " | ".join([*head, *(f"rollouts to {level:g} (ratio)" for level in levels)]) + " |")
         lines += ["|---|---|---|---|---|---|---|" + "---|" * len(levels)]
         for method, own in methods.items():
-            line = f"| {method} | {len(own)} | {curves(own)[:, 0].mean():.3f} | {spread(curves(own).mean(axis=1))} | "
-            line += f"{spread(curves(own)[:, -5:].mean(axis=1))} | {spread(np.array([row['held_out'] for row in own]))}"
+            measures_3S = np.array([measures(row) for row in own]).T
+            line = f"| {method} | {len(own)} | {mean_T[method][0]:.3f} | " + " | ".join(map(spread, measures_3S))
             line += f" | {np.mean([np.mean(row['equal_groups']) for row in own]):.2f} |"
             for level in levels:
                 mine = reached(mean_T[method], level, per_step)
-                shown = "never" if mine is None else str(mine)
+                cell = "never" if mine is None else str(mine)
                 if compared is not None and method != reference:
                     theirs = reached(mean_T[reference], level, per_step)
-                    shown += f" ({ratio(mine, theirs, steps * per_step)})"
-                line += f" {shown} |"
+                    cell += f" ({ratio(mine, theirs, steps * per_step)})"
+                line += f" {cell} |"
             lines.append(line)
         lines += ["", *differences(methods, reference)]
     return "\n".join(lines)

@@ -15,11 +15,13 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["ReadCall", "calls_of", "read_call"]
+__all__ = ["ReadCall", "Values", "calls_of", "read_call"]
 
+Values = dict[Hashable, Hashable]
+"""The arguments of a well-formed call: name -> hashable typed value."""
 
-ReadCall = tuple[str, dict[Hashable, Hashable]]
-"""A well-formed call, ready to compare: lower-case name; argument name -> hashable typed value."""
+ReadCall = tuple[str, Values]
+"""A well-formed call, ready to compare: lower-case name, arguments."""
 
 
 class _Mark:

@@ -141,7 +141,7 @@ def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
         gold = known.get(id(golds))
         if gold is None:
             gold = known[id(golds)] = GoldCalls(() if golds is None else golds, weights)
-        read.append(([read_call(call) for call in (preds if type(preds) is list else calls_of(preds))], gold))
+        read.append(([read_call(call) for call in calls_of(preds)], gold))
     return read
 
 

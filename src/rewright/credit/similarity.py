@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.calls import ReadCall, calls_of, read_call
+from rewright.credit.calls import ReadCall, Values, calls_of, read_call
 
 __all__ = ["PARITY_WEIGHTS", "Weights", "similarity", "similarity_matrix"]
 
@@ -53,8 +53,6 @@ def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: We
 
 
 Row = list[float]
-Values = dict[Hashable, Hashable]
-"""The arguments of a call that was read."""
 
 
 class Block(NamedTuple):

@@ -60,11 +60,11 @@ def _pieces(text: str) -> list[_Piece]:
     closings: dict[int, int] | None = None
     think, call = text.find(THINK, position), text.find(OPEN, position)
     while think >= 0 or call >= 0:
-        calls = think < 0 or 0 <= call < think
-        start = call if calls else think
+        is_call = think < 0 or 0 <= call < think
+        start = call if is_call else think
         if start > position:
             pieces.append(_Piece("text", text[position:start]))
-        if calls:
+        if is_call:
             read, position = _read_call(text, start + len(OPEN))
             pieces.append(_Piece("call", text[start:position], "", read))
         else:

@@ -10,8 +10,8 @@ so far). Settings come from `REWRIGHT_TURN_CREDIT` (JSON); `gamma` there, not `t
 
 Where turns end: SkyRL gives estimators a mask of the whole response, tool text included, so a turn is taken to end at
 every reward that is not 0, and a turn paid exactly 0 runs on into the next (so no penalty per token may be among the
-rewards: `use_kl_in_reward` is refused). With `TurnCreditMixin` in front of the
-trainer class, the loss mask is given instead, and turns are exact::
+rewards: `use_kl_in_reward` is refused). With `TurnCreditMixin` in front of the trainer class, the loss mask is given
+instead, and turns are exact::
 
     class Trainer(TurnCreditMixin, RayPPOTrainer): ...           # returned by your BasePPOExp.get_trainer
 
