@@ -7,9 +7,9 @@ With Kp, Kg the argument names of the predicted and the gold call and n = |Kg|::
         keys   = |Kp & Kg| / |Kp | Kg|      (1 if both are empty)
         values = number of shared names with equal values
 
-so S is 0 or lies in [1 / (2 + n), 1]. A gold call may name allowed values (`rewright.credit.allowed`): then any of them is
-equal, and Kg has the arguments that must be given, and those of the others that were given. Different from the released
-code: values are compared as JSON (there `True` equals `1`), and a malformed call is a call with similarity 0.
+so S is 0 or lies in [1 / (2 + n), 1]. A gold call may name allowed values (`rewright.credit.allowed`): then any of them
+is equal, and Kg has the arguments that must be given, and those of the others that were given. Different from the
+released code: values are compared as JSON (there `True` equals `1`), and a malformed call is a call with similarity 0.
 """
 
 from __future__ import annotations

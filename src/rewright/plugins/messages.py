@@ -45,10 +45,10 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
 def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
     """Gold calls out of a dataset's cell: a list of calls, its JSON text, or None (unknown).
 
-    A call may name allowed values, in the two shapes of `rewright.credit.allowed`. In a list, arguments that are null, at any depth, are taken for absent: `datasets` and parquet fill them in,
-    because every row has every column. Where null is meant, store the calls as JSON text. Raises ValueError for
-    anything else, also for a call without a name or without an object of arguments: nothing would match it, and every
-    turn look wrong.
+    A call may name allowed values, in the two shapes of `rewright.credit.allowed`. In a list, arguments that are null,
+    at any depth, are taken for absent: `datasets` and parquet fill them in, because every row has every column. Where
+    null is meant, store the calls as JSON text. Raises ValueError for anything else, also for a call without a name or
+    without an object of arguments: nothing would match it, and every turn look wrong.
     """
     if value is None:
         return None
