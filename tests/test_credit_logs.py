@@ -63,6 +63,18 @@ def messages(*spoken: Any) -> dict[str, Any]:
         (messages(), "no message is an assistant's: its roles are 'user'"),
         ({"task_id": "q", "prompt": [QUESTION], "completion": [QUESTION]}, "no message is an assistant's"),
         ({"task_id": "q", "prompt": "How old?", "completion": WRITTEN}, "it looks like a completion that is text"),
+        # our own shape, with the calls under another key
+        (
+            {
+                "id": "a",
+                "task_id": "q",
+                "stage": "synth",
+                "index": 0,
+                "stop_reason": "no_answer",
+                "turns": [{"text": "", "tool_calls": [ADA]}],
+            },
+            "unknown key 'turns.0.tool_calls': expected one of text",
+        ),
         # Anthropic's parts, other places, other shapes
         (
             messages({"role": "assistant", "content": [{"type": "tool_use", "name": "lookup", "input": {}}]}),
@@ -89,7 +101,8 @@ def messages(*spoken: Any) -> dict[str, Any]:
 def test_a_row_that_is_not_understood_is_an_error(
     credit: Any, row: dict[str, Any], message: str, beside_a_good_row: bool
 ) -> None:
-    rows = [GOOD, row] if beside_a_good_row else [row]
+    good = {**row, "turns": []} if "turns" in row else GOOD
+    rows = [good, row] if beside_a_good_row else [row]
     code, output, (line,) = credit(rows)
     assert (code, output) == (2, "")
     assert line.startswith(f"error: logs.jsonl:{len(rows)}: ")

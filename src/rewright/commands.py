@@ -211,7 +211,7 @@ def import_trajectories(
     from rewright.records import Trajectory
     from rewright.runs import Run
     from rewright.stages.context import Context
-    from rewright.storage import read_jsonl
+    from rewright.storage import read_foreign
     from rewright.strict_json import NestingError, nested_deeper
 
     settings = load_recipe(recipe)
@@ -225,7 +225,7 @@ def import_trajectories(
             return
         known = {task.id for task in tasks}
         first: dict[str, int] = {}
-        for number, trajectory in read_jsonl(file, Trajectory):
+        for number, trajectory in read_foreign(file, Trajectory):
             if trajectory.task_id not in known:
                 raise InputError(
                     f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"

@@ -27,7 +27,7 @@ from rewright.plugins.messages import gold_calls
 from rewright.plugins.settings import TurnCredit
 from rewright.recipe import load_recipe
 from rewright.records import Task, Trajectory, Verdict
-from rewright.storage import read_jsonl
+from rewright.storage import read_foreign, read_jsonl
 from rewright.strict_json import STRICT, TOLERANT
 
 __all__ = ["Credited", "GoldCalls", "Stored", "credit", "prompt_text", "read_gold", "read_stored", "settings_for"]
@@ -263,7 +263,7 @@ def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
         if verdicts.exists()
         else {}
     )
-    for _, trajectory in read_jsonl(path, Trajectory):
+    for _, trajectory in read_foreign(path, Trajectory):
         yield Stored(
             id=trajectory.id,
             group=trajectory.task_id,
