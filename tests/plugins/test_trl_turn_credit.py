@@ -235,7 +235,8 @@ def test_generation_batches_split_into_steps_keep_rows_together(folder, tmp_path
 
 
 def test_without_gold_calls_only_the_outcome_counts(folder, tmp_path):
-    trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
+    with pytest.warns(UserWarning, match="gold_calls is None in every row: only the outcome counts"):
+        trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
     trainer.train()
     assert list(trainer._logs["extra"]["turn_rewards"]) == [[0.0, 0.0, 1.0], [0.0, 0.0], [1.0], [0.0, 0.0]]
 
@@ -402,7 +403,7 @@ def test_trl_s_completions_table_can_be_credited_afterwards(folder, tmp_path):
     (table,) = (tmp_path / "completions").glob("*.parquet")
     gold = tmp_path / "gold.json"
     gold.write_text(json.dumps([ADA, BEN]), encoding="utf-8")
-    found = credit(read_stored(table), read_gold(gold))
+    found = credit(read_stored(table, outcome="right"), read_gold(gold))
     assert [row.rewards.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_rewards"])
     assert [row.advantages.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_advantages"])
 

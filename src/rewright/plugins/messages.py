@@ -9,7 +9,7 @@ from rewright.credit.allowed import read_allowed
 from rewright.credit.calls import calls_of, read_call
 from rewright.strict_json import STRICT
 
-__all__ = ["gold_calls", "turns_of_messages"]
+__all__ = ["gold_calls", "gold_of", "turns_of_messages"]
 
 _FIELDS = frozenset({"name", "arguments", "parameters", "function", "allowed", "error"})
 """What a call of an ordinary shape has at least one of."""
@@ -79,6 +79,20 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
                 "values, {name: {argument: [value, …]}})"
             )
     return calls
+
+
+def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | None:
+    """The gold calls under `key` of a row's metadata, named `where`; None where it says null (unknown).
+
+    Raises ValueError where the key is missing, which would look like a row whose gold calls are unknown, and for what
+    is no gold calls.
+    """
+    if not isinstance(holder, Mapping) or key not in holder:
+        keys = ", ".join(map(repr, holder)) if isinstance(holder, Mapping) else ""
+        raise ValueError(
+            f"{where} has no {key!r}: expected a list of calls, or null where they are unknown; it has {keys or 'none'}"
+        )
+    return gold_calls(holder[key], f"{where}.{key}")
 
 
 def without_nulls(call: Any) -> Any:

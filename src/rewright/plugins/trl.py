@@ -66,6 +66,8 @@ class TurnCreditMixin:
                 "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
                 "importance_sampling_level='token'"
             )
+        if _has_no_gold(self.train_dataset):  # type: ignore[attr-defined]
+            warnings.warn("turn credit: gold_calls is None in every row: only the outcome counts", stacklevel=2)
         _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -156,6 +158,13 @@ _NO_TOOLS = (
     "turn credit: the trainer has neither tools= nor environment_factory=, so TRL reads no tool calls and every turn's "
     "call reward is 0, though the dataset has gold calls"
 )
+
+
+def _has_no_gold(train: Any) -> bool:
+    """Whether a dataset has the column gold_calls, and nothing in it (a dataset that streams is not read)."""
+    if "gold_calls" not in (getattr(train, "column_names", None) or ()) or not hasattr(train, "__len__"):
+        return False
+    return len(train) > 0 and all(calls is None for calls in train["gold_calls"])
 
 
 def _check_evaluation(train: Any, evaluation: Any) -> None:
