@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from rewright import cli
 from rewright.cli import app
 from rewright.datasets.autotraj import read_trajectories
 from rewright.errors import InputError
@@ -182,3 +183,31 @@ def test_results_in_other_tags_are_not_imported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"records.json: row 2: behind a call stands <information>: expected"):
         CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False, standalone_mode=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_measures_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Confidence reads think blocks. With none at all, every candidate gets 1."""
+    save_tasks(tmp_path / "tasks.jsonl", TASKS)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"dialect: tags\ntasks: {{format: rewright, path: {tmp_path / 'tasks.jsonl'}}}\n")
+    texts = {
+        "without": ["<code>print(36 * 7)</code><result>252</result><answer>252</answer>", "<answer>252</answer>"],
+        "with": ["<think>Yes.</think><answer>252</answer>", "<answer>252</answer>"],
+    }
+    said = {}
+    for name, outputs in texts.items():
+        rows = [{"question": "What is 36 times 7?", "output": text} for text in outputs]
+        run, records = str(tmp_path / name), str(written(tmp_path / f"{name}.json", rows))
+        for arguments in (
+            ["import", records, "--run", run, "--recipe", str(recipe), "--format", "autotraj"],
+            ["judge", run],
+            ["score", run],
+        ):
+            monkeypatch.setattr("sys.argv", ["rewright", *arguments])
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            assert not end.value.code
+        said[name] = "note: no candidate has a think block" in capsys.readouterr().err
+    assert said == {"without": True, "with": False}
