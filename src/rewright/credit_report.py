@@ -89,8 +89,8 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
     counts = Counter(one.group for one in stored)
     alone = [group for group, count in counts.items() if count == 1]
     if alone:
-        which = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
-        yield f"warning: {which}: its advantages compare it with nothing"
+        share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
+        yield f"warning: {share}: its advantages compare it with nothing"
     yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", "their calls earn 0")
     if any(one.outcome is not None for one in stored):
         without = [one for one in stored if one.outcome is None]
