@@ -242,6 +242,9 @@ def test_slime_s_missing_pieces_are_named():
         ValueError, match=r"metadata of sample 0 has no 'gold_calls'.*it has 'turn_calls', 'ground_truth'"
     ):
         post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
+    bare.metadata = {"turn_calls": [[{"tool": "lookup", "args": {}}]], "gold_calls": [ADA]}
+    with pytest.warns(UserWarning, match=r"none of the 1 calls of a batch has a name and arguments.*{'tool': 'lookup'"):
+        post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
     bare.metadata = {"turn_calls": [[ADA]], "gold_calls": None}  # unknown: the outcome alone
     assert post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare]) == ([0.0], [0.0])
     with pytest.raises(ValueError, match="custom-reward-post-process-path"):

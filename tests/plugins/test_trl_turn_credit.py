@@ -360,6 +360,17 @@ def test_rollouts_of_a_user_s_own_are_credited_turn_by_turn_or_refused(folder, t
     np.testing.assert_allclose(trainer.batches[0]["advantages"].numpy(), expected, atol=1e-6)
 
 
+def test_a_batch_without_one_readable_call_is_a_warning(folder, tmp_path):
+    def rollout(prompts, trainer):
+        ids = {"prompt_ids": [[5, 6]] * len(prompts), "completion_ids": [[10, 11]] * len(prompts)}
+        calls = [[[{"tool": "lookup", "args": {}}]]] * len(prompts)
+        return {**ids, "logprobs": [[0.0] * 2] * len(prompts), "env_mask": [[1, 1]] * len(prompts), "turn_calls": calls}
+
+    trainer = make(folder, tmp_path, trainer_class=RolloutTrainer, tools=None, rollout_func=rollout)
+    with pytest.warns(UserWarning, match=r"none of the 4 calls of a batch has a name and arguments.*{'tool': 'lookup'"):
+        trainer.train()
+
+
 MISTAKEN_GOLD = [
     [{"tool": "lookup", "arguments": {"name": "Ada"}}],
     [{"name": "lookup"}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from rewright.credit.allowed import read_allowed
 from rewright.credit.calls import calls_of, read_call
 from rewright.strict_json import STRICT
 
-__all__ = ["gold_calls", "gold_of", "turns_of_messages"]
+__all__ = ["gold_calls", "gold_of", "turns_of_messages", "warn_of_unread_calls"]
 
 _FIELDS = frozenset({"name", "arguments", "parameters", "function", "allowed", "error"})
 """What a call of an ordinary shape has at least one of."""
@@ -93,6 +94,20 @@ def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | Non
             f"{where} has no {key!r}: expected a list of calls, or null where they are unknown; it has {keys or 'none'}"
         )
     return gold_calls(holder[key], f"{where}.{key}")
+
+
+def warn_of_unread_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:
+    """Warn where no call of a batch is well-formed: then it is rather the rollout's code than the model.
+
+    `turns`: the calls of each turn of each rollout. A single malformed call is the model's, and earns nothing quietly.
+    """
+    calls = [call for trajectory in turns for turn in trajectory for call in calls_of(turn)]
+    if calls and any(golds) and all(read_call(call) is None for call in calls):
+        warnings.warn(
+            f"turn credit: none of the {len(calls)} calls of a batch has a name and arguments that can be read: every "
+            f"call reward is 0; the first is {calls[0]!r:.200}",
+            stacklevel=3,
+        )
 
 
 def without_nulls(call: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.plugins.messages import gold_of
+from rewright.plugins.messages import gold_of, warn_of_unread_calls
 from rewright.plugins.settings import TurnCredit
 
 __all__ = ["post_process_rewards", "turn_advantages"]
@@ -46,6 +46,7 @@ def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], li
             )
         turns.append(sample.metadata["turn_calls"])
         golds.append(gold_of(sample.metadata, f"metadata of sample {position}"))
+    warn_of_unread_calls(turns, golds)
     rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
     groups = [
         position // args.n_samples_per_prompt if getattr(sample, "group_index", None) is None else sample.group_index

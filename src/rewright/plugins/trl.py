@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.plugins.messages import gold_calls, turns_of_messages
+from rewright.plugins.messages import gold_calls, turns_of_messages, warn_of_unread_calls
 from rewright.plugins.settings import Array, TurnCredit
 
 __all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
@@ -122,6 +122,7 @@ class TurnCreditMixin:
             mask = mask * output["tool_mask"]
         elif any(golds) and not any(map(any, turns)):
             warnings.warn(_NO_TOOLS, stacklevel=2)
+        warn_of_unread_calls(turns, golds)
         spans = spans_from_mask(mask.cpu().numpy())
         for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
             if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
