@@ -471,6 +471,15 @@ def test_an_import_with_a_mistake_leaves_no_half_of_a_run(
     put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "x.jsonl": lines(trajectory, {**trajectory, "id": 5})})
     refused(rewright("import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"), "x.jsonl:2: not a valid record")
     assert not (tmp_path / "new").exists()
+    call = {"name": "add", "arguments": {"a": 1}}
+    for turn, key in (
+        ({"text": "", "tool_calls": [call]}, "turns.0.tool_calls': expected one of text"),
+        ({"text": "", "calls": [{**call, "args": {}}]}, "turns.0.calls.0.args': expected one of name, arguments"),
+    ):  # dropped, they would be turns without a call
+        put(tmp_path, {"x.jsonl": lines(trajectory, {**trajectory, "id": "y", "turns": [turn]})})
+        said = f"x.jsonl:2: unknown key '{key}"
+        refused(rewright("import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"), said)
+        assert not (tmp_path / "new").exists()
     put(tmp_path, {"x.jsonl": lines(trajectory)})
     assert rewright("import", "x.jsonl", "--run", "new", "--recipe", "r.yaml")[0] == 0
     assert [one.id for one in Run.open(tmp_path / "new").trajectories] == ["x"]

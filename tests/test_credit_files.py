@@ -96,7 +96,7 @@ def test_trl_completions_tables_are_read_with_their_nulls(tmp_path):
     path = tmp_path / "completions_00003.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     gold = write_lines(tmp_path / "gold.jsonl", [{"prompt": QUESTION["content"], "calls": [ADA, add]}])
-    found = credit(read_stored(path), read_gold(gold))
+    found = credit(read_stored(path, outcome=["right", "brief"]), read_gold(gold))
     assert [row.rewards.tolist() for row in found] == [[1.0, 1.5], [1.0, 0.5], [0.0]]
     assert [row.stored.group[:6] for row in found] == ["step 3", "step 3", "step 4"]
     found = credit(read_stored(path, outcome="right"), read_gold(gold))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rewright.cli import app
 from rewright.records import Gold, Task, ToolCall, ToolSpec
 from rewright.tasks import save_tasks
 from rewright.validation import Finding, validate_file, validate_tasks
@@ -155,6 +157,21 @@ def test_a_file_is_read_to_its_end(tmp_path: Path) -> None:
     assert validation.errors == 3
     assert validation.counts == {"bad-row": 2, "duplicate-id": 1, "duplicate-task": 1}
     assert "t.jsonl:2" in validation.findings[0].message
+
+
+def test_tasks_without_gold_calls_beside_others_are_named_once(tmp_path: Path) -> None:
+    def written(*golds: dict[str, Any]) -> list[str]:
+        rows = [
+            {"id": f"t{n}", "messages": [{"role": "user", "content": f"q{n}"}], "gold": {"answers": ["1"], **gold}}
+            for n, gold in enumerate(golds)
+        ]
+        (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return CliRunner().invoke(app, ["validate", str(tmp_path / "t.jsonl")]).stdout.splitlines()
+
+    line, last = written({"calls": []}, {}, {})
+    assert line == ("warning: row 1 (t1): has no gold.calls, as 2 of 3 tasks: in RL the calls of their turns earn 0")
+    assert last.startswith("3 rows")
+    assert len(written({}, {})) == len(written({"calls": []}, {"calls": []})) == 1
 
 
 def test_progress_counts_every_task() -> None:

@@ -121,7 +121,13 @@ def credit(
     ] = None,
     *,
     gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="Column that holds the outcome.")] = None,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the outcome (default: reward); again for a sum; none: there is none."),
+    ] = None,
+    allowed_values: Annotated[
+        bool, typer.Option("--allowed-values", help="Gold arguments are lists of allowed values, as in BFCL.")
+    ] = False,
     assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
     estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
@@ -138,7 +144,7 @@ def credit(
         raise InputError("--trajectory needs --picture, which shows it")
     from rewright.credit_files import credit as credited_of
     from rewright.credit_files import read_gold, read_stored, settings_for
-    from rewright.credit_report import credit_as_json, credit_as_table
+    from rewright.credit_report import credit_as_json, credit_as_table, credit_remarks
 
     if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
         gold = file / "tasks.jsonl"
@@ -147,7 +153,7 @@ def credit(
     settings, call_weight = settings_for(file, [*(changes or ()), *given])
     try:
         stored = read_stored(file, outcome=outcome)
-        known = read_gold(gold) if gold is not None else None
+        known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
         found = credited_of(stored, known, settings, call_weight=call_weight)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
@@ -161,6 +167,8 @@ def credit(
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
+    for remark in credit_remarks(found):
+        say(remark)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -203,7 +211,7 @@ def import_trajectories(
     from rewright.records import Trajectory
     from rewright.runs import Run
     from rewright.stages.context import Context
-    from rewright.storage import read_jsonl
+    from rewright.storage import read_foreign
     from rewright.strict_json import NestingError, nested_deeper
 
     settings = load_recipe(recipe)
@@ -217,7 +225,7 @@ def import_trajectories(
             return
         known = {task.id for task in tasks}
         first: dict[str, int] = {}
-        for number, trajectory in read_jsonl(file, Trajectory):
+        for number, trajectory in read_foreign(file, Trajectory):
             if trajectory.task_id not in known:
                 raise InputError(
                     f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"

@@ -10,7 +10,6 @@ Not here: the command line, its output (`rewright.credit_report`) and the pictur
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.benchmarks.rows import Row, read_rows
+from rewright.benchmarks.rows import read_rows
+from rewright.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
 from rewright.credit import Match, match_many
+from rewright.credit.allowed import allowed_parts
 from rewright.errors import InputError
-from rewright.plugins.messages import gold_calls, turns_of_messages
+from rewright.plugins.messages import gold_calls
 from rewright.plugins.settings import TurnCredit
 from rewright.recipe import load_recipe
 from rewright.records import Task, Trajectory, Verdict
-from rewright.storage import read_jsonl
+from rewright.storage import read_foreign, read_jsonl
 from rewright.strict_json import STRICT, TOLERANT
 
 __all__ = ["Credited", "GoldCalls", "Stored", "credit", "prompt_text", "read_gold", "read_stored", "settings_for"]
 
-_GROUP_KEYS = ("group", "group_id", "task_id")
-_PROMPT_KEYS = ("prompt", "messages")
-_OUTCOME_KEYS = ("outcome", "reward", "score")
-_TRL_COLUMNS = frozenset({"step", "advantage"})
+_GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,8 @@ class Stored:
     prompt: str = ""
     golds: list[Any] | None = None
     outcome: float | None = None
+    seen: str = ""
+    """What a row of another project's log holds, for messages; empty for trajectories of our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ def settings_for(path: Path, changes: Sequence[str] = ()) -> tuple[TurnCredit, f
     return rl.credit, rl.call_weight
 
 
-def read_stored(path: Path | str, *, outcome: str | None = None) -> Iterator[Stored]:
+def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None) -> Iterator[Stored]:
     """The trajectories of a file or a run directory, in order.
 
-    `outcome` names the column that holds the outcome. Without it: the verdicts beside our own files; `outcome`,
-    `reward` or `score` of a chat log; the sum of the reward columns of a TRL table (its reward weights are 1 by
-    default). Raises InputError with file and row for what cannot be read.
+    `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
+    others' (see `rewright.chat_logs.read_logs`, which also takes several columns, and "none"). Raises InputError with
+    file and row for what cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,53 +109,68 @@ def read_stored(path: Path | str, *, outcome: str | None = None) -> Iterator[Sto
     first = next(iter(read_rows(path)))
     if first.problem is not None:
         raise InputError(first.problem)
-    if "turns" in first.values and "task_id" in first.values:
-        yield from _own(path, outcome)
+    if "turns" not in first.values or "task_id" not in first.values:
+        for log in read_logs(path, outcome):
+            yield Stored(**log._asdict())
         return
-    drop_nulls = path.suffix == ".parquet"  # every row of a table has every column
-    known = outcome is None
-    for row in read_rows(path):
-        if row.problem is not None:
-            raise InputError(row.problem)
-        known = known or outcome in row.values
-        yield _from_row(row, outcome, drop_nulls=drop_nulls)
-    if not known:
-        raise InputError(
-            f"{path}: no row has the column {outcome!r} of the outcome; the first has {_some(list(first.values))}"
-        )
+    metrics = [outcome] if isinstance(outcome, str) else list(outcome or ())
+    if len(metrics) > 1:
+        raise InputError(f"{path}: the outcomes are {', '.join(metrics)}: expected one metric of the verdicts")
+    yield from _own(path, *metrics)
 
 
-def read_gold(path: Path | str) -> GoldCalls:
+def read_gold(path: Path | str, *, allowed_values: bool = False) -> GoldCalls:
     """Gold calls out of a file.
 
     Either one list of calls for every trajectory (a .json file), or rows: our tasks (`id`, `gold.calls`), or any rows
-    with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth`. Raises InputError.
+    with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth` (verl's may stand in
+    `extra_info`). `allowed_values`: the arguments are lists of allowed values, also where the call's shape
+    (`rewright.credit.allowed`) does not say so. Raises InputError for what cannot be read, and for one id with
+    different calls.
     """
     path = Path(path)
     if path.suffix == ".json" and (calls := _one_list(path)) is not None:
-        return GoldCalls({}, {}, calls)
+        try:
+            return GoldCalls({}, {}, gold_calls([_allowing(call) for call in calls]) if allowed_values else calls)
+        except ValueError as problem:
+            raise InputError(f"{path}: {problem}") from None
     by_id: dict[str, list[Any]] = {}
     by_prompt: dict[str, list[Any]] = {}
-    rows = 0
+    rows, columns = 0, ""
     for row in read_rows(path):
         if row.problem is not None:
             raise InputError(row.problem)
-        rows += 1
-        gold = row.values.get("gold")
-        value = gold.get("calls") if isinstance(gold, Mapping) else row.get("gold_calls", "calls", "ground_truth")
-        calls = _gold(row, value)
+        rows, columns = rows + 1, columns or name_some(list(row.values))
+        extra = row.values.get("extra_info")
+        values = {**extra, **row.values} if isinstance(extra, Mapping) else row.values
+        gold = values.get("gold")
+        if isinstance(gold, Mapping):
+            key, value = "gold.calls", gold.get("calls")
+        else:
+            key, value = next(((key, values[key]) for key in _GOLD_KEYS if values.get(key) is not None), ("", None))
+        try:
+            calls = gold_calls(value, key)
+            if allowed_values and calls is not None:
+                calls = gold_calls([_allowing(call) for call in calls], key)
+        except ValueError as problem:
+            raise row.fail(str(problem)) from None
         if calls is None:
             continue
-        for key in ("id", *_GROUP_KEYS):
-            if row.values.get(key) is not None:
-                by_id[str(row.values[key])] = calls
-        for key in _PROMPT_KEYS:
-            if text := prompt_text(row.values.get(key)):
-                by_prompt[text] = calls
-        if row.get("id", *_GROUP_KEYS) is None and not any(prompt_text(row.values.get(key)) for key in _PROMPT_KEYS):
+        names = [str(values[key]) for key in ("id", *GROUP_KEYS) if values.get(key) is not None]
+        prompts = [text for key in PROMPT_KEYS if (text := prompt_text(values.get(key)))]
+        if not names and not prompts:
             raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
+        for name in names:
+            if by_id.setdefault(name, calls) != calls:
+                raise row.fail(f"{name!r} has other gold calls in an earlier row")
+        for text in prompts:
+            if by_prompt.setdefault(text, calls) != calls and not names:
+                raise row.fail(f"the prompt {text[:60]!r} has other gold calls in an earlier row, and there is no id")
     if not by_id and not by_prompt:
-        raise InputError(f"{path}: none of its {rows} rows has gold calls: expected gold.calls, gold_calls or calls")
+        raise InputError(
+            f"{path}: none of its {rows} rows has gold calls: expected gold.calls, {', '.join(_GOLD_KEYS[:-1])} or "
+            f"{_GOLD_KEYS[-1]}; the first has {columns}"
+        )
     return GoldCalls(by_id, by_prompt)
 
 
@@ -178,13 +193,14 @@ def credit(
         for stored in trajectories
     ]
     if filled and all(stored.golds is None for stored in filled):
-        known = sorted([*gold.by_id, *gold.by_prompt])[:3] if gold is not None else []
-        have = sorted({stored.group for stored in filled})[:3]
-        raise InputError(
-            f"no trajectory has gold calls: the trajectories' tasks are {_some(have)}, the gold file's {_some(known)}"
-            if gold is not None
-            else "no trajectory has gold calls: give a file of them with --gold"
-        )
+        if gold is None:
+            seen = f"; {filled[0].seen}" if filled[0].seen else ""
+            raise InputError(f"no trajectory has gold calls: give a file of them with --gold{seen}")
+        known = name_some(sorted([*gold.by_id, *gold.by_prompt])[:3])
+        have = name_some(sorted({stored.group for stored in filled})[:3])
+        raise InputError(f"no trajectory has gold calls: the trajectories' tasks are {have}, the gold file's {known}")
+    if all(stored.seen for stored in filled):
+        check_read(filled)
     turns = [stored.turns for stored in filled]
     golds = [stored.golds for stored in filled]
     outcomes = [stored.outcome for stored in filled]
@@ -208,15 +224,19 @@ def name_of(call: Any) -> str | None:
     """The name in a call of any shape, as it was written; None where there is none."""
     inner = _part(call, "function")
     name = _part(call if _part(call, "name") is not None or inner is None else inner, "name")
+    if name is None and (parts := allowed_parts(call)) is not None:
+        return parts[0]
     return name if isinstance(name, str) else None
 
 
 def arguments_of(call: Any) -> Any:
-    """The arguments in a call of any shape: an object, or whatever stands in its place."""
+    """The arguments in a call of any shape: an object (of lists, for allowed values), or what stands in its place."""
     inner = _part(call, "function")
     source = call if _part(call, "name") is not None or inner is None else inner
     found = _part(source, "arguments")
     found = _part(source, "parameters") if found is None else found
+    if found is None and (parts := allowed_parts(call)) is not None:
+        found = dict(parts[1])
     if isinstance(found, str):
         try:
             return TOLERANT.decode(found)
@@ -229,7 +249,7 @@ def _part(call: Any, key: str) -> Any:
     return call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
 
 
-def _own(path: Path, outcome: str | None) -> Iterator[Stored]:
+def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
     """Our own trajectories; gold calls from the tasks and outcomes from the verdicts that lie beside them."""
     tasks, verdicts = path.parent / "tasks.jsonl", path.parent / "verdicts.jsonl"
     golds: dict[str, list[Any]] = {}
@@ -243,7 +263,7 @@ def _own(path: Path, outcome: str | None) -> Iterator[Stored]:
         if verdicts.exists()
         else {}
     )
-    for _, trajectory in read_jsonl(path, Trajectory):
+    for _, trajectory in read_foreign(path, Trajectory):
         yield Stored(
             id=trajectory.id,
             group=trajectory.task_id,
@@ -265,114 +285,21 @@ def _number(verdict: Verdict, name: str | None) -> float:
     return verdict.metrics[name]
 
 
-def _from_row(row: Row, outcome: str | None, *, drop_nulls: bool) -> Stored:
-    """A chat log or a row of a completions table."""
-    values = row.values
-    if isinstance(values.get("completion"), list) and values.get("prompt") is not None:
-        prompt, spoken = values["prompt"], values["completion"]
-        label = f"step {values['step']}, " if "step" in values else ""
-        found = _table_outcome(row, outcome)
-    elif isinstance(values.get("messages"), list):
-        messages = values["messages"]
-        first = next((i for i, message in enumerate(messages) if _role(message) == "assistant"), len(messages))
-        prompt, spoken, label = messages[:first], messages[first:], ""
-        found = _outcome(row, (outcome,) if outcome else _OUTCOME_KEYS)
-    else:
-        keys = ", ".join(map(repr, values)) or "none"
-        raise row.fail(
-            f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
-            f"(TRL) as lists of messages; it has {keys}"
-        )
-    text = prompt_text(prompt)
-    group = row.get(*_GROUP_KEYS)
-    if drop_nulls:
-        spoken = [
-            {key: value for key, value in message.items() if value is not None}
-            for message in spoken
-            if isinstance(message, Mapping)
-        ]
-    identity = row.get("id")
-    return Stored(
-        id=f"row {row.index}" if identity is None else str(identity),
-        group=str(group) if group is not None else f"{label}{text}",
-        turns=turns_of_messages(spoken, drop_nulls=drop_nulls),
-        texts=[_content(message) for message in spoken if _role(message) == "assistant"],
-        prompt=text,
-        golds=_gold(row, values.get("gold_calls")),
-        outcome=found,
-    )
-
-
-def _gold(row: Row, value: Any) -> list[Any] | None:
-    try:
-        return gold_calls(value)
-    except ValueError as problem:
-        raise row.fail(str(problem)) from None
-
-
-def _table_outcome(row: Row, name: str | None) -> float | None:
-    """The named column, else the sum of the columns of numbers that are not TRL's own bookkeeping."""
-    if name is not None:
-        return _outcome(row, (name,))
-    numbers = [
-        _finite(row, value)
-        for key, value in row.values.items()
-        if key not in _TRL_COLUMNS and isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]
-    return _finite(row, sum(numbers)) if numbers else None
-
-
-def _outcome(row: Row, keys: Sequence[str]) -> float | None:
-    value = row.get(*keys)
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)):
-        raise row.fail(f"the outcome {value!r:.200} is no number")
-    return _finite(row, value)
-
-
-def _finite(row: Row, value: float) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise row.fail(f"the outcome {value!r:.200} is not a finite number")
-    return number
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, Mapping) else None
-
-
-def prompt_text(prompt: Any) -> str:
-    """The text of the last message of a prompt that a person or program wrote (a text is taken as it is)."""
-    if isinstance(prompt, str):
-        return prompt
-    for message in reversed(prompt if isinstance(prompt, list) else []):
-        if _role(message) in ("user", "system"):
-            return _content(message)
-    return ""
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, also of one in parts (OpenAI)."""
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-    return str(content or "")
-
-
 def _one_list(path: Path) -> list[Any] | None:
     """The list of calls that a whole .json file is, or None where it holds rows."""
     try:
         value = STRICT.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # the reader of rows says what is wrong
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or any("gold" in item for item in value if isinstance(item, dict)):
         return None
-    return value if all(name_of(item) and isinstance(arguments_of(item), dict) for item in value) else None
+    try:
+        gold_calls(value)
+    except ValueError:
+        return None
+    return value
 
 
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(repr(key[:60]) for key in keys) + ", …" if keys else "none"
+def _allowing(call: Any) -> Any:
+    """A gold call whose arguments are read as lists of allowed values."""
+    return call if allowed_parts(call) is not None else {"name": name_of(call), "allowed": arguments_of(call)}

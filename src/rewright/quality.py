@@ -38,6 +38,7 @@ __all__ = [
     "score_trajectory",
     "select",
     "surface",
+    "think_blocks",
     "trajectory_text",
     "word_count",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "RecordFile",
     "encode_line",
     "read_checked",
+    "read_foreign",
     "read_jsonl",
     "without_surrogates",
     "write_atomically",
@@ -77,6 +78,38 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
     """
     for line in _lines(path, kind):
         yield line.number, line.record
+
+
+def read_foreign(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """`read_jsonl` of records that somebody else has written: a key that the record does not have is an InputError.
+
+    Dropped, it would stay unseen: a turn whose calls stand under another key would look like one without calls.
+    """
+    for number, given in read_jsonl(path, dict[str, Any]):
+        try:
+            record = msgspec.convert(given, kind)
+            dropped = _dropped(given, msgspec.to_builtins(record))
+        except (msgspec.ValidationError, RecursionError) as problem:
+            raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
+        if dropped is not None:
+            where, key, known = dropped
+            raise InputError(f"{path}:{number}: unknown key {where + key!r}: expected one of {', '.join(known)}")
+        yield number, record
+
+
+def _dropped(given: Any, kept: Any) -> tuple[str, str, list[str]] | None:
+    """The first key of `given` that `kept`, made of it, does not have: the path to it, the key, the keys there are."""
+    pending = [("", given, kept)]
+    while pending:
+        path, one, other = pending.pop()
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key, value in one.items():
+                if key not in other:
+                    return path, str(key), list(other)
+                pending.append((f"{path}{key}.", value, other[key]))
+        elif isinstance(one, list) and isinstance(other, list | tuple):
+            pending += [(f"{path}{place}.", *pair) for place, pair in enumerate(zip(one, other, strict=False))]
+    return None
 
 
 def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -157,6 +157,7 @@ def validate_tasks(
     _check_identities(notes)
     for note in notes:
         _check_record(note, judges)
+    _check_gold_calls(notes)
     if renderer is not None:
         _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
@@ -184,6 +185,16 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
         if question in questions:
             note.warning("duplicate-task", f"asks the same as row {questions[question]}, with the same tools")
         questions.setdefault(question, note.row)
+
+
+def _check_gold_calls(notes: Sequence[_Notes]) -> None:
+    """Said once: turn credit gives the calls of tasks without gold calls 0, beside tasks whose calls are measured."""
+    without = [note for note in notes if note.task.gold.calls is None]
+    if without and len(without) < len(notes):
+        without[0].warning(
+            "no-gold-calls",
+            f"has no gold.calls, as {len(without)} of {len(notes)} tasks: in RL the calls of their turns earn 0",
+        )
 
 
 def _check_record(note: _Notes, judges: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from rewright import cli
 from rewright.cli import app
 from rewright.datasets.autotraj import read_trajectories
 from rewright.errors import InputError
@@ -77,11 +78,50 @@ def test_records_become_trajectories_of_their_tasks(tmp_path: Path) -> None:
         ({"question": "How old is Kalo?", "trajectories": [{"score": 1}]}, "row 0: no text of a trajectory"),
         ({"question": "How old is Kalo?", "output": " "}, "row 0: no text of a trajectory"),
         ("text", "row 0: is a text, expected an object"),
+        *(
+            ({"question": "How old is Kalo?", "output": text}, f"row 0: {problem}")
+            for text, problem in (
+                *(
+                    (
+                        f"<think>a</think><search>Kalo</search>\n<{tag}>36</{tag}><think>b</think><answer>36</answer>",
+                        f"behind a call stands <{tag}>: expected what the tool returned, in <result></result>",
+                    )
+                    for tag in ("information", "interpreter", "observation", "Result", "results")
+                ),
+                (
+                    f"{CODE}<code>print(2)</code>\n2\n<answer>2</answer>",
+                    "behind a call stands '2\\n<answer>2</answer>'",
+                ),
+                ("<code>print(2)</code><think>So 2.</think><answer>2</answer>", "behind a call stands <think>"),
+                ("<search>Kalo</search><result>36", "behind a call stands <result>: expected what the tool returned"),
+                ("<search>Kalo</search><result id=1>36</result>", "behind a call stands <result>"),
+                ("<think>a</think><tool_call>{}</tool_call><answer>36</answer>", "holds the tag <tool_call>: expected"),
+                (f"{CODE}<interpreter>print(2)</interpreter>", "holds the tag <interpreter>"),
+                ("```python\nprint(36)\n```\n```output\n36\n```", "no tag of the dialect in it: expected <think>"),
+            )
+        ),
     ],
 )
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, record: Any, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         list(read_trajectories(written(tmp_path / "records.json", [record]), TASKS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>An <information> tag? <observation>.</think><answer>36</answer>",
+        "<code>print('<output>')</code><result><output></result><answer>36 <tool>36</tool></answer>",
+        "<think>a</think><search>Kalo",
+        "<think>a</think><search>Kalo</search> \n",
+        "<think>a</think><code>1</code>\n<result>1</result>\n<b>Bold</b> words",
+    ],
+)
+def test_tags_that_are_content_and_records_that_end_early_are_read(tmp_path: Path, text: str) -> None:
+    (found,) = read_trajectories(
+        written(tmp_path / "records.json", [{"question": "How old is Kalo?", "output": text}]), TASKS
+    )
+    assert found.turns[-1].text == text.rpartition("</result>")[2].removeprefix("\n")
 
 
 def test_questions_of_the_records_are_tasks(tmp_path: Path) -> None:
@@ -130,3 +170,44 @@ def test_records_with_tags_need_the_dialect(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="need dialect: tags"):
         CliRunner().invoke(app, [*arguments, "--format", "autotraj"], catch_exceptions=False, standalone_mode=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_results_in_other_tags_are_not_imported(tmp_path: Path) -> None:
+    save_tasks(tmp_path / "tasks.jsonl", TASKS)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"dialect: tags\ntasks: {{format: rewright, path: {tmp_path / 'tasks.jsonl'}}}\n")
+    searched = "<think>a</think><search>Kalo</search><information>36</information><answer>36</answer>"
+    rows = [*RECORDS[:2], {"question": "How old is Kalo?", "output": searched}]
+    records = written(tmp_path / "records.json", rows)
+    arguments = ["import", records, "--run", tmp_path / "run", "--recipe", recipe, "--format", "autotraj"]
+    with pytest.raises(InputError, match=r"records.json: row 2: behind a call stands <information>: expected"):
+        CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False, standalone_mode=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_measures_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Confidence reads think blocks. With none at all, every candidate gets 1."""
+    save_tasks(tmp_path / "tasks.jsonl", TASKS)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"dialect: tags\ntasks: {{format: rewright, path: {tmp_path / 'tasks.jsonl'}}}\n")
+    texts = {
+        "without": ["<code>print(36 * 7)</code><result>252</result><answer>252</answer>", "<answer>252</answer>"],
+        "with": ["<think>Yes.</think><answer>252</answer>", "<answer>252</answer>"],
+    }
+    said = {}
+    for name, outputs in texts.items():
+        rows = [{"question": "What is 36 times 7?", "output": text} for text in outputs]
+        run, records = str(tmp_path / name), str(written(tmp_path / f"{name}.json", rows))
+        for arguments in (
+            ["import", records, "--run", run, "--recipe", str(recipe), "--format", "autotraj"],
+            ["judge", run],
+            ["score", run],
+        ):
+            monkeypatch.setattr("sys.argv", ["rewright", *arguments])
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            assert not end.value.code
+        said[name] = "note: no candidate has a think block" in capsys.readouterr().err
+    assert said == {"without": True, "with": False}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rewright.cli import app
 from rewright.datasets.exports import export
 from rewright.datasets.llama_factory import row as llama_factory_row
 from rewright.datasets.verl import sft_row
@@ -260,6 +263,39 @@ def test_verl_reads_conversations_prompts_and_gold_calls(run: Run, tmp_path: Pat
     assert first["prompt"][-1] == {"role": "user", "content": "How old is Ada?"}
 
 
+@pytest.mark.parametrize(
+    ("export_format", "file", "problem"),
+    [
+        ("trl", "sft.jsonl", None),
+        ("openai", "sft.jsonl", None),
+        ("ms-swift", "sft.jsonl", "sft.jsonl:1: message 3 has the role 'tool_call'"),
+        ("llama-factory", "sft.jsonl", "it looks like a conversation in LLaMA-Factory's sharegpt form"),
+        ("verl", "sft.parquet", "sft.parquet: row 0: turn 0 has no tool_calls, but calls in its text"),
+        ("trl", "preferences.jsonl", "it looks like a pair of a preference set"),
+        ("ms-swift", "preferences.jsonl", "message 3 has the role 'tool_call'"),
+        ("verl", "rl_train.parquet", "it looks like a row of prompts for verl"),
+    ],
+)
+def test_credit_of_an_export_is_the_run_s_or_an_error(
+    run: Run, tmp_path: Path, export_format: Any, file: str, problem: str | None
+) -> None:
+    export(run, tmp_path / "out", export_format)
+
+    def rewards(path: Path) -> list[list[float]]:
+        result = CliRunner().invoke(
+            app, ["credit", str(path), "--gold", str(tmp_path / "tasks.jsonl"), "--json"], catch_exceptions=False,
+            standalone_mode=False,
+        )  # fmt: skip
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        return sorted(line["turn_rewards"] for line in lines if line["id"] != "wrong")  # not in the set
+
+    if problem is None:
+        assert rewards(tmp_path / "out" / file) == rewards(run.path) == [[0.5, 0.0], [1.0, 0.0]]
+    else:
+        with pytest.raises(InputError, match=re.escape(problem)):
+            rewards(tmp_path / "out" / file)
+
+
 def test_held_out_pairs_are_in_a_file_of_their_own(run: Run, tmp_path: Path) -> None:
     (pair,) = run.read_lines("preferences.jsonl")
     run.write_lines("preferences.jsonl", [pair, {**pair, "split": "heldout"}, {**pair, "split": "heldout"}])
@@ -282,6 +318,15 @@ def test_a_run_without_sets_and_a_foreign_dataset_info_are_one_clear_error(run: 
     empty = Run.create(tmp_path / "empty", Recipe(), resume=False)
     with pytest.raises(InputError, match="nothing to export"):
         export(empty, tmp_path / "out", "trl")
+
+
+def test_a_format_that_can_hold_no_row_is_an_error(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"autotraj can hold none of its 3 rows \(dialect hermes\)"):
+        CliRunner().invoke(
+            app, ["export", str(run.path), str(tmp_path / "out"), "--format", "autotraj"], catch_exceptions=False,
+            standalone_mode=False,
+        )  # fmt: skip
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_neighbouring_results_are_one_message_for_verl() -> None:

@@ -237,6 +237,16 @@ def test_slime_s_missing_pieces_are_named():
     bare = SimpleNamespace(metadata={}, train_metadata=None, get_reward_value=lambda args: 0.0)
     with pytest.raises(ValueError, match=r"sample 0 has no metadata\['turn_calls'\]"):
         post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
+    bare.metadata = {"turn_calls": [[ADA]], "ground_truth": "36"}
+    with pytest.raises(
+        ValueError, match=r"metadata of sample 0 has no 'gold_calls'.*it has 'turn_calls', 'ground_truth'"
+    ):
+        post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
+    bare.metadata = {"turn_calls": [[{"tool": "lookup", "args": {}}]], "gold_calls": [ADA]}
+    with pytest.warns(UserWarning, match=r"none of the 1 calls of a batch has a name and arguments.*{'tool': 'lookup'"):
+        post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare])
+    bare.metadata = {"turn_calls": [[ADA]], "gold_calls": None}  # unknown: the outcome alone
+    assert post_process_rewards(SimpleNamespace(n_samples_per_prompt=1), [bare]) == ([0.0], [0.0])
     with pytest.raises(ValueError, match="custom-reward-post-process-path"):
         turn_advantages(None, {"metadata": [None], "loss_masks": [[1]], "kl": [torch.zeros(1)]})
     with pytest.raises(ValueError, match="2 runs of ones in its loss_mask, but 1 turns"):

@@ -235,7 +235,8 @@ def test_generation_batches_split_into_steps_keep_rows_together(folder, tmp_path
 
 
 def test_without_gold_calls_only_the_outcome_counts(folder, tmp_path):
-    trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
+    with pytest.warns(UserWarning, match="gold_calls is None in every row: only the outcome counts"):
+        trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
     trainer.train()
     assert list(trainer._logs["extra"]["turn_rewards"]) == [[0.0, 0.0, 1.0], [0.0, 0.0], [1.0], [0.0, 0.0]]
 
@@ -359,6 +360,17 @@ def test_rollouts_of_a_user_s_own_are_credited_turn_by_turn_or_refused(folder, t
     np.testing.assert_allclose(trainer.batches[0]["advantages"].numpy(), expected, atol=1e-6)
 
 
+def test_a_batch_without_one_readable_call_is_a_warning(folder, tmp_path):
+    def rollout(prompts, trainer):
+        ids = {"prompt_ids": [[5, 6]] * len(prompts), "completion_ids": [[10, 11]] * len(prompts)}
+        calls = [[[{"tool": "lookup", "args": {}}]]] * len(prompts)
+        return {**ids, "logprobs": [[0.0] * 2] * len(prompts), "env_mask": [[1, 1]] * len(prompts), "turn_calls": calls}
+
+    trainer = make(folder, tmp_path, trainer_class=RolloutTrainer, tools=None, rollout_func=rollout)
+    with pytest.warns(UserWarning, match=r"none of the 4 calls of a batch has a name and arguments.*{'tool': 'lookup'"):
+        trainer.train()
+
+
 MISTAKEN_GOLD = [
     [{"tool": "lookup", "arguments": {"name": "Ada"}}],
     [{"name": "lookup"}],
@@ -402,7 +414,7 @@ def test_trl_s_completions_table_can_be_credited_afterwards(folder, tmp_path):
     (table,) = (tmp_path / "completions").glob("*.parquet")
     gold = tmp_path / "gold.json"
     gold.write_text(json.dumps([ADA, BEN]), encoding="utf-8")
-    found = credit(read_stored(table), read_gold(gold))
+    found = credit(read_stored(table, outcome="right"), read_gold(gold))
     assert [row.rewards.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_rewards"])
     assert [row.advantages.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_advantages"])
 

@@ -149,7 +149,7 @@ class Recital:
         return TokenOutput(token_ids=self.tokenizer.encode(line + "<|im_end|>", add_special_tokens=False))
 
 
-def run_loop(lines, **rollout):
+def run_loop(lines, extra_info=None, **rollout):
     from verl.tools.schemas import OpenAIFunctionToolSchema
 
     tokenizer = make_tokenizer(TEMPLATE)
@@ -187,7 +187,7 @@ def run_loop(lines, **rollout):
         )  # fmt: skip
         return await loop.run(
             {}, raw_prompt=[{"role": "user", "content": "How old together?"}],
-            extra_info={"gold_calls": json.dumps([ADA, BEN])},
+            extra_info={"gold_calls": json.dumps([ADA, BEN])} if extra_info is None else extra_info,
         )  # fmt: skip
 
     return tokenizer, asyncio.run(play())
@@ -253,6 +253,13 @@ def test_a_limit_ends_the_rollout_without_counting_the_turn_before_twice():
 
 def test_the_agent_loop_is_registered_by_name():
     assert "rewright_tool_agent" in _agent_loop_registry
+
+
+def test_a_row_that_does_not_say_its_gold_calls_is_refused():
+    with pytest.raises(ValueError, match=r"extra_info has no 'gold_calls': expected a list of calls.*it has 'index'"):
+        run_loop([written(ADA), "77"], extra_info={"index": 0})
+    _, output = run_loop([written(ADA), "77"], extra_info={"gold_calls": None})
+    assert output.turn_rewards == [0.0, 0.0]
 
 
 def test_rows_without_gold_calls_are_rewarded_by_the_outcome_only():

@@ -15,7 +15,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["ReadCall", "Values", "calls_of", "read_call"]
+__all__ = ["ReadCall", "Values", "calls_of", "freeze", "read_call"]
 
 Values = dict[Hashable, Hashable]
 """The arguments of a well-formed call: name -> hashable typed value."""
@@ -69,7 +69,7 @@ def read_call(call: Any) -> ReadCall | None:
             arguments = dict(arguments)
         for value in arguments.values():
             if type(value) not in _PLAIN:
-                return name.lower(), {key: _freeze(value) for key, value in arguments.items()}
+                return name.lower(), {key: freeze(value) for key, value in arguments.items()}
         return name.lower(), arguments
     except Exception:  # whatever a model or a foreign class produced, it is a malformed call and not our crash
         return None
@@ -102,7 +102,7 @@ def _fields(call: Any) -> tuple[Any, Any, Any]:
     return name, part("parameters") if arguments is None else arguments, error
 
 
-def _freeze(value: Any) -> Hashable:
+def freeze(value: Any) -> Hashable:
     """A hashable stand-in that is equal for two values exactly where they are equal as JSON.
 
     Works with a stack of its own: nested lists as deep as a model cares to write neither recurse nor overflow.
@@ -152,5 +152,5 @@ def _scalar(value: Any) -> Hashable:
         return value
     plain = getattr(value, "tolist", None)  # numpy scalars and arrays, as a parquet reader hands them out
     if callable(plain):
-        return _freeze(plain())
+        return freeze(plain())
     return (_OTHER, type(value).__name__, repr(value))

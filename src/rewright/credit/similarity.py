@@ -7,8 +7,9 @@ With Kp, Kg the argument names of the predicted and the gold call and n = |Kg|::
         keys   = |Kp & Kg| / |Kp | Kg|      (1 if both are empty)
         values = number of shared names with equal values
 
-so S is 0 or lies in [1 / (2 + n), 1]. Different from the released code: values are compared as JSON (there `True`
-equals `1`), and a malformed call is a call with similarity 0.
+so S is 0 or lies in [1 / (2 + n), 1]. A gold call may name allowed values (`rewright.credit.allowed`): then any of them
+is equal, and Kg has the arguments that must be given, and those of the others that were given. Different from the
+released code: values are compared as JSON (there `True` equals `1`), and a malformed call is a call with similarity 0.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.credit.allowed import Allowed, any_of, read_allowed
 from rewright.credit.calls import ReadCall, Values, calls_of, read_call
 
 __all__ = ["PARITY_WEIGHTS", "Weights", "similarity", "similarity_matrix"]
@@ -66,7 +68,7 @@ class Block(NamedTuple):
 class GoldTool:
     """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
 
-    __slots__ = ("_coded", "_levels", "columns", "holders", "names", "sets", "values", "weights")
+    __slots__ = ("_coded", "_levels", "allowed", "columns", "holders", "names", "sets", "values", "weights")
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -78,11 +80,23 @@ class GoldTool:
         """Argument name -> value -> the calls that have it, as places in `values`."""
         self.names: frozenset[Hashable] | None = None
         """Argument names, where all calls have the same: the usual case."""
+        self.allowed: list[Allowed] | None = None
+        """All calls, where one of them names allowed values; these blocks are computed pair by pair."""
         self._levels: dict[frozenset[Hashable], Row] = {}
         self._coded: Coded | None = None
 
+    def add_allowed(self, column: int, call: Allowed) -> None:
+        """One more call with these allowed values, in column `column`."""
+        if self.allowed is None:
+            self.allowed = [any_of(values) for values in self.values]
+        self.allowed.append(call)
+        self.columns.append(column)
+
     def add(self, column: int, values: Values) -> None:
         """One more call with these arguments, in column `column`."""
+        if self.allowed is not None:
+            self.add_allowed(column, any_of(values))
+            return
         place, names = len(self.values), frozenset(values)
         self.names = names if place == 0 or self.names == names else None
         self.columns.append(column)
@@ -148,6 +162,9 @@ class GoldCalls:
                 if tool is None:
                     tool = self.tools[name] = GoldTool(weights)
                 tool.add(self.count, values)
+            elif (one_of := read_allowed(gold)) is not None:
+                name, allowed = one_of
+                self.tools.setdefault(name, GoldTool(weights)).add_allowed(self.count, allowed)
             self.count += 1
 
 
@@ -170,6 +187,8 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
     for name, (rows, calls) in tools.items():
         tool = golds.tools[name]
         block = _large_block if len(rows) * len(tool.columns) > _SMALL else _small_block
+        if tool.allowed is not None:
+            block = _allowed_block
         blocks.append(Block(rows, tool.columns, block(calls, tool)))
     return blocks
 
@@ -219,6 +238,20 @@ def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
         else:
             pairs = zip(golds.sets, equal_G, strict=True)
             scores.append([_formula(names, other, equal, golds.weights) for other, equal in pairs])
+    return scores
+
+
+def _allowed_block(preds: list[Values], golds: GoldTool) -> list[Row]:
+    """The formula for calls of one tool of which some name allowed values."""
+    assert golds.allowed is not None
+    scores: list[Row] = []
+    for pred in preds:
+        names = frozenset(pred)
+        line: Row = []
+        for values, optional in golds.allowed:
+            equal = sum(value in values[name] for name, value in pred.items() if name in values)
+            line.append(_formula(names, frozenset(values) - (optional - names), equal, golds.weights))
+        scores.append(line)
     return scores
 
 

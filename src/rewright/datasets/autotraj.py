@@ -4,11 +4,13 @@ Read (JSON or JSON Lines): the question under `question`, or `input` (else `inst
 `output`, `trajectory` or `react_trajectory`, or several under `trajectories`. Written: SFT rows {instruction, input,
 output} and ranking rows {instruction, input, chosen, rejected}, as LLaMA-Factory's alpaca format has them.
 
-The results of a record are what it says: nobody here has run the tools.
+The results of a record are what it says: nobody here has run the tools. A record that writes them, or its calls, in
+other tags (`<information>`, `<interpreter>`, `<tool_call>`) is refused: they would become the model's words.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,13 +23,22 @@ from rewright.records import Message, Task, Trajectory
 
 __all__ = ["read_trajectories", "row"]
 
+_OTHER_TAG: Final = re.compile(
+    r"<(information|interpreter|observation|output|documents?|tool|tool_call|tool_response|tool_result|function_call|"
+    r"function_results?|execution_results?)>",
+    re.IGNORECASE,
+)
+"""Tags of other projects for calls and results."""
+_ANY_TAG: Final = re.compile(r"<(\w[\w-]*)[^<>]*>")
+
 TEXTS: Final = ("output", "trajectory", "react_trajectory", "trajectories")
 
 
 def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Trajectory]:
     """Every attempt of a file, as a trajectory of the task that asks its question. Ids count the attempts of a task.
 
-    Raises InputError for a row without question or text, or whose question no task asks.
+    Raises InputError for a row without question or text, whose question no task asks, or whose text is not written in
+    the dialect's tags.
     """
     dialect = Tags()
     asked: dict[str, Task] = {}
@@ -40,6 +51,8 @@ def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Traje
         task = _task_of(record, asked)
         for text in _texts(record):
             turns = dialect.turns(text)
+            if problem := _problem(dialect, text, turns[-1].text):
+                raise record.fail(problem)
             answer = dialect.parse(turns[-1].text).answer
             index = count[task.id]
             count[task.id] += 1
@@ -88,6 +101,21 @@ def _texts(record: Row) -> list[str]:
         if texts and len(texts) == len(found):
             return texts
     raise record.fail(f"no text of a trajectory: expected one under {', '.join(map(repr, TEXTS))}")
+
+
+def _problem(dialect: Tags, text: str, last: str) -> str | None:
+    """Why a text is not written in the dialect, or None. `last`: its last turn, in which all that was not read is."""
+    if not any(word in text for word in dialect.control_words):
+        return f"no tag of the dialect in it: expected <think>, <search>, <code>, <result>, <answer>; got {text!r:.100}"
+    parsed = dialect.parse(last)
+    behind = last[len(dialect.as_stopped(last)) :].strip() if parsed.calls else ""
+    if behind:
+        tag = _ANY_TAG.match(behind)
+        found = f"<{tag[1]}>" if tag is not None else repr(behind[:60])
+        closing = " (closed by </result>)" if found == "<result>" else ""
+        return f"behind a call stands {found}: expected what the tool returned, in <result></result>{closing}"
+    other = _OTHER_TAG.search(parsed.rest.partition("<answer>")[0]) if not parsed.calls else None
+    return f"holds the tag {other[0]}: expected calls in <search> or <code>, results in <result>" if other else None
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ tags in it are broken up, also those of tokenizers that this run never saw.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Required, TypedDict
 
@@ -70,7 +70,8 @@ class Written(NamedTuple):
 def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     """Write the sets of a run into the folder `out`, which is made. Existing files of the same names are replaced.
 
-    Raises InputError for a run that has nothing to export, StorageError where nothing can be written.
+    Raises InputError for a run that has nothing to export, or nothing that the format can hold, and StorageError where
+    nothing can be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -102,9 +103,13 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
             "ms-swift": swift.row,
             "autotraj": autotraj.row,
         }
-        written = [
-            _write_lines(out / f"{name}.jsonl", given, convert[export_format]) for name, given in sets.items() if given
-        ]
+        converted = {name: [convert[export_format](row) for row in given] for name, given in sets.items() if given}
+        if converted and not any(row is not None for rows in converted.values() for row in rows):
+            raise InputError(
+                f"{run.path}: {export_format} can hold none of its {sum(map(len, converted.values()))} rows "
+                f"(dialect {run.recipe().dialect}): docs/exports.md says what it holds"
+            )
+        written = [_write_lines(out / f"{name}.jsonl", rows) for name, rows in converted.items()]
         if export_format == "llama-factory" and written:
             llama_factory.write_dataset_info(out, [one.path.name for one in written])
     if not written:
@@ -130,8 +135,7 @@ def _openai(row: Row) -> Row:
     return {key: value if key == "tools" else messages_to_wire(value) for key, value in _trl(row).items()}
 
 
-def _write_lines(path: Path, rows: Iterable[Row], convert: Callable[[Row], Row | None]) -> Written:
-    converted = [convert(row) for row in rows]
+def _write_lines(path: Path, converted: Sequence[Row | None]) -> Written:
     kept = [row for row in converted if row is not None]
     write_atomically(path, (encode_line(row) for row in kept))
     return Written(path, len(kept), len(converted) - len(kept))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewright.credit.calls import read_call
+from rewright.credit.allowed import read_allowed
+from rewright.credit.calls import calls_of, read_call
 from rewright.strict_json import STRICT
 
-__all__ = ["gold_calls", "turns_of_messages"]
+__all__ = ["gold_calls", "gold_of", "turns_of_messages", "warn_of_unread_calls"]
+
+_FIELDS = frozenset({"name", "arguments", "parameters", "function", "allowed", "error"})
+"""What a call of an ordinary shape has at least one of."""
 
 
 def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> list[list[Any]]:
@@ -16,16 +21,22 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
 
     Reads `tool_calls` (OpenAI: arguments as JSON text; Hugging Face: as a dict) and the older `function_call`. Only
     assistant messages are looked at: what a tool or a user wrote is never a call. `drop_nulls` takes arguments that
-    are null for absent, as in a parquet table, where every row has every column.
+    are null for absent, as in a parquet table, where every row has every column. What stands in the place of the list
+    is read as the list's JSON text or as one call, which counts as malformed where it is none.
     """
     turns: list[list[Any]] = []
     for message in messages:
         if not isinstance(message, Mapping) or message.get("role") != "assistant":
             continue
-        calls: Any = message.get("tool_calls")
-        if hasattr(calls, "tolist"):  # an array of numpy: a cell of a parquet table
-            calls = calls.tolist()
-        calls = list(calls) if isinstance(calls, (list, tuple)) else []
+        given = message.get("tool_calls")
+        if isinstance(given, str):
+            try:
+                given = STRICT.decode(given) if given.strip() else None
+            except ValueError:
+                given = [given]
+        elif isinstance(given, float):  # NaN: what a data frame has for an absent cell
+            given = None
+        calls: list[Any] = list(calls_of(given))
         if message.get("function_call") is not None:
             calls.append(message["function_call"])
         turns.append([without_nulls(call) for call in calls] if drop_nulls else calls)
@@ -35,10 +46,10 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
 def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
     """Gold calls out of a dataset's cell: a list of calls, its JSON text, or None (unknown).
 
-    In a list, arguments that are null, at any depth, are taken for absent: `datasets` and parquet fill them in,
-    because every row has every column. Where null is meant, store the calls as JSON text. Raises ValueError for
-    anything else, also for a call without a name or without an object of arguments: nothing would match it, and every
-    turn look wrong.
+    A call may name allowed values, in the two shapes of `rewright.credit.allowed`. In a list, arguments that are null,
+    at any depth, are taken for absent: `datasets` and parquet fill them in, because every row has every column. Where
+    null is meant, store the calls as JSON text. Raises ValueError for anything else, also for a call without a name or
+    without an object of arguments: nothing would match it, and every turn look wrong.
     """
     if value is None:
         return None
@@ -59,16 +70,58 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
             f"{where} is {value!r:.200}: expected a list of calls with name and arguments, or its JSON text"
         )
     for number, call in enumerate(calls):
-        if read_call(call) is None:
-            raise ValueError(f"{where}: call {number} is {call!r:.200}: expected a name, and arguments as an object")
+        try:
+            readable = read_call(call) is not None or read_allowed(call) is not None
+        except ValueError as problem:
+            raise ValueError(f"{where}: call {number}: {problem}") from None
+        if not readable:
+            raise ValueError(
+                f"{where}: call {number} is {call!r:.200}: expected a name, and arguments as an object (or allowed "
+                "values, {name: {argument: [value, …]}})"
+            )
     return calls
 
 
+def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | None:
+    """The gold calls under `key` of a row's metadata, named `where`; None where it says null (unknown).
+
+    Raises ValueError where the key is missing, which would look like a row whose gold calls are unknown, and for what
+    is no gold calls.
+    """
+    if not isinstance(holder, Mapping) or key not in holder:
+        keys = ", ".join(map(repr, holder)) if isinstance(holder, Mapping) else ""
+        raise ValueError(
+            f"{where} has no {key!r}: expected a list of calls, or null where they are unknown; it has {keys or 'none'}"
+        )
+    return gold_calls(holder[key], f"{where}.{key}")
+
+
+def warn_of_unread_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:
+    """Warn where no call of a batch is well-formed: then it is rather the rollout's code than the model.
+
+    `turns`: the calls of each turn of each rollout. A single malformed call is the model's, and earns nothing quietly.
+    """
+    calls = [call for trajectory in turns for turn in trajectory for call in calls_of(turn)]
+    if calls and any(golds) and all(read_call(call) is None for call in calls):
+        warnings.warn(
+            f"turn credit: none of the {len(calls)} calls of a batch has a name and arguments that can be read: every "
+            f"call reward is 0; the first is {calls[0]!r:.200}",
+            stacklevel=3,
+        )
+
+
 def without_nulls(call: Any) -> Any:
-    """A copy of a call given as a mapping, without arguments that are null at any depth; other shapes as they are."""
+    """A copy of a call given as a mapping, without arguments that are null at any depth; other shapes as they are.
+
+    Of gold calls with allowed values too: the names of functions and of arguments that are null.
+    """
     if not isinstance(call, Mapping):
         return call
     copy = dict(call)
+    if not _FIELDS & copy.keys():
+        copy = {name: _without_empty(lists) for name, lists in copy.items() if lists is not None}
+    elif isinstance(copy.get("allowed"), Mapping):
+        copy["allowed"] = _without_empty(copy["allowed"])
     if isinstance(copy.get("function"), Mapping):
         copy["function"] = without_nulls(copy["function"])
     for key in ("arguments", "parameters"):
@@ -77,6 +130,17 @@ def without_nulls(call: Any) -> Any:
         elif key in copy and copy[key] is None:
             del copy[key]
     return copy
+
+
+def _without_empty(lists: Any) -> Any:
+    """Lists of allowed values by argument, without the arguments that are null."""
+    if not isinstance(lists, Mapping):
+        return lists
+    return {
+        name: found.tolist() if hasattr(found, "tolist") else found
+        for name, found in lists.items()
+        if found is not None
+    }
 
 
 def _without_nulls_inside(value: Any) -> Any:

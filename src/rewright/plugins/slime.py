@@ -8,7 +8,8 @@ where all samples are together, computes the turn advantages, and leaves them in
 runs on each rank and lays them on the tokens.
 
 Your generate function (`--custom-generate-function-path`) fills in, besides tokens and `loss_mask` (1 for the model's
-tokens): `sample.metadata["turn_calls"]`, the calls of each turn, and `sample.metadata["gold_calls"]`. The sample's
+tokens): `sample.metadata["turn_calls"]`, the calls of each turn, and `sample.metadata["gold_calls"]` (None where
+they are unknown). The sample's
 reward is the outcome. Settings: `REWRIGHT_TURN_CREDIT` (JSON). Context parallelism is not supported here.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.plugins.messages import gold_calls
+from rewright.plugins.messages import gold_of, warn_of_unread_calls
 from rewright.plugins.settings import TurnCredit
 
 __all__ = ["post_process_rewards", "turn_advantages"]
@@ -44,7 +45,8 @@ def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], li
                 "generate function"
             )
         turns.append(sample.metadata["turn_calls"])
-        golds.append(gold_calls(sample.metadata.get("gold_calls"), f"gold_calls of sample {position}"))
+        golds.append(gold_of(sample.metadata, f"metadata of sample {position}"))
+    warn_of_unread_calls(turns, golds)
     rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
     groups = [
         position // args.n_samples_per_prompt if getattr(sample, "group_index", None) is None else sample.group_index

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.plugins.messages import gold_calls, turns_of_messages
+from rewright.plugins.messages import gold_calls, turns_of_messages, warn_of_unread_calls
 from rewright.plugins.settings import Array, TurnCredit
 
 __all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
@@ -66,6 +66,8 @@ class TurnCreditMixin:
                 "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
                 "importance_sampling_level='token'"
             )
+        if _has_no_gold(self.train_dataset):  # type: ignore[attr-defined]
+            warnings.warn("turn credit: gold_calls is None in every row: only the outcome counts", stacklevel=2)
         _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -120,6 +122,7 @@ class TurnCreditMixin:
             mask = mask * output["tool_mask"]
         elif any(golds) and not any(map(any, turns)):
             warnings.warn(_NO_TOOLS, stacklevel=2)
+        warn_of_unread_calls(turns, golds)
         spans = spans_from_mask(mask.cpu().numpy())
         for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
             if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
@@ -156,6 +159,13 @@ _NO_TOOLS = (
     "turn credit: the trainer has neither tools= nor environment_factory=, so TRL reads no tool calls and every turn's "
     "call reward is 0, though the dataset has gold calls"
 )
+
+
+def _has_no_gold(train: Any) -> bool:
+    """Whether a dataset has the column gold_calls, and nothing in it (a dataset that streams is not read)."""
+    if "gold_calls" not in (getattr(train, "column_names", None) or ()) or not hasattr(train, "__len__"):
+        return False
+    return len(train) > 0 and all(calls is None for calls in train["gold_calls"])
 
 
 def _check_evaluation(train: Any, evaluation: Any) -> None:

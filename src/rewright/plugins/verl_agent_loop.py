@@ -6,9 +6,10 @@ Rows of the dataset choose it by `agent_name: rewright_tool_agent`; it is found 
     - name: rewright_tool_agent
       _target_: rewright.plugins.verl_agent_loop.TurnCreditToolAgentLoop
 
-Gold calls come from `extra_info.gold_calls` (best as JSON text). Tools, parser, limits and tokens are verl's own; after
-the rollout the calls of all turns are matched with the gold calls, and the output's `rm_scores` hold each turn's
-reward on its last model token, and the reward function's score, added, on the very last.
+Gold calls come from `extra_info.gold_calls` (best as JSON text; null where they are unknown, while a missing key is an
+error). Tools, parser, limits and tokens are verl's own; after the rollout the calls of all turns are matched with the
+gold calls, and the output's `rm_scores` hold each turn's reward on its last model token, and the reward function's
+score, added, on the very last.
 
 A call that verl did not execute (more than `max_parallel_calls` in a turn, default 1) counts as malformed. Calls of a
 turn at which a limit ended the rollout are not parsed by verl and not counted.
@@ -22,7 +23,7 @@ import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, ToolAgentLoop
 
-from rewright.plugins.messages import gold_calls
+from rewright.plugins.messages import gold_of
 from rewright.plugins.token_level import spread
 from rewright.plugins.verl import settings_of
 
@@ -54,7 +55,7 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
         """One rollout of verl's, then its turn rewards."""
         output = await super().run(sampling_params, **kwargs)
         turns = output.extra_fields.pop(_TURNS, [])
-        golds = gold_calls((kwargs.get("extra_info") or {}).get("gold_calls"), "extra_info.gold_calls")
+        golds = gold_of(kwargs.get("extra_info"), "extra_info")
         (rewards,) = settings_of(self.config.algorithm).call_rewards([turns], [golds])
         fields = {name: getattr(output, name) for name in output.model_fields_set}
         fields["extra_fields"] = {**output.extra_fields, "turn_rewards": rewards.tolist()}

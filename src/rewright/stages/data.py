@@ -6,8 +6,8 @@ from collections import Counter
 
 from rewright.engines.base import Sampling
 from rewright.errors import InputError
-from rewright.progress import Bar
-from rewright.quality import score_group
+from rewright.progress import Bar, say
+from rewright.quality import model_text, score_group, think_blocks
 from rewright.records import Trajectory
 from rewright.stages.context import Context
 from rewright.stages.verdicts import judge_missing
@@ -63,8 +63,11 @@ def score(context: Context) -> Counter[str]:
         raise InputError(_NOTHING.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
+    weighed = any(one.name == "confidence" and one.weight > 0 for one in context.recipe.quality.dimensions)
+    thinks = not weighed
     with Bar("quality", groups.records) as bar:
         for group in groups:
+            thinks = thinks or any(think_blocks(model_text(one)) for one in group)
             missing = next((one.id for one in group if one.id not in correct), None)
             if missing is not None:
                 raise InputError(f"{run.path}: no verdict on trajectory {missing}: run rewright judge {run.path} first")
@@ -80,6 +83,11 @@ def score(context: Context) -> Counter[str]:
                     run.qualities.append(quality)
             bar.step(len(group))
     run.qualities.arrange(run.trajectories.keys_in_order())
+    if not thinks:
+        say(
+            "note: no candidate has a think block (<think>), so the confidence of all is 1 and measures nothing; "
+            "quality.dimensions can leave it out"
+        )
     return counts
 
 
