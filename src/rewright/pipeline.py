@@ -167,7 +167,8 @@ class Pipeline:
             return {"accuracies": accuracies}
         reward_model: Scorer | None = None
         if not uses_reward_model(self.recipe.rl):
-            say(f"rl: {without_reward_model(self.recipe.rl)}: RL runs without a reward model")
+            if self.run.model_folder("reward").is_dir():
+                say(f"rl: {without_reward_model(self.recipe.rl)}: RL runs without a reward model")
         elif trusts_own_model(self.run, settings):
             from rewright.training.reward_model import RewardModel
 
