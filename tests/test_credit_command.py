@@ -82,7 +82,7 @@ def test_a_run_is_credited_by_its_own_recipe(tmp_path: Path, capsys: pytest.Capt
     calls = (ToolCall(**ADA), ToolCall(**BEN))
     task = Task(id="q", messages=(QUESTION,), gold=Gold(calls=calls))
     turns = (Turn("one", calls=calls), Turn("77"))
-    one = Trajectory(id="q-0", task_id="q", stage="rl", index=0, stop_reason="answered", turns=turns)
+    one = Trajectory(id="q-0", task_id="q", stage="rl", index=0, stop_reason="answered", turns=turns, answer="77")
     verdict = Verdict(trajectory_id="q-0", outcome=1.0, reason="right")
     for name, record in (("tasks", task), ("trajectories", one), ("verdicts", verdict)):
         (tmp_path / f"{name}.jsonl").write_bytes(msgspec.json.encode(record) + b"\n")

@@ -52,7 +52,7 @@ def reward_model_of(base: Base, folder: Path) -> Path:
         synth=SynthSettings(temperature=1.0, top_p=1.0),
         repair=RepairSettings(model=ModelSettings(path="pico-repairer", slots=64), temperature=0.7, calls=8),
         build=BuildSettings(held_out_fraction=0.15),
-        reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0),
+        reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0, scheduler="linear", warmup=0.0),
     )
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another job may be making it: wait for that

@@ -269,6 +269,8 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
     }
     if recipe.rl.tasks is not None and "rl" in stages:
         plan["rl_tasks"] = len(context.load(recipe.rl.tasks))
+    if "rl" in stages:
+        context.check_rewards()
     print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 

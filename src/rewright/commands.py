@@ -134,29 +134,41 @@ def credit(
     trajectory: Annotated[
         str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Of a run, show one stage only: synth, repair, eval-base, eval-sft, eval-rl, rl.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
 ) -> None:
     """Turn rewards and advantages of stored trajectories from any source.
 
-    Settings are those of the run's recipe, or MatchTIR's for files from elsewhere.
+    Settings are those of the run's recipe, or MatchTIR's for files from elsewhere. The rollouts of RL have the numbers
+    that RL used, unless other settings are given here.
     """
     if trajectory is not None and picture is None:
         raise InputError("--trajectory needs --picture, which shows it")
     from rewright.credit_files import credit as credited_of
     from rewright.credit_files import read_gold, read_stored, settings_for
-    from rewright.credit_report import credit_as_json, credit_as_table, credit_remarks
+    from rewright.credit_report import credit_as_json, credit_as_table, credit_notes, credit_remarks
 
     if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
         gold = file / "tasks.jsonl"
     options = {"assignment": assignment, "estimator": estimator}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    settings, call_weight = settings_for(file, [*(changes or ()), *given])
+    changed = [*(changes or ()), *given]
+    settings = settings_for(file, changed)
     try:
         stored = read_stored(file, outcome=outcome)
         known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
-        found = credited_of(stored, known, settings, call_weight=call_weight)
+        found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    if stage is not None:
+        stages = sorted({one.stored.stage for one in found if one.stored.stage})
+        found = [one for one in found if one.stored.stage == stage]
+        if not found:
+            raise InputError(f"--stage {stage}: {file} has no trajectory of it: it has {', '.join(stages) or 'none'}")
+    for note in credit_notes(found):
+        say(note)
     for line in (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found):
         print(line)
     if picture is not None:

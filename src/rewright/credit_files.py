@@ -9,12 +9,12 @@ Not here: the command line, its output (`rewright.credit_report`) and the pictur
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,14 +23,24 @@ from rewright.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, p
 from rewright.credit import Match, match_many
 from rewright.credit.allowed import allowed_parts
 from rewright.errors import InputError
+from rewright.group_credit import Attempted, call_factor, credit_groups
 from rewright.plugins.messages import gold_calls
 from rewright.plugins.settings import TurnCredit
-from rewright.recipe import load_recipe
-from rewright.records import Task, Trajectory, Verdict
-from rewright.storage import read_foreign, read_jsonl
+from rewright.recipe import RLSettings, load_recipe
+from rewright.records import Credit
 from rewright.strict_json import STRICT, TOLERANT
 
-__all__ = ["Credited", "GoldCalls", "Stored", "credit", "prompt_text", "read_gold", "read_stored", "settings_for"]
+__all__ = [
+    "Credited",
+    "GoldCalls",
+    "Stored",
+    "credit",
+    "is_known",
+    "prompt_text",
+    "read_gold",
+    "read_stored",
+    "settings_for",
+]
 
 _GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
 
@@ -39,29 +49,45 @@ _GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
 class Stored:
     """One trajectory as it was found.
 
-    `turns`: the calls of each turn. `texts`: what the model wrote in each turn. `golds`: gold calls, None where
-    unknown. `outcome`: None where the file has none. `prompt`: the text of the last message before the first turn.
+    `group`: the label of those that it is compared with, None where it is compared with none. `turns`: the calls of
+    each turn. `texts`: what the model wrote in each turn. `golds`: gold calls, None where unknown. `outcome`: None
+    where the file has none. `prompt`: the text of the last message before the first turn.
+
+    Known of our own trajectories only: `stage` and `task_id` of the record; whether it is `broken` and whether its
+    format is valid; the `reward_model`'s score; what RL has used and `kept`.
     """
 
     id: str
-    group: str
+    group: str | None
     turns: list[list[Any]]
     texts: list[str]
     prompt: str = ""
     golds: list[Any] | None = None
     outcome: float | None = None
+    stage: str = ""
+    task_id: str | None = None
+    broken: bool = False
+    format_ok: bool = True
+    reward_model: float | None = None
+    kept: Credit | None = None
     seen: str = ""
     """What a row of another project's log holds, for messages; empty for trajectories of our own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """A trajectory with its credit: match of all its calls, turn rewards (T,) and turn advantages (T,)."""
+    """A trajectory with its credit: match of all its calls, turn rewards (T,), turn advantages (T,), trajectory reward.
+
+    `advantages`: None where it is in no group. `trajectory_reward`: None where it broke, or its outcome is needed and
+    not known. `used_by_rl`: these are the numbers that RL stored, not computed anew.
+    """
 
     stored: Stored
     match: Match
     rewards: NDArray[np.float64]
-    advantages: NDArray[np.float64]
+    advantages: NDArray[np.float64] | None
+    trajectory_reward: float | None
+    used_by_rl: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +102,24 @@ class GoldCalls:
         """The gold calls of a trajectory, or None."""
         if self.for_all is not None:
             return self.for_all
-        found = self.by_id.get(stored.group)
+        found = self.by_id.get(stored.task_id or stored.group or "")
         return self.by_prompt.get(stored.prompt) if found is None else found
 
 
-def settings_for(path: Path, changes: Sequence[str] = ()) -> tuple[TurnCredit, float]:
-    """How to compute the credit of a file, and `call_weight`: by the run's recipe, else MatchTIR's settings and 1.
+def settings_for(path: Path, changes: Sequence[str] = ()) -> RLSettings:
+    """How to compute the credit of a file: by the run's recipe, else with MatchTIR's settings and trajectory reward.
 
-    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read.
+    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, and for
+    a key that has no effect.
     """
     recipe = path / "recipe.yaml" if path.is_dir() else None
     overrides = [f"rl.credit.{change}" for change in changes]
-    if recipe is None or not recipe.exists():
-        parity = [f"rl.credit.{key}={json.dumps(value)}" for key, value in TurnCredit().as_mapping().items()]
-        recipe, overrides = None, [*parity, *overrides]
-    rl = load_recipe(recipe, overrides).rl
-    return rl.credit, rl.call_weight
+    if recipe is not None and recipe.exists():
+        return load_recipe(recipe, overrides, stored=True).rl
+    parity = [] if any(change.startswith("lonely_turn=") for change in changes) else ["lonely_turn"]
+    rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
+    credit = msgspec.structs.replace(rl.credit, **{key: getattr(TurnCredit(), key) for key in parity})
+    return msgspec.structs.replace(rl, credit=credit)
 
 
 def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None) -> Iterator[Stored]:
@@ -102,17 +130,14 @@ def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None)
     file and row for what cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
-        if not (path / "trajectories.jsonl").exists():
-            raise InputError(f"{path}: has no trajectories.jsonl: expected a run directory or a file")
-        path = path / "trajectories.jsonl"
-    first = next(iter(read_rows(path)))
-    if first.problem is not None:
-        raise InputError(first.problem)
-    if "turns" not in first.values or "task_id" not in first.values:
-        for log in read_logs(path, outcome):
-            yield Stored(**log._asdict())
-        return
+    if not path.is_dir():
+        first = next(iter(read_rows(path)))
+        if first.problem is not None:
+            raise InputError(first.problem)
+        if "turns" not in first.values or "task_id" not in first.values:
+            for log in read_logs(path, outcome):
+                yield Stored(**log._asdict())
+            return
     metrics = [outcome] if isinstance(outcome, str) else list(outcome or ())
     if len(metrics) > 1:
         raise InputError(f"{path}: the outcomes are {', '.join(metrics)}: expected one metric of the verdicts")
@@ -177,47 +202,71 @@ def read_gold(path: Path | str, *, allowed_values: bool = False) -> GoldCalls:
 def credit(
     trajectories: Iterable[Stored],
     gold: GoldCalls | None = None,
-    settings: TurnCredit | None = None,
+    settings: TurnCredit | RLSettings | None = None,
     *,
-    call_weight: float = 1.0,
+    recompute: bool = False,
 ) -> list[Credited]:
-    """Turn rewards and advantages of trajectories, grouped by `Stored.group`.
+    """Turn rewards, trajectory rewards and advantages of trajectories, grouped by `Stored.group`.
 
-    `gold` fills in gold calls where a trajectory brings none of its own. `call_weight` multiplies what the calls earn
-    (the rewards of the match too), before the outcome is added (`rl.call_weight`). Raises InputError where no
-    trajectory has gold calls: nothing could be computed.
+    `gold` fills in gold calls where a trajectory brings none of its own. `settings`: a recipe's `rl` section, or turn
+    credit alone (MatchTIR's trajectory reward). Rollouts that hold what RL used have those numbers, unless they are to
+    be computed anew (`recompute`). Raises InputError where nothing could be computed: no trajectory has gold calls.
     """
-    settings = settings or TurnCredit()
+    if not isinstance(settings, RLSettings):
+        settings = RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
     filled = [
         stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
         for stored in trajectories
     ]
-    if filled and all(stored.golds is None for stored in filled):
+    if filled and not any(is_known(stored) for stored in filled):
         if gold is None:
             seen = f"; {filled[0].seen}" if filled[0].seen else ""
             raise InputError(f"no trajectory has gold calls: give a file of them with --gold{seen}")
         known = name_some(sorted([*gold.by_id, *gold.by_prompt])[:3])
-        have = name_some(sorted({stored.group for stored in filled})[:3])
+        have = name_some(sorted({stored.task_id or stored.group or "" for stored in filled})[:3])
         raise InputError(f"no trajectory has gold calls: the trajectories' tasks are {have}, the gold file's {known}")
     if all(stored.seen for stored in filled):
         check_read(filled)
-    turns = [stored.turns for stored in filled]
-    golds = [stored.golds for stored in filled]
-    outcomes = [stored.outcome for stored in filled]
-    call_rewards = [call_weight * row for row in settings.call_rewards(turns, golds)]
-    rewards = settings.with_outcomes(call_rewards, outcomes)
-    advantages = settings.advantages(rewards, [stored.group for stored in filled], outcomes)
+    earned = credit_groups(
+        [
+            Attempted(
+                turns=stored.turns,
+                golds=stored.golds,
+                group=stored.group,
+                outcome=stored.outcome,
+                broken=stored.broken,
+                format_ok=stored.format_ok,
+                reward_model=stored.reward_model,
+            )
+            for stored in filled
+        ],
+        settings,
+    )
+    turn_credit, factor = settings.credit, call_factor(settings)
     matches = match_many(
         [([call for turn in stored.turns for call in turn], stored.golds) for stored in filled],
-        assignment=settings.assignment,
-        unmatched=settings.unmatched,
-        reg=settings.reg,
-        ot_scale=settings.ot_scale,
-        weights=settings.weights,
+        assignment=turn_credit.assignment,
+        unmatched=turn_credit.unmatched,
+        reg=turn_credit.reg,
+        ot_scale=turn_credit.ot_scale,
+        weights=turn_credit.weights,
     )
-    if call_weight != 1.0:
-        matches = [replace(found, rewards_P=call_weight * found.rewards_P) for found in matches]
-    return [Credited(*parts) for parts in zip(filled, matches, rewards, advantages, strict=True)]
+    if factor != 1.0:
+        matches = [replace(found, rewards_P=factor * found.rewards_P) for found in matches]
+    results = []
+    for stored, match, own in zip(filled, matches, earned, strict=True):
+        rewards, advantages, total = own.turn_rewards, own.advantages, own.trajectory_reward
+        used = stored.kept is not None and not recompute
+        if stored.kept is not None and used:
+            rewards, advantages = np.array(stored.kept.turn_rewards), np.array(stored.kept.advantages)
+            total = stored.kept.trajectory_reward
+        results.append(Credited(stored, match, rewards, advantages, total, used))
+    return results
+
+
+def is_known(stored: Stored) -> bool:
+    """Is anything known that credit can be computed from? Of foreign logs that is gold calls only."""
+    return stored.golds is not None or stored.kept is not None or (bool(stored.stage) and stored.outcome is not None)
 
 
 def name_of(call: Any) -> str | None:
@@ -250,39 +299,9 @@ def _part(call: Any, key: str) -> Any:
 
 
 def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
-    """Our own trajectories; gold calls from the tasks and outcomes from the verdicts that lie beside them."""
-    tasks, verdicts = path.parent / "tasks.jsonl", path.parent / "verdicts.jsonl"
-    golds: dict[str, list[Any]] = {}
-    prompts: dict[str, str] = {}
-    for _, task in read_jsonl(tasks, Task) if tasks.exists() else ():
-        prompts[task.id] = prompt_text(list(task.messages))
-        if task.gold.calls is not None:
-            golds[task.id] = list(task.gold.calls)
-    outcomes = (
-        {verdict.trajectory_id: _number(verdict, outcome) for _, verdict in read_jsonl(verdicts, Verdict)}
-        if verdicts.exists()
-        else {}
-    )
-    for _, trajectory in read_foreign(path, Trajectory):
-        yield Stored(
-            id=trajectory.id,
-            group=trajectory.task_id,
-            turns=[list(turn.calls) for turn in trajectory.turns],
-            texts=[turn.text for turn in trajectory.turns],
-            prompt=prompts.get(trajectory.task_id, ""),
-            golds=golds.get(trajectory.task_id),
-            outcome=outcomes.get(trajectory.id),
-        )
+    from rewright.run_credit import read_run  # it needs more than files from elsewhere do
 
-
-def _number(verdict: Verdict, name: str | None) -> float:
-    """The outcome of a verdict, or the metric of that name. Raises InputError where there is none."""
-    if name is None or name == "outcome":
-        return verdict.outcome
-    if name not in verdict.metrics:
-        metrics = ", ".join(sorted(verdict.metrics)) or "none"
-        raise InputError(f"the verdict of {verdict.trajectory_id} has no metric {name!r}: it has {metrics}")
-    return verdict.metrics[name]
+    return read_run(path, metric=outcome)
 
 
 def _one_list(path: Path) -> list[Any] | None:

@@ -11,13 +11,30 @@ from rewright.chat_logs import unread_calls
 from rewright.credit.allowed import allowed_parts
 from rewright.credit_files import Credited, Stored, arguments_of, name_of
 
-__all__ = ["credit_as_json", "credit_as_table", "credit_remarks"]
+__all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_remarks"]
+
+
+def credit_notes(found: Sequence[Credited]) -> list[str]:
+    """What must be said of rollouts of RL whose numbers are not those that RL used, a line each."""
+    rollouts = [one.stored for one in found if one.stored.stage == "rl" and not one.used_by_rl]
+    anew = sum(one.kept is not None for one in rollouts)
+    lacking = len(rollouts) - anew
+    notes = []
+    if anew:
+        notes.append(f"credit: {anew} rollouts are credited with the settings given here, RL used others")
+    if lacking:
+        notes.append(
+            f"credit: {lacking} rollouts do not hold what RL used (an older version, or RL stopped before they were "
+            "scored): computed anew, without a reward model"
+        )
+    return notes
 
 
 def credit_as_json(credited: Credited) -> dict[str, Any]:
     """One trajectory's credit in plain types.
 
-    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched.
+    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched. `reward`
+    is the trajectory reward, and `group` and `turn_advantages` are null for a trajectory that is in no group.
     """
     stored, found = credited.stored, credited.match
     partner = dict(found.pairs or ())
@@ -38,9 +55,10 @@ def credit_as_json(credited: Credited) -> dict[str, Any]:
         "id": stored.id,
         "group": stored.group,
         "outcome": stored.outcome,
-        "reward": float(credited.rewards.sum()),
+        "reward": credited.trajectory_reward,
         "turn_rewards": credited.rewards.tolist(),
-        "turn_advantages": credited.advantages.tolist(),
+        "turn_advantages": None if credited.advantages is None else credited.advantages.tolist(),
+        "used_by_rl": credited.used_by_rl,
         "calls": calls,
         "gold": None if stored.golds is None else [_gold(call) for call in stored.golds],
     }
@@ -69,9 +87,9 @@ def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
         (
             one.stored.id,
             "-" if one.stored.outcome is None else f"{one.stored.outcome:.3f}",
-            f"{one.rewards.sum():.3f}",
+            "-" if one.trajectory_reward is None else f"{one.trajectory_reward:.3f}",
             " ".join(f"{value:.3f}" for value in one.rewards),
-            " ".join(f"{value:+.3f}" for value in one.advantages),
+            "-" if one.advantages is None else " ".join(f"{value:+.3f}" for value in one.advantages),
         )
         for one in found
     ]
@@ -86,7 +104,7 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
     Numbers of such trajectories are not measured, though they look like the others.
     """
     stored = [one.stored for one in found]
-    counts = Counter(one.group for one in stored)
+    counts = Counter(one.group for one in stored if one.group is not None)
     alone = [group for group, count in counts.items() if count == 1]
     if alone:
         share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"

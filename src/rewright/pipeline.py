@@ -18,6 +18,7 @@ import msgspec
 from rewright.costs import run_usage
 from rewright.deadline import deadline
 from rewright.errors import InputError
+from rewright.group_credit import call_factor, uses_reward_model
 from rewright.pair_accuracy import length_rule
 from rewright.progress import counted, say
 from rewright.recipe import ModelSettings, Stage
@@ -29,7 +30,7 @@ from rewright.stages.context import Context, trained
 from rewright.stages.data import judge, score, synthesise
 from rewright.stages.evaluate import evaluate
 from rewright.stages.repair import repair
-from rewright.stages.reward_model import connect, trusts_own_model
+from rewright.stages.reward_model import connect, trusts_own_model, without_reward_model
 
 __all__ = ["Pipeline", "report"]
 
@@ -45,6 +46,8 @@ class Pipeline:
 
     def run_all(self) -> None:
         """Every stage of the recipe that is not done yet."""
+        if "rl" in self.recipe.stages:
+            self.context.check_rewards()
         for stage in self.recipe.stages:
             self.run_stage(stage)
 
@@ -128,6 +131,8 @@ class Pipeline:
         if self.recipe.reward.url is not None:
             say("reward: reward.url names a served model: none is trained")
             return {"skipped": True, "accuracies": {}}
+        if "rl" in self.recipe.stages and not uses_reward_model(self.recipe.rl):
+            say(f"reward: {without_reward_model(self.recipe.rl)}: RL will not use the model that is trained here")
         pairs = self.run.pairs()
         if not any(pair["split"] == "train" for pair in pairs):
             say("reward: no repair was accepted, so there are no pairs: RL will run without a reward model")
@@ -152,7 +157,7 @@ class Pipeline:
 
         settings, policy = self.recipe.reward, self.policy("sft")
         tokenizer = load_tokenizer(policy)
-        if settings.url is not None:
+        if settings.url is not None and uses_reward_model(self.recipe.rl):
             from rewright.rendering import Renderer
 
             vocabulary = Renderer(tokenizer, self.context.dialect).fingerprint
@@ -161,7 +166,10 @@ class Pipeline:
                 self._train_rl(policy, tokenizer, client)
             return {"accuracies": accuracies}
         reward_model: Scorer | None = None
-        if trusts_own_model(self.run, settings):
+        if not uses_reward_model(self.recipe.rl):
+            if self.run.model_folder("reward").is_dir():
+                say(f"rl: {without_reward_model(self.recipe.rl)}: RL runs without a reward model")
+        elif trusts_own_model(self.run, settings):
             from rewright.training.reward_model import RewardModel
 
             reward_model = RewardModel(self.run.model_folder("reward"))
@@ -173,15 +181,20 @@ class Pipeline:
         from rewright.training.rl import train_rl
 
         recipe, run = self.recipe, self.run
-        known = run.rollouts.keys() if recipe.rl.keep_rollouts else set[str]()
+        # Whether a stored rollout has its credit: one of a step whose reward model was lost has none.
+        known = {one.id: one.credit is not None for one in run.rollouts} if recipe.rl.keep_rollouts else {}
 
         def keep(trajectories: list[Trajectory]) -> None:
+            run.rollouts.replace(one for one in trajectories if one.credit is not None and known.get(one.id) is False)
             for one in trajectories:
                 if one.id not in known:
-                    known.add(one.id)
                     run.rollouts.append(one)
+                known[one.id] = one.credit is not None or known.get(one.id, False)
 
+        self.context.check_rewards()
         tasks = self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks
+        if call_factor(recipe.rl) and all(task.gold.calls is None for task in tasks):
+            say("rl: no task has gold calls: no turn is paid for its calls, the outcome alone is left")
         asyncio.run(self.context.try_tools(tasks))
         history = train_rl(
             tasks,

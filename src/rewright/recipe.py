@@ -68,8 +68,12 @@ _UNFIT = (KeyError, AttributeError)
 """What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides. Raises InputError."""
+def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False) -> Recipe:
+    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides. Raises InputError.
+
+    `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
+    run was started, and one that an older version let pass is no reason not to read the run.
+    """
     data: Any = {}
     places: dict[str, str] = {}
     where = str(path) if path is not None else "recipe"
@@ -88,7 +92,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
-    settle(data, places, _standard(), where)
+    settle(data, places, _standard(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:

@@ -1,12 +1,12 @@
 """Keys of a recipe that would do nothing, seen before anything runs.
 
 A key that is written down and has no effect is a mistake: whoever wrote it expects one. Checked here is what the types
-can't say: keys that belong to another kind of tasks or to another engine.
+can't say: keys that belong to another kind of tasks, to another engine, or to another reward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rewright.errors import InputError
@@ -19,14 +19,26 @@ WORLD_KEYS: Final = ("split", "profile", "count", "seed")
 """Keys of a tasks section that only the worlds read."""
 TASKS: Final = (("tasks",), ("eval", "tasks"), ("rl", "tasks"))
 MODELS: Final = (("model",), ("repair", "model"))
+OF_CALLS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
+"""Keys of `rl.credit` that say what calls are paid."""
+UNUSED: Final = {
+    "grpo": ("gamma", "fusion", "lonely_turn", "join"),
+    "leave_one_out": ("gamma", "fusion", "lonely_turn", "join", "eps"),
+    "fixed_horizon": ("fusion", "lonely_turn", "eps"),
+    "delta": ("gamma",),
+}
+"""Keys of `rl.credit` that an estimator of ours does not read. (Of one's own, nobody knows.)"""
 
 
-def settle(data: dict[str, Any], places: Mapping[str, str], standard: Mapping[str, Any], where: str) -> None:
+def settle(
+    data: dict[str, Any], places: Mapping[str, str], standard: Mapping[str, Any], where: str, *, stored: bool = False
+) -> None:
     """Settle what follows from other keys, in place. Raises InputError for a key that has no effect.
 
     `data` is the recipe as it was written, `standard` the defaults of every section, `places` says where each key
     stands, `where` the whole. A path without a format is a file in the format of `tasks`, else in our own. What a
-    recipe file says of a world is dropped where an override names another format.
+    recipe file says of a world is dropped where an override names another format. So is every key without effect under
+    the chosen reward where the file is a run's own (`stored`).
     """
     file_format = "rewright"
     for keys in TASKS:
@@ -38,6 +50,7 @@ def settle(data: dict[str, Any], places: Mapping[str, str], standard: Mapping[st
             _check_tasks(section, name, places, _section(standard, keys) or {}, where)
             if name == "tasks" and section.get("format", "town") not in WORLD_FORMATS:
                 file_format = section["format"]
+    _check_rewards(data, places, standard, where, stored=stored)
     for keys in MODELS:
         section = _section(data, keys)
         if section is not None and section.get("base_url") is not None and section.get("engine", "hf") == "hf":
@@ -67,6 +80,57 @@ def _check_tasks(
                 f"{place}: {name}.{key} has no effect: {name}.format is {kind}, and {key} is for the embedded worlds "
                 f"(at most so many tasks: {name}.limit)"
             )
+
+
+def _check_rewards(
+    data: dict[str, Any], places: Mapping[str, str], standard: Mapping[str, Any], where: str, *, stored: bool
+) -> None:
+    """Keys that the chosen trajectory reward, assignment or estimator does not read.
+
+    Those that have their default values are no mistake: a resolved recipe holds every key. What a file says is dropped
+    where an override has chosen something else.
+    """
+    defaults = _section(standard, ("rl",)) or {}
+    for name, cause, value in _without_effect(data, defaults):
+        key = name.rpartition(".")[2]
+        section = _section(data, tuple(name.split(".")[:-1]))
+        usual = (defaults["credit"] if ".credit." in name else defaults if name.startswith("rl.") else {}).get(key)
+        if section is None or key not in section or _same(section[key], usual):
+            continue
+        if key in ("call_weight", "reward_model_weight") and section[key] == 0:
+            continue  # which is how it is
+        place = places.get(name, where)
+        if not place.startswith("override ") and (stored or places.get(cause, where).startswith("override ")):
+            del section[key]
+            continue
+        raise InputError(f"{place}: {name} has no effect: {cause} is {value}")
+
+
+def _without_effect(data: dict[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(key, the key that is the cause, its value) of all keys without effect, given or not."""
+    rl, credit = _section(data, ("rl",)) or {}, _section(data, ("rl", "credit")) or {}
+    reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
+    if reward == "matchtir":
+        for key in ("rl.reward_model_weight", "rl.reward_model_clip", "reward.url"):
+            yield key, "rl.trajectory_reward", reward
+    elif rl.get("reward_model_weight", defaults["reward_model_weight"]) == 0:
+        for key in ("rl.reward_model_clip", "reward.url"):
+            yield key, "rl.reward_model_weight", 0
+    if reward == "autotraj":
+        yield "rl.call_weight", "rl.trajectory_reward", reward
+        yield from ((f"rl.credit.{key}", "rl.trajectory_reward", reward) for key in OF_CALLS)
+    elif rl.get("call_weight", defaults["call_weight"]) == 0:
+        yield from ((f"rl.credit.{key}", "rl.call_weight", 0) for key in OF_CALLS)
+    assignment = credit.get("assignment", defaults["credit"]["assignment"])
+    for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
+        yield f"rl.credit.{key}", "rl.credit.assignment", assignment
+    estimator = credit.get("estimator", defaults["credit"]["estimator"])
+    for key in UNUSED.get(estimator, ()) if isinstance(estimator, str) else ():
+        yield f"rl.credit.{key}", "rl.credit.estimator", estimator
+
+
+def _same(value: Any, usual: Any) -> bool:
+    return list(value) == list(usual) if isinstance(usual, list | tuple) and isinstance(value, list) else value == usual
 
 
 def _section(data: Any, keys: tuple[str, ...]) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 __all__ = [
+    "Credit",
     "Failure",
     "FollowUp",
     "Gold",
@@ -175,6 +176,20 @@ class Provenance(msgspec.Struct, frozen=True):
     """Fingerprint of the tokenizer that the token ids belong to (`Renderer.fingerprint`)."""
 
 
+class Credit(msgspec.Struct, frozen=True):
+    """What RL made of one rollout: the numbers that it trained on, and what they were computed from."""
+
+    turn_rewards: tuple[float, ...]
+    trajectory_reward: float | None
+    """None: the rollout broke, or nobody knows its outcome."""
+    advantages: tuple[float, ...]
+    """Of every turn."""
+    verdict: Verdict | None = None
+    format_problem: str | None = None
+    reward_model: float | None = None
+    """The reward model's score. None: RL had no reward model, or the rollout broke."""
+
+
 class Trajectory(Record, frozen=True, kw_only=True):
     """One attempt at a task."""
 
@@ -189,6 +204,8 @@ class Trajectory(Record, frozen=True, kw_only=True):
     failure: Failure | None = None
     provenance: Provenance = Provenance()
     seconds: float = 0.0
+    credit: Credit | None = None
+    """What RL used. None: no rollout of RL, one that was not scored, or one of an older version."""
 
     @property
     def token_ids(self) -> list[int]:

@@ -150,7 +150,7 @@ class Run:
         """The resolved recipe. Raises InputError if the file was changed into something invalid."""
         from rewright.recipe import load_recipe
 
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.path / "recipe.yaml", stored=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,8 +10,10 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from rewright.judging.judges import ANSWER_JUDGES
 from rewright.plugins.settings import TurnCredit
 from rewright.quality import QualitySettings
+from rewright.rewards import TrajectoryReward
 from rewright.rollout import Limits
 from rewright.settings import Settings
 
@@ -194,6 +196,8 @@ class RewardSettings(_TrainSettings, frozen=True):
     """Pairs per optimizer step."""
     max_length: int | None = None
     epochs: float = 2.0
+    warmup: float = 0.1
+    scheduler: Scheduler = "cosine"
     minimum_accuracy: float = 0.5
     """RL does not start below this held-out pair accuracy."""
     minimum_pairs: int = 20
@@ -224,6 +228,10 @@ class RLSettings(_TrainSettings, frozen=True):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "grpo"
     scheduler: Scheduler = "constant"
     warmup: float = 0.0
+    trajectory_reward: TrajectoryReward = "matchtir+autotraj"
+    """How the reward of a whole trajectory is made (`rewright.rewards.trajectory_reward`)."""
+    outcome: str = "judge"
+    """How right an answer is: `judge`, as the task's judge says, or the name of a judge of answers for all tasks."""
     reward_model_weight: float = 0.2
     reward_model_clip: float = 3.0
     credit: TurnCredit = TurnCredit(lonely_turn="zero")
@@ -232,6 +240,12 @@ class RLSettings(_TrainSettings, frozen=True):
     tasks: TaskSettings | None = None
     keep_rollouts: bool = True
     concurrency: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.outcome != "judge" and self.outcome not in ANSWER_JUDGES:
+            known = ", ".join(("judge", *ANSWER_JUDGES))
+            raise ValueError(f"outcome must be one of {known}, got {self.outcome!r}")
 
 
 class EvalSettings(Settings, frozen=True):

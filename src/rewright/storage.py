@@ -196,6 +196,25 @@ class RecordFile(Generic[T]):
             os.ftruncate(descriptor, before)
             raise StorageError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
 
+    def replace(self, records: Iterable[T]) -> None:
+        """Put records in the place of those of the same keys, atomically. Those whose keys are not there are left out.
+
+        Nothing is written where there are none.
+        """
+        new = {self.key(record): encode_line(record) for record in records}
+        if not new or not self.path.exists():
+            return
+        self._open()  # so that every line is whole
+        self.close()
+        with self.path.open("rb") as file:
+
+            def lines() -> Iterator[bytes]:
+                for line in _lines(self.path, self.kind):
+                    file.seek(line.offset)
+                    yield new.get(self.key(line.record), file.read(line.length))
+
+            write_atomically(self.path, lines())
+
     def arrange(self, order: Iterable[str]) -> None:
         """Bring the records into the order of `order` (keys), if they are not, atomically; other records go last.
 

@@ -120,6 +120,7 @@ def test_rl_keeps_its_steps_when_the_reward_model_is_lost_and_goes_on_from_there
         assert kept == ["checkpoint-2"], "both finished steps, without save_steps"
         made = [one.id for one in run.rollouts]
         assert len(made) == 6, "the rollouts that could not be scored are kept too"
+        assert [one.credit is not None for one in run.rollouts] == [True] * 4 + [False] * 2
         assert not run.is_done("rl")
 
         again = Run.create(tmp_path / "run", run.recipe(), resume=True)
@@ -127,7 +128,9 @@ def test_rl_keeps_its_steps_when_the_reward_model_is_lost_and_goes_on_from_there
             Pipeline(again).run_all()
     assert [row["step"] for row in again.read_lines("metrics.jsonl") if row["stage"] == "rl"] == [1, 2, 3]
     assert answers == []
-    assert [one.id for one in again.rollouts] == made
+    assert [one.id for one in again.rollouts] == made, "each once"
+    for one in again.rollouts:  # what RL used, the scores too, also of the step that was made again
+        assert one.credit is not None and one.credit.reward_model is not None
     found = report(again)
     assert (found["reward_model_accuracy"], found["reward_model_held_out_pairs"]) == (1.0, 4)
     assert json.loads((tmp_path / "run" / "state.json").read_text())["reward"]["skipped"]
@@ -149,3 +152,18 @@ def test_a_rollout_without_a_prompt_is_a_broken_one_and_is_not_scored(
     (row,) = [row for row in run.read_lines("metrics.jsonl") if row["stage"] == "rl"]
     assert row["rewright/failures"] == 2
     assert "rewright/reward_model" in row
+    broken = [one.credit for one in run.rollouts if one.failure is not None]
+    assert [(one.trajectory_reward, one.reward_model) for one in broken if one is not None] == [(None, None)] * 2
+
+
+def test_a_reward_model_that_no_reward_uses_is_refused_or_not_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"reward\.url has no effect: rl\.trajectory_reward is matchtir"):
+        recipe("rl.trajectory_reward=matchtir", "reward.url=http://127.0.0.1:9")
+    run = run_with(tmp_path / "run", [], "rl.trajectory_reward=matchtir", "stages=[rl]", "rl.steps=1")
+    run.model_folder("reward").mkdir(parents=True)
+    with run.locked():
+        Pipeline(run).run_all()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "rl: rl.trajectory_reward is matchtir, which has no reward model: RL runs without a reward model" in said

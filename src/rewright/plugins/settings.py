@@ -110,15 +110,19 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         turn_rewards: Sequence[Array],
         group_ids: Sequence[Hashable],
         outcomes: Sequence[float | None] | None = None,
+        *,
+        trajectory_rewards: Sequence[float] | None = None,
     ) -> list[Array]:
         """Turn advantages (T_i,) of a batch. A trajectory whose outcome is NaN is in no group and gets zeros.
 
-        Where `join` is "trajectory", the outcomes join here.
+        The trajectory reward is `trajectory_rewards` where they are given, else MatchTIR's: the sum of the turn
+        rewards, and of the outcome where `join` is "trajectory".
         """
         known = [outcome is None or not math.isnan(outcome) for outcome in outcomes or [None] * len(turn_rewards)]
         kept = [index for index, is_known in enumerate(known) if is_known]
-        trajectory_rewards = None
-        if self.join == "trajectory" and outcomes is not None:
+        if trajectory_rewards is not None:
+            trajectory_rewards = [trajectory_rewards[index] for index in kept]
+        elif self.join == "trajectory" and outcomes is not None:
             trajectory_rewards = [float(turn_rewards[index].sum() + (outcomes[index] or 0.0)) for index in kept]
         found = advantages(
             [turn_rewards[index] for index in kept],

@@ -107,6 +107,19 @@ class Context:
         """The held-out tasks, from the recipe. Writes nothing."""
         return self.load(eval_settings(self.recipe))
 
+    def check_rewards(self) -> None:
+        """Raise InputError for a task of RL without what `rl.outcome` compares with. Writes nothing."""
+        settings = self.recipe.rl
+        if settings.outcome == "judge":
+            return
+        tasks = self.load_tasks() if settings.tasks is None else self.load(settings.tasks)
+        lacking = next((task.id for task in tasks if not task.gold.answers), None)
+        if lacking is not None:
+            raise InputError(
+                f"rl.outcome is {settings.outcome}, which compares with gold.answers, and task {lacking} has none: "
+                "expected rl.outcome: judge, the task's own"
+            )
+
     def _kept(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:
         if name not in self._tasks:
             tasks = load()

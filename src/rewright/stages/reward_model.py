@@ -12,11 +12,11 @@ from typing import Any
 from rewright.errors import InputError
 from rewright.pair_accuracy import pair_accuracies
 from rewright.progress import say
-from rewright.recipe import RewardSettings
+from rewright.recipe import RewardSettings, RLSettings
 from rewright.runs import Run
 from rewright.serving.reward_client import RewardClient
 
-__all__ = ["connect", "trusts_own_model"]
+__all__ = ["connect", "trusts_own_model", "without_reward_model"]
 
 Accuracies = Mapping[str, float | None]
 
@@ -65,6 +65,13 @@ def connect(run: Run, settings: RewardSettings, vocabulary: str) -> tuple[Reward
         raise
     say(f"rl: the reward model at {client.url} ranks {accuracies['accuracy']:.1%} of {len(pairs)} held-out pairs right")
     return client, accuracies
+
+
+def without_reward_model(settings: RLSettings) -> str:
+    """Why RL under these settings uses no reward model (`uses_reward_model`)."""
+    if settings.trajectory_reward == "matchtir":
+        return "rl.trajectory_reward is matchtir, which has no reward model"
+    return "rl.reward_model_weight is 0"
 
 
 def _refuse_bad(accuracies: Mapping[str, Any], settings: RewardSettings, which: str) -> None:

@@ -140,7 +140,8 @@ def train_reward_model(
                 seed,
                 batch_size=settings.batch_size,
                 num_train_epochs=settings.epochs,
-                lr_scheduler_type="linear",
+                lr_scheduler_type=settings.scheduler,
+                warmup_steps=settings.warmup,
                 max_length=settings.max_length,
             ),
         )

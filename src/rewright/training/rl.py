@@ -2,9 +2,8 @@
 
 One step: roll out `generations` trajectories for each of `tasks_per_step` tasks, judge them, score them with the reward
 model, turn matched calls and outcome into turn rewards, and these into one advantage per turn, which every token of the
-turn gets. The trajectory-level reward adds AutoTraj's format and reward-model terms:
-
-    R = sum of the turns' call rewards + autotraj(format_ok, outcome, reward model)
+turn gets. The reward of the whole trajectory is the recipe's choice (`rewright.rewards.trajectory_reward`). What was
+used is stored with every rollout.
 
 Tool tokens are attended to in every forward pass and masked in the loss. A rollout that an engine or a tool server
 broke is not a wrong one: it takes no part in its group's statistics and its advantage is 0.
@@ -17,100 +16,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import torch
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from rewright.credit import advantages, per_token
+from rewright.credit import per_token
 from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
 from rewright.errors import InputError
-from rewright.judging import judge_trajectory
+from rewright.group_credit import Rewards, score_rollouts, verdict_for, with_credit
 from rewright.judging.process import OWN_SECONDS
 from rewright.recipe import RLSettings
 from rewright.records import Task, Trajectory, Verdict
 from rewright.rendering import Renderer
-from rewright.repair import format_problem
-from rewright.rewards import autotraj
 from rewright.rollout import Limits, Plan, Rollout, derive_seed
 from rewright.serving.reward_client import Scorer
 from rewright.tools.base import ToolsetFactory
 from rewright.training.common import arguments, configured, lora, quiet, save, train
 
 __all__ = ["Rewards", "RewrightTrainer", "score_rollouts", "train_rl"]
-
-
-class Rewards(msgspec.Struct, frozen=True):
-    """What a batch of rollouts earned; lists by trajectory. None: the rollout broke and was not scored."""
-
-    turn_rewards: list[list[float]]
-    trajectory_rewards: list[float | None]
-    advantages: list[list[float]]
-    outcomes: list[float | None]
-    reward_model: list[float | None]
-
-
-def score_rollouts(
-    tasks: Sequence[Task],
-    trajectories: Sequence[Trajectory],
-    verdicts: Sequence[Verdict],
-    settings: RLSettings,
-    *,
-    dialect: str,
-    scores: Sequence[float | None] | None = None,
-) -> Rewards:
-    """Turn rewards, trajectory rewards and turn advantages of rollouts; groups are rollouts of the same task id.
-
-    `scores`: the reward model's numbers, one per trajectory, or None where there is no reward model. A rollout that
-    broke has none.
-    """
-    credit = settings.credit
-    sound = [index for index, one in enumerate(trajectories) if one.failure is None]
-    calls = credit.call_rewards(
-        [[turn.calls for turn in one.turns] for one in trajectories], [task.gold.calls for task in tasks]
-    )
-    rewards: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-    totals: list[float | None] = []
-    for index, trajectory in enumerate(trajectories):
-        own = calls[index] * settings.call_weight
-        outcome = verdicts[index].outcome
-        format_ok = format_problem(trajectory, dialect) is None
-        total = None
-        if trajectory.failure is None:
-            score = 0.0 if scores is None else scores[index]
-            if score is None:
-                raise ValueError(f"trajectory {trajectory.id} has no score: only a rollout that broke has none")
-            weight, clip = settings.reward_model_weight, settings.reward_model_clip
-            total = float(own.sum() + autotraj(format_ok, outcome, score, weight, clip))
-        totals.append(total)
-        if len(own) and credit.join == "last_turn":
-            own = own.copy()
-            own[-1] += outcome
-        rewards.append(own)
-    found = advantages(
-        [rewards[index] for index in sound],
-        [tasks[index].id for index in sound],
-        estimator=credit.estimator,
-        gamma=credit.gamma,
-        eps=credit.eps,
-        fusion=credit.fusion,
-        lonely_turn=credit.lonely_turn,
-        trajectory_rewards=np.array([totals[index] for index in sound], dtype=np.float64),
-    )
-    by_index = dict(zip(sound, found, strict=True))
-    return Rewards(
-        turn_rewards=[row.tolist() for row in rewards],
-        trajectory_rewards=totals,
-        advantages=[
-            by_index[index].tolist() if index in by_index else [0.0] * len(one.turns)
-            for index, one in enumerate(trajectories)
-        ],
-        outcomes=[verdicts[index].outcome if index in by_index else None for index in range(len(trajectories))],
-        reward_model=[None] * len(trajectories) if scores is None else list(scores),
-    )
 
 
 def trajectory_reward(
@@ -189,19 +115,26 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
         self._engine.refresh()
         trajectories = self._loop.run_until_complete(self._collect(plans))
-        if self._on_rollouts is not None:  # before they are scored: what is finished outlives a lost reward model
-            self._on_rollouts(trajectories)
         tasks = [plan.task for plan in plans]
-        verdicts = [
-            judge_trajectory(task, one, seconds=self._judge_seconds)
-            for task, one in zip(tasks, trajectories, strict=True)
-        ]
-        scores = self._scored(tasks, trajectories)
+        try:
+            verdicts = [
+                verdict_for(task, one, self._settings, seconds=self._judge_seconds)
+                for task, one in zip(tasks, trajectories, strict=True)
+            ]
+            scores = self._scored(tasks, trajectories)
+        except BaseException:
+            self._keep(trajectories)  # what is finished outlives a lost reward model
+            raise
         everything = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
         self._advantages_B = everything.advantages[local]
+        self._keep(with_credit(trajectories, verdicts, everything, self._dialect.name, first=rank))
         self._log_rollouts(everything, trajectories)
         return self._as_trl(trajectories, everything.trajectory_rewards[local])
+
+    def _keep(self, trajectories: list[Trajectory]) -> None:
+        if self._on_rollouts is not None:
+            self._on_rollouts(trajectories)
 
     def _scored(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[float | None] | None:
         """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""

@@ -12,7 +12,7 @@ from typing import Any
 from rewright.credit_files import arguments_of, name_of, prompt_text
 from rewright.dialects.hermes import split_thought
 from rewright.records import Quality, Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.viewer.credit_picture import credit_drawing
+from rewright.viewer.credit_picture import drawing_of
 from rewright.viewer.examples import Attempt, Example
 from rewright.viewer.stage_examples import Shown
 
@@ -38,9 +38,9 @@ def card(example: Example, *, is_open: bool) -> str:
     sides = [_side("Candidate", example.candidate, _facts(example))]
     if example.repair is not None:
         sides.append(_repair_side(example))
-    pictures = [("Candidate", example.candidate, True)]
+    pictures = [("Candidate", example.candidate)]
     if example.repaired is not None:
-        pictures.append(("Repair", example.repaired, False))
+        pictures.append(("Repair", example.repaired))
     task_id = example.candidate.trajectory.task_id
     return _details(example.labels, example.task, task_id, [_sides(sides), _credits(pictures)], is_open=is_open)
 
@@ -48,9 +48,8 @@ def card(example: Example, *, is_open: bool) -> str:
 def shown_card(shown: Shown) -> str:
     """Trajectories of one task side by side: of several models, or the rollouts of a step."""
     sides = [_side(title, attempt, [("verdict", _verdict(attempt))]) for title, attempt in shown.attempts]
-    pictures = [(title, attempt, shown.label == "rollout") for title, attempt in shown.attempts]
     task_id = shown.attempts[0][1].trajectory.task_id
-    return _details([shown.label], shown.task, task_id, [_sides(sides), _credits(pictures)], note=shown.note)
+    return _details([shown.label], shown.task, task_id, [_sides(sides), _credits(shown.attempts)], note=shown.note)
 
 
 def _sides(sides: list[str]) -> str:
@@ -199,32 +198,16 @@ def _result(result: ToolResult) -> str:
     return f'<div class="result failed">{error}{_text(result.content)}</div>'
 
 
-def _credits(pictures: list[tuple[str, Attempt, bool]]) -> str:
-    """The credit of attempts: title, attempt, whether its advantages belong to a group that it is in."""
+def _credits(pictures: list[tuple[str, Attempt]]) -> str:
+    """The credit of attempts, each with its title."""
     drawn = [
-        f'<h3>{title}</h3><div class="picture">{_picture(attempt, with_advantages=with_advantages)}</div>'
-        for title, attempt, with_advantages in pictures
+        f'<h3>{title}</h3><div class="picture">{drawing_of(attempt.credited).svg()}</div>'
+        for title, attempt in pictures
         if attempt.credited is not None
     ]
     if not drawn:
-        return '<p class="soft small">No credit: it needs gold calls and at least one turn.</p>'
+        return '<p class="soft small">No credit: it needs gold calls or an outcome, and at least one turn.</p>'
     return f'<details class="credit" open><summary>Credit of every turn</summary>{"".join(drawn)}</details>'
-
-
-def _picture(attempt: Attempt, *, with_advantages: bool) -> str:
-    credited = attempt.credited
-    assert credited is not None
-    stored = credited.stored
-    return credit_drawing(
-        stored.turns,
-        stored.golds or [],
-        credited.match,
-        credited.rewards,
-        credited.advantages if with_advantages else None,
-        title=stored.prompt or stored.id,
-        texts=stored.texts,
-        outcome=stored.outcome,
-    ).svg()
 
 
 def _text(text: str) -> str:

@@ -9,6 +9,7 @@ As SVG it needs nothing (no fonts, no scripts), as PNG matplotlib.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def drawing_of(credited: Credited, title: str = "") -> Drawing:
         title=title or stored.prompt or stored.id,
         texts=stored.texts,
         outcome=stored.outcome,
+        trajectory_reward=math.nan if credited.trajectory_reward is None else credited.trajectory_reward,
     )
 
 
@@ -59,12 +61,14 @@ def credit_drawing(
     title: str = "",
     texts: Sequence[str] | None = None,
     outcome: float | None = None,
+    trajectory_reward: float | None = None,
 ) -> Drawing:
     """The picture, to be had as SVG text or saved.
 
     `turns`: calls of each of the T turns. `golds`: G gold calls. `match`: of all calls in order with the gold calls.
-    `rewards`, `advantages`: (T,). `texts`: what the model wrote in each turn, shown where it made no call. `outcome`:
-    named in the caption. Raises ValueError for numbers of turns or calls that do not fit.
+    `rewards`, `advantages`: (T,). `texts`: what the model wrote in each turn, shown where it made no call. `outcome`,
+    `trajectory_reward` (None: the sum of `rewards`; NaN: not known): named in the caption. Raises
+    ValueError for numbers of turns or calls that do not fit.
     """
     turn_rewards = np.asarray(rewards, dtype=np.float64)
     turn_advantages = None if advantages is None else np.asarray(advantages, dtype=np.float64)
@@ -92,7 +96,8 @@ def credit_drawing(
     if not golds:
         shapes.append(Text(_RIGHT, _TOP + 18, [("no gold calls", _GREY)]))
     bottom = max(height, y) + 8
-    caption = _caption(match, calls, golds, turn_rewards, outcome)
+    total = float(turn_rewards.sum()) if trajectory_reward is None else trajectory_reward
+    caption = _caption(match, calls, golds, total, outcome)
     return Drawing(
         title,
         _WIDTH,
@@ -286,14 +291,15 @@ def _headings(with_advantages: bool) -> list[Shape]:
     ]
 
 
-def _caption(match: Match, calls: Sequence[Any], golds: Sequence[Any], rewards: Any, outcome: float | None) -> str:
+def _caption(match: Match, calls: Sequence[Any], golds: Sequence[Any], total: float, outcome: float | None) -> str:
     exact = sum(similarity(calls[i], golds[j]) == 1.0 for i, j in match.pairs or ())
     matched = f", {len(match.pairs)} matched, {exact} exactly" if match.pairs is not None else ", optimal transport"
     result = "" if outcome is None else f" · outcome {outcome:.2f}"
     ours, theirs = (
         f"{len(row)} {kind}{'' if len(row) == 1 else 's'}" for row, kind in ((calls, "call"), (golds, "gold call"))
     )
-    return f"{ours}, {theirs}{matched}{result} · trajectory reward {rewards.sum():.2f}"
+    reward = "" if math.isnan(total) else f" · trajectory reward {total:.2f}"
+    return f"{ours}, {theirs}{matched}{result}{reward}"
 
 
 def _legend(match: Match) -> Words:

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import msgspec
 
-from rewright.credit_files import Credited, Stored, credit, prompt_text
-from rewright.dialects.hermes import split_thought
+from rewright.credit_files import Credited, Stored, credit, is_known
 from rewright.errors import InputError
-from rewright.plugins.settings import TurnCredit
+from rewright.recipe import RLSettings
 from rewright.records import Provenance, Quality, Repair, Task, Trajectory, Verdict
+from rewright.run_credit import group_of, stored_of
 from rewright.runs import Run
 from rewright.storage import read_jsonl
 
-__all__ = ["Attempt", "Example", "Head", "credited_group", "heads", "read_examples", "stored_of"]
+__all__ = ["Attempt", "Example", "Head", "credited_by_id", "heads", "read_examples"]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One trajectory with its verdict and its credit; None: not computed (`credited`: no gold calls or no turns)."""
+    """One trajectory with its verdict and its credit; None: not known (`credited`: nothing to compute it from)."""
 
     trajectory: Trajectory
     verdict: Verdict | None
@@ -62,10 +62,10 @@ class Head(msgspec.Struct, frozen=True):
     provenance: Provenance = Provenance()
 
 
-def read_examples(run: Run, count: int, settings: TurnCredit, call_weight: float = 1.0) -> list[Example]:
+def read_examples(run: Run, count: int, settings: RLSettings, dialect: str) -> list[Example]:
     """At most `count` candidates in file order, of every kind (kept, low, wrong, repaired, hard) as evenly as possible.
 
-    `settings` and `call_weight` say how credit is computed. Raises InputError for files that cannot be read and for an
+    `settings` and `dialect` say how credit is computed. Raises InputError for files that cannot be read and for an
     estimator that is not known.
     """
     chosen = _choose(run, count)
@@ -74,32 +74,22 @@ def read_examples(run: Run, count: int, settings: TurnCredit, call_weight: float
     wanted_repairs = {one.repaired_id for one in repairs.values()}
     task_ids = set(wanted.values())
     tasks = {task.id: task for task in run.tasks if task.id in task_ids}
-    golds = {key: list(task.gold.calls) for key, task in tasks.items() if task.gold.calls is not None}
-    groups: dict[str, list[Stored]] = {}
-    whole: dict[str, Trajectory] = {}
+    shown: dict[str, Trajectory] = {}
+    compared: dict[str, Trajectory] = {}
     for one in run.trajectories:
         if one.id in wanted or one.id in wanted_repairs:
-            whole[one.id] = one
-        # A trajectory that an engine or a tool server broke is in no group, as in RL.
-        if one.provenance.parent is None and one.failure is None and one.task_id in golds:
-            groups.setdefault(one.task_id, []).append(stored_of(one, tasks[one.task_id]))
-    ids = whole.keys() | {stored.id for group in groups.values() for stored in group}
-    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in ids}
+            shown[one.id] = one
+        if one.task_id in task_ids and group_of(one) is not None:
+            compared[one.id] = one
+    whole = {**compared, **shown}
+    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in whole}
     qualities = {one.trajectory_id: one for one in run.qualities if one.trajectory_id in wanted}
-    outcomes = {key: verdict.outcome for key, verdict in verdicts.items()}
-    credited = {
-        one.stored.id: one
-        for group in groups.values()
-        for one in credited_group(group, outcomes, settings, call_weight)
-    }
-    for key in wanted_repairs & whole.keys():
-        trajectory = whole[str(key)]
-        if trajectory.task_id in golds and trajectory.failure is None:
-            alone = [stored_of(trajectory, tasks[trajectory.task_id])]
-            credited |= {one.stored.id: one for one in credited_group(alone, outcomes, settings, call_weight)}
+    credited = credited_by_id(
+        [stored_of(one, tasks.get(one.task_id), verdicts.get(key), dialect) for key, one in whole.items()], settings
+    )
 
     def attempt(key: str | None) -> Attempt | None:
-        trajectory = whole.get(key or "")
+        trajectory = shown.get(key or "")
         if trajectory is None:
             return None
         return Attempt(trajectory, verdicts.get(trajectory.id), credited.get(trajectory.id))
@@ -144,28 +134,12 @@ def heads(path: Path) -> Iterator[Head]:
         yield from (head for _, head in read_jsonl(path, Head))
 
 
-def stored_of(trajectory: Trajectory, task: Task) -> Stored:
-    """A trajectory of a task, as credit is computed from it."""
-    return Stored(
-        id=trajectory.id,
-        group=trajectory.task_id,
-        turns=[list(turn.calls) for turn in trajectory.turns],
-        texts=[" ".join(part.strip() for part in split_thought(turn.opening + turn.text)) for turn in trajectory.turns],
-        prompt=prompt_text(list(task.messages)),
-        golds=list(task.gold.calls or ()),
-    )
-
-
-def credited_group(
-    group: Sequence[Stored], outcomes: dict[str, float], settings: TurnCredit, call_weight: float
-) -> list[Credited]:
-    """The credit of one group; a trajectory without turns has none."""
-    known = [
-        Stored(one.id, one.group, one.turns, one.texts, one.prompt, one.golds, outcomes.get(one.id))
-        for one in group
-        if one.turns
-    ]
+def credited_by_id(stored: Sequence[Stored], settings: RLSettings) -> dict[str, Credited]:
+    """The credit of trajectories by their ids; one without turns, or of which nothing is known, has none."""
+    if not any(is_known(one) for one in stored):
+        return {}
     try:
-        return credit(known, settings=settings, call_weight=call_weight)
+        found = credit(stored, settings=settings)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    return {one.stored.id: one for one in found if one.stored.turns and is_known(one.stored) and not one.stored.broken}

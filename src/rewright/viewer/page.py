@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rewright.errors import InputError
+from rewright.group_credit import call_factor, uses_reward_model
 from rewright.pipeline import report
-from rewright.plugins.settings import TurnCredit
 from rewright.progress import counted
+from rewright.recipe import Recipe, RLSettings
 from rewright.runs import Run
 from rewright.storage import write_atomically
 from rewright.strict_json import STRICT
@@ -53,7 +54,7 @@ def _page(run: Run, count: int) -> Iterator[str]:
     folder = Path(__file__).parent
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
     found = report(run)
-    settings, call_weight, note = _credit_settings(run)
+    settings, dialect, note = _credit_settings(run)
     name = escape(run.path.resolve().name)
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     yield (
@@ -67,13 +68,9 @@ def _page(run: Run, count: int) -> Iterator[str]:
     yield _counts(found)
     yield _costs(found)
     yield _curves(run)
-    shown = read_examples(run, count, settings, call_weight)
-    others = (
-        []
-        if count == 0
-        else [*read_evaluations(run, settings, call_weight), *read_rollouts(run, settings, call_weight)]
-    )
-    yield _controls(shown, others, int(found["counts"]["candidates"]), _credit_words(settings, call_weight) + note)
+    shown = read_examples(run, count, settings, dialect)
+    others = [] if count == 0 else [*read_evaluations(run, settings, dialect), *read_rollouts(run, settings, dialect)]
+    yield _controls(shown, others, int(found["counts"]["candidates"]), _credit_words(settings) + note)
     for index, example in enumerate(shown):
         yield card(example, is_open=index == 0)
     for other in others:
@@ -85,16 +82,17 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _credit_settings(run: Run) -> tuple[TurnCredit, float, str]:
-    """The recipe's `rl.credit` and `rl.call_weight`.
+def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
+    """The recipe's `rl` section and dialect.
 
     A recipe of another version is no reason to show nothing: defaults, with a note.
     """
     try:
-        settings = run.recipe().rl
-        return settings.credit, settings.call_weight, ""
+        recipe = run.recipe()
+        return recipe.rl, recipe.dialect, ""
     except InputError as problem:
-        return TurnCredit(), 1.0, f" The recipe cannot be read ({problem}), so these are the defaults."
+        recipe = Recipe()
+        return recipe.rl, recipe.dialect, f" The recipe cannot be read ({problem}), so these are the defaults."
 
 
 # Above the trajectories.
@@ -209,16 +207,18 @@ def _curves(run: Run) -> str:
     )
 
 
-def _credit_words(settings: TurnCredit, call_weight: float) -> str:
+def _credit_words(settings: RLSettings) -> str:
     weight = (
-        f"calls count {call_weight:g} times (a number in a call is its match, before that), "
-        if call_weight != 1
+        f"calls count {settings.call_weight:g} times (a number in a call is its match, before that), "
+        if call_factor(settings) not in (0.0, 1.0)
         else ""
     )
+    scores = "; candidates are shown without the reward model's score" if uses_reward_model(settings) else ""
     return (
-        "Credit is what the recipe's RL gives the rollouts of a task, or would give its candidates, as one group "
-        f"({settings.assignment} assignment, estimator {settings.estimator}, {weight}without reward model and format "
-        "terms); repairs and held-out trajectories are in no group and have rewards only."
+        "The credit of RL's rollouts is what RL used. That of candidates is what it would give them, those of a task "
+        f"as one group ({settings.credit.assignment} assignment, estimator {settings.credit.estimator}, {weight}"
+        f"trajectory reward {settings.trajectory_reward}{scores}). Repairs and held-out trajectories are in no group "
+        "and have rewards only."
     )
 
 

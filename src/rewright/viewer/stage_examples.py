@@ -7,19 +7,18 @@ right and wrong rollouts (else the first group), two right and two wrong ones of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rewright.errors import RewrightError
-from rewright.judging import judge_trajectory
-from rewright.plugins.settings import TurnCredit
+from rewright.errors import InputError
+from rewright.recipe import Recipe, RLSettings
 from rewright.records import Task, Trajectory, Verdict
+from rewright.run_credit import rl_tasks, rollout_verdict, step_of, stored_of
 from rewright.runs import Run
-from rewright.stages.context import load_recipe_tasks
 from rewright.storage import read_jsonl
-from rewright.viewer.examples import Attempt, credited_group, heads, stored_of
+from rewright.viewer.examples import Attempt, credited_by_id, heads
 
 __all__ = ["Shown", "read_evaluations", "read_rollouts"]
 
@@ -28,8 +27,6 @@ TASKS: Final = 6
 """How many held-out tasks."""
 OF_A_KIND: Final = 2
 """How many right and how many wrong rollouts of a group."""
-JUDGED: Final = ("exact", "math", "qa", "token_set_f1", "solve")
-"""Judges that the page asks about rollouts, whose verdicts are not stored. Others run code or need other packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Shown:
     note: str = ""
 
 
-def read_evaluations(run: Run, settings: TurnCredit, call_weight: float, count: int = TASKS) -> list[Shown]:
+def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = TASKS) -> list[Shown]:
     """At most `count` held-out tasks, each with a trajectory of every evaluated model."""
     folder = run.path / "evaluations"
     files = {label: folder / f"{label}.jsonl" for label in EVALUATED if (folder / f"{label}.jsonl").exists()}
@@ -65,36 +62,37 @@ def read_evaluations(run: Run, settings: TurnCredit, call_weight: float, count: 
         attempts = []
         for label, identity in first[key].items():
             verdict = verdicts[label].get(identity)
-            alone = _attempts([whole[identity]], [verdict], tasks.get(key), settings, call_weight)
+            alone = _attempts([whole[identity]], [verdict], tasks.get(key), settings, dialect, held_out=True)
             attempts += [(EVALUATED[label], attempt) for attempt in alone]
         found.append(Shown("evaluation", tasks.get(key), attempts))
     return found
 
 
-def read_rollouts(run: Run, settings: TurnCredit, call_weight: float) -> list[Shown]:
+def read_rollouts(run: Run, settings: RLSettings, dialect: str) -> list[Shown]:
     """A group of rollouts of the first stored step of RL, and one of the last."""
-    steps = sorted({step for head in heads(run.rollouts.path) if (step := _step(head.id)) is not None})
+    steps = sorted({step for head in heads(run.rollouts.path) if (step := step_of(head.id)) is not None})
     if not steps:
         return []
     wanted = sorted({steps[0], steps[-1]})
     groups: dict[tuple[int, str], list[Trajectory]] = {}
     for one in run.rollouts:
-        step = _step(one.id)
+        step = step_of(one.id)
         if step in wanted:
             groups.setdefault((step, one.task_id), []).append(one)
     ids = {task_id for _, task_id in groups}
-    tasks = {task.id: task for task in _rl_tasks(run) if task.id in ids}
+    tasks = {task.id: task for task in rl_tasks(run.path, _recipe(run)) if task.id in ids}
     found = []
     for step in wanted:
         candidates = [(tasks.get(task_id), group) for (at, task_id), group in groups.items() if at == step]
-        judged = [(task, group, [_judged(task, one) for one in group]) for task, group in candidates]
+        judged = [(task, group, [rollout_verdict(one, task, settings) for one in group]) for task, group in candidates]
         mixed = (entry for entry in judged if len({one.correct for one in entry[2] if one is not None}) > 1)
         task, group, verdicts = next(mixed, judged[0])
-        attempts = _attempts(group, verdicts, task, settings, call_weight)
+        attempts = _attempts(group, verdicts, task, settings, dialect)
         right = [index for index, one in enumerate(verdicts) if one is not None and one.correct][:OF_A_KIND]
         others = [index for index, one in enumerate(verdicts) if one is None or not one.correct]
         picked = sorted([*right, *others[: 2 * OF_A_KIND - len(right)]])
-        note = f"step {step + 1} of {steps[-1] + 1}, {len(picked)} of {len(group)} rollouts"
+        kept = "" if all(one.credit is not None for one in group) else ", computed for the page: RL stored no credit"
+        note = f"step {step + 1} of {steps[-1] + 1}, {len(picked)} of {len(group)} rollouts{kept}"
         shown = [(f"Rollout {index + 1}", attempts[index]) for index in picked]
         found.append(Shown("rollout", task, shown, note))
     return found
@@ -104,43 +102,25 @@ def _verdicts(path: Path) -> dict[str, Verdict]:
     return {one.trajectory_id: one for _, one in read_jsonl(path, Verdict)} if path.exists() else {}
 
 
-def _rl_tasks(run: Run) -> Iterable[Task]:
-    """The tasks that RL trained on: the run's own, or those of `rl.tasks`, as far as they can be read."""
+def _recipe(run: Run) -> Recipe | None:
     try:
-        settings = run.recipe().rl.tasks
-        return run.tasks if settings is None else load_recipe_tasks(settings)
-    except RewrightError:
-        return run.tasks
-
-
-def _step(identity: str) -> int | None:
-    """The step of a rollout: its id is rl/TASK/STEP/PLACE."""
-    parts = identity.rsplit("/", 2)
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
-
-
-def _judged(task: Task | None, one: Trajectory) -> Verdict | None:
-    if task is None or task.judge not in JUDGED or one.failure is not None:
-        return None
-    try:
-        return judge_trajectory(task, one)
-    except RewrightError:
+        return run.recipe()
+    except InputError:  # of another version
         return None
 
 
 def _attempts(
-    group: list[Trajectory],
-    verdicts: list[Verdict | None],
+    trajectories: Sequence[Trajectory],
+    verdicts: Sequence[Verdict | None],
     task: Task | None,
-    settings: TurnCredit,
-    call_weight: float,
+    settings: RLSettings,
+    dialect: str,
+    *,
+    held_out: bool = False,
 ) -> list[Attempt]:
-    """The trajectories of one group with their credit, which those have that no engine and no tool server broke."""
-    credited = {}
-    if task is not None and task.gold.calls is not None:
-        outcomes = {
-            one.id: verdict.outcome for one, verdict in zip(group, verdicts, strict=True) if verdict is not None
-        }
-        sound = [stored_of(one, task) for one in group if one.failure is None]
-        credited = {one.stored.id: one for one in credited_group(sound, outcomes, settings, call_weight)}
-    return [Attempt(one, verdict, credited.get(one.id)) for one, verdict in zip(group, verdicts, strict=True)]
+    """The trajectories of one task with their credit."""
+    pairs = list(zip(trajectories, verdicts, strict=True))
+    credited = credited_by_id(
+        [stored_of(one, task, verdict, dialect, held_out=held_out) for one, verdict in pairs], settings
+    )
+    return [Attempt(one, verdict, credited.get(one.id)) for one, verdict in pairs]
