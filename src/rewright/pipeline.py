@@ -169,7 +169,7 @@ class Pipeline:
         return {}
 
     def _train_rl(self, policy: ModelSettings, tokenizer: Any, reward_model: Scorer | None) -> None:
-        from rewright.models import load_model
+        from rewright.models import load_trainable
         from rewright.training.rl import train_rl
 
         recipe, run = self.recipe, self.run
@@ -183,9 +183,10 @@ class Pipeline:
 
         tasks = self.context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else self.context.tasks
         asyncio.run(self.context.try_tools(tasks))
+        model, precision = load_trainable(policy, adapters=recipe.rl.lora_rank is not None)
         history = train_rl(
             tasks,
-            load_model(policy),
+            model,
             tokenizer,
             recipe.rl,
             run.model_folder("rl"),
@@ -197,6 +198,7 @@ class Pipeline:
             reward_model=reward_model,
             on_rollouts=keep if recipe.rl.keep_rollouts else None,
             judge_seconds=recipe.judge_seconds,
+            precision=precision,
         )
         run.set_metrics("rl", history)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from rewright.errors import InputError, JudgeError, ServerError, StorageError
@@ -29,9 +30,12 @@ OTHERS_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are 
 """Warnings about what TRL 1.16 and transformers do among themselves: nobody here can act on them."""
 
 
-def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **own: Any) -> dict[str, Any]:
+def arguments(
+    settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **own: Any
+) -> dict[str, Any]:
     """Keyword arguments of a TRL config for `batch_size` sequences (or pairs) per optimizer step.
 
+    `precision`: the dtype to compute in, by autocast where it is not that of the trained weights, float32.
     `settings.arguments` from the recipe win over ours. Raises InputError for a batch that does not divide.
     """
     micro = settings.micro_batch_size or batch_size
@@ -50,7 +54,9 @@ def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **ow
         "seed": seed,
         "data_seed": seed,
         "disable_tqdm": True,
-        "bf16": False,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        "use_cpu": precision != "float32" and not torch.cuda.is_available(),
         "dataloader_pin_memory": False,
     }
     return {**common, **own, **settings.arguments}
@@ -124,10 +130,13 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
 
 
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
-    """Write the model (adapters merged) to `out`, whole or not at all, and drop the checkpoints."""
+    """Write the model (adapters merged) in float32 to `out`, whole or not at all, and drop the checkpoints.
+
+    In bfloat16 most of what small learning rates or adapters have changed would be rounded away.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if settings.lora_rank is not None:
-        model = model.merge_and_unload()
+        model = model.cpu().float().merge_and_unload()  # on the CPU: a GPU may have no room for float32
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

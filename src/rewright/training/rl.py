@@ -13,6 +13,7 @@ broke is not a wrong one: it takes no part in its group's statistics and its adv
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -136,7 +137,11 @@ def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
 
 
 class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with our rollouts and one advantage per turn."""
+    """GRPOTrainer with our rollouts and one advantage per turn.
+
+    `rolled_out`: a copy of the model, in the dtype that it computes in, which takes the trained weights before each
+    step and makes the rollouts; None: the trained model makes them itself.
+    """
 
     def __init__(
         self,
@@ -152,6 +157,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
         judge_seconds: float = OWN_SECONDS,
+        rolled_out: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
@@ -160,9 +166,9 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
         self._loop = asyncio.new_event_loop()
-        self._engine = HFEngine(
-            self.accelerator.unwrap_model(self.model), renderer.tokenizer, name="policy", slots=slots
-        )
+        self._rolled_out = rolled_out
+        policy = self.accelerator.unwrap_model(self.model) if rolled_out is None else rolled_out
+        self._engine = HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
         self._rollout_renderer = renderer
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
@@ -187,7 +193,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             identity = f"rl/{row['task_id']}/{step}/{place}"
             task = self._tasks[row["task_id"]]
             plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
-        self._engine.refresh()
+        self._take_weights()
         trajectories = self._loop.run_until_complete(self._collect(plans))
         if self._on_rollouts is not None:  # before they are scored: what is finished outlives a lost reward model
             self._on_rollouts(trajectories)
@@ -202,6 +208,15 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._advantages_B = everything.advantages[local]
         self._log_rollouts(everything, trajectories)
         return self._as_trl(trajectories, everything.trajectory_rewards[local])
+
+    def _take_weights(self) -> None:
+        """Let the engine work with the weights as they are now."""
+        if self._rolled_out is not None:
+            trained = self.accelerator.unwrap_model(self.model)
+            with torch.no_grad():
+                for mine, theirs in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
+                    mine.copy_(theirs)
+        self._engine.refresh()
 
     def _scored(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[float | None] | None:
         """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""
@@ -327,8 +342,13 @@ def train_rl(
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
     judge_seconds: float = OWN_SECONDS,
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
+    precision: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows."""
+    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows.
+
+    `precision`: the dtype to compute in, as `load_trainable` gives it; None: that of the model. The weights that are
+    trained are float32 either way.
+    """
     from datasets import Dataset
 
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
@@ -337,6 +357,12 @@ def train_rl(
         raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
     part = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
+    precision = precision or str(model.dtype).removeprefix("torch.")
+    rolled_out = None
+    if precision != "float32" and settings.lora_rank is None:
+        # Before the trainer changes its forward pass. Decoding from float32 would cast all weights for every token.
+        rolled_out = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
+        model = model.float()
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
         config = configured(
@@ -347,6 +373,7 @@ def train_rl(
                 out,
                 seed,
                 batch_size=part,
+                precision=precision,
                 save_steps=(settings.save_steps or 500) * updates,
                 max_steps=settings.steps * updates,
                 logging_steps=updates,
@@ -380,6 +407,7 @@ def train_rl(
             run_seed=seed,
             on_rollouts=on_rollouts,
             judge_seconds=judge_seconds,
+            rolled_out=rolled_out,
         )
         try:
             history = train(trainer, out, seed, "rl steps")

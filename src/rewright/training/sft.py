@@ -13,7 +13,7 @@ from typing import Any
 from transformers import set_seed
 
 from rewright.errors import InputError
-from rewright.models import load_model, load_tokenizer
+from rewright.models import load_tokenizer, load_trainable
 from rewright.recipe import ModelSettings, SFTSettings
 from rewright.training.common import arguments, configured, lora, quiet, save, train
 
@@ -42,6 +42,7 @@ def train_sft(
         raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
     dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
         config = configured(
             SFTConfig,
@@ -51,6 +52,7 @@ def train_sft(
                 out,
                 seed,
                 batch_size=settings.batch_size,
+                precision=precision,
                 num_train_epochs=settings.epochs,
                 lr_scheduler_type=settings.scheduler,
                 warmup_steps=settings.warmup,
@@ -60,7 +62,7 @@ def train_sft(
         )
         tokenizer = load_tokenizer(model)
         trainer = SFTTrainer(
-            model=load_model(model),
+            model=trained,
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
