@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from rewright.errors import InputError, JudgeError, ServerError, StorageError
+from rewright.errors import InputError, RewrightError, StorageError, TrainingError
 from rewright.models import quiet_loading
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
@@ -100,15 +100,22 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.bar.step(detail=detail)
 
 
-def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
+def train(
+    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate was 0"
+) -> list[dict[str, Any]]:
     """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
 
-    A `ServerError` or `JudgeError` leaves a checkpoint behind, so that no finished step is lost.
+    An error that rollouts raise (an engine, a server, a judge that is lost) leaves a checkpoint behind, so that no
+    finished step is lost. Raises TrainingError where training made no step or changed no weight; `hint` says what that
+    can come from.
     """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))
-    total = _steps(trainer)
-    with Bar(label, total) as bar:
+    total = _steps(trainer, label)
+    if total == 1:
+        trainer.args.warmup_steps = 0  # a warm-up begins with the learning rate 0: the only step would change nothing
+    before = _checksums(trainer.model)
+    with Bar(f"{label} steps", total) as bar:
         watcher = Watcher(bar, key)
         trainer.add_callback(watcher)
         trainer.remove_callback(PrinterCallback)  # standard output belongs to results
@@ -117,16 +124,38 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
         with _writing(out):
             try:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            except (ServerError, JudgeError):
-                # A search server, a reward model, a judge. It was asked between two steps: what was learned is whole.
+            except StorageError:
+                raise
+            except RewrightError:
+                # Raised by rollouts, or by what scores them: between two steps. What was learned is whole.
                 if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
                 raise
+    _check_trained(trainer, before, label, hint)
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
         for unsteady in ("step_time", "total_flos", "epoch", "num_tokens"):  # times, and what a resumed run counts anew
             row.pop(unsteady, None)
     return rows
+
+
+def _checksums(model: Any) -> list[int]:
+    """A number for each trained weight tensor: the sum of its bits as integers."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    trained = (weight.detach() for weight in model.parameters() if weight.requires_grad)
+    return [int(weight.contiguous().view(whole[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
+
+
+def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> None:
+    """Raise TrainingError where the trainer has learned nothing."""
+    steps = trainer.state.global_step
+    if steps == 0:
+        raise TrainingError(f"{label}: no step was made, so there is no model to save")
+    norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
+    if _checksums(trainer.model) == before or (norms and not any(norms)):
+        raise TrainingError(f"{label}: nothing was learned in {steps} steps, so no model is saved: {hint}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters() if weight.requires_grad):
+        raise TrainingError(f"{label}: the weights are no numbers after {steps} steps: expected a lower learning rate")
 
 
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
@@ -214,9 +243,15 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _steps(trainer: Any) -> int:
+def _steps(trainer: Any, label: str) -> int:
+    """How many steps there will be. Raises InputError where an epoch has none."""
     if trainer.args.max_steps > 0:
         return int(trainer.args.max_steps)
     batches = len(trainer.get_train_dataloader())
+    if not batches:
+        rows = len(trainer.train_dataset)
+        raise InputError(
+            f"{label}: the {rows} rows that are left make no batch: expected more, or a smaller batch_size"
+        )
     per_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
     return int(-(-per_epoch * trainer.args.num_train_epochs // 1))

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,8 +39,14 @@ from rewright.repair import format_problem
 from rewright.rewards import autotraj
 from rewright.rollout import Limits, Plan, Rollout, derive_seed
 from rewright.serving.reward_client import Scorer
+from rewright.stages.outage import StepOutages
+from rewright.stages.preflight import check_task_count
 from rewright.tools.base import ToolsetFactory
 from rewright.training.common import arguments, configured, lora, quiet, save, train
+from rewright.training.parts import in_parts, parts_by_length
+from rewright.training.trl_rows import as_trl
+
+T = TypeVar("T")
 
 __all__ = ["Rewards", "RewrightTrainer", "score_rollouts", "train_rl"]
 
@@ -121,19 +128,9 @@ def trajectory_reward(
     return list(trajectory_reward)
 
 
+NOTHING_TO_LEARN: Final = "all rollouts of each task were rewarded alike, or the learning rate was 0"
 PLAIN_SETTINGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
 """Arguments of TRL's log-probabilities that are not about pictures."""
-PARTS: Final = 4
-"""Into how many parts a forward pass is divided."""
-
-
-def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
-    """Row numbers in up to PARTS parts of similar length; one part where that would save less than a tenth."""
-    lengths_B = mask_B_L.sum(dim=1)
-    order = lengths_B.argsort(stable=True)
-    parts = [rows for rows in order.chunk(PARTS) if len(rows)]
-    tokens = sum(len(rows) * int(lengths_B[rows].max()) for rows in parts)
-    return parts if tokens < 0.9 * mask_B_L.numel() else [order]
 
 
 class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -165,6 +162,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
+        self._outages = StepOutages()
         self._loop = asyncio.new_event_loop()
         self._rolled_out = rolled_out
         policy = self.accelerator.unwrap_model(self.model) if rolled_out is None else rolled_out
@@ -195,6 +193,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
         self._take_weights()
         trajectories = self._loop.run_until_complete(self._collect(plans))
+        self._outages.take(step + 1, self._gather(trajectories))
         if self._on_rollouts is not None:  # before they are scored: what is finished outlives a lost reward model
             self._on_rollouts(trajectories)
         tasks = [plan.task for plan in plans]
@@ -207,7 +206,9 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         local = slice(rank, rank + len(plans))
         self._advantages_B = everything.advantages[local]
         self._log_rollouts(everything, trajectories)
-        return self._as_trl(trajectories, everything.trajectory_rewards[local])
+        end = self.eos_token_ids[0] if self.eos_token_ids else 0
+        output, self._spans_B = as_trl(trajectories, everything.trajectory_rewards[local], end)
+        return output
 
     def _take_weights(self) -> None:
         """Let the engine work with the weights as they are now."""
@@ -237,6 +238,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             found[one.id] = one
         return [found[plan.id] for plan in plans]
 
+    def _gather(self, rows: list[T]) -> list[T]:
+        """The rows of all processes, in their order."""
+        if self.accelerator.num_processes == 1:
+            return rows
+        from accelerate.utils import gather_object
+
+        return list(gather_object(rows))
+
     def _gathered(
         self,
         tasks: list[Task],
@@ -245,12 +254,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         scores: list[float | None] | None,
     ) -> Rewards:
         """Rewards over all processes: a group may be spread over several of them."""
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            trajectories = gather_object(trajectories)
-            verdicts, tasks = gather_object(verdicts), gather_object(tasks)
-            scores = None if scores is None else gather_object(scores)
+        trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
+        scores = None if scores is None else self._gather(scores)
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
@@ -267,29 +272,10 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics["rewright/calls"].append(float(np.mean([len(one.calls) for one in trajectories])))
         metrics["rewright/failures"].append(float(sum(one.failure is not None for one in trajectories)))
 
-    def _as_trl(self, trajectories: list[Trajectory], rewards: list[float | None]) -> dict[str, Any]:
-        end = self.eos_token_ids[0] if self.eos_token_ids else 0
-        output: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
-        self._spans_B = []
-        for one in trajectories:
-            start = len(one.prompt_ids or ())
-            ids = one.token_ids[start:] if one.prompt_ids is not None else []
-            log_probs: list[float] = []
-            for turn in one.turns:
-                log_probs += [*(turn.log_probs or ()), *([0.0] * len(turn.suffix_ids))]
-            # TRL wants at least one token in every completion; one that broke at once has none of its own.
-            output["prompt_ids"].append(list(one.prompt_ids or (end,)))
-            output["completion_ids"].append(ids or [end])
-            output["env_mask"].append(one.mask[start:] or [0])
-            output["logprobs"].append(log_probs or [0.0])
-            self._spans_B.append([(span.start - start, span.end - start) for span in one.spans])
-        output["trajectory_reward"] = rewards
-        return output
-
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """As TRL's, in parts of rows of similar length: trajectories differ in length, and padding costs as much."""
+        """As TRL's, in parts of rows of similar length."""
         compute = super()._get_per_token_logps_and_entropies
         special = [name for name, value in settings.items() if value is not None and name not in PLAIN_SETTINGS]
         parts = parts_by_length(attention_mask)
@@ -299,20 +285,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, **settings
             )
             return whole
-        prompt = input_ids.shape[1] - logits_to_keep
-        log_probs_B_T, entropies_B_T = [], []
-        for rows in parts:
-            mask_R_L = attention_mask[rows]
-            start = int(mask_R_L[:, :prompt].argmax(dim=1).min())
-            kept = max(1, int(mask_R_L[:, prompt:].sum(dim=1).max()))
-            line = slice(start, prompt + kept)
-            found, entropy, _ = compute(model, input_ids[rows][:, line], mask_R_L[:, line], kept, **settings)
-            missing = (0, logits_to_keep - kept)
-            log_probs_B_T.append(torch.nn.functional.pad(found, missing))
-            if entropy is not None:
-                entropies_B_T.append(torch.nn.functional.pad(entropy, missing))
-        back = torch.cat(parts).argsort()
-        return torch.cat(log_probs_B_T)[back], torch.cat(entropies_B_T)[back] if entropies_B_T else None, None
+        return in_parts(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
@@ -347,9 +320,12 @@ def train_rl(
     """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows.
 
     `precision`: the dtype to compute in, as `load_trainable` gives it; None: that of the model. The weights that are
-    trained are float32 either way.
+    trained are float32 either way. Raises InputError for fewer tasks than a step takes, TrainingError where no weight
+    changes, and the error of the last rollout where all of a step break; finished steps are then in a checkpoint.
     """
     from datasets import Dataset
+
+    check_task_count(len(tasks), settings)
 
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
     batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
@@ -410,7 +386,7 @@ def train_rl(
             rolled_out=rolled_out,
         )
         try:
-            history = train(trainer, out, seed, "rl steps")
+            history = train(trainer, out, seed, "rl", hint=NOTHING_TO_LEARN)
             save(trainer, tokenizer, out, settings)
         finally:
             trainer.close()

@@ -31,7 +31,8 @@ def train_sft(
 ) -> list[dict[str, Any]]:
     """Train `model` on rows with `input_ids` and `mask`, save it to `out`; returns the logged rows.
 
-    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on.
+    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on, TrainingError where
+    training changes no weight.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -68,6 +69,6 @@ def train_sft(
             processing_class=tokenizer,
             peft_config=lora(settings, "CAUSAL_LM"),
         )
-        history = train(trainer, out, seed, "sft steps")
+        history = train(trainer, out, seed, "sft")
         save(trainer, tokenizer, out, settings)
     return history
