@@ -14,6 +14,7 @@ from rewright import cli
 from rewright.dialects import dialect_named
 from rewright.errors import EngineError, InputError, TrainingError
 from rewright.models import load_model, load_tokenizer
+from rewright.pipeline import Pipeline
 from rewright.recipe import ModelSettings, SFTSettings, load_recipe
 from rewright.records import Failure, Task, Trajectory
 from rewright.rollout import Limits
@@ -106,6 +107,16 @@ def test_sft_that_trained_nothing_is_an_error_and_saves_no_model(
     with pytest.raises(error, match=words):
         train_sft(demonstrations(2), ModelSettings(path="pico"), settings, tmp_path / "sft", seed=0)
     assert not (tmp_path / "sft").exists()
+
+
+def test_demonstrations_of_held_out_questions_are_not_learned_from(tmp_path: Path) -> None:
+    settings = ["stages=[sft]", "sft.source=demonstrations", "sft.demonstrations=1", "sandbox=process"]
+    run = Run.create(tmp_path / "run", load_recipe(None, settings), resume=False)
+    (task,) = generate("train", 1, seed=0, profile="short")
+    pair = {"split": "heldout", "matched_format": True, "prompt": dialect_named("hermes").messages(task)}
+    run.write_lines("preferences.jsonl", [pair])
+    Pipeline(run).run_all()
+    assert run.state()["sft"]["skipped"]
 
 
 def test_pairs_that_are_all_too_long_are_an_error(tmp_path: Path) -> None:
