@@ -103,9 +103,7 @@ class Pipeline:
         settings = self.recipe.sft
         rows = self._demonstrations() if settings.source == "demonstrations" else self.run.sft_rows()
         if not rows:
-            say(
-                "sft: nothing was kept or repaired, or all is held out: nothing to learn from, the policy stays as it is"
-            )
+            say("sft: nothing was kept or repaired, or all is held out: nothing to learn from, no change to the policy")
             return {"skipped": True}
         history = train_sft(rows, self.recipe.model, settings, self.run.model_folder("sft"), seed=self.recipe.seed)
         self.run.set_metrics("sft", history)
