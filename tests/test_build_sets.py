@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
+from rewright.recipe import BuildSettings, ModelSettings, Recipe, RewardSettings, TaskSettings
 from rewright.records import Failure, Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
 from rewright.runs import Run
-from rewright.stages.build import build
+from rewright.stages.build import build, held_out
 from rewright.stages.context import Context
 from rewright.stages.evaluate import summarise
+from rewright.stages.held_out import unseen_pairs
 from rewright.tasks import save_tasks
 
 
@@ -71,17 +74,71 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_equal_conversations_and_equal_pairs_are_there_once(run: Run) -> None:
-    assert build(Context(run, run.recipe())) == {"sft": 16, "pairs": 8}
+    outside = [name for name in "abcdefgh" if held_out(name, 0.5)]
+    inside = [name for name in "abcdefgh" if name not in outside]
+    assert inside and outside
+    counts = {"sft": 2 * len(inside), "pairs": 8, "held_out": 2 * len(outside)}
+    assert build(Context(run, run.recipe())) == counts
     rows, pairs = run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")
     assert sorted(row["id"] for row in rows) == sorted(
-        f"{name}/{kind}0" for name in "abcdefgh" for kind in ("kept", "repair")
+        f"{name}/{kind}0" for name in inside for kind in ("kept", "repair")
     )
-    assert {row["parent"] for row in rows if row["kind"] == "repaired"} == {f"{name}/wrong0" for name in "abcdefgh"}
+    assert {row["parent"] for row in rows if row["kind"] == "repaired"} == {f"{name}/wrong0" for name in inside}
     assert sorted(pair["id"] for pair in pairs) == [f"{name}/repair0>{name}/wrong0" for name in "abcdefgh"]
-    assert {pair["split"] for pair in pairs} == {"train", "heldout"}
+    assert sorted(pair["task_id"] for pair in pairs if pair["split"] == "heldout") == outside
     assert [row["id"] for row in rows] != sorted(row["id"] for row in rows), "shuffled"
     build(Context(run, run.recipe()))
     assert (run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")) == (rows, pairs)
+
+
+def test_a_question_whose_pairs_are_held_out_is_not_learned_under_another_id_either(tmp_path: Path, run: Run) -> None:
+    """All tasks ask the same: one has a pair of its own, which is held out."""
+    tasks = [
+        Task(id=name, messages=({"role": "user", "content": "?"},), gold=Gold(answers=("36",))) for name in "abcdefgh"
+    ]
+    save_tasks(tmp_path / "tasks.jsonl", tasks)
+    outside = next(name for name in "abcdefgh" if held_out(name, 0.5))
+    wrong, mended = trajectory("wrong", outside, "8"), trajectory("mended", outside, "36", parent="wrong")
+    for one in (wrong, mended):
+        run.trajectories.append(one)
+    run.repairs.append(
+        Repair(
+            original_id="wrong", repaired_id="mended", task_id=outside, mode="wrong_answer", accepted=True, reason="r"
+        )
+    )
+    assert build(Context(run, run.recipe()))["sft"] == 0
+    assert [pair["split"] for pair in run.read_lines("preferences.jsonl")] == ["heldout"] * 2
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({}, r"8 pairs are held out, and reward\.minimum_pairs is 20: RL will not use the reward model"),
+        ({"url": "http://localhost:1"}, "RL will refuse the reward model"),
+        ({"minimum_pairs": 1}, ""),
+    ],
+)
+def test_too_few_held_out_pairs_are_said_before_anything_is_trained(
+    reward: dict[str, Any], words: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = msgspec.structs.replace(run.recipe(), reward=RewardSettings(**reward))
+    build(Context(run, recipe))
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert re.search(words, said) if words else "minimum_pairs" not in said
+
+
+def test_pairs_of_tasks_that_sft_has_learned_from_do_not_measure_the_reward_model(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(Context(run, run.recipe()))
+    pairs = run.pairs()
+    outside = next(pair["task_id"] for pair in pairs if pair["split"] == "heldout")
+    assert unseen_pairs(run, pairs) == pairs, "SFT is not done"
+    run.finish("sft", 1.0)
+    assert unseen_pairs(run, pairs) == pairs
+    run.write_lines("sft.jsonl", [*run.read_lines("sft.jsonl"), {"task_id": outside}])  # as older versions built it
+    assert unseen_pairs(run, pairs) == [pair for pair in pairs if pair["task_id"] != outside]
+    assert "1 held-out pairs are of tasks that SFT has learned from" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_kept_trajectory_is_preferred_to_a_wrong_one_but_not_to_one_that_broke(run: Run) -> None:

@@ -212,7 +212,8 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     from rewright.runs import Run
     from rewright.stages.preflight import check_stages
 
-    check_stages(recipe, recipe.stages)
+    done = Run(folder)
+    check_stages(recipe, [stage for stage in recipe.stages if not (resume and done.is_done(stage))])
     run = Run.create(folder, recipe, resume=resume)
     with run.locked(), _saying_how_to_resume(folder):
         Pipeline(run).run_all()
@@ -232,7 +233,9 @@ def _saying_how_to_resume(folder: Path) -> Iterator[None]:
 def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
     from rewright.pipeline import EVALUATED, Pipeline
     from rewright.runs import checkpoint_folder
+    from rewright.stages.preflight import check_stages
 
+    check_stages(run.recipe(), [stage])
     run.undo([stage])  # first: a stage that is done has all its records, whenever this is killed
     files = {"judge": run.verdicts, "score": run.qualities, "repair": run.repairs}
     if clear and stage in files:

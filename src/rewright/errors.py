@@ -21,6 +21,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "ToolError",
+    "TrainingError",
 ]
 
 
@@ -70,6 +71,12 @@ class JudgeError(RewrightError, RuntimeError):
     """A judge failed on an answer it should have been able to read."""
 
     kind = "judge"
+
+
+class TrainingError(RewrightError, RuntimeError):
+    """A training stage made no step, changed no weight, or left weights that are no numbers. Nothing is saved."""
+
+    kind = "training"
 
 
 class StorageError(RewrightError, OSError):

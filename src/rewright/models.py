@@ -28,6 +28,7 @@ __all__ = [
     "cache_folder",
     "load_model",
     "load_tokenizer",
+    "load_trainable",
     "open_engine",
     "quiet_loading",
     "resolve_path",
@@ -79,10 +80,30 @@ def load_tokenizer(settings: ModelSettings) -> Any:
         raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from problem
 
 
-def load_model(settings: ModelSettings) -> Any:
-    """The weights of a causal language model, on the first GPU if there is one.
+def computed_in(settings: ModelSettings) -> str:
+    """The dtype that a model computes in: `dtype: auto` is float32 on a CPU and bfloat16 on a GPU."""
+    import torch
 
-    `dtype: auto` is float32 on a CPU and bfloat16 on a GPU. Raises InputError where the model cannot be loaded.
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str]:
+    """(a causal language model to train, the dtype to compute in). Raises InputError where it cannot be loaded.
+
+    Weights that are trained are float32, whatever is computed in: a step of AdamW is of the size of the learning rate,
+    and the numbers of bfloat16 around 0.02 are 1e-4 apart. With `adapters` the weights below them stay as computed.
+    """
+    _needs("torch", settings.path)
+    word = computed_in(settings)
+    return load_model(settings if adapters else msgspec.structs.replace(settings, dtype="float32")), word
+
+
+def load_model(settings: ModelSettings) -> Any:
+    """The weights of a causal language model in the dtype that it computes in, on the first GPU if there is one.
+
+    To train them, take `load_trainable`. Raises InputError where the model cannot be loaded.
     """
     _needs("torch", settings.path)
     import torch
@@ -91,7 +112,7 @@ def load_model(settings: ModelSettings) -> Any:
     tune_allocator()
     path = resolve_path(settings.path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    word = settings.dtype if settings.dtype != "auto" else "float32" if device == "cpu" else "bfloat16"
+    word = computed_in(settings)
     try:
         with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(

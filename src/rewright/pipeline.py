@@ -29,6 +29,7 @@ from rewright.stages.build import build
 from rewright.stages.context import Context, trained
 from rewright.stages.data import judge, score, synthesise
 from rewright.stages.evaluate import evaluate
+from rewright.stages.held_out import asked, asked_held_out, say_if_too_few, unseen_pairs
 from rewright.stages.repair import repair
 from rewright.stages.reward_model import connect, trusts_own_model, without_reward_model
 
@@ -105,7 +106,7 @@ class Pipeline:
         settings = self.recipe.sft
         rows = self._demonstrations() if settings.source == "demonstrations" else self.run.sft_rows()
         if not rows:
-            say("sft: nothing was kept or repaired, so there is nothing to learn from: the policy stays as it is")
+            say("sft: nothing was kept or repaired, or all is held out: nothing to learn from, no change to the policy")
             return {"skipped": True}
         history = train_sft(rows, self.recipe.model, settings, self.run.model_folder("sft"), seed=self.recipe.seed)
         self.run.set_metrics("sft", history)
@@ -119,8 +120,11 @@ class Pipeline:
 
         settings, model = self.recipe.sft, self.recipe.model
         renderer = Renderer(load_tokenizer(model), self.context.dialect, template_options=model.template_options)
+        outside = asked_held_out(self.run.pairs())
         rows = []
         for task in generate("train", settings.demonstrations, seed=self.recipe.seed, profile=settings.profile):
+            if asked(self.context.dialect.messages(task)) in outside:
+                continue
             ids, mask = renderer.encode_trajectory(task, demonstrate(task))
             rows.append({"input_ids": ids, "mask": mask})
         return rows
@@ -135,12 +139,14 @@ class Pipeline:
             say(f"reward: {without_reward_model(self.recipe.rl)}: RL will not use the model that is trained here")
         pairs = self.run.pairs()
         if not any(pair["split"] == "train" for pair in pairs):
-            say("reward: no repair was accepted, so there are no pairs: RL will run without a reward model")
+            say("reward: no repair was accepted, or all pairs are held out: RL will run without a reward model")
             return {"skipped": True, "accuracies": {}}
         if not all("chosen_ids" in pair and "rejected_ids" in pair for pair in pairs):
             raise InputError(
                 f"{self.run.path}/preferences.jsonl has pairs without token ids: expected model.tokenizer in the recipe"
             )
+        pairs = unseen_pairs(self.run, pairs)
+        say_if_too_few("reward", pairs, self.recipe)
         history, accuracies = train_reward_model(
             pairs,
             self.policy("sft"),
@@ -177,7 +183,7 @@ class Pipeline:
         return {}
 
     def _train_rl(self, policy: ModelSettings, tokenizer: Any, reward_model: Scorer | None) -> None:
-        from rewright.models import load_model
+        from rewright.models import load_trainable
         from rewright.training.rl import train_rl
 
         recipe, run = self.recipe, self.run
@@ -196,9 +202,10 @@ class Pipeline:
         if call_factor(recipe.rl) and all(task.gold.calls is None for task in tasks):
             say("rl: no task has gold calls: no turn is paid for its calls, the outcome alone is left")
         asyncio.run(self.context.try_tools(tasks))
+        model, precision = load_trainable(policy, adapters=recipe.rl.lora_rank is not None)
         history = train_rl(
             tasks,
-            load_model(policy),
+            model,
             tokenizer,
             recipe.rl,
             run.model_folder("rl"),
@@ -210,6 +217,7 @@ class Pipeline:
             reward_model=reward_model,
             on_rollouts=keep if recipe.rl.keep_rollouts else None,
             judge_seconds=recipe.judge_seconds,
+            precision=precision,
         )
         run.set_metrics("rl", history)
 

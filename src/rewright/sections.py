@@ -157,7 +157,8 @@ class RepairSettings(Settings, frozen=True):
 class BuildSettings(Settings, frozen=True):
     """SFT and preference sets."""
 
-    held_out_fraction: float = 0.05
+    held_out_fraction: float = 0.15
+    """Of the tasks: their pairs measure the reward model, and SFT does not see them. (AutoTraj: 0.05 of many more.)"""
     pairs: Literal["repaired", "repaired+kept"] = "repaired"
     """`repaired`: (repaired, original). `+kept`: also (kept, wrong) of the same task."""
 

@@ -12,7 +12,7 @@ __all__ = ["Settings"]
 AT_LEAST: Final[dict[str, int]] = {
     **dict.fromkeys(("slots", "max_length", "concurrency", "attempts", "n", "count", "limit", "memory_mb"), 1),
     **dict.fromkeys(
-        ("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step", "updates_per_step"), 1
+        ("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step", "updates_per_step", "steps"), 1
     ),
     **dict.fromkeys(("output_characters", "passages"), 1),
     "generations": 2,  # a group of one has no advantage
@@ -25,7 +25,7 @@ AT_MOST: Final[dict[str, int]] = {
 POSITIVE: Final = (
     *("stage_seconds", "judge_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p"),
     *("turns", "turn_tokens", "trajectory_tokens", "tool_calls", "tool_seconds", "tool_characters"),
-    *("trajectory_seconds", "length_deviation", "reg"),
+    *("trajectory_seconds", "length_deviation", "reg", "learning_rate", "epochs"),
 )
 SIGNED: Final = ("entropy", "unmatched")
 """Which numbers are allowed, by the name of the key; all others are 0 or more."""

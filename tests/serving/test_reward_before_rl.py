@@ -52,8 +52,15 @@ def run_with(folder: Path, rows: list[dict[str, Any]], *settings: str) -> Run:
 
 
 def recipe(*settings: str) -> Recipe:
-    small = ["model.slots=4", "tasks.limit=4", "limits.turns=2", "limits.turn_tokens=24", "sandbox=process"]
-    steps = ["rl.steps=3", "rl.tasks_per_step=1", "rl.generations=2", "reward.minimum_pairs=4", "stages=[reward, rl]"]
+    small = ["model.slots=4", "tasks.limit=4", "limits.turns=3", "limits.turn_tokens=64", "sandbox=process"]
+    steps = [
+        "rl.steps=3",
+        "rl.tasks_per_step=1",
+        "rl.generations=2",
+        "rl.temperature=1.5",
+        "reward.minimum_pairs=4",
+        "stages=[reward, rl]",
+    ]
     return load_recipe(None, [*small, *steps, *settings])
 
 

@@ -14,22 +14,27 @@ from typing import Any
 
 from rewright.dialects import conversation
 from rewright.neutral import common_pattern, neutralised
+from rewright.progress import say
 from rewright.records import Message, Trajectory
 from rewright.rendering import Renderer
 from rewright.repair import format_problem
 from rewright.stages.context import Context
+from rewright.stages.held_out import asked, asked_held_out, say_if_too_few
 
 __all__ = ["build", "held_out"]
 
 
 def held_out(task_id: str, fraction: float) -> bool:
-    """Whether a task's pairs are held out: by hash of the task, so that no task is on both sides."""
+    """Whether a task's pairs are held out: by hash of its id, so that no task is on both sides."""
     digest = hashlib.blake2b(task_id.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") / 2**32 < fraction
 
 
 def build(context: Context) -> dict[str, int]:
-    """Write sft.jsonl and preferences.jsonl; returns the counts of the report."""
+    """Write sft.jsonl and preferences.jsonl; returns the counts of the report.
+
+    Tasks with held-out pairs have no rows in sft.jsonl; `held_out` is how many those would have been.
+    """
     run, recipe = context.run, context.recipe
     trajectories = {one.id: one for one in run.trajectories}
     selected: dict[str, str | None] = {quality.trajectory_id: quality.selected for quality in run.qualities}
@@ -37,10 +42,6 @@ def build(context: Context) -> dict[str, int]:
     kept = [one for one in trajectories.values() if selected.get(one.id) == "kept"]
     accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
     repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
-    labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
-    rows = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
-    random.Random(recipe.seed).shuffle(rows)
-    run.write_lines("sft.jsonl", rows)
     pairs: list[tuple[Trajectory, Trajectory, str]] = [
         (trajectories[str(repair.repaired_id)], trajectories[repair.original_id], repair.mode) for repair in accepted
     ]
@@ -48,8 +49,25 @@ def build(context: Context) -> dict[str, int]:
         pairs += _kept_over_wrong(kept, trajectories, selected)
     preferences = list(_unique((_pair_row(context, renderer, *pair) for pair in pairs), "prompt", "chosen", "rejected"))
     random.Random(recipe.seed).shuffle(preferences)
+    outside = asked_held_out(preferences)
+    for row in preferences:
+        if asked(row["prompt"]) in outside:  # the same question under another id
+            row["split"] = "heldout"
     run.write_lines("preferences.jsonl", preferences)
-    return {"sft": len(rows), "pairs": len(preferences)}
+    labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
+    found = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
+    prompts = {task_id: asked(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(found)}
+    rows = [row for row in found if prompts[row["task_id"]] not in outside]
+    random.Random(recipe.seed).shuffle(rows)
+    run.write_lines("sft.jsonl", rows)
+    if len(rows) < len(found):
+        say(f"build: {len(found) - len(rows)} of {len(found)} SFT rows are left out: their tasks' pairs are held out")
+    say_if_too_few("build", preferences, recipe)
+    return {"sft": len(rows), "pairs": len(preferences), "held_out": len(found) - len(rows)}
+
+
+def _tasks_of(rows: Sequence[dict[str, Any]]) -> set[str]:
+    return {row["task_id"] for row in rows}
 
 
 def _kept_over_wrong(

@@ -7,16 +7,18 @@ the stage stops, and what broke is not stored, so that `--resume` makes it again
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rewright.errors import EngineError, InputError, RewrightError, SandboxError, ToolError
-from rewright.records import Trajectory
+from rewright.records import Failure, Trajectory
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "StepOutages"]
 
 ENOUGH: Final = 32
 """So many that broke before anything worked are enough to stop."""
+STEPS: Final = 3
+"""In so many steps of RL in a row most rollouts may break, not in more."""
 _ERRORS: Final = {error.kind: error for error in (EngineError, InputError, SandboxError, ToolError)}
 
 
@@ -47,4 +49,25 @@ class Outage:
             assert failure is not None
             count = len(self._held)
             which = "the only trajectory" if count == 1 else f"all of the first {count} trajectories"
-            raise _ERRORS.get(failure.kind, RewrightError)(f"{self._label}: {which} broke: {failure.message}")
+            raise _error(failure, f"{self._label}: {which} broke")
+
+
+class StepOutages:
+    """Stops RL where a step's rollouts all break, or most of them in more than STEPS steps in a row."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def take(self, step: int, rollouts: Sequence[Trajectory]) -> None:
+        """Look at the rollouts of a step, before they are stored. Raises the error of the last one that broke."""
+        failures = [one.failure for one in rollouts if one.failure is not None]
+        self._steps = self._steps + 1 if 2 * len(failures) > len(rollouts) else 0
+        if failures and len(failures) == len(rollouts):
+            raise _error(failures[-1], f"rl: all {len(rollouts)} rollouts of step {step} broke")
+        if self._steps > STEPS:
+            what = f"rl: more than half of the rollouts broke in each of the last {self._steps} steps"
+            raise _error(failures[-1], what)
+
+
+def _error(failure: Failure, what: str) -> RewrightError:
+    return _ERRORS.get(failure.kind, RewrightError)(f"{what}: {failure.message}")

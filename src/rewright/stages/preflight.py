@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from rewright.dialects import dialect_named
 from rewright.errors import InputError
-from rewright.recipe import Recipe, Stage
+from rewright.recipe import Recipe, RLSettings, Stage
+from rewright.recipe_checks import WORLD_FORMATS
+from rewright.stages.context import load_recipe_tasks
 
-__all__ = ["check_stages"]
+__all__ = ["check_stages", "check_task_count"]
 
 CONFIGS: Final = {"sft": "SFTConfig", "reward": "RewardConfig", "rl": "GRPOConfig"}
 """TRL's settings of each training stage."""
@@ -24,7 +26,10 @@ LOSSES: Final = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "v
 
 
 def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
-    """Raise InputError for the first thing that some of the stages would trip over. Runs and loads no model."""
+    """Raise InputError for the first thing that some of the stages would trip over. Runs and loads no model.
+
+    Tasks of RL that are read from a file are read, to count them.
+    """
     wanted = set(stages)
     dialect_named(recipe.dialect)
     if "sft" in wanted and recipe.sft.source == "demonstrations" and recipe.dialect != "hermes":
@@ -43,11 +48,34 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
     for stage in training:
         _check_batches(recipe, stage)
         _check_arguments(recipe, stage)
+    if "rl" in training:
+        check_task_count(_task_count(recipe), recipe.rl)
+
+
+def check_task_count(count: int, settings: RLSettings) -> None:
+    """Raise InputError where RL has fewer tasks than a step takes: the trainer would make no step."""
+    if count < settings.tasks_per_step:
+        raise InputError(
+            f"rl.tasks_per_step is {settings.tasks_per_step}, but RL has {count} {'task' if count == 1 else 'tasks'}: "
+            f"expected at least as many tasks as a step takes, or rl.tasks_per_step={max(count, 1)}"
+        )
+
+
+def _task_count(recipe: Recipe) -> int:
+    """How many tasks RL will have. Embedded worlds are not asked: they make as many as they are told."""
+    settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
+    if settings.format in WORLD_FORMATS:
+        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
+    else:
+        count = len(load_recipe_tasks(settings, recipe.judges))
+    return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)
 
 
 def _check_batches(recipe: Recipe, stage: str) -> None:
     settings: Any = getattr(recipe, stage)
     if stage == "rl":
+        if not settings.temperature:
+            raise InputError("rl.temperature is 0: expected a positive number: rollouts must differ to be compared")
         rollouts = settings.tasks_per_step * settings.generations
         if rollouts % settings.updates_per_step:
             raise InputError(

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from rewright.errors import InputError, JudgeError, ServerError, StorageError
+from rewright.errors import InputError, RewrightError, StorageError, TrainingError
 from rewright.models import quiet_loading
 from rewright.progress import Bar
 from rewright.recipe import RewardSettings, RLSettings, SFTSettings
@@ -29,9 +30,12 @@ OTHERS_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are 
 """Warnings about what TRL 1.16 and transformers do among themselves: nobody here can act on them."""
 
 
-def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **own: Any) -> dict[str, Any]:
+def arguments(
+    settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **own: Any
+) -> dict[str, Any]:
     """Keyword arguments of a TRL config for `batch_size` sequences (or pairs) per optimizer step.
 
+    `precision`: the dtype to compute in, by autocast where it is not that of the trained weights, float32.
     `settings.arguments` from the recipe win over ours. Raises InputError for a batch that does not divide.
     """
     micro = settings.micro_batch_size or batch_size
@@ -50,7 +54,9 @@ def arguments(settings: Settings, out: Path, seed: int, *, batch_size: int, **ow
         "seed": seed,
         "data_seed": seed,
         "disable_tqdm": True,
-        "bf16": False,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        "use_cpu": precision != "float32" and not torch.cuda.is_available(),
         "dataloader_pin_memory": False,
     }
     return {**common, **own, **settings.arguments}
@@ -94,15 +100,22 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.bar.step(detail=detail)
 
 
-def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> list[dict[str, Any]]:
+def train(
+    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate was 0"
+) -> list[dict[str, Any]]:
     """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
 
-    A `ServerError` or `JudgeError` leaves a checkpoint behind, so that no finished step is lost.
+    An error that rollouts raise (an engine, a server, a judge that is lost) leaves a checkpoint behind, so that no
+    finished step is lost. Raises TrainingError where training made no step or changed no weight; `hint` says what that
+    can come from.
     """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))
-    total = _steps(trainer)
-    with Bar(label, total) as bar:
+    total = _steps(trainer, label)
+    if total == 1:
+        trainer.args.warmup_steps = 0  # a warm-up begins with the learning rate 0: the only step would change nothing
+    before = _checksums(trainer.model)
+    with Bar(f"{label} steps", total) as bar:
         watcher = Watcher(bar, key)
         trainer.add_callback(watcher)
         trainer.remove_callback(PrinterCallback)  # standard output belongs to results
@@ -111,11 +124,14 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
         with _writing(out):
             try:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            except (ServerError, JudgeError):
-                # A search server, a reward model, a judge. It was asked between two steps: what was learned is whole.
+            except StorageError:
+                raise
+            except RewrightError:
+                # Raised by rollouts, or by what scores them: between two steps. What was learned is whole.
                 if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
                 raise
+    _check_trained(trainer, before, label, hint)
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
         for unsteady in ("step_time", "total_flos", "epoch", "num_tokens"):  # times, and what a resumed run counts anew
@@ -123,11 +139,33 @@ def train(trainer: Any, out: Path, seed: int, label: str, key: str = "loss") -> 
     return rows
 
 
+def _checksums(model: Any) -> list[int]:
+    """A number for each trained weight tensor: the sum of its bits as integers."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    trained = (weight.detach() for weight in model.parameters() if weight.requires_grad)
+    return [int(weight.contiguous().view(whole[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
+
+
+def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> None:
+    """Raise TrainingError where the trainer has learned nothing."""
+    steps = trainer.state.global_step
+    if steps == 0:
+        raise TrainingError(f"{label}: no step was made, so there is no model to save")
+    norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
+    if _checksums(trainer.model) == before or (norms and not any(norms)):
+        raise TrainingError(f"{label}: nothing was learned in {steps} steps, so no model is saved: {hint}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters() if weight.requires_grad):
+        raise TrainingError(f"{label}: the weights are no numbers after {steps} steps: expected a lower learning rate")
+
+
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
-    """Write the model (adapters merged) to `out`, whole or not at all, and drop the checkpoints."""
+    """Write the model (adapters merged) in float32 to `out`, whole or not at all, and drop the checkpoints.
+
+    In bfloat16 most of what small learning rates or adapters have changed would be rounded away.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if settings.lora_rank is not None:
-        model = model.merge_and_unload()
+        model = model.cpu().float().merge_and_unload()  # on the CPU: a GPU may have no room for float32
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -205,9 +243,15 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _steps(trainer: Any) -> int:
+def _steps(trainer: Any, label: str) -> int:
+    """How many steps there will be. Raises InputError where an epoch has none."""
     if trainer.args.max_steps > 0:
         return int(trainer.args.max_steps)
     batches = len(trainer.get_train_dataloader())
+    if not batches:
+        rows = len(trainer.train_dataset)
+        raise InputError(
+            f"{label}: the {rows} rows that are left make no batch: expected more, or a smaller batch_size"
+        )
     per_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
     return int(-(-per_epoch * trainer.args.num_train_epochs // 1))

@@ -111,7 +111,8 @@ def train_reward_model(
     """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
 
     The accuracies are those of `rewright.pair_accuracy`. `dialect` and the model's template options are stored with the
-    model, so that a server renders conversations as they were in training. Raises InputError without training pairs.
+    model, so that a server renders conversations as they were in training. Raises InputError without training pairs,
+    TrainingError where training changes no weight.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
@@ -121,7 +122,11 @@ def train_reward_model(
     outside = [pair for pair in pairs if pair["split"] == "heldout"]
     if not training:
         raise InputError("reward: no preference pairs to train on: no repair was accepted")
-    dataset = Dataset.from_list([{key: pair[key] for key in ("chosen_ids", "rejected_ids")} for pair in training])
+    limit = settings.max_length
+    sides = ("chosen_ids", "rejected_ids")
+    if limit is not None and all(any(len(pair[side]) > limit for side in sides) for pair in training):
+        raise InputError(f"reward: all {len(training)} pairs are longer than reward.max_length, {limit} tokens")
+    dataset = Dataset.from_list([{key: pair[key] for key in sides} for pair in training])
     tune_allocator()
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
@@ -152,7 +157,7 @@ def train_reward_model(
             processing_class=tokenizer,
             peft_config=lora(settings, "SEQ_CLS"),
         )
-        history = train(trainer, out, seed, "reward model steps")
+        history = train(trainer, out, seed, "reward model")
         save(trainer, tokenizer, out, settings)
         accuracies = pair_accuracies(RewardModel(out).score, outside)
     return history, accuracies

@@ -12,9 +12,11 @@ broke is not a wrong one: it takes no part in its group's statistics and its adv
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -33,8 +35,14 @@ from rewright.records import Task, Trajectory, Verdict
 from rewright.rendering import Renderer
 from rewright.rollout import Limits, Plan, Rollout, derive_seed
 from rewright.serving.reward_client import Scorer
+from rewright.stages.outage import StepOutages
+from rewright.stages.preflight import check_task_count
 from rewright.tools.base import ToolsetFactory
 from rewright.training.common import arguments, configured, lora, quiet, save, train
+from rewright.training.parts import in_parts, parts_by_length
+from rewright.training.trl_rows import as_trl
+
+T = TypeVar("T")
 
 __all__ = ["Rewards", "RewrightTrainer", "score_rollouts", "train_rl"]
 
@@ -46,23 +54,17 @@ def trajectory_reward(
     return list(trajectory_reward)
 
 
+NOTHING_TO_LEARN: Final = "all rollouts of each task were rewarded alike, or the learning rate was 0"
 PLAIN_SETTINGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
 """Arguments of TRL's log-probabilities that are not about pictures."""
-PARTS: Final = 4
-"""Into how many parts a forward pass is divided."""
-
-
-def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
-    """Row numbers in up to PARTS parts of similar length; one part where that would save less than a tenth."""
-    lengths_B = mask_B_L.sum(dim=1)
-    order = lengths_B.argsort(stable=True)
-    parts = [rows for rows in order.chunk(PARTS) if len(rows)]
-    tokens = sum(len(rows) * int(lengths_B[rows].max()) for rows in parts)
-    return parts if tokens < 0.9 * mask_B_L.numel() else [order]
 
 
 class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with our rollouts and one advantage per turn."""
+    """GRPOTrainer with our rollouts and one advantage per turn.
+
+    `rolled_out`: a copy of the model, in the dtype that it computes in, which takes the trained weights before each
+    step and makes the rollouts; None: the trained model makes them itself.
+    """
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
         judge_seconds: float = OWN_SECONDS,
+        rolled_out: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
@@ -85,10 +88,11 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
+        self._outages = StepOutages()
         self._loop = asyncio.new_event_loop()
-        self._engine = HFEngine(
-            self.accelerator.unwrap_model(self.model), renderer.tokenizer, name="policy", slots=slots
-        )
+        self._rolled_out = rolled_out
+        policy = self.accelerator.unwrap_model(self.model) if rolled_out is None else rolled_out
+        self._engine = HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
         self._rollout_renderer = renderer
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
@@ -113,8 +117,9 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             identity = f"rl/{row['task_id']}/{step}/{place}"
             task = self._tasks[row["task_id"]]
             plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
-        self._engine.refresh()
+        self._take_weights()
         trajectories = self._loop.run_until_complete(self._collect(plans))
+        self._outages.take(step + 1, self._gather(trajectories))
         tasks = [plan.task for plan in plans]
         try:
             verdicts = [
@@ -130,7 +135,18 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._advantages_B = everything.advantages[local]
         self._keep(with_credit(trajectories, verdicts, everything, self._dialect.name, first=rank))
         self._log_rollouts(everything, trajectories)
-        return self._as_trl(trajectories, everything.trajectory_rewards[local])
+        end = self.eos_token_ids[0] if self.eos_token_ids else 0
+        output, self._spans_B = as_trl(trajectories, everything.trajectory_rewards[local], end)
+        return output
+
+    def _take_weights(self) -> None:
+        """Let the engine work with the weights as they are now."""
+        if self._rolled_out is not None:
+            trained = self.accelerator.unwrap_model(self.model)
+            with torch.no_grad():
+                for mine, theirs in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
+                    mine.copy_(theirs)
+        self._engine.refresh()
 
     def _keep(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None:
@@ -155,6 +171,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             found[one.id] = one
         return [found[plan.id] for plan in plans]
 
+    def _gather(self, rows: list[T]) -> list[T]:
+        """The rows of all processes, in their order."""
+        if self.accelerator.num_processes == 1:
+            return rows
+        from accelerate.utils import gather_object
+
+        return list(gather_object(rows))
+
     def _gathered(
         self,
         tasks: list[Task],
@@ -163,12 +187,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         scores: list[float | None] | None,
     ) -> Rewards:
         """Rewards over all processes: a group may be spread over several of them."""
-        if self.accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            trajectories = gather_object(trajectories)
-            verdicts, tasks = gather_object(verdicts), gather_object(tasks)
-            scores = None if scores is None else gather_object(scores)
+        trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
+        scores = None if scores is None else self._gather(scores)
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
@@ -185,29 +205,10 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics["rewright/calls"].append(float(np.mean([len(one.calls) for one in trajectories])))
         metrics["rewright/failures"].append(float(sum(one.failure is not None for one in trajectories)))
 
-    def _as_trl(self, trajectories: list[Trajectory], rewards: list[float | None]) -> dict[str, Any]:
-        end = self.eos_token_ids[0] if self.eos_token_ids else 0
-        output: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
-        self._spans_B = []
-        for one in trajectories:
-            start = len(one.prompt_ids or ())
-            ids = one.token_ids[start:] if one.prompt_ids is not None else []
-            log_probs: list[float] = []
-            for turn in one.turns:
-                log_probs += [*(turn.log_probs or ()), *([0.0] * len(turn.suffix_ids))]
-            # TRL wants at least one token in every completion; one that broke at once has none of its own.
-            output["prompt_ids"].append(list(one.prompt_ids or (end,)))
-            output["completion_ids"].append(ids or [end])
-            output["env_mask"].append(one.mask[start:] or [0])
-            output["logprobs"].append(log_probs or [0.0])
-            self._spans_B.append([(span.start - start, span.end - start) for span in one.spans])
-        output["trajectory_reward"] = rewards
-        return output
-
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """As TRL's, in parts of rows of similar length: trajectories differ in length, and padding costs as much."""
+        """As TRL's, in parts of rows of similar length."""
         compute = super()._get_per_token_logps_and_entropies
         special = [name for name, value in settings.items() if value is not None and name not in PLAIN_SETTINGS]
         parts = parts_by_length(attention_mask)
@@ -217,20 +218,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, **settings
             )
             return whole
-        prompt = input_ids.shape[1] - logits_to_keep
-        log_probs_B_T, entropies_B_T = [], []
-        for rows in parts:
-            mask_R_L = attention_mask[rows]
-            start = int(mask_R_L[:, :prompt].argmax(dim=1).min())
-            kept = max(1, int(mask_R_L[:, prompt:].sum(dim=1).max()))
-            line = slice(start, prompt + kept)
-            found, entropy, _ = compute(model, input_ids[rows][:, line], mask_R_L[:, line], kept, **settings)
-            missing = (0, logits_to_keep - kept)
-            log_probs_B_T.append(torch.nn.functional.pad(found, missing))
-            if entropy is not None:
-                entropies_B_T.append(torch.nn.functional.pad(entropy, missing))
-        back = torch.cat(parts).argsort()
-        return torch.cat(log_probs_B_T)[back], torch.cat(entropies_B_T)[back] if entropies_B_T else None, None
+        return in_parts(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
@@ -260,9 +248,17 @@ def train_rl(
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
     judge_seconds: float = OWN_SECONDS,
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
+    precision: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows."""
+    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows.
+
+    `precision`: the dtype to compute in, as `load_trainable` gives it; None: that of the model. The weights that are
+    trained are float32 either way. Raises InputError for fewer tasks than a step takes, TrainingError where no weight
+    changes, and the error of the last rollout where all of a step break; finished steps are then in a checkpoint.
+    """
     from datasets import Dataset
+
+    check_task_count(len(tasks), settings)
 
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
     batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
@@ -270,6 +266,12 @@ def train_rl(
         raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
     part = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
+    precision = precision or str(model.dtype).removeprefix("torch.")
+    rolled_out = None
+    if precision != "float32" and settings.lora_rank is None:
+        # Before the trainer changes its forward pass. Decoding from float32 would cast all weights for every token.
+        rolled_out = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
+        model = model.float()
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
     with quiet():
         config = configured(
@@ -280,6 +282,7 @@ def train_rl(
                 out,
                 seed,
                 batch_size=part,
+                precision=precision,
                 save_steps=(settings.save_steps or 500) * updates,
                 max_steps=settings.steps * updates,
                 logging_steps=updates,
@@ -313,9 +316,10 @@ def train_rl(
             run_seed=seed,
             on_rollouts=on_rollouts,
             judge_seconds=judge_seconds,
+            rolled_out=rolled_out,
         )
         try:
-            history = train(trainer, out, seed, "rl steps")
+            history = train(trainer, out, seed, "rl", hint=NOTHING_TO_LEARN)
             save(trainer, tokenizer, out, settings)
         finally:
             trainer.close()

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import set_seed
 
 from rewright.errors import InputError
-from rewright.models import load_model, load_tokenizer
+from rewright.models import load_tokenizer, load_trainable
 from rewright.recipe import ModelSettings, SFTSettings
 from rewright.training.common import arguments, configured, lora, quiet, save, train
 
@@ -31,7 +31,8 @@ def train_sft(
 ) -> list[dict[str, Any]]:
     """Train `model` on rows with `input_ids` and `mask`, save it to `out`; returns the logged rows.
 
-    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on.
+    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on, TrainingError where
+    training changes no weight.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -42,6 +43,7 @@ def train_sft(
         raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
     dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
     set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
         config = configured(
             SFTConfig,
@@ -51,6 +53,7 @@ def train_sft(
                 out,
                 seed,
                 batch_size=settings.batch_size,
+                precision=precision,
                 num_train_epochs=settings.epochs,
                 lr_scheduler_type=settings.scheduler,
                 warmup_steps=settings.warmup,
@@ -60,12 +63,12 @@ def train_sft(
         )
         tokenizer = load_tokenizer(model)
         trainer = SFTTrainer(
-            model=load_model(model),
+            model=trained,
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=lora(settings, "CAUSAL_LM"),
         )
-        history = train(trainer, out, seed, "sft steps")
+        history = train(trainer, out, seed, "sft")
         save(trainer, tokenizer, out, settings)
     return history

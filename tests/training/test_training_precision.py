@@ -1,0 +1,77 @@
+"""Half precision is what a model computes in; the weights that are trained, and saved, are float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl")
+
+from rewright.dialects import dialect_named
+from rewright.models import load_model, load_tokenizer
+from rewright.pipeline import Pipeline
+from rewright.recipe import ModelSettings, load_recipe
+from rewright.rendering import Renderer
+from rewright.runs import Run
+from rewright.worlds.town import generate
+
+SETTINGS = (
+    "model.slots=8", "model.dtype=bfloat16", "stages=[sft, reward, rl]", "sandbox=process", "tasks.count=2",
+    "limits.turns=3", "limits.turn_tokens=48", "limits.trajectory_tokens=160", "tasks.profile=short",
+    "sft.source=demonstrations", "sft.demonstrations=2", "sft.batch_size=2", "sft.epochs=4", "sft.learning_rate=3e-5",
+    "sft.scheduler=constant", "sft.warmup=0", "reward.learning_rate=1e-5", "reward.epochs=1", "rl.learning_rate=1e-5",
+    "rl.steps=1", "rl.tasks_per_step=2", "rl.generations=4", "rl.temperature=1.5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pico in bfloat16: with these weights bfloat16 loses nothing."""
+    folder, settings = tmp_path_factory.mktemp("base"), ModelSettings(path="pico", dtype="bfloat16")
+    load_model(settings).save_pretrained(folder)
+    load_tokenizer(settings).save_pretrained(folder)
+    return folder
+
+
+def trained(folder: Path, base: Path, *more: str) -> Run:
+    run = Run.create(folder, load_recipe(None, [*SETTINGS, f"model.path={base}", *more]), resume=False)
+    renderer = Renderer(load_tokenizer(ModelSettings(path=str(base))), dialect_named("hermes"))
+    prompts = [renderer.task_prompt_ids(task) for task in generate("train", 4, seed=5)]
+    ids = {"chosen_ids": prompts[0], "rejected_ids": prompts[1], "matched_format": True, "split": "train"}
+    run.write_lines("preferences.jsonl", [ids])
+    with run.locked():
+        Pipeline(run).run_all()
+    return run
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def share_changed(before: dict[str, Any], after: dict[str, Any]) -> float:
+    names = before.keys() & after.keys()
+    assert len(names) >= 20
+    changed = sum(int((before[name].float() != after[name].float()).sum()) for name in names)
+    return changed / sum(before[name].numel() for name in names)
+
+
+def test_every_stage_moves_the_weights_of_a_bfloat16_model_and_the_loss_falls(tmp_path: Path, base: Path) -> None:
+    run = trained(tmp_path / "run", base)
+    start, sft, reward, rl = (weights(path) for path in (base, *map(run.model_folder, ("sft", "reward", "rl"))))
+    assert {str(weight.dtype) for weight in start.values()} == {"torch.bfloat16"}
+    assert share_changed(start, sft) > 0.99
+    assert share_changed({name: weight for name, weight in sft.items() if "lm_head" not in name}, reward) > 0.8
+    assert share_changed(sft, rl) > 0.99
+    assert {str(weight.dtype) for model in (sft, reward, rl) for weight in model.values()} == {"torch.float32"}
+    losses = [row["loss"] for row in run.metrics() if row["stage"] == "sft"]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_what_small_adapters_learn_is_not_rounded_away_when_they_are_merged(tmp_path: Path, base: Path) -> None:
+    run = trained(tmp_path / "run", base, "stages=[sft]", "sft.lora_rank=4", "sft.epochs=2")
+    start = {name: weight for name, weight in weights(base).items() if "_proj" in name}
+    assert share_changed(start, weights(run.model_folder("sft"))) > 0.99
