@@ -280,7 +280,7 @@ async def test_no_other_quota_of_the_user_can_be_reached(box: Sandbox) -> None:
 async def test_every_limit_of_a_process_is_decided(box: Sandbox) -> None:
     """docs/security.md has a line for each of `getrlimit`'s list; a new one of Python's has to be decided."""
     source = "import resource as r\n{n: r.getrlimit(getattr(r, n)) for n in dir(r) if n.startswith('RLIMIT_')}"
-    found = {name: limits for name, limits in eval((await box.run(source)).content).items()}
+    found = eval((await box.run(source)).content)
     now = {name: resource.getrlimit(getattr(resource, name)) for name in found}
     nothing = ("CORE", "MEMLOCK", "MSGQUEUE", "NICE", "RTPRIO")
     assert {name: found.pop(f"RLIMIT_{name}") for name in nothing} == dict.fromkeys(nothing, (0, 0))
@@ -296,6 +296,11 @@ async def test_every_limit_of_a_process_is_decided(box: Sandbox) -> None:
     for name in ("DATA", "RSS", "STACK", "RTTIME", "LOCKS"):
         assert found.pop(f"RLIMIT_{name}", None) in (now.get(f"RLIMIT_{name}"), None)
     assert not found
+
+
+def reachable(name: str) -> bool:
+    """True where everybody may enter every folder above a file."""
+    return all(folder.stat().st_mode & 0o001 for folder in Path(name).resolve().parents)
 
 
 async def run_as(user: int | None, source: str) -> str:
@@ -327,6 +332,7 @@ count
 def forked():
     process = os.fork()
     if process == 0:
+        os.close(write)
         os.read(read, 1)  # until the last of them has been started
         os._exit(7)
     return process
@@ -352,7 +358,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("level", ["strict", "process"])
 async def test_threads_leave_processes_to_the_user(level: str) -> None:
     """A user with 80 processes: the last of them stay free however many threads the sandboxes start."""
-    if not all(folder.stat().st_mode & 0o001 for folder in Path(sys.executable).resolve().parents):
+    if not reachable(sys.executable):
         pytest.skip("the interpreter is out of an ordinary user's reach")
     found = await run_as(54321, f"LEVEL = {level!r}\n{MANY_THREADS}")
     # Whoever is not dumpable belongs to root in /proc: nobody may trace it, and a crash of it is handed to nobody.
@@ -385,9 +391,10 @@ async def test_the_trainers_priority_is_not_the_childrens(level: str) -> None:
 async def test_buffers_of_sockets_stay_as_they_are_with_the_network() -> None:
     source = (
         "import socket\n"
-        "def sizes(one): return [one.getsockopt(socket.SOL_SOCKET, name) for name in (socket.SO_SNDBUF, socket.SO_RCVBUF)]\n"
+        "names = (socket.SO_SNDBUF, socket.SO_RCVBUF)\n"
+        "def sizes(one): return [one.getsockopt(socket.SOL_SOCKET, name) for name in names]\n"
         "one = socket.socket()\nbefore = sizes(one)\n"
-        "for name in (socket.SO_SNDBUF, socket.SO_RCVBUF): one.setsockopt(socket.SOL_SOCKET, name, 1 << 20)\n"
+        "for name in names: one.setsockopt(socket.SOL_SOCKET, name, 1 << 20)\n"
         "one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n"
         "sizes(one) == before, one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)"
     )

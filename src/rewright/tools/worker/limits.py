@@ -81,7 +81,7 @@ def spare_processes() -> None:
 def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
     """Set the limits of this process. Memory counts on top of the `mapped` bytes that are loaded already.
 
-    The limits on quotas of the user are for code that is not `trusted`. It also loses a priority above the ordinary one.
+    Code that is not `trusted` is also kept from the user's quotas, and loses a priority above the ordinary one.
     """
     wanted = {
         resource.RLIMIT_AS: mapped + limits["memory_bytes"],
