@@ -1,7 +1,6 @@
 """Quotas that belong to the user as a whole, and kernel memory that no limit of a process counts (docs/security.md).
 
-Each attack is bounded: where a limit has failed, it takes a few megabytes and ends by itself. What is looked at is the
-outside: the trainer and every other process of the user go on as before.
+Each attack is bounded, and ends by itself where a limit has failed. What is looked at is the outside.
 """
 
 from __future__ import annotations
@@ -292,7 +291,6 @@ async def test_every_limit_of_a_process_is_decided(box: Sandbox) -> None:
     soft, hard = found.pop("RLIMIT_NPROC")
     assert soft == hard > 0
     assert soft == 32 if box.level == "strict" else soft < int(Path("/proc/sys/kernel/pid_max").read_text())  # noqa: ASYNC240
-    # Within RLIMIT_AS, or without an effect on Linux; as outside.
     for name in ("DATA", "RSS", "STACK", "RTTIME", "LOCKS"):
         assert found.pop(f"RLIMIT_{name}", None) in (now.get(f"RLIMIT_{name}"), None)
     assert not found
@@ -304,7 +302,7 @@ def reachable(name: str) -> bool:
 
 
 async def run_as(user: int | None, source: str) -> str:
-    """What a program of the tests' interpreter prints, as root or as another user."""
+    """What a program prints, as root or as another user."""
     other = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(source), stdout=asyncio.subprocess.PIPE, cwd="/", **other

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -34,7 +34,7 @@ _PACKED: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that a body may have, as zlib's window bits."""
 
 
-def application(routes: dict[str, Handler], *, max_body_bytes: int = 32 << 20) -> web.Application:
+def application(routes: Mapping[str, Handler], *, max_body_bytes: int = 32 << 20) -> web.Application:
     """An application with handlers by route: `{"POST /search": handler}`.
 
     A body of more than `max_body_bytes`, packed or unpacked, is answered with status 413.
