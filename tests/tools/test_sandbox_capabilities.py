@@ -18,7 +18,7 @@ from rewright.tools import Sandbox, capabilities
 from rewright.tools.worker import kernel, seccomp
 from rewright.tools.worker.isolation import explain
 
-TABLES = ("ALLOWED", "FILE_MODES", "EXTENDED_ATTRIBUTES", "NEW_PROCESSES", "NETWORK", "BY_ARGUMENT")
+TABLES = ("ALLOWED", "FILE_MODES", "EXTENDED_ATTRIBUTES", "NEW_PROCESSES", "NETWORK", "BY_ARGUMENT", "OLDER_WAYS")
 
 
 async def test_levels_are_those_that_start() -> None:
@@ -107,7 +107,7 @@ def test_filter_allows_what_it_lists_and_nothing_else(machine: str) -> None:
         for number in seccomp.numbers(table, machine).values()
     }
     special = seccomp.numbers(seccomp.BY_ARGUMENT, machine)
-    assert allowed - listed <= {special["fcntl"], special["prlimit64"]}  # allowed for their argument 0
+    assert allowed - listed <= {special[name] for name in ("fcntl", "prlimit64", "mmap")}  # for their argument 0
     assert listed <= allowed
 
     def of(name: str, *arguments: int) -> int:
@@ -120,11 +120,21 @@ def test_filter_allows_what_it_lists_and_nothing_else(machine: str) -> None:
     assert of("clone3") == seccomp.ABSENT
     assert of("socketpair", 1, 1) == seccomp.ALLOW
     assert {of("socketpair", 1, 2), of("socketpair", 2, 1)} == {seccomp.REFUSE}
+    assert of("mmap", 0, 1 << 20, 3, 0x22) == seccomp.ALLOW
+    assert {of("mmap", 0, 1 << 20, 3, flag) for flag in (0x40022, 0x2022)} == {seccomp.REFUSE}
+    assert {of("fcntl", 3, command) for command in (6, 7)} == {seccomp.PRETEND}
+    assert {of("fcntl", 3, command) for command in (8, 10, 15, 37, 38, 1024, 1026, 1031)} == {seccomp.REFUSE}
+    assert of("setsockopt", 3, 1, 7) == seccomp.REFUSE
     assert of("prctl", 15) == seccomp.ALLOW
     assert of("prctl", 1) == seccomp.REFUSE
     assert decide(steps, 1, architecture=0x40000003) == seccomp.KILL
     assert decide(steps, 900, architecture=architecture) == seccomp.ABSENT
     forking = seccomp.program(4, True, True, 77, machine)
+    assert decide(forking, special["fcntl"], 3, 6, architecture=architecture) == seccomp.REFUSE
+    sizes = {decide(forking, special["setsockopt"], 3, 1, name, architecture=architecture) for name in (7, 8, 32, 33)}
+    assert sizes == {seccomp.PRETEND}
+    other = {decide(forking, special["setsockopt"], 3, *one, architecture=architecture) for one in ((1, 2), (6, 7))}
+    assert other == {seccomp.ALLOW}
     assert decide(forking, special["clone"], 17, architecture=architecture) == seccomp.ALLOW
     assert decide(forking, special["clone"], 0x40000011, architecture=architecture) == seccomp.REFUSE
 

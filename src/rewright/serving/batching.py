@@ -26,8 +26,9 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Scores the sequences of many requests together, one round after another, in the order of their arrival.
 
-    `score` runs in a thread. A round takes waiting requests up to `round_tokens` tokens (at least one request), and
-    at most `waiting_tokens` may wait. `rounds` and `scored` count what was done.
+    `score` runs in a thread. A round takes waiting requests up to `round_tokens` tokens; a request with more takes
+    several, and none after its caller has gone. At most `waiting_tokens` may wait. `rounds` and `scored` count what
+    was done.
     """
 
     def __init__(
@@ -72,14 +73,18 @@ class Batcher:
                 self._arrived.clear()
                 continue
             everything = [sequence for one in batch for sequence in one.sequences]
+            scores: list[float] = []
             try:
-                scores = await asyncio.to_thread(self._score, everything)
+                for part in self._parts(everything):
+                    if all(one.scores.done() for one in batch):
+                        break
+                    scores += await asyncio.to_thread(self._score, part)
+                    self.rounds += 1
             except Exception as problem:  # what it may be is the model's business; the requests are told
                 for one in batch:
                     if not one.scores.done():
                         one.scores.set_exception(problem)
                 continue
-            self.rounds += 1
             self.scored += len(scores)
             start = 0
             for one in batch:
@@ -87,6 +92,17 @@ class Batcher:
                 if not one.scores.done():
                     one.scores.set_result(scores[start:end])
                 start = end
+
+    def _parts(self, sequences: Sequences) -> list[Sequences]:
+        """`sequences` in parts of up to `round_tokens` tokens, or of one sequence."""
+        parts: list[Sequences] = []
+        start = tokens = 0
+        for place, sequence in enumerate(sequences):
+            if place > start and tokens + len(sequence) > self._round_tokens:
+                parts.append(sequences[start:place])
+                start, tokens = place, 0
+            tokens += len(sequence)
+        return [*parts, sequences[start:]]
 
     def _next_round(self) -> list[_Waiting]:
         """The next requests, without those whose caller has gone."""

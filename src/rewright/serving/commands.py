@@ -62,7 +62,10 @@ def serve_search(
     host: Host = "127.0.0.1",
     port: Port = 8001,
 ) -> None:
-    """Serve a search index: POST /search and /batch_search, as retrievers of the field do."""
+    """Serve a search index: POST /search and /batch_search, as retrievers of the field do.
+
+    A query has at most 4096 characters, a request at most 1000 queries, a top_n of 1000 and 20,000 documents in all.
+    """
     from rewright.serving.http import serve
     from rewright.serving.search import search_application
     from rewright.tools.search_index import SearchIndex
@@ -78,7 +81,10 @@ def serve_reward(
     port: Port = 8002,
     dialect: Annotated[str | None, typer.Option(help="Of a model that does not say it: hermes, tags.")] = None,
 ) -> None:
-    """Serve a reward model: POST /score, GET /health."""
+    """Serve a reward model: POST /score, GET /health.
+
+    A request has at most 1024 trajectories and 4,194,304 tokens (of texts and messages: bytes).
+    """
     from rewright.serving.http import serve
     from rewright.serving.reward import open_scorer, reward_application
 

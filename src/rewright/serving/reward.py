@@ -10,14 +10,15 @@
 
 Messages are rendered with the template, the dialect and the template options that the model was trained with: they are
 stored in its folder. Scores are of the whole sequence, question included, and are the ones that `RewardModel.score`
-gives in process: it is what runs here. With "vocabulary", token ids of another vocabulary are refused.
+gives in process: it is what runs here. With "vocabulary", token ids of another vocabulary are refused. What one request
+may ask for is bounded: see the constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -31,6 +32,13 @@ from rewright.serving.conversations import conversation_ids
 from rewright.serving.http import application, read_body
 
 __all__ = ["LocalScorer", "open_scorer", "reward_application"]
+
+MAX_BODY_BYTES: Final = 32 << 20
+MOST_SEQUENCES: Final = 1024
+MOST_TOKENS: Final = 1 << 22
+"""Of all sequences of a request."""
+MOST_TEXT_BYTES: Final = 1 << 22
+"""Of all texts or messages, and tools, as JSON: they are tokenised while nobody else is served."""
 
 
 class LocalScorer(Protocol):
@@ -99,7 +107,7 @@ def reward_application(model: LocalScorer, renderer: Renderer, name: str) -> web
         async with batcher.running():
             yield
 
-    app = application({"POST /score": score, "GET /health": health})
+    app = application({"POST /score": score, "GET /health": health}, max_body_bytes=MAX_BODY_BYTES)
     app.cleanup_ctx.append(lifetime)
     return app
 
@@ -115,22 +123,36 @@ def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
             "expected a reward model that was trained from the policy"
         )
     values: list[Any] = getattr(asked, given[0])
+    if given[0] != "token_ids":
+        size = len(msgspec.json.encode([values, asked.tools]))
+        if size > MOST_TEXT_BYTES:
+            raise InputError(f"{given[0]} and tools have {size} bytes as JSON: expected at most {MOST_TEXT_BYTES}")
     if given[0] == "texts":
         texts = [values] if isinstance(values, str) else values
+        _check_number(len(texts))
         return [renderer.encode_text(text) for text in texts]
     nested = [isinstance(value, list) for value in values]
     if any(nested) and not all(nested):
         raise InputError(f"{given[0]}: one and many are mixed: expected one trajectory, or a list of trajectories")
     many = values if all(nested) else [values]
+    _check_number(len(many))
     if given[0] == "messages":
         return [conversation_ids(renderer, messages, asked.tools) for messages in many]
     return many
+
+
+def _check_number(count: int) -> None:
+    if count > MOST_SEQUENCES:
+        raise InputError(f"{count} trajectories: expected at most {MOST_SEQUENCES} in one request")
 
 
 def _check(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
     """A wrong token would fail everything that shares its forward pass."""
     if not sequences:
         raise InputError("nothing to score: expected at least one trajectory")
+    tokens = sum(map(len, sequences))
+    if tokens > MOST_TOKENS:
+        raise InputError(f"{tokens} tokens: expected at most {MOST_TOKENS} in one request")
     for index, sequence in enumerate(sequences):
         if not sequence:
             raise InputError(f"sequence {index} is empty: expected token ids")

@@ -3,6 +3,9 @@
 POST /search        {"query": text, "top_n": 10, "return_score": false}
 POST /batch_search  {"query": [text, …], "top_n": 10, "return_score": false}
 GET  /health        {"status": "healthy", "documents": number}
+
+What one request may ask for is bounded: see the constants. A search ends when its caller has gone, when its time is
+over, and soon after the server is told to stop (status 503).
 """
 
 from __future__ import annotations
@@ -16,11 +19,20 @@ from aiohttp import web
 
 from rewright.errors import InputError
 from rewright.serving.http import application, read_body
-from rewright.tools.search_index import Document, Found, SearchIndex
+from rewright.tools.search_index import Document, Found, SearchIndex, check_query, search_in_thread
 
 __all__ = ["search_application"]
 
 MOST_DOCUMENTS: Final = 1000
+"""Of one query."""
+MOST_QUERIES: Final = 1000
+MOST_FOUND: Final = 20_000
+"""Documents of a batch: queries x top_n."""
+MAX_BODY_BYTES: Final = 16 << 20
+SEARCH_SECONDS: Final = 60.0
+"""Of one request; clients of the protocol wait some 30."""
+GRACE_SECONDS: Final = 1.0
+"""Of the searches that run when the server is told to stop."""
 
 Q = TypeVar("Q")
 
@@ -33,26 +45,57 @@ class _Query(msgspec.Struct, Generic[Q]):
     return_score: bool = False
 
 
-def search_application(index: SearchIndex) -> web.Application:
-    """The application that searches `index`, in threads."""
+def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -> web.Application:
+    """The application that searches `index`, in threads. A request that takes longer than `seconds` gets status 503."""
+
+    running: set[asyncio.Task[list[list[Found]]]] = set()
+    stopping = False
+
+    async def found_for(queries: Sequence[str], top_n: int) -> list[list[Found]]:
+        _check(top_n, queries)
+        task = asyncio.create_task(search_in_thread(index, queries, top_n))
+        running.add(task)
+        task.add_done_callback(running.discard)
+        try:
+            async with asyncio.timeout(seconds):
+                return await task
+        except TimeoutError:
+            raise _later(f"the search was not done after {seconds:g} s: send fewer or shorter queries") from None
+        except asyncio.CancelledError:
+            if not stopping:  # the caller has gone
+                raise
+            raise _later("the server is stopping") from None
+
+    async def stop(app: web.Application) -> None:
+        nonlocal stopping
+        stopping = True
+        if running:
+            await asyncio.wait(running, timeout=GRACE_SECONDS)
+        for task in running:
+            task.cancel()
 
     async def search(request: web.Request) -> Any:
         asked = await read_body(request, _Query[str])
-        _check(asked.top_n, [asked.query])
-        found = await asyncio.to_thread(index.search, asked.query, asked.top_n)
+        found = (await found_for([asked.query], asked.top_n))[0]
         return [_documents(found), _scores(found)] if asked.return_score else _documents(found)
 
     async def batch_search(request: web.Request) -> Any:
         asked = await read_body(request, _Query[list[str]])
-        _check(asked.top_n, asked.query)
-        lists = await asyncio.to_thread(lambda: [index.search(query, asked.top_n) for query in asked.query])
+        lists = await found_for(asked.query, asked.top_n)
         documents = [_documents(found) for found in lists]
         return [documents, [_scores(found) for found in lists]] if asked.return_score else documents
 
     async def health(request: web.Request) -> Any:
         return {"status": "healthy", "documents": len(index)}
 
-    return application({"POST /search": search, "POST /batch_search": batch_search, "GET /health": health})
+    routes = {"POST /search": search, "POST /batch_search": batch_search, "GET /health": health}
+    app = application(routes, max_body_bytes=MAX_BODY_BYTES)
+    app.on_shutdown.append(stop)
+    return app
+
+
+def _later(reason: str) -> web.HTTPException:
+    return web.HTTPServiceUnavailable(reason=reason, headers={"Retry-After": "1"})
 
 
 def _check(top_n: int, queries: Sequence[str]) -> None:
@@ -60,6 +103,13 @@ def _check(top_n: int, queries: Sequence[str]) -> None:
         raise InputError(f"top_n is {top_n}: expected 1 to {MOST_DOCUMENTS}")
     if not queries or not all(query.strip() for query in queries):
         raise InputError("query is empty: expected words to search for")
+    if len(queries) > MOST_QUERIES:
+        raise InputError(f"query has {len(queries)} queries: expected at most {MOST_QUERIES}")
+    if len(queries) * top_n > MOST_FOUND:
+        asked = f"{len(queries)} queries with top_n {top_n} ask for {len(queries) * top_n} documents"
+        raise InputError(f"{asked}: expected at most {MOST_FOUND}")
+    for query in queries:
+        check_query(query)
 
 
 def _documents(found: Sequence[Found]) -> list[Document]:

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from rewright.engines.endpoint import Endpoint, EndpointError, Fault, server_address
-from rewright.errors import ServerError
-from rewright.tools.search_index import Document, Found, SearchIndex
+from rewright.errors import InputError, ServerError
+from rewright.tools.search_index import Document, Found, SearchIndex, search_in_thread
 
 __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
 
@@ -28,7 +28,7 @@ REFUSED: Final = frozenset({400, 413, 414, 422})
 
 
 class RefusedQuery(Exception):  # noqa: N818 - it becomes the result of a call
-    """The server says that this query can't be searched. The message is one line."""
+    """The server, or the index, says that this query can't be searched. The message is one line."""
 
 
 class Searcher(Protocol):
@@ -57,8 +57,11 @@ class LocalSearcher:
         """The index is open already."""
 
     async def search(self, query: str, top_k: int) -> list[Found]:
-        """The best documents, best first."""
-        return await asyncio.to_thread(self.index.search, query, top_k)
+        """The best documents, best first. Raises `RefusedQuery` for a query that is too long."""
+        try:
+            return (await search_in_thread(self.index, [query], top_k))[0]
+        except InputError as problem:
+            raise RefusedQuery(str(problem)) from None
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -11,11 +11,13 @@ case, without English stop words and without stemming. Scores are BM25's with k1
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import mmap
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,12 +30,32 @@ from rewright.errors import InputError, StorageError
 from rewright.storage import encode_line
 from rewright.strict_json import STRICT
 
-__all__ = ["Document", "Found", "SearchIndex", "build_index", "read_corpus"]
+__all__ = [
+    "MOST_CHARACTERS",
+    "Document",
+    "Found",
+    "SearchIndex",
+    "SearchStopped",
+    "build_index",
+    "check_query",
+    "read_corpus",
+    "search_in_thread",
+]
 
 FORMAT: Final = "rewright-search-index"
 VERSION: Final = 1
 WORDS: Final = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en"}
 """How text becomes words; stored with the index, so that a query is always read as the documents were."""
+
+
+MOST_CHARACTERS: Final = 4096
+"""Of a query: each of its words costs time and memory in proportion to the documents that have it."""
+
+_WORDS_AT_A_TIME: Final = 16
+
+
+class SearchStopped(Exception):  # noqa: N818 - whoever stops a search expects it
+    """A search was told to stop before it was done."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -170,17 +192,42 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self.documents)
 
-    def search(self, query: str, top_k: int = 1) -> list[Found]:
-        """The best `top_k` documents, best first, equal ones in the corpus's order. Without a common word: none."""
+    def search(self, query: str, top_k: int = 1, *, stopped: Callable[[], bool] = lambda: False) -> list[Found]:
+        """The best `top_k` documents, best first, equal ones in the corpus's order. Without a common word: none.
+
+        `stopped` is asked between words whether to give up: then `SearchStopped` is raised. Raises InputError for a
+        query of more than `MOST_CHARACTERS`.
+        """
+        check_query(query)
         known = self._bm25.get_tokens_ids(_words(query))
-        if not known:
+        scores_D: Any = None
+        for start in range(0, len(known), _WORDS_AT_A_TIME):
+            if stopped():
+                raise SearchStopped
+            part_D = self._bm25.get_scores_from_ids(known[start : start + _WORDS_AT_A_TIME])
+            scores_D = part_D if scores_D is None else scores_D + part_D
+        if scores_D is None:
             return []
-        scores_D = self._bm25.get_scores_from_ids(known)
         most = min(top_k, len(scores_D))
         least = np.partition(scores_D, len(scores_D) - most)[len(scores_D) - most]
         candidates = np.flatnonzero((scores_D >= least) & (scores_D > 0))
         best = candidates[np.argsort(-scores_D[candidates], kind="stable")][:most]
         return [Found(self.documents[int(place)], float(scores_D[place])) for place in best]
+
+
+def check_query(query: str) -> None:
+    """Raise InputError for a query that is longer than an index searches."""
+    if len(query) > MOST_CHARACTERS:
+        raise InputError(f"query has {len(query)} characters: expected at most {MOST_CHARACTERS}")
+
+
+async def search_in_thread(index: SearchIndex, queries: Sequence[str], top_k: int) -> list[list[Found]]:
+    """One list of documents per query, found in a thread, which ends soon after the caller was cancelled."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(lambda: [index.search(query, top_k, stopped=stop.is_set) for query in queries])
+    finally:
+        stop.set()
 
 
 class _StoredDocuments(Sequence[Document]):

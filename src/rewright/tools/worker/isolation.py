@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import selectors
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ class Isolation:
         tempfile.tempdir = None  # to be found again by the child, in its own folder
         os.environ.clear()
         os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
+        if self.level != "unsafe" and (self.level == "strict" or not self.trusted):
+            limits.spare_processes()
+            selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]  # epoll is refused
         if self.level == "strict":
             if self.filter is None:
                 raise OSError(errno.ENOSYS, f"level strict knows x86_64 and aarch64, not {kernel.MACHINE}")
@@ -88,7 +92,7 @@ class Isolation:
         limits.die_with_parent()
         if self.level == "unsafe":
             return
-        limits.apply(self.limits, mapped)
+        limits.apply(self.limits, mapped, trusted=self.trusted and self.level != "strict")
         if self.level == "strict":
             assert self.filter is not None
             kernel.set_no_new_privileges()
@@ -96,6 +100,7 @@ class Isolation:
         elif not self.trusted:
             kernel.drop_capabilities()
             kernel.set_no_new_privileges()
+            kernel.set_dumpable(False)  # as at level strict: a crash starts no handler of core dumps outside
             if self.landlock:
                 landlock.confine(self.readable, folder, self.landlock)
             if self.filter is not None:

@@ -2,7 +2,9 @@
 
 Everything else fails with "operation not permitted", or "not implemented" where libraries then take an older way. Not
 allowed, among the rest: other namespaces, mounts, tracing, keys, bpf, io_uring, perf, sockets (unless the network is
-allowed), new processes (unless more than one is allowed), memory files, System V and POSIX queues, changing users.
+allowed), new processes and pipes (unless more than one process is allowed), memory files, System V and POSIX queues,
+changing users; and what takes kernel memory, or from a quota of the user's, that no limit of the child counts: POSIX
+timers, pipes, epoll, record locks, reserved huge pages, passed descriptors, larger socket buffers.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ __all__ = ["Filter", "numbers", "program"]
 
 # Name, number on x86-64, number on AArch64 ("-": there is none).
 ALLOWED = """
-read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62, mmap 9 222,
+read 0 63, write 1 64, open 2 -, close 3 57, stat 4 -, fstat 5 80, lstat 6 -, poll 7 -, lseek 8 62,
 mprotect 10 226, munmap 11 215, brk 12 214, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139,
-pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, access 21 -, pipe 22 -, select 23 -,
+pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66, access 21 -, select 23 -,
 sched_yield 24 124, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233, dup 32 23, dup2 33 -,
-pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172, sendfile 40 71,
-sendto 44 206, recvfrom 45 207, sendmsg 46 211, recvmsg 47 212, shutdown 48 210, getsockname 51 204,
-getpeername 52 205, setsockopt 54 208, getsockopt 55 209, exit 60 93, uname 63 160, flock 73 32,
+pause 34 -, nanosleep 35 101, getitimer 36 102, alarm 37 -, setitimer 38 103, getpid 39 172,
+sendto 44 206, recvfrom 45 207, recvmsg 47 212, shutdown 48 210, getsockname 51 204,
+getpeername 52 205, getsockopt 55 209, exit 60 93, uname 63 160, flock 73 32,
 fsync 74 82, fdatasync 75 83, ftruncate 77 46, getdents 78 -, getdents64 217 61, getcwd 79 17,
 chdir 80 49, fchdir 81 50, rename 82 -, mkdir 83 -, rmdir 84 -, creat 85 -, link 86 -, unlink 87 -,
 symlink 88 -, readlink 89 -, umask 95 166, gettimeofday 96 169, getrlimit 97 163,
@@ -36,17 +38,15 @@ sigaltstack 131 132, statfs 137 43, fstatfs 138 44, getpriority 140 141, sched_g
 sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126,
 sched_rr_get_interval 148 127, sched_getaffinity 204 123, arch_prctl 158 -, gettid 186 178, time 201 -,
 futex 202 98, set_tid_address 218 96, set_robust_list 273 99, get_robust_list 274 100, restart_syscall 219 128,
-fadvise64 221 223, timer_create 222 107, timer_settime 223 110, timer_gettime 224 108,
-timer_getoverrun 225 109, timer_delete 226 111, clock_gettime 228 113, clock_getres 229 114,
-clock_nanosleep 230 115, exit_group 231 94, epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21,
-epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441, openat 257 56, openat2 437 437,
+fadvise64 221 223, clock_gettime 228 113, clock_getres 229 114,
+clock_nanosleep 230 115, exit_group 231 94, openat 257 56, openat2 437 437,
 mkdirat 258 34, newfstatat 262 79, unlinkat 263 35, renameat 264 38, renameat2 316 276, linkat 265 37,
 symlinkat 266 36, readlinkat 267 78, faccessat 269 48, faccessat2 439 439,
 pselect6 270 72, ppoll 271 73, get_mempolicy 239 236, fallocate 285 47,
 eventfd 284 -, eventfd2 290 19, timerfd_create 283 85, timerfd_settime 286 86, timerfd_gettime 287 87,
-signalfd 282 -, signalfd4 289 74, dup3 292 24, pipe2 293 59, preadv 295 69, pwritev 296 70, preadv2 327 286,
+signalfd 282 -, signalfd4 289 74, dup3 292 24, preadv 295 69, pwritev 296 70, preadv2 327 286,
 pwritev2 328 287, getcpu 309 168, getrandom 318 278, statx 332 291, rseq 334 293,
-close_range 436 436, membarrier 324 283, copy_file_range 326 285, futex_waitv 449 449, futex_wake 454 454,
+close_range 436 436, membarrier 324 283, futex_waitv 449 449, futex_wake 454 454,
 futex_wait 455 455, futex_requeue 456 456, map_shadow_stack 453 453, mseal 462 462
 """
 FILE_MODES = """
@@ -58,14 +58,20 @@ getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 
 """
 NEW_PROCESSES = """
 fork 57 -, vfork 58 -, execve 59 221, execveat 322 281, wait4 61 260, waitid 247 95, setsid 112 157,
-setpgid 109 154
+setpgid 109 154, pipe 22 -, pipe2 293 59
 """
 NETWORK = """
-connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242
+connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242, sendmsg 46 211
 """
 BY_ARGUMENT = """
 clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, prctl 157 167, ioctl 16 29, socketpair 53 199, fcntl 72 25,
-prlimit64 302 261, socket 41 198
+prlimit64 302 261, socket 41 198, mmap 9 222, setsockopt 54 208
+"""
+# Refused as if this kernel were older: Python and the C library then copy, and wait, by other calls. Copying in the
+# kernel takes a pipe for each thread.
+OLDER_WAYS = """
+epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441,
+sendfile 40 71, copy_file_range 326 285
 """
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -83,12 +89,18 @@ IOCTL_REQUESTS = (
     0x5450,
     0x5451,
 )  # is it a terminal; bytes to read; flags of descriptors
-FCNTL_SIGNALS = (8, 10, 15)  # have the kernel send a signal of one's choice to a process of one's choice
+# Copies and flags of descriptors, F_GETLK, the size of a pipe. Not: signals to a process of one's choice, leases,
+# notification of changes, larger pipes.
+FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 1030, 1032)
+F_SETLK, F_SETLKW = 6, 7
+MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
+SOL_SOCKET, SOCKET_BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their FORCE variants
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 STREAMS = (1, 0x801, 0x80001, 0x80801)  # a datagram socket could send to any address
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
+PRETEND = 0x00050000  # do nothing and return 0
 REFUSE = 0x00050000 | errno.EPERM
 ABSENT = 0x00050000 | errno.ENOSYS
 NO_TERMINAL = 0x00050000 | errno.ENOTTY
@@ -111,9 +123,9 @@ def _argument(index: int) -> Instruction:
     return (LOAD, 0, 0, 16 + 8 * index)  # the low half, on these little-endian machines
 
 
-def _one_of(index: int, values: tuple[int, ...], otherwise: int) -> list[Instruction]:
-    """Allow where the argument is one of `values`."""
-    tests = [step for value in values for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW))]
+def _one_of(index: int, values: tuple[int, ...], otherwise: int, *, then: int = ALLOW) -> list[Instruction]:
+    """Allow (or what `then` says) where the argument is one of `values`."""
+    tests = [step for value in values for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, then))]
     return [_argument(index), *tests, (RETURN, 0, 0, otherwise)]
 
 
@@ -128,9 +140,13 @@ def _blocks(
         plain |= numbers(NEW_PROCESSES, machine)
     if network:
         plain |= numbers(NETWORK, machine)
+    special = numbers(BY_ARGUMENT, machine)
+    flags = MAP_LOCKED | MAP_HUGETLB
+    yield special["mmap"], [_argument(3), (ANY_BIT, 0, 1, flags), (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
     for number in plain.values():
         yield number, [(RETURN, 0, 0, ALLOW)]
-    special = numbers(BY_ARGUMENT, machine)
+    for number in numbers(OLDER_WAYS, machine).values():
+        yield number, [(RETURN, 0, 0, ABSENT)]
     ordinary = CLONE_THREAD if processes == 1 else 0xFFFFFFFF
     yield (
         special["clone"],
@@ -152,8 +168,14 @@ def _blocks(
         yield special["socket"], _one_of(0, (AF_INET, AF_INET6), REFUSE)
     family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, REFUSE)]
     yield special["socketpair"], [*family, *_one_of(1, STREAMS, REFUSE)]
-    refused = [step for value in FCNTL_SIGNALS for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, REFUSE))]
-    yield special["fcntl"], [_argument(1), *refused, (RETURN, 0, 0, ALLOW)]
+    # Nothing counts the record locks of a process. The locks of one process never stand in its own way: said to be
+    # taken, they work (SQLite's, say) and cost nothing. Several processes would rely on them.
+    locks = PRETEND if processes == 1 else REFUSE
+    taken = [step for value in (F_SETLK, F_SETLKW) for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, locks))]
+    yield special["fcntl"], [_argument(1), *taken, *_one_of(1, FCNTL_COMMANDS, REFUSE)[1:]]
+    if network:  # the size of a buffer is a wish
+        sized = _one_of(2, SOCKET_BUFFERS, ALLOW, then=PRETEND)
+        yield special["setsockopt"], [_argument(1), (EQUAL, 1, 0, SOL_SOCKET), (RETURN, 0, 0, ALLOW), *sized]
     yield special["prlimit64"], _one_of(0, (0, own), REFUSE)
 
 
