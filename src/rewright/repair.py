@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from rewright.dialects.base import answer_cut_off
 from rewright.judging.format import validate_turns
 from rewright.quality import QualitySettings, score_trajectory, word_count
 from rewright.records import Quality, RepairMode, Task, Trajectory, Verdict
@@ -76,6 +77,8 @@ def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
     """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
+    if answer_cut_off(trajectory):
+        return "no answer (a limit cut it off)"
     if dialect == "tags":
         report = validate_turns(trajectory.turns)
         return None if report.valid else "; ".join(report.reasons)

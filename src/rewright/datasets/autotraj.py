@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rewright.benchmarks.rows import Row, read_rows
 from rewright.dialects import Tags
+from rewright.dialects.base import read_turn
 from rewright.errors import InputError
 from rewright.records import Message, Task, Trajectory
 
@@ -40,7 +41,7 @@ def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Traje
         task = _task_of(record, asked)
         for text in _texts(record):
             turns = dialect.turns(text)
-            answer = dialect.parse(turns[-1].text).answer
+            answer = read_turn(dialect, turns[-1].text, turns[-1].stop).answer
             index = count[task.id]
             count[task.id] += 1
             yield Trajectory(
