@@ -328,7 +328,8 @@ class Rollout:
                 state.schemas = [*state.schemas, *new_schemas(self.dialect, follow_up)]
         else:
             ended = turn.stop == "end"
-            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up)
+            end = turn.token_ids[-1] if ended and turn.token_ids else None
+            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up, end=end)
             limit = self.limits.trajectory_tokens
             if limit is not None and state.used + len(suffix) >= limit:
                 return False

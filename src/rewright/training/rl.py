@@ -157,7 +157,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
         # TRL's own test of what is cut off reads the last token: see rewright.training.truncation.
-        self._mask_cut_off, self.mask_truncated_completions = self.mask_truncated_completions, False
+        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self.mask_truncated_completions = False
         self._tasks = {task.id: task for task in tasks}
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
