@@ -31,11 +31,11 @@ from rewright.progress import Bar
 from rewright.recipe import ModelSettings
 from rewright.records import Task, Trajectory, Turn
 from rewright.rendering import Renderer
-from rewright.repair import INSTRUCTIONS, RULES, repair_task
+from rewright.repair import INSTRUCTIONS, repair_task
 from rewright.rollout import Limits, Plan, Rollout
 from rewright.tools import FunctionTools
 from rewright.worlds.demonstrations import STYLES, demonstrate
-from rewright.worlds.pico import TAGS, build_model, build_tokenizer
+from rewright.worlds.pico import TAGS, TRAINED_RULES, build_model, build_tokenizer
 from rewright.worlds.town import PROFILES, Profile, generate
 
 Example = tuple[list[int], list[int]]
@@ -62,7 +62,7 @@ def tokenizer_texts(tasks: list[Task]) -> Iterator[str]:
     for text in (
         INSTRUCTION,
         *INSTRUCTIONS.values(),
-        RULES,
+        TRAINED_RULES,
         "system",
         "user",
         "assistant",
@@ -215,7 +215,7 @@ def repair_examples(renderer: Renderer, attempts: list[tuple[Task, Trajectory]],
     examples, rng = [], random.Random(seed)
     for task, attempt in attempts:
         correct = judge_trajectory(task, attempt).correct
-        asked = repair_task(task, attempt, "low_quality" if correct else "wrong_answer", calls=8)
+        asked = repair_task(task, attempt, "low_quality" if correct else "wrong_answer", calls=8, rules=TRAINED_RULES)
         # The demonstration is of the task itself; the repairer's prompt is that task with the attempt in it.
         examples.append(renderer.encode_trajectory(asked, demonstrate(task, rng=rng, cached=CACHE_ASKED)))
     return examples

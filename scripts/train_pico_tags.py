@@ -33,6 +33,7 @@ from rewright.stages.toolsets import open_toolsets
 from rewright.worlds.almanac import generate
 from rewright.worlds.almanac_demonstrations import demonstrate
 from rewright.worlds.demonstrations import STYLES
+from rewright.worlds.pico import TRAINED_RULES
 
 EDITIONS = 40
 SCHEDULE_STEPS, BASE_STEP, REPAIRER_STEPS = 1000, 600, 700
@@ -76,7 +77,7 @@ async def sampled_attempts(count: int, folder: Path, seed: int) -> list[tuple[Ta
 def repair_example(renderer: Renderer, task: Task, attempt: Trajectory, edition: int) -> Example:
     """The repair prompt of an attempt, answered by a concise demonstration of the task."""
     mode = "low_quality" if judge_trajectory(task, attempt).correct else "wrong_answer"
-    asked = repair_task(task, attempt, mode, neutralise=renderer.neutralise)
+    asked = repair_task(task, attempt, mode, neutralise=renderer.neutralise, rules=TRAINED_RULES)
     return renderer.encode_trajectory(asked, demonstrate(task, edition=edition))
 
 

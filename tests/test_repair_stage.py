@@ -22,6 +22,7 @@ from rewright.stages.context import Context
 from rewright.stages.repair import repair
 from rewright.tasks import save_tasks
 from rewright.tools import PythonTool
+from rewright.worlds.pico import TRAINED_RULES
 from support.scripted_engine import Script, ScriptedEngine
 from support.small_tokenizers import CHATML, chat_tokenizer
 
@@ -92,6 +93,23 @@ async def test_the_repair_prompt_contains_the_trajectory(
     assert "252" not in prompt, "the gold answer is shown only if the recipe says so"
     (decision,) = context.run.repairs
     assert (decision.mode, decision.accepted) == ("wrong_answer" if selected == "wrong" else "low_quality", True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        (["model.path=big"], "Your reader sees the task only: never mention the attempt"),
+        ([], TRAINED_RULES.replace("{calls}", "3")),
+        (["model.path=big", "repair.calls=2", "repair.rules='{calls} calls, {no} more.'"], "2 calls, {no} more."),
+    ],
+    ids=["standard", "pico", "own"],
+)
+async def test_the_end_of_the_prompt_is_a_setting(tmp_path: Path, settings: list[str], end: str) -> None:
+    task = Task(id="t", messages=({"role": "user", "content": QUESTION},), gold=Gold(answers=("252",)), judge="math")
+    engine = ScriptedEngine(["<think>Again.</think><answer>\\boxed{252}</answer>"])
+    candidate = attempt("tags", ToolCall("python", {"code": "print(251)"}))
+    await repair(context_with(tmp_path, "tags", task, candidate, "wrong", engine, *settings))
+    assert end in str(engine.requests[0].messages[-1]["content"])
 
 
 INVENTED = "\n{open}251{close}<think>Good.</think><answer>\\boxed{{251}}</answer>"

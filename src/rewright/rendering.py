@@ -13,9 +13,11 @@ Works with a `transformers` tokenizer (any object with `apply_chat_template`, `e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
@@ -87,18 +89,46 @@ class Renderer:
 
     @cached_property
     def _closing(self) -> tuple[str, ...]:
-        """The control tokens that the template writes right behind the model's message, up to its end token."""
+        """The control tokens that the template writes right behind the last message, up to its end token."""
         try:
-            after = self._after_marker([], generation=False).lstrip()
+            run = self._leading(self._after_marker([], generation=False))
         except InputError:
             return ()
+        end = self.tokenizer.eos_token
+        return run[: run.index(end) + 1] if end in run else run[:1]
+
+    @cached_property
+    def _closing_between(self) -> tuple[str, ...]:
+        """The same behind a message that is not the last, whoever speaks next.
+
+        gpt-oss ends the last message with `<|return|>` and the others with `<|end|>`. GLM ends none: the token that
+        opens what comes next (`<|observation|>`, `<|user|>`) is what the model writes last.
+        """
+        runs = []
+        for following in ([], [QUESTION]):
+            with contextlib.suppress(InputError):  # a template may want the roles to alternate
+                runs.append(self._leading(self._after_marker(following)))
+        shared = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*runs, strict=False))]
+        return tuple(shared[: len(self._closing)] if self._closing else shared[: shared[:1] == [self._eos]])
+
+    @property
+    def ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The control tokens with which the template ends the last message, and those of a message before."""
+        return self._closing, self._closing_between
+
+    @property
+    def _eos(self) -> str:
+        return str(self.tokenizer.eos_token or "")
+
+    def _leading(self, text: str) -> tuple[str, ...]:
+        """The control tokens that `text` begins with, behind white space and without any between them."""
+        text = text.lstrip()
         tokens = {str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
         run: list[str] = []
-        while found := max((token for token in tokens if after.startswith(token)), key=len, default=""):
+        while found := max((token for token in tokens if text.startswith(token)), key=len, default=""):
             run.append(found)
-            after = after.removeprefix(found)
-        end = self.tokenizer.eos_token
-        return tuple(run[: run.index(end) + 1] if end in run else run[:1])
+            text = text.removeprefix(found)
+        return tuple(run)
 
     @property
     def end_token(self) -> str:
@@ -106,7 +136,7 @@ class Renderer:
 
         Gemma's templates write `<end_of_turn>` and Phi's `<|end|>`, while their tokenizers name another.
         """
-        return self._closing[-1] if self._closing else str(self.tokenizer.eos_token or "")
+        return self._closing[-1] if self._closing else self._eos
 
     @property
     def end_id(self) -> int:
@@ -138,6 +168,20 @@ class Renderer:
         """Token ids of a task's prompt in this dialect."""
         return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
 
+    def end_ids(
+        self, calls: Sequence[ToolCall] = (), results: Sequence[ToolResult] = (), follow_up: FollowUp | None = None
+    ) -> list[int]:
+        """Tokens with which the model is taught to end a turn that these follow (nothing: the last one).
+
+        What the template ends the last message with: engines stop there. Where it ends none, a turn ends with the token
+        that opens what comes next, and the last one with the tokenizer's end token.
+        """
+        if self._closing:
+            return self._encode("".join(self._closing))
+        text = self._text_between(calls, results, follow_up) if results or follow_up is not None else ""
+        opener = () if self._closing_between else self._leading(text)[:1]
+        return self._encode(opener[0]) if opener else [self.end_id]
+
     def suffix_ids(
         self,
         calls: Sequence[ToolCall],
@@ -145,31 +189,53 @@ class Renderer:
         *,
         ended: bool,
         follow_up: FollowUp | None = None,
+        end: int | None = None,
     ) -> list[int]:
         """Tokens between a turn and the next: results, what the user says next, the opening of the model's next turn.
 
-        `ended` says whether the model wrote its end token: it is then not written again.
+        `ended` says whether the model wrote an end token: the template's is then not written again. `end` is that
+        token's id, where it is known: a model has several, and one of them may open what comes next.
         """
-        shown = [
-            ToolResult(content=self.neutralise(result.content), error=result.error, seconds=result.seconds)
-            for result in results
-        ]
-        # Some templates write a result's name, which is what the model called the tool.
-        calls = [msgspec.structs.replace(call, name=self.neutralise(call.name)) for call in calls]
         inline = ""
         if self.dialect.inline:
-            if shown and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
-                inline = results_inline(self.dialect, calls, shown)
+            if results and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
+                inline = results_inline(self.dialect, *self._shown(calls, results))
             if follow_up is None:
                 return self._encode(inline)
-        messages = self.dialect.results_as_messages(calls, shown) if shown and not self.dialect.inline else []
+        text = self._text_between(calls, results, follow_up)
+        return self._encode(inline + (self._behind_end(text, end) if ended else text))
+
+    def _shown(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
+    ) -> tuple[list[ToolCall], list[ToolResult]]:
+        """Calls and results as plain text. (Some templates write a result's name, which is what the model called.)"""
+        return (
+            [msgspec.structs.replace(call, name=self.neutralise(call.name)) for call in calls],
+            [msgspec.structs.replace(result, content=self.neutralise(result.content)) for result in results],
+        )
+
+    def _text_between(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult], follow_up: FollowUp | None
+    ) -> str:
+        """What the template writes between the text of a turn and that of the next."""
+        messages: list[Message] = []
+        if results and not self.dialect.inline:
+            messages = self.dialect.results_as_messages(*self._shown(calls, results))
         if follow_up is not None:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
-        text = self._after_marker(self.as_messages(messages))
-        closing = "".join(self._closing) or self.end_token
-        if ended and text.lstrip().startswith(closing):
-            text = text.lstrip().removeprefix(closing)
-        return self._encode(inline + text)
+        return self._after_marker(self.as_messages(messages))
+
+    def _behind_end(self, text: str, end: int | None) -> str:
+        """`text` without the end of the message before, which the model has written with the token `end`."""
+        written = "" if end is None else str(self.tokenizer.convert_ids_to_tokens(end))
+        run, closing = self._leading(text), self._closing_between
+        if run[: len(closing)] != closing:
+            closing = ()
+        if written in closing:
+            closing = closing[: closing.index(written) + 1]
+        elif not closing and run[:1] in ((written,), (self._eos,)):
+            closing = run[:1]
+        return text.lstrip().removeprefix("".join(closing)) if closing else text
 
     def with_calls(self, text: str, calls: Sequence[ToolCall]) -> str:
         """A turn's text with calls that stand beside it (`tool_calls` of a message) written as the template does.
@@ -213,27 +279,32 @@ class Renderer:
             ids += [*own, *turn.suffix_ids]
             mask += [1] * len(own) + [0] * len(turn.suffix_ids)
         if trajectory.turns and trajectory.turns[-1].stop == "stop" and not trajectory.turns[-1].calls:
-            ids, mask = [*ids, self.end_id], [*mask, 1]
+            end = self.end_ids()
+            ids, mask = [*ids, *end], [*mask, *([1] * len(end))]
         return ids, mask
 
     def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
         """(token_ids, mask) of a trajectory whose tokens are unknown or belong to another tokenizer.
 
-        Every turn's text is tokenised once, closed by the end token, and masked 1; everything else is masked 0.
+        Every turn's text is tokenised once, closed as it ends there (`end_ids`), and masked 1; all else is masked 0.
         """
         ids = self.task_prompt_ids(task)
         mask = [0] * len(ids)
-        end = self.end_id
         number = 0  # of the turn since the user spoke
         for index, turn in enumerate(trajectory.turns):
             last = index + 1 == len(trajectory.turns)
             closes = last or turn.follow_up is not None
             # A message that goes on has no end token; nor has one that was cut off at a call.
             stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
-            own = self._encode(self._text_of(turn, number)) + ([] if stopped or turn.stop == "length" else [end])
-            after = list[int]()
-            if (turn.results or turn.follow_up is not None) and not last:
-                after = self.suffix_ids(turn.calls, turn.results, ended=not stopped, follow_up=turn.follow_up)
+            own, after = self._encode(self._text_of(turn, number)), list[int]()
+            goes_on = (turn.results or turn.follow_up is not None) and not last
+            following = (turn.calls, turn.results, turn.follow_up) if goes_on else ()
+            if not stopped and turn.stop != "length":
+                own += self.end_ids(*following)
+            if goes_on:
+                after = self.suffix_ids(
+                    turn.calls, turn.results, ended=not stopped, follow_up=turn.follow_up, end=own[-1] if own else None
+                )
             ids += own + after
             mask += [1] * len(own) + [0] * len(after)
             number = 0 if turn.follow_up is not None else number + 1

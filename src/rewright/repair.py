@@ -7,14 +7,16 @@ and the rule that accepts or rejects what it did. Running it is the pipeline's w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
+from rewright.dialects.base import answer_cut_off
 from rewright.judging.format import validate_turns
 from rewright.quality import QualitySettings, score_trajectory, word_count
 from rewright.records import Quality, RepairMode, Task, Trajectory, Verdict
+from rewright.repair_references import DEFAULT, unseen_reference
 from rewright.transcript import transcript
 
 __all__ = ["INSTRUCTIONS", "RULES", "Decision", "decide", "format_problem", "repair_task"]
@@ -29,9 +31,13 @@ INSTRUCTIONS: Final[dict[RepairMode, str]] = {
     ),
 }
 RULES: Final = (
-    "Then solve the task again from the start, better: call a tool only where it is needed, at most {calls} calls, "
-    "think after each result, do not hedge, and give exactly one final answer."
+    "Then write a fresh, self-contained solution of the task, from the start and better: call a tool only where it is "
+    "needed, at most {calls} calls, think after each result, do not hedge, and give exactly one final answer. Your "
+    "reader sees the task only: never mention the attempt, what was wrong with it, or that you know the right answer."
 )
+"""The end of the repairer's prompt, where the recipe (`repair.rules`) has none of its own."""
+PHRASE_CHARACTERS: Final = 80
+"""Of a refused phrase, shown in the reason."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -50,16 +56,18 @@ def repair_task(
     calls: int = 3,
     show_gold: bool = False,
     neutralise: Callable[[str], str] | None = None,
+    rules: str = RULES,
 ) -> Task:
     """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
 
     The gold answer is shown only if `show_gold` says so. `neutralise` (`Rollout.neutralise` of the repairer's)
-    makes the attempt plain text: it brings no control tokens into the prompt.
+    makes the attempt plain text: it brings no control tokens into the prompt. `rules` is the end of the prompt;
+    `{calls}` in it is replaced by the number of calls.
     """
     parts = [f"Attempt:\n{transcript(attempt, neutralise)}", INSTRUCTIONS[mode]]
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
-    parts.append(RULES.format(calls=calls))
+    parts.append(rules.replace("{calls}", str(calls)))
     last = dict(task.messages[-1])
     last["content"] = "\n\n".join([str(last["content"]), *parts])
     return msgspec.structs.replace(task, messages=(*task.messages[:-1], last))
@@ -69,6 +77,8 @@ def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
     """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
+    if answer_cut_off(trajectory):
+        return "no answer (a limit cut it off)"
     if dialect == "tags":
         report = validate_turns(trajectory.turns)
         return None if report.valid else "; ".join(report.reasons)
@@ -87,8 +97,14 @@ def decide(
     settings: QualitySettings,
     low_quality_threshold: float = 0.86,
     wrong_answer_threshold: float = 0.8,
+    task: Task | None = None,
+    refused_phrases: Sequence[str] = (DEFAULT,),
+    refused_first_phrases: Sequence[str] = (DEFAULT,),
 ) -> Decision:
     """Accept or reject one attempt (AutoTraj's thresholds; both comparisons are strict).
+
+    A right one that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`): the
+    student sees `task` only. Phrases of the task's own are allowed.
 
     low_quality: correct, total above the threshold and above the original's as it was scored among its task's
     candidates; measured against the shorter of original and repair. wrong_answer: correct, total above the threshold,
@@ -104,6 +120,11 @@ def decide(
     quality = score_trajectory(repaired, shortest, settings, dialect=dialect)
     if not verdict.correct:
         return Decision(accepted=False, reason=f"wrong: {verdict.reason}", quality=quality)
+    asked = task or Task(id=repaired.task_id, messages=())
+    phrase = unseen_reference(asked, repaired, refused_phrases, refused_first_phrases)
+    if phrase is not None:
+        reason = f"refers to what the student does not see: {phrase[:PHRASE_CHARACTERS]!r}"
+        return Decision(accepted=False, reason=reason, quality=quality)
     threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold
     if quality.total <= threshold:
         return Decision(

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from rewright.concurrency import as_ready
-from rewright.dialects.base import Dialect, Parsed, new_schemas
+from rewright.dialects.base import Dialect, Parsed, new_schemas, read_turn
 from rewright.engines.base import Engine, Generation, Request, Sampling
 from rewright.errors import RewrightError, ServerError
 from rewright.neutral import common_pattern, neutralised
@@ -250,7 +250,7 @@ class Rollout:
                 return generation, parsed
             written = generation.token_ids or ()
             if len(written) >= room:
-                return msgspec.structs.replace(generation, stop="length"), parsed
+                return self._read(msgspec.structs.replace(generation, stop="length"), self._opening(state))
             more = await self.engine.generate(self._request(plan, state, room, written))
             generation = _joined(generation, more)
 
@@ -278,7 +278,7 @@ class Rollout:
         That is: calls that the server parsed, and a stop string. Tokens that don't give the text are dropped.
         """
         if generation.calls is not None:
-            parsed = self.dialect.parse(opening + generation.text)
+            parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
             text = self.dialect.write(generation.text, generation.calls)
             parsed = msgspec.structs.replace(parsed, calls=generation.calls)
             return msgspec.structs.replace(generation, text=text), parsed
@@ -287,7 +287,7 @@ class Rollout:
             cut_off = generation.stop == "length" and not generation.text.startswith(text)
             if text != generation.text and not cut_off:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
-        return generation, self.dialect.parse(opening + generation.text)
+        return generation, read_turn(self.dialect, opening + generation.text, generation.stop)
 
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
@@ -328,7 +328,8 @@ class Rollout:
                 state.schemas = [*state.schemas, *new_schemas(self.dialect, follow_up)]
         else:
             ended = turn.stop == "end"
-            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up)
+            end = turn.token_ids[-1] if ended and turn.token_ids else None
+            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up, end=end)
             limit = self.limits.trajectory_tokens
             if limit is not None and state.used + len(suffix) >= limit:
                 return False

@@ -13,6 +13,7 @@ import msgspec
 from rewright.judging.judges import ANSWER_JUDGES
 from rewright.plugins.settings import TurnCredit
 from rewright.quality import QualitySettings
+from rewright.repair_references import DEFAULT, compiled
 from rewright.rewards import TrajectoryReward
 from rewright.rollout import Limits
 from rewright.settings import Settings
@@ -148,10 +149,25 @@ class RepairSettings(Settings, frozen=True):
     calls: int = 3
     """How many calls the repairer is told it may make."""
     show_gold: bool = False
+    rules: str | None = None
+    """The end of the repairer's prompt, with `{calls}`; default: `rewright.repair.RULES`."""
+    refused_phrases: tuple[str, ...] = (DEFAULT,)
+    """A repair in which one of these regular expressions is found refers to what the student never sees. `default`
+    stands for the standard ones (`rewright.repair_references`)."""
+    refused_first_phrases: tuple[str, ...] = (DEFAULT,)
+    """As `refused_phrases`, in the first turn of a repair only."""
     modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
     low_quality_threshold: float = 0.86
     wrong_answer_threshold: float = 0.8
     concurrency: int = 96
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("refused_phrases", "refused_first_phrases"):
+            try:
+                compiled(getattr(self, name), ())
+            except ValueError as problem:
+                raise ValueError(f"{name}: {problem}") from problem
 
 
 class BuildSettings(Settings, frozen=True):

@@ -57,6 +57,8 @@ def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = Fals
         yield TemplateFinding("template-tools", "it does not write tools: their schemas go into the system message")
     if not renderer.native_results:
         yield TemplateFinding("template-results", "it does not write tool messages: results go into user messages")
+    if (end := _ends(renderer)) is not None:
+        yield TemplateFinding("template-end", end)
     if task.tools and renderer.native_tools and not _reads_calls(renderer, call):
         yield TemplateFinding(
             "template-calls",
@@ -67,6 +69,25 @@ def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = Fals
         yield from _rewrites(renderer, task, call, follow_ups=follow_ups)
     except InputError as problem:
         yield TemplateFinding("template-conversation", str(problem))
+
+
+def _ends(renderer: Renderer) -> str | None:
+    """How the end of a message depends on what follows it, or None where it does not."""
+    if renderer.ends == ((), ()):
+        before_results = renderer.end_ids((ToolCall("f", {}),), (ToolResult("result"),))
+        if before_results == renderer.end_ids():
+            return None
+        return (
+            f"it writes no end token behind the model's message: {renderer.tokenizer.decode(before_results)!r}, which "
+            f"opens the results, ends it there, and the last one is taught to end with {renderer.end_token!r}"
+        )
+    last, between = ("".join(tokens) for tokens in renderer.ends)
+    if last == between:
+        return None
+    return (
+        f"it ends the last message with {last!r} and those before with {between!r}: a conversation that is rendered "
+        "anew has another token than the model wrote"
+    )
 
 
 def _reads_calls(renderer: Renderer, call: ToolCall) -> bool:

@@ -168,7 +168,7 @@ def test_a_reward_model_that_no_reward_uses_is_refused_or_not_asked(
 ) -> None:
     with pytest.raises(InputError, match=r"reward\.url has no effect: rl\.trajectory_reward is matchtir"):
         recipe("rl.trajectory_reward=matchtir", "reward.url=http://127.0.0.1:9")
-    run = run_with(tmp_path / "run", [], "rl.trajectory_reward=matchtir", "stages=[rl]", "rl.steps=1")
+    run = run_with(tmp_path / "run", [], "rl.trajectory_reward=matchtir", "stages=[rl]")
     run.model_folder("reward").mkdir(parents=True)
     with run.locked():
         Pipeline(run).run_all()

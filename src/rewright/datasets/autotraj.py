@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from rewright.benchmarks.rows import Row, read_rows
 from rewright.dialects import Tags
+from rewright.dialects.base import read_turn
 from rewright.errors import InputError
 from rewright.records import Message, Task, Trajectory
 
@@ -53,7 +54,7 @@ def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Traje
             turns = dialect.turns(text)
             if problem := _problem(dialect, text, turns[-1].text):
                 raise record.fail(problem)
-            answer = dialect.parse(turns[-1].text).answer
+            answer = read_turn(dialect, turns[-1].text, turns[-1].stop).answer
             index = count[task.id]
             count[task.id] += 1
             yield Trajectory(

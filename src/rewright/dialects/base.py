@@ -12,15 +12,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Turn
+from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 
 __all__ = [
     "Dialect",
     "Parsed",
+    "answer_cut_off",
     "conversation",
     "follow_up_messages",
     "instructed",
     "new_schemas",
+    "read_turn",
     "results_inline",
     "schemas_in_words",
 ]
@@ -29,7 +31,8 @@ __all__ = [
 class Parsed(msgspec.Struct, frozen=True):
     """One turn, read. `thought` is what stood inside think tags; `rest` is the text outside of them.
 
-    `open` names the tag that the turn's text leaves open, where the dialect's stop strings can end a turn inside one.
+    `open` names the tag that the turn's text leaves open: `answer`, and any tag in which a stop string of the dialect
+    can end a turn.
     """
 
     calls: tuple[ToolCall, ...]
@@ -101,6 +104,25 @@ def instructed(task: Task, instruction: str) -> list[Message]:
     if "<answer>" not in own:
         messages[0]["content"] = f"{own}\n\n{instruction}"
     return messages
+
+
+def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
+    """`dialect.parse`, knowing how the generation ended: an answer inside which a limit cut it off is none.
+
+    A model that ends its turn itself may leave its answer open: it has said all of it.
+    """
+    parsed = dialect.parse(text)
+    cut_off = parsed.open == "answer" and stop == "length"
+    return msgspec.structs.replace(parsed, answer=None) if cut_off else parsed
+
+
+def answer_cut_off(trajectory: Trajectory) -> bool:
+    """Is the answer of a stored trajectory one that `read_turn` reads as none? (Older versions stored such.)"""
+    if trajectory.answer is None or not trajectory.turns or trajectory.turns[-1].stop != "length":
+        return False
+    last = trajectory.turns[-1]
+    _, tag, behind = (last.opening + last.text).rpartition("<answer>")
+    return bool(tag) and behind.strip() == trajectory.answer.strip()
 
 
 def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str:

@@ -276,17 +276,18 @@ class Hermes:
                 said.append(piece.text)
             else:
                 calls.append(piece.call)
-        return Parsed(tuple(calls), self._answer("".join(said)), "\n".join(thoughts), "".join(rest))
+        answer, left_open = self._answer("".join(said))
+        return Parsed(tuple(calls), answer, "\n".join(thoughts), "".join(rest), "answer" if left_open else None)
 
     @staticmethod
-    def _answer(text: str) -> str | None:
-        """The last answer outside of thoughts and calls; an unclosed one runs to the end."""
+    def _answer(text: str) -> tuple[str | None, bool]:
+        """The last answer outside of thoughts and calls, and whether it is not closed: it then runs to the end."""
         start = text.rfind(ANSWER)
         if start < 0:
-            return None
+            return None, False
         start += len(ANSWER)
         end = text.find("</answer>", start)
-        return text[start : end if end >= 0 else len(text)].strip()
+        return text[start : end if end >= 0 else len(text)].strip(), end < 0
 
     @staticmethod
     def _without_calls(text: str, *, malformed: bool) -> str:

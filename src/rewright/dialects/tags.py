@@ -146,7 +146,11 @@ class Tags:
             if opening is None or close < 0:
                 rest = text[position:]
                 parsed = self.parse(rest)
-                stop: Literal["stop", "end"] = "stop" if scan.closed and not text[scan.end :].strip() else "end"
+                stop: Literal["stop", "end", "length"] = "end"
+                if parsed.open is not None:
+                    stop = "length"  # a record that ends inside a tag was cut off there
+                elif scan.closed and not text[scan.end :].strip():
+                    stop = "stop"
                 return (*turns, Turn(text=rest, calls=parsed.calls, stop=stop))
             call = _read_call(str(scan.tag), scan.content, closed=True)
             content = text[opening.end() : close].removeprefix("\n").removesuffix("\n")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+from rewright.dialects.base import answer_cut_off
 from rewright.errors import InputError, JudgeError, RewrightError
 from rewright.judging import process
 from rewright.judging.base import AnswerJudge, Judgement, shown
@@ -169,7 +170,8 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
-    content = final_answer(trajectory.answer) if trajectory.answer is not None else None
+    cut_off = answer_cut_off(trajectory)
+    content = final_answer(trajectory.answer) if trajectory.answer is not None and not cut_off else None
     if task.judge == "solve":
         if not outputs:
             raise InputError(f"task {task.id}: judge solve needs gold.outputs, and the task has none")
@@ -181,6 +183,7 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
         if task.judge != "reasoning_gym":
             _answer_judge(task.judge, seconds)
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
+        reason = "no answer (a limit cut it off)" if cut_off else reason
         judgement = Judgement(0.0, reason)
     elif task.judge == "reasoning_gym":
         judgement = _reasoning_gym(task, content)

@@ -45,14 +45,15 @@ def conversation_ids(
             results.append(ToolResult(content))
         elif role == "assistant" and (turns == 0 or results):
             if turns:
-                ids += renderer.suffix_ids(calls, results, ended=True)
+                ids += renderer.end_ids(calls, results)
+                ids += renderer.suffix_ids(calls, results, ended=True, end=ids[-1])
             calls, results = [], []
-            ids += [*_message_ids(renderer, message, turns, place), renderer.end_id]
+            ids += _message_ids(renderer, message, turns, place)
             turns += 1
         else:
             wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"
             raise InputError(f"messages[{place}]: role {role!r} after the model's first message: expected {wanted}")
-    return ids
+    return [*ids, *renderer.end_ids()]
 
 
 def _message_ids(renderer: Renderer, message: Message, turn: int, place: int) -> list[int]:

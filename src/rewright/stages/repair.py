@@ -18,15 +18,16 @@ from rewright.costs import usage_of
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
 from rewright.progress import Bar
-from rewright.recipe import recipe_hash
+from rewright.recipe import ModelSettings, recipe_hash
 from rewright.records import Quality, Repair, RepairMode, Trajectory, Verdict
-from rewright.repair import Decision, decide, mode_of, repair_task
+from rewright.repair import RULES, Decision, decide, mode_of, repair_task
 from rewright.rollout import Plan, Rollout, derive_seed
 from rewright.runs import Run
 from rewright.stages.context import Context
 from rewright.stages.hard import write_hard_cases
 from rewright.stages.outage import Outage
 from rewright.stages.verdicts import judge_missing
+from rewright.worlds.pico import PICO_MODELS, TRAINED_RULES
 
 __all__ = ["repair"]
 
@@ -111,6 +112,7 @@ async def _tries(
         calls=settings.calls,
         show_gold=settings.show_gold,
         neutralise=rollout.neutralise,
+        rules=settings.rules or _rules_for(settings.model or recipe.model),
     )
     digest = recipe_hash(recipe, SECTIONS) + job.mark
     tries: list[_Try] = []
@@ -141,12 +143,20 @@ async def _tries(
             settings=recipe.quality,
             low_quality_threshold=settings.low_quality_threshold,
             wrong_answer_threshold=settings.wrong_answer_threshold,
+            task=task,
+            refused_phrases=settings.refused_phrases,
+            refused_first_phrases=settings.refused_first_phrases,
         )
         tries.append(_Try(trajectory, verdict, decision, before is not None or whole))
         broken += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
     return job, tries
+
+
+def _rules_for(model: ModelSettings) -> str:
+    """The shipped repairers know one wording only: the one they were trained with."""
+    return TRAINED_RULES if model.path in PICO_MODELS else RULES
 
 
 def _store(run: Run, job: _Job, tries: list[_Try]) -> None:

@@ -41,6 +41,7 @@ from rewright.tools.base import ToolsetFactory
 from rewright.training.common import arguments, configured, lora, quiet, save, train
 from rewright.training.parts import in_parts, parts_by_length
 from rewright.training.trl_rows import as_trl
+from rewright.training.truncation import cut_off, tell_trl
 
 T = TypeVar("T")
 
@@ -84,6 +85,9 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
+        # TRL's own test of what is cut off reads the last token: see rewright.training.truncation.
+        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self.mask_truncated_completions = False
         self._tasks = {task.id: task for task in tasks}
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
@@ -98,6 +102,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
         self._batch: list[dict[str, Any]] = []
         self._advantages_B: list[list[float]] = []
+        self._cut_off_B: list[bool] = []
         self._spans_B: list[list[tuple[int, int]]] = []
 
     def close(self) -> None:
@@ -134,6 +139,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         local = slice(rank, rank + len(plans))
         self._advantages_B = everything.advantages[local]
         self._keep(with_credit(trajectories, verdicts, everything, self._dialect.name, first=rank))
+        self._cut_off_B = [cut_off(one) for one in trajectories]
         self._log_rollouts(everything, trajectories)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
         output, self._spans_B = as_trl(trajectories, everything.trajectory_rewards[local], end)
@@ -224,6 +230,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
         self._batch = inputs
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        tell_trl(output, self._cut_off_B, metrics, self.accelerator, mask=self._mask_cut_off)
         length = output["completion_ids"].shape[1]
         tokens = per_token(self._advantages_B, self._spans_B, length)
         output["advantages"] = torch.from_numpy(tokens).to(output["completion_ids"].device)

@@ -17,9 +17,15 @@ from typing import Any, Final
 
 from rewright.errors import InputError
 
-__all__ = ["PICO_MODELS", "build_model", "build_tokenizer", "pico_path"]
+__all__ = ["PICO_MODELS", "TRAINED_RULES", "build_model", "build_tokenizer", "pico_path"]
 
 PICO_MODELS: Final = ("pico", "pico-repairer", "pico-tags", "pico-tags-repairer")
+TRAINED_RULES: Final = (
+    "Then solve the task again from the start, better: call a tool only where it is needed, at most {calls} calls, "
+    "think after each result, do not hedge, and give exactly one final answer."
+)
+"""The end of the prompt that the shipped repairers were trained with (`repair.rules`). Another costs them repairs: with
+the standard one pico-tags-repairer repaired 14 of 38 candidates in the place of 28."""
 
 CONTROL_TOKENS: Final = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 TAGS: Final = (
