@@ -11,6 +11,7 @@ import typer
 
 from rewright.errors import InputError
 from rewright.progress import say
+from rewright.trust import check_packages
 
 __all__ = ["register"]
 
@@ -62,6 +63,8 @@ def validate(
 
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}: expected at least 1")
+    check_packages(judges or (), "--judges")
+    check_packages(trusted or (), "--trusted")
     spoken, renderer = dialect_named(dialect), None
     if model is not None:
         from rewright.models import load_tokenizer
