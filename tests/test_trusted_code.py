@@ -87,11 +87,9 @@ def test_no_recipe_lets_it(rewright: Rewright, victim: Path, section: str) -> No
     write_task(victim, target=REACHING[0])
     Path("plain.yaml").write_text("stages: [synth, eval_base, rl]\nmodel: pico\n")
     file = (f"{section}.path=tasks.jsonl", f"{section}.format=rewright")
+    begun = ("run", "plain.yaml", "stages=[synth]") if section == "tasks" else ("run", "plain.yaml", "--dry-run")
     for more in ((), ("sandbox.level=unsafe",), ("sandbox.level=process",)):
-        code, _, said = rewright("run", "plain.yaml", "--dry-run", *file, *more)
-        assert (code, "tasks.jsonl:1: tool f: target " in said) == (2, True), said
-    code, _, said = rewright("run", "plain.yaml", *file, *(() if section == "tasks" else ("stages=[eval_base]",)))
-    if section != "rl.tasks":
+        code, _, said = rewright(*begun, *file, *more)
         assert (code, "tasks.jsonl:1: tool f: target " in said) == (2, True), said
     assert (victim / "thesis.txt").exists()
 
@@ -164,3 +162,131 @@ def test_no_dimension_and_no_estimator_is_another_function_of_rewright(
     Path("r.yaml").write_text(yaml.safe_dump(settings))
     code, _, error = rewright("run", "r.yaml", "--dry-run")
     assert (code, said in error) == (2, True), error
+
+
+# Stored runs: the recipe is a file too.
+
+IMPORTED, CALLED = "imported", "called"
+EVIL = f"""
+from pathlib import Path
+Path("{IMPORTED}").touch()
+def run(*given, **named):
+    Path("{CALLED}").touch()
+    from rewright.judging import Judgement
+    return Judgement(1.0, "as you like it")
+def half(sample):
+    return 0.5
+def zeros(group):
+    return group.rewards_nT * 0.0
+"""
+VERBS = ("synth", "judge", "score", "repair", "build", "sft", "reward", "rl")
+CODE: list[tuple[dict[str, Any], str]] = [
+    ({"rl": {"credit": {"estimator": "evil:zeros"}}}, "rl.credit.estimator: evil:zeros"),
+    (
+        {"quality": {"dimensions": [{"name": "d", "function": "evil:half", "weight": 1}]}},
+        "quality.dimensions: evil:half",
+    ),
+    ({"judges": ["evil"]}, "judges: evil"),
+    ({"sandbox": {"trusted": ["evil"]}}, "sandbox.trusted: evil"),
+    ({"sandbox": "unsafe"}, "sandbox.level: unsafe"),
+    ({"model": {"path": "./evil", "trust_remote_code": True}}, "model.trust_remote_code: ./evil"),
+    ({"repair": {"model": {"path": "./evil", "trust_remote_code": True}}}, "repair.model.trust_remote_code: ./evil"),
+]
+
+
+@pytest.fixture
+def stored(rewright: Rewright, tmp_path: Path) -> Callable[..., Path]:
+    """A run directory that came from elsewhere: a task, a trajectory, its verdict, and the recipe that is given."""
+
+    def make(**settings: Any) -> Path:
+        run = tmp_path / "run"
+        run.mkdir()
+        (tmp_path / "evil.py").write_text(EVIL)
+        write_task(
+            tmp_path, source="def f(path):\n    return path\n", judge="evil:run" if "judges" in settings else "exact"
+        )
+        (run / "tasks.jsonl").write_text(Path("tasks.jsonl").read_text())
+        turns = [{"text": "", "calls": [{"name": "f", "arguments": {"path": str(tmp_path)}}]}, {"text": "no"}]
+        one = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "stop_reason": "answered", "answer": "no"}
+        (run / "trajectories.jsonl").write_text(json.dumps({**one, "turns": turns}) + "\n")
+        (run / "verdicts.jsonl").write_text(json.dumps({"trajectory_id": "x", "outcome": 0.0, "reason": ""}) + "\n")
+        recipe = {
+            "tasks": {"path": str(tmp_path / "tasks.jsonl"), "format": "rewright"},
+            "stages": ["judge"],
+            **settings,
+        }
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        return run
+
+    yield make
+    sys.modules.pop("evil", None)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(("settings", "named"), CODE, ids=[named.partition(":")[0] for _, named in CODE])
+def test_code_that_a_stored_recipe_names_does_not_run(
+    rewright: Rewright, stored: Callable[..., Path], settings: dict[str, Any], named: str
+) -> None:
+    run = stored(**settings)
+    before = contents(run)
+    for verb in ([verb, "run"] for verb in (*VERBS, "eval")):
+        code, _, said = rewright(*verb)
+        assert code == 2
+        (line,) = said.splitlines()
+        needed = "--trusted " + named.rpartition(": ")[2].partition(":")[0]
+        assert line == (
+            f"error: run/recipe.yaml names code ({named}), which runs only if you name it too: expected {needed}"
+        )
+    assert contents(run) == before
+    assert not Path(IMPORTED).exists()
+    assert rewright("report", "run")[0] == 0
+    assert rewright("view", "run")[0] == 0
+    assert not Path(IMPORTED).exists()
+
+
+def test_judge_and_score_run_it_once_it_is_named(rewright: Rewright, stored: Callable[..., Path]) -> None:
+    dimension = {"name": "d", "function": "evil:half", "weight": 1}
+    stored(judges=["evil"], quality={"dimensions": [dimension]}, sandbox="unsafe")
+    said = rewright("judge", "run", "--trusted", "evil")[2]
+    assert said.endswith("(sandbox.level: unsafe), which runs only if you name it too: expected --trusted unsafe\n")
+    assert not Path(IMPORTED).exists()
+    for verb in ("judge", "score"):
+        code, _, said = rewright(verb, "run", "--trusted", "evil", "--trusted", "unsafe")
+        assert code == 0, said
+    assert Path(CALLED).exists()
+    assert json.loads(Path("run/verdicts.jsonl").read_text())["reason"] == "as you like it"
+    assert json.loads(Path("run/quality.jsonl").read_text())["total"] == 0.5
+
+
+def test_credit_and_the_page_without_the_estimator_of_a_stored_recipe(
+    rewright: Rewright, stored: Callable[..., Path]
+) -> None:
+    stored(rl={"credit": {"estimator": "evil:zeros"}})
+    code, _, said = rewright("credit", "run")
+    assert (code, "expected --trusted evil" in said) == (2, True)
+    assert rewright("credit", "run", "--trusted", "evi")[0] == 2
+    code, _, said = rewright("credit", "run", "--json", "estimator=grpo")
+    assert code == 0, said
+    assert not Path(IMPORTED).exists()
+    code, _, said = rewright("view", "run")
+    assert (code, "shown is the credit of the estimator matchtir" in said) == (0, True)
+    page = Path("run/report.html").read_text()
+    assert "estimator matchtir" in page
+    assert "The estimator is not the recipe&#x27;s" in page
+    assert not Path(IMPORTED).exists()
+    for verb in ("credit", "view"):
+        assert rewright(verb, "run", "--trusted", "evil")[0] == 0
+    assert Path(IMPORTED).exists()
+    assert "estimator evil:zeros" in Path("run/report.html").read_text()
+
+
+def test_a_recipe_that_you_give_is_yours(rewright: Rewright, stored: Callable[..., Path]) -> None:
+    stored(judges=["evil"], rl={"credit": {"estimator": "evil:zeros"}})
+    Path("run/state.json").write_text(json.dumps({"synth": {"done": True, "seconds": 1.0}}))
+    Path("run/verdicts.jsonl").unlink()
+    code, _, said = rewright("run", "run/recipe.yaml", "--run", "run", "--resume")
+    assert code == 0, said
+    assert Path(CALLED).exists()

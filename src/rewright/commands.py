@@ -16,6 +16,10 @@ from rewright.trust import check_packages
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+TrustedOption = Annotated[
+    list[str] | None,
+    typer.Option("--trusted", help="Code that the run's recipe names and that may run, such as a package of your own."),
+]
 ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 
@@ -127,6 +131,7 @@ def credit(
     outcome: Annotated[str | None, typer.Option(help="Column that holds the outcome.")] = None,
     assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
     estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    trusted: TrustedOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
     trajectory: Annotated[
         str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
@@ -147,7 +152,7 @@ def credit(
         gold = file / "tasks.jsonl"
     options = {"assignment": assignment, "estimator": estimator}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    settings, call_weight = settings_for(file, [*(changes or ()), *given])
+    settings, call_weight = settings_for(file, [*(changes or ()), *given], trusted=trusted or ())
     try:
         stored = read_stored(file, outcome=outcome)
         known = read_gold(gold) if gold is not None else None
@@ -272,13 +277,14 @@ def view(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
     examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+    trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
     from rewright.runs import Run
     from rewright.viewer.page import write_page
 
-    page = write_page(Run.open(run), out, examples=examples)
+    page = write_page(Run.open(run, trusted=trusted or ()), out, examples=examples)
     print(page)
     if as_json:
         print(json.dumps({"page": str(page)}))

@@ -26,6 +26,7 @@ from rewright.plugins.messages import gold_calls, turns_of_messages
 from rewright.plugins.settings import TurnCredit
 from rewright.recipe import load_recipe
 from rewright.records import Task, Trajectory, Verdict
+from rewright.runs import Run
 from rewright.storage import read_jsonl
 from rewright.strict_json import STRICT, TOLERANT
 
@@ -80,16 +81,19 @@ class GoldCalls:
         return self.by_prompt.get(stored.prompt) if found is None else found
 
 
-def settings_for(path: Path, changes: Sequence[str] = ()) -> tuple[TurnCredit, float]:
+def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> tuple[TurnCredit, float]:
     """How to compute the credit of a file, and `call_weight`: by the run's recipe, else MatchTIR's settings and 1.
 
-    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read.
+    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, and for
+    an estimator of the run's recipe that is code, unless `trusted` names its package too.
     """
     recipe = path / "recipe.yaml" if path.is_dir() else None
     overrides = [f"rl.credit.{change}" for change in changes]
     if recipe is None or not recipe.exists():
         parity = [f"rl.credit.{key}={json.dumps(value)}" for key, value in TurnCredit().as_mapping().items()]
         recipe, overrides = None, [*parity, *overrides]
+    elif not any(change.startswith("estimator=") for change in changes):
+        Run.open(path, trusted=trusted).check_code("rl.credit.estimator")
     rl = load_recipe(recipe, overrides).rl
     return rl.credit, rl.call_weight
 

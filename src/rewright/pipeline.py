@@ -37,9 +37,13 @@ EVALUATED = {"eval_base": "base", "eval_sft": "sft", "eval_rl": "rl"}
 
 
 class Pipeline:
-    """Runs the stages of a recipe in a run directory (which the caller holds locked)."""
+    """Runs the stages of a recipe in a run directory (which the caller holds locked).
+
+    Raises InputError for a recipe that names code which the run does not trust (`Run.open`).
+    """
 
     def __init__(self, run: Run) -> None:
+        run.check_code()
         self.run, self.recipe = run, run.recipe()
         self.context = Context(run, self.recipe)
 

@@ -14,10 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rewright.errors import InputError
 from rewright.pipeline import report
 from rewright.plugins.settings import TurnCredit
-from rewright.progress import counted
+from rewright.progress import counted, say
 from rewright.runs import Run
 from rewright.storage import write_atomically
 from rewright.strict_json import STRICT
@@ -88,10 +90,17 @@ def _hash(text: str) -> str:
 def _credit_settings(run: Run) -> tuple[TurnCredit, float, str]:
     """The recipe's `rl.credit` and `rl.call_weight`.
 
-    A recipe of another version is no reason to show nothing: defaults, with a note.
+    A recipe of another version is no reason to show nothing: defaults, with a note. Nor is an estimator that is code
+    which the run does not trust: it does not run.
     """
     try:
         settings = run.recipe().rl
+        try:
+            run.check_code("rl.credit.estimator")
+        except InputError as problem:
+            say(f"warning: {problem}; shown is the credit of the estimator {TurnCredit().estimator}")
+            credit = msgspec.structs.replace(settings.credit, estimator=TurnCredit().estimator)
+            return credit, settings.call_weight, f" The estimator is not the recipe's: {problem}."
         return settings.credit, settings.call_weight, ""
     except InputError as problem:
         return TurnCredit(), 1.0, f" The recipe cannot be read ({problem}), so these are the defaults."
