@@ -144,7 +144,7 @@ def _stages(found: dict[str, Any]) -> str:
         + "</table></div>\n"
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
-            "broke (engine or tools) and count as not solved.</p>\n"
+            f"broke ({escape(counted(row.get('broke') or {}) or 'engine or tools')}) and count as not solved.</p>\n"
             for row in found["stages"]
             if row.get("failures")
         )
@@ -163,8 +163,10 @@ def _interval(row: dict[str, Any]) -> str:
 
 def _counts(found: dict[str, Any]) -> str:
     counts = found["counts"]
-    items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts]
+    items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts if counts[name] or name != "broken"]
     lines = []
+    if found["broke"]:
+        lines.append(f"Broken, not wrong: {counted(found['broke'])}.")
     if found["repaired_by_mode"]:
         modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in found["repaired_by_mode"].items())
         lines.append(f"Repaired: {modes}.")
