@@ -139,6 +139,7 @@ def repaired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
     with served(lambda: application(wordings, prompts)) as url:
         (folder / "r.yaml").write_text(
             "stages: [synth, judge, score, repair, build]\nsynth: {n: 1}\nsandbox: process\n"
+            "build: {held_out_fraction: 0}\n"
             f"model: {{path: m, engine: openai, base_url: '{url}/v1', mode: chat, log_probs: 'off'}}\n"
             f"tasks: {folder / 'tasks.jsonl'}\n"
         )

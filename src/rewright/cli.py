@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ import typer
 
 from rewright import __version__, commands
 from rewright.benchmarks.recipes import benchmark_recipe
-from rewright.commands import JsonOption
+from rewright.commands import JsonOption, TrustedOption
 from rewright.errors import InputError, RewrightError
 from rewright.progress import say
 from rewright.recipe import Recipe, Stage, load_recipe
@@ -103,10 +103,11 @@ def run_recipe(
 
 
 def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
-    def command(run: RunArgument, as_json: JsonOption = False) -> None:
+    def command(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
         from rewright.runs import Run
 
-        opened = Run.open(run)
+        opened = Run.open(run, trusted=trusted or ())
+        opened.check_code()
         with opened.locked():
             _redo(opened, stage, clear=redo)
         _print_report(opened, as_json=as_json)
@@ -139,10 +140,13 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="With --benchmark: at most so many tasks.")] = None,
     run: RunOption = None,
     resume: ResumeOption = False,
+    trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model of the run on the held-out tasks, or any model on a benchmark."""
     if benchmark is not None:
+        if trusted:
+            raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
         recipe = benchmark_recipe(benchmark, model or "pico", limit, arguments or [])
         _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
         return
@@ -150,17 +154,18 @@ def evaluate(
         raise InputError("--run, --limit and --resume of eval need --benchmark")
     if arguments is None or len(arguments) != 1:
         raise InputError("eval: expected one run directory, or --benchmark bfcl-multi-turn")
-    _evaluate_run(Path(arguments[0]), model or "base", as_json=as_json)
+    _evaluate_run(Path(arguments[0]), model or "base", trusted or (), as_json=as_json)
 
 
-def _evaluate_run(run: Path, model: str, *, as_json: bool) -> None:
+def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: bool) -> None:
     from rewright.pipeline import EVALUATED
     from rewright.runs import Run
 
     stages: dict[str, Stage] = {"base": "eval_base", "sft": "eval_sft", "rl": "eval_rl"}
     if model not in EVALUATED.values():
         raise InputError(f"--model is {model!r}: expected base, sft or rl")
-    opened = Run.open(run)
+    opened = Run.open(run, trusted=trusted)
+    opened.check_code()
     with opened.locked():
         _redo(opened, stages[model], clear=True)
     _print_report(opened, as_json=as_json)

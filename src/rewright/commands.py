@@ -11,10 +11,15 @@ import typer
 
 from rewright.errors import InputError
 from rewright.progress import say
+from rewright.trust import check_packages
 
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+TrustedOption = Annotated[
+    list[str] | None,
+    typer.Option("--trusted", help="Code that the run's recipe names and that may run, such as a package of your own."),
+]
 ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 
@@ -62,6 +67,8 @@ def validate(
 
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}: expected at least 1")
+    check_packages(judges or (), "--judges")
+    check_packages(trusted or (), "--trusted")
     spoken, renderer = dialect_named(dialect), None
     if model is not None:
         from rewright.models import load_tokenizer
@@ -130,6 +137,7 @@ def credit(
     ] = False,
     assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
     estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    trusted: TrustedOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
     trajectory: Annotated[
         str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
@@ -155,7 +163,7 @@ def credit(
     options = {"assignment": assignment, "estimator": estimator}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     changed = [*(changes or ()), *given]
-    settings = settings_for(file, changed)
+    settings = settings_for(file, changed, trusted=trusted or ())
     try:
         stored = read_stored(file, outcome=outcome)
         known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
@@ -289,13 +297,14 @@ def view(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
     examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+    trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
     from rewright.runs import Run
     from rewright.viewer.page import write_page
 
-    page = write_page(Run.open(run), out, examples=examples)
+    page = write_page(Run.open(run, trusted=trusted or ()), out, examples=examples)
     print(page)
     if as_json:
         print(json.dumps({"page": str(page)}))

@@ -28,6 +28,7 @@ from rewright.plugins.messages import gold_calls
 from rewright.plugins.settings import TurnCredit
 from rewright.recipe import RLSettings, load_recipe
 from rewright.records import Credit
+from rewright.runs import Run
 from rewright.strict_json import STRICT, TOLERANT
 
 __all__ = [
@@ -106,15 +107,18 @@ class GoldCalls:
         return self.by_prompt.get(stored.prompt) if found is None else found
 
 
-def settings_for(path: Path, changes: Sequence[str] = ()) -> RLSettings:
+def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> RLSettings:
     """How to compute the credit of a file: by the run's recipe, else with MatchTIR's settings and trajectory reward.
 
-    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, and for
-    a key that has no effect.
+    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, for a
+    key that has no effect, and for an estimator of the run's recipe that is code, unless `trusted` names its package
+    too.
     """
     recipe = path / "recipe.yaml" if path.is_dir() else None
     overrides = [f"rl.credit.{change}" for change in changes]
     if recipe is not None and recipe.exists():
+        if not any(change.startswith("estimator=") for change in changes):
+            Run.open(path, trusted=trusted).check_code("rl.credit.estimator")
         return load_recipe(recipe, overrides, stored=True).rl
     parity = [] if any(change.startswith("lonely_turn=") for change in changes) else ["lonely_turn"]
     rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl

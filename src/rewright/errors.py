@@ -41,6 +41,8 @@ class EngineError(RewrightError, RuntimeError):
     """A model call failed after its retries (provider down, refused request, deadline passed)."""
 
     kind = "engine"
+    cause: str | None = None
+    """One word for what happened, where the engine has one (`rewright.engines.endpoint.Cause`)."""
 
 
 class ServerError(RewrightError, RuntimeError):

@@ -22,7 +22,7 @@ from rewright.group_credit import call_factor, uses_reward_model
 from rewright.pair_accuracy import length_rule
 from rewright.progress import counted, say
 from rewright.recipe import ModelSettings, Stage
-from rewright.records import Trajectory
+from rewright.records import Failure, Trajectory
 from rewright.runs import Run
 from rewright.serving.reward_client import Scorer
 from rewright.stages.build import build
@@ -32,6 +32,7 @@ from rewright.stages.evaluate import evaluate
 from rewright.stages.held_out import asked, asked_held_out, say_if_too_few, unseen_pairs
 from rewright.stages.repair import repair
 from rewright.stages.reward_model import connect, trusts_own_model, without_reward_model
+from rewright.storage import read_jsonl
 
 __all__ = ["Pipeline", "report"]
 
@@ -39,9 +40,13 @@ EVALUATED = {"eval_base": "base", "eval_sft": "sft", "eval_rl": "rl"}
 
 
 class Pipeline:
-    """Runs the stages of a recipe in a run directory (which the caller holds locked)."""
+    """Runs the stages of a recipe in a run directory (which the caller holds locked).
+
+    Raises InputError for a recipe that names code which the run does not trust (`Run.open`).
+    """
 
     def __init__(self, run: Run) -> None:
+        run.check_code()
         self.run, self.recipe = run, run.recipe()
         self.context = Context(run, self.recipe)
 
@@ -222,8 +227,27 @@ class Pipeline:
         run.set_metrics("rl", history)
 
 
+class _Broken(msgspec.Struct, frozen=True):
+    """What counting needs of a trajectory: its turns are skipped."""
+
+    id: str
+    failure: Failure | None = None
+
+
+def _broken(run: Run, wrong: set[str]) -> Counter[str]:
+    """Those of the candidates without a right answer that something broke, by part and cause."""
+    if not wrong or not run.trajectories.path.exists():
+        return Counter()
+    read = (one for _, one in read_jsonl(run.trajectories.path, _Broken))
+    return Counter(one.failure.label for one in read if one.failure is not None and one.id in wrong)
+
+
 def report(run: Run) -> dict[str, Any]:
-    """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds."""
+    """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds.
+
+    A candidate that an engine or a tool server broke says nothing of the model: it is `broken`, by part and cause in
+    `broke`, and not `wrong`.
+    """
     metrics = run.metrics()
     state = run.state()
     stages = []
@@ -235,11 +259,13 @@ def report(run: Run) -> dict[str, Any]:
     selected = Counter(str(quality.selected) for quality in run.qualities)
     repairs = list(run.repairs)
     accepted = sum(one.accepted for one in repairs)
+    broke = _broken(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
     counts = {
         "candidates": sum(selected.values()),
         "kept": selected["kept"],
         "low": selected["low"],
-        "wrong": selected["wrong"],
+        "wrong": selected["wrong"] - broke.total(),
+        "broken": broke.total(),
         "repaired": accepted,
         "hard": len(repairs) - accepted,
         "pairs": int(state.get("build", {}).get("pairs", 0)),
@@ -255,6 +281,7 @@ def report(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "stages": stages,
         "counts": counts,
+        "broke": dict(broke),
         "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),
         "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),

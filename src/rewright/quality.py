@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -23,6 +23,7 @@ from rewright.errors import InputError
 from rewright.judging.judges import load_function
 from rewright.records import Quality, Trajectory
 from rewright.settings import Settings
+from rewright.trust import OWN_DIMENSIONS, is_own
 
 __all__ = [
     "PARITY",
@@ -50,6 +51,18 @@ class Dimension(Settings, frozen=True):
     name: str
     function: str
     weight: float = 0.0
+
+    def load(self, where: str = "") -> Callable[[Sample], float]:
+        """The function. Raises `InputError` where there is none, or where it is one of Rewright that is no dimension.
+
+        `where` comes before the dimension's name in the message.
+        """
+        if is_own(self.function) and self.function not in OWN_DIMENSIONS:
+            raise InputError(
+                f"{where}dimension {self.name} {self.function!r} is a function of Rewright: expected one of "
+                f"{', '.join(OWN_DIMENSIONS)} or your own"
+            )
+        return load_function(self.function, f"{where}dimension {self.name}")
 
 
 class QualitySettings(Settings, frozen=True):
@@ -160,7 +173,7 @@ def _evaluate(sample: Sample, trajectory_id: str = "") -> Quality:
     for dimension in sample.settings.dimensions:
         if sample.trajectory is None and dimension.weight == 0:
             continue  # dimensions of calls and results have nothing to look at in a bare text
-        value = float(load_function(dimension.function, f"dimension {dimension.name}")(sample))
+        value = float(dimension.load()(sample))
         if not 0.0 <= value <= 1.0:
             raise InputError(f"dimension {dimension.name} returned {value}: expected a number in [0, 1]")
         scores[dimension.name] = value

@@ -159,10 +159,19 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a trajectory ended with stop reason `error`: the part that failed and one line."""
+    """Why a trajectory ended with stop reason `error`: the part that failed, one line, and one word for what happened.
+
+    `cause` is None where the part has no such words.
+    """
 
     kind: str
     message: str
+    cause: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is counted under: the part, and the cause where there is one."""
+        return self.kind if self.cause is None else f"{self.kind} ({self.cause})"
 
 
 class Provenance(msgspec.Struct, frozen=True):

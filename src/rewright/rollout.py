@@ -21,7 +21,7 @@ import msgspec
 from rewright.concurrency import as_ready
 from rewright.dialects.base import Dialect, Parsed, new_schemas, read_turn
 from rewright.engines.base import Engine, Generation, Request, Sampling
-from rewright.errors import RewrightError, ServerError
+from rewright.errors import EngineError, RewrightError, ServerError
 from rewright.neutral import common_pattern, neutralised
 from rewright.records import (
     Failure,
@@ -162,7 +162,8 @@ class Rollout:
             raise  # a tool's server is gone for all trajectories: nothing that this one says is about the model
         except RewrightError as problem:
             reason = "error"
-            state.failure = Failure(kind=problem.kind, message=str(problem))
+            cause = problem.cause if isinstance(problem, EngineError) else None
+            state.failure = Failure(problem.kind, str(problem), cause)
         finally:
             await self.engine.release(plan.id)
         fingerprint = self.renderer.fingerprint if self.renderer is not None else None

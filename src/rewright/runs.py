@@ -35,6 +35,7 @@ from rewright.errors import InputError, RunLockedError, StorageError
 from rewright.recipe import Recipe
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.storage import RecordFile, encode_line, read_checked, read_jsonl, write_atomically
+from rewright.trust import check_recipe_code, recipe_code
 
 __all__ = ["Run", "checkpoint_folder"]
 
@@ -92,6 +93,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trusted: tuple[str, ...] | None = None
+        """Which code of its recipe may run (`check_code`); None: all of it, for the caller has given the recipe."""
         self.tasks = RecordFile(path / "tasks.jsonl", Task, lambda task: task.id)
         self.eval_tasks = RecordFile(path / "eval_tasks.jsonl", Task, lambda task: task.id)
         self.trajectories = RecordFile(path / "trajectories.jsonl", Trajectory, lambda one: one.id)
@@ -140,17 +143,29 @@ class Run:
         return all(file.is_dir() or file.name in BEFORE_STAGES for file in self.path.rglob("*"))
 
     @classmethod
-    def open(cls, path: Path) -> Run:
-        """An existing run. Raises InputError where there is none."""
+    def open(cls, path: Path, *, trusted: Sequence[str] = ()) -> Run:
+        """An existing run. Raises InputError where there is none.
+
+        Its recipe may be anybody's. `trusted` names what runs of the code that it names: packages, functions, and what
+        else `rewright.trust.recipe_code` tells.
+        """
         if not (path / "recipe.yaml").exists():
             raise InputError(f"{path} is not a run directory: expected a recipe.yaml in it")
-        return cls(path)
+        run = cls(path)
+        run.trusted = tuple(trusted)
+        return run
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError if the file was changed into something invalid."""
         from rewright.recipe import load_recipe
 
         return load_recipe(self.path / "recipe.yaml", stored=True)
+
+    def check_code(self, *keys: str) -> None:
+        """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""
+        if self.trusted is not None:
+            named = [(key, what) for key, what in recipe_code(self.recipe()) if not keys or key in keys]
+            check_recipe_code(named, self.trusted, f"{self.path}/recipe.yaml")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

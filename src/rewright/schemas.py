@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from rewright.records import Task
+from rewright.trust import target_problem
 
-__all__ = ["argument_problems", "disagreements", "record_problems", "schema_problems"]
+__all__ = ["argument_problems", "disagreements", "record_problems", "schema_problems", "target_problems"]
 
 
 def _where(path: Any) -> str:
@@ -111,6 +112,13 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
     reply = process.ask("schema", {"parameters": parameters, "arguments": arguments})
     problems: list[str] = reply.get("problems") or []
     return problems if "problems" in reply else [f"could not be checked against the schema: {reply['reason']}"]
+
+
+def target_problems(task: Task) -> Iterator[tuple[str, str]]:
+    """(tool, message) for every target of a task that no file may name."""
+    for tool in task.toolbox:
+        if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
+            yield tool.name, problem
 
 
 def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:

@@ -17,6 +17,7 @@ from rewright.repair_references import DEFAULT, compiled
 from rewright.rewards import TrajectoryReward
 from rewright.rollout import Limits
 from rewright.settings import Settings
+from rewright.trust import is_own
 
 __all__ = [
     "ALL_STAGES",
@@ -99,6 +100,12 @@ class TaskSettings(Settings, frozen=True):
     limit: int | None = None
 
 
+def _check_own(name: str, packages: tuple[str, ...]) -> None:
+    for package in packages:
+        if is_own(package):
+            raise ValueError(f"{name} must name packages of your own, got {package!r}: files reach no more of Rewright")
+
+
 class SandboxSettings(Settings, frozen=True):
     """How tools that are source text are executed."""
 
@@ -112,6 +119,10 @@ class SandboxSettings(Settings, frozen=True):
     """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
     trusted: tuple[str, ...] = ()
     """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_own("trusted", self.trusted)
 
 
 class ToolSettings(Settings, frozen=True):
@@ -308,3 +319,4 @@ class Recipe(Settings, frozen=True):
         super().__post_init__()
         if not self.name.strip() or "\0" in self.name or len(os.fsencode(self.name)) > LONGEST_NAME:
             raise ValueError(f"name must be usable as a folder's name, got {self.name[:80]!r}")
+        _check_own("judges", self.judges)

@@ -182,11 +182,11 @@ def check_tasks(
     """Raise InputError for the first mistake that needs nothing but the records to be seen.
 
     That is: an id used twice, a tool name used twice in one task, a gold call to an unknown tool, a gold argument
-    against the tool's schema, expected outputs of an unknown tool. With `judges`, the user's own packages: a judge that
-    is neither ours nor a function of one of these.
+    against the tool's schema, expected outputs of an unknown tool, a target that no file may name. With `judges`, the
+    user's own packages: a judge that is neither ours nor a function of one of these.
     """
     from rewright.judging.judges import check_judge
-    from rewright.schemas import record_problems
+    from rewright.schemas import record_problems, target_problems
 
     first: dict[str, int] = {}
     for number, task in enumerate(tasks):
@@ -195,7 +195,7 @@ def check_tasks(
             earlier = places[first[task.id]] if places else f"task number {first[task.id]}"
             raise InputError(f"{place}: the id {task.id!r} is used already by {earlier}; expected one of its own")
         first[task.id] = number
-        for _, message in record_problems(task):
+        for _, message in (*target_problems(task), *record_problems(task)):
             raise InputError(f"{place}: {message}")
         if judges is not None:
             try:

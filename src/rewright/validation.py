@@ -23,7 +23,7 @@ from rewright.judging.mathematics import unreadable
 from rewright.judging.solve import solves
 from rewright.records import Task, ToolCall, Trajectory
 from rewright.rendering import Renderer
-from rewright.schemas import record_problems, schema_problems
+from rewright.schemas import record_problems, schema_problems, target_problems
 from rewright.sources import source_problems
 from rewright.tasks import iterate_tasks
 from rewright.template_check import prompt_problem, template_findings
@@ -162,7 +162,7 @@ def validate_tasks(
         _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
     if executable:
-        factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=("rewright", *trusted))
+        factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=trusted)
         asyncio.run(_execute(notes, factory, level, wall_seconds, progress))
     return Validation(
         tasks=len(tasks),
@@ -199,6 +199,8 @@ def _check_gold_calls(notes: Sequence[_Notes]) -> None:
 
 def _check_record(note: _Notes, judges: Sequence[str]) -> None:
     task = note.task
+    for tool_name, message in target_problems(task):
+        note.error("target", message, tool_name)
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
     for tool in task.toolbox:

@@ -41,7 +41,7 @@ Fault = Literal[
 Kind = Fault | Literal["ok"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 Reply = Callable[[dict[str, Any]], dict[str, Any]]
-"""From the request's body to the fields of the reply's first choice."""
+"""From the request's body to the fields of the reply's first choice; `usage` among them is the reply's."""
 
 SLOW_STEP_SECONDS = 0.05
 
@@ -172,7 +172,8 @@ class FaultServer:
                 return web.json_response({"error": {"message": "the provider failed", "code": 502}})
             case "wrong_model":
                 good["model"] = "another-model"
-        good["choices"] = [self.reply(body)]
+        good["choices"] = [choice := dict(self.reply(body))]
+        good["usage"] = choice.pop("usage", good["usage"])
         if kind == "aborted":
             good["choices"][0]["finish_reason"] = "abort"
         payload = json.dumps(good).encode()

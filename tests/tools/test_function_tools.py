@@ -11,7 +11,7 @@ import pytest
 from rewright.errors import InputError
 from rewright.records import ToolCall, ToolSpec
 from rewright.tools import FunctionTools, capabilities, error_kind
-from rewright.tools.functions import OWN_TARGETS
+from rewright.trust import OWN_TARGETS
 
 
 def spec(name: str, source: str | None = None, target: str | None = None, data: Any = None) -> ToolSpec:
@@ -27,7 +27,7 @@ COUNT = spec("count", "calls = 0\ndef count():\n    global calls\n    calls += 1
 async def factory(request: pytest.FixtureRequest) -> AsyncIterator[FunctionTools]:
     if request.param == "strict" and not capabilities().strict:
         pytest.skip("level strict is not offered here")
-    factory = FunctionTools(level=request.param, wall_seconds=60.0, trusted=("rewright",))
+    factory = FunctionTools(level=request.param, wall_seconds=60.0)
     yield factory
     await factory.close()
 
@@ -82,9 +82,9 @@ async def test_target_without_data_is_called_with_the_arguments_alone(factory: F
 
 
 async def test_target_that_does_not_exist_is_an_error_of_the_call(factory: FunctionTools) -> None:
-    async with factory.open([spec("find", target="rewright.nonsuch:look_up")]) as tools:
+    async with factory.open([spec("find", target="nonsuch:look_up")]) as tools:
         result = await tools.call(ToolCall("find", {}))
-        assert result.error == "exception: ModuleNotFoundError: No module named 'rewright.nonsuch'"
+        assert result.error == "exception: ModuleNotFoundError: No module named 'nonsuch'"
 
 
 def test_tool_without_executor_is_refused() -> None:
@@ -95,9 +95,11 @@ def test_tool_without_executor_is_refused() -> None:
 
 
 def test_only_named_packages_are_trusted() -> None:
-    factory = FunctionTools(trusted=("rewright", "mine"))
-    assert factory.trusts(spec("a", target="rewright.worlds.tools:look_up"))
+    factory = FunctionTools(trusted=("mine", "theirs:dig"))
     assert factory.trusts(spec("a", target="mine:look_up"))
+    assert factory.trusts(spec("a", target="mine.below:look_up"))
+    assert factory.trusts(spec("a", target="theirs:dig"))
+    assert not factory.trusts(spec("a", target="theirs:dig.__init__"))
     assert not factory.trusts(spec("a", target="os:system"))
     assert not factory.trusts(spec("a", target="miner:dig"))
     assert not factory.trusts(ADD)
@@ -111,7 +113,7 @@ async def test_a_path_through_a_trusted_package_leads_to_nothing_else(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     mark = tmp_path / "pwned"
-    factory = FunctionTools(level="process", trusted=("own_tools", *OWN_TARGETS), wall_seconds=60.0)
+    factory = FunctionTools(level="process", trusted=("own_tools",), wall_seconds=60.0)
     targets = ["own_tools:os.system", "own_tools:system", "own_tools:__loader__.get_data", "own_tools:Shop.open"]
     tools = [spec(f"f{number}", target=target, data=f"touch {mark}") for number, target in enumerate(targets)]
     async with factory.open(tools) as toolset:
@@ -131,6 +133,10 @@ def test_of_rewright_itself_only_the_tools_of_its_worlds_are_trusted() -> None:
         "rewright.worlds.town:json.loads",
     ):
         assert not factory.trusts(spec("a", target=target))
+        with pytest.raises(InputError, match="is a function of Rewright"):
+            factory.open([spec("a", target=target)])
+    with pytest.raises(InputError, match="trusted names 'rewright': expected packages of your own"):
+        FunctionTools(trusted=("rewright",))
     from rewright.worlds.town import generate
 
     tools = {tool.target for task in generate("train", 20, seed=0) for tool in task.tools}

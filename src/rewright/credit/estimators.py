@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rewright.trust import is_own
+
 __all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_estimator"]
 
 Array = NDArray[np.float64]
@@ -130,7 +132,7 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
     if isinstance(estimator, str) and estimator in _ESTIMATORS:
         return _ESTIMATORS[estimator]
     module_name, _, function_name = str(estimator).partition(":")
-    if _PATH.fullmatch(module_name) and _PATH.fullmatch(function_name):
+    if _PATH.fullmatch(module_name) and _PATH.fullmatch(function_name) and not is_own(module_name):
         try:
             function: Any = importlib.import_module(module_name)
             for part in function_name.split("."):

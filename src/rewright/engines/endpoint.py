@@ -45,9 +45,10 @@ Cause = Literal[
     "deadline",  # the request's own time is over
     "connection",  # refused, reset, unresolved, or not HTTP
     "certificate",  # the server's TLS certificate is not trusted
-    "body",  # the body is cut, or larger than MAX_BODY_BYTES
+    "body",  # the body is cut, or larger than any reply to the request can be
     "json",  # the body is not JSON
     "reply",  # JSON, but not the reply that was expected: no choices, no finish reason, an error object
+    "impossible",  # more than was asked for, or numbers that measure nothing: text, tokens, usage, scores
     "model",  # another model answered
     "filtered",  # the provider's content filter ended the generation
     "tokens",  # a token engine got no (or not matching) token ids
@@ -138,9 +139,18 @@ class Endpoint:
         self._closed = False
 
     async def post(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, deadline: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Any], T],
+        *,
+        deadline: float | None = None,
+        most_bytes: int = MAX_BODY_BYTES,
     ) -> T:
-        """`read` of the decoded reply. `deadline` is in the event loop's time. Raises EndpointError, nothing else."""
+        """`read` of the decoded reply, which may have `most_bytes`. `deadline` is in the event loop's time.
+
+        Raises EndpointError, nothing else.
+        """
         import tenacity
 
         loop = asyncio.get_running_loop()
@@ -152,7 +162,7 @@ class Endpoint:
             nonlocal made, last
             made += 1
             try:
-                return read(await self._exchange(url, data))
+                return read(await self._exchange(url, data, min(most_bytes, MAX_BODY_BYTES)))
             except Fault as fault:
                 last = fault
                 self.faults[fault.label] += 1
@@ -204,7 +214,7 @@ class Endpoint:
         first, most = self._waits
         return backoff_seconds(state.attempt_number, after, first=first, most=most, draw=random.random())
 
-    async def _exchange(self, url: str, data: bytes) -> Any:
+    async def _exchange(self, url: str, data: bytes, most_bytes: int) -> Any:
         """One attempt: the decoded body of a 2xx reply. Raises Fault."""
         import aiohttp
 
@@ -220,7 +230,7 @@ class Endpoint:
                     self._session.post(url, data=data, headers=headers, allow_redirects=False) as response,
                 ):
                     status, reply_headers = response.status, response.headers
-                    content = await _read(response)
+                    content = await _read(response, most_bytes)
                     if status >= 500:  # servers drop the connection after a crash: don't let another request use it
                         response.close()
             except TimeoutError:
@@ -330,14 +340,15 @@ def error_detail(content: bytes) -> str:
     return value if isinstance(value, str) else text
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, up to MAX_BODY_BYTES. Raises Fault where it is longer."""
+async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body. Raises Fault where it is longer than `most_bytes`."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise Fault("body", f"the reply is larger than {MAX_BODY_BYTES} bytes", retry=False)
+        if size > most_bytes:
+            response.close()  # what is still to come is not read
+            raise Fault("body", f"the reply is larger than {most_bytes} bytes", retry=False)
         chunks.append(chunk)
     return b"".join(chunks)
 

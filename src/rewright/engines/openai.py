@@ -23,9 +23,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+import msgspec
+
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.endpoint import Endpoint, EndpointError, Fault, checked_url
-from rewright.engines.replies import read_chat, read_completion
+from rewright.engines.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, checked_url
+from rewright.engines.replies import Bounds, read_chat, read_completion
 from rewright.engines.wire import chat_body, completion_body
 from rewright.errors import InputError
 
@@ -41,6 +43,13 @@ EXTENSIONS: Final[dict[str, Any]] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
+REPLY_BYTES: Final = 16 * 1024 * 1024
+"""Of a reply, for what does not grow with the generated tokens: the prompt's ids, above all."""
+REPLY_BYTES_PER_TOKEN: Final = 8192
+"""A token with its log-probability, and those of twenty others where `extra_body` asks for them."""
+TOKENS_PER_BYTE: Final = 4
+PROMPT_TOKENS: Final = 65_536
+"""A prompt has at most a token for each byte of its text; the rest is for what templates and servers add."""
 LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -123,16 +132,28 @@ class OpenAIEngine:
                 raise EndpointError(self._endpoint.base_url + path, fault, attempts=0) from None
             wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
             expected = self.model if self.check_model else None
+            tokens = _tokens_asked_for(body)
 
-            def read(reply: Any, wanted: bool = wanted, expected: str | None = expected) -> Generation:
+            def read(
+                reply: Any,
+                wanted: bool = wanted,
+                expected: str | None = expected,
+                body: Mapping[str, Any] = body,
+                tokens: int | None = tokens,
+            ) -> Generation:
                 stop = request.sampling.stop
                 if self.tokens:
                     prompt = request.token_ids or ()
-                    return read_completion(reply, model=expected, prompt=prompt, stop=stop, log_probs=wanted)
-                return read_chat(reply, model=expected, stop=stop, log_probs=wanted)
+                    bounds = Bounds(tokens)
+                    return read_completion(
+                        reply, model=expected, prompt=prompt, stop=stop, log_probs=wanted, bounds=bounds
+                    )
+                bounds = Bounds(tokens, PROMPT_TOKENS + TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
+                return read_chat(reply, model=expected, stop=stop, log_probs=wanted, bounds=bounds)
 
+            most_bytes = MAX_BODY_BYTES if tokens is None else REPLY_BYTES + REPLY_BYTES_PER_TOKEN * tokens
             try:
-                return await self._endpoint.post(path, body, read, deadline=deadline)
+                return await self._endpoint.post(path, body, read, deadline=deadline, most_bytes=most_bytes)
             except EndpointError as error:
                 if not self._adapt(error, body):
                     raise
@@ -151,7 +172,7 @@ class OpenAIEngine:
                 self.tokens = False
                 # A key, a limit or an outage says nothing about what the server can do.
                 refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}
-                if not refused and error.cause not in {"tokens", "reply"}:
+                if not refused and error.cause not in {"tokens", "reply", "impossible"}:
                     raise
                 self._refused.clear()
                 self.mode = "chat"
@@ -206,6 +227,12 @@ class OpenAIEngine:
             LOGGER.warning("%s refuses %s: sent without from now on", error.url, ", ".join(sorted(new)))
         self._refused |= dropped
         return True
+
+
+def _tokens_asked_for(body: Mapping[str, Any]) -> int | None:
+    """How many tokens a request asks for; None where `extra_body` has taken the limit out."""
+    given = [body[key] for key in ("max_completion_tokens", "max_tokens") if type(body.get(key)) is int]
+    return max(given) if given else None
 
 
 def _names(detail: str, field: str) -> bool:

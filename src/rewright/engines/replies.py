@@ -9,14 +9,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from rewright.engines.base import Generation
 from rewright.engines.endpoint import Fault
 from rewright.engines.wire import read_arguments
 from rewright.records import ToolCall
 
-__all__ = ["read_chat", "read_completion", "same_model"]
+__all__ = ["Bounds", "read_chat", "read_completion", "same_model"]
 
 Ending = Literal["end", "length", "stop"]
 
@@ -27,9 +27,40 @@ STOPS: Final = frozenset({"stop_sequence"})
 LENGTHS: Final = frozenset({"length", "max_tokens", "model_length"})
 ABORTS: Final = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
 MAX_DETAIL: Final = 200
+CHARACTERS_PER_TOKEN: Final = 256
+"""The longest tokens of today's vocabularies have 128 characters (spaces)."""
+SPARE_CHARACTERS: Final = 4096
+"""For what a server adds around the tokens: tags, ids, a stop string."""
+MOST_TOKENS: Final = 10**8
+"""In one request, whatever it asks for: a hundred times the longest contexts."""
+MOST_TOKEN_ID: Final = 10**7
+MOST_LOG_PROB: Final = 0.01
+"""A log-probability is at most 0, but for the rounding of half precision."""
 
 
-def read_chat(reply: Any, *, model: str | None, stop: Sequence[str] = (), log_probs: bool = True) -> Generation:
+class Bounds(NamedTuple):
+    """What a reply can hold at most. `tokens`: those asked for; `prompt_tokens`: of the request; None: not known."""
+
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+
+    @property
+    def reported(self) -> int:
+        """The most generated tokens that a server can count: some overrun the limit, or count a thought besides."""
+        return MOST_TOKENS if self.tokens is None else min(MOST_TOKENS, 4 * self.tokens + 1024)
+
+    @property
+    def characters(self) -> int:
+        """The most characters that the tokens can have."""
+        return CHARACTERS_PER_TOKEN * (MOST_TOKENS if self.tokens is None else self.tokens) + SPARE_CHARACTERS
+
+
+_NO_BOUNDS: Final = Bounds()
+
+
+def read_chat(
+    reply: Any, *, model: str | None, stop: Sequence[str] = (), log_probs: bool = True, bounds: Bounds = _NO_BOUNDS
+) -> Generation:
     """The generation in a reply to /chat/completions. `model`: the name that must have answered. Raises Fault.
 
     Token ids and log-probs are what the server gave: None where it gave none.
@@ -42,26 +73,38 @@ def read_chat(reply: Any, *, model: str | None, stop: Sequence[str] = (), log_pr
     content = _text(message.get("content")) or _string(message.get("refusal"))
     ending, matched = _ending(choice)
     token_ids, numbers, _ = _tokens(choice)
+    for name, values in ("token ids", token_ids), ("log-probs", numbers):
+        if values is not None and len(values) > bounds.reported:
+            raise _impossible(f"{len(values)} {name} for {bounds.tokens} tokens asked for")
     if token_ids is not None and numbers is not None and len(token_ids) != len(numbers):
-        numbers = None
-    completion_tokens = _count(reply, "completion_tokens")
+        raise _impossible(f"{len(numbers)} log-probs for {len(token_ids)} token ids")
+    completion_tokens = _count(reply, "completion_tokens", bounds.reported)
     if not calls and not content and not _reasoning(message) and completion_tokens == 0:
         raise Fault("reply", "the server generated no token", retry=True)
     text = _with_reasoning(_reasoning(message), content, closed=bool(content or calls) or ending == "end")
     text, ending = _with_stop(text, ending, matched, stop)
+    _check_length(text, calls or (), bounds)
+    written = bool(text or calls)
     return Generation(
         text=text,
         token_ids=token_ids,
         log_probs=numbers if log_probs else None,
         calls=calls,
         stop=ending,
-        prompt_tokens=_count(reply, "prompt_tokens"),
-        completion_tokens=completion_tokens,
+        # 0 tokens that say something are a server that doesn't count.
+        prompt_tokens=_count(reply, "prompt_tokens", bounds.prompt_tokens or MOST_TOKENS) or None,
+        completion_tokens=(completion_tokens or None) if written else completion_tokens,
     )
 
 
 def read_completion(
-    reply: Any, *, model: str | None, prompt: Sequence[int], stop: Sequence[str] = (), log_probs: bool = True
+    reply: Any,
+    *,
+    model: str | None,
+    prompt: Sequence[int],
+    stop: Sequence[str] = (),
+    log_probs: bool = True,
+    bounds: Bounds = _NO_BOUNDS,
 ) -> Generation:
     """The generation in a reply to /completions, with token ids (and log-probs, if asked for). Raises Fault."""
     choice = _choice(reply, model)
@@ -76,6 +119,8 @@ def read_completion(
         )
     if not token_ids:
         raise Fault("reply", "the server generated no token", retry=True)
+    if bounds.tokens is not None and len(token_ids) > bounds.tokens + 1:  # some add the end token to those asked for
+        raise _impossible(f"{len(token_ids)} token ids for {bounds.tokens} tokens asked for")
     seen_prompt = seen_prompt or _ids(reply.get("prompt_token_ids"))
     if seen_prompt is not None and list(seen_prompt) != list(prompt):
         raise Fault(
@@ -86,7 +131,9 @@ def read_completion(
     if log_probs and (numbers is None or len(numbers) != len(token_ids)):
         given = "no" if numbers is None else len(numbers)
         raise Fault("tokens", f"the server returned {given} log-probs for {len(token_ids)} tokens", retry=False)
+    _count(reply, "completion_tokens", bounds.reported)  # not used, but no reason to believe the rest
     text, ending = _with_stop(text, ending, matched, stop)
+    _check_length(text, (), bounds)
     return Generation(
         text=text,
         token_ids=token_ids,
@@ -252,7 +299,9 @@ def _token_number(token: object) -> int | None:
 
 
 def _ids(values: object) -> tuple[int, ...] | None:
-    if not isinstance(values, list) or any(type(value) is not int or value < 0 for value in values):
+    if not isinstance(values, list) or any(
+        type(value) is not int or not 0 <= value <= MOST_TOKEN_ID for value in values
+    ):
         return None
     return tuple(values)
 
@@ -261,13 +310,32 @@ def _floats(values: object) -> tuple[float, ...] | None:
     if not isinstance(values, list) or not values:
         return None
     if any(
-        isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) for value in values
+        isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= MOST_LOG_PROB
+        for value in values
     ):
         return None
     return tuple(float(value) for value in values)
 
 
-def _count(reply: Mapping[str, Any], key: str) -> int | None:
+def _count(reply: Mapping[str, Any], key: str, most: int) -> int | None:
+    """A count of the usage; None where the server gives none. Raises Fault for what counts nothing."""
     usage = reply.get("usage")
-    value = usage.get(key) if isinstance(usage, dict) else None
-    return value if type(value) is int and value >= 0 else None
+    if usage is not None and not isinstance(usage, dict):
+        raise _impossible(f"usage is a JSON {type(usage).__name__}, expected an object")
+    value = usage.get(key) if usage is not None else None
+    if value is not None and (type(value) is not int or not 0 <= value <= most):
+        raise _impossible(f"usage.{key} is {value!r:.40}, expected a whole number from 0 to {most}")
+    return value
+
+
+def _check_length(text: str, calls: Sequence[ToolCall], bounds: Bounds) -> None:
+    """Raise Fault for more text than the tokens that were asked for can have."""
+    length = len(text) + sum(len(call.name) + len(call.raw) for call in calls)
+    if length > bounds.characters:
+        raise _impossible(f"{length} characters for {bounds.tokens} tokens asked for")
+    if len(calls) > bounds.reported:
+        raise _impossible(f"{len(calls)} calls for {bounds.tokens} tokens asked for")
+
+
+def _impossible(what: str) -> Fault:
+    return Fault("impossible", f"the reply cannot be: {what}", retry=False)

@@ -31,7 +31,7 @@ from rewright.judging.qa import qa, token_set_f1
 from rewright.judging.solve import solve_metrics
 from rewright.judging.text import final_answer
 from rewright.records import Task, Trajectory, Verdict
-from rewright.trust import names_one_of
+from rewright.trust import is_own, names_one_of
 
 __all__ = ["ANSWER_JUDGES", "JUDGE_NAMES", "check_judge", "judge_answer", "judge_trajectory", "load_function"]
 
@@ -67,6 +67,8 @@ def check_judge(name: str, packages: Sequence[str] = ()) -> None:
         return
     if ":" not in name:
         raise InputError(f"unknown judge {name!r}: expected one of {', '.join(JUDGE_NAMES)} or package.module:function")
+    if is_own(name):
+        raise InputError(f"judge {name!r} is a function of Rewright: expected one of {', '.join(JUDGE_NAMES)}")
     if not names_one_of(name, packages):
         package = name.partition(":")[0]
         raise InputError(

@@ -20,6 +20,10 @@ from rewright.errors import InputError, ServerError
 __all__ = ["RewardClient", "Scorer"]
 
 REFUSED: Final = frozenset({400, 413, 422})
+MOST_SCORE: Final = 1e6
+"""A reward model's number is the output of one linear layer: beyond this it says nothing of a trajectory."""
+REPLY_BYTES: Final = 1024 * 1024
+"""Of a reply: thousands for each score."""
 
 
 class Scorer(Protocol):
@@ -114,13 +118,17 @@ class RewardClient:
             if len(scores) != len(sequences) or not all(map(math.isfinite, scores)):
                 shown = f"{len(scores)} scores for {len(sequences)} sequences" if scores else "no scores"
                 raise Fault("reply", f"{shown}: expected one finite number for each", retry=False)
+            absurd = next((score for score in scores if abs(score) > MOST_SCORE), None)
+            if absurd is not None:
+                words = f"the score {absurd:g}: expected a number from {-MOST_SCORE:g} to {MOST_SCORE:g}"
+                raise Fault("impossible", words, retry=False)
             return scores
 
         body: dict[str, Any] = {"token_ids": [list(one) for one in sequences]}
         if self._vocabulary is not None:
             body["vocabulary"] = self._vocabulary
         try:
-            return await self._endpoint.post("/score", body, read)
+            return await self._endpoint.post("/score", body, read, most_bytes=REPLY_BYTES)
         except EndpointError as error:
             if error.cause == "status" and error.status in REFUSED:
                 raise InputError(f"the reward model at {self.url} refuses the request: {error.detail}") from None

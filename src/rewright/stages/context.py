@@ -14,7 +14,6 @@ from rewright.credit.estimators import find_estimator
 from rewright.dialects import Dialect, dialect_named
 from rewright.engines.base import Sampling
 from rewright.errors import InputError
-from rewright.judging.judges import load_function
 from rewright.progress import Bar
 from rewright.recipe import ModelSettings, Recipe, TaskSettings, recipe_hash
 from rewright.recipe_checks import WORLD_FORMATS
@@ -40,7 +39,7 @@ def _check_functions(recipe: Recipe) -> None:
     """Raise InputError for a function that the recipe names and that is not there, before anything is generated."""
     dimensions = recipe.quality.dimensions
     for dimension in dimensions:
-        load_function(dimension.function, f"quality.dimensions: dimension {dimension.name}")
+        dimension.load("quality.dimensions: ")
     if not sum(dimension.weight for dimension in dimensions) > 0:
         raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
     try:

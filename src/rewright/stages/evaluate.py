@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,8 +65,9 @@ def summarise(
     length in its words (None without trajectories).
 
     The intervals are over tasks: several trajectories of one task (`eval.n`) are no independent trials. Trajectories
-    that an engine or a tool server broke (`failures`) count as not solved. `categories` names the category of each task
-    id: success then also stands for each, and as `category_mean`, their unweighted mean.
+    that an engine or a tool server broke (`failures`, by part and cause in `broke`) count as not solved. `categories`
+    names the category of each task id: success then also stands for each, and as `category_mean`, their unweighted
+    mean.
     """
     total = len(trajectories)
     tasks = {one.id: one.task_id for one in trajectories}
@@ -97,6 +99,7 @@ def summarise(
         "malformed_calls": sum(call.error is not None for call in calls) / total if total else 0.0,
         "tokens": None if generated is None else generated / max(1, total),
         "failures": sum(one.failure is not None for one in trajectories),
+        "broke": dict(Counter(one.failure.label for one in trajectories if one.failure is not None)),
         "stops": dict(sorted(stops.items())),
         **surface(trajectories, {one.trajectory_id for one in verdicts if one.correct}, quality, dialect=dialect),
         "seconds": round(seconds, 2),

@@ -61,7 +61,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
         "function": FunctionTools(
             memory_mb=sandbox.memory_mb,
             sandbox=elsewhere.get("function"),
-            trusted=("rewright", *sandbox.trusted),
+            trusted=sandbox.trusted,
             **limits,
         ),
         "python": PythonTool(

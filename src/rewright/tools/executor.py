@@ -20,8 +20,8 @@ class Opening(NamedTuple):
     data: Mapping[str, Any]
     modules: Sequence[str] = ()
     """Modules that the fork server may import once for all (trusted targets only)."""
-    within: Sequence[str] = ()
-    """Where not empty: packages in which a target has to be defined, wherever its import path leads."""
+    within: Mapping[str, Sequence[str]] = {}
+    """By tool name: the packages in one of which its target has to be defined, wherever its import path leads."""
 
 
 class ExecutorSession(ABC):
@@ -82,7 +82,7 @@ class Executor(ABC):
         targets: Mapping[str, str] | None = None,
         data: Mapping[str, Any] | None = None,
         modules: Sequence[str] = (),
-        within: Sequence[str] = (),
+        within: Mapping[str, Sequence[str]] | None = None,
     ) -> ExecutorSession:
         """A session of one trajectory: `sources` by function name, each in a module scope of its own.
 
@@ -91,7 +91,7 @@ class Executor(ABC):
         With `within`, a target must be defined in one of these packages: an import path can lead out of its module,
         into what that imports.
         """
-        return self.open(Opening(sources or {}, targets or {}, data or {}, modules, within))
+        return self.open(Opening(sources or {}, targets or {}, data or {}, modules, within or {}))
 
     async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Define `function` by `source` in a session of its own and call it by keywords; its value as text."""

@@ -2,7 +2,8 @@
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`). Any other target is as untrusted as a source, since a task file can name `os:system` too.
+(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.trust.OWN_TARGETS`). Any other target is as
+untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
 """
 
 from __future__ import annotations
@@ -19,16 +20,9 @@ from rewright.records import ToolCall, ToolResult, ToolSpec
 from rewright.tools.errors import failed
 from rewright.tools.executor import Executor, ExecutorSession
 from rewright.tools.sandbox import Level, Sandbox
-from rewright.trust import names_one_of
+from rewright.trust import OWN_TARGETS, check_packages, is_own, names_one_of, target_problem
 
-__all__ = ["OWN_TARGETS", "FunctionTools", "FunctionToolset"]
-
-OWN_TARGETS = (
-    "rewright.worlds.town:look_up",
-    "rewright.worlds.town:calculate",
-    "rewright.benchmarks.bfcl_world:call",
-)
-"""What Rewright's own tasks call: nothing else of the package, for a task file names what it likes."""
+__all__ = ["FunctionTools", "FunctionToolset"]
 
 
 class FunctionToolset:
@@ -72,8 +66,9 @@ class FunctionToolset:
 class FunctionTools:
     """Opens one session per trajectory for tools of kind `function`. A `ToolsetFactory`.
 
-    `sessions` bounds how many toolsets are open at a time: further ones wait when they are entered. `sandbox` replaces
-    the sandbox of the untrusted code, for instance by a `RemoteSandbox`.
+    `sessions` bounds how many toolsets are open at a time: further ones wait when they are entered. `trusted` are
+    packages of the user's own, or functions of them. `sandbox` replaces the sandbox of the untrusted code, for instance
+    by a `RemoteSandbox`. Raises `InputError` where `trusted` names Rewright itself.
     """
 
     def __init__(
@@ -84,7 +79,7 @@ class FunctionTools:
         memory_mb: int = 512,
         output_chars: int = 100_000,
         sessions: int = 256,
-        trusted: Sequence[str] = OWN_TARGETS,
+        trusted: Sequence[str] = (),
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
         network: bool = False,
         sandbox: Executor | None = None,
@@ -100,23 +95,29 @@ class FunctionTools:
         paths = [path or str(Path.cwd()) for path in sys.path]
         self._sandbox: Executor = sandbox or Sandbox(level, **limits)
         self._own = Sandbox("process" if level == "strict" else level, paths=paths, trusted=True, **limits)
+        check_packages(trusted, "trusted")
         self._trusted = tuple(trusted)
         self._sessions = sessions
         self._places = asyncio.Semaphore(sessions)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:
-        """A toolset for one trajectory. Raises `InputError` for a tool without exactly one of source and target."""
+        """A toolset for one trajectory.
+
+        Raises `InputError` for a tool without exactly one of source and target, and for a target that nobody may call.
+        """
         for tool in tools:
             if (tool.source is None) == (tool.target is None):
                 raise InputError(f"tool {tool.name}: expected exactly one of source and target")
-            if tool.target is not None and ":" not in tool.target:
-                raise InputError(f"tool {tool.name}: target {tool.target!r} is not of the form package.module:function")
+            if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
+                raise InputError(problem)
         return FunctionToolset(self, tools)
 
     def trusts(self, tool: ToolSpec) -> bool:
-        """True for an importable target that is trusted, or whose package is."""
-        return tool.target is not None and names_one_of(tool.target, self._trusted)
+        """True for a tool of Rewright's own tasks, and for an importable target that is trusted or whose package is."""
+        if tool.target is None or is_own(tool.target):
+            return tool.target in OWN_TARGETS
+        return names_one_of(tool.target, self._trusted)
 
     async def enter(self) -> None:
         """Wait for a place among the toolsets. One that uses both sandboxes then never waits while it holds one."""
@@ -141,8 +142,13 @@ class FunctionTools:
             targets=targets,
             data={tool.name: tool.data for tool in tools if tool.target is not None and tool.data is not None},
             modules=sorted({target.partition(":")[0] for target in targets.values()}) if trusted else (),
-            within=sorted({one.partition(":")[0] for one in self._trusted}) if trusted else (),
+            within={name: self._homes(target) for name, target in targets.items()} if trusted else {},
         )
+
+    def _homes(self, target: str) -> list[str]:
+        """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
+        named = [target] if target in OWN_TARGETS else self._trusted
+        return sorted({one.partition(":")[0] for one in named})
 
     async def close(self) -> None:
         """Stop every worker process."""

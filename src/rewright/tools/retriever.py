@@ -13,6 +13,7 @@ A server that does not answer is a `ServerError` after the retries: it stops the
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,8 @@ from rewright.tools.search_index import Document, Found, SearchIndex, search_in_
 __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
 
 REFUSED: Final = frozenset({400, 413, 414, 422})
+DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+"""Of a reply, for every document asked for (an encyclopedia's longest articles have one)."""
 
 
 class RefusedQuery(Exception):  # noqa: N818 - it becomes the result of a call
@@ -106,7 +109,7 @@ class Retriever:
     async def search(self, query: str, top_k: int = 1, *, scores: bool = False) -> list[Found]:
         """The best documents for a query, best first; with `scores` the server is asked for them too."""
         body = {"query": query, "top_n": top_k, "return_score": scores}
-        return (await self._post("/search", body, lambda reply: [read_found(reply, scores)]))[0][:top_k]
+        return (await self._post("/search", body, lambda reply: [read_found(reply, scores)], top_k))[0][:top_k]
 
     async def batch_search(self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False) -> list[list[Found]]:
         """As `search`, for many queries in one request: one list per query."""
@@ -118,17 +121,18 @@ class Retriever:
             return [read_found(one, scores) for one in lists]
 
         body = {"query": list(queries), "top_n": top_k, "return_score": scores}
-        return [found[:top_k] for found in await self._post("/batch_search", body, read)]
+        return [found[:top_k] for found in await self._post("/batch_search", body, read, top_k * len(queries))]
 
     async def close(self) -> None:
         """Close the connections."""
         await self._endpoint.close()
 
     async def _post(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[Found]]]
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[Found]]], documents: int
     ) -> list[list[Found]]:
+        most_bytes = DOCUMENT_BYTES * (documents + 1)
         try:
-            return await self._endpoint.post(path, body, read)
+            return await self._endpoint.post(path, body, read, most_bytes=most_bytes)
         except EndpointError as error:
             if error.cause == "status" and error.status in REFUSED:
                 raise RefusedQuery(error.detail or str(error)) from None
@@ -153,6 +157,8 @@ def read_found(reply: Any, scores: bool) -> list[Found]:
             number = None if score is None else msgspec.convert(score, float)
         except msgspec.ValidationError as problem:
             raise Fault("reply", f"not a document with id and contents: {problem}", retry=False) from None
+        if number is not None and not math.isfinite(number):
+            raise Fault("impossible", f"the score {number} of a document: expected a finite number", retry=False)
         found.append(Found(Document(str(document.id), document.contents), number))
     return found
 

@@ -123,7 +123,7 @@ class Session(ExecutorSession):
                 "sources": dict(opening.sources),
                 "targets": dict(opening.targets),
                 "data": dict(opening.data),
-                "within": list(opening.within),
+                "within": {name: list(packages) for name, packages in opening.within.items()},
             }
         )
         await self._connection.send_with_output(packet, self._output)

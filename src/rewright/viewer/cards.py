@@ -25,6 +25,7 @@ MEANINGS = {
     "kept": "right and of high quality",
     "low": "right, of low quality",
     "wrong": "not right",
+    "broken": "an engine or a tool server broke it",
     "repaired": "its repair was taken",
     "hard": "no repair was good enough",
     "unscored": "not scored yet",

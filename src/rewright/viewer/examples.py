@@ -46,9 +46,13 @@ class Example:
 
     @property
     def labels(self) -> list[str]:
-        """What the page filters by: the selection (`kept`, `low`, `wrong`; `unscored`), then `repaired` or `hard`."""
+        """What the page filters by: the selection (`kept`, `low`, `wrong`; `unscored`), then `repaired` or `hard`.
+
+        What an engine or a tool server broke is `broken`, not `wrong`.
+        """
         selected = self.quality.selected if self.quality is not None else None
-        labels: list[str] = [selected or "unscored"]
+        broken = selected == "wrong" and self.candidate.trajectory.failure is not None
+        labels: list[str] = ["broken" if broken else selected or "unscored"]
         if self.repair is not None:
             labels.append("repaired" if self.repair.accepted else "hard")
         return labels

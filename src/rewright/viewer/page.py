@@ -14,10 +14,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rewright.errors import InputError
 from rewright.group_credit import call_factor, uses_reward_model
 from rewright.pipeline import report
-from rewright.progress import counted
+from rewright.plugins.settings import TurnCredit
+from rewright.progress import counted, say
 from rewright.recipe import Recipe, RLSettings
 from rewright.runs import Run
 from rewright.storage import write_atomically
@@ -85,10 +88,18 @@ def _hash(text: str) -> str:
 def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
     """The recipe's `rl` section and dialect.
 
-    A recipe of another version is no reason to show nothing: defaults, with a note.
+    A recipe of another version is no reason to show nothing: defaults, with a note. Nor is an estimator that is code
+    which the run does not trust: it does not run.
     """
     try:
         recipe = run.recipe()
+        try:
+            run.check_code("rl.credit.estimator")
+        except InputError as problem:
+            say(f"warning: {problem}; shown is the credit of the estimator {TurnCredit().estimator}")
+            credit = msgspec.structs.replace(recipe.rl.credit, estimator=TurnCredit().estimator)
+            settings = msgspec.structs.replace(recipe.rl, credit=credit)
+            return settings, recipe.dialect, f" The estimator is not the recipe's: {problem}."
         return recipe.rl, recipe.dialect, ""
     except InputError as problem:
         recipe = Recipe()
@@ -133,7 +144,7 @@ def _stages(found: dict[str, Any]) -> str:
         + "</table></div>\n"
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
-            "broke (engine or tools) and count as not solved.</p>\n"
+            f"broke ({escape(counted(row.get('broke') or {}) or 'engine or tools')}) and count as not solved.</p>\n"
             for row in found["stages"]
             if row.get("failures")
         )
@@ -152,8 +163,10 @@ def _interval(row: dict[str, Any]) -> str:
 
 def _counts(found: dict[str, Any]) -> str:
     counts = found["counts"]
-    items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts]
+    items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts if counts[name] or name != "broken"]
     lines = []
+    if found["broke"]:
+        lines.append(f"Broken, not wrong: {counted(found['broke'])}.")
     if found["repaired_by_mode"]:
         modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in found["repaired_by_mode"].items())
         lines.append(f"Repaired: {modes}.")

@@ -22,9 +22,8 @@ def table(found: dict[str, Any]) -> str:
             f"{row['calls']:>8.2f}{row['tasks']:>7}{row['seconds']:>8.1f}"
         )
         if row.get("failures"):
-            lines.append(
-                f"  {row['failures']} of {row['trajectories']} broke (engine or tools) and count as not solved"
-            )
+            what = counted(row.get("broke") or {}) or "engine or tools"
+            lines.append(f"  {row['failures']} of {row['trajectories']} broke ({what}) and count as not solved")
         for name, part in row.get("categories", {}).items():
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
@@ -33,7 +32,9 @@ def table(found: dict[str, Any]) -> str:
     counts = found["counts"]
     if counts["candidates"]:
         lines.append("")
-        lines.append(", ".join(f"{name} {count}" for name, count in counts.items()))
+        lines.append(", ".join(f"{name} {count}" for name, count in counts.items() if count or name != "broken"))
+        if found["broke"]:
+            lines.append(f"broken, not wrong: {counted(found['broke'])}")
         if found["repaired_by_mode"]:
             lines.append(f"repaired by mode: {counted(found['repaired_by_mode'])}")
     accuracy = found.get("reward_model_accuracy")

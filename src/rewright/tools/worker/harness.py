@@ -63,7 +63,7 @@ class Tools:
     """The functions of one session. A source is compiled and executed at its first call, in a module of its own."""
 
     def __init__(
-        self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any], within: list[str]
+        self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any], within: dict[str, list[str]]
     ) -> None:
         self.sources = sources
         self.targets = targets
@@ -87,7 +87,8 @@ class Tools:
             for part in attribute.split("."):
                 value = getattr(value, part)
             home = str(getattr(value, "__module__", ""))
-            if self.within and not any(home == package or home.startswith(f"{package}.") for package in self.within):
+            within = self.within.get(name)
+            if within is not None and not any(home == one or home.startswith(f"{one}.") for one in within):
                 raise Refused("source", f"the target of {name} is not defined in a trusted package, but in {home!r}")
         elif name in self.sources:
             # Registered in sys.modules because dataclasses, pickle and inspect look a class's module up there.
