@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -108,7 +107,10 @@ def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
 
         opened = Run.open(run)
         with opened.locked():
-            _redo(opened, stage, clear=redo)
+            if redo:
+                _redo(opened, stage)
+            else:
+                _go_on(opened, stage)
         _print_report(opened, as_json=as_json)
 
     app.command(name=verb, help=help_text)(command)
@@ -162,7 +164,7 @@ def _evaluate_run(run: Path, model: str, *, as_json: bool) -> None:
         raise InputError(f"--model is {model!r}: expected base, sft or rl")
     opened = Run.open(run)
     with opened.locked():
-        _redo(opened, stages[model], clear=True)
+        _redo(opened, stages[model])
     _print_report(opened, as_json=as_json)
 
 
@@ -214,38 +216,53 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
 
     check_stages(recipe, recipe.stages)
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _saying_how_to_resume(folder):
+    with run.locked(), _saying_how_to_resume(run):
         Pipeline(run).run_all()
     _print_report(run, as_json=as_json)
 
 
 @contextmanager
-def _saying_how_to_resume(folder: Path) -> Iterator[None]:
+def _saying_how_to_resume(run: Any) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, RewrightError):
-        recipe, run = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(str(folder))
-        say(f"stopped; what was done is saved: go on with rewright run {recipe} --run {run} --resume")
+    except (KeyboardInterrupt, RewrightError) as problem:
+        if not (isinstance(problem, InputError) and run.is_untouched()):
+            say(f"stopped; what was done is saved: {_resuming(run)}")
         raise
 
 
-def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
-    from rewright.pipeline import EVALUATED, Pipeline
-    from rewright.runs import checkpoint_folder
+def _resuming(run: Any) -> str:
+    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
+    return f"go on with rewright run {recipe} --run {folder} --resume"
 
-    run.undo([stage])  # first: a stage that is done has all its records, whenever this is killed
-    files = {"judge": run.verdicts, "score": run.qualities, "repair": run.repairs}
-    if clear and stage in files:
-        files[stage].clear()
-    if clear and stage in EVALUATED:
-        for file in run.evaluation(EVALUATED[stage]):
-            file.clear()
-    if clear and stage == "rl":
-        run.rollouts.clear()  # the ids of RL rollouts repeat: old ones would stand for the new
-    if clear and stage in ("sft", "reward", "rl"):
-        shutil.rmtree(checkpoint_folder(run.model_folder(stage)), ignore_errors=True)
-    with _saying_how_to_resume(run.path):
-        Pipeline(run).run_stage(stage)
+
+def _redo(run: Any, stage: Stage) -> None:
+    """Do a stage again. Its earlier results stay until it is finished, however it ends."""
+    from rewright.pipeline import redo
+    from rewright.redo import Redo
+
+    try:
+        redo(run, stage)
+    except (KeyboardInterrupt, RewrightError):
+        kept = f"stopped; the earlier results of {stage} are as they were" if run.is_done(stage) else "stopped"
+        begun = Redo.pending(run, stage) is not None
+        say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
+        raise
+
+
+def _go_on(run: Any, stage: Stage) -> None:
+    """Make what a stage lacks. A mistake that stops it before anything is made leaves it as done as it was."""
+    from rewright.pipeline import Pipeline
+
+    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
+    run.undo(stage)  # first: a stage that is done has all its records, whenever this is killed
+    try:
+        with _saying_how_to_resume(run):
+            pipeline.run_stage(stage)
+    except (KeyboardInterrupt, RewrightError):
+        if run.trajectories.keys_in_order() == before:
+            run.write_json("state.json", state)
+        raise
 
 
 def _dry_run(recipe: Recipe, *, as_json: bool) -> None:

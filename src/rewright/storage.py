@@ -60,13 +60,16 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:  # Ctrl-C, or a mistake in what the chunks are made from
+                temporary.unlink(missing_ok=True)
+                raise
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
@@ -188,8 +191,13 @@ class RecordFile(Generic[T]):
 
             write_atomically(self.path, lines())
 
+    def replace(self, records: Iterable[T]) -> None:
+        """Replace the file by these records, or leave it as it was. Raises StorageError if it cannot be written."""
+        self.close()
+        write_atomically(self.path, (encode_line(record) for record in records))
+
     def clear(self) -> None:
-        """Remove the file: the stage is done again."""
+        """Remove the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 

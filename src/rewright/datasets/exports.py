@@ -72,6 +72,7 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
 
     Raises InputError for a run that has nothing to export, StorageError where nothing can be written.
     """
+    run.require("build")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -134,6 +134,12 @@ def _stages(found: dict[str, Any]) -> str:
         + "\n".join(rows)
         + "</table></div>\n"
         + "".join(
+            f'<p class="bad small">{escape(row["stage"])}: {escape(row["untrained"])}: this is the model before it, '
+            "tried again.</p>\n"
+            for row in found["stages"]
+            if row.get("untrained")
+        )
+        + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
             "broke (engine or tools) and count as not solved.</p>\n"
             for row in found["stages"]
