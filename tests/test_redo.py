@@ -1,4 +1,4 @@
-"""Stages done again, and stages whose results are gone: nothing is lost, and no other model stands in for a missing one.
+"""Stages done again, and stages whose results are gone: nothing is lost, no other model stands in for a missing one.
 
 The run has no trained model of its own: its candidates never end, so SFT has nothing to learn from. Where a test needs
 one, the shipped model's folder takes its place.

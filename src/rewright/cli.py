@@ -6,9 +6,11 @@ Every verb is a thin call: what it does is in the stages, the pipeline and the l
 from __future__ import annotations
 
 import errno
+import glob
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -200,7 +202,9 @@ def _packaged(name: str) -> Path:
 
 def _fresh(path: Path, *, resume: bool) -> Path:
     """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
-    numbered = [(one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{path.name}-*")]
+    numbered = [
+        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
+    ]
     taken = {int(number): one for number, one in numbered if number.isdecimal()}
     if path.exists():
         taken[1] = path
@@ -325,18 +329,30 @@ def _code_of(problem: OSError) -> int:
     return 2 if problem.errno in PATHS_TO_BLAME else 1
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty argument, of a variable that is not set, means nothing: as a path it would be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.strip():
+            raise InputError(f"the argument behind {before or 'rewright'} is empty: expected a value")
+        if re.fullmatch(r"--[\w-]+=\s*", argument):
+            raise InputError(f"{argument.strip()} is empty: expected a value")
+
+
 def _main() -> None:
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on when its terminal is closed
+        signal.signal(signal.SIGHUP, stop)
     # As `python -m` has it: judges, dimensions and tools of one's own are named by import path. Last: it hides nothing.
     with suppress(OSError):  # the directory is gone
         if not {"", str(Path.cwd())} & set(sys.path):
             sys.path.append(str(Path.cwd()))
     started = time.monotonic()
     try:
+        _refuse_empty(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:

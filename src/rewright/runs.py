@@ -150,14 +150,22 @@ class Run:
 
         One in which nothing has been made (a mistake in the recipe stopped it at once) is taken for new.
 
-        Raises InputError for an existing run without `resume`, or a different recipe with it.
+        Raises InputError for an existing run without `resume`, no run or a different recipe with it, and for a folder
+        that holds other files.
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
         try:
             taken = recipe_file.exists()
+            foreign = not taken and next((one.name for one in _listed(path) if one.name not in BEFORE_STAGES), None)
         except OSError as problem:
             raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
+        if resume and not taken:
+            raise InputError(
+                f"{path} holds no run to go on with: expected a run directory (without --resume: a new run)"
+            )
+        if foreign:
+            raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
         if taken:
             if run.is_untouched():
                 with run.locked():  # nobody is about to write
@@ -180,8 +188,9 @@ class Run:
         return run
 
     def is_untouched(self) -> bool:
-        """Has no stage written anything?"""
-        return all(file.is_dir() or file.name in BEFORE_STAGES for file in self.path.rglob("*"))
+        """Is it a run in which no stage has written anything? (A recipe.yaml alone is somebody's own.)"""
+        names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
+        return "environment.json" in names and names <= set(BEFORE_STAGES)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -352,6 +361,11 @@ class Run:
         """Replace the metrics of a stage in metrics.jsonl."""
         others = [row for row in self.metrics() if row["stage"] != stage]
         self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+
+
+def _listed(path: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    return sorted(path.iterdir()) if path.is_dir() else []
 
 
 def checkpoint_folder(model: Path) -> Path:

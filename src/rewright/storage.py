@@ -9,10 +9,11 @@ and UTF-8 cannot hold) is stored as U+FFFD.
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import IO, Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,7 +22,10 @@ from rewright.errors import InputError, StorageError
 __all__ = [
     "Groups",
     "RecordFile",
+    "bounded_lines",
     "encode_line",
+    "open_file",
+    "read_bounded",
     "read_checked",
     "read_jsonl",
     "without_surrogates",
@@ -32,6 +36,9 @@ T = TypeVar("T")
 
 PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"))
 """How packed files begin."""
+
+MOST_LINE_BYTES: Final = 256 * 2**20
+"""A file without line ends (a sparse one, a packed bomb) must not fill the memory."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -73,6 +80,39 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
         raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a {_kind_of(mode)}: expected a file")
+    return path.open("rb")
+
+
+def _kind_of(mode: int) -> str:
+    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """A whole file of at most `most` bytes. Raises OSError, and InputError for a larger one and for what is no file."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise InputError(f"{path}: is larger than {most:,} bytes")
+    return data
+
+
+def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a file. Raises InputError for one that is longer than any record of ours or of a data set."""
+    number = 0
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MOST_LINE_BYTES:
+            raise InputError(
+                f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes: expected one record a line"
+            )
+        yield line
+
+
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
     """(line number, decoded record) for every whole line; a torn last line is dropped.
 
@@ -107,13 +147,13 @@ class _Line(NamedTuple, Generic[T]):
 def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
     decoder = msgspec.json.Decoder(kind)
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
     offset = 0
     with file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(file, path), 1):
                 if line.strip():
                     try:
                         yield _Line(number, offset, len(line), decoder.decode(line))
