@@ -274,7 +274,7 @@ CREDIT: list[tuple[str, bytes, str]] = [
 @pytest.fixture
 def rewright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Run the command in `tmp_path`; returns exit code and standard error."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)]
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[Any, str]:
@@ -284,7 +284,8 @@ def rewright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return left.value.code, capsys.readouterr().err
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers:
+        signal.signal(number, handler)
 
 
 def refused(result: tuple[Any, str], said: str) -> None:
@@ -566,67 +567,3 @@ def test_no_permission(tmp_path: Path) -> None:
         refused((done.returncode, done.stderr), said)
     (tmp_path / "locked").chmod(0o700)
     (tmp_path / "done").chmod(0o700)
-
-
-def test_a_run_to_go_on_with_must_be_there(rewright: Callable[..., tuple[Any, str]], tmp_path: Path) -> None:
-    """Nothing is begun anew, which would make everything again, and pay for it."""
-    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "other/notes.txt": b"mine"})
-    (tmp_path / "empty").mkdir()
-    for name in ("typo", "empty", "other"):
-        refused(rewright("run", "r.yaml", "--resume", "--run", name), f"{name} holds no run to go on with: expected")
-    refused(rewright("run", "r.yaml", "--resume"), "runs/run holds no run to go on with")
-    refused(rewright("quickstart", "--resume"), "runs/quickstart holds no run to go on with")
-    refused(rewright("eval", "--benchmark", "bfcl-multi-turn", "--resume"), "holds no run to go on with")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "other", "r.yaml", "t.jsonl"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["run", "r.yaml", "--run", ""], "the argument behind --run is empty: expected a value"),
-        (["run", "r.yaml", "--run="], "--run= is empty: expected a value"),
-        (["run", ""], "the argument behind run is empty"),
-        (["judge", " "], "the argument behind judge is empty"),
-        (["import", "x.jsonl", "--run", "", "--recipe", "r.yaml"], "the argument behind --run is empty"),
-        (["export", "mine", ""], "the argument behind mine is empty"),
-        (["run", "r.yaml", "--run", "."], ". is no run and holds mine: expected a new or an empty folder"),
-        (["run", "r.yaml", "--run", "mine"], "mine is no run and holds notes.txt: expected a new or an empty folder"),
-        (["run", "r.yaml", "--run", "nested"], "nested is no run and holds below: expected a new or an empty folder"),
-        (["import", "x.jsonl", "--run", "mine", "--recipe", "r.yaml"], "mine is no run and holds notes.txt"),
-        (["run", "own/recipe.yaml", "--run", "own"], "own holds a run already"),
-        (["run", "r.yaml", "name=../x"], "override 'name=../x': name: must be usable as a folder's name, got '../x'"),
-        (["eval", "--benchmark", "bfcl-multi-turn", "name=../x"], "name: must be usable as a folder's name"),
-    ],
-)
-def test_nothing_is_written_among_other_files(
-    rewright: Callable[..., tuple[Any, str]], tmp_path: Path, arguments: list[str], said: str
-) -> None:
-    trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
-    put(
-        tmp_path,
-        {
-            "r.yaml": RECIPE,
-            "t.jsonl": lines(task()),
-            "x.jsonl": lines(trajectory),
-            "mine/notes.txt": b"mine",
-            "own/recipe.yaml": b"# mine\n" + RECIPE,
-        },
-    )
-    (tmp_path / "nested/below").mkdir(parents=True)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    refused(rewright(*arguments), said)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_an_empty_folder_is_good_for_a_run(rewright: Callable[..., tuple[Any, str]], tmp_path: Path) -> None:
-    trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
-    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "x.jsonl": lines(trajectory)})
-    (tmp_path / "empty").mkdir()
-    assert rewright("import", "x.jsonl", "--run", "empty", "--recipe", "r.yaml")[0] == 0
-
-
-def test_an_empty_recipe_runs_nothing(rewright: Callable[..., tuple[Any, str]], tmp_path: Path) -> None:
-    put(tmp_path, {"r.yaml": b"# later\n"})
-    for more in ([], ["--seed", "1"], ["--dry-run"]):
-        refused(rewright("run", "r.yaml", *more), "r.yaml: is empty: expected a recipe with at least one key")
-    assert not (tmp_path / "runs").exists()

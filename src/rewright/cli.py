@@ -5,6 +5,7 @@ Every verb is a thin call: what it does is in the stages, the pipeline and the l
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import glob
 import io
@@ -278,6 +279,8 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
     context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
     check_stages(recipe, recipe.stages)
     stages = set(recipe.stages)
+    if stages & {"synth", "repair", "rl", *EVALUATED}:
+        asyncio.run(context.open_tools().close())  # a search index that is none, an address that is none
     evaluated = bool(stages & EVALUATED.keys())
     own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
     tasks = len(context.load_tasks()) if own_tasks else 0

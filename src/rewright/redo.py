@@ -115,7 +115,7 @@ def complete(run: Run) -> None:
 
 def discard_later(run: Run, stage: str) -> None:
     """Remove what was begun of stages behind `stage`, which has changed what they begin with."""
-    for later in ALL_STAGES[ALL_STAGES.index(stage) + 1 :]:  # type: ignore[arg-type]
+    for later in ALL_STAGES[ALL_STAGES.index(stage) + 1 :]:
         if _folder(run, later).exists():
             Redo(run, later).discard()
 

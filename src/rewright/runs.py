@@ -34,7 +34,7 @@ import yaml
 from rewright.errors import InputError, RunLockedError, StorageError
 from rewright.recipe import Recipe, Stage
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
-from rewright.storage import RecordFile, encode_line, read_checked, read_jsonl, write_atomically
+from rewright.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 
 __all__ = ["INPUTS", "OUTPUTS", "Run", "checkpoint_folder"]
 
@@ -42,6 +42,9 @@ PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "d
 
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
 """What a run has before its first stage has made anything."""
+
+MOST_STATE_BYTES: Final = 10_000_000
+"""Of state.json."""
 
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
     "eval_base": ("evaluations/base.jsonl", "evaluations/base.verdicts.jsonl"),
@@ -240,7 +243,7 @@ class Run:
         if not path.exists():
             return {}
         try:
-            stages: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+            stages: dict[str, Any] = msgspec.json.decode(read_bounded(path, MOST_STATE_BYTES))
             msgspec.convert(stages, dict[str, _Stage])
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None

@@ -24,6 +24,7 @@ __all__ = [
     "RecordFile",
     "bounded_lines",
     "encode_line",
+    "kind_of",
     "open_file",
     "read_bounded",
     "read_checked",
@@ -84,11 +85,12 @@ def open_file(path: Path) -> BinaryIO:
     """A regular file, open for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"{path}: is a {_kind_of(mode)}: expected a file")
+        raise InputError(f"{path}: is a {kind_of(mode)}: expected a file")
     return path.open("rb")
 
 
-def _kind_of(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What a file is that is neither a regular one nor a folder, by its `st_mode`."""
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 

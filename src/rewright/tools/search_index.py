@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from rewright.errors import InputError, StorageError
-from rewright.storage import encode_line
+from rewright.storage import bounded_lines, encode_line, open_file
 from rewright.strict_json import STRICT
 
 __all__ = ["Document", "Found", "SearchIndex", "build_index", "read_corpus"]
@@ -60,17 +60,18 @@ class _Row(msgspec.Struct):
 def read_corpus(path: Path) -> Iterator[Document]:
     """The documents of a JSONL corpus, which may be a `.gz` file.
 
-    Raises InputError, with file and line, for one that is not {id, contents}.
+    Raises InputError, with file and line, for one that is not {id, contents}, or whose id another one has.
     """
     decoder = msgspec.json.Decoder(_Row)
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else Path.open
+    lines: dict[str, int] = {}
     try:
-        file: IO[bytes] = opener(path, "rb")
+        plain = open_file(path)
+        file: IO[bytes] = gzip.GzipFile(fileobj=plain) if path.suffix.lower() == ".gz" else plain  # type: ignore[assignment]
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
-    with file:
+    with plain, file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(file, path), 1):
                 if line.isspace():
                     continue
                 try:
@@ -78,7 +79,10 @@ def read_corpus(path: Path) -> Iterator[Document]:
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
                     wanted = 'expected {"id": "...", "contents": "..."}'
                     raise InputError(f"{path}:{number}: not a document: {problem}: {wanted}") from None
-                yield Document(id=str(row.id), contents=row.contents)
+                name = str(row.id)
+                if lines.setdefault(name, number) != number:
+                    raise InputError(f"{path}:{number}: the id {name!r} is used already in line {lines[name]}")
+                yield Document(id=name, contents=row.contents)
         except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
             raise InputError(f"{path}: not a whole gzip file: {problem}") from None
         except OSError as problem:
