@@ -148,6 +148,34 @@ def test_what_never_ends_is_no_file(rewright: Rewright, tmp_path: Path, kind: st
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["view", "run", "--out", "pipe"],
+        ["credit", "gold.jsonl", "--picture", "pipe.svg"],
+        ["credit", "gold.jsonl", "--picture", "pipe.png"],
+        ["export", "run", "out"],
+    ],
+    ids=" ".join,
+)
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(rewright: Rewright, tmp_path: Path, arguments: list[str]) -> None:
+    row = {"messages": [QUESTION, {"role": "assistant", "content": "Rome"}], "tools": []}
+    put(
+        tmp_path,
+        {
+            "run/recipe.yaml": RECIPE,
+            "run/sft.jsonl": lines(row),
+            "gold.jsonl": lines({"messages": [QUESTION, ANSWERED], "gold_calls": [{"name": "find", "arguments": {}}]}),
+        },
+    )
+    pipes = [tmp_path / name for name in ("pipe", "pipe.svg", "pipe.png", "out/sft.jsonl")]
+    for pipe in pipes:
+        pipe.parent.mkdir(exist_ok=True)
+        os.mkfifo(pipe)
+    rewright(*arguments).refused(": is a pipe: expected a file")
+    assert all(pipe.is_fifo() for pipe in pipes)
+
+
 def test_files_of_a_run_are_files(rewright: Rewright, tmp_path: Path) -> None:
     for name in ("state.json", "trajectories.jsonl", "recipe.yaml", "metrics.jsonl"):
         put(tmp_path, {f"run-{name}/recipe.yaml": b"stages: [judge]\n"})

@@ -66,9 +66,6 @@ SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 MOST_VALUES = 10_000
 """In a recipe file: aliases of aliases would be more than any memory holds."""
 
-MOST_BYTES = 10_000_000
-"""Of a recipe file."""
-
 _UNFIT = (KeyError, AttributeError)
 """What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
 
@@ -140,7 +137,7 @@ _Loader.add_implicit_resolver(
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     places: dict[str, str] = {}
     try:
-        text = read_bounded(path, MOST_BYTES).decode("utf-8")
+        text = read_bounded(path).decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a UTF-8 text file: expected a recipe in YAML") from None
     except OSError as problem:

@@ -43,9 +43,6 @@ PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "d
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
 """What a run has before its first stage has made anything."""
 
-MOST_STATE_BYTES: Final = 10_000_000
-"""Of state.json."""
-
 OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
     "eval_base": ("evaluations/base.jsonl", "evaluations/base.verdicts.jsonl"),
     "synth": ("trajectories.jsonl",),
@@ -243,7 +240,7 @@ class Run:
         if not path.exists():
             return {}
         try:
-            stages: dict[str, Any] = msgspec.json.decode(read_bounded(path, MOST_STATE_BYTES))
+            stages: dict[str, Any] = msgspec.json.decode(read_bounded(path))
             msgspec.convert(stages, dict[str, _Stage])
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None

@@ -29,6 +29,7 @@ __all__ = [
     "read_bounded",
     "read_checked",
     "read_jsonl",
+    "refuse_special",
     "without_surrogates",
     "write_atomically",
 ]
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"))
 """How packed files begin."""
+
+MOST_SMALL_BYTES: Final = 10_000_000
+"""Of a file that is read at once: a recipe, a state, the head of an index."""
 
 MOST_LINE_BYTES: Final = 256 * 2**20
 """A file without line ends (a sparse one, a packed bomb) must not fill the memory."""
@@ -64,7 +68,11 @@ def without_surrogates(value: Any) -> Any:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Replace `path` by the joined chunks, or leave it as it was. Raises StorageError if it cannot be written."""
+    """Replace `path` by the joined chunks, or leave it as it was.
+
+    Raises StorageError if it cannot be written, and InputError for a device or a pipe, which a file must not replace.
+    """
+    refuse_special(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -83,10 +91,18 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
 def open_file(path: Path) -> BinaryIO:
     """A regular file, open for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
-    mode = path.stat().st_mode
+    refuse_special(path)
+    return path.open("rb")
+
+
+def refuse_special(path: Path) -> None:
+    """Raise InputError for a device, a pipe or a socket: it is neither read to its end nor written over."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says what is wrong
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: is a {kind_of(mode)}: expected a file")
-    return path.open("rb")
 
 
 def kind_of(mode: int) -> str:
@@ -94,7 +110,7 @@ def kind_of(mode: int) -> str:
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+def read_bounded(path: Path, most: int = MOST_SMALL_BYTES) -> bytes:
     """A whole file of at most `most` bytes. Raises OSError, and InputError for a larger one and for what is no file."""
     with open_file(path) as file:
         data = file.read(most + 1)

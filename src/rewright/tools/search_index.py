@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from rewright.errors import InputError, StorageError
-from rewright.storage import bounded_lines, encode_line, open_file
+from rewright.storage import bounded_lines, encode_line, open_file, read_bounded
 from rewright.strict_json import STRICT
 
 __all__ = ["Document", "Found", "SearchIndex", "build_index", "read_corpus"]
@@ -152,7 +152,7 @@ class SearchIndex:
         folder = Path(path)
         hint = f"build it with: rewright index corpus.jsonl --out {folder}"
         try:
-            about = STRICT.decode((folder / "index.json").read_text(encoding="utf-8"))
+            about = STRICT.decode(read_bounded(folder / "index.json").decode("utf-8"))
         except OSError as problem:
             raise InputError(f"{folder} is not a search index ({problem.strerror or problem}): {hint}") from None
         except ValueError:

@@ -19,7 +19,7 @@ from rewright.pipeline import report
 from rewright.plugins.settings import TurnCredit
 from rewright.progress import counted
 from rewright.runs import Run
-from rewright.storage import write_atomically
+from rewright.storage import read_bounded, write_atomically
 from rewright.strict_json import STRICT
 from rewright.viewer.cards import MEANINGS, card, shown_card
 from rewright.viewer.examples import Example, read_examples
@@ -103,7 +103,7 @@ def _credit_settings(run: Run) -> tuple[TurnCredit, float, str]:
 def _about(run: Run) -> str:
     path = run.path / "environment.json"
     try:
-        about = STRICT.decode(path.read_text("utf-8"))
+        about = STRICT.decode(read_bounded(path).decode("utf-8"))
         versions = about.get("versions", {})
         parts = [
             f"started {about.get('started', '?')}",
