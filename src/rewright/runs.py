@@ -139,10 +139,9 @@ class Run:
 
     def close(self) -> None:
         """Close the files of records."""
-        for file in (
-            self.tasks, self.eval_tasks, self.trajectories, self.verdicts, self.qualities, self.repairs, self.rollouts,
-        ):  # fmt: skip
-            file.close()
+        for file in vars(self).values():
+            if isinstance(file, RecordFile):
+                file.close()
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
