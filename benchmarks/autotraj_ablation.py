@@ -101,10 +101,10 @@ def rl_arm(options: argparse.Namespace, seed: int, arm: str) -> Run:
     start = sft_arm(options, seed, "kept+repaired")
 
     def prepare(run: Run) -> None:
-        shutil.copytree(start.model_folder("sft"), run.model_folder("sft"), dirs_exist_ok=True)
-        if arm == "+reward model":
-            shutil.copytree(start.model_folder("reward"), run.model_folder("reward"), dirs_exist_ok=True)
-            run.write_json("state.json", {"reward": start.state()["reward"]})
+        stages = ["sft", "reward"] if arm == "+reward model" else ["sft"]
+        for stage in stages:
+            shutil.copytree(start.model_folder(stage), run.model_folder(stage), dirs_exist_ok=True)
+        run.write_json("state.json", {stage: start.state()[stage] for stage in stages})
 
     recipe = recipe_of(options, seed, ["rl", "eval_rl"], "rl.keep_rollouts=false")
     return done(folder_of(options, seed, arm), recipe, prepare)

@@ -160,13 +160,13 @@ RECIPES: list[Case] = [
     ),
     (
         "a run in a file",
-        {"r.yaml": b"", "file": b""},
+        {"r.yaml": b"seed: 0\n", "file": b""},
         ["run", "r.yaml", "--run", "file"],
         "run directory file: File ex",
     ),
     (
         "a run below a file",
-        {"r.yaml": b"", "file": b""},
+        {"r.yaml": b"seed: 0\n", "file": b""},
         ["run", "r.yaml", "--run", "file/x"],
         "file/x: Not a directory",
     ),
@@ -274,7 +274,7 @@ CREDIT: list[tuple[str, bytes, str]] = [
 @pytest.fixture
 def rewright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Run the command in `tmp_path`; returns exit code and standard error."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)]
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[Any, str]:
@@ -284,7 +284,8 @@ def rewright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return left.value.code, capsys.readouterr().err
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers:
+        signal.signal(number, handler)
 
 
 def refused(result: tuple[Any, str], said: str) -> None:

@@ -19,12 +19,31 @@ SECTIONS = "expected one of build, dialect, eval, "
 
 def recipe(folder: Path, text: str, *overrides: str) -> Recipe:
     path = folder / "recipe.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text or "seed: 0  # says nothing new, but an empty file is a mistake\n", encoding="utf-8")
     return load_recipe(path, overrides)
 
 
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{two}: &{two} [{f'*{one},' * 9}]\n" for one, two in pairwise("abcdefghijk"))
 MERGES = "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {{<<: [{f'*{a},' * 9}]}}\n" for a, b in pairwise("abcdefghijk"))
+
+NO_NAMES = ("../x", "../../x", ".", "..", "a/b/c", "/tmp/x", ".hidden", "'a\\b'", '"a\\nb"', "' a'", "'a '", '"\\e[2J"')
+HUGE = "9" * 400
+ANY_SIZE = "0x" + "F" * 5000  # of more digits than Python writes
+
+SERVERS = (
+    ("model", "path: m, engine: openai, ", "base_url"),
+    ("reward", "", "url"),
+    ("sandbox", "", "url"),
+    ("tools", "", "search"),
+)
+NO_ADDRESSES = (
+    ("localhost:8000", ""),
+    ("127.0.0.1:8000/v1", ""),
+    ("ftp://host/v1", ""),
+    ("http://:8000", ""),
+    ("http://host:99999", ""),
+    ("http://ho st:80", "'http://ho st:80' holds a space"),
+)
 
 MISTAKES = [
     # Names.
@@ -92,6 +111,7 @@ MISTAKES = [
     ("reward:\n  minimum_accuracy: 70\n", [], ":2: reward.minimum_accuracy: must be at most 1, got 70.0"),
     ("sandbox:\n  memory_mb: 99999999999\n", [], ":2: sandbox.memory_mb: must be at most 1000000000, got 99999999999"),
     ("judge_seconds: 0\n", [], ":1: judge_seconds: must be positive, got 0.0"),
+    *[(f"name: {name}\n", [], ":1: name: must be usable as a folder's name, got ") for name in NO_NAMES],
     ("name: ''\n", [], ":1: name: must be usable as a folder's name, got ''"),
     ('name: "a\\0b"\n', [], ":1: name: must be usable as a folder's name, got 'a\\x00b'"),
     (f"name: {'x' * 300}\n", [], ":1: name: must be usable as a folder's name, got 'xxx"),
@@ -101,6 +121,44 @@ MISTAKES = [
         [],
         ": rl.credit: weights are (0.0, 0.0, 0.0): expected three numbers",
     ),
+    ("stages: []\n", [], ":1: stages: must name at least one stage, got none"),
+    ("stages: [synth, synth]\n", [], ":1: stages: must be in the order in which they run, each once: [synth]"),
+    ("stages: [score, judge]\n", [], ":1: stages: must be in the order in which they run, each once: [judge, score]"),
+    ("seed: 1\n", ["stages=[]"], "override 'stages=[]': stages: must name at least one stage"),
+    (
+        "quality:\n  dimensions:\n  - {name: a, function: 'b:c'}\n  - {name: a, function: 'b:d', weight: 1}\n",
+        [],
+        ":2: quality.dimensions: must have different names, got 'a' twice",
+    ),
+    # Numbers beyond what anything holds.
+    (f"limits: {{turn_tokens: {HUGE}}}\n", [], ":1: limits.turn_tokens: a number beyond 64 bits"),
+    (f"limits:\n  turn_tokens: {ANY_SIZE}\n", [], ":2: limits.turn_tokens: a number beyond 64 bits"),
+    (f"limits: {{tool_seconds: {HUGE}}}\n", [], ":1: limits.tool_seconds: a number beyond 64 bits"),
+    (f"seed: -{HUGE}\n", [], ":1: seed: a number beyond 64 bits"),
+    (f"name: {HUGE}\n", [], ":1: name: a number beyond 64 bits"),
+    (f"tasks: {{path: {ANY_SIZE}, format: town}}\n", [], ":1: tasks.path: a number beyond 64 bits"),
+    (f"rl:\n  credit:\n    weights: [1, {HUGE}, 1]\n", [], ":3: rl.credit.weights[1]: a number beyond 64 bits"),
+    (f"model:\n  extra_body: {{a: [{HUGE}]}}\n", [], ":2: model.extra_body.a[0]: a number beyond 64 bits"),
+    (f"sft:\n  arguments:\n    ? {ANY_SIZE}\n    : 1\n", [], ":2: sft.arguments: a number beyond 64 bits"),
+    (f"? {ANY_SIZE}\n: 1\n", [], "recipe.yaml: recipe: a number beyond 64 bits"),
+    ("seed: 1\n", [f"synth.n={HUGE}"], ": synth.n: a number beyond 64 bits"),
+    ("stage_seconds: 1e300\n", [], ":1: stage_seconds: must be at most 1000000000, got 1e+300"),
+    ("limits: {tool_seconds: 1e12}\n", [], ":1: limits.tool_seconds: must be at most 1000000000, got 1000000000000.0"),
+    ("rl: {steps: 9223372036854775807}\n", [], ":1: rl.steps: must be at most 1000000000, got 9223372036854775807"),
+    ("model: {extra_body: {a: .inf}}\n", [], ":1: model.extra_body.a: expected a finite number, got inf"),
+    # Addresses.
+    *[
+        (f"{section}: {{{keys}{key}: '{url}'}}\n", [], f":1: {section}.{key}: {said}")
+        for section, keys, key in SERVERS
+        for url, said in NO_ADDRESSES
+    ],
+    (
+        "repair: {model: {path: m, engine: openai, base_url: 'localhost:8000'}}\n",
+        [],
+        ":1: repair.model.base_url: base_url 'localhost:8000': expected http",
+    ),
+    ("seed: 1\n", ["reward.url=localhost:8"], "override 'reward.url=localhost:8': reward.url: a server: expected an"),
+    ("tools: {search: 'localhost:8001/search'}\n", [], ":1: tools.search: a server: expected an address such as http"),
     # Files.
     ("- a\n", [], ": expected a mapping of sections, got list"),
     ("just words\n", [], ": expected a mapping of sections, got str"),
@@ -185,8 +243,15 @@ def test_off_is_a_word_and_true_is_not(tmp_path: Path) -> None:
         recipe(tmp_path, "repair:\n  show_gold: yes\n")
 
 
-def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path) -> None:
-    assert recipe(tmp_path, "") == recipe(tmp_path, "# nothing\n") == load_recipe(None) == Recipe()
+@pytest.mark.parametrize("text", [" ", "# nothing\n", "---\n", "{}\n", "null\n", "~"])
+@pytest.mark.parametrize("overrides", [[], ["seed=1"]])
+def test_an_empty_recipe_is_a_mistake(text: str, overrides: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"recipe\.yaml: is empty: expected a recipe with at least one key"):
+        recipe(tmp_path, text, *overrides)
+
+
+def test_empty_sections_are_the_defaults(tmp_path: Path) -> None:
+    assert load_recipe(None) == Recipe()
     assert recipe(tmp_path, "synth:\n#  n: 3\nrl:\n  credit:\n") == Recipe()
 
 

@@ -98,7 +98,7 @@ def test_an_outcome_that_the_tasks_cannot_have_is_seen_before_anything_is_genera
     row = {"id": "a", "messages": [{"role": "user", "content": "Go."}], "gold": {"outputs": {"find": ["x"]}}}
     (tmp_path / "t.jsonl").write_text(json.dumps({**row, "judge": "solve"}) + "\n")
     (tmp_path / "r.yaml").write_text(
-        f"stages: [eval_base, rl]\ntasks: {tmp_path / 't.jsonl'}\nrl: {{outcome: token_set_f1}}\n"
+        f"stages: [eval_base, rl]\ntasks: {tmp_path / 't.jsonl'}\nrl: {{outcome: token_set_f1, tasks_per_step: 1}}\n"
     )
     said = (
         "rl.outcome is token_set_f1, which compares with gold.answers, and task a has none: expected rl.outcome: judge"

@@ -5,12 +5,14 @@ Every verb is a thin call: what it does is in the stages, the pipeline and the l
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import glob
 import io
 import json
 import os
+import re
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -109,7 +111,10 @@ def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
         opened = Run.open(run, trusted=trusted or ())
         opened.check_code()
         with opened.locked():
-            _redo(opened, stage, clear=redo)
+            if redo:
+                _redo(opened, stage)
+            else:
+                _go_on(opened, stage)
         _print_report(opened, as_json=as_json)
 
     app.command(name=verb, help=help_text)(command)
@@ -167,7 +172,7 @@ def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: boo
     opened = Run.open(run, trusted=trusted)
     opened.check_code()
     with opened.locked():
-        _redo(opened, stages[model], clear=True)
+        _redo(opened, stages[model])
     _print_report(opened, as_json=as_json)
 
 
@@ -203,7 +208,9 @@ def _packaged(name: str) -> Path:
 
 def _fresh(path: Path, *, resume: bool) -> Path:
     """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
-    numbered = [(one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{path.name}-*")]
+    numbered = [
+        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
+    ]
     taken = {int(number): one for number, one in numbered if number.isdecimal()}
     if path.exists():
         taken[1] = path
@@ -220,40 +227,55 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     done = Run(folder)
     check_stages(recipe, [stage for stage in recipe.stages if not (resume and done.is_done(stage))])
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _saying_how_to_resume(folder):
+    with run.locked(), _saying_how_to_resume(run):
         Pipeline(run).run_all()
     _print_report(run, as_json=as_json)
 
 
 @contextmanager
-def _saying_how_to_resume(folder: Path) -> Iterator[None]:
+def _saying_how_to_resume(run: Any) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, RewrightError):
-        recipe, run = shlex.quote(str(folder / "recipe.yaml")), shlex.quote(str(folder))
-        say(f"stopped; what was done is saved: go on with rewright run {recipe} --run {run} --resume")
+    except (KeyboardInterrupt, RewrightError) as problem:
+        if not (isinstance(problem, InputError) and run.is_untouched()):
+            say(f"stopped; what was done is saved: {_resuming(run)}")
         raise
 
 
-def _redo(run: Any, stage: Stage, *, clear: bool) -> None:
-    from rewright.pipeline import EVALUATED, Pipeline
-    from rewright.runs import checkpoint_folder
+def _resuming(run: Any) -> str:
+    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
+    return f"go on with rewright run {recipe} --run {folder} --resume"
+
+
+def _redo(run: Any, stage: Stage) -> None:
+    """Do a stage again. Its earlier results stay until it is finished, however it ends."""
+    from rewright.pipeline import redo
+    from rewright.redo import Redo
     from rewright.stages.preflight import check_stages
 
     check_stages(run.recipe(), [stage])
-    run.undo([stage])  # first: a stage that is done has all its records, whenever this is killed
-    files = {"judge": run.verdicts, "score": run.qualities, "repair": run.repairs}
-    if clear and stage in files:
-        files[stage].clear()
-    if clear and stage in EVALUATED:
-        for file in run.evaluation(EVALUATED[stage]):
-            file.clear()
-    if clear and stage == "rl":
-        run.rollouts.clear()  # the ids of RL rollouts repeat: old ones would stand for the new
-    if clear and stage in ("sft", "reward", "rl"):
-        shutil.rmtree(checkpoint_folder(run.model_folder(stage)), ignore_errors=True)
-    with _saying_how_to_resume(run.path):
-        Pipeline(run).run_stage(stage)
+    try:
+        redo(run, stage)
+    except (KeyboardInterrupt, RewrightError):
+        kept = f"stopped; the earlier results of {stage} are as they were" if run.is_done(stage) else "stopped"
+        begun = Redo.pending(run, stage) is not None
+        say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
+        raise
+
+
+def _go_on(run: Any, stage: Stage) -> None:
+    """Make what a stage lacks. A mistake that stops it before anything is made leaves it as done as it was."""
+    from rewright.pipeline import Pipeline
+
+    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
+    run.undo(stage)  # first: a stage that is done has all its records, whenever this is killed
+    try:
+        with _saying_how_to_resume(run):
+            pipeline.run_stage(stage)
+    except (KeyboardInterrupt, RewrightError):
+        if run.trajectories.keys_in_order() == before:
+            run.write_json("state.json", state)
+        raise
 
 
 def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
@@ -265,6 +287,8 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
     context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
     check_stages(recipe, recipe.stages)
     stages = set(recipe.stages)
+    if stages & {"synth", "repair", "rl", *EVALUATED}:
+        asyncio.run(context.open_tools().close())  # a search index that is none, an address that is none
     evaluated = bool(stages & EVALUATED.keys())
     own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
     tasks = len(context.load_tasks()) if own_tasks else 0
@@ -318,18 +342,30 @@ def _code_of(problem: OSError) -> int:
     return 2 if problem.errno in PATHS_TO_BLAME else 1
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty argument, of a variable that is not set, means nothing: as a path it would be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.strip():
+            raise InputError(f"the argument behind {before or 'rewright'} is empty: expected a value")
+        if re.fullmatch(r"--[\w-]+=\s*", argument):
+            raise InputError(f"{argument.strip()} is empty: expected a value")
+
+
 def _main() -> None:
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on when its terminal is closed
+        signal.signal(signal.SIGHUP, stop)
     # As `python -m` has it: judges, dimensions and tools of one's own are named by import path. Last: it hides nothing.
     with suppress(OSError):  # the directory is gone
         if not {"", str(Path.cwd())} & set(sys.path):
             sys.path.append(str(Path.cwd()))
     started = time.monotonic()
     try:
+        _refuse_empty(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:

@@ -157,11 +157,15 @@ async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:
             extra_body=settings.extra_body,
             log_probs=settings.log_probs,
         )
-        if settings.mode == "auto":
-            await served.probe()
-        if not served.tokens:
-            return served, None
-        return served, load_tokenizer(msgspec.structs.replace(settings, path=settings.tokenizer or settings.path))
+        try:
+            if settings.mode == "auto":
+                await served.probe()
+            if not served.tokens:
+                return served, None
+            return served, load_tokenizer(msgspec.structs.replace(settings, path=settings.tokenizer or settings.path))
+        except BaseException:  # nobody else has it yet, to close its connections
+            await served.close()
+            raise
     tokenizer = load_tokenizer(settings)
     _needs("torch", settings.path)
     from rewright.engines.hf import HFEngine

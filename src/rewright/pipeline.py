@@ -2,7 +2,8 @@
 
 A stage that is marked as done is skipped; a stage that was interrupted goes on from the records that it has written.
 Training stages save their model whole or not at all, so an interrupted one starts again (from its last checkpoint
-where the recipe saves any).
+where the recipe saves any). A stage that is done again replaces its earlier results when it is finished
+(`rewright.redo`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from rewright.errors import InputError
 from rewright.group_credit import call_factor, uses_reward_model
 from rewright.pair_accuracy import length_rule
 from rewright.progress import counted, say
-from rewright.recipe import ModelSettings, Stage
+from rewright.recipe import ALL_STAGES, ModelSettings, Stage
 from rewright.records import Failure, Trajectory
-from rewright.runs import Run
+from rewright.redo import Redo, complete, discard_later
+from rewright.runs import INPUTS, OUTPUTS, Run
 from rewright.serving.reward_client import Scorer
 from rewright.stages.build import build
 from rewright.stages.context import Context, trained
@@ -34,7 +36,7 @@ from rewright.stages.repair import repair
 from rewright.stages.reward_model import connect, trusts_own_model, without_reward_model
 from rewright.storage import read_jsonl
 
-__all__ = ["Pipeline", "report"]
+__all__ = ["Pipeline", "redo", "report"]
 
 EVALUATED = {"eval_base": "base", "eval_sft": "sft", "eval_rl": "rl"}
 
@@ -47,21 +49,28 @@ class Pipeline:
 
     def __init__(self, run: Run) -> None:
         run.check_code()
+        complete(run)
         self.run, self.recipe = run, run.recipe()
         self.context = Context(run, self.recipe)
 
     def run_all(self) -> None:
-        """Every stage of the recipe that is not done yet."""
+        """Every stage of the recipe that is not done yet, and those that were stopped while they were done again."""
         if "rl" in self.recipe.stages:
             self.context.check_rewards()
-        for stage in self.recipe.stages:
-            self.run_stage(stage)
+        for stage in ALL_STAGES:
+            again = Redo.pending(self.run, stage)
+            if again is not None:
+                _redo(again)
+            elif stage in self.recipe.stages:
+                self.run_stage(stage)
 
     def run_stage(self, stage: Stage) -> None:
-        """One stage, unless it is done."""
+        """One stage, unless it is done. Raises InputError where a stage that is done lacks one of its files."""
         if self.run.is_done(stage):
+            self.run.require(stage)
             say(f"{stage}: done before")
             return
+        self.run.require(*INPUTS.get(stage, ()))
         started = time.monotonic()
         faults = self.context.faults
         faults.clear()
@@ -74,6 +83,7 @@ class Pipeline:
         if faults:
             details = {**details, "faults": dict(faults)}
         self.run.finish(stage, time.monotonic() - started, **details)
+        discard_later(self.run, stage)
 
     def _work(self, stage: Stage) -> Callable[[], dict[str, Any] | None]:
         if stage in EVALUATED:
@@ -91,17 +101,31 @@ class Pipeline:
         return work[stage]
 
     def policy(self, upto: str) -> ModelSettings:
-        """The newest model that exists at a stage: trained by RL, by SFT, or the recipe's own."""
+        """The newest model at a stage: trained by RL, by SFT, or the recipe's own where there was nothing to learn.
+
+        Raises InputError where a stage should have trained one and has not, or where its model is missing.
+        """
+        state = self.run.state()
         for stage in ("rl", "sft") if upto == "rl" else ("sft",) if upto == "sft" else ():
+            if state.get(stage, {}).get("skipped"):
+                continue
             folder = self.run.model_folder(stage)
-            if folder.is_dir():
+            if self.run.is_done(stage):
+                self.run.require(stage)
                 return trained(self.recipe.model, folder)
+            if stage in self.recipe.stages or folder.exists():
+                raise InputError(f"{self.run.path}: no model of stage {stage}: that stage is not done, run it first")
         return self.recipe.model
 
     def _evaluate(self, label: str) -> dict[str, Any]:
         if label != "base" and not self.run.is_done(label):
             raise InputError(f"{self.run.path}: no model of stage {label} to evaluate: run that stage first")
         summary = asyncio.run(evaluate(self.context, label, self.policy(label)))
+        about = self.run.state().get(label, {})
+        if about.get(
+            "skipped"
+        ):  # nothing was trained: these are the numbers of the model that it would have begun with
+            summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         self.run.set_metrics(f"eval_{label}", [summary])
         return {}
 
@@ -111,11 +135,18 @@ class Pipeline:
         settings = self.recipe.sft
         rows = self._demonstrations() if settings.source == "demonstrations" else self.run.sft_rows()
         if not rows:
-            say("sft: nothing was kept or repaired, or all is held out: nothing to learn from, no change to the policy")
-            return {"skipped": True}
+            return self._skip(
+                "sft", "nothing was kept or repaired, or all is held out", "there is nothing to learn from"
+            )
         history = train_sft(rows, self.recipe.model, settings, self.run.model_folder("sft"), seed=self.recipe.seed)
         self.run.set_metrics("sft", history)
         return {"rows": len(rows)}
+
+    def _skip(self, stage: str, reason: str, so: str) -> dict[str, Any]:
+        """A stage with nothing to do: it says so, and has no numbers."""
+        say(f"{stage}: skipped: {reason}, so {so}")
+        self.run.set_metrics(stage, [])
+        return {"skipped": True, "reason": reason}
 
     def _demonstrations(self) -> list[dict[str, Any]]:
         from rewright.models import load_tokenizer
@@ -138,14 +169,13 @@ class Pipeline:
         from rewright.training.reward_model import train_reward_model
 
         if self.recipe.reward.url is not None:
-            say("reward: reward.url names a served model: none is trained")
-            return {"skipped": True, "accuracies": {}}
+            return self._skip("reward", "reward.url names a served model", "none is trained")
         if "rl" in self.recipe.stages and not uses_reward_model(self.recipe.rl):
             say(f"reward: {without_reward_model(self.recipe.rl)}: RL will not use the model that is trained here")
         pairs = self.run.pairs()
         if not any(pair["split"] == "train" for pair in pairs):
-            say("reward: no repair was accepted, or all pairs are held out: RL will run without a reward model")
-            return {"skipped": True, "accuracies": {}}
+            reason = "no repair was accepted, or all pairs are held out"
+            return self._skip("reward", reason, "RL will run without a reward model")
         if not all("chosen_ids" in pair and "rejected_ids" in pair for pair in pairs):
             raise InputError(
                 f"{self.run.path}/preferences.jsonl has pairs without token ids: expected model.tokenizer in the recipe"
@@ -175,7 +205,7 @@ class Pipeline:
             client, accuracies = connect(self.run, settings, vocabulary)
             with client:
                 self._train_rl(policy, tokenizer, client)
-            return {"accuracies": accuracies}
+            return {"rollouts": self.recipe.rl.keep_rollouts, "accuracies": accuracies}
         reward_model: Scorer | None = None
         if not uses_reward_model(self.recipe.rl):
             if self.run.model_folder("reward").is_dir():
@@ -185,7 +215,7 @@ class Pipeline:
 
             reward_model = RewardModel(self.run.model_folder("reward"))
         self._train_rl(policy, tokenizer, reward_model)
-        return {}
+        return {"rollouts": self.recipe.rl.keep_rollouts}
 
     def _train_rl(self, policy: ModelSettings, tokenizer: Any, reward_model: Scorer | None) -> None:
         from rewright.models import load_trainable
@@ -242,12 +272,31 @@ def _broken(run: Run, wrong: set[str]) -> Counter[str]:
     return Counter(one.failure.label for one in read if one.failure is not None and one.id in wrong)
 
 
+def redo(run: Run, stage: Stage) -> None:
+    """Do a stage again, from the beginning. Its earlier results stay until it is finished.
+
+    What a stage has written that was stopped is kept for `run_all`, unless it has written nothing.
+    """
+    Pipeline(run)  # checks the recipe, and finishes what a kill has interrupted
+    _redo(Redo.begin(run, stage))
+
+
+def _redo(again: Redo) -> None:
+    try:
+        Pipeline(again).run_stage(again.stage)
+    finally:
+        again.close()
+        if not again.has_work():
+            again.discard()
+
+
 def report(run: Run) -> dict[str, Any]:
     """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds.
 
     A candidate that an engine or a tool server broke says nothing of the model: it is `broken`, by part and cause in
-    `broke`, and not `wrong`.
+    `broke`, and not `wrong`. Raises InputError where a stage that is done lacks the records that it has written.
     """
+    run.require(*(stage for stage in ALL_STAGES if not OUTPUTS[stage][0].startswith("models/")))
     metrics = run.metrics()
     state = run.state()
     stages = []
@@ -291,6 +340,7 @@ def report(run: Run) -> dict[str, Any]:
         "length_rule_accuracy": length[1] if length else None,
         "length_rule_accuracy_matched_format": length[2] if length else None,
         "costs": {stage: msgspec.structs.asdict(usage) for stage, usage in run_usage(run, prices).items()},
+        "skipped": {name: row.get("reason", "") for name, row in state.items() if row.get("skipped")},
         "faults": {name: row["faults"] for name, row in state.items() if row.get("faults")},
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),

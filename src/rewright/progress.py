@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -19,8 +20,9 @@ LINE_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
-    console.print(text, markup=False)
+    """One line on standard error, if anybody can still read it."""
+    with suppress(OSError):  # its terminal is closed
+        console.print(text, markup=False)
 
 
 def counted(counts: Mapping[str, int]) -> str:

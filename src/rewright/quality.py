@@ -90,6 +90,13 @@ class QualitySettings(Settings, frozen=True):
     best_high: float = 0.86
     """Otherwise the best one is kept where it reaches this."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [dimension.name for dimension in self.dimensions]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"dimensions must have different names, got {twice[:80]!r} twice")
+
 
 PARITY = QualitySettings()
 

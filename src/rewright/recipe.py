@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import types
 import typing
@@ -19,7 +20,7 @@ import msgspec
 import yaml
 
 from rewright.errors import InputError
-from rewright.recipe_checks import settle
+from rewright.recipe_checks import check_addresses, settle
 from rewright.sections import (
     ALL_STAGES,
     BuildSettings,
@@ -37,6 +38,7 @@ from rewright.sections import (
     TaskSettings,
     ToolSettings,
 )
+from rewright.storage import read_bounded
 
 __all__ = [
     "ALL_STAGES",
@@ -69,16 +71,20 @@ _UNFIT = (KeyError, AttributeError)
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False) -> Recipe:
-    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides. Raises InputError.
+    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
 
     `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
     run was started, and one that an older version let pass is no reason not to read the run.
+
+    Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
     """
     data: Any = {}
     places: dict[str, str] = {}
     where = str(path) if path is not None else "recipe"
+    empty = False
     if path is not None:
         data, places = _read_yaml(path)
+        empty = not data
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -92,6 +98,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
+    _check_numbers(data, "", where, places)
     settle(data, places, _standard(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
@@ -102,6 +109,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
         raise InputError(_located(str(problem), where, places)) from None
     except UnicodeEncodeError:
         raise InputError(f"{where}: not a recipe: a text holds bytes that are not UTF-8") from None
+    if empty:
+        raise InputError(f"{where}: is empty: expected a recipe with at least one key, such as name: mine")
+    check_addresses(recipe, lambda name: _nearest(name, where, places))
     return recipe
 
 
@@ -130,7 +140,7 @@ _Loader.add_implicit_resolver(
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     places: dict[str, str] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a UTF-8 text file: expected a recipe in YAML") from None
     except OSError as problem:
@@ -276,9 +286,25 @@ def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> Non
     elif isinstance(data, list):
         for number, item in enumerate(data):
             _check_free(item, f"{name}[{number}]", where, places)
+    elif isinstance(data, float) and not math.isfinite(data):
+        place = _nearest(name, where, places)
+        raise InputError(f"{place}: {_one_line(name)}: expected a finite number, got {data}")
     elif not isinstance(data, str | int | float | None):
         place, kind = _nearest(name, where, places), type(data).__name__
         raise InputError(f"{place}: {_one_line(name)}: expected a text, a number, a list or a section, got `{kind}`")
+
+
+def _check_numbers(data: Any, name: str, where: str, places: dict[str, str]) -> None:
+    """Refuse a whole number beyond 64 bits, as key or value: most of what reads a recipe can hold none."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _check_numbers(key, name, where, places)
+            _check_numbers(value, f"{name}.{key}".lstrip("."), where, places)
+    elif isinstance(data, list):
+        for number, item in enumerate(data):
+            _check_numbers(item, f"{name}[{number}]", where, places)
+    elif isinstance(data, int) and not -(2**63) <= data < 2**63:
+        raise InputError(f"{_nearest(name, where, places)}: {_one_line(name) or 'recipe'}: a number beyond 64 bits")
 
 
 def _nearest(name: str, where: str, places: dict[str, str]) -> str:

@@ -1,17 +1,21 @@
 """Keys of a recipe that would do nothing, seen before anything runs.
 
 A key that is written down and has no effect is a mistake: whoever wrote it expects one. Checked here is what the types
-can't say: keys that belong to another kind of tasks, to another engine, or to another reward.
+can't say: keys that belong to another kind of tasks, to another engine, or to another reward. So are the addresses of
+servers: a run must not end at the first request to one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from rewright.errors import InputError
+from rewright.sections import Recipe
 
-__all__ = ["WORLD_FORMATS", "settle"]
+__all__ = ["WORLD_FORMATS", "check_addresses", "settle"]
 
 WORLD_FORMATS: Final = ("town", "almanac")
 """`tasks.format` of the embedded worlds, which make their tasks themselves; all others are read from `tasks.path`."""
@@ -59,6 +63,37 @@ def settle(
                 f"{_place(name, 'base_url', places, where)}: {name}.base_url names a server, but {name}.engine is hf: "
                 "expected engine: openai (or base_url: null)"
             )
+
+
+def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
+    """Raise InputError for an address in the recipe that no client could use. `place_of`: where a key stands."""
+    from rewright.engines.endpoint import checked_url, server_address  # not before there is an address to check
+
+    models = {"model.base_url": recipe.model, "repair.model.base_url": recipe.repair.model}
+    servers = {"reward.url": recipe.reward.url, "sandbox.url": recipe.sandbox.url}
+    search = recipe.tools.search
+    if search is not None and _looks_like_an_address(search):
+        servers["tools.search"] = search
+    given: list[tuple[str, str, Callable[[str], str]]] = [
+        *(
+            (name, model.base_url, checked_url)
+            for name, model in models.items()
+            if model and model.base_url is not None
+        ),
+        *((name, url, lambda url: server_address(url, "a server")) for name, url in servers.items() if url is not None),
+    ]
+    for name, url, check in given:
+        try:
+            if re.search(r"[\s\x00-\x1f\x7f]", url):
+                raise InputError(f"{url!r} holds a space: expected an address such as http://127.0.0.1:8080")
+            check(url)
+        except InputError as problem:
+            raise InputError(f"{place_of(name)}: {name}: {problem}") from None
+
+
+def _looks_like_an_address(search: str) -> bool:
+    """Is `tools.search` meant as a server's address, with its scheme or without, and not as a folder?"""
+    return "://" in search or (re.match(r"[\w.\-]+:\d+(/|$)|\[", search) is not None and not Path(search).exists())
 
 
 def _check_tasks(

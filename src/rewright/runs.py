@@ -9,7 +9,7 @@
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
       metrics.jsonl        one line per measured thing                 state.json    which stages are done
-      report.html          the page
+      report.html          the page                redo/<stage>/      a finished stage that is being done again
 
 One process writes at a time: a lock file sees to that and is released by the kernel when its holder dies.
 """
@@ -26,23 +26,51 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Any, Final, Required, TypedDict
 
 import msgspec
 import yaml
 
 from rewright.errors import InputError, RunLockedError, StorageError
-from rewright.recipe import Recipe
+from rewright.recipe import Recipe, Stage
 from rewright.records import Quality, Repair, Task, Trajectory, Verdict
-from rewright.storage import RecordFile, encode_line, read_checked, read_jsonl, write_atomically
+from rewright.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 from rewright.trust import check_recipe_code, recipe_code
 
-__all__ = ["Run", "checkpoint_folder"]
+__all__ = ["INPUTS", "OUTPUTS", "Run", "checkpoint_folder"]
 
 PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
 
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
 """What a run has before its first stage has made anything."""
+
+OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
+    "eval_base": ("evaluations/base.jsonl", "evaluations/base.verdicts.jsonl"),
+    "synth": ("trajectories.jsonl",),
+    "judge": ("verdicts.jsonl",),
+    "score": ("quality.jsonl",),
+    "repair": ("repairs.jsonl", "hard.jsonl"),
+    "build": ("sft.jsonl", "preferences.jsonl"),
+    "sft": ("models/sft",),
+    "eval_sft": ("evaluations/sft.jsonl", "evaluations/sft.verdicts.jsonl"),
+    "reward": ("models/reward",),
+    "rl": ("models/rl", "rollouts.jsonl"),
+    "eval_rl": ("evaluations/rl.jsonl", "evaluations/rl.verdicts.jsonl"),
+}
+"""What every stage writes (and, besides, its rows of metrics.jsonl)."""
+
+INPUTS: Final[dict[str, tuple[Stage, ...]]] = {
+    "judge": ("synth",),
+    "score": ("synth", "judge"),
+    "repair": ("synth", "judge", "score"),
+    "build": ("synth", "judge", "score", "repair"),
+    "sft": ("build",),
+    "eval_sft": ("sft",),
+    "reward": ("build", "sft"),
+    "rl": ("sft", "reward"),
+    "eval_rl": ("rl",),
+}
+"""The stages whose files a stage reads."""
 
 
 class _Stage(TypedDict, total=False):
@@ -51,7 +79,12 @@ class _Stage(TypedDict, total=False):
     done: bool
     seconds: Required[float]
     faults: dict[str, int]
+    skipped: bool
+    reason: str
     pairs: int
+    repaired: int
+    hard: int
+    rollouts: bool
     accuracies: dict[str, float | None]
 
 
@@ -95,13 +128,23 @@ class Run:
         self.path = path
         self.trusted: tuple[str, ...] | None = None
         """Which code of its recipe may run (`check_code`); None: all of it, for the caller has given the recipe."""
-        self.tasks = RecordFile(path / "tasks.jsonl", Task, lambda task: task.id)
-        self.eval_tasks = RecordFile(path / "eval_tasks.jsonl", Task, lambda task: task.id)
-        self.trajectories = RecordFile(path / "trajectories.jsonl", Trajectory, lambda one: one.id)
-        self.verdicts = RecordFile(path / "verdicts.jsonl", Verdict, lambda one: one.trajectory_id)
-        self.qualities = RecordFile(path / "quality.jsonl", Quality, lambda one: one.trajectory_id)
-        self.repairs = RecordFile(path / "repairs.jsonl", Repair, lambda one: one.original_id)
-        self.rollouts = RecordFile(path / "rollouts.jsonl", Trajectory, lambda one: one.id)
+        self.tasks = RecordFile(self.file("tasks.jsonl"), Task, lambda task: task.id)
+        self.eval_tasks = RecordFile(self.file("eval_tasks.jsonl"), Task, lambda task: task.id)
+        self.trajectories = RecordFile(self.file("trajectories.jsonl"), Trajectory, lambda one: one.id)
+        self.verdicts = RecordFile(self.file("verdicts.jsonl"), Verdict, lambda one: one.trajectory_id)
+        self.qualities = RecordFile(self.file("quality.jsonl"), Quality, lambda one: one.trajectory_id)
+        self.repairs = RecordFile(self.file("repairs.jsonl"), Repair, lambda one: one.original_id)
+        self.rollouts = RecordFile(self.file("rollouts.jsonl"), Trajectory, lambda one: one.id)
+
+    def file(self, name: str) -> Path:
+        """Where a file or folder of the run stands, by its name in the run directory."""
+        return self.path / name
+
+    def close(self) -> None:
+        """Close the files of records."""
+        for file in vars(self).values():
+            if isinstance(file, RecordFile):
+                file.close()
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
@@ -109,16 +152,24 @@ class Run:
 
         One in which nothing has been made (a mistake in the recipe stopped it at once) is taken for new.
 
-        Raises InputError for an existing run without `resume`, or a different recipe with it.
+        Raises InputError for an existing run without `resume`, no run or a different recipe with it, and for a folder
+        that holds other files.
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
         try:
             taken = recipe_file.exists()
+            foreign = not taken and next((one.name for one in _listed(path) if one.name not in BEFORE_STAGES), None)
         except OSError as problem:
             raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
+        if resume and not taken:
+            raise InputError(
+                f"{path} holds no run to go on with: expected a run directory (without --resume: a new run)"
+            )
+        if foreign:
+            raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
         if taken:
-            if run._untouched():
+            if run.is_untouched():
                 with run.locked():  # nobody is about to write
                     pass
             elif not resume:
@@ -138,9 +189,10 @@ class Run:
         write_atomically(recipe_file, [text.encode()])
         return run
 
-    def _untouched(self) -> bool:
-        """Has no stage written anything?"""
-        return all(file.is_dir() or file.name in BEFORE_STAGES for file in self.path.rglob("*"))
+    def is_untouched(self) -> bool:
+        """Is it a run in which no stage has written anything? (A recipe.yaml alone is somebody's own.)"""
+        names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
+        return "environment.json" in names and names <= set(BEFORE_STAGES)
 
     @classmethod
     def open(cls, path: Path, *, trusted: Sequence[str] = ()) -> Run:
@@ -191,8 +243,7 @@ class Run:
             lock.flush()
             yield
         finally:
-            for file in (self.trajectories, self.verdicts, self.qualities, self.repairs, self.rollouts):
-                file.close()
+            self.close()
             lock.close()
 
     # Stages.
@@ -203,7 +254,7 @@ class Run:
         if not path.exists():
             return {}
         try:
-            stages: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+            stages: dict[str, Any] = msgspec.json.decode(read_bounded(path))
             msgspec.convert(stages, dict[str, _Stage])
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
@@ -222,27 +273,52 @@ class Run:
         """Has the stage finished?"""
         return bool(self.state().get(stage, {}).get("done"))
 
-    def undo(self, stages: Iterable[str]) -> None:
-        """Forget that stages are done (they are to be done again)."""
+    def undo(self, stage: str) -> None:
+        """Forget that a stage is done: it goes on from what it has written."""
+        state = self.state()
+        if state.pop(stage, None) is not None:
+            self.write_json("state.json", state)
+
+    def require(self, *stages: str) -> None:
+        """Raise InputError where a stage that is done lacks one of its files: nothing else may stand in for it."""
         state = self.state()
         for stage in stages:
-            state.pop(stage, None)
-        self.write_json("state.json", state)
+            if state.get(stage, {}).get("done"):
+                lacking = [name for name in self._promised(stage, state[stage]) if not self.file(name).exists()]
+                if stage.startswith("eval_") and not any(row["stage"] == stage for row in self.metrics()):
+                    lacking.append("row in metrics.jsonl")
+                if lacking:
+                    raise InputError(
+                        f"{self.path}: stage {stage} is done, but its {lacking[0]} is missing: put it back, or do the "
+                        f"stage again with {self._verb(stage)}"
+                    )
+
+    def _promised(self, stage: str, about: dict[str, Any]) -> tuple[str, ...]:
+        """The files that a stage has written, by what state.json says of it."""
+        if about.get("skipped") or (stage == "repair" and about.get("repaired") == about.get("hard") == 0):
+            return ()
+        if stage == "rl" and not about.get("rollouts"):  # rl.keep_rollouts is false
+            return ("models/rl",)
+        return OUTPUTS[stage]
+
+    def _verb(self, stage: str) -> str:
+        label = stage.removeprefix("eval_")
+        return f"rewright eval {self.path} --model {label}" if label != stage else f"rewright {stage} {self.path}"
 
     # Other files.
 
     def evaluation(self, label: str) -> tuple[RecordFile[Trajectory], RecordFile[Verdict]]:
         """The files of one evaluation."""
-        folder = self.path / "evaluations"
-        folder.mkdir(exist_ok=True)
+        trajectories, verdicts = (self.file(name) for name in OUTPUTS[f"eval_{label}"])
+        trajectories.parent.mkdir(exist_ok=True)
         return (
-            RecordFile(folder / f"{label}.jsonl", Trajectory, lambda one: one.id),
-            RecordFile(folder / f"{label}.verdicts.jsonl", Verdict, lambda one: one.trajectory_id),
+            RecordFile(trajectories, Trajectory, lambda one: one.id),
+            RecordFile(verdicts, Verdict, lambda one: one.trajectory_id),
         )
 
     def model_folder(self, stage: str) -> Path:
         """Where a stage saves its model."""
-        return self.path / "models" / stage
+        return self.file(f"models/{stage}")
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file atomically."""
@@ -258,17 +334,17 @@ class Run:
                 count += 1
                 yield encode_line(row)
 
-        write_atomically(self.path / name, lines())
+        write_atomically(self.file(name), lines())
         return count
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The rows of a JSONL file, or none if it does not exist."""
-        path = self.path / name
+        path = self.file(name)
         return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
 
     def sft_rows(self) -> list[dict[str, Any]]:
         """The rows of sft.jsonl, with token ids and their mask. Raises InputError where one lacks them."""
-        path = self.path / "sft.jsonl"
+        path = self.file("sft.jsonl")
         rows: list[dict[str, Any]] = []
         for number, row in read_checked(path, _SFTRow):
             if not rows and "input_ids" not in row:
@@ -280,7 +356,7 @@ class Run:
 
     def pairs(self) -> list[dict[str, Any]]:
         """The rows of preferences.jsonl, with or without token ids. Raises InputError for one that is no pair."""
-        return [row for _, row in read_checked(self.path / "preferences.jsonl", _Pair)]
+        return [row for _, row in read_checked(self.file("preferences.jsonl"), _Pair)]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""
@@ -299,6 +375,11 @@ class Run:
         """Replace the metrics of a stage in metrics.jsonl."""
         others = [row for row in self.metrics() if row["stage"] != stage]
         self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+
+
+def _listed(path: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    return sorted(path.iterdir()) if path.is_dir() else []
 
 
 def checkpoint_folder(model: Path) -> Path:

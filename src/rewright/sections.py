@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 LONGEST_NAME: Final = 200
+"""Bytes of a run's name: it is a folder's, with a number behind it."""
 
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
@@ -317,6 +318,21 @@ class Recipe(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name.strip() or "\0" in self.name or len(os.fsencode(self.name)) > LONGEST_NAME:
-            raise ValueError(f"name must be usable as a folder's name, got {self.name[:80]!r}")
         _check_own("judges", self.judges)
+        if not _names_a_folder(self.name):
+            raise ValueError(
+                f"name must be usable as a folder's name, got {self.name[:80]!r}: expected one plain name, without / "
+                "(for another folder: --run)"
+            )
+        places = [ALL_STAGES.index(stage) for stage in self.stages]
+        if not places:
+            raise ValueError("stages must name at least one stage, got none")
+        if places != sorted(set(places)):
+            right = ", ".join(stage for stage in ALL_STAGES if stage in self.stages)
+            raise ValueError(f"stages must be in the order in which they run, each once: [{right}]")
+
+
+def _names_a_folder(name: str) -> bool:
+    """Is it one plain name of a folder: not a path, not hidden, nothing that cannot be shown?"""
+    plain = bool(name.strip()) and name == name.strip() and name.isprintable() and not name.startswith(".")
+    return plain and not {"/", "\\"} & {*name} and len(os.fsencode(name)) <= LONGEST_NAME

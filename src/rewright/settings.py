@@ -20,8 +20,9 @@ AT_LEAST: Final[dict[str, int]] = {
 AT_MOST: Final[dict[str, int]] = {
     **dict.fromkeys(("top_p", "gamma", "held_out_fraction", "minimum_accuracy"), 1),
     "seed": 2**32 - 1,  # numpy takes no larger one
-    "memory_mb": 10**9,
 }
+MOST: Final = 10**9
+"""Of every other number, seconds and tokens among them: clocks, arrays and servers can hold no much larger one."""
 POSITIVE: Final = (
     *("stage_seconds", "judge_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p"),
     *("turns", "turn_tokens", "trajectory_tokens", "tool_calls", "tool_seconds", "tool_characters"),
@@ -43,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _check(name: str, number: float) -> None:
+    most = AT_MOST.get(name, MOST)
+    if number > most and number != math.inf:
+        shown = number if number < 10**20 else f"{number:.3g}" if isinstance(number, float) else "a much larger number"
+        raise ValueError(f"{name} must be at most {most}, got {shown}")
     if not math.isfinite(number):
         raise ValueError(f"{name} must be a finite number, got {number}")
     if name in POSITIVE and number <= 0:
@@ -50,5 +55,3 @@ def _check(name: str, number: float) -> None:
     if number < AT_LEAST.get(name, 0) and name not in SIGNED:
         least = f"be at least {AT_LEAST[name]}" if name in AT_LEAST else "not be negative"
         raise ValueError(f"{name} must {least}, got {number}")
-    if number > AT_MOST.get(name, math.inf):
-        raise ValueError(f"{name} must be at most {AT_MOST[name]}, got {number}")

@@ -9,10 +9,11 @@ and UTF-8 cannot hold) is stored as U+FFFD.
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import IO, Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,10 +22,15 @@ from rewright.errors import InputError, StorageError
 __all__ = [
     "Groups",
     "RecordFile",
+    "bounded_lines",
     "encode_line",
+    "kind_of",
+    "open_file",
+    "read_bounded",
     "read_checked",
     "read_foreign",
     "read_jsonl",
+    "refuse_special",
     "without_surrogates",
     "write_atomically",
 ]
@@ -33,6 +39,12 @@ T = TypeVar("T")
 
 PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"))
 """How packed files begin."""
+
+MOST_SMALL_BYTES: Final = 10_000_000
+"""Of a file that is read at once: a recipe, a state, the head of an index."""
+
+MOST_LINE_BYTES: Final = 256 * 2**20
+"""A file without line ends (a sparse one, a packed bomb) must not fill the memory."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -57,18 +69,67 @@ def without_surrogates(value: Any) -> Any:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Replace `path` by the joined chunks, or leave it as it was. Raises StorageError if it cannot be written."""
+    """Replace `path` by the joined chunks, or leave it as it was.
+
+    Raises StorageError if it cannot be written, and InputError for a device or a pipe, which a file must not replace.
+    """
+    refuse_special(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:  # Ctrl-C, or a mistake in what the chunks are made from
+                temporary.unlink(missing_ok=True)
+                raise
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
+    refuse_special(path)
+    return path.open("rb")
+
+
+def refuse_special(path: Path) -> None:
+    """Raise InputError for a device, a pipe or a socket: it is neither read to its end nor written over."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a {kind_of(mode)}: expected a file")
+
+
+def kind_of(mode: int) -> str:
+    """What a file is that is neither a regular one nor a folder, by its `st_mode`."""
+    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def read_bounded(path: Path, most: int = MOST_SMALL_BYTES) -> bytes:
+    """A whole file of at most `most` bytes. Raises OSError, and InputError for a larger one and for what is no file."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise InputError(f"{path}: is larger than {most:,} bytes")
+    return data
+
+
+def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a file. Raises InputError for one that is longer than any record of ours or of a data set."""
+    number = 0
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MOST_LINE_BYTES:
+            raise InputError(
+                f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes: expected one record a line"
+            )
+        yield line
 
 
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
@@ -137,13 +198,13 @@ class _Line(NamedTuple, Generic[T]):
 def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
     decoder = msgspec.json.Decoder(kind)
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
     offset = 0
     with file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(file, path), 1):
                 if line.strip():
                     try:
                         yield _Line(number, offset, len(line), decoder.decode(line))
@@ -240,8 +301,13 @@ class RecordFile(Generic[T]):
 
             write_atomically(self.path, lines())
 
+    def rewrite(self, records: Iterable[T]) -> None:
+        """Replace the file by these records, or leave it as it was. Raises StorageError if it cannot be written."""
+        self.close()
+        write_atomically(self.path, (encode_line(record) for record in records))
+
     def clear(self) -> None:
-        """Remove the file: the stage is done again."""
+        """Remove the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 

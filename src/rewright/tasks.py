@@ -38,6 +38,10 @@ _KEYS: dict[type, tuple[str, ...]] = {
 }
 
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
+"""Who may have written a message, in the words of chat templates and servers."""
+
+
 def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
     """Refuse a key that the record does not have: msgspec would drop it, and a typo would stay unseen."""
     for key in value if isinstance(value, dict) else ():
@@ -75,6 +79,8 @@ def _own(row: Row) -> Task:
         for number, message in enumerate(messages):
             if not isinstance(message.get("role"), str):
                 raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
+            if message["role"] not in ROLES:
+                raise row.fail(f"{key}[{number}] has the role {message['role']!r}, expected one of {', '.join(ROLES)}")
             if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
                 raise row.fail(f"{key}[{number}] has no content, expected a text")
     for number, tool in enumerate(task.toolbox):

@@ -16,11 +16,13 @@ from typing import IO, Any
 import msgspec
 
 from rewright.errors import InputError
-from rewright.storage import without_surrogates
+from rewright.storage import bounded_lines, kind_of, without_surrogates
 from rewright.strict_json import TOLERANT, NestingError
 
 __all__ = ["Row", "read_rows"]
 
+MOST_JSON_BYTES = 2**30
+"""A whole .json file is in memory; the end of a packed bomb is not waited for."""
 _LIST_KEYS = ("data", "rows", "examples", "tasks")
 
 
@@ -112,6 +114,8 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
         raise InputError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     if stat.S_ISDIR(kind):
         raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{path}: is a {kind_of(kind)}, expected a .jsonl, .json or .parquet file")
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     suffix = suffixes[0] if suffixes and suffixes[-1] == ".gz" and len(suffixes) == 2 else (suffixes or [""])[-1]
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
@@ -145,7 +149,7 @@ def _row(index: int, place: str, value: Any) -> Row:
 def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
     index = 0
     with file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(bounded_lines(file, path), 1):
             if not line.strip():
                 continue
             place = f"{path}:{number}"
@@ -159,7 +163,9 @@ def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
 
 def _json(path: Path, file: IO[bytes]) -> Iterator[Row]:
     with file:
-        text = file.read()
+        text = file.read(MOST_JSON_BYTES + 1)
+    if len(text) > MOST_JSON_BYTES:
+        raise InputError(f"{path}: holds more than {MOST_JSON_BYTES:,} bytes of JSON: expected JSON Lines, as .jsonl")
     if not text.strip():
         return
     try:

@@ -73,6 +73,7 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     Raises InputError for a run that has nothing to export, or nothing that the format can hold, and StorageError where
     nothing can be written.
     """
+    run.require("build")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

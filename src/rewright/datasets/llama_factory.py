@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from rewright.errors import InputError
 from rewright.records import Message
-from rewright.storage import write_atomically
+from rewright.storage import read_bounded, write_atomically
 from rewright.strict_json import STRICT
 
 __all__ = ["flattened", "row", "write_dataset_info"]
@@ -75,7 +75,7 @@ def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
     entries: dict[str, Any] = {}
     if path.exists():
         try:
-            found = STRICT.decode(path.read_text("utf-8"))
+            found = STRICT.decode(read_bounded(path).decode("utf-8"))
         except ValueError:
             found = None
         if not isinstance(found, dict):

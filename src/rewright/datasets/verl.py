@@ -20,6 +20,7 @@ from rewright.dialects import dialect_named
 from rewright.errors import InputError, StorageError
 from rewright.recipe import Recipe
 from rewright.records import Message, Task
+from rewright.storage import refuse_special
 
 __all__ = ["AGENT", "prompt_row", "sft_row", "write_parquet"]
 
@@ -70,6 +71,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError('verl reads parquet, which needs pyarrow: pip install "rewright[bench]"') from None
+    refuse_special(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         pq.write_table(pa.Table.from_pylist([_clean(row) for row in rows]), temporary)

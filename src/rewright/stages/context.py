@@ -124,10 +124,7 @@ class Context:
             tasks = load()
             wanted = [task.id for task in tasks]
             if list(file.keys_in_order()) != wanted:
-                file.clear()
-                for task in tasks:
-                    file.append(task)
-                file.close()
+                file.rewrite(tasks)
             self._tasks[name] = tasks
         return self._tasks[name]
 

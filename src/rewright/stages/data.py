@@ -36,7 +36,10 @@ async def synthesise(context: Context) -> None:
 def judge(context: Context) -> None:
     """A verdict for every stored trajectory that has none, into verdicts.jsonl. One trajectory in memory at a time."""
     run = context.run
-    order = run.trajectories.keys_in_order()
+    order = []
+    for one in run.trajectories:  # to the end, before the first verdict: a mistake in a record or a task costs nothing
+        context.task(one.task_id)
+        order.append(one.id)
     if not order:
         raise InputError(_NOTHING.format(run.path))
     with Bar("verdicts", len(order), done=len(run.verdicts.keys())) as bar:
@@ -58,7 +61,13 @@ def score(context: Context) -> Counter[str]:
     """
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
-    groups = run.trajectories.groups(_candidate_of)
+
+    def judged_candidate_of(one: Trajectory) -> str | None:
+        if one.provenance.parent is None and one.id not in correct:
+            raise InputError(f"{run.path}: no verdict on trajectory {one.id}: run rewright judge {run.path} first")
+        return _candidate_of(one)
+
+    groups = run.trajectories.groups(judged_candidate_of)  # to the end, before the first score
     if not groups.records:
         raise InputError(_NOTHING.format(run.path))
     known = run.qualities.keys()
@@ -68,9 +77,6 @@ def score(context: Context) -> Counter[str]:
     with Bar("quality", groups.records) as bar:
         for group in groups:
             thinks = thinks or any(think_blocks(model_text(one)) for one in group)
-            missing = next((one.id for one in group if one.id not in correct), None)
-            if missing is not None:
-                raise InputError(f"{run.path}: no verdict on trajectory {missing}: run rewright judge {run.path} first")
             qualities = score_group(
                 group,
                 [correct[one.id] for one in group],

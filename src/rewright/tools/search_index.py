@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from rewright.errors import InputError, StorageError
-from rewright.storage import encode_line
+from rewright.storage import bounded_lines, encode_line, open_file, read_bounded
 from rewright.strict_json import STRICT
 
 __all__ = [
@@ -82,17 +82,18 @@ class _Row(msgspec.Struct):
 def read_corpus(path: Path) -> Iterator[Document]:
     """The documents of a JSONL corpus, which may be a `.gz` file.
 
-    Raises InputError, with file and line, for one that is not {id, contents}.
+    Raises InputError, with file and line, for one that is not {id, contents}, or whose id another one has.
     """
     decoder = msgspec.json.Decoder(_Row)
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else Path.open
+    lines: dict[str, int] = {}
     try:
-        file: IO[bytes] = opener(path, "rb")
+        plain = open_file(path)
+        file: IO[bytes] = gzip.GzipFile(fileobj=plain) if path.suffix.lower() == ".gz" else plain  # type: ignore[assignment]
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
-    with file:
+    with plain, file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(bounded_lines(file, path), 1):
                 if line.isspace():
                     continue
                 try:
@@ -100,7 +101,10 @@ def read_corpus(path: Path) -> Iterator[Document]:
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
                     wanted = 'expected {"id": "...", "contents": "..."}'
                     raise InputError(f"{path}:{number}: not a document: {problem}: {wanted}") from None
-                yield Document(id=str(row.id), contents=row.contents)
+                name = str(row.id)
+                if lines.setdefault(name, number) != number:
+                    raise InputError(f"{path}:{number}: the id {name!r} is used already in line {lines[name]}")
+                yield Document(id=name, contents=row.contents)
         except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
             raise InputError(f"{path}: not a whole gzip file: {problem}") from None
         except OSError as problem:
@@ -170,7 +174,7 @@ class SearchIndex:
         folder = Path(path)
         hint = f"build it with: rewright index corpus.jsonl --out {folder}"
         try:
-            about = STRICT.decode((folder / "index.json").read_text(encoding="utf-8"))
+            about = STRICT.decode(read_bounded(folder / "index.json").decode("utf-8"))
         except OSError as problem:
             raise InputError(f"{folder} is not a search index ({problem.strerror or problem}): {hint}") from None
         except ValueError:

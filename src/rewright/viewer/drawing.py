@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rewright.errors import InputError
+from rewright.storage import refuse_special
 
 __all__ = ["Curve", "Drawing", "Line", "Rect", "Shape", "Text", "Words"]
 
@@ -104,6 +105,7 @@ class Drawing:
         kind = path.suffix.lower()
         if kind not in (".svg", ".png"):
             raise InputError(f"{path}: unknown kind of picture, expected .svg or .png")
+        refuse_special(path)
         try:
             if kind == ".svg":
                 path.write_text(self.svg(), encoding="utf-8")

@@ -23,7 +23,7 @@ from rewright.plugins.settings import TurnCredit
 from rewright.progress import counted, say
 from rewright.recipe import Recipe, RLSettings
 from rewright.runs import Run
-from rewright.storage import write_atomically
+from rewright.storage import read_bounded, write_atomically
 from rewright.strict_json import STRICT
 from rewright.viewer.cards import MEANINGS, card, shown_card
 from rewright.viewer.examples import Example, read_examples
@@ -112,7 +112,7 @@ def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
 def _about(run: Run) -> str:
     path = run.path / "environment.json"
     try:
-        about = STRICT.decode(path.read_text("utf-8"))
+        about = STRICT.decode(read_bounded(path).decode("utf-8"))
         versions = about.get("versions", {})
         parts = [
             f"started {about.get('started', '?')}",
@@ -142,6 +142,12 @@ def _stages(found: dict[str, Any]) -> str:
         "<th>95% interval</th><th></th><th>Solve-F1</th><th>calls</th><th>tasks</th><th>seconds</th></tr>\n"
         + "\n".join(rows)
         + "</table></div>\n"
+        + "".join(
+            f'<p class="bad small">{escape(row["stage"])}: {escape(row["untrained"])}: this is the model before it, '
+            "tried again.</p>\n"
+            for row in found["stages"]
+            if row.get("untrained")
+        )
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
             f"broke ({escape(counted(row.get('broke') or {}) or 'engine or tools')}) and count as not solved.</p>\n"

@@ -21,6 +21,8 @@ def table(found: dict[str, Any]) -> str:
             f"{row['stage']:<8}{100 * row['success']:>8.1f}%{interval:>18}{solve:>10}"
             f"{row['calls']:>8.2f}{row['tasks']:>7}{row['seconds']:>8.1f}"
         )
+        if row.get("untrained"):
+            lines.append(f"  {row['untrained']}: this is the model before it, tried again")
         if row.get("failures"):
             what = counted(row.get("broke") or {}) or "engine or tools"
             lines.append(f"  {row['failures']} of {row['trajectories']} broke ({what}) and count as not solved")
@@ -60,6 +62,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"{stage:<{width}}{cost['prompt_tokens']:>16,}{cost['completion_tokens']:>12,}{seconds:>9}{money:>11}{unknown}"
         )
+    for stage, reason in found["skipped"].items():
+        lines.append(f"skipped: {stage}" + (f" ({reason})" if reason else ""))
     for stage, faults in found["faults"].items():
         lines.append(f"failed attempts at the engine in {stage}: {counted(faults)}")
     lines.append(f"seconds in all: {found['seconds']}")
