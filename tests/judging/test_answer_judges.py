@@ -234,7 +234,7 @@ def test_no_answer_hangs_or_raises(judge: str, answer: str) -> None:
 
 
 def test_the_innermost_of_nested_boxes_is_opened_as_part_of_its_outer_box() -> None:
-    assert boxed(r"\boxed{1} and \boxed{\frac{1}{\{2\}}}") == r"\frac{1}{\{2\}}"
+    assert boxed(r"\boxed{1}, so that we get \boxed{\frac{1}{\{2\}}}") == r"\frac{1}{\{2\}}"
     assert boxed(r"\boxed{a \boxed{b} c}") == r"a \boxed{b} c"
     assert boxed(r"\boxed{broken \boxed{5}") == "5"
     assert boxed(r"so \boxed 7") == "7"
@@ -290,7 +290,7 @@ def test_mathematics_works_in_threads_and_async_code() -> None:
 
 
 def test_a_killed_worker_is_replaced() -> None:
-    slow = judge_answer("math", "10^{10^{11}}", ["3"])
+    slow = judge_answer("math", r"\prod_{k=1}^{1000000} k", ["3"])
     assert slow.outcome == 0
     assert "more than" in slow.reason
     assert judge_answer("math", r"\frac{22}{2}", ["11"]).outcome == 1
