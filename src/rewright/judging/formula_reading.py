@@ -115,13 +115,12 @@ def _open_interval(left: bool, right: bool) -> Callable[[Any, Any], Any]:
     return lambda start, end: sympy.Interval(start, end, left_open=left, right_open=right)
 
 
+_SYMPY_NAMES = (
+    "sqrt cbrt exp log sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh floor ceiling Abs "
+    "Rational Integer Eq Union binomial factorial Min Max gcd lcm Float conjugate re im"
+)
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{
-        name: getattr(sympy, name) for name in
-                    ("sqrt", "cbrt", "exp", "log", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan",
-                     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "floor", "ceiling", "Abs", "Rational", "Integer",
-                     "Eq", "Union", "binomial", "factorial", "Min", "Max", "gcd", "lcm", "Float", "conjugate", "re", "im")
-    },
+    **{name: getattr(sympy, name) for name in _SYMPY_NAMES.split()},
     "ceil": sympy.ceiling, "ln": sympy.log, "abs": sympy.Abs, "arcsin": sympy.asin, "arccos": sympy.acos,
     "arctan": sympy.atan,
     "Matrix": _matrix, "ImmutableMatrix": _matrix, "FiniteSet": FiniteSet, "Tuple": sympy.Tuple, "tuple": sympy.Tuple,

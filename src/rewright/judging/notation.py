@@ -85,6 +85,10 @@ _STARS = re.compile(r"(\*\*|\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
 _DELIMITED = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;.]*(?:(?:and|or)\b)?[\s,;.]*", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are|equals)\b", re.IGNORECASE)
+_WORD_AND_NUMBER = re.compile(
+    rf"(?<![a-zA-Z\\{{0-9}})])\s*(?!(?:{_FUNCTIONS}|and|or|sqrt|pi|oo|inf|mod|[a-z]?sin|[a-z]?cos|[a-z]?tan|lg|ceil|floor)\b)"
+    r"[a-zA-Z][a-z]+[.:]?\s+[-+]?[0-9]"
+)
 _COMMAND = re.compile(r"\\(?:text|mbox|textbf|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _LEAD = re.compile(
     r"(?:.*\b(?:is|are|was|equals?|be|becomes?|gives|get|answer|approximately|about)\b\s*:?|.*:)\s*", re.DOTALL
@@ -104,7 +108,7 @@ _NUMBER_IN_TEXT = re.compile(
 def has_prose(text: str) -> bool:
     """True for a text with words of a sentence outside of LaTeX commands and formulas."""
     outside = _COMMAND.sub(" ", _DELIMITED.sub(" ", text))
-    return _PROSE.search(outside) is not None or _COMPARING.search(outside) is not None
+    return any(words.search(outside) is not None for words in (_PROSE, _COMPARING, _WORD_AND_NUMBER))
 
 
 def first_formula(text: str, is_one: Callable[[str], bool]) -> str | None:

@@ -72,7 +72,9 @@ _TAIL = re.compile(
     re.DOTALL,
 )
 _ONE_LETTER = re.compile(r"[a-zA-Z](?:\s*\^.*)?", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9.,/ ]*|\\frac\s*\{[0-9]+\}\s*\{[0-9]+\}|[0-9]+\s*\\frac\{[0-9]+\}\{[0-9]+\})")
+_NUMBER = re.compile(
+    r"(?:[a-zA-Z]\s*=\s*)?[-+]?(?:[0-9][0-9.,/ ]*|\\frac\s*\{[0-9]+\}\s*\{[0-9]+\}|[0-9]+\s*\\frac\{[0-9]+\}\{[0-9]+\})"
+)
 _CURRENCY = re.compile(r"([-+]?)\s*(?:\\?([$€£¥₹])|(USD|EUR|GBP|JPY|INR|Rs)\.?\s)\s*(?=[-+0-9.\\])(?!.*\$)", re.DOTALL)
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z'-]*(?:\s+[a-zA-Z][a-zA-Z'-]*){0,3}\.?")
 
