@@ -17,7 +17,8 @@ __all__ = [
     "final_answer",
     "option_letter",
     "plain_number",
-    "squad_form",
+    "qa_words",
+    "stated",
     "without_text_commands",
 ]
 
@@ -172,10 +173,60 @@ def option_letter(text: str) -> str | None:
     return letter[1] if letter is not None else None
 
 
+_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`+)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_STATED = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the|my)?\s*(?:final|correct)?\s*\banswer\s*(?:is\s*:?|:|=)\s*(?=\S)",
+    re.IGNORECASE,
+)
+
+
+def stated(text: str) -> str:
+    """`text` without Markdown emphasis around it and without "The (final) answer is" before it."""
+    for _ in range(3):
+        text = text.strip()
+        inner = _EMPHASIS.fullmatch(text.removesuffix("."))
+        if inner is not None and inner[1] not in inner[2]:
+            text = inner[2]
+        elif (lead := _STATED.match(text)) is not None:
+            text = text[lead.end() :]
+        else:
+            break
+    return text.strip()
+
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NUMBER_TOKEN = re.compile(
+    r"(?<![\w.])(?<![^\W\d_]-)([-+]?[$€£]?)"
+    r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)(?![\w]|\.[0-9])"
+)
+_DASHES = str.maketrans(dict.fromkeys("‐‑—―", "-"))
+_ASCII_SYMBOLS = frozenset(string.punctuation)
+_SPACED_PUNCTUATION = frozenset("、。，．：；！？「」『』【】《》〈〉・·")
 
 
-def squad_form(text: str) -> str:
-    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces (Rajpurkar et al., 2016)."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+def qa_words(text: str) -> list[str]:
+    """SQuAD's words of a text, with three additions of ours. A number stays one word.
+
+    Full-width letters and digits, curly quotes and dashes count as their ASCII forms; CJK punctuation ends a word; a
+    number keeps its sign and its decimal point, so that -3 is not 3 and 1.5 not 15 (SQuAD deletes both).
+    """
+    text = "".join(" " if character in _SPACED_PUNCTUATION else character for character in text)
+    text = unicodedata.normalize("NFKC", text).translate(_MINUS).translate(_DASHES).lower()
+    words: list[str] = []
+    position = 0
+    for number in _NUMBER_TOKEN.finditer(text):
+        words += _plain_words(text[position : number.start()])
+        before = text[number.start() - 1 : number.start()]
+        negative = number[1].startswith("-") and not (before.isalnum() or before in ("-", ")"))
+        whole, point, decimals = number[2].replace(",", "").partition(".")
+        value = (whole.lstrip("0") or "0") + (point + decimals).rstrip("0").rstrip(".")
+        words.append(f"-{value}" if negative and value != "0" else value)
+        position = number.end()
+    return words + _plain_words(text[position:])
+
+
+def _plain_words(text: str) -> list[str]:
+    bare = "".join(
+        character for character in text if character not in _ASCII_SYMBOLS and unicodedata.category(character)[0] != "P"
+    )
+    return _ARTICLES.sub(" ", bare).split()

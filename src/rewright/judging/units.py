@@ -113,7 +113,7 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
 
 def _tails(text: str) -> list[tuple[str, str]]:
     """Ways to split a text into value and unit, shortest value first."""
-    found = []
+    found: list[tuple[str, str]] = []
     start = 0
     while len(found) < 8 and (split := _TAIL.fullmatch(text, start)) is not None:
         found.append((text[: split.start(3)], split[3]))

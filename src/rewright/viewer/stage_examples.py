@@ -14,6 +14,7 @@ from typing import Final
 
 from rewright.errors import RewrightError
 from rewright.judging import judge_trajectory
+from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
 from rewright.plugins.settings import TurnCredit
 from rewright.records import Task, Trajectory, Verdict
 from rewright.runs import Run
@@ -28,7 +29,7 @@ TASKS: Final = 6
 """How many held-out tasks."""
 OF_A_KIND: Final = 2
 """How many right and how many wrong rollouts of a group."""
-JUDGED: Final = ("exact", "math", "qa", "token_set_f1", "solve")
+JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
 """Judges that the page asks about rollouts, whose verdicts are not stored. Others run code or need other packages."""
 
 
