@@ -158,7 +158,8 @@ def _python(text: str) -> Any:
     return _walked(tree.body)
 
 
-def _walked(node: ast.AST) -> Any:
+def _walked(node: ast.AST, nested: bool = False) -> Any:
+    """`nested`: the node is an argument or a row, where a list is no interval."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex):
         if isinstance(node.value, complex):
             return sympy.Rational(repr(node.value.imag)) * sympy.I
@@ -189,9 +190,11 @@ def _walked(node: ast.AST) -> Any:
         if len(parts) == len(node.ops):
             return parts[0] if len(parts) == 1 else sympy.And(*parts, evaluate=False)
     elif isinstance(node, (ast.Tuple, ast.List)):
-        items = [_walked(item) for item in node.elts]
+        items = [_walked(item, nested=True) for item in node.elts]
         if isinstance(node, ast.List) and items and all(isinstance(item, ast.List) for item in node.elts):
             return _matrix(items)
+        if isinstance(node, ast.List) and len(items) == 2 and not nested and not isinstance(node.elts[0], ast.Tuple):
+            raise UnreadableFormulaError("it is an interval, or a list")
         if isinstance(node, ast.List) and items and all(isinstance(item, ast.Tuple) for item in node.elts):
             return FiniteSet(*items)
         return sympy.Tuple(*items)
@@ -203,7 +206,7 @@ def _walked(node: ast.AST) -> Any:
     elif isinstance(node, ast.Call) and not node.keywords:
         function = _FUNCTIONS.get(ast.unparse(node.func))
         if function is not None:
-            arguments = [_walked(argument) for argument in node.args]
+            arguments = [_walked(argument, nested=True) for argument in node.args]
             if function in (sympy.factorial, sympy.binomial):
                 _check_factorial(arguments[0])
             if function is _matrix and isinstance(arguments[0], sympy.MatrixBase):

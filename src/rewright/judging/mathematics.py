@@ -45,7 +45,7 @@ _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
 _BASED = re.compile(r"([0-9a-zA-Z]+)_\{?([0-9]{1,2})\}?")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*(?=[\[({\\])")
 _SET_BUILDER = re.compile(
-    r"\\\{\s*([a-zA-Z])\s*(?:\\mid|\\vert|[|:])\s*(\1\s*(?:[<>]|\\[lg]e|\\in).*?)\s*\\\}", re.DOTALL
+    r"\\?\{\s*([a-zA-Z])\s*(?:\\mid|\\vert|[|:])\s*(\1\s*(?:[<>]|\\[lg]e|\\in).*?)\s*\\?\}", re.DOTALL
 )
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{([0-9]+)\}|([0-9]))")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
@@ -193,7 +193,7 @@ def _same_text(answer: str, gold: str) -> bool:
 
 def _clock(text: str) -> tuple[int, int, str] | None:
     """(hour, minute, "a" or "p" or "") of a time of the day."""
-    found = _CLOCK.fullmatch(without_text_commands(text).replace("~", " ").strip(" $"))
+    found = _CLOCK.fullmatch(without_text_commands(to_latex(text)))
     return (int(found[1]), int(found[2] or 0), (found[3] or "").lower()) if found is not None else None
 
 
@@ -317,7 +317,7 @@ def _unwrapped(text: str) -> str:
     inner = text[1:-1].strip()
     if "," in inner and not re.search(r"[:\\]", inner):
         return rf"\{{{inner}\}}"
-    return text if re.match(r"[a-zA-Z]\w*\s*:", inner) else inner
+    return text if re.match(r"[a-zA-Z]\w*\s*(?:[:|]|\\mid)", inner) else inner
 
 
 def _is_ordered(text: str) -> bool:

@@ -21,7 +21,8 @@ _SIGNS = {
     "≈": r"\approx ", "±": r"\pm ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
     "∖": r"\setminus ", "°": r"^\circ ", "º": r"^\circ ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
     "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∠": r"\angle ", "、": ",", "。": ".", "；": ";", "⟨": r"\langle ",
-    "⟩": r"\rangle ", "…": r"\ldots ", "ℯ": "e", "ⅈ": "i", "’": "'", "′": "'",
+    "⟩": r"\rangle ",
+    "∶": ":", "或": " or ", "和": " and ", "且": " and ", "…": r"\ldots ", "ℯ": "e", "ⅈ": "i", "’": "'", "′": "'",
 }  # fmt: skip
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad\u2061-\u2064]")
 _SUPERSCRIPT_RUN = re.compile(f"[{_SUPERSCRIPTS}]+")
@@ -47,7 +48,7 @@ _BARE_SQRT = re.compile(r"(?<![a-zA-Z\\])sqrt(?=\s*[({0-9a-z])")
 _CBRT = re.compile(r"(?<![a-zA-Z\\])cbrt(?=\s*[({0-9a-z])")
 _EMPTY_COMMANDS = re.compile(
     r"\\(?:displaystyle|textstyle|limits|nolimits|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr)(?![a-zA-Z])\s*"
-    r"|\\[,;:!>]|\\q?quad(?![a-zA-Z])|\\ |(?<!\\)~"
+    r"|(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|(?<!\\)~"
 )
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
@@ -68,6 +69,7 @@ _SPELLINGS = (
     (re.compile(r"(?<![a-zA-Z\\])(?:oo|inf|infinity)(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
     (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
+    (re.compile(r"(?<![a-zA-Z\\])EmptySet(?![a-zA-Z])"), r"\\emptyset "),
     (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10} "),
     (re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))"), r"\\times "),
     (re.compile(r"\\overline\s*\{\s*([A-Z]{2,})\s*\}"), r"\1"),
@@ -82,6 +84,9 @@ _SCALE = re.compile(
     rf"(?<=[0-9])\s*(?:({'|'.join(_SCALES)})\b|\\text\s*\{{\s*({'|'.join(_SCALES)})\s*\}})", re.IGNORECASE
 )
 _STARS = re.compile(r"(\*\*|\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_OPENING = re.compile(r"^(?:#+\s+|(?:=|\\approx(?![a-zA-Z]))\s*(?=\S))")
+_IN_WORDS = re.compile(r"(?<=[0-9])\s*\([a-zA-Z]{3,}(?:[ -][a-zA-Z]+)*\)$")
+_WHOLE_TEXT = re.compile(r"\\(?:text|mbox)(?:bf|it|rm)?\s*\{\s*([-+]?[0-9$][^{}]*)\}")
 _DELIMITED = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;.]*(?:(?:and|or)\b)?[\s,;.]*", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are|equals)\b", re.IGNORECASE)
@@ -203,6 +208,10 @@ def _undecorated(text: str) -> str:
             text = stars[2]
         if len(text) > 2 and text[0] == text[-1] == "`":
             text = text.strip("`")
+        text = _OPENING.sub("", text)
+        text = _IN_WORDS.sub("", text)
+        if (whole := _WHOLE_TEXT.fullmatch(text)) is not None:
+            text = whole[1]
         if (joined := _joined(text)) is not None:
             text = joined
         elif text.count("$") == 1 and text.endswith("$") and not text.endswith(r"\$"):

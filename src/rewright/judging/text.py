@@ -22,7 +22,7 @@ __all__ = [
     "without_text_commands",
 ]
 
-_BOXED = re.compile(r"\\f?boxed\s*\{|\\f?boxed\s+(?=[^\s{])")
+_BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\f?boxed\s+(?=[^\s{])")
 _BRACES = re.compile(r"\\[{}]|[{}]")
 _BARE_BOX = re.compile(r"\S+")
 _SEPARATOR = re.compile(r"and|or|,", re.IGNORECASE)

@@ -67,8 +67,8 @@ _TEXT = re.compile(
 _POWER = r"\^\s*(?:\{\s*)?(-?[0-9])\s*\}?"
 _TOKEN = re.compile(rf"([a-zA-Z]+|%)\s*(?:{_POWER})?")
 _TAIL = re.compile(
-    r"(.*?[0-9}).!]|.*?\\pi(?![a-zA-Z]))(\s*)((?:\\text|\\mbox|\\mathrm|\\operatorname|\\mathit|\\mathsf|\\rm|\\%|%|"
-    r"\^\s*\\circ|[a-zA-Z])(?:[a-zA-Z\s{}^0-9/.,%*-]|\\(?:text(?:rm|it|bf|normal)?|mbox|mathrm|cdot|circ|%|operatorname))*)",
+    r"(.*?[0-9}).!]|.*?\\pi(?![a-zA-Z]))(\s*)((?:\\Omega|\\mu(?![a-zA-Z])|\\text|\\mbox|\\mathrm|\\operatorname|\\mathit|\\mathsf|\\rm|\\%|%|"
+    r"\^\s*\\circ|[a-zA-Z])(?:[a-zA-Z\s{}^0-9/.,%*-]|\\(?:text(?:rm|it|bf|normal)?|mbox|mathrm|cdot|circ|%|operatorname|Omega|mu(?![a-zA-Z])))*)",
     re.DOTALL,
 )
 _ONE_LETTER = re.compile(r"[a-zA-Z](?:\s*\^.*)?", re.DOTALL)
@@ -124,6 +124,7 @@ def _tails(text: str) -> list[tuple[str, str]]:
 def _unit(text: str) -> Unit | None:
     """The unit that a text names: powers of known units, or words; None for what is neither."""
     plain = _TEXT.sub(lambda command: f" {command[1]} ", text).replace(r"\%", "%")
+    plain = re.sub(r"\\mu\s*", "u", plain.replace(r"\Omega", "ohm"))
     plain = re.sub(r"\^\s*\\circ\s*", " degree ", plain).replace(r"\cdot", "*").replace("{}", "")
     plain = re.sub(r"\s+", " ", re.sub(r"(?<=[a-zA-Z])\s+(?=\^)", "", plain)).strip().rstrip(".").strip()
     if not plain:
