@@ -14,6 +14,7 @@ from rewright.credit_files import Stored, prompt_text
 from rewright.dialects.hermes import split_thought
 from rewright.errors import InputError, RewrightError
 from rewright.group_credit import verdict_for
+from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
 from rewright.recipe import Recipe, RLSettings, load_recipe
 from rewright.records import Task, Trajectory, Verdict
 from rewright.repair import format_problem
@@ -24,7 +25,7 @@ __all__ = ["EVALUATIONS", "group_of", "read_run", "rl_tasks", "rollout_verdict",
 
 EVALUATIONS: Final = ("base", "sft", "rl")
 """The evaluated models, in the order of the stages."""
-JUDGED: Final = ("exact", "math", "qa", "token_set_f1", "solve")
+JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
 """Judges that are asked about rollouts whose verdicts are not stored. Others run code or need other packages."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from rewright.judging.judges import ANSWER_JUDGES
+from rewright.judging.judges import ANSWER_JUDGES, JUDGE_NAMES
 from rewright.plugins.settings import TurnCredit
 from rewright.quality import QualitySettings
 from rewright.repair_references import DEFAULT, compiled
@@ -99,6 +99,14 @@ class TaskSettings(Settings, frozen=True):
     seed: int = 0
     """town, almanac, reasoning_gym: seed of the draw."""
     limit: int | None = None
+    judge: str | None = None
+    """The judge of every task of this section, instead of the one that the format or the file names."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.judge is not None and self.judge not in JUDGE_NAMES and ":" not in self.judge:
+            known = ", ".join(JUDGE_NAMES)
+            raise ValueError(f"judge must be one of {known} or package.module:function, got {self.judge!r}")
 
 
 def _check_own(name: str, packages: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from rewright.errors import InputError, RewrightError
 from rewright.judging import judge_answer, judge_trajectory
-from rewright.judging.judges import check_judge
+from rewright.judging.judges import SOLVE_JUDGES, check_judge
 from rewright.judging.mathematics import unreadable
 from rewright.judging.solve import solves
 from rewright.records import Task, ToolCall, Trajectory
@@ -246,9 +246,9 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
     except InputError as problem:
         note.error("judge", str(problem))
         return
-    if task.judge == "solve":
+    if task.judge in SOLVE_JUDGES:
         if not task.gold.outputs:
-            note.error("no-gold", "the judge solve needs gold.outputs")
+            note.error("no-gold", f"the judge {task.judge} needs gold.outputs")
         return
     if task.judge == "bfcl" or (task.judge == "reasoning_gym" and not golds):
         return  # the gold is the package's own

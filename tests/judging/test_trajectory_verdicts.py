@@ -106,6 +106,47 @@ def test_one_call_solves_one_pending_answer_and_each_answer_once() -> None:
     assert solve_metrics(trajectory(step("f", "a2"), step("f", "a1")), outputs)["solve_r"] == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "expected", "strict"),
+    [
+        ("no", "no", True),
+        ("I don't know", "no", False),
+        ('{"age": 12}', "12", True),
+        ("[12,13]", "13", True),
+        ("age=12.", "12", True),
+        ("12.0", "12", True),
+        ("12.5", "12", False),
+        ("3.12", "12", False),
+        ("15", "5", False),
+        ("-12", "12", False),
+        ("−12", "12", False),
+        ("-12", "-12", True),
+        ("x=-12", "-12", True),
+        ("12:30", "12", False),
+        ("2023-12-05", "2023-12-05", True),
+        ("2023-12-05", "12", False),
+        ("room F-16", "16", True),
+        ("1,024 items", "1024", True),
+        ("1024 items", "1,024", True),
+        ("Romeo and Juliet", "Rome", False),
+        ("ROME, Italy", "rome", True),
+        ("Rome and Oslo", "Oslo, Rome", True),
+        ("Rome and Oslofjord", "Oslo, Rome", False),
+        ("written in C++", "C++", True),
+        ("first_name: Ann", "name", False),
+        ("他住在北京市", "北京", True),
+    ],
+)
+def test_strict_solve_finds_whole_words_and_numbers(output: str, expected: str, strict: bool) -> None:
+    metrics = solve_metrics(trajectory(step("f", output)), {"f": [expected]})
+    assert metrics["solve_f1"] == 1
+    assert metrics["solve_f1_strict"] == int(strict)
+    for judge, outcome in (("solve", float(strict)), ("solve_parity", 1.0)):
+        assert (
+            judge_trajectory(task(judge, outputs={"f": [expected]}), trajectory(step("f", output))).outcome == outcome
+        )
+
+
 def test_no_calls_have_precision_one_in_parity_and_zero_when_strict() -> None:
     metrics = solve_metrics(trajectory(answer="Rome"), {"f": ["Rome"]})
     assert (metrics["solve_p"], metrics["solve_r"], metrics["solve_f1"]) == (1, 0, 0)

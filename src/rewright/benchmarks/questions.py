@@ -6,14 +6,30 @@ without tools: the recipe says which tools the model is given. Ids are `<set>-<i
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from rewright.benchmarks.ftrl import fitting_judge
 from rewright.benchmarks.rows import Row
-from rewright.judging.text import boxed
+from rewright.judging.text import boxed, closing_brace, option_letter, plain_number
 from rewright.records import Gold, Task
 
 __all__ = ["aime", "amc23", "autotraj", "bamboogle", "gsm8k", "hle", "hotpotqa", "math_problem", "multihop", "musique"]
+
+
+_CLOSED = ("yes", "no", "noanswer")
+_DATES = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]+\s*[-–—]\s*[0-9]+")
+_FORMULA = re.compile(
+    r"(?!.*[a-z]{2}|.*[0-9]\s+[a-z]|.*[a-z]\.|.*[0-9]\.[0-9]+\.)"  # words, units, abbreviations, versions
+    r"[0-9a-z+\-*/().,!%{}|<> ]*[0-9][0-9a-z+\-*/().,!%{}|<> ]*"
+)
+
+
+def _unwrapped(gold: str) -> str:
+    """A gold answer without the braces that AutoTraj's files put around every one of them: `{18}`."""
+    gold = gold.strip()
+    while gold.startswith("{") and closing_brace(gold, 1) == len(gold) - 1 and gold[1:-1].strip():
+        gold = gold[1:-1].strip()
+    return gold
 
 
 def _task(
@@ -51,7 +67,7 @@ def gsm8k(row: Row) -> Task:
 
 def math_problem(row: Row) -> Task:
     r"""MATH (`hendrycks/competition_math`, MATH-500): problem, solution with the answer in `\boxed{}`, or answer."""
-    answer = row.optional_text("answer") or boxed(row.text("solution"))
+    answer = _unwrapped(row.optional_text("answer") or boxed(row.text("solution")) or "")
     if not answer or not answer.strip():
         raise row.fail("'solution' holds no \\boxed{} answer, and there is no 'answer'")
     metadata = {"level": row.get("level"), "subject": row.get("subject", "type")}
@@ -71,7 +87,7 @@ def _competition(row: Row, source: str) -> Task:
         row,
         source,
         row.text("problem", "Problem", "question", "Question"),
-        [row.text("answer", "Answer")],
+        [_unwrapped(row.text("answer", "Answer"))],
         "math",
         identity=row.optional_text("id", "ID", "problem_idx"),
     )
@@ -90,9 +106,9 @@ def amc23(row: Row) -> Task:
 def _golds(row: Row) -> list[str]:
     """FlashRAG's `golden_answers`, or `answer` with `answer_aliases`."""
     golds = row.texts("golden_answers")
-    if golds:
-        return golds
-    return [*row.texts("answer", "Answer"), *row.texts("answer_aliases")]
+    if not golds:
+        golds = [*row.texts("answer", "Answer"), *row.texts("answer_aliases")]
+    return [_unwrapped(gold) for gold in golds]
 
 
 def _question(row: Row, source: str, metadata: dict[str, Any] | None = None) -> Task:
@@ -145,15 +161,22 @@ def bamboogle(row: Row) -> Task:
 
 
 def _math_or_qa(answer: str) -> str:
-    """`math` for numbers and formulas, else `qa`."""
-    formula = any(character in answer for character in "\\$^=")
-    return "math" if formula or fitting_judge(answer) == "exact" else "qa"
+    """`math` for numbers, formulas and option letters; `qa` for words, yes and no, dates, scores and spans of years."""
+    plain = answer.strip().rstrip(".")
+    if plain.lower() in _CLOSED or _DATES.fullmatch(plain):
+        return "qa"
+    if plain_number(plain) is not None or option_letter(plain) is not None:
+        return "math"
+    return "math" if any(sign in answer for sign in "\\$^=") or _FORMULA.fullmatch(plain) else "qa"
 
 
 def autotraj(row: Row) -> Task:
-    """The questions of AutoTraj's records: question, gold_answer; numbers and formulas are `math`, words `qa`."""
+    """The questions of AutoTraj's records and question files: question, and gold_answer or answer.
+
+    Their files write every gold in braces (`{18}`). Numbers and formulas are `math`, words `qa`.
+    """
     gold = row.text("gold_answer", "answer")
-    answer = boxed(gold) or gold
+    answer = _unwrapped(boxed(gold) or gold)
     return _task(row, "autotraj", row.text("question"), [answer], _math_or_qa(answer), identity=row.optional_text("id"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewright.judging.base import Judgement, shown
-from rewright.judging.text import exact_form, option_letter, plain_number
+from rewright.judging.text import exact_form, option_letter, plain_number, stated
 
 __all__ = ["exact", "same"]
 
@@ -26,8 +26,8 @@ def same(answer: str, gold: str) -> bool:
 
 
 def exact(answer: str, golds: Sequence[str]) -> Judgement:
-    """Outcome 1.0 where `answer` equals one of `golds`, else 0.0."""
+    """Outcome 1.0 where `answer` equals one of `golds`, else 0.0. "The answer is X." and "**X**" are X."""
     for gold in golds:
-        if same(answer, gold):
+        if same(answer, gold) or same(stated(answer), stated(gold)):
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}")

@@ -1,9 +1,9 @@
 """`judge_trajectory`: the one place that turns a trajectory into a verdict. Judges are chosen by `Task.judge`.
 
-Names: `exact`, `math`, `qa`, `token_set_f1` compare the answer with `gold.answers`; `solve` rates the calls against
-`gold.outputs` (outcome = strict Solve-F1); `reasoning_gym` asks that package's scorer; `bfcl` runs the calls again and
-asks that package's multi-turn checker; `"package.module:function"` is a
-judge of the user's own, called as `function(answer, golds) -> Judgement` in a process of its own, within `seconds`.
+Names: `exact`, `math`, `qa`, `token_set_f1`, `answer_correctness` compare the answer with `gold.answers`; `solve` and
+`solve_parity` rate the calls against `gold.outputs` (outcome = strict Solve-F1, or FTRL's); `reasoning_gym` asks that
+package's scorer; `bfcl` runs the calls again and asks that package's multi-turn checker; `"package.module:function"` is
+a judge of the user's own, called as `function(answer, golds) -> Judgement` in a process of its own, within `seconds`.
 Solve metrics are in every verdict whose task has `gold.outputs`. An empty answer is wrong under every judge that reads
 answers.
 
@@ -24,6 +24,7 @@ from rewright.dialects.base import answer_cut_off
 from rewright.errors import InputError, JudgeError, RewrightError
 from rewright.judging import process
 from rewright.judging.base import AnswerJudge, Judgement, shown
+from rewright.judging.correctness import answer_correctness
 from rewright.judging.exact import exact
 from rewright.judging.mathematics import mathematics
 from rewright.judging.process import OWN_SECONDS, run_own
@@ -33,15 +34,27 @@ from rewright.judging.text import final_answer
 from rewright.records import Task, Trajectory, Verdict
 from rewright.trust import is_own, names_one_of
 
-__all__ = ["ANSWER_JUDGES", "JUDGE_NAMES", "check_judge", "judge_answer", "judge_trajectory", "load_function"]
+__all__ = [
+    "ANSWER_JUDGES",
+    "GENERATED_JUDGES",
+    "JUDGE_NAMES",
+    "SOLVE_JUDGES",
+    "check_judge",
+    "judge_answer",
+    "judge_trajectory",
+    "load_function",
+]
 
 ANSWER_JUDGES: Mapping[str, AnswerJudge] = {
     "exact": exact,
     "math": mathematics,
     "qa": qa,
     "token_set_f1": token_set_f1,
+    "answer_correctness": answer_correctness,
 }
-JUDGE_NAMES = (*ANSWER_JUDGES, "solve", "reasoning_gym", "bfcl")
+SOLVE_JUDGES = ("solve", "solve_parity")
+GENERATED_JUDGES = ("reasoning_gym", "bfcl")
+JUDGE_NAMES = (*ANSWER_JUDGES, *SOLVE_JUDGES, *GENERATED_JUDGES)
 
 
 @lru_cache(maxsize=64)
@@ -174,11 +187,13 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
     cut_off = answer_cut_off(trajectory)
     content = final_answer(trajectory.answer) if trajectory.answer is not None and not cut_off else None
-    if task.judge == "solve":
+    if task.judge in SOLVE_JUDGES:
         if not outputs:
-            raise InputError(f"task {task.id}: judge solve needs gold.outputs, and the task has none")
-        f1 = metrics["solve_f1_strict"]
-        judgement = Judgement(f1, f"strict Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
+            raise InputError(f"task {task.id}: judge {task.judge} needs gold.outputs, and the task has none")
+        strict = task.judge == "solve"
+        f1 = metrics["solve_f1_strict" if strict else "solve_f1"]
+        kind = "strict" if strict else "FTRL's"
+        judgement = Judgement(f1, f"{kind} Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
     elif task.judge == "bfcl":
         judgement = _bfcl(task, trajectory)
     elif not content:

@@ -1,121 +1,151 @@
-"""The `math` judge: mathematical equality by math-verify, behind guards of our own.
+r"""The `math` judge: are two formulas the same? docs/judges.md lists what it accepts and rejects.
 
-What is decided here without sympy: plain numbers (by value), words such as "even" or "Evelyn" (by spelling, since
-sympy would read them as products of letters: "listen" = "silent"), physical units that contradict each other.
-Everything else is compared by math-verify in a process of its own (`rewright.judging.process`).
+What is decided here without sympy: plain numbers (by value), words such as "even", "Evelyn" or "AB" (by spelling, since
+a parser would read them as products of letters: "listen" = "silent"), units that contradict each other. Everything else
+is read and compared in a process of its own (`rewright.judging.process`): `formula_reading` by math-verify's parser,
+`formula_equality` by sympy. A text of which something is left over is never right.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 
 from rewright.judging.base import Judgement, shown
-from rewright.judging.text import exact_form, final_answer, option_letter, plain_number, without_text_commands
+from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
+from rewright.judging.text import (
+    closing_brace,
+    exact_form,
+    final_answer,
+    option_letter,
+    plain_number,
+    without_text_commands,
+)
+from rewright.judging.units import Unit, measured, same_unit
 
 __all__ = ["LONGEST_ANSWER", "mathematics", "unreadable"]
 
 LONGEST_ANSWER = 2000
 """Characters of an answer (after its box is opened) beyond which it is wrong without being read."""
 
-_UNITS = {
-    alias: unit
-    for unit, aliases in {
-        "mm": "mm millimeter millimetre", "cm": "cm centimeter centimetre", "m": "m meter metre",
-        "km": "km kilometer kilometre", "in": "in inch inches", "ft": "ft foot feet", "yd": "yd yard",
-        "mi": "mi mile", "mg": "mg milligram", "g": "g gram", "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce",
-        "ml": "ml milliliter millilitre", "l": "l liter litre", "s": "s sec second", "min": "min minute",
-        "h": "h hr hour", "day": "day", "week": "week", "month": "month", "year": "year", "mph": "mph",
-        "kph": "kph kmh",         "dollar": "dollar", "cent": "cent", "euro": "euro", "degree": "degree",
-        "radian": "rad radian", "hz": "hz",
-        "n": "n newton", "j": "j joule", "w": "w watt", "kw": "kw kilowatt", "pa": "pa pascal", "v": "v volt",
-    }.items()
-    for alias in aliases.split()
-}  # fmt: skip
 _NAMED_CONSTANTS = frozenset({"inf", "infinity", "infty"})
+_PERCENT: Unit = (("%", 1),)
 
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .,'’&-]){2,}")
 _LETTERS = re.compile(r"[^\W\d_]{3}")
-_POWER = r"(?:\s*\^\s*\{?([1-4])\}?)?"
-_MEASURED = re.compile(
-    rf"(.*[0-9}})])\s*(?:\\[,;:! ]\s*)*(\\(?:text|textrm|mbox|mathrm)\s*\{{\s*)?([a-zA-Z]+){_POWER}"
-    rf"(?:\s*(?:/|\s+per\s+)\s*([a-zA-Z]+){_POWER})?\s*\.?\s*\}}?{_POWER}\.?",
-    re.DOTALL,
-)
-_SPEEDS = {"km/h": "kph", "mi/h": "mph"}
-_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!; ]|,\\!|~)(?=[0-9]{3}(?![0-9]))")
+_CAPITALS = re.compile(r"[A-Z]{2,}")
+_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!; ]|,\s*\\!\s*|~)(?=[0-9]{3}(?![0-9]))")
 _SPACED_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9 ])")
 _BRACKETED = re.compile(r"(?:\\left\s*)?(?:[(\[{]|\\\{)")
-_ORDERED = re.compile(r"(?:\\left\s*)?[(\[][^()\[\]]*,")
-_LISTED_SET = re.compile(r"(?:\\left\s*)?\\\{[^|:]*,[^|:]*\\\}")
+_LISTED_SET = re.compile(r"(?:\\left\s*)?\\\{.*\\\}", re.DOTALL)
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
 _BASED = re.compile(r"([0-9a-zA-Z]+)_\{?([0-9]{1,2})\}?")
-_COUNTED = re.compile(
-    r"([-+]?(?:[0-9][0-9.,/]*|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}))\s+[a-zA-Z]{2,}(?:\s+[a-zA-Z]+){0,3}\.?"
-)
-_LOOSE_DIGITS = re.compile(r"(?<![_^])[0-9]\s+[0-9]")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*(?=[\[({\\])")
+_SET_BUILDER = re.compile(
+    r"\\?\{\s*([a-zA-Z])\s*(?:\\mid|\\vert|[|:])\s*(\1\s*(?:[<>]|\\[lg]e|\\in).*?)\s*\\?\}", re.DOTALL
+)
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\s*(?:\{([0-9]+)\}|([0-9]))")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
-_CURRENCY = re.compile(r"(?:\\[$€£¥]|[€£¥]|^\$(?=[^$]*$))\s*(?=[-0-9.])")
-_PERCENT = re.compile(r"(.*[0-9])\s*(?:\\?%|\bpercent)\.?", re.DOTALL)
-_EXPONENT = re.compile(r"(.*[0-9.])[eE]\+?(-?[0-9]+)")
+_EXPONENT = re.compile(r"([-+]?[0-9.]+)[eE]\+?(-?[0-9]+)")
+_INNER_EXPONENT = re.compile(r"(?<![0-9a-zA-Z.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([+-]?[0-9]{1,4})(?![0-9a-zA-Z.])")
 _PYTHON_POWER = re.compile(r"(?<=[0-9a-zA-Z)}])( ?)\*\*\1(?:(-?[0-9]+)|\((-?[0-9]+)\)|(?=[a-zA-Z(\\]))")
 _PYTHON_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
-_PROSE = re.compile(r"[a-zA-Z]{2,}[.,:]?\s+[a-zA-Z]{2,}|\b(?:is|are)\b")
-_DELIMITED = re.compile(r"\$|\\\(|\\\[")
+_NAMED = re.compile(
+    r"(?:m?\s*\\(?:angle|triangle)\s*[A-Z]{1,3}|\\text\s*\{[^{}=]*\}|[A-Z]{2,4}|[a-zA-Z]\s*\^\s*\{?\s*-1\s*\}?\s*\([a-z]\)|"
+    r"[a-zA-Z]{3,}(?:\s[a-zA-Z]{2,}){0,3})\s*=\s*(?=[^=])"
+)
+_ALTERNATIVES = re.compile(
+    r"\s*,?\s*(?:\\(?:text|mbox|quad)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z]))\s*"
+)
+_LEAD = re.compile(
+    r"\s*(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the|my)?\s*(?:final|correct)?\s*\b(?:answer|result)\s*"
+    r"(?:is\s*:?|:|(?=\$|\\\(|\\\[))\s*(?:(?:approximately|about|exactly|simply)\s+)?(?=\S)",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?\s*(?:([ap])\.?\s*m\.?)?", re.IGNORECASE)
+_NUMBER_WORDS = {
+    word: Decimal(number)
+    for number, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
+    )
+}  # fmt: skip
+_ANGLE_ARGUMENT = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_FLOAT_DIGITS = 15
 
 
 def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
     """Outcome 1.0 where `answer` is mathematically equal to one of `golds`, else 0.0."""
     reason = "no gold answer"
     for gold in golds:
-        equal, reason = _compare(_prepared(answer), _prepared(final_answer(gold) or gold))
+        equal, reason = _compare(answer.strip(), (final_answer(gold) or gold).strip())
         if equal:
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}: {reason}")
 
 
 def unreadable(gold: str) -> str | None:
-    """Why math-verify can't read a gold answer, or None: such a gold equals only what is written exactly like it."""
-    text = _prepared(final_answer(gold) or gold)
-    if plain_number(text) is not None or _words(text) is not None:
-        return None
+    """Why a gold answer can't be read in full, or None: such a gold equals only what is written exactly like it."""
+    text = (final_answer(gold) or gold).strip()
     if len(text) > LONGEST_ANSWER:
         return f"it is longer than {LONGEST_ANSWER} characters"
-    equal, reason = _verify(text, text)
-    return None if equal else reason
+    if (time := _clock(text)) is not None and time[2]:
+        return None
+    formula = _formula(text)
+    if formula is None:
+        return "it states no number or formula, or several"
+    if plain_number(formula) is not None or _words(formula) is not None:
+        return None
+    formula = _latex(formula)
+    found = _unit(formula) or measured(formula, letters=True)
+    reason = _verify(formula, formula)[1]
+    if reason == "equal" or (found is not None and _verify(found[0], found[0])[1] == "equal"):
+        return None
+    return reason.removeprefix("the gold answer can not be read: ")
 
 
-def _prepared(text: str) -> str:
-    """Thousands groups, currency signs and mixed numbers in the way math-verify reads them."""
-    if len(text) > LONGEST_ANSWER:
-        return text
-    text = text.strip()
-    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
-        text = text[2:-2].strip()
-    if len(text) > 2 and text[0] == text[-1] == "$" and "$" not in text[1:-1]:
-        text = text[1:-1].strip()
-    text = _CURRENCY.sub("", _GROUPED.sub("", text))
-    text = _SPACED_GROUPS.sub(lambda group: group[0].replace(" ", ""), text)
-    text = _REPEATING.sub(_fraction, _MEMBER.sub("", text.replace(r"\varnothing", r"\emptyset")))
+def _formula(text: str) -> str | None:
+    """What is compared of an answer, in one notation; None for a sentence that states no formula, or several."""
+    text = _unwrapped(_LEAD.sub("", _numbers(to_ascii(text)), count=1))
+    if has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None:
+        found = first_formula(text, _is_measured)
+        if found is None:
+            return None
+        text = _numbers(found)
+    text = to_latex(text)
+    text = _ALTERNATIVES.sub(", ", text) if not _WORDS.fullmatch(text) else text
+    if (builder := _SET_BUILDER.fullmatch(text)) is not None:
+        text = builder[2]
+    return _REPEATING.sub(_fraction, _MEMBER.sub("", text))
+
+
+def _is_measured(text: str) -> bool:
+    found = measured(to_latex(text))
+    return found is not None and not has_prose(found[0])
+
+
+def _numbers(text: str) -> str:
+    """Thousands groups and mixed numbers in one way."""
+    text = _SPACED_GROUPS.sub(lambda group: group[0].replace(" ", ""), _GROUPED.sub("", text))
     return _MIXED.sub(r"\1\\frac{\2}{\3}", text)
 
 
 def _fraction(number: re.Match[str]) -> str:
-    """A repeating decimal as a fraction: math-verify takes its digits for a product."""
+    """A repeating decimal as a fraction: the parser takes its digits for a product."""
     first, repeated = number[1] + number[2], number[3] or number[4]
     below = (10 ** len(repeated) - 1) * 10 ** len(number[2])
     return rf"\frac{{{int(first + repeated) - int(first or 0)}}}{{{below}}}"
 
 
 def _latex(text: str) -> str:
-    """Python's notation, which models copy from their tool, as LaTeX: math-verify reads pi as p times i, e as 2.7."""
+    """Python's powers, exponents and pi as LaTeX: the parser reads pi as p times i, and e as 2.7."""
     if plain_number(text) is not None:
         return _EXPONENT.sub(r"\1\\times 10^{\2}", text)
-    return _PYTHON_PI.sub(r"\\pi ", _PYTHON_POWER.sub(_power, text)).strip()
+    text = _INNER_EXPONENT.sub(lambda number: rf"{number[1]}\times 10^{{{int(number[2])}}}", text)
+    return _PYTHON_PI.sub(r"\\pi ", braced(_PYTHON_POWER.sub(_power, text))).strip()
 
 
 def _power(operator: re.Match[str]) -> str:
@@ -130,36 +160,15 @@ def _without_groups(text: str) -> str:
     return plain if "," in plain or _BRACKETED.match(text) is None else text
 
 
-def _measured(text: str, *, letters: bool = False) -> tuple[str, str] | None:
-    """(value, unit) of a text that ends with a known physical unit, such as 12 km/h or 12 cm^2; else None.
-
-    A single letter is a unit inside \\text{} or over another one; elsewhere ("5 m" may be a product) with `letters`.
-    """
-    found = _MEASURED.fullmatch(text)
-    if found is None:
-        return None
-    value, in_text, name, power, below, below_power, outer = found.groups()
-    unit, divisor = _unit(name), _unit(below) if below else None
-    plain_letter = len(name) == 1 and not in_text and not below
-    if unit is None or (below and divisor is None) or (plain_letter and not letters):
-        return None
-    if below and divisor is not None:
-        unit = f"{unit}{power or ''}/{divisor}{below_power or outer or ''}"
-        return value, _SPEEDS.get(unit, unit)
-    return value, unit + (power or outer or "")
-
-
-def _unit(name: str) -> str | None:
-    """The unit that a word names, or None."""
-    name = name.lower()
-    return _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
-
-
 def _words(text: str) -> str | None:
-    """`text` as words where it is nothing but words (or one option letter), in the form to compare; else None."""
+    """`text` as words where it is nothing but words (or capitals, or one option letter), to compare; else None."""
     plain = without_text_commands(text).strip()
     if (letter := option_letter(plain)) is not None:
         return letter
+    if _CAPITALS.fullmatch(plain):
+        return plain
+    if (word := plain.lower().rstrip(".")) in ("no", "yes"):
+        return word
     if _WORDS.fullmatch(plain) is None or _LETTERS.search(plain) is None or plain.lower() in _NAMED_CONSTANTS:
         return None
     return exact_form(plain)
@@ -174,12 +183,6 @@ def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
         return (digits, number[2])
 
 
-def _percent(text: str) -> Decimal | None:
-    """The number in front of a percent sign, or None."""
-    found = _PERCENT.fullmatch(text)
-    return plain_number(found[1]) if found is not None else None
-
-
 def _same_text(answer: str, gold: str) -> bool:
     r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
     plain, gold_plain = without_text_commands(answer), without_text_commands(gold)
@@ -188,8 +191,36 @@ def _same_text(answer: str, gold: str) -> bool:
     return exact_form(plain) == exact_form(gold_plain)
 
 
+def _clock(text: str) -> tuple[int, int, str] | None:
+    """(hour, minute, "a" or "p" or "") of a time of the day."""
+    found = _CLOCK.fullmatch(without_text_commands(to_latex(text)))
+    return (int(found[1]), int(found[2] or 0), (found[3] or "").lower()) if found is not None else None
+
+
+def _same_time(answer: str, gold: str) -> bool | None:
+    """Are two times of the day the same, with a.m. or p.m. left out in one of them? None where they are no times."""
+    time, gold_time = _clock(answer), _clock(gold)
+    if time is None or gold_time is None or not (time[2] or gold_time[2]):
+        return None
+    return time[:2] == gold_time[:2] and (time[2] == gold_time[2] or not (time[2] and gold_time[2]))
+
+
+def _same_number(left: Decimal, right: Decimal) -> bool:
+    """Equal, or one is how a float is printed: 0.30000000000000004 is 0.3."""
+    if left == right:
+        return True
+    printed = any(
+        isinstance(number.as_tuple().exponent, int)
+        and int(number.as_tuple().exponent) < 0
+        and len(number.as_tuple().digits) >= _FLOAT_DIGITS
+        for number in (left, right)
+    )
+    size = max(abs(left), abs(right))
+    return printed and abs(left - right) <= size * Decimal("1e-14")
+
+
 def _compare(answer: str, gold: str) -> tuple[bool, str]:
-    """(equal, reason) of two prepared expressions."""
+    """(equal, reason) of two answers. Symmetric."""
     if not answer:
         return False, "the answer is empty"
     if answer == gold:
@@ -198,53 +229,121 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return False, f"it is longer than {LONGEST_ANSWER} characters"
     left, right = plain_number(answer), plain_number(gold)
     if left is not None and right is not None:
-        return left == right, "not equal"
-    words, gold_words = _words(answer), _words(gold)
+        return _same_number(left, right), "not equal"
+    if _same_text(answer, gold):
+        return True, "equal"
+    if (same := _same_time(answer, gold)) is not None:
+        return same, "not equal"
+    one, other = _formula(answer), _formula(gold)
+    if one is None or other is None:
+        side = "answer" if one is None else "gold answer"
+        return False, f"the {side} states no number or formula, or several"
+    words, gold_words = _words(one), _words(other)
     if gold_words is not None and words is not None:
         case = str.lower if "\\text" in answer + gold or len(gold_words) > 1 else str
         return case(words) == case(gold_words), "not equal"
-    if _same_text(answer, gold):
+    for text, number in ((words, plain_number(other)), (gold_words, plain_number(one))):
+        if text is not None and len(text) > 1 and number is not None:
+            return _NUMBER_WORDS.get(text) == number, "not equal"
+    if ("=" in one) != ("=" in other):
+        one, other = _NAMED.sub("", one, count=1), _NAMED.sub("", other, count=1)
+    return _compare_formulas(_latex(one), _latex(other))
+
+
+def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
+    """(equal, reason) of two formulas that may have units."""
+    if answer == gold:
         return True, "equal"
+    found, gold_found = _unit(answer), _unit(gold)
+    # "5 m" may be a product. It is a length beside another unit, and (with its space) beside a number.
+    if found is None and (gold_found is not None or (plain_number(gold) is not None and " " in answer)):
+        found = measured(answer, letters=True)
+    if gold_found is None and (found is not None or (plain_number(answer) is not None and " " in gold)):
+        gold_found = measured(gold, letters=True)
+    if found is not None and gold_found is not None and not same_unit(found[1], gold_found[1]):
+        return False, f"its unit is {_unit_text(found[1])}, expected {_unit_text(gold_found[1])}"
+    answer, unit = found or (answer, None)
+    gold, gold_unit = gold_found or (gold, None)
     answer, gold = _latex(answer), _latex(gold)
-    gold_measured = _measured(gold)
-    measured = _measured(answer, letters=gold_measured is not None)
-    if measured is not None and gold_measured is None:
-        gold_measured = _measured(gold, letters=True)
-    if measured is not None and gold_measured is not None:
-        if measured[1] != gold_measured[1]:
-            return False, f"its unit is {measured[1]}, expected {gold_measured[1]}"
-        gold = gold_measured[0].strip()
-    if measured is not None:
-        answer = measured[0].strip()
     left, right = plain_number(answer), plain_number(gold)
     if left is not None and right is not None:
-        return left == right, "not equal"
-    percent, gold_percent = _percent(answer), _percent(gold)
-    left, right = left if percent is None else percent, right if gold_percent is None else gold_percent
-    if left is not None and left == right:
-        return True, "equal"  # 12.5% and 12.5; math-verify finds that it is 0.125 too
+        if _same_number(left, right):
+            return True, "equal"
+        # 12.5% is 12.5 where no sign is asked for, and 0.125.
+        percent = (unit == _PERCENT) - (gold_unit == _PERCENT)
+        return percent != 0 and left * (1 if percent < 0 else Decimal("0.01")) == right * (
+            Decimal("0.01") if percent < 0 else 1
+        ), "not equal"
+    if unit == _PERCENT and gold_unit != _PERCENT:
+        return _either(answer, gold, rf"\frac{{{answer}}}{{100}}", gold)
+    if gold_unit == _PERCENT and unit != _PERCENT:
+        return _either(answer, gold, answer, rf"\frac{{{gold}}}{{100}}")
     based, gold_based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
     if based is not None and gold_based is not None:
         return _based_value(based) == _based_value(gold_based), "not equal"
-    if (counted := _COUNTED.fullmatch(answer)) is not None:
-        answer = counted[1]  # "1/2 cup": the words would be read as a product of letters
-    if gold[0] in "([" and gold[-1] in ")]" and "," in gold and "," in answer and answer[0] not in "([{\\$":
-        # "3,4" for the pair (3,4): the order counts, so it must not be read as the set {3, 4}.
-        answer = gold[0] + answer + gold[-1]
-    if _ORDERED.match(gold) is not None and _LISTED_SET.fullmatch(answer) is not None:
-        return False, "it is a set, which has no order"
-    if _LOOSE_DIGITS.search(answer) and not _PROSE.search(answer):
-        return False, "it holds numbers side by side"
+    if based is not None or gold_based is not None:
+        digits = (based[1] if based is not None else answer, gold_based[1] if gold_based is not None else gold)
+        if digits[0] == digits[1] and digits[0].isdecimal():
+            return True, "equal"  # the base left out, as a unit may be
+    if (_LISTED_SET.fullmatch(gold) and _is_ordered(answer)) or (_LISTED_SET.fullmatch(answer) and _is_ordered(gold)):
+        return False, "one is a set, which has no order"
+    answer, gold = _with_brackets(answer, gold), _with_brackets(gold, answer)
     equal, reason = _verify(answer, gold)
     if not equal and (plain := (_without_groups(answer), _without_groups(gold))) != (answer, gold):
         return _verify(*plain)
     return equal, reason
 
 
+def _unit(text: str) -> tuple[str, Unit] | None:
+    """Value and unit; the degrees of a sine's argument are no unit of the whole."""
+    return None if _ANGLE_ARGUMENT.search(text) else measured(text)
+
+
+def _either(answer: str, gold: str, other_answer: str, other_gold: str) -> tuple[bool, str]:
+    equal, reason = _verify(answer, gold)
+    return (equal, reason) if equal else _verify(other_answer, other_gold)
+
+
+def _unit_text(unit: Unit) -> str:
+    if isinstance(unit, str):
+        return unit
+    return " ".join(name if power == 1 else f"{name}^{power}" for name, power in unit)
+
+
+def _unwrapped(text: str) -> str:
+    r"""`{18}` is 18 and `{1, 2}` the set \{1, 2\}: braces that Python and some data sets print."""
+    if not text.startswith("{") or closing_brace(text, 1) != len(text) - 1:
+        return text
+    inner = text[1:-1].strip()
+    if "," in inner and not re.search(r"[:\\]", inner):
+        return rf"\{{{inner}\}}"
+    return text if re.match(r"[a-zA-Z]\w*\s*(?:[:|]|\\mid)", inner) else inner
+
+
+def _is_ordered(text: str) -> bool:
+    return "," in text and re.match(r"(?:\\left\s*)?[(\[]", text) is not None and _BRACKETED.match(text) is not None
+
+
+def _with_brackets(text: str, other: str) -> str:
+    """ "3,4" with the brackets of the pair that it is compared with: the order counts there."""
+    if not _is_ordered(other) or other[-1:] not in (")", "]") or re.search(r"[=<>]|\\[lg]e(?![a-zA-Z])", text):
+        return text
+    if any(depth == 0 for depth in _depths(other)[:-1]):  # several brackets, such as a union
+        return text
+    if "," not in text or re.search(r"[()\[\]{}\\]", text[:1] + text[-1:]) is not None:
+        return text
+    return other[0] + text + other[-1]
+
+
+def _depths(text: str) -> list[int]:
+    """How many round and square brackets are open after each character."""
+    steps = (1 if character in "([" else -1 if character in ")]" else 0 for character in text)
+    return list(itertools.accumulate(steps))
+
+
 @lru_cache(maxsize=8192)
 def _verify(answer: str, gold: str) -> tuple[bool, str]:
     from rewright.judging import process
 
-    wrapped = _DELIMITED.search(answer) is None and _PROSE.search(answer) is None
-    reply = process.ask("math", {"answer": answer, "gold": gold, "wrapped": wrapped})
+    reply = process.ask("math", {"answer": answer, "gold": gold})
     return reply["outcome"] == 1.0, reply["reason"]

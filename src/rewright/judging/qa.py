@@ -1,7 +1,7 @@
 """The `qa` judge (exact match and token F1 of SQuAD, over all golds) and the `token_set_f1` judge of MatchTIR.
 
-Both work on words. Where the gold is a plain number, words are not enough: punctuation carries the sign and the
-decimal point, so `qa` compares values first (-3 is not 3, 1,000 is 1000).
+Both work on words. `qa` reads a number as one word with its sign and decimal point (-3 is not 3, 1,000 is 1000);
+`token_set_f1` is MatchTIR's rule as it is.
 """
 
 from __future__ import annotations
@@ -13,48 +13,45 @@ from decimal import Decimal
 
 from rewright.judging.base import Judgement, shown
 from rewright.judging.exact import same
-from rewright.judging.text import plain_number, squad_form
+from rewright.judging.text import plain_number, qa_words
 
-__all__ = ["exact_match", "qa", "token_f1", "token_set_f1", "token_sets"]
+__all__ = ["exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
 
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
-_NUMBERS = re.compile(r"[-−]?(?:[0-9][0-9,]*)?\.?[0-9]+")
+_SHORT_MEASURE = 2
 
 
-def _values(answer: str) -> list[Decimal | None]:
-    """The numbers in an answer."""
-    return [plain_number(found) for found in _NUMBERS.findall(answer)]
+def _values(words: Sequence[str]) -> set[Decimal | None]:
+    """The numbers among the words of an answer."""
+    return {plain_number(word) for word in words} - {None}
 
 
 def exact_match(answer: str, gold: str) -> bool:
-    """SQuAD exact match: equal after normalisation.
+    """SQuAD exact match: equal after normalisation (`qa_words`).
 
     Where normalisation leaves nothing ("The The", "a") the texts themselves are compared, so that an answer without
     content never matches another.
     """
-    form, gold_form = squad_form(answer), squad_form(gold)
-    if (value := plain_number(gold)) is not None:
-        return same(answer, gold) or (form == gold_form and value in _values(answer))
-    if not form or not gold_form:
-        return same(answer, gold)
-    return form == gold_form
+    words, gold_words = qa_words(answer), qa_words(gold)
+    if not words or not gold_words or plain_number(gold) is not None:
+        return same(answer, gold) or (bool(words) and words == gold_words)
+    return words == gold_words
 
 
 def token_f1(answer: str, gold: str) -> float:
     """SQuAD token F1 in [0, 1]: harmonic mean of precision and recall over the bags of normalised words.
 
-    yes / no / noanswer on either side must match exactly (HotpotQA's rule), and a gold that is a plain number must
-    occur in the answer as a number of that value.
+    yes / no / noanswer on either side must match exactly (HotpotQA's rule), and where the gold is a number, or a number
+    with one word to it ("1.95 m"), that number must occur in the answer.
     """
     if exact_match(answer, gold):
         return 1.0
-    form, gold_form = squad_form(answer), squad_form(gold)
-    if form in _CLOSED_ANSWERS or gold_form in _CLOSED_ANSWERS:
+    words, gold_words = qa_words(answer), qa_words(gold)
+    if any(" ".join(side) in _CLOSED_ANSWERS for side in (words, gold_words)):
         return 0.0
-    value = plain_number(gold)
-    if value is not None and value not in _values(answer):
+    values = _values(gold_words)
+    if len(gold_words) <= _SHORT_MEASURE and values and not values <= _values(words):
         return 0.0
-    words, gold_words = form.split(), gold_form.split()
     shared = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0
 
@@ -80,15 +77,16 @@ def token_sets(text: str) -> frozenset[str]:
     return frozenset(_NOT_A_WORD.sub(" ", text.lower()).split())
 
 
+def set_f1(answer: str, gold: str) -> float:
+    """MatchTIR's outcome (arXiv 2601.10712) in [0, 1]: F1 of the two sets of tokens, 0 where they share none."""
+    tokens, gold_tokens = token_sets(answer), token_sets(gold)
+    shared = len(tokens & gold_tokens)
+    return 2 * shared / (len(tokens) + len(gold_tokens)) if shared else 0.0
+
+
 def token_set_f1(answer: str, golds: Sequence[str]) -> Judgement:
     """MatchTIR's outcome: F1 of the sets of tokens, best over `golds` (parity; it can't tell -3 from 3)."""
-    tokens = token_sets(answer)
-    best, best_gold = 0.0, golds[0]
-    for gold in golds:
-        gold_tokens = token_sets(gold)
-        shared = len(tokens & gold_tokens)
-        if shared and (f1 := 2 * shared / (len(tokens) + len(gold_tokens))) > best:
-            best, best_gold = f1, gold
+    best, best_gold = max(((set_f1(answer, gold), gold) for gold in golds), key=lambda scored: scored[0])
     return Judgement(
         best, f"{shown(answer)} has token-set F1 {best:.3f} with {shown(best_gold)}", {"token_set_f1": best}
     )

@@ -4,10 +4,11 @@ Parity (the rule of FTRL's evaluation): a call solves one pending expected answe
 (split at ", "), commas removed and in lower case, is a substring of the tool's output (commas removed, lower case).
 With s solved, c calls and u expected: Solve-P = s/c (1 where c = 0), Solve-R = s/u, Solve-F1 = 2s/(c + u).
 
-Strict (ours): Solve-P = 0 where c = 0, and an output that only echoes the call's arguments solves nothing: a result
-with an error; an error or not-found text that no longer holds the answer once the arguments are taken out of it; a
-JSON object that holds it only in fields with the name and the value of an argument. A text that repeats an argument
-without failing can't be told from a finding, and counts.
+Strict (ours): every part must stand in the output as words of its own, not inside others ("no" in "know", "5" in "15",
+"12" in "-12" or "2023-12-05"). Solve-P = 0 where c = 0. An output that only echoes the call's arguments solves nothing:
+a result with an error; an error or not-found text that no longer holds the answer once the arguments are taken out of
+it; a JSON object that holds it only in fields with the name and the value of an argument. A text that repeats an
+argument without failing can't be told from a finding, and counts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from rewright.records import ToolCall, ToolResult, Trajectory
 from rewright.strict_json import TOLERANT
 
-__all__ = ["aligned_results", "solve_metrics", "solves"]
+__all__ = ["aligned_results", "solve_metrics", "solves", "solves_by_words"]
 
 _FAILURE_WORDS = re.compile(
     r"\b(?:errors?|exception|traceback|invalid|unknown|unavailable|unsupported|unable|unrecognized|fail(?:s|ed|ure)?|"
@@ -44,6 +45,63 @@ def solves(output: str, expected: str) -> bool:
     """True where every ", "-separated part of `expected` is a substring of `output` (FTRL's rule)."""
     plain = _plain(output)
     return all(_plain(part) in plain for part in expected.split(", "))
+
+
+_GROUP_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_SIGNS = "-−–"
+
+
+def solves_by_words(output: str, expected: str) -> bool:
+    """True where every ", "-separated part of `expected` stands in `output` as whole words and whole numbers.
+
+    Letter case does not count, nor do commas between groups of three digits. 36.0 is 36; -12 is not 12.
+    """
+    lower = output.lower()
+    texts = {lower, _GROUP_COMMA.sub("", lower)}
+    parts = [_plain(part) for part in expected.split(", ")]
+    return all(any(_stands_in(part, text) for text in texts) for part in parts)
+
+
+def _stands_in(part: str, text: str) -> bool:
+    if not part:
+        return True
+    start = text.find(part)
+    while start >= 0:
+        if _starts_a_word(part[0], text, start) and _ends_a_word(part[-1], text, start + len(part)):
+            return True
+        start = text.find(part, start + 1)
+    return False
+
+
+def _joined(left: str, right: str) -> bool:
+    """Are two neighbouring characters of one word? Scripts without spaces between words have no such border."""
+    return all(character.isalnum() or character == "_" for character in (left, right)) and not any(
+        "\u2e80" <= character <= "\uffdc" or "\u0e00" <= character <= "\u0eff" for character in (left, right)
+    )
+
+
+def _starts_a_word(first: str, text: str, start: int) -> bool:
+    if start == 0:
+        return True
+    before = text[start - 1]
+    if _joined(before, first):
+        return False
+    if not first.isdigit():
+        return True
+    if before in _SIGNS:  # a sign, or the middle of a date or a number; "F-16" and "10 - 12" are none
+        return start > 1 and text[start - 2].isalpha()
+    return not (before in ".:/" and start > 1 and text[start - 2].isdigit()) and before != "."
+
+
+def _ends_a_word(last: str, text: str, end: int) -> bool:
+    if end == len(text):
+        return True
+    if _joined(last, text[end]):
+        return False
+    if not last.isdigit() or text[end] not in ".:/" + _SIGNS or not text[end + 1 : end + 2].isdigit():
+        return True
+    rest = re.compile(r"[0-9]+").match(text, end + 1)
+    return text[end] == "." and rest is not None and not rest[0].strip("0") and text[rest.end() : rest.end() + 1] != "."
 
 
 def _argument_texts(arguments: Mapping[str, Any]) -> list[str]:
@@ -102,22 +160,22 @@ def _without_repeated_fields(value: Any, arguments: Mapping[str, Any], depth: in
 def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
     if result.error is not None or call.error is not None or not expected.strip():
         return False
-    if not solves(result.content, expected):
+    if not solves_by_words(result.content, expected):
         return False
     value = _decoded(result.content)
     failure = _is_failure(value)
     found = _without_repeated_fields(value, call.arguments)
-    if found != value and not solves(json.dumps(found, ensure_ascii=False), expected):
+    if found != value and not solves_by_words(json.dumps(found, ensure_ascii=False), expected):
         return False
     if not failure:
         return True
     texts = _argument_texts(call.arguments)
     if len(texts) > _MOST_ARGUMENTS:
         return False
-    remaining = _plain(result.content)
+    remaining = _GROUP_COMMA.sub("", result.content.lower())
     for text in texts:
         remaining = remaining.replace(text, " ")
-    return all(_plain(part) in remaining for part in expected.split(", "))
+    return solves_by_words(remaining, expected)
 
 
 def aligned_results(trajectory: Trajectory) -> list[tuple[ToolCall, ToolResult | None]]:

@@ -12,16 +12,27 @@ from decimal import Decimal
 
 __all__ = [
     "boxed",
+    "closing_brace",
     "exact_form",
     "final_answer",
     "option_letter",
     "plain_number",
-    "squad_form",
+    "qa_words",
+    "stated",
     "without_text_commands",
 ]
 
-_BOXED = re.compile(r"\\f?boxed\s*\{|\\f?boxed\s+(?=[^\s{])")
+_BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\f?boxed\s+(?=[^\s{])")
 _BRACES = re.compile(r"\\[{}]|[{}]")
+_BARE_BOX = re.compile(r"\S+")
+_SEPARATOR = re.compile(r"and|or|,", re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"[\s$.,;]*(?:\\(?:text|mbox|quad|qquad)\s*(?:\{\s*)?)?(?:,?\s*(?:and|or)\b)?[\s$.,;}]*(?:\\q?quad)?\s*",
+    re.IGNORECASE,
+)
+_MAX_BETWEEN = 40
+_MAX_BOXES = 20
+_MAX_UNCLOSED = 200
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 _DATE = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
 _MINUS = str.maketrans({"−": "-", "–": "-", "‒": "-", "﹣": "-", "－": "-"})
@@ -31,31 +42,64 @@ _NUMBER_LIMIT = 1000
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\\boxed{...}` whose braces close, or None. An inner box counts as part of its outer."""
-    last: str | None = None
+    r"""The content of the last `\\boxed{...}`, or None. An inner box counts as part of its outer.
+
+    Boxes with nothing but "and", "or" or commas between them are one answer: `\\boxed{1} or \\boxed{2}` is "1 or 2".
+    """
+    boxes: list[tuple[int, int, str]] = []
     position = 0
     while (opening := _BOXED.search(text, position)) is not None:
         if not opening.group().endswith("{"):
-            word = re.compile(r"\S+").match(text, opening.end())
-            last = word.group().rstrip("$.") if word else last
+            word = _BARE_BOX.match(text, opening.end())
             position = opening.end()
+            if word:
+                position = word.end()
+                boxes.append((opening.start(), position, word.group().rstrip("$.")))
             continue
-        depth = 1
-        end = None
-        for brace in _BRACES.finditer(text, opening.end()):
-            if brace.group() == "{":
-                depth += 1
-            elif brace.group() == "}":
-                depth -= 1
-                if depth == 0:
-                    end = brace.start()
-                    break
+        end = closing_brace(text, opening.end())
         if end is None:
             # The box never closes, so no later one can hold the rest of it open: look for the last closed one inside.
-            return _last_closed_box(text, opening.end()) or last
-        last = text[opening.end() : end]
-        position = end
-    return last
+            closed = _last_closed_box(text, opening.end())
+            if closed is not None:
+                return closed
+            return boxes[-1][2] if boxes else None
+        boxes.append((opening.start(), end + 1, text[opening.end() : end]))
+        position = end + 1
+    if not boxes:
+        return None
+    content = boxes[-1][2]
+    boxes = boxes[-_MAX_BOXES:]
+    for (_, stop, earlier), (start, _, _) in zip(reversed(boxes[:-1]), reversed(boxes[1:]), strict=True):
+        if start - stop > _MAX_BETWEEN or _BETWEEN.fullmatch(text, stop, start) is None:
+            break
+        if earlier != content:
+            between = _SEPARATOR.search(text, stop, start)
+            content = f"{earlier} {between[0]} {content}" if between and between[0] != "," else f"{earlier}, {content}"
+    return content
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """The position of the brace that closes the one before `start`, or None. `\\{` and `\\}` are no braces."""
+    depth = 1
+    for brace in _BRACES.finditer(text, start):
+        if brace.group() == "{":
+            depth += 1
+        elif brace.group() == "}":
+            depth -= 1
+            if depth == 0:
+                return brace.start()
+    return None
+
+
+def _unclosed(text: str) -> str | None:
+    """What a last box without an end holds: the rest of its line, where that is short and holds no box itself."""
+    opening = None
+    for opening in _BOXED.finditer(text):  # noqa: B007
+        pass
+    if opening is None or not opening.group().endswith("{"):
+        return None
+    line = text[opening.end() : opening.end() + _MAX_UNCLOSED + 1].strip().split("\n", 1)[0].strip().rstrip("$").strip()
+    return line if line and len(line) <= _MAX_UNCLOSED else None
 
 
 def _last_closed_box(text: str, start: int) -> str | None:
@@ -74,10 +118,15 @@ def _last_closed_box(text: str, start: int) -> str | None:
 
 
 def final_answer(text: str | None) -> str:
-    """What is judged of an answer: the last boxed content if there is one, else all of it. "" for no answer."""
+    """What is judged of an answer: the last boxed content if there is one, else all of it. "" for no answer.
+
+    A box that was never closed holds the rest of its line, where no other box is there.
+    """
     if text is None:
         return ""
     content = boxed(text)
+    if content is None:
+        content = _unclosed(text)
     return (text if content is None else content).strip()
 
 
@@ -124,10 +173,60 @@ def option_letter(text: str) -> str | None:
     return letter[1] if letter is not None else None
 
 
+_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`+)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_STATED = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the|my)?\s*(?:final|correct)?\s*\banswer\s*(?:is\s*:?|:|=)\s*(?=\S)",
+    re.IGNORECASE,
+)
+
+
+def stated(text: str) -> str:
+    """`text` without Markdown emphasis around it and without "The (final) answer is" before it."""
+    for _ in range(3):
+        text = text.strip()
+        inner = _EMPHASIS.fullmatch(text.removesuffix("."))
+        if inner is not None and inner[1] not in inner[2]:
+            text = inner[2]
+        elif (lead := _STATED.match(text)) is not None:
+            text = text[lead.end() :]
+        else:
+            break
+    return text.strip()
+
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NUMBER_TOKEN = re.compile(
+    r"(?<![\w.])(?<![^\W\d_]-)([-+]?[$€£]?)"
+    r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)(?![\w]|\.[0-9])"
+)
+_DASHES = str.maketrans(dict.fromkeys("‐‑—―", "-"))
+_ASCII_SYMBOLS = frozenset(string.punctuation)
+_SPACED_PUNCTUATION = frozenset("、。，．：；！？「」『』【】《》〈〉・·")
 
 
-def squad_form(text: str) -> str:
-    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces (Rajpurkar et al., 2016)."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+def qa_words(text: str) -> list[str]:
+    """SQuAD's words of a text, with three additions of ours. A number stays one word.
+
+    Full-width letters and digits, curly quotes and dashes count as their ASCII forms; CJK punctuation ends a word; a
+    number keeps its sign and its decimal point, so that -3 is not 3 and 1.5 not 15 (SQuAD deletes both).
+    """
+    text = "".join(" " if character in _SPACED_PUNCTUATION else character for character in text)
+    text = unicodedata.normalize("NFKC", text).translate(_MINUS).translate(_DASHES).lower()
+    words: list[str] = []
+    position = 0
+    for number in _NUMBER_TOKEN.finditer(text):
+        words += _plain_words(text[position : number.start()])
+        before = text[number.start() - 1 : number.start()]
+        negative = number[1].startswith("-") and not (before.isalnum() or before in ("-", ")"))
+        whole, point, decimals = number[2].replace(",", "").partition(".")
+        value = (whole.lstrip("0") or "0") + (point + decimals).rstrip("0").rstrip(".")
+        words.append(f"-{value}" if negative and value != "0" else value)
+        position = number.end()
+    return words + _plain_words(text[position:])
+
+
+def _plain_words(text: str) -> list[str]:
+    bare = "".join(
+        character for character in text if character not in _ASCII_SYMBOLS and unicodedata.category(character)[0] != "P"
+    )
+    return _ARTICLES.sub(" ", bare).split()

@@ -44,24 +44,26 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str, wrapped: bool) -> tuple[Any, ...]:
-    from math_verify import parse
+def _read(text: str) -> tuple[Any, ...] | str:
+    """Every reading of a formula, or why there is none."""
+    from rewright.judging.formula_reading import UnreadableFormulaError, readings
 
-    # Its own timeout is an alarm signal of the main thread; here the kernel's CPU timer does that work.
-    return tuple(parse(f"${text}$" if wrapped else text, parsing_timeout=None))
+    try:
+        return tuple(readings(text))
+    except UnreadableFormulaError as problem:
+        return str(problem)
 
 
-def _math(answer: str, gold: str, wrapped: bool) -> dict[str, Any]:
-    from math_verify import verify
+def _math(answer: str, gold: str) -> dict[str, Any]:
+    from rewright.judging.formula_equality import equal
 
-    parsed_gold, parsed_answer = list(_parsed(gold, True)), list(_parsed(answer, wrapped))
-    if not parsed_answer or all(isinstance(part, str) for part in parsed_answer):
-        return {"outcome": 0.0, "reason": "the answer is no mathematical expression"}
-    if not parsed_gold:
-        return {"outcome": 0.0, "reason": "the gold answer is no mathematical expression"}
-    # x > 3 and (3, oo) are the same, whichever of the two is the gold.
-    equal = bool(verify(parsed_gold, parsed_answer, allow_set_relation_comp=True, timeout_seconds=None))
-    return {"outcome": float(equal), "reason": "equal" if equal else "not equal"}
+    golds, answers = _read(gold), _read(answer)
+    if isinstance(golds, str):
+        return {"outcome": 0.0, "reason": f"the gold answer can not be read: {golds}", "unread": golds}
+    if isinstance(answers, str):
+        return {"outcome": 0.0, "reason": f"the answer can not be read: {answers}"}
+    same = answer == gold or any(equal(one, other) for one in golds for other in answers)
+    return {"outcome": float(same), "reason": "equal" if same else "not equal"}
 
 
 def _reasoning_gym(answer: str, dataset: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +120,11 @@ _TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "bfcl": _bfcl,
     "schema": _schema,
 }
-_MODULES = {"math": "math_verify", "bfcl": "rewright.benchmarks.bfcl_world", "schema": "jsonschema"}
+_MODULES = {
+    "math": ("rewright.judging.formula_reading", "rewright.judging.formula_equality"),
+    "bfcl": ("rewright.benchmarks.bfcl_world",),
+    "schema": ("jsonschema",),
+}
 """What a kind imports before anything is refused, where it has another name."""
 _PREPARE: dict[str, Callable[..., None]] = {"reasoning_gym": _prepare_reasoning_gym}
 """Work for a request that does not depend on the answer: it is not counted among the request's CPU seconds."""
@@ -188,8 +194,9 @@ def main(descriptor: int, kind: str) -> None:
         return
     logging.disable(logging.CRITICAL)
     # Imports don't count among a request's CPU seconds, and some need what is refused afterwards.
-    with contextlib.suppress(ImportError):
-        importlib.import_module(_MODULES.get(kind, kind))
+    for module in _MODULES.get(kind, (kind,)):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
 
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -14,6 +14,7 @@ from rewright.credit.estimators import find_estimator
 from rewright.dialects import Dialect, dialect_named
 from rewright.engines.base import Sampling
 from rewright.errors import InputError
+from rewright.judging.judges import GENERATED_JUDGES, SOLVE_JUDGES, check_judge
 from rewright.progress import Bar
 from rewright.recipe import ModelSettings, Recipe, TaskSettings, recipe_hash
 from rewright.recipe_checks import WORLD_FORMATS
@@ -53,6 +54,24 @@ def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = Non
 
     `judges`: packages of the user's own whose functions the file may name as judges; None: judges are not looked at.
     """
+    tasks = _recipe_tasks(settings, judges)
+    return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+
+
+def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
+    """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
+    if judges is not None:
+        check_judge(judge, judges)
+    needed = {"gold.outputs": task.gold.outputs} if judge in SOLVE_JUDGES else {"gold.answers": task.gold.answers}
+    if judge in GENERATED_JUDGES:
+        needed = {"metadata.entry": task.metadata.get("entry")}
+    for key, value in needed.items():
+        if not value:
+            raise InputError(f"the recipe judges by {judge}, which needs {key}, and task {task.id} has none")
+    return msgspec.structs.replace(task, judge=judge)
+
+
+def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[Task]:
     generate = WORLDS.get(settings.format)
     if generate is not None:
         if settings.path is not None:
