@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,bench,view,mcp,dev
 # These need verl, which wants a folder of its own; without it pytest skips them.
-VERL_TESTS := tests/plugins/test_verl_contract.py tests/plugins/test_verl_example.py
+VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_verl_example.py
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
@@ -53,8 +53,8 @@ tests: setup $(VENV)/verl.stamp
 	$(BIN)/pytest
 	PYTHONPATH=$(CURDIR)/$(VENV)/verl $(BIN)/pytest -n 0 $(VERL_TESTS)
 
-$(VENV)/verl.stamp: $(VENV)/setup.stamp tests/plugins/verl.txt
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/verl --requirement tests/plugins/verl.txt
+$(VENV)/verl.stamp: $(VENV)/setup.stamp tests/integrations/verl.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/verl --requirement tests/integrations/verl.txt
 	@touch $@
 
 # Long runs that look for rare faults: not part of `make test`.
@@ -68,7 +68,7 @@ fuzz: setup
 
 # Every benchmark prints its table; those that take a night print what their results files hold.
 benchmarks: setup
-	@for file in benchmarks/*.py; do \
+	@for file in experiments/*.py; do \
 	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
 

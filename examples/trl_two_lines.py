@@ -14,7 +14,7 @@ import re
 from datasets import Dataset
 from trl import GRPOConfig
 
-from rewright.plugins.trl import TurnCreditTrainer as GRPOTrainer  # line 1, instead of: from trl import GRPOTrainer
+from rewright.integrations.trl import TurnCreditTrainer as GRPOTrainer
 
 AGES = {"Ada": 36, "Ben": 41, "Cleo": 29, "Dan": 58}
 
@@ -89,7 +89,7 @@ def main() -> None:
             report_to="none",
             save_strategy="no",
         ),
-        turn_credit={"estimator": "matchtir", "lonely_turn": "zero"},  # line 2; leave it out for MatchTIR's defaults
+        turn_credit={"estimator": "matchtir", "singleton_turn": "zero"},  # line 2; leave it out for MatchTIR's defaults
     )
     trainer.train()
 

@@ -6,7 +6,7 @@
     python scripts/train_pico.py repairer --out build/pico      # all tasks, given the base policy's attempts
 
 Everything is generated from seeds; the world's `train` split only. A plain training loop, because it is one: SFT inside
-the pipeline goes through TRL (rewright.training.sft).
+the pipeline goes through TRL (rewright.training.trl.sft).
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from pathlib import Path
 import msgspec
 import torch
 
+from rewright.core.progress import Bar
+from rewright.core.records import Task, Trajectory, Turn
 from rewright.dialects.hermes import INSTRUCTION, Hermes
+from rewright.engines.loading import open_engine, tune_allocator
+from rewright.engines.pico import TAGS, TRAINED_RULES, build_model, build_tokenizer
+from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
-from rewright.models import open_engine, tune_allocator
-from rewright.progress import Bar
-from rewright.recipe import ModelSettings
-from rewright.records import Task, Trajectory, Turn
-from rewright.rendering import Renderer
-from rewright.repair import INSTRUCTIONS, repair_task
-from rewright.rollout import Limits, Plan, Rollout
+from rewright.rendering.renderer import Renderer
+from rewright.repair.decision import INSTRUCTIONS, repair_task
+from rewright.rollout.loop import Plan, Rollout
+from rewright.rollout.settings import Limits
+from rewright.tasks.worlds.demonstrations import STYLES, demonstrate
+from rewright.tasks.worlds.town import PROFILES, Profile, generate
 from rewright.tools import FunctionTools
-from rewright.worlds.demonstrations import STYLES, demonstrate
-from rewright.worlds.pico import TAGS, TRAINED_RULES, build_model, build_tokenizer
-from rewright.worlds.town import PROFILES, Profile, generate
 
 Example = tuple[list[int], list[int]]
 

@@ -20,20 +20,23 @@ from pathlib import Path
 import torch
 from train_pico import Example, cut_short, train
 
+from rewright.core.progress import Bar
+from rewright.core.records import Task, Trajectory
 from rewright.dialects.tags import Tags
+from rewright.engines.loading import load_model, load_tokenizer, open_engine, tune_allocator
+from rewright.engines.pico import TRAINED_RULES
+from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
-from rewright.models import load_model, load_tokenizer, open_engine, tune_allocator
-from rewright.progress import Bar
-from rewright.recipe import ModelSettings, SandboxSettings, ToolSettings
-from rewright.records import Task, Trajectory
-from rewright.rendering import Renderer
-from rewright.repair import repair_task
-from rewright.rollout import Limits, Plan, Rollout
-from rewright.stages.toolsets import open_toolsets
-from rewright.worlds.almanac import generate
-from rewright.worlds.almanac_demonstrations import demonstrate
-from rewright.worlds.demonstrations import STYLES
-from rewright.worlds.pico import TRAINED_RULES
+from rewright.pipeline.toolsets import open_toolsets
+from rewright.rendering.renderer import Renderer
+from rewright.repair.decision import repair_task
+from rewright.rollout.loop import Plan, Rollout
+from rewright.rollout.settings import Limits
+from rewright.sandbox.settings import SandboxSettings
+from rewright.tasks.worlds.almanac import generate
+from rewright.tasks.worlds.almanac_demonstrations import demonstrate
+from rewright.tasks.worlds.demonstrations import STYLES
+from rewright.tools.settings import ToolSettings
 
 EDITIONS = 40
 SCHEDULE_STEPS, BASE_STEP, REPAIRER_STEPS = 1000, 600, 700
@@ -77,7 +80,7 @@ async def sampled_attempts(count: int, folder: Path, seed: int) -> list[tuple[Ta
 def repair_example(renderer: Renderer, task: Task, attempt: Trajectory, edition: int) -> Example:
     """The repair prompt of an attempt, answered by a concise demonstration of the task."""
     mode = "low_quality" if judge_trajectory(task, attempt).correct else "wrong_answer"
-    asked = repair_task(task, attempt, mode, neutralise=renderer.neutralise, rules=TRAINED_RULES)
+    asked = repair_task(task, attempt, mode, escape=renderer.escape, rules=TRAINED_RULES)
     return renderer.encode_trajectory(asked, demonstrate(task, edition=edition))
 
 

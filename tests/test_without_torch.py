@@ -21,14 +21,14 @@ sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sy
 """
 IMPORT_ALL = """
 import importlib, pkgutil, rewright
-needing = ["training", "engines.hf", "engines.slot_cache", "plugins", "benchmarks.bfcl_world"]
+needing = ["training", "engines.hf", "engines.slot_cache", "integrations", "benchmarks.bfcl.world"]
 needing = tuple(f"rewright.{name}" for name in needing)
 for module in pkgutil.walk_packages(rewright.__path__, "rewright."):
     if not module.name.startswith(needing):
         importlib.import_module(module.name)
 print("all imported")
 """
-COMMAND = "from rewright.cli import main; main()"
+COMMAND = "from rewright.cli.main import main; main()"
 SCHEMA = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 TASK = {
     "id": "a",

@@ -5,7 +5,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 model="${MODEL:-Qwen/Qwen3-4B}"
 data="${DATA:-$here/data}"
 
-export VERL_USE_EXTERNAL_MODULES=rewright.plugins.verl
+export VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl
 
 turn_credit=(
     algorithm.adv_estimator=rewright                                                    # line 1
@@ -13,7 +13,7 @@ turn_credit=(
     # Settings, where they are not MatchTIR's defaults; every one of TurnCredit may stand here.
     +algorithm.rewright.lonely_turn=zero
     # Ray workers need the variable too.
-    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES=rewright.plugins.verl
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl
 )
 
 python3 -m verl.trainer.main_ppo \

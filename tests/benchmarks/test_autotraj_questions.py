@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rewright.cli import app
+from rewright.cli.main import app
 from rewright.judging import judge_answer
-from rewright.tasks import load_tasks
+from rewright.tasks.loading import load_tasks
 
 FOLDER = (
     Path(os.environ.get("REWRIGHT_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))

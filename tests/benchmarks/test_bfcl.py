@@ -14,22 +14,24 @@ import pytest
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_utils import execute_multi_turn_func_call
 
-from rewright.benchmarks import bfcl_world
-from rewright.benchmarks.bfcl_world import CATEGORIES, check, gold
-from rewright.benchmarks.recipes import benchmark_recipe
+from rewright.benchmarks.bfcl import world as bfcl_world
+from rewright.benchmarks.bfcl.world import CATEGORIES, check, gold
+from rewright.cli.benchmark_recipes import benchmark_recipe
+from rewright.core.errors import InputError
+from rewright.core.records import Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.credit import match, turn_rewards
-from rewright.dialects import dialect_named
-from rewright.errors import InputError
+from rewright.dialects import get_dialect
 from rewright.judging import judge_trajectory
-from rewright.pipeline import Pipeline, report
-from rewright.records import Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.rollout import Limits, Plan, Rollout
-from rewright.runs import Run
-from rewright.schemas import record_problems, schema_problems
-from rewright.tasks import load_tasks
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.runner import Pipeline
+from rewright.reports.summary import report
+from rewright.reports.table import table
+from rewright.rollout.loop import Plan, Rollout
+from rewright.rollout.settings import Limits
+from rewright.tasks.loading import load_tasks
+from rewright.tasks.schemas import record_problems, schema_problems
+from rewright.tasks.validation import validate_tasks
 from rewright.tools import FunctionTools
-from rewright.validation import validate_tasks
-from rewright.viewer.table import table
 from support.scripted_engine import ScriptedEngine
 
 Call = tuple[str, dict[str, Any]]
@@ -108,8 +110,8 @@ def test_a_function_that_comes_later_is_not_among_the_tools(tasks: list[Task]) -
 def test_mistakes_of_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="has no category 'basis': expected all, or some of base, miss_func"):
         load_tasks("basis", "bfcl-multi-turn")
-    monkeypatch.delitem(sys.modules, "rewright.benchmarks.bfcl_world")
-    monkeypatch.delattr("rewright.benchmarks.bfcl_world")
+    monkeypatch.delitem(sys.modules, "rewright.benchmarks.bfcl.world")
+    monkeypatch.delattr("rewright.benchmarks.bfcl.world")
     monkeypatch.setitem(sys.modules, "bfcl_eval", None)
     with pytest.raises(InputError, match=r"pip install --no-deps bfcl-eval==2026\.3\.23 mpmath"):
         load_tasks("base", "bfcl-multi-turn")
@@ -210,7 +212,7 @@ async def test_a_model_that_writes_the_gold_calls_has_the_full_score(tasks: list
             for calls in gold(entry_of(task)):
                 script += [*(line([call]) for call in calls), "Is there anything else?"]
             engine = ScriptedEngine(script)
-            rollout = Rollout(engine, dialect_named("hermes"), factory, limits=limits)
+            rollout = Rollout(engine, get_dialect("hermes"), factory, limits=limits)
             trajectory = await rollout.run(Plan(id=task.id, task=task, stage="eval", index=0, seed=0))
             assert (trajectory.stop_reason, trajectory.failure) == ("no_answer", None)
             assert not any(result.error for result in trajectory.results)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rewright.errors import InputError
-from rewright.tasks import load_tasks
+from rewright.core.errors import InputError
+from rewright.tasks.loading import load_tasks
 
 pyarrow = pytest.importorskip("pyarrow")
 

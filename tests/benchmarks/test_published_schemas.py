@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from rewright.errors import InputError
+from rewright.core.errors import InputError
+from rewright.core.records import Task
 from rewright.judging import judge_answer
-from rewright.records import Task
-from rewright.tasks import load_tasks
+from rewright.tasks.loading import load_tasks
 
 
 def load(tmp_path: Path, name: str, *records: dict[str, Any]) -> list[Task]:
@@ -247,8 +247,8 @@ def test_toolhop_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_reasoning_gym_tasks_are_judged_by_their_own_scorer() -> None:
     pytest.importorskip("reasoning_gym")
+    from rewright.core.records import Trajectory
     from rewright.judging import judge_trajectory
-    from rewright.records import Trajectory
 
     tasks = load_tasks("leg_counting:3", "reasoning_gym")
     assert [task.id for task in tasks] == [f"reasoning_gym-leg_counting-0-{n}" for n in range(3)]

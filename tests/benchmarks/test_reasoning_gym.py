@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewright.benchmarks.gym import generate, task_of
-from rewright.benchmarks.gym_entries import decoded, encoded, make_entries
-from rewright.errors import InputError
+from rewright.benchmarks.reasoning_gym.entries import decoded, encoded, make_entries
+from rewright.benchmarks.reasoning_gym.tasks import generate, task_of
+from rewright.core.errors import InputError
+from rewright.core.records import Task, Trajectory
 from rewright.judging import judge_trajectory
-from rewright.records import Task, Trajectory
-from rewright.tasks import load_tasks, save_tasks
+from rewright.tasks.loading import load_tasks, save_tasks
 
 
 def outcome(task: Task, answer: str) -> float:
@@ -80,7 +80,7 @@ def test_all_sets_are_known(gym: None) -> None:
 def test_the_same_tasks_in_every_process(gym: None, name: str) -> None:
     """These draw from Python's shared random numbers, or from the order of a set of texts."""
     program = (
-        "from rewright.tasks import load_tasks; "
+        "from rewright.tasks.loading import load_tasks; "
         f"print([task.messages for task in load_tasks('{name}:3:7', 'reasoning_gym')])"
     )
     environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
@@ -117,6 +117,6 @@ def test_mistakes_are_named(gym: None, path: str, message: str) -> None:
 
 
 def test_validation_takes_sets_without_a_gold_answer(gym: None) -> None:
-    from rewright.validation import validate_file
+    from rewright.tasks.validation import validate_file
 
     assert validate_file("graph_color:2", "reasoning_gym").findings == ()

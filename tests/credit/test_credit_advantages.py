@@ -35,14 +35,14 @@ def test_grpo_puts_the_normalised_trajectory_reward_on_every_turn():
 
 
 @pytest.mark.parametrize("fusion", ["mean", "sum"])
-@pytest.mark.parametrize("lonely_turn", ["raw", "zero"])
-def test_matchtir_normalises_each_turn_index_among_the_rollouts_that_have_it(fusion, lonely_turn):
-    found = advantages(RAGGED, [0, 0, 0], fusion=fusion, lonely_turn=lonely_turn)
+@pytest.mark.parametrize("singleton_turn", ["raw", "zero"])
+def test_matchtir_normalises_each_turn_index_among_the_rollouts_that_have_it(fusion, singleton_turn):
+    found = advantages(RAGGED, [0, 0, 0], fusion=fusion, singleton_turn=singleton_turn)
     D = [returns(row) for row in RAGGED]
     level = normal([1.7, 0.0, 0.8])
     first = normal([D[0][0], D[1][0], D[2][0]])
     second = normal([D[0][1], D[2][1]])
-    third = D[0][2] if lonely_turn == "raw" else 0.0
+    third = D[0][2] if singleton_turn == "raw" else 0.0
     scale = 0.5 if fusion == "mean" else 1.0
     np.testing.assert_allclose(found[0], scale * (level[0] + np.array([first[0], second[0], third])))
     np.testing.assert_allclose(found[1], scale * (level[1] + first[1:2]))
@@ -54,7 +54,7 @@ def test_a_group_of_one_has_mean_0_and_std_1():
     np.testing.assert_allclose(found, [(1.5 + 1.4) / 2, (1.5 + 1.0) / 2])
     (found,) = advantages([[0.5, 1.0]], ["only"], estimator="grpo", eps=1.0)
     np.testing.assert_allclose(found, [0.75, 0.75])
-    (found,) = advantages([[0.5, 1.0]], ["only"], lonely_turn="zero", eps=0.0)
+    (found,) = advantages([[0.5, 1.0]], ["only"], singleton_turn="zero", eps=0.0)
     np.testing.assert_allclose(found, [0.75, 0.75])
     (found,) = advantages([[0.5, 1.0]], ["only"], estimator="fixed_horizon")
     assert found.tolist() == [0.0, 0.0]
@@ -107,7 +107,7 @@ def test_what_must_sum_to_zero_does(rewards):
     }
     for found in level.values():
         assert sum(row[0] for row in found) == pytest.approx(0.0, abs=1e-9)
-    turn = advantages(rewards, group, trajectory_rewards=[0.0] * len(rewards), lonely_turn="zero")
+    turn = advantages(rewards, group, trajectory_rewards=[0.0] * len(rewards), singleton_turn="zero")
     horizon = advantages(rewards, group, estimator="fixed_horizon")
     for index in range(4):
         assert sum(row[index] for row in turn if len(row) > index) == pytest.approx(0.0, abs=1e-9)
@@ -115,7 +115,7 @@ def test_what_must_sum_to_zero_does(rewards):
         if len(present) == len(rewards):
             assert sum(present) == pytest.approx(0.0, abs=1e-9)
     progress = advantages(
-        rewards, group, estimator="delta", trajectory_rewards=[0.0] * len(rewards), lonely_turn="zero"
+        rewards, group, estimator="delta", trajectory_rewards=[0.0] * len(rewards), singleton_turn="zero"
     )
     assert sum(row.sum() for row in progress) == pytest.approx(0.0, abs=1e-8)
 
@@ -243,7 +243,7 @@ def test_user_estimators_by_name_by_path_and_as_functions():
         ({"estimator": lambda group: 1 / 0}, "estimator .* failed: ZeroDivisionError: division by zero"),
         ({"estimator": ["grpo"]}, r"estimator is \['grpo'\]"),
         ({"fusion": "max"}, "fusion is 'max'"),
-        ({"lonely_turn": "drop"}, "lonely_turn is 'drop'"),
+        ({"singleton_turn": "drop"}, "singleton_turn is 'drop'"),
         ({"gamma": 1.5}, "gamma is 1.5"),
         ({"gamma": float("nan")}, "gamma is nan"),
         ({"gamma": "0.9"}, "gamma is '0.9'"),

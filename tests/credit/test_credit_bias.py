@@ -69,11 +69,11 @@ def test_sums_of_rewards_normalised_per_turn_index_turn_the_policy_away_from_cal
     assert TRUE[0] > 0 > found[0]
 
 
-@pytest.mark.parametrize("lonely_turn", ["raw", "zero"])
-def test_matchtir_keeps_the_sign_of_each_turn_and_bends_the_direction(lonely_turn):
-    ratio = expected_gradient("matchtir", lonely_turn=lonely_turn) / TRUE
+@pytest.mark.parametrize("singleton_turn", ["raw", "zero"])
+def test_matchtir_keeps_the_sign_of_each_turn_and_bends_the_direction(singleton_turn):
+    ratio = expected_gradient("matchtir", singleton_turn=singleton_turn) / TRUE
     assert (ratio > 0).all()
-    assert ratio[1] / ratio[0] == pytest.approx({"raw": 2.02, "zero": 1.93}[lonely_turn], abs=0.01)
+    assert ratio[1] / ratio[0] == pytest.approx({"raw": 2.02, "zero": 1.93}[singleton_turn], abs=0.01)
 
 
 def test_grpo_bends_the_direction_too():
@@ -101,7 +101,7 @@ def test_the_table_in_the_documentation_shows_these_numbers():
         "fixed_horizon": expected_gradient("fixed_horizon"),
         "grpo": expected_gradient("grpo"),
         "matchtir": expected_gradient("matchtir"),
-        "matchtir, lonely_turn=zero": expected_gradient("matchtir", lonely_turn="zero"),
+        "matchtir, singleton_turn=zero": expected_gradient("matchtir", singleton_turn="zero"),
         "delta": expected_gradient("delta"),
         "sums of normalised rewards": expected_gradient(sums_of_normalised_rewards),
     }

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from rewright.core.records import ToolCall
 from rewright.credit import advantages, match, match_many, per_token, similarity, turn_rewards
-from rewright.records import ToolCall
 
 
 def call(name="f", **arguments):

@@ -10,12 +10,12 @@ import json
 import numpy as np
 import pytest
 
+from rewright.core.records import Gold, Task, ToolCall, ToolResult
 from rewright.credit import advantages, per_token, spans_from_mask, turn_rewards
 from rewright.dialects.hermes import Hermes
 from rewright.engines.base import Generation
 from rewright.judging.judges import judge_answer
-from rewright.records import Gold, Task, ToolCall, ToolResult
-from rewright.rollout import Plan, Rollout
+from rewright.rollout.loop import Plan, Rollout
 
 ADA, BEN = ToolCall("lookup", {"name": "Ada", "field": "age"}), ToolCall("lookup", {"name": "Ben", "field": "age"})
 TASK = Task(
@@ -116,7 +116,7 @@ def test_no_cheat_is_paid_more_than_the_honest_trajectory(cheat, assignment, agg
     assert honest.tolist() == [1.0, 1.0, 1.0]
     assert cheated.sum() <= honest.sum()
     for estimator in ("grpo", "matchtir"):
-        good, bad = advantages([honest, cheated], [0, 0], estimator=estimator, lonely_turn="zero")
+        good, bad = advantages([honest, cheated], [0, 0], estimator=estimator, singleton_turn="zero")
         assert bad.sum() <= good.sum()
 
 
@@ -186,7 +186,7 @@ def test_what_idle_turns_are_worth_to_each_estimator():
     assert idle.tolist() == [1.0, 1.0, 0.0, 0.0, 1.0]
     raw, zero, fixed = (
         advantages([honest, idle], [0, 0], **settings)[1]
-        for settings in ({}, {"lonely_turn": "zero"}, {"estimator": "fixed_horizon", "gamma": 1.0})
+        for settings in ({}, {"singleton_turn": "zero"}, {"estimator": "fixed_horizon", "gamma": 1.0})
     )
     assert raw[3:] == pytest.approx([0.45, 0.5])
     assert zero[3:].tolist() == [0.0, 0.0]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewright.core.records import ToolCall
 from rewright.credit import similarity, similarity_matrix
-from rewright.records import ToolCall
 
 GOLD = {"name": "f", "arguments": {"x": 1}}
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewright.core.records import Span, Trajectory, Turn
 from rewright.credit import per_token, per_turn, spans_from_mask
-from rewright.records import Span, Trajectory, Turn
 
 
 def test_spans_of_a_stored_trajectory_are_taken_as_they_are():

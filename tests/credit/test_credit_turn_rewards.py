@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewright.core.records import ToolCall
 from rewright.credit import match, turn_rewards, turn_rewards_many
-from rewright.records import ToolCall
 
 
 def call(name="f", **arguments):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewright.core.records import Task, ToolCall, ToolResult
+from rewright.core.storage import encode_line
 from rewright.dialects import hermes
 from rewright.dialects.hermes import Hermes, split_thought
-from rewright.records import Task, ToolCall, ToolResult
-from rewright.storage import encode_line
 
 dialect = Hermes()
 

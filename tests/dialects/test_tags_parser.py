@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewright.core.records import Task, ToolCall, ToolResult, Turn
+from rewright.core.storage import encode_line
 from rewright.dialects import conversation, tags
 from rewright.dialects.tags import Tags
-from rewright.records import Task, ToolCall, ToolResult, Turn
-from rewright.storage import encode_line
 from rewright.tools import PythonTool
 from rewright.tools.search import SearchTool
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.errors import EngineError, InputError
 from support.small_tokenizers import CHATML, chat_tokenizer
 
 torch = pytest.importorskip("torch")

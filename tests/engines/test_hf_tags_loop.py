@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from rewright.core.records import Task
 from rewright.dialects import conversation
 from rewright.dialects.tags import Tags
 from rewright.engines.base import Sampling
-from rewright.records import Task
-from rewright.rendering import Renderer
-from rewright.rollout import Limits, Plan, Rollout
+from rewright.rendering.renderer import Renderer
+from rewright.rollout.loop import Plan, Rollout
+from rewright.rollout.settings import Limits
 from rewright.tools import PythonTool
 from support.scripted_model import HIDDEN, successor_weights
 from support.small_tokenizers import CHATML, chat_tokenizer
@@ -61,6 +62,6 @@ async def test_the_tool_runs_before_the_model_goes_on() -> None:
     assert [result.content for result in trajectory.results] == ["252"] * 3
     assert (trajectory.stop_reason, trajectory.answer) == ("tool_limit", None)
     assert "251" not in tokenizer.decode(trajectory.token_ids)
-    messages = [*dialect.messages(task), *conversation(dialect, trajectory.turns, renderer.neutralise)]
+    messages = [*dialect.messages(task), *conversation(dialect, trajectory.turns, renderer.escape)]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False)
     assert tokenizer.decode(trajectory.token_ids) + "<|im_end|>\n" == rendered

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
+from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.endpoint import EndpointError, Fault, backoff_seconds, retry_after_seconds
 from rewright.engines.openai import OpenAIEngine
-from rewright.errors import EngineError
+from rewright.net.endpoint import EndpointError, Fault, backoff_seconds, retry_after_seconds
 from support.fault_server import FAULTS, FaultServer
 
 QUICK = {"first_wait_seconds": 0.001, "max_wait_seconds": 0.01, "timeout_seconds": 1.0, "api_key_env": None}

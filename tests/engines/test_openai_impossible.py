@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rewright import cli
+from rewright.cli import main as cli
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.endpoint import EndpointError
 from rewright.engines.openai import OpenAIEngine
-from rewright.runs import Run
+from rewright.net.endpoint import EndpointError
+from rewright.pipeline.run_directory import Run
 from support.fault_server import FaultServer
 
 TOKENS = 8

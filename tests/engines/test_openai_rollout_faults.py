@@ -3,10 +3,11 @@
 import collections
 import json
 
+from rewright.core.records import Gold, Task, ToolResult, ToolSpec
 from rewright.dialects.hermes import Hermes
 from rewright.engines.openai import OpenAIEngine
-from rewright.records import Gold, Task, ToolResult, ToolSpec
-from rewright.rollout import Limits, Plan, Rollout, failures
+from rewright.rollout.loop import Plan, Rollout, failures
+from rewright.rollout.settings import Limits
 from support.fault_server import FAULTS, FaultServer
 
 LOOKUP = {

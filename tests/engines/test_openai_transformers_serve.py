@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from rewright.core.errors import EngineError
+from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
 from rewright.engines.openai import OpenAIEngine
-from rewright.errors import EngineError
-from rewright.records import ToolCall
 from support.scripted_model import ANSWER, THOUGHT, make_scripted_model
 
 LOOKUP = {

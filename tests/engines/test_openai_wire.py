@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewright.core.errors import EngineError, InputError
+from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
-from rewright.engines.endpoint import Fault, checked_url, error_detail
 from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion, same_model
 from rewright.engines.wire import chat_body, messages_to_wire, read_arguments
-from rewright.errors import EngineError, InputError
-from rewright.records import ToolCall
+from rewright.net.endpoint import Fault, checked_url, error_detail
 from support.fault_server import FaultServer
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "arguments": {"name": "Ada"}}}

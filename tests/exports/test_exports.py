@@ -10,20 +10,34 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rewright.cli import app
-from rewright.datasets.exports import export
-from rewright.datasets.llama_factory import row as llama_factory_row
-from rewright.datasets.verl import sft_row
+from rewright.cli.main import app
+from rewright.core.errors import InputError
+from rewright.core.records import (
+    Gold,
+    Provenance,
+    Quality,
+    Repair,
+    Task,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Trajectory,
+    Turn,
+)
+from rewright.credit.messages import gold_calls
 from rewright.dialects import Hermes, conversation
+from rewright.engines.settings import ModelSettings
 from rewright.engines.wire import messages_to_wire
-from rewright.errors import InputError
-from rewright.plugins.messages import gold_calls
-from rewright.recipe import BuildSettings, ModelSettings, Recipe, TaskSettings
-from rewright.records import Gold, Provenance, Quality, Repair, Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn
-from rewright.runs import Run
-from rewright.stages.build import build
-from rewright.stages.context import Context
-from rewright.tasks import save_tasks
+from rewright.exports.exports import export
+from rewright.exports.llama_factory import row as llama_factory_row
+from rewright.exports.verl import sft_row
+from rewright.pipeline.context import Context
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.stages.build import build
+from rewright.recipe.schema import Recipe
+from rewright.tasks.loading import save_tasks
+from rewright.tasks.settings import TaskSettings
+from rewright.training.settings import BuildSettings
 from support.published_readers import function_call, llama_factory, swift, verl_prompts, verl_sft
 
 pytest.importorskip("pyarrow")

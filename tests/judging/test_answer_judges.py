@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewright.errors import InputError, JudgeError
-from rewright.judging import Judgement, judge_answer, process
-from rewright.judging.text import boxed, final_answer, plain_number
+from rewright.core.answer_text import boxed, final_answer, plain_number
+from rewright.core.errors import InputError, JudgeError
+from rewright.judging import Judgement, judge_answer
+from rewright.workers import pool as process
 
 
 @pytest.mark.parametrize(

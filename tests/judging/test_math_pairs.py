@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rewright.core.answer_text import boxed, final_answer
+from rewright.dialects.tags_format import validate_text
 from rewright.judging import judge_answer
-from rewright.judging.format import validate_text
 from rewright.judging.mathematics import unreadable
-from rewright.judging.text import boxed, final_answer
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("REWRIGHT_SHARED_DATA", HERE.parents[2].parent / "shared" / "data"))

@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from rewright.errors import InputError, JudgeError
+from rewright.core.errors import InputError, JudgeError
+from rewright.core.records import Gold, Task, Trajectory
 from rewright.judging import judge_answer
 from rewright.judging.judges import check_judge
-from rewright.pipeline import Pipeline
-from rewright.recipe import load_recipe
-from rewright.records import Gold, Task, Trajectory
-from rewright.runs import Run
-from rewright.stages.verdicts import MOST_FAILURES
-from rewright.validation import validate_tasks
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.runner import Pipeline
+from rewright.pipeline.stages.verdicts import MAX_JUDGE_FAILURES
+from rewright.recipe.loader import load_recipe
+from rewright.tasks.validation import validate_tasks
 
 JUDGES = """
 import os, re, sys, time
 from pathlib import Path
-from rewright.errors import InputError
+from rewright.core.errors import InputError
 from rewright.judging import Judgement
 
 def judge(answer, golds):
@@ -154,7 +154,7 @@ def test_one_answer_that_cannot_be_judged_leaves_the_others_their_verdicts(own: 
     assert judged(run) == {"t0": 1, "t2": 0, "t4": 1}
     assert not run.is_done("judge")
     (tmp_path / "my_judges.py").write_text(JUDGES.replace('"raise"', '"?"').replace('"die"', '"?"'))
-    from rewright.judging import process
+    from rewright.workers import pool as process
 
     process.close()  # as a new process would, it reads the mended file
     Pipeline(run).run_all()
@@ -163,8 +163,8 @@ def test_one_answer_that_cannot_be_judged_leaves_the_others_their_verdicts(own: 
 
 
 def test_a_judge_that_fails_on_everything_is_not_asked_for_ever(own: str, tmp_path: Path) -> None:
-    run = run_with(tmp_path, own, ["raise"] * 3 * MOST_FAILURES, "judges=[my_judges]")
-    with pytest.raises(JudgeError, match=rf"^{MOST_FAILURES} answers could not be judged \(0 could\)"):
+    run = run_with(tmp_path, own, ["raise"] * 3 * MAX_JUDGE_FAILURES, "judges=[my_judges]")
+    with pytest.raises(JudgeError, match=rf"^{MAX_JUDGE_FAILURES} answers could not be judged \(0 could\)"):
         Pipeline(run).run_all()
 
 

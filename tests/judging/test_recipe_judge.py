@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rewright.cli import app
-from rewright.errors import InputError
-from rewright.records import Gold, Task
-from rewright.runs import Run
-from rewright.tasks import save_tasks
+from rewright.cli.main import app
+from rewright.core.errors import InputError
+from rewright.core.records import Gold, Task
+from rewright.pipeline.run_directory import Run
+from rewright.tasks.loading import save_tasks
 
 ANSWERS = ("Paris", "It is Paris, the capital of France.", "London")
 

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from rewright.errors import InputError
+from rewright.core.errors import InputError
+from rewright.core.records import Failure, Gold, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.judging import judge_trajectory
 from rewright.judging.solve import solve_metrics
-from rewright.records import Failure, Gold, Task, ToolCall, ToolResult, Trajectory, Turn
 
 
 def task(judge: str = "exact", answers: tuple[str, ...] | None = ("12",), **gold: object) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from rewright.errors import ServerError
+from rewright.core.errors import ServerError
 from rewright.serving.reward_client import RewardClient
 from rewright.tools.retriever import Retriever
 from support.served import served

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
-from rewright.errors import InputError, ServerError
-from rewright.pipeline import Pipeline, report
-from rewright.recipe import Recipe, load_recipe
-from rewright.records import Task
-from rewright.rendering import Renderer
-from rewright.runs import Run, checkpoint_folder
+from rewright.core.errors import InputError, ServerError
+from rewright.core.records import Task
+from rewright.core.storage import encode_line
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.runner import Pipeline
+from rewright.pipeline.stages.reward_gate import connect
+from rewright.recipe.loader import load_recipe
+from rewright.recipe.schema import Recipe
+from rewright.rendering.renderer import Renderer
+from rewright.reports.summary import report
 from rewright.serving.reward_client import RewardClient
-from rewright.stages.reward_model import connect
-from rewright.storage import encode_line
-from rewright.worlds.town import generate
+from rewright.tasks.worlds.town import generate
+from rewright.training.checkpoints import checkpoint_folder
 
 pytest.importorskip("torch")
 
@@ -118,7 +121,7 @@ def test_rl_keeps_its_steps_when_the_reward_model_is_lost_and_goes_on_from_there
         client, accuracies = connect(*arguments)
         return Dying(client, answers.pop(0)), accuracies
 
-    monkeypatch.setattr("rewright.pipeline.connect", dying)
+    monkeypatch.setattr("rewright.pipeline.runner.connect", dying)
     with served(lambda: reward_application(*opened, "small")) as url:
         run = run_with(tmp_path / "run", pairs(opened, right=True), f"reward.url={url}")
         with run.locked(), pytest.raises(ServerError, match="does not answer"):

@@ -15,20 +15,20 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rewright.dialects import conversation, dialect_named
-from rewright.errors import InputError, ServerError
-from rewright.records import Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn
-from rewright.rendering import Renderer
+from rewright.core.errors import InputError, ServerError
+from rewright.core.records import Task, ToolCall, ToolResult, ToolSpec, Trajectory, Turn
+from rewright.dialects import conversation, get_dialect
+from rewright.net.server import listening
+from rewright.rendering.renderer import Renderer
 from rewright.serving.conversations import conversation_ids
-from rewright.serving.http import listening
 from rewright.serving.reward_client import RewardClient
-from rewright.worlds.demonstrations import STYLES, demonstrate
-from rewright.worlds.town import generate
+from rewright.tasks.worlds.demonstrations import STYLES, demonstrate
+from rewright.tasks.worlds.town import generate
 
 pytest.importorskip("torch")
 
 from rewright.serving.reward import open_scorer, reward_application
-from rewright.training.reward_model import RewardModel
+from rewright.training.trl.reward_model import RewardModel
 from support.small_reward_model import make_reward_model
 from support.small_tokenizers import CHATML, chat_tokenizer
 
@@ -52,7 +52,7 @@ def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     command = [
         sys.executable,
         "-c",
-        "from rewright.cli import main; main()",
+        "from rewright.cli.main import main; main()",
         "serve-reward",
         str(folder),
         "--port",
@@ -175,7 +175,7 @@ async def test_refusals_say_what_was_expected(opened: tuple[Any, Renderer]) -> N
 
 
 def test_a_model_without_a_trained_head_is_refused(tmp_path: Path) -> None:
-    from rewright.worlds.pico import pico_path
+    from rewright.engines.pico import pico_path
 
     with pytest.raises(InputError, match="is a LlamaForCausalLM without a score head of one output"):
         open_scorer(pico_path("pico"))
@@ -209,7 +209,7 @@ def test_conversations_of_every_dialect_become_the_ids_of_training(folder: Path)
     task = Task(id="t", messages=({"role": "user", "content": "How old is Kalo?"},), tools=(ToolSpec(schema=schema),))
     call = ToolCall("search", {"query": "Kalo"})
     for name in ("hermes", "tags"):
-        dialect = dialect_named(name)
+        dialect = get_dialect(name)
         renderer = Renderer(tokenizer, dialect)
         turns = (
             Turn(text=renderer.with_calls("<think>Look.</think>", [call]), calls=(call,), results=(ToolResult(evil),)),
@@ -225,7 +225,7 @@ def test_conversations_of_every_dialect_become_the_ids_of_training(folder: Path)
 
 def test_the_turns_of_one_message_are_tokenised_as_they_were_rolled_out() -> None:
     """Where a call ends and its result begins there is a boundary of tokens, whatever the tokenizer would join."""
-    renderer = Renderer(chat_tokenizer(CHATML, merges=[(">", "Ċ"), ("Ċ", "<")]), dialect_named("tags"))
+    renderer = Renderer(chat_tokenizer(CHATML, merges=[(">", "Ċ"), ("Ċ", "<")]), get_dialect("tags"))
     call = ToolCall("python", {"code": "print(36)"})
     turns = (
         Turn(
@@ -238,7 +238,7 @@ def test_the_turns_of_one_message_are_tokenised_as_they_were_rolled_out() -> Non
     )
     task = Task(id="t", messages=({"role": "user", "content": "?"},))
     one = Trajectory(id="a", task_id="t", stage="synth", index=0, turns=turns, stop_reason="answered", answer="36")
-    messages = [*renderer.dialect.messages(task), *conversation(renderer.dialect, turns, renderer.neutralise)]
+    messages = [*renderer.dialect.messages(task), *conversation(renderer.dialect, turns, renderer.escape)]
     expected = renderer.encode_trajectory(task, one)[0]
     assert conversation_ids(renderer, messages) == expected
     whole = renderer.encode_text(str(messages[-1]["content"]))

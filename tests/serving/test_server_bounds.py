@@ -22,8 +22,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rewright.serving.batching import BusyError
-from rewright.serving.http import listening
+from rewright.net.batching import BusyError
+from rewright.net.server import listening
 from rewright.serving.reward import reward_application
 from rewright.serving.search import search_application
 from rewright.tools.retriever import LocalSearcher, RefusedQuery
@@ -50,7 +50,7 @@ def serving(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str], Callable
     command = [
         sys.executable,
         "-c",
-        "from rewright.cli import main; main()",
+        "from rewright.cli.main import main; main()",
         "serve-search",
         str(folder),
         "--port",
@@ -276,7 +276,7 @@ async def test_a_busy_reward_server_says_when_to_come_back(monkeypatch: pytest.M
     async def busy(self: Any, sequences: Any) -> list[float]:
         raise BusyError("7 requests are waiting")
 
-    monkeypatch.setattr("rewright.serving.batching.Batcher.score", busy)
+    monkeypatch.setattr("rewright.net.batching.Batcher.score", busy)
     app = reward_application(Scorer(), Words(), "words")  # type: ignore[arg-type]
     async with (
         listening(app) as url,

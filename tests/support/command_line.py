@@ -25,17 +25,17 @@ __all__ = ["Finished", "Kill", "finished", "run", "start"]
 WAIT_SECONDS = 1200
 
 PRELOADED = (
-    "rewright.cli",
-    "rewright.pipeline",
-    "rewright.training.rl",
-    "rewright.training.sft",
-    "rewright.training.reward_model",
+    "rewright.cli.main",
+    "rewright.pipeline.runner",
+    "rewright.training.trl.rl",
+    "rewright.training.trl.sft",
+    "rewright.training.trl.reward_model",
     "trl.trainer.sft_trainer",
     "trl.trainer.reward_trainer",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
     "datasets",
-    "rewright.viewer.report",
+    "rewright.reports.report",
 )
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(PRELOADED))
@@ -98,7 +98,8 @@ def _child(arguments: list[str], folder: Path, kills: Sequence[Kill], largest_fi
         os.dup2(opened, descriptor)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    from rewright import cli, progress
+    from rewright.cli import main as cli
+    from rewright.core import progress
 
     progress.console.file = sys.stderr
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
@@ -110,8 +111,8 @@ def _child(arguments: list[str], folder: Path, kills: Sequence[Kill], largest_fi
 
 
 def _watch(folder: Path, kills: Sequence[Kill]) -> None:
-    from rewright import storage
-    from rewright.pipeline import Pipeline
+    from rewright.core import storage
+    from rewright.pipeline.runner import Pipeline
 
     writes = {"count": 0, "last": -1}
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from rewright import cli
+from rewright.cli import main as cli
 
 __all__ = ["Said", "rewright"]
 

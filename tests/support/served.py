@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from rewright.serving.http import listening
+from rewright.net.server import listening
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rewright.worlds.pico import pico_path
+from rewright.engines.pico import pico_path
 
 __all__ = ["make_reward_model"]
 
@@ -15,7 +15,7 @@ def make_reward_model(folder: Path, *, about: dict[str, Any] | None = None) -> P
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from rewright.models import quiet_loading
+    from rewright.engines.loading import quiet_loading
 
     tokenizer = AutoTokenizer.from_pretrained(pico_path("pico"))
     torch.manual_seed(0)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from rewright.worlds.demonstrations import demonstrate
-from rewright.worlds.pico import build_tokenizer
-from rewright.worlds.town import generate
+from rewright.engines.pico import build_tokenizer
+from rewright.tasks.worlds.demonstrations import demonstrate
+from rewright.tasks.worlds.town import generate
 
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 QWEN_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")

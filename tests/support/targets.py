@@ -16,24 +16,24 @@ from typing import Any
 
 import numpy as np
 
+from rewright.core.answer_text import boxed, final_answer
+from rewright.core.errors import InputError
+from rewright.core.records import Trajectory
+from rewright.core.storage import RecordFile, encode_line, read_jsonl
 from rewright.credit import advantages, turn_rewards
-from rewright.credit_files import credit, read_gold, read_stored
-from rewright.credit_report import credit_as_json
-from rewright.dialects import dialect_named
+from rewright.credit.messages import turns_of_messages
+from rewright.dialects import get_dialect
 from rewright.dialects.hermes import split_thought
-from rewright.engines.endpoint import Fault
+from rewright.dialects.tags_format import validate_text
 from rewright.engines.replies import read_chat, read_completion
 from rewright.engines.wire import read_arguments
-from rewright.errors import InputError
 from rewright.judging import judge_answer
-from rewright.judging.format import validate_text
-from rewright.judging.text import boxed, final_answer
-from rewright.plugins.messages import turns_of_messages
-from rewright.quality import score
-from rewright.recipe import load_recipe
-from rewright.records import Trajectory
-from rewright.storage import RecordFile, encode_line, read_jsonl
-from rewright.tasks import FORMATS, iterate_tasks
+from rewright.net.endpoint import Fault
+from rewright.recipe.loader import load_recipe
+from rewright.repair.quality import score
+from rewright.reports.credit_table import credit_as_json
+from rewright.reports.stored_credit import credit, read_gold, read_stored
+from rewright.tasks.loading import FORMATS, iterate_tasks
 
 __all__ = ["FILES", "TEXTS", "VALUES"]
 
@@ -48,7 +48,7 @@ def one_line(problem: InputError) -> None:
 
 def parse(text: str, dialect_name: str) -> None:
     """What a model wrote: every call has a name or an error, and all of it can be stored."""
-    dialect = dialect_named(dialect_name)
+    dialect = get_dialect(dialect_name)
     parsed = dialect.parse(text)
     encode_line(parsed)
     for call in parsed.calls:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from rewright.errors import InputError
-from rewright.records import ToolCall, ToolSpec
-from rewright.tools import FunctionTools, capabilities, error_kind
-from rewright.trust import OWN_TARGETS
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolSpec
+from rewright.core.trust import OWN_TARGETS
+from rewright.sandbox import error_kind
+from rewright.sandbox.capabilities import capabilities
+from rewright.tools import FunctionTools
 
 
 def spec(name: str, source: str | None = None, target: str | None = None, data: Any = None) -> ToolSpec:
@@ -126,18 +128,18 @@ async def test_a_path_through_a_trusted_package_leads_to_nothing_else(
 
 def test_of_rewright_itself_only_the_tools_of_its_worlds_are_trusted() -> None:
     factory = FunctionTools()
-    assert factory.trusts(spec("a", target="rewright.worlds.town:look_up"))
+    assert factory.trusts(spec("a", target="rewright.tasks.worlds.town:look_up"))
     for target in (
-        "rewright.storage:os.system",
-        "rewright.storage:write_atomically",
-        "rewright.worlds.town:json.loads",
+        "rewright.core.storage:os.system",
+        "rewright.core.storage:write_atomically",
+        "rewright.tasks.worlds.town:json.loads",
     ):
         assert not factory.trusts(spec("a", target=target))
         with pytest.raises(InputError, match="is a function of Rewright"):
             factory.open([spec("a", target=target)])
     with pytest.raises(InputError, match="trusted names 'rewright': expected packages of your own"):
         FunctionTools(trusted=("rewright",))
-    from rewright.worlds.town import generate
+    from rewright.tasks.worlds.town import generate
 
     tools = {tool.target for task in generate("train", 20, seed=0) for tool in task.tools}
     assert tools <= set(OWN_TARGETS)

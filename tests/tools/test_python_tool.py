@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rewright.errors import InputError
-from rewright.records import ToolCall
-from rewright.tools import CombinedTools, FunctionTools, PythonTool, capabilities, error_kind
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall
+from rewright.sandbox import error_kind
+from rewright.sandbox.capabilities import capabilities
+from rewright.tools import CombinedTools, FunctionTools, PythonTool
 
 OFFERED = capabilities()
 LEVEL = "strict" if OFFERED.strict else "process"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewright import cli
-from rewright.errors import InputError
+from rewright.cli import main as cli
+from rewright.core.errors import InputError
 from rewright.tools.search_index import Document, SearchIndex, build_index, read_corpus
 
 TOWN = [

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from rewright.core.errors import InputError, ServerError
+from rewright.core.records import Task, ToolCall
+from rewright.core.storage import encode_line
 from rewright.dialects.tags import Tags
 from rewright.engines.base import Generation, Request
-from rewright.errors import InputError, ServerError
-from rewright.recipe import load_recipe
-from rewright.records import Task, ToolCall
-from rewright.rollout import Plan, Rollout
-from rewright.runs import Run
-from rewright.serving.http import application, listening
+from rewright.net.server import application, listening
+from rewright.pipeline.context import Context
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.stages.data import synthesise
+from rewright.recipe.loader import load_recipe
+from rewright.rollout.loop import Plan, Rollout
+from rewright.sandbox.errors import error_kind
 from rewright.serving.search import search_application
-from rewright.stages.context import Context
-from rewright.stages.data import synthesise
-from rewright.storage import encode_line
 from rewright.tools import CombinedTools
-from rewright.tools.errors import error_kind
 from rewright.tools.retriever import Retriever
 from rewright.tools.search import SearchTool
 from rewright.tools.search_index import Document, SearchIndex
@@ -172,7 +172,7 @@ def test_a_stage_stops_where_the_server_is_gone_and_goes_on_when_it_is_back(
     async def open_engine(_: object) -> tuple[ScriptedEngine, None]:
         return ScriptedEngine(script), None
 
-    monkeypatch.setattr("rewright.models.open_engine", open_engine)
+    monkeypatch.setattr("rewright.engines.loading.open_engine", open_engine)
 
     async def stage(url: str, *, resume: bool) -> Run:
         given = [f"tasks.path={tasks}", f"tools.search={url}", "synth.n=1", "synth.concurrency=1"]

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from rewright.training.common import quiet
+from rewright.training.trl.common import quiet
 
 
 def test_warnings_that_nobody_here_can_act_on_are_hidden_and_all_others_shown() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rewright.recipe import ModelSettings, load_recipe
+from rewright.engines.settings import ModelSettings
+from rewright.recipe.loader import load_recipe
 
 pytest.importorskip("trl")
 
-from rewright.training.reward_model import train_reward_model
+from rewright.training.trl.reward_model import train_reward_model
 
 PAIRS = [
     {"chosen_ids": [5 + place, 6, 7], "rejected_ids": [8, 9 + place], "split": "train", "matched_format": True}

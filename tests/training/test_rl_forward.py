@@ -24,9 +24,9 @@ def test_parts_of_similar_length_give_the_numbers_of_the_whole() -> None:
     from trl import GRPOTrainer
     from trl.trainer.utils import add_fused_lm_head
 
-    from rewright.models import load_model
-    from rewright.recipe import ModelSettings
-    from rewright.training.rl import RewrightTrainer, parts_by_length
+    from rewright.engines.loading import load_model
+    from rewright.engines.settings import ModelSettings
+    from rewright.training.trl.rl import RewrightTrainer, parts_by_length
 
     lengths = [(9, 4), (3, 60), (12, 7), (5, 5), (12, 33), (7, 8), (4, 12), (12, 1), (6, 6), (8, 21)]
     ids, mask, kept = batch(lengths)

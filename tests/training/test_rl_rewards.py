@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from rewright.plugins.settings import TurnCredit
-from rewright.recipe import RLSettings
-from rewright.records import Failure, Gold, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
-from rewright.training.rl import score_rollouts
+from rewright.core.records import Failure, Gold, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
+from rewright.credit.settings import TurnCredit
+from rewright.training.group_credit import score_rollouts
+from rewright.training.settings import RLSettings
 
 ADA = ToolCall("age", {"of": "Ada"})
 TASK = Task(id="t", messages=({"role": "user", "content": "How old is Ada?"},), gold=Gold(("36",), (ADA,)))
@@ -40,7 +40,7 @@ def test_the_outcome_is_in_the_last_turn_or_in_the_trajectory_reward_only() -> N
     verdicts = [Verdict(trajectory_id=one.id, outcome=1.0 - one.index, reason="") for one in rollouts]
     expected = {"last_turn": [[1.0, 1.0], [1.0, 0.0]], "trajectory": [[1.0, 0.0], [1.0, 0.0]]}
     for join, turn_rewards in expected.items():
-        credit = msgspec.convert({"join": join, "lonely_turn": "zero"}, TurnCredit)
+        credit = msgspec.convert({"join": join, "singleton_turn": "zero"}, TurnCredit)
         found = score_rollouts([TASK] * 2, rollouts, verdicts, RLSettings(credit=credit), dialect="hermes")
         assert found.turn_rewards == turn_rewards
         assert found.trajectory_rewards == [2.0, 1.0]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from rewright.core.records import Task, ToolSpec, Trajectory
 from rewright.dialects.hermes import Hermes
-from rewright.records import Task, ToolSpec, Trajectory
-from rewright.rendering import Renderer
-from rewright.rollout import Limits, Plan, Rollout
+from rewright.rendering.renderer import Renderer
+from rewright.rollout.loop import Plan, Rollout
+from rewright.rollout.settings import Limits
 from rewright.tools import FunctionTools
 from support.scripted_engine import ScriptedEngine
 from support.small_tokenizers import pico_tokenizer
@@ -28,7 +29,7 @@ LINES = [
 
 @cache
 def model() -> Any:
-    from rewright.worlds.pico import build_model
+    from rewright.engines.pico import build_model
 
     made = build_model(pico_tokenizer(), hidden=32, layers=2, heads=2).eval()
     for parameter in made.parameters():
@@ -89,7 +90,7 @@ async def test_no_loss_falls_on_tool_tokens(tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from rewright.training.sft import labels_of
+    from rewright.training.trl.sft import labels_of
 
     trajectory = await rolled_out(36)
     row = row_of(trajectory)

@@ -9,13 +9,14 @@ import pytest
 
 pytest.importorskip("trl")
 
-from rewright.dialects import dialect_named
-from rewright.models import load_model, load_tokenizer
-from rewright.pipeline import Pipeline
-from rewright.recipe import ModelSettings, load_recipe
-from rewright.rendering import Renderer
-from rewright.runs import Run
-from rewright.worlds.town import generate
+from rewright.dialects import get_dialect
+from rewright.engines.loading import load_model, load_tokenizer
+from rewright.engines.settings import ModelSettings
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.runner import Pipeline
+from rewright.recipe.loader import load_recipe
+from rewright.rendering.renderer import Renderer
+from rewright.tasks.worlds.town import generate
 
 SETTINGS = (
     "model.slots=8", "model.dtype=bfloat16", "stages=[sft, reward, rl]", "sandbox=process", "tasks.count=2",
@@ -37,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, base: Path, *more: str) -> Run:
     run = Run.create(folder, load_recipe(None, [*SETTINGS, f"model.path={base}", *more]), resume=False)
-    renderer = Renderer(load_tokenizer(ModelSettings(path=str(base))), dialect_named("hermes"))
+    renderer = Renderer(load_tokenizer(ModelSettings(path=str(base))), get_dialect("hermes"))
     prompts = [renderer.task_prompt_ids(task) for task in generate("train", 4, seed=5)]
     ids = {"chosen_ids": prompts[0], "rejected_ids": prompts[1], "matched_format": True, "split": "train"}
     run.write_lines("preferences.jsonl", [ids])

@@ -10,21 +10,24 @@ import pytest
 
 pytest.importorskip("trl")
 
-from rewright import cli
-from rewright.dialects import dialect_named
-from rewright.errors import EngineError, InputError, TrainingError
-from rewright.models import load_model, load_tokenizer
-from rewright.pipeline import Pipeline
-from rewright.recipe import ModelSettings, SFTSettings, load_recipe
-from rewright.records import Failure, Task, Trajectory
-from rewright.rollout import Limits
-from rewright.runs import Run, checkpoint_folder
-from rewright.stages.outage import STEPS, StepOutages
-from rewright.storage import encode_line
+from rewright.cli import main as cli
+from rewright.core.errors import EngineError, InputError, TrainingError
+from rewright.core.records import Failure, Task, Trajectory
+from rewright.core.storage import encode_line
+from rewright.dialects import get_dialect
+from rewright.engines.loading import load_model, load_tokenizer
+from rewright.engines.settings import ModelSettings
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.runner import Pipeline
+from rewright.recipe.loader import load_recipe
+from rewright.rollout.outage import STEPS, StepOutages
+from rewright.rollout.settings import Limits
+from rewright.tasks.worlds.town import generate
 from rewright.tools import FunctionTools
-from rewright.training.rl import train_rl
-from rewright.training.sft import train_sft
-from rewright.worlds.town import generate
+from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.settings import SFTSettings
+from rewright.training.trl.rl import train_rl
+from rewright.training.trl.sft import train_sft
 
 SMALL = (
     "model.slots=4", "sandbox=process", "limits.turns=3", "limits.turn_tokens=64", "rl.tasks_per_step=1",
@@ -113,15 +116,15 @@ def test_demonstrations_of_held_out_questions_are_not_learned_from(tmp_path: Pat
     settings = ["stages=[sft]", "sft.source=demonstrations", "sft.demonstrations=1", "sandbox=process"]
     run = Run.create(tmp_path / "run", load_recipe(None, settings), resume=False)
     (task,) = generate("train", 1, seed=0, profile="short")
-    pair = {"split": "heldout", "matched_format": True, "prompt": dialect_named("hermes").messages(task)}
+    pair = {"split": "heldout", "matched_format": True, "prompt": get_dialect("hermes").messages(task)}
     run.write_lines("preferences.jsonl", [pair])
     Pipeline(run).run_all()
     assert run.state()["sft"]["skipped"]
 
 
 def test_pairs_that_are_all_too_long_are_an_error(tmp_path: Path) -> None:
-    from rewright.recipe import RewardSettings
-    from rewright.training.reward_model import train_reward_model
+    from rewright.training.settings import RewardSettings
+    from rewright.training.trl.reward_model import train_reward_model
 
     pairs = [{"split": "train", "chosen_ids": [1] * 11, "rejected_ids": [2], "matched_format": True}]
     with pytest.raises(InputError, match=r"all 1 pairs are longer than reward\.max_length, 10 tokens"):
@@ -192,7 +195,7 @@ def test_an_engine_that_dies_in_a_later_step_stops_rl(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"rl: all 4 rollouts of step 2 broke: .*out of memory"):
         train_rl(
             list(generate("train", 3, seed=5, profile="short")), model, load_tokenizer(pico), settings,
-            tmp_path / "rl", seed=0, dialect=dialect_named("hermes"), tools=FunctionTools(level="process"),
+            tmp_path / "rl", seed=0, dialect=get_dialect("hermes"), tools=FunctionTools(level="process"),
             limits=Limits(turns=3, turn_tokens=64), on_rollouts=first_step,
         )  # fmt: skip
     assert len(seen) == 1, "what broke is not handed out"

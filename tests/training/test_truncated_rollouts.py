@@ -10,13 +10,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from rewright.cli import app
-from rewright.dialects import dialect_named
-from rewright.recipe import ModelSettings, RLSettings
-from rewright.records import Task, Trajectory
-from rewright.rollout import Limits
+from rewright.cli.main import app
+from rewright.core.records import Task, Trajectory
+from rewright.dialects import get_dialect
+from rewright.engines.settings import ModelSettings
+from rewright.rollout.settings import Limits
+from rewright.tasks.worlds import almanac, town
 from rewright.tools import FunctionTools
-from rewright.worlds import almanac, town
+from rewright.training.settings import RLSettings
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -26,8 +27,8 @@ MASK = {"mask_truncated_completions": True}
 
 def one_step(folder: Path, dialect: str, limits: Limits, seed: int = 0) -> tuple[list[Trajectory], Any, dict[str, Any]]:
     """One step of RL: its rollouts, the batch that the loss is made of, and what was logged."""
-    from rewright.models import load_model, load_tokenizer
-    from rewright.training.rl import RewrightTrainer, train_rl
+    from rewright.engines.loading import load_model, load_tokenizer
+    from rewright.training.trl.rl import RewrightTrainer, train_rl
 
     batches: list[dict[str, Any]] = []
     rollouts: list[Trajectory] = []
@@ -44,7 +45,7 @@ def one_step(folder: Path, dialect: str, limits: Limits, seed: int = 0) -> tuple
     history = train_rl(
         tasks, load_model(settings), load_tokenizer(settings),
         RLSettings(steps=1, tasks_per_step=2, generations=4, arguments=MASK), folder / "model", seed=seed,
-        dialect=dialect_named(dialect), tools=FunctionTools(level="process"), limits=limits,
+        dialect=get_dialect(dialect), tools=FunctionTools(level="process"), limits=limits,
         on_rollouts=rollouts.extend, trainer_class=Watched,
     )  # fmt: skip
     return rollouts, batches[0], history[0]

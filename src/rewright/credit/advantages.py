@@ -30,7 +30,7 @@ def advantages(
     gamma: float = 0.9,
     eps: float = 1e-6,
     fusion: Literal["mean", "sum"] = "mean",
-    lonely_turn: Literal["raw", "zero"] = "raw",
+    singleton_turn: Literal["raw", "zero"] = "raw",
     trajectory_rewards: ArrayLike | None = None,
 ) -> list[Array]:
     """Turn advantages of B trajectories: a list of float64 (T_i,), in the order given.
@@ -42,7 +42,7 @@ def advantages(
     `estimator`: "matchtir", "grpo", "fixed_horizon", "delta", "leave_one_out" (see `rewright.credit.estimators`), a
     name registered with `register_estimator`, an import path "package.module:function", or a function.
     `gamma`: discount from turn to turn. `eps`: added to standard deviations. `fusion`: of the two levels.
-    `lonely_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
+    `singleton_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
     (parity) keeps its return, "zero" gives it no turn-level advantage.
 
     Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings, labels
@@ -52,8 +52,8 @@ def advantages(
     function = find_estimator(estimator)
     if fusion not in ("mean", "sum"):
         raise ValueError(f"fusion is {fusion!r}: expected 'mean' or 'sum'")
-    if lonely_turn not in ("raw", "zero"):
-        raise ValueError(f"lonely_turn is {lonely_turn!r}: expected 'raw' or 'zero'")
+    if singleton_turn not in ("raw", "zero"):
+        raise ValueError(f"singleton_turn is {singleton_turn!r}: expected 'raw' or 'zero'")
     if not (is_finite(gamma) and 0.0 <= gamma <= 1.0):
         raise ValueError(f"gamma is {gamma!r}: expected a number from 0 to 1")
     if not (is_finite(eps) and eps >= 0.0):
@@ -84,7 +84,7 @@ def advantages(
             gamma=gamma,
             eps=eps,
             fusion=fusion,
-            lonely_turn=lonely_turn,
+            singleton_turn=singleton_turn,
         )
         try:
             advantage_nT = np.asarray(function(group), dtype=np.float64)

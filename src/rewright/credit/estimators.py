@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rewright.trust import is_own
+from rewright.core.trust import is_own
 
 __all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_estimator"]
 
@@ -44,7 +44,7 @@ class Group:
     gamma: float
     eps: float
     fusion: Literal["mean", "sum"]
-    lonely_turn: Literal["raw", "zero"]
+    singleton_turn: Literal["raw", "zero"]
 
     @classmethod
     def of(
@@ -55,7 +55,7 @@ class Group:
         gamma: float,
         eps: float,
         fusion: Literal["mean", "sum"],
-        lonely_turn: Literal["raw", "zero"],
+        singleton_turn: Literal["raw", "zero"],
     ) -> Group:
         """Pad the turn rewards (T_i,) of n rollouts; `trajectory_rewards` None means the sum over turns."""
         longest = max((len(row) for row in rewards), default=0)
@@ -65,7 +65,7 @@ class Group:
         lengths = np.array([len(row) for row in rewards])
         present = np.arange(longest) < lengths[:, None]
         total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
-        return cls(padded, present, total, gamma, eps, fusion, lonely_turn)
+        return cls(padded, present, total, gamma, eps, fusion, singleton_turn)
 
     @cached_property
     def returns_nT(self) -> Array:
@@ -171,7 +171,7 @@ def matchtir(group: Group) -> Array:
         returns = group.returns_nT[present, turn]
         if len(returns) > 1:
             turn_nT[present, turn] = group.normalised(returns)
-        elif group.lonely_turn == "raw":
+        elif group.singleton_turn == "raw":
             turn_nT[present, turn] = returns
     return group.fused(_trajectory_level(group), turn_nT)
 
@@ -213,7 +213,7 @@ def delta(group: Group) -> Array:
     turn_nT = np.zeros_like(group.rewards_nT)
     if len(progress) > 1:
         turn_nT[group.present_nT] = group.normalised(progress)
-    elif group.lonely_turn == "raw":
+    elif group.singleton_turn == "raw":
         turn_nT[group.present_nT] = progress
     return group.fused(_trajectory_level(group), turn_nT)
 

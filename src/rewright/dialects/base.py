@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from rewright.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 
 __all__ = [
     "Dialect",
@@ -49,7 +49,7 @@ class Dialect(Protocol):
     stop: tuple[str, ...]
     """Strings at which generation stops, kept in the text. Empty: the model's end token ends a turn."""
     control_words: tuple[str, ...]
-    """Tags that mean something in this dialect: neutralised inside tool output."""
+    """Tags that mean something in this dialect: escape_control_tokens inside tool output."""
     tool_names: tuple[str, ...] | None
     """The only tools that can be called, where calls don't name their tool in JSON; None: any tool."""
     inline: bool
@@ -151,17 +151,17 @@ def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
     return messages
 
 
-def conversation(dialect: Dialect, turns: Sequence[Turn], neutralise: Callable[[str], str]) -> list[Message]:
+def conversation(dialect: Dialect, turns: Sequence[Turn], escape: Callable[[str], str]) -> list[Message]:
     """What follows the prompt, as chat messages: the model's turns, the tools' results, what the user said next.
 
-    `neutralise` (`Renderer.neutralise`) makes the results plain text. Results that no turn follows are left out: the
+    `escape` (`Renderer.escape`) makes the results plain text. Results that no turn follows are left out: the
     model never saw them.
     """
     messages: list[Message] = []
     text = ""
     for index, turn in enumerate(turns):
         seen = turn.results if index + 1 < len(turns) else ()
-        results = [msgspec.structs.replace(result, content=neutralise(result.content)) for result in seen]
+        results = [msgspec.structs.replace(result, content=escape(result.content)) for result in seen]
         # A malformed call stays in the text: its result must not be taken for that of a call of the tool it names.
         answered = [
             msgspec.structs.replace(call, name="") if call.error is not None else call

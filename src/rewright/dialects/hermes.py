@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from rewright.core.records import Message, Task, ToolCall, ToolResult
+from rewright.core.strict_json import MAX_DEPTH, STRICT
 from rewright.dialects.base import Parsed, instructed
-from rewright.records import Message, Task, ToolCall, ToolResult
-from rewright.strict_json import MAX_DEPTH, STRICT
 
 __all__ = ["Hermes", "outside", "split_thought"]
 

@@ -16,9 +16,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from rewright.core.escaping import control_pattern, escape_control_tokens
+from rewright.core.records import Message, Task, ToolCall, ToolResult, Turn
 from rewright.dialects.base import Parsed, instructed
-from rewright.neutral import control_pattern, neutralised
-from rewright.records import Message, Task, ToolCall, ToolResult, Turn
 
 __all__ = ["Tags"]
 
@@ -198,5 +198,5 @@ class Tags:
 
         Where the engine is given token ids, its content goes on in the assistant's message instead.
         """
-        lines = [f"<result>\n{neutralised(result.content, self._pattern)}\n</result>" for result in results]
+        lines = [f"<result>\n{escape_control_tokens(result.content, self._pattern)}\n</result>" for result in results]
         return [{"role": "user", "content": "\n".join(lines)}]

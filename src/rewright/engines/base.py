@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from rewright.records import Message, ToolCall
+from rewright.core.records import Message, ToolCall
 
 __all__ = ["Engine", "Generation", "Request", "Sampling"]
 

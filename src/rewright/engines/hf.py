@@ -23,9 +23,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
+from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.slot_cache import SlotCache
-from rewright.errors import EngineError, InputError
 
 __all__ = ["HFEngine"]
 

@@ -10,7 +10,7 @@ Servers differ in what they accept. Fields beyond OpenAI's own are sent on trial
 wins, is never dropped, and with the value None takes a field out of the body.
 
 Not here: streaming, several choices per request (a group is several requests; servers share the prompt by
-themselves), and prices (rewright.costs). What was measured with which server stands in docs/engines.md.
+themselves), and prices (rewright.reports.costs). What was measured with which server stands in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from rewright.core.errors import InputError
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, checked_url
 from rewright.engines.replies import Bounds, read_chat, read_completion
 from rewright.engines.wire import chat_body, completion_body
-from rewright.errors import InputError
+from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, checked_url
 
 __all__ = ["OpenAIEngine"]
 

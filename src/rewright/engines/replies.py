@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from rewright.core.records import ToolCall
 from rewright.engines.base import Generation
-from rewright.engines.endpoint import Fault
 from rewright.engines.wire import read_arguments
-from rewright.records import ToolCall
+from rewright.net.endpoint import Fault
 
 __all__ = ["Bounds", "read_chat", "read_completion", "same_model"]
 

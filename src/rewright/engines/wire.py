@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from rewright.core.records import Message
+from rewright.core.strict_json import STRICT, NestingError, nested_deeper
 from rewright.engines.base import Request
-from rewright.engines.endpoint import Fault
-from rewright.records import Message
-from rewright.strict_json import STRICT, NestingError, nested_deeper
+from rewright.net.endpoint import Fault
 
 __all__ = ["chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 

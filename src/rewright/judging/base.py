@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-__all__ = ["AnswerJudge", "Judgement", "shown"]
-
-_SHOWN_CHARACTERS = 80
+__all__ = ["AnswerJudge", "Judgement"]
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -21,11 +19,3 @@ class Judgement(msgspec.Struct, frozen=True):
 
 AnswerJudge = Callable[[str, Sequence[str]], Judgement]
 """Compares a non-empty answer with one or more gold answers. Never raises on any answer text."""
-
-
-def shown(text: str) -> str:
-    """`text` quoted for a reason: one line, cut in the middle where it is long."""
-    if len(text) > _SHOWN_CHARACTERS:
-        half = _SHOWN_CHARACTERS // 2
-        text = f"{text[:half]}…{text[-half:]}"
-    return repr(" ".join(text.split()))

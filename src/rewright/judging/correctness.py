@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rewright.judging.base import Judgement, shown
+from rewright.core.answer_text import plain_number, qa_words, shown, stated
+from rewright.judging.base import Judgement
 from rewright.judging.exact import same
-from rewright.judging.text import plain_number, qa_words, stated
 
 __all__ = ["answer_correctness", "states"]
 

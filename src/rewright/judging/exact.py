@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewright.judging.base import Judgement, shown
-from rewright.judging.text import exact_form, option_letter, plain_number, stated
+from rewright.core.answer_text import exact_form, option_letter, plain_number, shown, stated
+from rewright.judging.base import Judgement
 
 __all__ = ["exact", "same"]
 

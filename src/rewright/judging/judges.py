@@ -16,23 +16,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+from rewright.core.answer_text import final_answer, shown
+from rewright.core.errors import InputError, JudgeError, RewrightError
+from rewright.core.import_paths import load_function
+from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.trust import is_own, names_one_of
 from rewright.dialects.base import answer_cut_off
-from rewright.errors import InputError, JudgeError, RewrightError
-from rewright.judging import process
-from rewright.judging.base import AnswerJudge, Judgement, shown
+from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.correctness import answer_correctness
 from rewright.judging.exact import exact
 from rewright.judging.mathematics import mathematics
-from rewright.judging.process import OWN_SECONDS, run_own
 from rewright.judging.qa import qa, token_set_f1
 from rewright.judging.solve import solve_metrics
-from rewright.judging.text import final_answer
-from rewright.records import Task, Trajectory, Verdict
-from rewright.trust import is_own, names_one_of
+from rewright.workers import pool as process
+from rewright.workers.pool import OWN_SECONDS, run_own
 
 __all__ = [
     "ANSWER_JUDGES",
@@ -42,7 +42,6 @@ __all__ = [
     "check_judge",
     "judge_answer",
     "judge_trajectory",
-    "load_function",
 ]
 
 ANSWER_JUDGES: Mapping[str, AnswerJudge] = {
@@ -55,23 +54,6 @@ ANSWER_JUDGES: Mapping[str, AnswerJudge] = {
 SOLVE_JUDGES = ("solve", "solve_parity")
 GENERATED_JUDGES = ("reasoning_gym", "bfcl")
 JUDGE_NAMES = (*ANSWER_JUDGES, *SOLVE_JUDGES, *GENERATED_JUDGES)
-
-
-@lru_cache(maxsize=64)
-def load_function(path: str, what: str) -> Callable[..., Any]:
-    """The function at `"package.module:function"`. `InputError` says what is wrong with the path of a `what`."""
-    module, colon, name = path.partition(":")
-    if not colon or not module or not name:
-        raise InputError(f"{what} {path!r}: expected an import path of the form package.module:function")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        raise InputError(f"{what} {path!r}: {problem}") from problem
-    except (Exception, SystemExit) as problem:  # whatever a module raises that is not well
-        raise InputError(f"{what} {path!r}: {type(problem).__name__}: {problem}") from problem
-    if not callable(function):
-        raise InputError(f"{what} {path!r}: it is a {type(function).__name__}, expected a function")
-    return function  # type: ignore[no-any-return]
 
 
 def check_judge(name: str, packages: Sequence[str] = ()) -> None:
@@ -160,7 +142,7 @@ def _reasoning_gym(task: Task, answer: str) -> Judgement:
 
 
 def _bfcl(task: Task, trajectory: Trajectory) -> Judgement:
-    from rewright.benchmarks.bfcl import INSTALL
+    from rewright.benchmarks.bfcl.tasks import INSTALL
 
     entry = task.metadata.get("entry")
     if not isinstance(entry, str):

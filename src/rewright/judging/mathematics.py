@@ -2,7 +2,7 @@ r"""The `math` judge: are two formulas the same? docs/judges.md lists what it ac
 
 What is decided here without sympy: plain numbers (by value), words such as "even", "Evelyn" or "AB" (by spelling, since
 a parser would read them as products of letters: "listen" = "silent"), units that contradict each other. Everything else
-is read and compared in a process of its own (`rewright.judging.process`): `formula_reading` by math-verify's parser,
+is read and compared in a process of its own (`rewright.workers.pool`): `formula_reading` by math-verify's parser,
 `formula_equality` by sympy. A text of which something is left over is never right.
 """
 
@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 
-from rewright.judging.base import Judgement, shown
-from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
-from rewright.judging.text import (
+from rewright.core.answer_text import (
     closing_brace,
     exact_form,
     final_answer,
     option_letter,
     plain_number,
+    shown,
     without_text_commands,
 )
+from rewright.judging.base import Judgement
+from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
 from rewright.judging.units import Unit, measured, same_unit
 
 __all__ = ["LONGEST_ANSWER", "mathematics", "unreadable"]
@@ -343,7 +344,7 @@ def _depths(text: str) -> list[int]:
 
 @lru_cache(maxsize=8192)
 def _verify(answer: str, gold: str) -> tuple[bool, str]:
-    from rewright.judging import process
+    from rewright.workers import pool as process
 
     reply = process.ask("math", {"answer": answer, "gold": gold})
     return reply["outcome"] == 1.0, reply["reason"]

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
-from rewright.judging.base import Judgement, shown
+from rewright.core.answer_text import plain_number, qa_words, shown
+from rewright.judging.base import Judgement
 from rewright.judging.exact import same
-from rewright.judging.text import plain_number, qa_words
 
 __all__ = ["exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
 

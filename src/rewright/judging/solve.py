@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewright.records import ToolCall, ToolResult, Trajectory
-from rewright.strict_json import TOLERANT
+from rewright.core.records import ToolCall, ToolResult, Trajectory
+from rewright.core.strict_json import TOLERANT
 
 __all__ = ["aligned_results", "solve_metrics", "solves", "solves_by_words"]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rewright.core.errors import InputError
+from rewright.core.records import Message, ToolCall, ToolResult
+from rewright.core.strict_json import STRICT
 from rewright.dialects import Tags
-from rewright.errors import InputError
-from rewright.records import Message, ToolCall, ToolResult
-from rewright.rendering import Renderer
-from rewright.strict_json import STRICT
+from rewright.rendering.renderer import Renderer
 
 __all__ = ["conversation_ids"]
 

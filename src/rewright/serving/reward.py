@@ -23,13 +23,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from rewright.dialects import dialect_named
-from rewright.errors import InputError
-from rewright.recipe import ModelSettings
-from rewright.rendering import Renderer
-from rewright.serving.batching import Batcher, BusyError
+from rewright.core.errors import InputError
+from rewright.dialects import get_dialect
+from rewright.engines.settings import ModelSettings
+from rewright.net.batching import Batcher, BusyError
+from rewright.net.server import application, read_body
+from rewright.rendering.renderer import Renderer
 from rewright.serving.conversations import conversation_ids
-from rewright.serving.http import application, read_body
 
 __all__ = ["LocalScorer", "open_scorer", "reward_application"]
 
@@ -67,15 +67,15 @@ def open_scorer(path: Path, *, dialect: str | None = None) -> tuple[LocalScorer,
 
     `dialect`: of a model that was trained elsewhere and does not say it.
     """
-    from rewright.models import load_tokenizer
-    from rewright.training.reward_model import RewardModel
+    from rewright.engines.loading import load_tokenizer
+    from rewright.training.trl.reward_model import RewardModel
 
     model = RewardModel(path)
     about = model.about
     if dialect is not None and about.get("dialect", dialect) != dialect:
         raise InputError(f"{path} was trained on the dialect {about['dialect']}, not on {dialect}")
     tokenizer = load_tokenizer(ModelSettings(path=str(path)))
-    spoken = dialect_named(about.get("dialect") or dialect or "hermes")
+    spoken = get_dialect(about.get("dialect") or dialect or "hermes")
     return model, Renderer(tokenizer, spoken, template_options=about.get("template_options"))
 
 

@@ -10,28 +10,20 @@ import asyncio
 import math
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import msgspec
 
-from rewright.engines.endpoint import Endpoint, EndpointError, Fault, server_address
-from rewright.errors import InputError, ServerError
+from rewright.core.errors import InputError, ServerError
+from rewright.net.endpoint import Endpoint, EndpointError, Fault, server_address
 
-__all__ = ["RewardClient", "Scorer"]
+__all__ = ["RewardClient"]
 
 REFUSED: Final = frozenset({400, 413, 422})
 MOST_SCORE: Final = 1e6
 """A reward model's number is the output of one linear layer: beyond this it says nothing of a trajectory."""
 REPLY_BYTES: Final = 1024 * 1024
 """Of a reply: thousands for each score."""
-
-
-class Scorer(Protocol):
-    """A reward model, wherever it is."""
-
-    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One number per token sequence, in the order given. Raises `ServerError` where a server does not answer."""
-        ...
 
 
 class _Scores(msgspec.Struct):

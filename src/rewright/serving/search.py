@@ -17,8 +17,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
-from rewright.errors import InputError
-from rewright.serving.http import application, read_body
+from rewright.core.errors import InputError
+from rewright.net.server import application, read_body
 from rewright.tools.search_index import Document, Found, SearchIndex, check_query, search_in_thread
 
 __all__ = ["search_application"]

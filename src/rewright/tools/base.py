@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from rewright.records import ToolCall, ToolResult, ToolSpec
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
 
 __all__ = ["Toolset", "ToolsetFactory"]
 

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from rewright.errors import InputError
-from rewright.records import ToolCall, ToolResult, ToolSpec
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.sandbox.errors import failed
 from rewright.tools.base import Toolset, ToolsetFactory
-from rewright.tools.errors import failed
 
 __all__ = ["CombinedTools", "CombinedToolset"]
 

@@ -2,7 +2,7 @@
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.trust.OWN_TARGETS`). Any other target is as
+(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.OWN_TARGETS`). Any other target is as
 untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rewright.errors import InputError
-from rewright.records import ToolCall, ToolResult, ToolSpec
-from rewright.tools.errors import failed
-from rewright.tools.executor import Executor, ExecutorSession
-from rewright.tools.sandbox import Level, Sandbox
-from rewright.trust import OWN_TARGETS, check_packages, is_own, names_one_of, target_problem
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.core.trust import OWN_TARGETS, check_packages, is_own, names_one_of, target_problem
+from rewright.sandbox.errors import failed
+from rewright.sandbox.executor import Executor, ExecutorSession
+from rewright.sandbox.sandbox import Level, Sandbox
 
 __all__ = ["FunctionTools", "FunctionToolset"]
 

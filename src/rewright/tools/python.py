@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from rewright.errors import InputError
-from rewright.records import ToolCall, ToolResult, ToolSpec
-from rewright.tools.errors import error_kind, failed
-from rewright.tools.executor import Executor, ExecutorSession
-from rewright.tools.sandbox import Level, Sandbox
-from rewright.tools.session import shorten
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.sandbox.errors import error_kind, failed
+from rewright.sandbox.executor import Executor, ExecutorSession
+from rewright.sandbox.sandbox import Level, Sandbox
+from rewright.sandbox.session import shorten
 
 __all__ = ["PRELOAD", "PythonTool", "PythonToolset"]
 

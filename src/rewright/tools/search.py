@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rewright.errors import InputError
-from rewright.records import ToolCall, ToolResult, ToolSpec
-from rewright.tools.errors import failed
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.sandbox.errors import failed
 from rewright.tools.retriever import LocalSearcher, RefusedQuery, Searcher
 from rewright.tools.search_index import Found, SearchIndex
 

@@ -26,9 +26,9 @@ from typing import IO, Any, Final, NamedTuple, Self
 import msgspec
 import numpy as np
 
-from rewright.errors import InputError, StorageError
-from rewright.storage import bounded_lines, encode_line, open_file, read_bounded
-from rewright.strict_json import STRICT
+from rewright.core.errors import InputError, StorageError
+from rewright.core.storage import bounded_lines, encode_line, open_file, read_bounded
+from rewright.core.strict_json import STRICT
 
 __all__ = [
     "MOST_CHARACTERS",

@@ -1,0 +1,114 @@
+"""BFCL's multi-turn categories as tasks (package bfcl-eval, optional): stateful APIs, gold call traces.
+
+800 entries, 200 each of `base`, `miss_func` (functions that are named later), `miss_param` (a value that is given
+later) and `long_context`. Every user message after the first is a follow-up. The tools run in a worker process of the
+trajectory's own (`rewright.benchmarks.bfcl.world`); judge `bfcl` is the package's own checker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from types import ModuleType
+from typing import Any, Final
+
+from rewright.core.errors import InputError
+from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolSpec
+
+__all__ = ["FORMAT", "INSTALL", "tasks"]
+
+FORMAT: Final = "bfcl-multi-turn"
+INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
+"""Without its dependencies, of which these categories need nothing but mpmath."""
+
+TARGET: Final = "rewright.benchmarks.bfcl.world:call"
+_LATER: Final = "I have updated some more functions you can choose from. What about now?"
+"""What the package's user says where functions are added (its text for models with native function calling)."""
+_HINT: Final = " Note that the provided function is in Python 3 syntax."
+
+
+def _world() -> ModuleType:
+    try:
+        from rewright.benchmarks.bfcl import world as bfcl_world
+    except ImportError as problem:
+        raise InputError(f"BFCL tasks need the package bfcl-eval ({problem}): {INSTALL}") from None
+    return bfcl_world
+
+
+def tasks(selection: str = "all") -> Iterator[Task]:
+    """The tasks of `all`, or of categories with commas between them; several are taken in turn, one task of each.
+
+    Raises InputError for an unknown category, and where the package is missing.
+    """
+    world = _world()
+    names = world.CATEGORIES if selection == "all" else tuple(name.strip() for name in selection.split(","))
+    for name in names:
+        if name not in world.CATEGORIES:
+            known = ", ".join(world.CATEGORIES)
+            raise InputError(f"{FORMAT} has no category {name!r}: expected all, or some of {known}")
+    rows = zip_longest(*(world.read_lines(f"BFCL_v4_multi_turn_{name}.json") for name in names))
+    for entry in chain.from_iterable(rows):
+        if entry is not None:
+            yield _task(world, entry)
+
+
+def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
+    identity: str = entry["id"]
+    later: dict[int, list[str]] = {int(turn): names for turn, names in entry.get("missed_function", {}).items()}
+    held = {name for names in later.values() for name in names}
+    specs = {
+        name: ToolSpec(_schema(document), target=TARGET, data={"entry": identity, "method": name})
+        for api in entry["involved_classes"]
+        for name, document in world.documented(api).items()
+    }
+    messages = [_messages(said) for said in entry["question"]]
+    follow_ups = [
+        FollowUp(said, tuple(specs[name] for name in later.get(turn, ()) if name in specs))
+        for turn, said in enumerate(messages[1:], start=1)
+    ]
+    category = identity.removeprefix("multi_turn_").rpartition("_")[0]
+    return Task(
+        id=f"bfcl-{identity}",
+        messages=messages[0],
+        tools=tuple(spec for name, spec in specs.items() if name not in held),
+        follow_ups=tuple(follow_ups),
+        gold=Gold(calls=tuple(ToolCall(*call) for step in world.gold(identity) for call in step)),
+        source="bfcl",
+        split="test",
+        judge="bfcl",
+        metadata={"category": category, "entry": identity},
+    )
+
+
+def _messages(said: list[Message]) -> tuple[Message, ...]:
+    """The messages of one turn of the user; none where functions are added."""
+    return tuple(said) or ({"role": "user", "content": _LATER},)
+
+
+def _schema(document: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAI schema of a documented method, with the words that the package adds to it for such models."""
+    response = json.dumps(document["response"])
+    function = {
+        "name": document["name"],
+        "description": f"{document['description']}{_HINT} The response field has the following schema: {response}",
+        "parameters": _typed(document["parameters"]),
+    }
+    return {"type": "function", "function": function}
+
+
+_TYPES: Final = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
+
+
+def _typed(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of the package, with the names that JSON schema has for its types."""
+    typed = dict(schema)
+    if "type" in schema:
+        typed["type"] = _TYPES.get(schema["type"], schema["type"])
+    if schema.get("type") == "float":
+        typed |= {"format": "float", "description": f"{schema.get('description', '')} This is a float type value."}
+    if "properties" in schema:
+        typed["properties"] = {name: _typed(value) for name, value in schema["properties"].items()}
+    if isinstance(schema.get("items"), dict):
+        typed["items"] = _typed(schema["items"])
+    return typed

@@ -1,0 +1,176 @@
+"""BFCL's stateful APIs (package bfcl-eval) for one trajectory, and its official multi-turn checker.
+
+Runs in child processes only: the tools of a trajectory in a worker of their own (`call` is the target of the tasks'
+tools), the checker in the judge's (`rewright.workers.pool`). Differences from the package, which keeps instances in
+module globals under the model's name and evaluates calls as Python text: here instances belong to their trajectory,
+and a call is a name and JSON arguments that reach one documented method. No text is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Final
+
+import bfcl_eval
+from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING, STATELESS_CLASSES
+
+__all__ = ["APIS", "CATEGORIES", "Worlds", "call", "check", "documented", "gold", "read_lines"]
+
+CATEGORIES: Final = ("base", "miss_func", "miss_param", "long_context")
+APIS: Final[dict[str, str]] = {
+    "GorillaFileSystem": "gorilla_file_system",
+    "MathAPI": "math_api",
+    "MessageAPI": "message_api",
+    "TicketAPI": "ticket_api",
+    "TradingBot": "trading_bot",
+    "TravelAPI": "travel_booking",
+    "TwitterAPI": "posting_api",
+    "VehicleControlAPI": "vehicle_control",
+}
+"""The classes of the multi-turn categories, and the files that document their methods."""
+
+_DATA: Final = Path(str(bfcl_eval.__file__)).parent / "data"
+# Imported here, so that a worker that is forked for a trajectory has them already.
+_CLASSES: Final[dict[str, type[Any]]] = {
+    name: getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name) for name in APIS
+}
+
+
+def read_lines(name: str) -> list[dict[str, Any]]:
+    """The records of a data file of the package, `name` relative to its data folder."""
+    return [json.loads(line) for line in (_DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+@lru_cache(maxsize=len(APIS))
+def documented(api: str) -> dict[str, dict[str, Any]]:
+    """The documents of a class's methods, by name: name, description, parameters, response."""
+    return {document["name"]: document for document in read_lines(f"multi_turn_func_doc/{APIS[api]}.json")}
+
+
+@lru_cache(maxsize=len(CATEGORIES))
+def _lines(category: str) -> list[bytes]:
+    return (_DATA / f"BFCL_v4_multi_turn_{category}.json").read_bytes().splitlines()
+
+
+@lru_cache(maxsize=64)
+def _entry(identity: str) -> dict[str, Any]:
+    """One test entry, by its id (`multi_turn_<category>_<number>`). Only its line is decoded: a call is waiting."""
+    category, _, number = identity.removeprefix("multi_turn_").rpartition("_")
+    if category in CATEGORIES and number.isdigit() and int(number) < len(_lines(category)):
+        entry: dict[str, Any] = json.loads(_lines(category)[int(number)])
+        if entry["id"] == identity:
+            return entry
+    raise ValueError(f"BFCL has no multi-turn entry {identity!r}")
+
+
+@lru_cache(maxsize=len(CATEGORIES))
+def _gold_lines(category: str) -> dict[str, list[list[str]]]:
+    lines = read_lines(f"possible_answer/BFCL_v4_multi_turn_{category}.json")
+    return {line["id"]: line["ground_truth"] for line in lines}
+
+
+def gold(identity: str) -> list[list[tuple[str, dict[str, Any]]]]:
+    """The right calls of an entry, for every message of the user: names and arguments by name."""
+    entry = _entry(identity)
+    documents = {name: document for api in entry["involved_classes"] for name, document in documented(api).items()}
+    category = identity.removeprefix("multi_turn_").rpartition("_")[0]
+    return [[_read(text, documents) for text in calls] for calls in _gold_lines(category)[identity]]
+
+
+def _read(text: str, documents: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """A gold call, Python text such as `cd(folder='a')`, as name and arguments. Parsed, never evaluated."""
+    node = ast.parse(text, mode="eval").body
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError(f"gold call {text!r}: expected name(argument=value, …)")
+    names = list(documents[node.func.id]["parameters"]["properties"])
+    arguments = {name: ast.literal_eval(value) for name, value in zip(names, node.args, strict=False)}
+    return node.func.id, arguments | {str(part.arg): ast.literal_eval(part.value) for part in node.keywords}
+
+
+class Worlds:
+    """The API instances of one trajectory of an entry, and what its calls return."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.instances: dict[str, Any] = {}
+        self._owners: dict[str, Any] = {}
+        for api in entry["involved_classes"]:
+            instance = self.instances[api] = _CLASSES[api]()
+            if api not in STATELESS_CLASSES:
+                settings = copy.deepcopy(entry["initial_config"].get(api, {}))
+                instance._load_scenario(settings, long_context="long_context" in entry["id"])
+            self._owners |= dict.fromkeys(documented(api), instance)
+
+    def run(self, name: str, arguments: dict[str, Any]) -> str:
+        """What a call returns, as text. Raises whatever the method raises, NameError for a name without a method."""
+        if name not in self._owners:
+            raise NameError(f"name '{name}' is not defined")
+        # A copy: some methods keep or change the lists that they are given.
+        value = getattr(self._owners[name], name)(**copy.deepcopy(arguments))
+        if isinstance(value, dict):
+            try:
+                return json.dumps(value)
+            except (TypeError, ValueError):
+                return str(value)
+        return str(value)
+
+    def result(self, name: str, arguments: dict[str, Any]) -> str:
+        """As `run`; an exception is the text that the package makes of it."""
+        try:
+            return self.run(name, arguments)
+        except Exception as problem:
+            return f"Error during execution: {problem}"
+
+
+_worlds: dict[str, Worlds] = {}
+"""In a worker: the world of its one trajectory."""
+
+
+def call(data: dict[str, str], /, **arguments: Any) -> str:
+    """Target of the tools: run the method `data["method"]` in this process's world of the entry `data["entry"]`."""
+    identity = data["entry"]
+    if identity not in _worlds:
+        _worlds[identity] = Worlds(_entry(identity))
+    return _worlds[identity].run(data["method"], arguments)
+
+
+Step = Sequence[tuple[str, dict[str, Any]]]
+"""The calls of one generation: name and arguments."""
+
+
+def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
+    """The verdict of the package's `multi_turn_checker`: `{"valid": True}`, or with `error_type` and `error_message`.
+
+    `exchanges` holds the model's steps for every message of the user; those without calls don't count. The checker's
+    own code runs, with the function that executes calls exchanged for one that evaluates no text.
+    """
+    right = gold(identity)
+    if len(exchanges) != len(right):
+        message = f"the model came to {len(exchanges)} of {len(right)} user messages"
+        return {"valid": False, "error_type": "multi_turn:force_terminated", "error_message": message}
+    entry = _entry(identity)
+    worlds: dict[str, Worlds] = {}
+
+    def execute(func_call_list: Step, *, model_name: str, **_: Any) -> tuple[list[str], dict[str, Any]]:
+        if model_name not in worlds:
+            worlds[model_name] = Worlds(entry)
+        world = worlds[model_name]
+        return [world.result(*one) for one in func_call_list], world.instances
+
+    steps = [[list(step) for step in exchange if step] for exchange in exchanges]
+    found: dict[str, Any] = _official(execute)(steps, right, entry, "", "model")
+    return found
+
+
+def _official(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """The package's checker, with `execute` in the place of its `execute_multi_turn_func_call`."""
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as module
+
+    names = {**vars(module), "execute_multi_turn_func_call": execute}
+    return FunctionType(module.multi_turn_checker.__code__, names)

@@ -1,0 +1,97 @@
+"""FTRL: tool-use tasks with a schema and Python source for every tool, and the sub-answers that its calls must find.
+
+Columns: messages, tools, codes, unsolved_set, answer, data_source, split; the training split adds ground_truth. The
+columns that hold JSON may be text (the published parquet) or decoded already. Solve metrics: `rewright.judging.solve`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rewright.core.answer_text import plain_number
+from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
+from rewright.tasks.rows import Row
+
+__all__ = ["COLUMNS", "fitting_judge", "to_task"]
+
+COLUMNS = ("messages", "tools", "codes", "unsolved_set", "answer")
+
+_CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
+
+
+def fitting_judge(answer: str) -> str:
+    """`exact` for numbers, dates, yes/no and lettered choices (whose order counts), else `qa`."""
+    plain = answer.strip().rstrip(".")
+    closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)
+    return "exact" if closed or plain_number(plain) is not None else "qa"
+
+
+def read_messages(row: Row, key: str = "messages") -> tuple[Message, ...]:
+    """The chat messages of a row, each with a role and content."""
+    messages = row.decoded(key, list)
+    if not messages:
+        raise row.fail(f"{key!r} is empty, expected at least one message")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise row.fail(f"{key!r}[{number}] is not a message, expected an object with role and content")
+        if not isinstance(message.get("content"), str):
+            raise row.fail(f"{key!r}[{number}] has no content, expected text")
+    return tuple({name: value for name, value in message.items() if value is not None} for message in messages)
+
+
+def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
+    """An OpenAI function schema; a bare `{name, description, parameters}` is wrapped."""
+    if isinstance(value, dict) and "function" not in value and isinstance(value.get("name"), str):
+        value = {"type": "function", "function": value}
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise row.fail(f"{place} is no function schema, expected an object with function.name")
+    return dict(value)
+
+
+def _calls(row: Row) -> tuple[ToolCall, ...] | None:
+    if row.values.get("ground_truth") is None:
+        return None
+    calls = []
+    for number, call in enumerate(row.decoded("ground_truth", list)):
+        arguments = call.get("parameters", call.get("arguments")) if isinstance(call, dict) else None
+        if not isinstance(arguments, dict) or not isinstance(call.get("name"), str):
+            raise row.fail(f"'ground_truth'[{number}] is no call, expected an object with name and parameters")
+        calls.append(ToolCall(call["name"], arguments))
+    return tuple(calls)
+
+
+def _outputs(row: Row) -> dict[str, list[str]]:
+    outputs: dict[str, list[str]] = {}
+    for name, answers in row.decoded("unsolved_set", dict).items():
+        if not isinstance(answers, list):
+            raise row.fail(f"'unsolved_set'[{name!r}] is not a list, expected the answers of the tool in order")
+        outputs[name] = [answer if isinstance(answer, str) else str(answer) for answer in answers]
+    return outputs
+
+
+def to_task(row: Row) -> Task:
+    """The task of one row. `id` is `ftrl-<split>-<row>`, rows counted from 0."""
+    schemas = [function_schema(row, f"'tools'[{n}]", tool) for n, tool in enumerate(row.decoded("tools", list))]
+    codes = row.decoded("codes", dict)
+    tools = []
+    for schema in schemas:
+        name = schema["function"]["name"]
+        source = codes.get(name)
+        if not isinstance(source, str):
+            raise row.fail(f"'codes' has no source for the tool {name!r}")
+        tools.append(ToolSpec(schema, source=source))
+    answer = row.text("answer")
+    split = row.optional_text("split") or "test"
+    return Task(
+        id=f"ftrl-{split}-{row.index}",
+        messages=read_messages(row),
+        tools=tuple(tools),
+        gold=Gold(answers=(answer,), calls=_calls(row), outputs=_outputs(row)),
+        source="ftrl",
+        split=split,
+        judge=fitting_judge(answer),
+        metadata={"data_source": row.optional_text("data_source") or ""},
+    )

@@ -1,0 +1,394 @@
+"""The command line. Results go to standard output, progress to standard error; a person's mistake exits with 2.
+
+Every verb is a thin call: what it does is in the stages, the pipeline and the libraries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import glob
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+# OpenMP's threads otherwise spin while they wait, which starves the tools' processes on a small machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# One product kernel for every shape: a row's result does not depend on the batch around it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+import typer
+
+from rewright import __version__
+from rewright.cli import offline as commands
+from rewright.cli import serve as serving
+from rewright.cli.benchmark_recipes import benchmark_recipe
+from rewright.cli.offline import JsonOption, TrustedOption
+from rewright.core.errors import InputError, RewrightError
+from rewright.core.progress import say
+from rewright.recipe.loader import load_recipe
+from rewright.recipe.schema import Recipe, Stage
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="rewright",
+    help="Trajectories, repair and turn-level credit for language models that use tools.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+USER_FIXABLE_ERRNOS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL),
+}
+"""What a person can mend by giving another path, or a permission."""
+
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
+LimitOption = Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")]
+ModelOption = Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    *,
+    run: RunOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the shipped pico model from tasks to RL on this machine, offline, in minutes."""
+    recipe = load_recipe(_packaged("quickstart.yaml"), [*_settings(seed, limit, model), *(overrides or [])])
+    if dry_run:
+        _dry_run(recipe, as_json=as_json)
+        return
+    folder = run or _fresh(Path("runs") / "quickstart", resume=resume)
+    _run(recipe, folder, resume=resume, as_json=as_json)
+
+
+@app.command(name="run")
+def run_recipe(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Overrides = None,
+    *,
+    run: RunOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole run (default: the recipe's).")] = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all stages of a recipe."""
+    settings = load_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
+    if dry_run:
+        _dry_run(settings, as_json=as_json)
+        return
+    _run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
+
+
+def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
+    def command(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
+        from rewright.pipeline.run_directory import Run
+
+        opened = Run.open(run, trusted=trusted or ())
+        opened.check_code()
+        with opened.locked():
+            if redo:
+                _redo(opened, stage)
+            else:
+                _go_on(opened, stage)
+        _print_report(opened, as_json=as_json)
+
+    app.command(name=verb, help=help_text)(command)
+
+
+_stage_verb("synth", "synth", "Make the candidates that the run lacks.", redo=False)
+_stage_verb("judge", "judge", "Judge all stored trajectories again, without generating.", redo=True)
+_stage_verb("score", "score", "Score and select all stored candidates again, without generating.", redo=True)
+_stage_verb("repair", "repair", "Repair again; stored repairs are decided anew, missing ones are made.", redo=True)
+_stage_verb("build", "build", "Build the SFT and preference sets again.", redo=True)
+_stage_verb("sft", "sft", "Train the policy on the SFT set.", redo=True)
+_stage_verb("reward", "reward", "Train the reward model on the pairs.", redo=True)
+_stage_verb("rl", "rl", "Train the policy by RL.", redo=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Run directory; with --benchmark section.key=value …")
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Which model of the run: base, sft or rl. With --benchmark any model.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="bfcl-multi-turn: evaluate a model in a run of its own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="With --benchmark: at most so many tasks.")] = None,
+    run: RunOption = None,
+    resume: ResumeOption = False,
+    trusted: TrustedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model of the run on the held-out tasks, or any model on a benchmark."""
+    if benchmark is not None:
+        if trusted:
+            raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
+        recipe = benchmark_recipe(benchmark, model or "pico", limit, arguments or [])
+        _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
+        return
+    if run is not None or limit is not None or resume:
+        raise InputError("--run, --limit and --resume of eval need --benchmark")
+    if arguments is None or len(arguments) != 1:
+        raise InputError("eval: expected one run directory, or --benchmark bfcl-multi-turn")
+    _evaluate_run(Path(arguments[0]), model or "base", trusted or (), as_json=as_json)
+
+
+def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: bool) -> None:
+    from rewright.pipeline.run_directory import Run
+    from rewright.pipeline.runner import EVALUATED
+
+    stages: dict[str, Stage] = {"base": "eval_base", "sft": "eval_sft", "rl": "eval_rl"}
+    if model not in EVALUATED.values():
+        raise InputError(f"--model is {model!r}: expected base, sft or rl")
+    opened = Run.open(run, trusted=trusted)
+    opened.check_code()
+    with opened.locked():
+        _redo(opened, stages[model])
+    _print_report(opened, as_json=as_json)
+
+
+@app.command()
+def report(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Print the table of a run again."""
+    from rewright.pipeline.run_directory import Run
+
+    _print_report(Run.open(run), as_json=as_json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+commands.register(app)
+serving.register(app)
+
+
+def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
+    """Flags as overrides."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}: expected at least 1")
+    given = {"seed": seed, "tasks.limit": limit, "eval.tasks.limit": limit, "model.path": model}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
+
+
+def _packaged(name: str) -> Path:
+    return Path(str(files("rewright.recipe"))) / name
+
+
+def _fresh(path: Path, *, resume: bool) -> Path:
+    """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
+    numbered = [
+        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
+    ]
+    taken = {int(number): one for number, one in numbered if number.isdecimal()}
+    if path.exists():
+        taken[1] = path
+    if resume or not taken:
+        return taken[max(taken)] if taken else path
+    return path.with_name(f"{path.name}-{max(taken) + 1}")
+
+
+def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
+    from rewright.pipeline.preflight import check_stages
+    from rewright.pipeline.run_directory import Run
+    from rewright.pipeline.runner import Pipeline
+
+    done = Run(folder)
+    check_stages(recipe, [stage for stage in recipe.stages if not (resume and done.is_done(stage))])
+    run = Run.create(folder, recipe, resume=resume)
+    with run.locked(), _saying_how_to_resume(run):
+        Pipeline(run).run_all()
+    _print_report(run, as_json=as_json)
+
+
+@contextmanager
+def _saying_how_to_resume(run: Any) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, RewrightError) as problem:
+        if not (isinstance(problem, InputError) and run.is_untouched()):
+            say(f"stopped; what was done is saved: {_resuming(run)}")
+        raise
+
+
+def _resuming(run: Any) -> str:
+    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
+    return f"go on with rewright run {recipe} --run {folder} --resume"
+
+
+def _redo(run: Any, stage: Stage) -> None:
+    """Do a stage again. Its earlier results stay until it is finished, however it ends."""
+    from rewright.pipeline.preflight import check_stages
+    from rewright.pipeline.redo import Redo
+    from rewright.pipeline.runner import redo
+
+    check_stages(run.recipe(), [stage])
+    try:
+        redo(run, stage)
+    except (KeyboardInterrupt, RewrightError):
+        kept = f"stopped; the earlier results of {stage} are as they were" if run.is_done(stage) else "stopped"
+        begun = Redo.pending(run, stage) is not None
+        say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
+        raise
+
+
+def _go_on(run: Any, stage: Stage) -> None:
+    """Make what a stage lacks. A mistake that stops it before anything is made leaves it as done as it was."""
+    from rewright.pipeline.runner import Pipeline
+
+    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
+    run.undo(stage)  # first: a stage that is done has all its records, whenever this is killed
+    try:
+        with _saying_how_to_resume(run):
+            pipeline.run_stage(stage)
+    except (KeyboardInterrupt, RewrightError):
+        if run.trajectories.keys_in_order() == before:
+            run.write_json("state.json", state)
+        raise
+
+
+def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
+    from rewright.pipeline.context import Context
+    from rewright.pipeline.preflight import check_stages
+    from rewright.pipeline.run_directory import Run
+    from rewright.pipeline.runner import EVALUATED
+
+    context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
+    check_stages(recipe, recipe.stages)
+    stages = set(recipe.stages)
+    if stages & {"synth", "repair", "rl", *EVALUATED}:
+        asyncio.run(context.open_tools().close())  # a search index that is none, an address that is none
+    evaluated = bool(stages & EVALUATED.keys())
+    own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
+    tasks = len(context.load_tasks()) if own_tasks else 0
+    plan: dict[str, Any] = {
+        "tasks": tasks,
+        "candidates": tasks * recipe.synth.n if "synth" in stages else 0,
+        "evaluated": len(context.load_eval_tasks()) * recipe.eval.n if evaluated else 0,
+        "stages": list(recipe.stages),
+        "model": recipe.model.path,
+    }
+    if recipe.rl.tasks is not None and "rl" in stages:
+        plan["rl_tasks"] = len(context.load(recipe.rl.tasks))
+    if "rl" in stages:
+        context.check_rewards()
+    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+
+
+def _print_report(run: Any, *, as_json: bool) -> None:
+    from rewright.reports.report import write_report
+    from rewright.reports.summary import report as summary
+    from rewright.reports.table import table
+
+    found = summary(run)
+    print(table(found))
+    for written in write_report(run, found):
+        print(f"written: {written}")
+    print(f"run directory: {run.path}")
+    if as_json:
+        print(json.dumps(found))
+
+
+def main() -> None:
+    """The console script: one line and exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C."""
+    # A text that standard output cannot hold (another encoding, half of a character) is escaped; a closed one is none.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
+    try:
+        _main()
+    except OSError as problem:  # standard output on a full disk, a folder without permission that nobody foresaw
+        what = problem.filename if problem.filename is not None else "standard output or a file"
+        _complain(f"{what}: {problem.strerror or problem}")
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - what is left in it must not be tried again
+        sys.exit(_code_of(problem))
+
+
+def _code_of(problem: OSError) -> int:
+    """2 where the path is to blame, 1 for a disk or a machine that fails."""
+    return 2 if problem.errno in USER_FIXABLE_ERRNOS else 1
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty argument, of a variable that is not set, means nothing: as a path it would be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.strip():
+            raise InputError(f"the argument behind {before or 'rewright'} is empty: expected a value")
+        if re.fullmatch(r"--[\w-]+=\s*", argument):
+            raise InputError(f"{argument.strip()} is empty: expected a value")
+
+
+def _main() -> None:
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on when its terminal is closed
+        signal.signal(signal.SIGHUP, stop)
+    # As `python -m` has it: judges, dimensions and tools of one's own are named by import path. Last: it hides nothing.
+    with suppress(OSError):  # the directory is gone
+        if not {"", str(Path.cwd())} & set(sys.path):
+            sys.path.append(str(Path.cwd()))
+    started = time.monotonic()
+    try:
+        _refuse_empty(sys.argv[1:])
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as problem:
+        _complain(problem)
+        sys.exit(2)
+    except RewrightError as problem:
+        _complain(problem)
+        sys.exit(_code_of(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
+    except Exception as problem:
+        # click's own usage errors: unknown verb, missing argument
+        if hasattr(problem, "format_message"):
+            _complain(problem.format_message() or "no verb: expected one of those above")
+            sys.exit(2)
+        raise
+    # What is no result of a verb is its exit code: typer makes one of typer.Exit, and 130 of Ctrl-C.
+    if code == 130:
+        say(f"interrupted after {time.monotonic() - started:.0f} s")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(problem: object) -> None:
+    line = str(problem).splitlines()[0] if str(problem) else repr(problem)
+    print(f"error: {line}", file=sys.stderr)

@@ -1,0 +1,310 @@
+"""Verbs that need no run of ours: validate, credit, doctor, import, export, view. Registered on the app by cli.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rewright.core.errors import InputError
+from rewright.core.progress import say
+from rewright.core.trust import check_packages
+
+__all__ = ["register"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+TrustedOption = Annotated[
+    list[str] | None,
+    typer.Option("--trusted", help="Code that the run's recipe names and that may run, such as a package of your own."),
+]
+ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the app."""
+    app.command()(validate)
+    app.command()(credit)
+    app.command()(doctor)
+    app.command(name="import")(import_trajectories)
+    app.command()(export)
+    app.command()(view)
+
+
+def validate(
+    tasks: Annotated[Path, typer.Argument(help="Task file.")],
+    *,
+    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
+    against: Annotated[Path | None, typer.Option(help="A test set: report its tasks that are in this file.")] = None,
+    against_format: Annotated[
+        str | None, typer.Option(help="Format of the test set (default: that of the file).")
+    ] = None,
+    level: Annotated[
+        Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
+    ] = "strict",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Check the chat template of this model too: a folder or a Hugging Face id.")
+    ] = None,
+    dialect: Annotated[str, typer.Option(help="With --model: how it writes calls, hermes or tags.")] = "hermes",
+    judges: Annotated[
+        list[str] | None, typer.Option(help="A package of your own whose functions the tasks may name as judges.")
+    ] = None,
+    trusted: Annotated[
+        list[str] | None, typer.Option(help="Package of your own, whose importable tools run outside of the sandbox.")
+    ] = None,
+    execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check tasks before any money is spent: schemas, sources, gold calls and answers, overlap, a chat template."""
+    if against_format is not None and against is None:
+        raise InputError("--against-format needs --against, the test set")
+    from rewright.core.progress import Bar
+    from rewright.dialects import get_dialect
+    from rewright.tasks.validation import validate_file
+
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}: expected at least 1")
+    check_packages(judges or (), "--judges")
+    check_packages(trusted or (), "--trusted")
+    spoken, renderer = get_dialect(dialect), None
+    if model is not None:
+        from rewright.engines.loading import load_tokenizer
+        from rewright.engines.settings import ModelSettings
+        from rewright.rendering.renderer import Renderer
+
+        renderer = Renderer(load_tokenizer(ModelSettings(path=model)), spoken)
+    with Bar("rows", limit or 0) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.step(done - bar.done)
+
+        found = validate_file(
+            tasks,
+            task_format,
+            limit,
+            execute=execute,
+            level=level,
+            trusted=trusted or (),
+            renderer=renderer,
+            judges=judges or (),
+            progress=progress,
+        )
+    for finding in found.findings:
+        print(finding)
+    overlaps = 0
+    if against is not None:
+        from rewright.tasks.contamination import find_overlaps
+        from rewright.tasks.loading import load_tasks
+
+        for overlap in find_overlaps(
+            load_tasks(tasks, task_format, limit, check=False),
+            load_tasks(against, against_format or task_format, check=False),
+        ):
+            overlaps += 1
+            print(f"overlap: {overlap}")
+    errors = found.errors
+    print(
+        f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
+        f"{errors} errors, {len(found.findings) - errors} warnings"
+        + (f", {overlaps} overlaps" if against is not None else "")
+        + ("" if found.executed else " (nothing executed)")
+    )
+    if as_json:
+        counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
+        print(json.dumps(counts if against is None else {**counts, "overlaps": overlaps}))
+    if errors:
+        raise typer.Exit(1)
+
+
+def credit(
+    file: Annotated[Path, typer.Argument(help="A run, our trajectories.jsonl, chat logs, or a TRL completions table.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of rl.credit: gamma=1 singleton_turn=zero …"),
+    ] = None,
+    *,
+    gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the outcome (default: reward); again for a sum; none: there is none."),
+    ] = None,
+    allowed_values: Annotated[
+        bool, typer.Option("--allowed-values", help="Gold arguments are lists of allowed values, as in BFCL.")
+    ] = False,
+    assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
+    estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    trusted: TrustedOption = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
+    trajectory: Annotated[
+        str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Of a run, show one stage only: synth, repair, eval-base, eval-sft, eval-rl, rl.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+) -> None:
+    """Turn rewards and advantages of stored trajectories from any source.
+
+    Settings are those of the run's recipe, or MatchTIR's for files from elsewhere. The rollouts of RL have the numbers
+    that RL used, unless other settings are given here.
+    """
+    if trajectory is not None and picture is None:
+        raise InputError("--trajectory needs --picture, which shows it")
+    from rewright.reports.credit_table import credit_as_json, credit_as_table, credit_notes, credit_remarks
+    from rewright.reports.stored_credit import credit as credited_of
+    from rewright.reports.stored_credit import read_gold, read_stored, settings_for
+
+    if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
+        gold = file / "tasks.jsonl"
+    options = {"assignment": assignment, "estimator": estimator}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    changed = [*(changes or ()), *given]
+    settings = settings_for(file, changed, trusted=trusted or ())
+    try:
+        stored = read_stored(file, outcome=outcome)
+        known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
+        found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
+    except ValueError as problem:
+        raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    if stage is not None:
+        stages = sorted({one.stored.stage for one in found if one.stored.stage})
+        found = [one for one in found if one.stored.stage == stage]
+        if not found:
+            raise InputError(f"--stage {stage}: {file} has no trajectory of it: it has {', '.join(stages) or 'none'}")
+    for note in credit_notes(found):
+        say(note)
+    for line in (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found):
+        print(line)
+    if picture is not None:
+        from rewright.reports.credit_picture import drawing_of
+
+        chosen = next((one for one in found if trajectory in (None, one.stored.id)), None)
+        if chosen is None:
+            raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
+        drawing_of(chosen).save(picture)
+        say(f"written: {picture}")
+    for remark in credit_remarks(found):
+        say(remark)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """What this machine offers: sandbox levels, versions, plug-ins."""
+    from rewright.integrations.doctor import check_plugins
+    from rewright.pipeline.run_directory import environment
+    from rewright.sandbox.capabilities import capabilities
+
+    found = capabilities()
+    about = environment(0)
+    print(f"{found.system}, Python {about['python']}, {about['processors']} processors")
+    print(", ".join(f"{name} {number}" for name, number in about["versions"].items()))
+    print(f"sandbox levels that start here: {', '.join(found.levels) or 'none'}")
+    if found.refusal is not None:
+        print(f"  strict is refused: {found.refusal}")
+    for item in found.items:
+        need = f" (needed by level {item.needed})" if item.needed != "-" and not item.present else ""
+        print(f"  {'yes' if item.present else 'no ':<4}{item.name}: {item.detail}{need}")
+    states = check_plugins()
+    for state in states:
+        print(f"plug-in {state.trainer}: {state.problem or state.installed or 'trainer not installed'}")
+    if as_json:
+        plugins = {state.trainer: state.problem or state.installed for state in states}
+        print(json.dumps({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about}))
+
+
+def import_trajectories(
+    file: Annotated[Path, typer.Argument(help="Trajectories in our own JSONL format, or records with tags.")],
+    run: Annotated[Path, typer.Option("--run", help="New run directory.")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run (its tasks must know the trajectories).")],
+    file_format: Annotated[
+        Literal["rewright", "autotraj"],
+        typer.Option("--format", help="autotraj: records of AutoTraj or Tool-Star, a question and a text with tags."),
+    ] = "rewright",
+    as_json: JsonOption = False,
+) -> None:
+    """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
+    from rewright.core.records import Trajectory
+    from rewright.core.storage import read_foreign
+    from rewright.core.strict_json import NestingError, nested_deeper
+    from rewright.exports.autotraj import read_trajectories
+    from rewright.pipeline.context import Context
+    from rewright.pipeline.run_directory import Run
+    from rewright.recipe.loader import load_recipe
+
+    settings = load_recipe(recipe)
+    if file_format == "autotraj" and settings.dialect != "tags":
+        raise InputError(f"{recipe}: dialect is {settings.dialect!r}: records with tags need dialect: tags")
+    tasks = Context(Run(run), settings).load_tasks()
+
+    def found() -> Iterator[Trajectory]:
+        if file_format == "autotraj":
+            yield from read_trajectories(file, tasks)
+            return
+        known = {task.id for task in tasks}
+        first: dict[str, int] = {}
+        for number, trajectory in read_foreign(file, Trajectory):
+            if trajectory.task_id not in known:
+                raise InputError(
+                    f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
+                )
+            if first.setdefault(trajectory.id, number) != number:
+                raise InputError(
+                    f"{file}:{number}: the id {trajectory.id!r} is used already in line {first[trajectory.id]}"
+                )
+            if any(nested_deeper(call.arguments) for call in trajectory.calls):
+                raise InputError(f"{file}:{number}: arguments of a call are {NestingError()}")
+            yield trajectory
+
+    count = sum(1 for _ in found())  # read to the end first: a mistake leaves no half of a run behind
+    if not count:
+        raise InputError(f"{file}: holds no trajectories")
+    opened = Run.create(run, settings, resume=False)
+    with opened.locked():
+        _ = Context(opened, settings).tasks  # stored with the run
+        for trajectory in found():
+            opened.trajectories.append(trajectory)
+        opened.finish("synth", 0.0, imported=count)
+    print(f"{count} trajectories imported: go on with rewright judge {run}")
+    if as_json:
+        print(json.dumps({"run": str(run), "trajectories": count}))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    *,
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="What reads the files; docs/exports.md says what is in them.")
+    ] = "trl",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the SFT and preference sets of a run for other trainers."""
+    from rewright.exports.exports import export as export_sets
+    from rewright.pipeline.run_directory import Run
+
+    written = export_sets(Run.open(run), out, export_format)
+    for path, rows, left_out in written:
+        note = f" ({left_out} left out: the format cannot hold them)" if left_out else ""
+        print(f"{path}: {rows} rows{note}")
+    if as_json:
+        print(json.dumps({"files": [{**one._asdict(), "path": str(one.path)} for one in written]}))
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
+    examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+    trusted: TrustedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
+    from rewright.pipeline.run_directory import Run
+    from rewright.reports.page import write_page
+
+    page = write_page(Run.open(run, trusted=trusted or ()), out, examples=examples)
+    print(page)
+    if as_json:
+        print(json.dumps({"page": str(page)}))

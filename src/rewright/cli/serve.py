@@ -1,0 +1,92 @@
+"""The verbs index, serve-search and serve-reward. Registered on the app by cli.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rewright.cli.offline import JsonOption
+
+__all__ = ["register"]
+
+Host = Annotated[str, typer.Option(help="Address to listen on. There is no authentication: loopback unless you know.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one, which is printed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module to the app."""
+    app.command()(index)
+    app.command(name="serve-search")(serve_search)
+    app.command(name="serve-reward")(serve_reward)
+
+
+def index(
+    corpus: Annotated[Path, typer.Argument(help='JSONL file (also as .gz), one {"id": …, "contents": …} a line.')],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write; an older index in it is replaced (default: CORPUS.index beside the file)."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a search index from a corpus."""
+    from rewright.core.progress import Bar
+    from rewright.tools.search_index import build_index, read_corpus
+
+    if out is None:
+        out = corpus.with_name(re.sub(r"\.jsonl(\.gz)?$", "", corpus.name) + ".index")
+    started = time.monotonic()
+    with Bar("documents", 0) as bar:
+
+        def progress() -> None:
+            bar.total = bar.done + 1
+            bar.step()
+
+        count = build_index(read_corpus(corpus), out, where=str(corpus), on_document=progress)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    seconds = time.monotonic() - started
+    print(f"{out}: {count} documents, {size / 1e6:.1f} MB, {seconds:.1f} s")
+    if as_json:
+        print(json.dumps({"documents": count, "bytes": size, "seconds": round(seconds, 3)}))
+
+
+def serve_search(
+    folder: Annotated[Path, typer.Argument(help="Folder that `rewright index` wrote.")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 8001,
+) -> None:
+    """Serve a search index: POST /search and /batch_search, as retrievers of the field do.
+
+    A query has at most 4096 characters, a request at most 1000 queries, a top_n of 1000 and 20,000 documents in all.
+    """
+    from rewright.net.server import serve
+    from rewright.serving.search import search_application
+    from rewright.tools.search_index import SearchIndex
+
+    opened = SearchIndex.open(folder)
+    asyncio.run(serve(search_application(opened), host, port, f"{len(opened)} documents of {folder}"))
+
+
+def serve_reward(
+    model: Annotated[Path, typer.Argument(help="Folder of a reward model, as models/reward of a run.")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 8002,
+    dialect: Annotated[str | None, typer.Option(help="Of a model that does not say it: hermes, tags.")] = None,
+) -> None:
+    """Serve a reward model: POST /score, GET /health.
+
+    A request has at most 1024 trajectories and 4,194,304 tokens (of texts and messages: bytes).
+    """
+    from rewright.net.server import serve
+    from rewright.serving.reward import open_scorer, reward_application
+
+    scorer, renderer = open_scorer(model, dialect=dialect)
+    asyncio.run(serve(reward_application(scorer, renderer, str(model)), host, port, f"reward model {model}"))

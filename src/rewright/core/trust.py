@@ -1,0 +1,69 @@
+"""Which code a file may name. A file can name any function of any package: only what its user has named is run.
+
+A task file is checked against the recipe or the command line (`sandbox.trusted`, `judges`). The recipe of a stored run
+is a file too, and is checked against the command line (`recipe_code`). Of Rewright itself a file reaches the tools of
+its own tasks (`OWN_TARGETS`) and the dimensions of quality (`OWN_DIMENSIONS`), whatever anybody trusts: other functions
+of the package, which remove folders or write files, were never meant to be called by a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from rewright.core.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["OWN_DIMENSIONS", "OWN_TARGETS", "check_packages", "is_own", "names_one_of", "target_problem"]
+
+OWN_TARGETS: Final = (
+    "rewright.tasks.worlds.town:look_up",
+    "rewright.tasks.worlds.town:calculate",
+    "rewright.benchmarks.bfcl.world:call",
+)
+"""The tools of Rewright's own tasks."""
+OWN_DIMENSIONS: Final = (
+    *(f"rewright.repair.quality:{name}" for name in ("confidence", "length", "repetition")),
+    *(f"rewright.repair.dimensions:{name}" for name in ("tool_errors", "redundant_calls", "well_formed")),
+    "rewright.repair.dimensions:tags_format",
+)
+"""What `quality.dimensions` may name of Rewright."""
+
+
+def is_own(path: str) -> bool:
+    """True where a module, or an import path `"package.module:function"`, is one of Rewright's."""
+    return path.partition(":")[0].strip().partition(".")[0] == "rewright"
+
+
+def names_one_of(path: str, trusted: Iterable[str]) -> bool:
+    """True where the import path `"package.module:function"` is in `trusted`, or its module or package is."""
+    return any(path == one or (":" not in one and path.startswith((f"{one}.", f"{one}:"))) for one in trusted)
+
+
+def check_packages(packages: Iterable[str], where: str) -> None:
+    """Raise InputError where `packages`, which the user trusts by the key or flag `where`, hold Rewright's own."""
+    for one in packages:
+        if is_own(one) and one not in OWN_TARGETS:
+            raise InputError(
+                f"{where} names {one!r}: expected packages of your own (the tools and judges of Rewright that a task "
+                "file may name need no trust, and it may name no others)"
+            )
+
+
+def target_problem(name: str, target: str) -> str | None:
+    """What is wrong with the `target` of the tool `name`, wherever it would run; None where nothing is."""
+    if ":" not in target:
+        return f"tool {name}: target {target!r} is not of the form package.module:function"
+    if is_own(target) and target not in OWN_TARGETS:
+        return (
+            f"tool {name}: target {target!r} is a function of Rewright: expected {', '.join(OWN_TARGETS)} or your own"
+        )
+    return None
+
+
+def _check_own(name: str, packages: tuple[str, ...]) -> None:
+    for package in packages:
+        if is_own(package):
+            raise ValueError(f"{name} must name packages of your own, got {package!r}: files reach no more of Rewright")

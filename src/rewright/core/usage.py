@@ -1,0 +1,98 @@
+"""Tokens of trajectories and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from rewright.core.records import Provenance, Trajectory
+from rewright.core.settings import Settings
+
+__all__ = ["PriceSettings", "Usage", "generated_tokens", "usage_of"]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of some trajectories. `uncounted`: turns for which nobody knows them. `money`: None without a price."""
+
+    trajectories: int = 0
+    turns: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    uncounted: int = 0
+    seconds: float | None = None
+    """Of the stage, by the clock; None where it is not finished."""
+    money: float | None = None
+
+
+class _Turn(msgspec.Struct, frozen=True):
+    """What counting needs of a turn: its texts, calls and results are skipped."""
+
+    token_ids: tuple[int, ...] | None = None
+    suffix_ids: tuple[int, ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Trajectory(msgspec.Struct, frozen=True):
+    turns: tuple[_Turn, ...] = ()
+    prompt_ids: tuple[int, ...] | None = None
+    provenance: Provenance = Provenance()
+
+
+def usage_of(
+    trajectories: Iterable[Trajectory | _Trajectory],
+    prices: Mapping[str, PriceSettings],
+    *,
+    seconds: float | None = None,
+) -> Usage:
+    """Tokens and money of trajectories. `prices`: by the model's name, per million tokens, in any currency.
+
+    Money is None where a model that wrote a turn has no price.
+    """
+    total = turns = prompt = completion = uncounted = 0
+    money: float | None = 0.0
+    for one in trajectories:
+        total += 1
+        for sent, written in _tokens(one):
+            turns += 1
+            uncounted += sent is None or written is None
+            prompt += sent or 0
+            completion += written or 0
+            price = prices.get(one.provenance.model)
+            if price is None or money is None:
+                money = None
+            else:
+                money += ((sent or 0) * price.input + (written or 0) * price.output) / 1e6
+    return Usage(
+        trajectories=total, turns=turns, prompt_tokens=prompt, completion_tokens=completion, uncounted=uncounted,
+        seconds=seconds, money=money if turns else None,
+    )  # fmt: skip
+
+
+def generated_tokens(trajectories: Iterable[Trajectory]) -> int | None:
+    """Tokens that the models wrote; None where some turn's are not known."""
+    total = 0
+    for one in trajectories:
+        for _, written in _tokens(one):
+            if written is None:
+                return None
+            total += written
+    return total
+
+
+def _tokens(trajectory: Trajectory | _Trajectory) -> Iterator[tuple[int | None, int | None]]:
+    """(prompt tokens, generated tokens) of every turn; None where neither server nor token ids say."""
+    context = None if trajectory.prompt_ids is None else len(trajectory.prompt_ids)
+    for turn in trajectory.turns:
+        own = None if turn.token_ids is None else len(turn.token_ids)
+        sent = turn.prompt_tokens if turn.prompt_tokens is not None else context
+        yield sent, turn.completion_tokens if turn.completion_tokens is not None else own
+        context = None if context is None or own is None else context + own + len(turn.suffix_ids)
+
+
+class PriceSettings(Settings, frozen=True):
+    """What a million tokens of a model cost, in any one currency."""
+
+    input: float
+    output: float

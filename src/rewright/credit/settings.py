@@ -1,0 +1,140 @@
+"""The settings that every plug-in shares, and the two steps they feed: turn rewards, then advantages."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.core.settings import Settings
+from rewright.core.strict_json import STRICT
+from rewright.credit import advantages, turn_rewards_many
+
+__all__ = ["Array", "TurnCredit"]
+
+Array = NDArray[np.float64]
+
+
+class TurnCredit(Settings, frozen=True, kw_only=True):
+    """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
+
+    `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
+    "trajectory" adds it to the trajectory reward only. Raises ValueError for a value that is out of range, and for an
+    estimator of an unknown name (an import path is followed when it is used).
+    """
+
+    assignment: Literal["optimal", "greedy", "ot"] = "optimal"
+    unmatched: float = 0.0
+    reg: float = 0.1
+    ot_scale: Literal["raw", "calls"] = "raw"
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    aggregate: Literal["mean", "sum"] = "mean"
+    estimator: str = "matchtir"
+    gamma: float = 0.9
+    eps: float = 1e-6
+    fusion: Literal["mean", "sum"] = "mean"
+    singleton_turn: Literal["raw", "zero"] = "raw"
+    join: Literal["last_turn", "trajectory"] = "last_turn"
+
+    def __post_init__(self) -> None:
+        """Let the functions look at the settings before there is anything to compute."""
+        super().__post_init__()
+        self.call_rewards([], [])
+        named = self if ":" not in self.estimator else msgspec.structs.replace(self, estimator="grpo")
+        named.advantages([], [])
+
+    @classmethod
+    def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
+        """Settings as they are, from a mapping, or the defaults. ValueError names an unknown key or a wrong value."""
+        if isinstance(given, TurnCredit):
+            return given
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"turn credit settings are {given!r:.200}: expected a mapping, such as {{'gamma': 1.0}}")
+        try:
+            return msgspec.convert({} if given is None else dict(given), cls)
+        except msgspec.ValidationError as problem:
+            raise ValueError(f"turn credit settings: {problem}") from None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """All settings by name."""
+        return msgspec.structs.asdict(self)
+
+    @classmethod
+    def from_environment(cls) -> TurnCredit:
+        """Settings from the JSON object in `REWRIGHT_TURN_CREDIT`, else the defaults: for trainers without a place."""
+        text = os.environ.get("REWRIGHT_TURN_CREDIT", "")
+        if not text.strip():
+            return cls()
+        try:
+            given = STRICT.decode(text)
+        except ValueError as problem:
+            raise ValueError(f"REWRIGHT_TURN_CREDIT is not JSON: {problem}") from None
+        if not isinstance(given, dict):
+            raise ValueError(f"REWRIGHT_TURN_CREDIT is {text!r}: expected a JSON object of settings")
+        return cls.of(given)
+
+    def call_rewards(
+        self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
+    ) -> list[Array]:
+        """Turn rewards (T_i,) of a batch from the calls alone, without outcomes."""
+        return turn_rewards_many(
+            trajectories,
+            golds,
+            aggregate=self.aggregate,
+            assignment=self.assignment,
+            unmatched=self.unmatched,
+            reg=self.reg,
+            ot_scale=self.ot_scale,
+            weights=self.weights,
+        )
+
+    def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
+        """Turn rewards (T_i,) of a batch: the outcomes on the last turns, where `join` is "last_turn".
+
+        None and NaN (not computed) add nothing.
+        """
+        rewards = [row.copy() for row in call_rewards]
+        if self.join == "last_turn":
+            for row, outcome in zip(rewards, outcomes, strict=True):
+                if len(row) and outcome is not None and not math.isnan(outcome):
+                    row[-1] += outcome
+        return rewards
+
+    def advantages(
+        self,
+        turn_rewards: Sequence[Array],
+        group_ids: Sequence[Hashable],
+        outcomes: Sequence[float | None] | None = None,
+        *,
+        trajectory_rewards: Sequence[float] | None = None,
+    ) -> list[Array]:
+        """Turn advantages (T_i,) of a batch. A trajectory whose outcome is NaN is in no group and gets zeros.
+
+        The trajectory reward is `trajectory_rewards` where they are given, else MatchTIR's: the sum of the turn
+        rewards, and of the outcome where `join` is "trajectory".
+        """
+        known = [outcome is None or not math.isnan(outcome) for outcome in outcomes or [None] * len(turn_rewards)]
+        kept = [index for index, is_known in enumerate(known) if is_known]
+        if trajectory_rewards is not None:
+            trajectory_rewards = [trajectory_rewards[index] for index in kept]
+        elif self.join == "trajectory" and outcomes is not None:
+            trajectory_rewards = [float(turn_rewards[index].sum() + (outcomes[index] or 0.0)) for index in kept]
+        found = advantages(
+            [turn_rewards[index] for index in kept],
+            [group_ids[index] for index in kept],
+            estimator=self.estimator,
+            gamma=self.gamma,
+            eps=self.eps,
+            fusion=self.fusion,
+            singleton_turn=self.singleton_turn,
+            trajectory_rewards=trajectory_rewards,
+        )
+        results: list[Array] = [np.zeros(len(row)) for row in turn_rewards]
+        for index, row in zip(kept, found, strict=True):
+            results[index] = row
+        return results

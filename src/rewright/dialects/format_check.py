@@ -1,0 +1,22 @@
+"""Whether a trajectory keeps to its dialect's format."""
+
+from __future__ import annotations
+
+from rewright.core.records import Trajectory
+from rewright.dialects.base import answer_cut_off
+from rewright.dialects.tags_format import validate_turns
+
+__all__ = ["format_problem"]
+
+
+def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
+    """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
+    if trajectory.stop_reason != "answered" or not trajectory.answer:
+        return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
+    if answer_cut_off(trajectory):
+        return "no answer (a limit cut it off)"
+    if dialect == "tags":
+        report = validate_turns(trajectory.turns)
+        return None if report.valid else "; ".join(report.reasons)
+    malformed = sum(call.error is not None for call in trajectory.calls)
+    return f"{malformed} malformed calls" if malformed else None

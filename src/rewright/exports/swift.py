@@ -1,0 +1,45 @@
+"""ms-swift: `messages` with the roles tool_call and tool_response, `tools` as JSON, `rejected_messages` for pairs.
+
+Its rules (4.6, `dataset/preprocessor/core.py`): content is never null, a call's content is the JSON of its name and
+arguments, several calls are several messages, and their results follow in the same order. With `rejected_messages` the
+rejected side inherits nothing, so it gets its tools too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rewright.core.records import Message
+
+__all__ = ["row"]
+
+
+def row(given: dict[str, Any]) -> dict[str, Any] | None:
+    """An SFT or preference row in ms-swift's form, or None for a pair of which one side says nothing."""
+    tools = json.dumps(given["tools"], ensure_ascii=False) if given["tools"] else None
+    if "messages" in given:
+        return {"messages": _messages(given["messages"]), **({"tools": tools} if tools else {})}
+    if not given["chosen"] or not given["rejected"]:
+        return None
+    return {
+        "messages": _messages([*given["prompt"], *given["chosen"]]),
+        "rejected_messages": _messages([*given["prompt"], *given["rejected"]]),
+        **({"tools": tools, "rejected_tools": tools} if tools else {}),
+    }
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, str]]:
+    converted: list[dict[str, str]] = []
+    for message in messages:
+        role, content = message["role"], str(message.get("content") or "")
+        calls = message.get("tool_calls") or ()
+        if role == "tool":
+            converted.append({"role": "tool_response", "content": content, "name": str(message.get("name") or "")})
+        elif content or not calls:
+            converted.append({"role": role, "content": content})
+        for call in calls:
+            function = {"name": call["function"]["name"], "arguments": call["function"]["arguments"]}
+            converted.append({"role": "tool_call", "content": json.dumps(function, ensure_ascii=False)})
+    return converted

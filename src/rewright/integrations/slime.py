@@ -1,0 +1,91 @@
+"""slime: turn credit by two of its function paths. Written against slime's customisation guide of 2026.
+
+    --custom-reward-post-process-path rewright.integrations.slime.post_process_rewards
+    --custom-advantage-function-path  rewright.integrations.slime.turn_advantages
+
+Advantages compare the rollouts of a prompt, which slime spreads over data-parallel ranks: the first function runs
+where all samples are together, computes the turn advantages, and leaves them in `sample.train_metadata`; the second
+runs on each rank and lays them on the tokens.
+
+Your generate function (`--custom-generate-function-path`) fills in, besides tokens and `loss_mask` (1 for the model's
+tokens): `sample.metadata["turn_calls"]`, the calls of each turn, and `sample.metadata["gold_calls"]` (None where
+they are unknown). The sample's
+reward is the outcome. Settings: `REWRIGHT_TURN_CREDIT` (JSON). Context parallelism is not supported here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rewright.credit import per_token, spans_from_mask
+from rewright.credit.messages import gold_of, warn_of_unread_calls
+from rewright.credit.settings import TurnCredit
+
+__all__ = ["post_process_rewards", "turn_advantages"]
+
+_KEY = "rewright_turn_advantages"
+
+
+def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], list[float]]:
+    """slime's contract: (args, samples) -> (raw rewards, rewards), one each; here both are the samples' own.
+
+    Groups are the samples with one `group_index` (older slime: neighbours, `args.n_samples_per_prompt` at a time).
+    """
+    while samples and isinstance(samples[0], list):
+        samples = [sample for group in samples for sample in group]
+    settings = TurnCredit.from_environment()
+    outcomes = [float(sample.get_reward_value(args)) for sample in samples]
+    turns, golds = [], []
+    for position, sample in enumerate(samples):
+        if "turn_calls" not in sample.metadata:
+            raise ValueError(
+                f"sample {position} has no metadata['turn_calls']: expected the calls of each turn, set by the "
+                "generate function"
+            )
+        turns.append(sample.metadata["turn_calls"])
+        golds.append(gold_of(sample.metadata, f"metadata of sample {position}"))
+    warn_of_unread_calls(turns, golds)
+    rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
+    groups = [
+        position // args.n_samples_per_prompt if getattr(sample, "group_index", None) is None else sample.group_index
+        for position, sample in enumerate(samples)
+    ]
+    for sample, values in zip(samples, settings.advantages(rewards, groups, outcomes), strict=True):
+        sample.train_metadata = {**(sample.train_metadata or {}), _KEY: values.tolist()}
+    return outcomes, list(outcomes)
+
+
+def turn_advantages(args: Any, rollout_data: dict[str, Any]) -> None:
+    """slime's contract: sets `rollout_data["advantages"]` and `["returns"]`, a tensor (response_length,) per sample."""
+    import torch
+
+    metadata = rollout_data.get("metadata")
+    if metadata is None or any(_KEY not in (entry or {}) for entry in metadata):
+        raise ValueError(
+            "rollout_data carries no turn advantages: expected them in 'metadata', put there by "
+            "--custom-reward-post-process-path rewright.integrations.slime.post_process_rewards"
+        )
+    tensors = []
+    for position, (entry, loss_mask, like) in enumerate(
+        zip(metadata, rollout_data["loss_masks"], rollout_data["kl"], strict=True)
+    ):
+        mask = np.asarray(loss_mask.cpu() if hasattr(loss_mask, "cpu") else loss_mask)
+        if len(mask) != len(like):
+            raise ValueError(
+                f"sample {position}: {len(like)} tokens on this rank, {len(mask)} in the response: turn credit does "
+                "not support context parallelism, set --context-parallel-size 1"
+            )
+        (spans,) = spans_from_mask(mask[None, :])
+        values = entry[_KEY]
+        if len(spans) > len(values):
+            raise ValueError(
+                f"sample {position} has {len(spans)} runs of ones in its loss_mask, but {len(values)} turns: expected "
+                "from the generate function an entry of metadata['turn_calls'] for each of them"
+            )
+        count = min(len(spans), len(values))  # a truncated response may have lost its last turns
+        tokens = per_token([values[:count]], [spans[:count]], len(mask))[0]
+        tensors.append(torch.from_numpy(tokens).to(like.device))
+    rollout_data["advantages"] = tensors
+    rollout_data["returns"] = [tensor.clone() for tensor in tensors]

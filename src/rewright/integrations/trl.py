@@ -1,0 +1,214 @@
+"""TRL: turn credit for a plain `GRPOTrainer` script with `tools=` or `environment_factory=`. Written for TRL 1.16.
+
+Two lines of an existing script change::
+
+    from rewright.integrations.trl import TurnCreditTrainer                      # instead of trl.GRPOTrainer
+    trainer = TurnCreditTrainer(..., turn_credit={"estimator": "matchtir"})  # everything else as it was
+
+and the dataset gets a column `gold_calls` (a list of `{"name", "arguments"}`, or its JSON text; None where unknown).
+With a trainer class of your own, put the mixin first: `class Mine(TurnCreditMixin, MyGRPOTrainer)`.
+
+What happens: every assistant message of a completion is a turn; its tool calls are matched with the gold calls; the
+reward functions' weighted sum is the outcome; each turn's advantage goes to the tokens that the model wrote in it, and
+replaces TRL's one number per completion. All of TRL's loss types take (B, L) advantages, with one importance ratio for
+each token (with one for a sequence, `importance_sampling_level="sequence"`, a turn's advantage would move the tokens of
+every turn: refused). A completion that no reward function could score (all None) gets advantage 0 and stays out of its
+group, as in TRL. A call that TRL cannot parse is text to it: it earns nothing, and lowers no mean.
+
+Rollouts from a `rollout_func` come back as one text: return the calls as an extra field `turn_calls` (for each
+completion the list of its turns, each a list of calls) beside `env_mask`.
+
+Logged: `turn_credit/reward_mean` (per turn), `turn_credit/call_reward_mean`, `turn_credit/turns_mean`,
+`turn_credit/calls_mean`, `turn_credit/advantage_std` and, in the completions table, `turn_rewards` and
+`turn_advantages`. (Its column `advantage` is still TRL's own.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rewright.credit import per_token, spans_from_mask
+from rewright.credit.messages import gold_calls, turns_of_messages, warn_of_unread_calls
+from rewright.credit.settings import Array, TurnCredit
+
+__all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
+
+
+class TurnCreditMixin:
+    """Put in front of a `GRPOTrainer`: (B, L) advantages with one value for each turn.
+
+    `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class in which a whole trainer comes first: TRL's methods would hide the mixin's."""
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__[: cls.__mro__.index(TurnCreditMixin)]:
+            if hasattr(base, "train") and hasattr(base, "evaluate") and not issubclass(base, TurnCreditMixin):
+                raise TypeError(
+                    f"{cls.__name__}: behind {base.__name__}, TurnCreditMixin would do nothing: put it in front, "
+                    f"class {cls.__name__}(TurnCreditMixin, {base.__name__})"
+                )
+
+    def __init__(self, *args: Any, turn_credit: TurnCredit | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.turn_credit = TurnCredit.of(turn_credit)
+        super().__init__(*args, **kwargs)
+        if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
+            raise ValueError(
+                "turn credit gives (B, L) advantages, the Liger loss takes (B,): set use_liger_kernel=False"
+            )
+        if getattr(self, "importance_sampling_level", "token") != "token":
+            raise ValueError(
+                "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
+                "importance_sampling_level='token'"
+            )
+        if _has_no_gold(self.train_dataset):  # type: ignore[attr-defined]
+            warnings.warn("turn credit: gold_calls is None in every row: only the outcome counts", stacklevel=2)
+        _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """TRL's batch, with (B, L) advantages in the place of (B,)."""
+        import torch
+        from accelerate.utils import gather_object
+
+        trainer: Any = self
+        score = trainer._calculate_rewards
+        scored: list[tuple[list[list[Any]], list[list[Any] | None], Any]] = []
+
+        def score_and_keep(rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+            """TRL's rewards; on the way, keep what turn credit needs of this process's completions."""
+            rewards = score(rows, prompts, completions, completion_ids)
+            scored.append((*_turns_and_golds(rows, completions), rewards))
+            return rewards
+
+        # An attribute of the object comes before the methods of every class: the rewards seen are those that TRL gets,
+        # also where a class in front of this one has its own `_calculate_rewards`.
+        trainer._calculate_rewards = score_and_keep
+        try:
+            output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        finally:
+            del trainer._calculate_rewards
+        assert scored, "TRL scores every batch that it generates"
+        turns, golds, rewards_per_function = scored[-1]
+
+        mode = "train" if trainer.model.training else "eval"
+        group_size = trainer.num_generations if mode == "train" else trainer.num_generations_eval
+        weights = trainer.reward_weights.to(rewards_per_function.device)
+        unscorable = torch.isnan(rewards_per_function).all(dim=1)
+        outcome_B = (rewards_per_function * weights).nansum(dim=1)
+        outcome_B[unscorable] = torch.nan
+        outcomes = outcome_B.tolist()  # of all processes, in TRL's order: the completions of a group are neighbours
+
+        first = trainer.accelerator.process_index * len(turns)
+        local = slice(first, first + len(turns))
+        call_rewards = gather_object(self.turn_credit.call_rewards(turns, golds))
+        rewards = self.turn_credit.with_outcomes(call_rewards, outcomes)
+        groups = [index // group_size for index in range(len(rewards))]
+        advantages = self.turn_credit.advantages(rewards, groups, outcomes)
+        self._log_turn_credit(
+            mode,
+            calls=gather_object([sum(len(calls) for calls in row) for row in turns]),
+            call_rewards=call_rewards,
+            rewards=rewards,
+            advantages=advantages,
+        )
+
+        mask = output["completion_mask"]
+        if "tool_mask" in output:
+            mask = mask * output["tool_mask"]
+        elif any(golds) and not any(map(any, turns)):
+            warnings.warn(_NO_TOOLS, stacklevel=2)
+        warn_of_unread_calls(turns, golds)
+        spans = spans_from_mask(mask.cpu().numpy())
+        for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
+            if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
+                raise ValueError(
+                    f"completion {index} has {len(row)} turns, but {len(found)} runs of the model's tokens: expected "
+                    "from a rollout_func an entry of turn_calls for each run of ones in its env_mask"
+                )
+        # A truncated completion may have lost its last turns, a masked one all of them: credit what is left.
+        pairs = [
+            (values[: len(found)], found[: len(values)]) for values, found in zip(advantages[local], spans, strict=True)
+        ]
+        tokens = per_token([values for values, _ in pairs], [found for _, found in pairs], mask.shape[1])
+        output["advantages"] = torch.from_numpy(tokens).to(mask.device)
+        return output
+
+    def _log_turn_credit(
+        self, mode: str, *, calls: list[int], call_rewards: list[Array], rewards: list[Array], advantages: list[Array]
+    ) -> None:
+        """Turn metrics, of all processes, and two columns of the completions table."""
+        trainer: Any = self
+        metrics = trainer._metrics[mode]
+        turns = max(sum(len(row) for row in rewards), 1)
+        metrics["turn_credit/reward_mean"].append(sum(float(row.sum()) for row in rewards) / turns)
+        metrics["turn_credit/call_reward_mean"].append(sum(float(row.sum()) for row in call_rewards) / turns)
+        metrics["turn_credit/turns_mean"].append(sum(len(row) for row in rewards) / len(rewards))
+        metrics["turn_credit/calls_mean"].append(sum(calls) / len(rewards))
+        values = np.concatenate([np.zeros(0), *advantages])
+        metrics["turn_credit/advantage_std"].append(float(values.std()) if values.size else 0.0)
+        trainer._logs["extra"]["turn_rewards"].extend([row.round(4).tolist() for row in rewards])
+        trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
+
+
+_NO_TOOLS = (
+    "turn credit: the trainer has neither tools= nor environment_factory=, so TRL reads no tool calls and every turn's "
+    "call reward is 0, though the dataset has gold calls"
+)
+
+
+def _has_no_gold(train: Any) -> bool:
+    """Whether a dataset has the column gold_calls, and nothing in it (a dataset that streams is not read)."""
+    if "gold_calls" not in (getattr(train, "column_names", None) or ()) or not hasattr(train, "__len__"):
+        return False
+    return len(train) > 0 and all(calls is None for calls in train["gold_calls"])
+
+
+def _check_evaluation(train: Any, evaluation: Any) -> None:
+    """Raise ValueError for evaluation rows without gold calls: at the first evaluation it would cost a training."""
+    if "gold_calls" not in (getattr(train, "column_names", None) or ()):
+        return
+    for name, rows in (evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}).items():
+        if "gold_calls" not in (getattr(rows, "column_names", None) or ("gold_calls",)):
+            raise ValueError(f"{name} has no column gold_calls: expected a list of calls (or None) in every row")
+
+
+def _turns_and_golds(
+    rows: Sequence[Mapping[str, Any]], completions: Sequence[Any]
+) -> tuple[list[list[Any]], list[list[Any] | None]]:
+    """The calls of each turn and the gold calls of each completion. ValueError for what cannot be read."""
+    if not any("gold_calls" in row for row in rows):
+        raise ValueError("the dataset has no column gold_calls: expected a list of calls (or None) in every row")
+    golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(rows)]
+    turns = []
+    for index, (row, completion) in enumerate(zip(rows, completions, strict=True)):
+        given = row.get("turn_calls")
+        if given is not None:
+            if not isinstance(given, (list, tuple)) or not all(isinstance(calls, (list, tuple)) for calls in given):
+                raise ValueError(
+                    f"turn_calls of completion {index} is {given!r:.200}: expected a list of turns, each a list of "
+                    "calls"
+                )
+            turns.append([list(calls) for calls in given])
+        elif isinstance(completion, str):
+            raise ValueError("turn credit reads tool calls from messages: expected conversational prompts, got text")
+        else:
+            turns.append(turns_of_messages(completion))
+    return turns, golds
+
+
+def __getattr__(name: str) -> Any:
+    """`TurnCreditTrainer`, made when asked for: importing this module does not import TRL."""
+    if name != "TurnCreditTrainer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trl import GRPOTrainer
+
+    class TurnCreditTrainer(TurnCreditMixin, GRPOTrainer):  # type: ignore[misc]
+        """TRL's `GRPOTrainer` with turn credit."""
+
+    globals()[name] = TurnCreditTrainer
+    return TurnCreditTrainer

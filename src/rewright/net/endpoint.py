@@ -1,0 +1,374 @@
+"""One HTTP endpoint that answers JSON: POST with retries, a deadline, and an error that says what happened.
+
+Retried are lost connections, timeouts, HTTP 408, 409, 429 and 5xx, bodies that are cut or are not JSON, and replies
+that the caller's `read` refuses with a retryable `Fault`. Everything else ends at once. Waits double from
+`first_wait_seconds` to `max_wait_seconds`, with jitter; a `Retry-After` is honoured up to that cap. Nothing is retried
+forever: the end is a value, or an `EndpointError` after at most `attempts` tries or at the deadline.
+
+aiohttp and tenacity are imported on first use, so that `import rewright` stays fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from rewright.core.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    import aiohttp
+    import tenacity
+
+__all__ = [
+    "Cause",
+    "Endpoint",
+    "EndpointError",
+    "Fault",
+    "backoff_seconds",
+    "checked_url",
+    "retry_after_seconds",
+    "server_address",
+]
+
+Cause = Literal[
+    "status",  # an HTTP status other than 2xx
+    "timeout",  # one attempt took longer than `timeout_seconds`
+    "deadline",  # the request's own time is over
+    "connection",  # refused, reset, unresolved, or not HTTP
+    "certificate",  # the server's TLS certificate is not trusted
+    "body",  # the body is cut, or larger than any reply to the request can be
+    "json",  # the body is not JSON
+    "reply",  # JSON, but not the reply that was expected: no choices, no finish reason, an error object
+    "impossible",  # more than was asked for, or numbers that measure nothing: text, tokens, usage, scores
+    "model",  # another model answered
+    "filtered",  # the provider's content filter ended the generation
+    "tokens",  # a token engine got no (or not matching) token ids
+    "request",  # the request cannot be sent: not UTF-8, no token ids, engine closed
+]
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES: Final = 256 * 1024 * 1024
+MAX_DETAIL: Final = 300
+RETRIED_STATUSES: Final = frozenset({408, 409, 429})
+
+
+class Fault(Exception):  # noqa: N818 - it never leaves the engines
+    """One failed attempt. `retry` says whether the same request may succeed when it is sent again."""
+
+    def __init__(
+        self,
+        cause: Cause,
+        message: str,
+        *,
+        retry: bool,
+        status: int | None = None,
+        retry_after: float | None = None,
+        detail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.cause: Cause = cause
+        self.retry = retry
+        self.status = status
+        self.retry_after = retry_after
+        self.detail = detail
+
+    @property
+    def label(self) -> str:
+        """The word under which it is counted: `http_429`, `timeout`, …"""
+        return f"http_{self.status}" if self.cause == "status" else self.cause
+
+
+class EndpointError(EngineError):
+    """A call that failed for good. The message is one line: url, what happened, how many attempts."""
+
+    def __init__(self, url: str, fault: Fault, *, attempts: int, ending: str = "") -> None:
+        tries = f"{attempts} attempt" + ("" if attempts == 1 else "s")
+        self.url = _shown(url)
+        super().__init__(f"POST {self.url}: {fault} ({tries}{ending})")
+        self.cause = fault.cause
+        self.status = fault.status
+        self.detail = fault.detail
+        """The server's own words, as far as they could be read."""
+        self.attempts = attempts
+
+
+class Endpoint:
+    """Posts JSON to `base_url` + path. For one event loop; the connection pool is made by the first post."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secret: str | None = None,
+        concurrency: int,
+        timeout_seconds: float,
+        attempts: int,
+        first_wait_seconds: float,
+        max_wait_seconds: float,
+    ) -> None:
+        for name, value in {"concurrency": concurrency, "attempts": attempts}.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}: expected at least 1")
+        waits = {"first_wait_seconds": first_wait_seconds, "max_wait_seconds": max_wait_seconds}
+        for name, seconds in {"timeout_seconds": timeout_seconds, **waits}.items():
+            if not seconds > 0:
+                raise InputError(f"{name} is {seconds}: expected a number above 0")
+        self.base_url = base_url
+        self.attempts = attempts
+        self.timeout_seconds = timeout_seconds
+        self.faults: Counter[str] = Counter()
+        """How many attempts failed, by cause, those that a later attempt made good included."""
+        self._headers = dict(headers or {})
+        self._secret = secret
+        self._concurrency = concurrency
+        self._waits = (first_wait_seconds, max_wait_seconds)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Any], T],
+        *,
+        deadline: float | None = None,
+        most_bytes: int = MAX_BODY_BYTES,
+    ) -> T:
+        """`read` of the decoded reply, which may have `most_bytes`. `deadline` is in the event loop's time.
+
+        Raises EndpointError, nothing else.
+        """
+        import tenacity
+
+        loop = asyncio.get_running_loop()
+        url, started = self.base_url + path, loop.time()
+        made = 0
+        last: Fault | None = None
+
+        async def attempt() -> T:
+            nonlocal made, last
+            made += 1
+            try:
+                return read(await self._exchange(url, data, min(most_bytes, MAX_BODY_BYTES)))
+            except Fault as fault:
+                last = fault
+                self.faults[fault.label] += 1
+                raise
+
+        stop: Any = tenacity.stop_after_attempt(self.attempts)
+        if deadline is not None:  # a wait that would end after the deadline is not begun
+            stop = stop | tenacity.stop_before_delay(max(0.0, deadline - started))
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and error.retry),
+            wait=self._wait,
+            stop=stop,
+            reraise=True,
+        )
+        try:
+            data = _encode(body)
+            self._check(loop)
+            async with asyncio.timeout_at(deadline):
+                return await retrying(attempt)
+        except Fault as fault:
+            ending = f" in {loop.time() - started:.1f} s"
+            if fault.retry and made < self.attempts:
+                ending += ", the deadline leaves no time for another"
+            raise EndpointError(url, fault, attempts=made, ending=ending) from None
+        except TimeoutError:
+            self.faults["deadline"] += 1
+            given = max(0.0, (deadline or started) - started)
+            words = f"no answer within the deadline of {given:.1f} s" + (f"; before that: {last}" if last else "")
+            over = Fault("deadline", words, retry=False, status=last.status if last else None)
+            raise EndpointError(url, over, attempts=made) from None
+
+    async def close(self) -> None:
+        """Close the connections. Posts under way fail with EndpointError; later ones too."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed:
+            raise Fault("request", "the engine is closed", retry=False)
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise Fault("request", "the engine belongs to another event loop: make one engine per loop", retry=False)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        after = error.retry_after if isinstance(error, Fault) else None
+        first, most = self._waits
+        return backoff_seconds(state.attempt_number, after, first=first, most=most, draw=random.random())
+
+    async def _exchange(self, url: str, data: bytes, most_bytes: int) -> Any:
+        """One attempt: the decoded body of a 2xx reply. Raises Fault."""
+        import aiohttp
+
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._concurrency)
+            # The limits are set here, per attempt; aiohttp's own would count the time spent in its queue.
+            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        headers = {"Content-Type": "application/json", **self._headers}
+        async with self._slots:
+            try:
+                async with (
+                    asyncio.timeout(self.timeout_seconds),
+                    self._session.post(url, data=data, headers=headers, allow_redirects=False) as response,
+                ):
+                    status, reply_headers = response.status, response.headers
+                    content = await _read(response, most_bytes)
+                    if status >= 500:  # servers drop the connection after a crash: don't let another request use it
+                        response.close()
+            except TimeoutError:
+                raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
+            except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+                raise Fault("certificate", self._line(error), retry=False) from None
+            except aiohttp.ClientPayloadError as error:
+                raise Fault("body", f"the reply was cut: {self._line(error)}", retry=True) from None
+            except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
+                # RuntimeError and ValueError: aiohttp's words for a closed session and for bytes that are not HTTP.
+                raise Fault("connection", self._line(error), retry=not self._closed) from None
+        if 200 <= status < 300:
+            return _decode(content)
+        raise self._status_fault(status, reply_headers, content)
+
+    def _status_fault(self, status: int, headers: Mapping[str, str], content: bytes) -> Fault:
+        detail = self._clean(error_detail(content))
+        said = detail[:MAX_DETAIL] or "(empty body)"
+        if 300 <= status < 400:
+            said = f"redirected to {headers.get('Location', '?')}: give that as base_url"
+        retry = status in RETRIED_STATUSES or status >= 500
+        after = retry_after_seconds(headers)
+        return Fault("status", f"HTTP {status}: {said}", retry=retry, status=status, retry_after=after, detail=detail)
+
+    def _line(self, error: Exception) -> str:
+        return f"{type(error).__name__}: {self._clean(str(error))[:MAX_DETAIL]}"
+
+    def _clean(self, text: str) -> str:
+        """`text` on one line, without the API key."""
+        if self._secret:
+            text = text.replace(self._secret, "[api key]")
+        return " ".join(text.split())
+
+
+def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, most: float, draw: float) -> float:
+    """Seconds to wait after failed attempt number `attempt` (1, 2, …); `draw` in [0, 1) is the jitter.
+
+    Half of min(most, first * 2^(attempt-1)) is certain, half is drawn. A `retry_after` (capped at `most`) is a lower
+    bound, spread by up to `first` so that many callers do not come back in the same instant.
+    """
+    base = min(most, first * 2.0 ** min(attempt - 1, 60))
+    wait = base * (0.5 + 0.5 * draw)
+    if retry_after is None:
+        return wait
+    return max(wait, min(retry_after, most) + min(first, most) * draw)
+
+
+def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Seconds asked for by `retry-after-ms` or `Retry-After` (a number or an HTTP date); None where there are none."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds is not None else float(value or "")
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value or "")
+        except (ValueError, TypeError, IndexError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return None if math.isnan(seconds) else max(0.0, seconds)
+
+
+def checked_url(base_url: str) -> str:
+    """`base_url` without a trailing slash; `/v1` is added to a bare host. Raises InputError."""
+    text = base_url.strip()
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"base_url {text!r} is not a URL: {error}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InputError(f"base_url {text!r}: expected http://HOST:PORT/v1 or https://…")
+    if parts.query or parts.fragment:
+        raise InputError(f"base_url {text!r}: expected no '?' and no '#'")
+    path = parts.path.rstrip("/")
+    if path.endswith("/completions"):
+        raise InputError(f"base_url {_shown(text)!r}: expected the part before /chat/completions or /completions")
+    return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
+
+
+def server_address(url: str, name: str, *paths: str) -> str:
+    """The address of a helper server, without a trailing path of `paths`. Raises InputError for no HTTP address."""
+    text = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise InputError(f"{name}: {url!r} is not an address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"{name}: expected an address such as http://127.0.0.1:8080, not {url!r}")
+    for path in paths:
+        text = text.removesuffix(path)
+    return text.rstrip("/")
+
+
+def error_detail(content: bytes) -> str:
+    """What an error body says, in the shapes that servers use; else its text."""
+    text = content[: 64 * 1024].decode("utf-8", "replace")
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return text
+    for key in ("error", "detail", "message"):
+        if isinstance(value, dict) and value.get(key):
+            value = value[key]
+    return value if isinstance(value, str) else text
+
+
+async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body. Raises Fault where it is longer than `most_bytes`."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > most_bytes:
+            response.close()  # what is still to come is not read
+            raise Fault("body", f"the reply is larger than {most_bytes} bytes", retry=False)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise Fault("request", f"the request cannot be written as JSON: {error}", retry=False) from None
+
+
+def _decode(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        shown = " ".join(content[:60].decode("utf-8", "replace").split())
+        raise Fault("json", f"the reply is not JSON ({error}): {shown!r}", retry=True) from None
+
+
+def _shown(url: str) -> str:
+    """`url` without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,156 @@
+"""What the servers share: JSON in and out, errors in one shape, listening until they are told to stop.
+
+An error is `{"detail": one line}` with a status: 4xx for what the caller can mend, 500 for a fault of the server. A
+body is bounded as it comes in, and as it is unpacked (gzip, deflate). They listen on loopback unless they are told
+otherwise: there is no authentication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from rewright.core.errors import InputError
+from rewright.core.progress import say
+
+__all__ = ["STOP_SECONDS", "Handler", "application", "listening", "read_body", "serve"]
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[Any]]
+"""Answers a request with a value that becomes JSON. `InputError` is answered with status 400."""
+
+STOP_SECONDS: Final = 5.0
+"""How long a server that is told to stop lets requests under way finish."""
+
+_PACKED: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content codings that a body may have, as zlib's window bits."""
+
+
+def application(routes: Mapping[str, Handler], *, max_body_bytes: int = 32 << 20) -> web.Application:
+    """An application with handlers by route: `{"POST /search": handler}`.
+
+    A body of more than `max_body_bytes`, packed or unpacked, is answered with status 413.
+    """
+    app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors_as_json])
+    for route, handler in routes.items():
+        method, _, path = route.partition(" ")
+        app.router.add_route(method, path, _answering(handler))
+    return app
+
+
+async def read_body(request: web.Request, kind: type[T]) -> T:
+    """The request's body, checked. Raises InputError that says what is wrong with it, or the status 413 or 415."""
+    try:
+        return msgspec.json.decode(await _unpacked(request), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise InputError(f"the body is not a valid request: {problem}") from None
+    except (zlib.error, web.RequestPayloadError):
+        raise InputError("the body cannot be unpacked: expected it as its headers say") from None
+
+
+async def _unpacked(request: web.Request) -> bytes:
+    """The body, of which never more than its bound is held."""
+    most = request.client_max_size
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding != "identity" and coding not in _PACKED:
+        reason = f"the body's content coding is {coding!r:.40}: expected gzip, deflate or none"
+        raise web.HTTPUnsupportedMediaType(reason=reason, headers={"Accept-Encoding": "gzip, deflate"})
+    unpack = zlib.decompressobj(_PACKED[coding]) if coding in _PACKED else None
+    body = bytearray()
+    if (request.content_length or 0) <= most:
+        async for part in request.content.iter_any():
+            body += part if unpack is None else unpack.decompress(part, most + 1 - len(body))
+            if len(body) > most:
+                break
+    if len(body) > most or (request.content_length or 0) > most:
+        refusal = web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(body))
+        refusal.set_status(refusal.status, f"the body is too large: expected at most {most} bytes")
+        raise refusal
+    if unpack is not None and not unpack.eof:
+        raise zlib.error("cut off")
+    return bytes(body)
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
+    """Serve `app` inside the block; gives its address. Port 0: any free one. Raises InputError if it can't listen."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=STOP_SECONDS / 2,  # aiohttp waits twice: for the handler, and for what it has been told
+        handler_cancellation=True,
+        auto_decompress=False,  # `read_body` does it, within its bound
+        logger=_log,
+    )
+    await runner.setup()
+    try:
+        try:
+            site = web.TCPSite(runner, host, port, backlog=1024)
+            await site.start()
+        except (OSError, OverflowError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise InputError(f"cannot listen on {host}:{port}: {reason}: expected a free port of this host") from None
+        place = runner.addresses[0]
+        name = f"[{place[0]}]" if ":" in place[0] else place[0]
+        yield f"http://{name}:{place[1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def serve(app: web.Application, host: str, port: int, what: str) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way get `STOP_SECONDS`. Prints the address to standard output."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with listening(app, host, port) as url:
+        print(url, flush=True)
+        say(f"{what} at {url}: stop with Ctrl-C")
+        await stop.wait()
+
+
+class _OneLine(logging.Handler):
+    """What aiohttp reports of a connection, without its traceback: it is the other side's doing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        problem = record.exc_info[1] if record.exc_info else None
+        say(" ".join(f"{record.getMessage()}{f': {problem}' if problem else ''}".split())[:500])
+
+
+_log = logging.Logger("rewright.serving", logging.WARNING)
+_log.addHandler(_OneLine())
+
+
+def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        value = await handler(request)
+        return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+    return answer
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    headers: dict[str, str] = {}
+    try:
+        return await handler(request)
+    except InputError as problem:
+        status, detail = 400, str(problem)
+    except web.HTTPException as problem:
+        status, detail = problem.status, problem.reason
+        headers = {name: value for name, value in problem.headers.items() if not name.lower().startswith("content-")}
+    except Exception as problem:  # a server outlives whatever a request does to it
+        say(f"{request.method} {request.path}: {type(problem).__name__}: {problem}")
+        status, detail = 500, f"{type(problem).__name__}: {problem}"
+    body = msgspec.json.encode({"detail": detail})
+    return web.Response(status=status, body=body, headers=headers, content_type="application/json")

@@ -1,0 +1,237 @@
+"""What every stage needs: the run, its recipe, its tasks, and a way to roll trajectories out into a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.core.progress import Bar
+from rewright.core.records import Task, Trajectory
+from rewright.core.storage import RecordFile
+from rewright.credit.estimators import find_estimator
+from rewright.dialects import Dialect, get_dialect
+from rewright.engines.base import Sampling
+from rewright.engines.settings import ModelSettings
+from rewright.judging.judges import GENERATED_JUDGES, SOLVE_JUDGES, check_judge
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.toolsets import open_toolsets, try_tools, with_recipe_tools
+from rewright.recipe.loader import recipe_hash
+from rewright.recipe.schema import Recipe
+from rewright.rendering.renderer import Renderer
+from rewright.rollout.loop import Plan, Rollout, derive_seed
+from rewright.rollout.outage import Outage
+from rewright.tasks.from_recipe import WORLDS, load_recipe_tasks
+from rewright.tasks.settings import TaskSettings
+from rewright.tools import ToolsetFactory
+
+__all__ = ["Context", "eval_settings"]
+
+
+def _check_functions(recipe: Recipe) -> None:
+    """Raise InputError for a function that the recipe names and that is not there, before anything is generated."""
+    dimensions = recipe.quality.dimensions
+    for dimension in dimensions:
+        dimension.load("quality.dimensions: ")
+    if not sum(dimension.weight for dimension in dimensions) > 0:
+        raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
+    try:
+        find_estimator(recipe.rl.credit.estimator)
+    except ValueError as problem:
+        raise InputError(f"rl.credit.estimator: {problem}") from None
+
+
+def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
+    """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
+    if judges is not None:
+        check_judge(judge, judges)
+    needed = {"gold.outputs": task.gold.outputs} if judge in SOLVE_JUDGES else {"gold.answers": task.gold.answers}
+    if judge in GENERATED_JUDGES:
+        needed = {"metadata.entry": task.metadata.get("entry")}
+    for key, value in needed.items():
+        if not value:
+            raise InputError(f"the recipe judges by {judge}, which needs {key}, and task {task.id} has none")
+    return msgspec.structs.replace(task, judge=judge)
+
+
+def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[Task]:
+    generate = WORLDS.get(settings.format)
+    if generate is not None:
+        if settings.path is not None:
+            raise InputError(
+                f"tasks.path is {settings.path}, but tasks.format is {settings.format}, which makes its own tasks: "
+                "expected tasks.format=rewright, or the published format that the file has"
+            )
+        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
+        return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
+    from rewright.tasks.loading import load_tasks
+
+    if settings.path is None:
+        raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
+    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
+
+
+def eval_settings(recipe: Recipe) -> TaskSettings:
+    """Where the held-out tasks come from: a section that names no file means that of `tasks`."""
+    settings = recipe.eval.tasks
+    if settings.format not in WORLDS and settings.path is None:
+        settings = msgspec.structs.replace(settings, path=recipe.tasks.path)
+    return settings
+
+
+class Context:
+    """One run in progress. `tasks` and `eval_tasks` are read from the run where it has them, else from the recipe."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self.run, self.recipe = run, recipe
+        self.dialect: Dialect = get_dialect(recipe.dialect)
+        _check_functions(recipe)
+        self.faults: Counter[str] = Counter()
+        """Failed attempts of the engines that were opened, by cause, those that a later attempt made good included."""
+        self._tasks: dict[str, list[Task]] = {}
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that candidates are made for."""
+        return self._kept("tasks", self.run.tasks, self.load_tasks)
+
+    @property
+    def eval_tasks(self) -> list[Task]:
+        """The held-out tasks."""
+        return self._kept("eval_tasks", self.run.eval_tasks, self.load_eval_tasks)
+
+    def load_tasks(self) -> list[Task]:
+        """The tasks that candidates are made for, from the recipe. Writes nothing."""
+        return self.load(self.recipe.tasks)[: self.recipe.synth.limit]
+
+    def load_eval_tasks(self) -> list[Task]:
+        """The held-out tasks, from the recipe. Writes nothing."""
+        return self.load(eval_settings(self.recipe))
+
+    def check_rewards(self) -> None:
+        """Raise InputError for a task of RL without what `rl.outcome` compares with. Writes nothing."""
+        settings = self.recipe.rl
+        if settings.outcome == "judge":
+            return
+        tasks = self.load_tasks() if settings.tasks is None else self.load(settings.tasks)
+        lacking = next((task.id for task in tasks if not task.gold.answers), None)
+        if lacking is not None:
+            raise InputError(
+                f"rl.outcome is {settings.outcome}, which compares with gold.answers, and task {lacking} has none: "
+                "expected rl.outcome: judge, the task's own"
+            )
+
+    def _kept(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:
+        if name not in self._tasks:
+            tasks = load()
+            wanted = [task.id for task in tasks]
+            if list(file.keys_in_order()) != wanted:
+                file.rewrite(tasks)
+            self._tasks[name] = tasks
+        return self._tasks[name]
+
+    def load(self, settings: TaskSettings) -> list[Task]:
+        """The tasks of a `tasks:` section with the tools of the recipe."""
+        return with_recipe_tools(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
+
+    def task(self, task_id: str) -> Task:
+        """A task by its id."""
+        if "by_id" not in self.__dict__:
+            self.by_id = {task.id: task for task in self.tasks}
+        if task_id not in self.by_id:
+            raise InputError(f"{self.run.path}: trajectory of the unknown task {task_id}: its tasks.jsonl lacks it")
+        return self.by_id[task_id]
+
+    def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
+        """`n` plans per task. Ids depend on task, stage, index and the named sections of the recipe."""
+        digest = recipe_hash(self.recipe, ["seed", "dialect", "limits", "tools", *sections])
+        for task in tasks:
+            for index in range(n):
+                seed = derive_seed(self.recipe.seed, stage, task.id, index)
+                yield Plan(id=f"{stage}/{task.id}/{index}/{digest}", task=task, stage=stage, index=index, seed=seed)
+
+    @asynccontextmanager
+    async def rollout(self, model: ModelSettings, sampling: Sampling, tasks: Iterable[Task]) -> AsyncIterator[Rollout]:
+        """The loop with a model's engine and this run's tools; everything is closed at the end.
+
+        Raises SandboxError where the machine does not execute the tools of `tasks` as the recipe asks: before anything
+        is generated, for every trajectory would fail.
+        """
+        from rewright.engines.loading import open_engine
+
+        async with AsyncExitStack() as stack:
+            tools = self.open_tools()
+            stack.push_async_callback(tools.close)
+            await try_tools(tools, tasks)
+            engine, tokenizer = await open_engine(model)
+            stack.push_async_callback(engine.close)
+            stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
+            if Path(model.path).is_relative_to(self.run.path):
+                engine.name = str(Path(model.path).relative_to(self.run.path))  # equal runs have equal files anywhere
+            renderer = None
+            if tokenizer is not None:
+                renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
+            yield Rollout(
+                engine,
+                self.dialect,
+                tools,
+                renderer=renderer,
+                limits=self.recipe.limits,
+                sampling=sampling,
+            )
+
+    async def try_tools(self, tasks: Iterable[Task]) -> None:
+        """Raise SandboxError where the machine does not execute the tools of `tasks` as the recipe asks."""
+        tools = self.open_tools()
+        try:
+            await try_tools(tools, tasks)
+        finally:
+            await tools.close()
+
+    def open_tools(self) -> ToolsetFactory:
+        """What executes the tools of this run, in the sandbox that the recipe asks for."""
+        seconds = self.recipe.limits.tool_seconds
+        return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
+
+    async def generate(
+        self,
+        label: str,
+        model: ModelSettings,
+        sampling: Sampling,
+        plans: Sequence[Plan],
+        file: RecordFile[Trajectory],
+        *,
+        concurrency: int,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> None:
+        """Make the planned trajectories that `file` lacks, append each as it becomes ready, then order them.
+
+        Raises the error of the last one where all that are made break (`rewright.rollout.outage`).
+        """
+        known = file.keys()
+        missing = [plan for plan in plans if plan.id not in known]
+        with Bar(label, len(plans), done=len(plans) - len(missing)) as bar:
+            if missing:
+                outage = Outage(label, worked=len(missing) < len(plans))
+                async with (
+                    self.rollout(model, sampling, (plan.task for plan in missing)) as rollout,
+                    aclosing(rollout.run_many(missing, concurrency=concurrency)) as ready,
+                ):
+                    async for trajectory in ready:
+                        outage.take(trajectory, partial(file.append, trajectory))
+                        if on_done is not None:
+                            on_done(trajectory)
+                        bar.step(detail=trajectory.stop_reason)
+                outage.finish()
+        planned = dict.fromkeys(plan.id for plan in plans)
+        file.arrange([*(key for key in file.keys_in_order() if key not in planned), *planned])
+
+
+def trained(model: ModelSettings, folder: object) -> ModelSettings:
+    """The settings of the model that a stage saved: the same engine options, another path."""
+    return msgspec.structs.replace(model, path=str(folder), engine="hf")

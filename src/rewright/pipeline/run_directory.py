@@ -1,0 +1,410 @@
+"""The run directory: what a run has written, so that it can go on, be looked at, and be redone from any stage.
+
+    runs/<name>/
+      recipe.yaml          resolved recipe        environment.json     versions, commit, seed
+      tasks.jsonl          the tasks asked        eval_tasks.jsonl     the held-out tasks
+      trajectories.jsonl   candidates and repairs verdicts.jsonl, quality.jsonl, repairs.jsonl
+      hard.jsonl           what no repair was good enough for, as text
+      sft.jsonl, preferences.jsonl                datasets
+      evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
+      rollouts.jsonl       RL rollouts            models/<stage>/      weights
+      metrics.jsonl        one line per measured thing                 state.json    which stages are done
+      report.html          the page                redo/<stage>/      a finished stage that is being done again
+
+One process writes at a time: a lock file sees to that and is released by the kernel when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Required, TypedDict
+
+import msgspec
+import yaml
+
+from rewright.core.errors import InputError, RunLockedError, StorageError
+from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
+from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
+from rewright.recipe.consent import check_recipe_code, recipe_code
+from rewright.recipe.schema import Recipe, Stage
+
+__all__ = ["INPUTS", "OUTPUTS", "Run"]
+
+PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
+
+BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
+"""What a run has before its first stage has made anything."""
+
+OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
+    "eval_base": ("evaluations/base.jsonl", "evaluations/base.verdicts.jsonl"),
+    "synth": ("trajectories.jsonl",),
+    "judge": ("verdicts.jsonl",),
+    "score": ("quality.jsonl",),
+    "repair": ("repairs.jsonl", "hard.jsonl"),
+    "build": ("sft.jsonl", "preferences.jsonl"),
+    "sft": ("models/sft",),
+    "eval_sft": ("evaluations/sft.jsonl", "evaluations/sft.verdicts.jsonl"),
+    "reward": ("models/reward",),
+    "rl": ("models/rl", "rollouts.jsonl"),
+    "eval_rl": ("evaluations/rl.jsonl", "evaluations/rl.verdicts.jsonl"),
+}
+"""What every stage writes (and, besides, its rows of metrics.jsonl)."""
+
+INPUTS: Final[dict[str, tuple[Stage, ...]]] = {
+    "judge": ("synth",),
+    "score": ("synth", "judge"),
+    "repair": ("synth", "judge", "score"),
+    "build": ("synth", "judge", "score", "repair"),
+    "sft": ("build",),
+    "eval_sft": ("sft",),
+    "reward": ("build", "sft"),
+    "rl": ("sft", "reward"),
+    "eval_rl": ("rl",),
+}
+"""The stages whose files a stage reads."""
+
+
+class _Stage(TypedDict, total=False):
+    """What must hold of a finished stage in state.json, whatever else is said of it."""
+
+    done: bool
+    seconds: Required[float]
+    faults: dict[str, int]
+    skipped: bool
+    reason: str
+    pairs: int
+    repaired: int
+    hard: int
+    rollouts: bool
+    accuracies: dict[str, float | None]
+
+
+class _Metrics(TypedDict):
+    """What must hold of a row of metrics.jsonl."""
+
+    stage: str
+
+
+class _Evaluation(_Metrics):
+    """What must hold of an evaluation's row, from which tables and curves are made."""
+
+    success: float
+    low: float
+    high: float
+    calls: float
+    tasks: int
+    seconds: float
+
+
+class _SFTRow(TypedDict, total=False):
+    """What must hold of a row of sft.jsonl for training."""
+
+    input_ids: list[int]
+    mask: list[int]
+
+
+class _Pair(TypedDict, total=False):
+    """What must hold of a row of preferences.jsonl for training."""
+
+    split: Required[str]
+    matched_format: Required[bool]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+class Run:
+    """One run directory, opened for reading and, inside `locked()`, for writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trusted: tuple[str, ...] | None = None
+        """Which code of its recipe may run (`check_code`); None: all of it, for the caller has given the recipe."""
+        self.tasks = RecordFile(self.file("tasks.jsonl"), Task, lambda task: task.id)
+        self.eval_tasks = RecordFile(self.file("eval_tasks.jsonl"), Task, lambda task: task.id)
+        self.trajectories = RecordFile(self.file("trajectories.jsonl"), Trajectory, lambda one: one.id)
+        self.verdicts = RecordFile(self.file("verdicts.jsonl"), Verdict, lambda one: one.trajectory_id)
+        self.qualities = RecordFile(self.file("quality.jsonl"), Quality, lambda one: one.trajectory_id)
+        self.repairs = RecordFile(self.file("repairs.jsonl"), Repair, lambda one: one.original_id)
+        self.rollouts = RecordFile(self.file("rollouts.jsonl"), Trajectory, lambda one: one.id)
+
+    def file(self, name: str) -> Path:
+        """Where a file or folder of the run stands, by its name in the run directory."""
+        return self.path / name
+
+    def close(self) -> None:
+        """Close the files of records."""
+        for file in vars(self).values():
+            if isinstance(file, RecordFile):
+                file.close()
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
+        """A new run directory, or with `resume` an existing one of the same recipe.
+
+        One in which nothing has been made (a mistake in the recipe stopped it at once) is taken for new.
+
+        Raises InputError for an existing run without `resume`, no run or a different recipe with it, and for a folder
+        that holds other files.
+        """
+        run = cls(path)
+        recipe_file = path / "recipe.yaml"
+        try:
+            taken = recipe_file.exists()
+            foreign = not taken and next((one.name for one in _listed(path) if one.name not in BEFORE_STAGES), None)
+        except OSError as problem:
+            raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
+        if resume and not taken:
+            raise InputError(
+                f"{path} holds no run to go on with: expected a run directory (without --resume: a new run)"
+            )
+        if foreign:
+            raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
+        if taken:
+            if run.is_untouched():
+                with run.locked():  # nobody is about to write
+                    pass
+            elif not resume:
+                raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
+            elif run.recipe() != recipe:
+                raise InputError(
+                    f"{path} was started with another recipe: resume with the same one, or start a new run"
+                )
+            else:
+                return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StorageError(f"cannot make the run directory {path}: {problem.strerror or problem}") from problem
+        text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True)
+        run.write_json("environment.json", environment(recipe.seed))
+        write_atomically(recipe_file, [text.encode()])
+        return run
+
+    def is_untouched(self) -> bool:
+        """Is it a run in which no stage has written anything? (A recipe.yaml alone is somebody's own.)"""
+        names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
+        return "environment.json" in names and names <= set(BEFORE_STAGES)
+
+    @classmethod
+    def open(cls, path: Path, *, trusted: Sequence[str] = ()) -> Run:
+        """An existing run. Raises InputError where there is none.
+
+        Its recipe may be anybody's. `trusted` names what runs of the code that it names: packages, functions, and what
+        else `rewright.recipe.consent.recipe_code` tells.
+        """
+        if not (path / "recipe.yaml").exists():
+            raise InputError(f"{path} is not a run directory: expected a recipe.yaml in it")
+        run = cls(path)
+        run.trusted = tuple(trusted)
+        return run
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe. Raises InputError if the file was changed into something invalid."""
+        from rewright.recipe.loader import load_recipe
+
+        return load_recipe(self.path / "recipe.yaml", stored=True)
+
+    def check_code(self, *keys: str) -> None:
+        """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""
+        if self.trusted is not None:
+            named = [(key, what) for key, what in recipe_code(self.recipe()) if not keys or key in keys]
+            check_recipe_code(named, self.trusted, f"{self.path}/recipe.yaml")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing. Raises RunLockedError while another process does."""
+        try:
+            lock = (self.path / ".lock").open("a+")
+        except OSError as problem:
+            raise StorageError(f"cannot write {self.path}/.lock: {problem.strerror or problem}") from problem
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise RunLockedError(
+                    f"{self.path} is being written by process {holder}: wait for it or stop it"
+                ) from None
+            except OSError as problem:
+                raise StorageError(f"cannot lock {self.path}/.lock: {problem.strerror or problem}") from problem
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+        finally:
+            self.close()
+            lock.close()
+
+    # Stages.
+
+    def state(self) -> dict[str, Any]:
+        """What is known of every finished stage: {stage: {"seconds": …}}."""
+        path = self.path / "state.json"
+        if not path.exists():
+            return {}
+        try:
+            stages: dict[str, Any] = msgspec.json.decode(read_bounded(path))
+            msgspec.convert(stages, dict[str, _Stage])
+        except OSError as problem:
+            raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            raise InputError(f"{path}: expected the stages of the run: {problem}") from None
+        return stages
+
+    def finish(self, stage: str, seconds: float, **details: Any) -> None:
+        """Mark a stage as done; its seconds add up over resumed attempts."""
+        state = self.state()
+        before = float(state.get(stage, {}).get("seconds", 0.0))
+        state[stage] = {"done": True, "seconds": round(before + seconds, 2), **details}
+        self.write_json("state.json", state)
+
+    def is_done(self, stage: str) -> bool:
+        """Has the stage finished?"""
+        return bool(self.state().get(stage, {}).get("done"))
+
+    def undo(self, stage: str) -> None:
+        """Forget that a stage is done: it goes on from what it has written."""
+        state = self.state()
+        if state.pop(stage, None) is not None:
+            self.write_json("state.json", state)
+
+    def require(self, *stages: str) -> None:
+        """Raise InputError where a stage that is done lacks one of its files: nothing else may stand in for it."""
+        state = self.state()
+        for stage in stages:
+            if state.get(stage, {}).get("done"):
+                lacking = [name for name in self._promised(stage, state[stage]) if not self.file(name).exists()]
+                if stage.startswith("eval_") and not any(row["stage"] == stage for row in self.metrics()):
+                    lacking.append("row in metrics.jsonl")
+                if lacking:
+                    raise InputError(
+                        f"{self.path}: stage {stage} is done, but its {lacking[0]} is missing: put it back, or do the "
+                        f"stage again with {self._verb(stage)}"
+                    )
+
+    def _promised(self, stage: str, about: dict[str, Any]) -> tuple[str, ...]:
+        """The files that a stage has written, by what state.json says of it."""
+        if about.get("skipped") or (stage == "repair" and about.get("repaired") == about.get("hard") == 0):
+            return ()
+        if stage == "rl" and not about.get("rollouts"):  # rl.keep_rollouts is false
+            return ("models/rl",)
+        return OUTPUTS[stage]
+
+    def _verb(self, stage: str) -> str:
+        label = stage.removeprefix("eval_")
+        return f"rewright eval {self.path} --model {label}" if label != stage else f"rewright {stage} {self.path}"
+
+    # Other files.
+
+    def evaluation(self, label: str) -> tuple[RecordFile[Trajectory], RecordFile[Verdict]]:
+        """The files of one evaluation."""
+        trajectories, verdicts = (self.file(name) for name in OUTPUTS[f"eval_{label}"])
+        trajectories.parent.mkdir(exist_ok=True)
+        return (
+            RecordFile(trajectories, Trajectory, lambda one: one.id),
+            RecordFile(verdicts, Verdict, lambda one: one.trajectory_id),
+        )
+
+    def model_folder(self, stage: str) -> Path:
+        """Where a stage saves its model."""
+        return self.file(f"models/{stage}")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file atomically."""
+        write_atomically(self.path / name, [json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"])
+
+    def write_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> int:
+        """Replace a JSONL file atomically. Returns the number of rows."""
+        count = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal count
+            for row in rows:
+                count += 1
+                yield encode_line(row)
+
+        write_atomically(self.file(name), lines())
+        return count
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a JSONL file, or none if it does not exist."""
+        path = self.file(name)
+        return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
+
+    def sft_rows(self) -> list[dict[str, Any]]:
+        """The rows of sft.jsonl, with token ids and their mask. Raises InputError where one lacks them."""
+        path = self.file("sft.jsonl")
+        rows: list[dict[str, Any]] = []
+        for number, row in read_checked(path, _SFTRow):
+            if not rows and "input_ids" not in row:
+                raise InputError(f"{path} has no token ids: expected model.tokenizer in the recipe")
+            if len(row.get("input_ids", ())) != len(row.get("mask", ())) or not row.get("mask"):
+                raise InputError(f"{path}:{number}: expected input_ids and a mask of their length")
+            rows.append(row)
+        return rows
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """The rows of preferences.jsonl, with or without token ids. Raises InputError for one that is no pair."""
+        return [row for _, row in read_checked(self.file("preferences.jsonl"), _Pair)]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""
+        path = self.path / "metrics.jsonl"
+        rows: list[dict[str, Any]] = []
+        for number, row in read_jsonl(path, dict[str, Any]) if path.exists() else ():
+            kind = _Evaluation if str(row.get("stage")).startswith("eval_") else _Metrics
+            try:
+                msgspec.convert(row, kind)
+            except msgspec.ValidationError as problem:
+                raise InputError(f"{path}:{number}: not a row of metrics: {problem}") from None
+            rows.append(row)
+        return rows
+
+    def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Replace the metrics of a stage in metrics.jsonl."""
+        others = [row for row in self.metrics() if row["stage"] != stage]
+        self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+
+
+def _listed(path: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none."""
+    return sorted(path.iterdir()) if path.is_dir() else []
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Versions, machine and commit, for whoever wants to repeat the run."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = None
+    try:
+        folder = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+        commit = done.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": versions,
+        "commit": commit,
+        "seed": seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

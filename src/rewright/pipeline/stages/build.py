@@ -1,0 +1,150 @@
+"""Datasets: the SFT set (kept + accepted repairs) and the preference set (repaired over original).
+
+AutoTraj sections 6 and 7: deduplicated, shuffled with the run's seed, every row with its provenance. Rows hold both the
+conversation (Hugging Face convention, `messages` and `tools`) and, where the policy's tokenizer is known, the token ids
+with the mask of the model's own tokens, so that nothing has to be found again by searching text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rewright.core.escaping import common_pattern, escape_control_tokens
+from rewright.core.progress import say
+from rewright.core.records import Message, Trajectory
+from rewright.dialects import conversation
+from rewright.dialects.format_check import format_problem
+from rewright.pipeline.context import Context
+from rewright.pipeline.stages.held_out import asked, asked_held_out, say_if_too_few
+from rewright.rendering.renderer import Renderer
+
+__all__ = ["build", "held_out"]
+
+
+def held_out(task_id: str, fraction: float) -> bool:
+    """Whether a task's pairs are held out: by hash of its id, so that no task is on both sides."""
+    digest = hashlib.blake2b(task_id.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / 2**32 < fraction
+
+
+def build(context: Context) -> dict[str, int]:
+    """Write sft.jsonl and preferences.jsonl; returns the counts of the report.
+
+    Tasks with held-out pairs have no rows in sft.jsonl; `held_out` is how many those would have been.
+    """
+    run, recipe = context.run, context.recipe
+    trajectories = {one.id: one for one in run.trajectories}
+    selected: dict[str, str | None] = {quality.trajectory_id: quality.selected for quality in run.qualities}
+    renderer = _renderer(context)
+    kept = [one for one in trajectories.values() if selected.get(one.id) == "kept"]
+    accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
+    repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
+    pairs: list[tuple[Trajectory, Trajectory, str]] = [
+        (trajectories[str(repair.repaired_id)], trajectories[repair.original_id], repair.mode) for repair in accepted
+    ]
+    if recipe.build.pairs == "repaired+kept":
+        pairs += _kept_over_wrong(kept, trajectories, selected)
+    preferences = list(_unique((_pair_row(context, renderer, *pair) for pair in pairs), "prompt", "chosen", "rejected"))
+    random.Random(recipe.seed).shuffle(preferences)
+    outside = asked_held_out(preferences)
+    for row in preferences:
+        if asked(row["prompt"]) in outside:  # the same question under another id
+            row["split"] = "heldout"
+    run.write_lines("preferences.jsonl", preferences)
+    labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
+    found = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
+    prompts = {task_id: asked(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(found)}
+    rows = [row for row in found if prompts[row["task_id"]] not in outside]
+    random.Random(recipe.seed).shuffle(rows)
+    run.write_lines("sft.jsonl", rows)
+    if len(rows) < len(found):
+        say(f"build: {len(found) - len(rows)} of {len(found)} SFT rows are left out: their tasks' pairs are held out")
+    say_if_too_few("build", preferences, recipe)
+    return {"sft": len(rows), "pairs": len(preferences), "held_out": len(found) - len(rows)}
+
+
+def _tasks_of(rows: Sequence[dict[str, Any]]) -> set[str]:
+    return {row["task_id"] for row in rows}
+
+
+def _kept_over_wrong(
+    kept: Sequence[Trajectory], trajectories: dict[str, Trajectory], selected: dict[str, str | None]
+) -> list[tuple[Trajectory, Trajectory, str]]:
+    wrong: dict[str, list[Trajectory]] = {}
+    for one in trajectories.values():
+        # One that an engine or a tool server broke says nothing about the model: nothing is better than it.
+        if selected.get(one.id) == "wrong" and one.failure is None:
+            wrong.setdefault(one.task_id, []).append(one)
+    return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
+
+
+def _renderer(context: Context) -> Renderer | None:
+    """The policy's renderer, or None where its tokenizer is not here (a served model)."""
+    model = context.recipe.model
+    if model.engine == "openai" and model.tokenizer is None:
+        return None
+    from rewright.engines.loading import load_tokenizer
+
+    return Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
+
+
+def _conversation(context: Context, renderer: Renderer | None, trajectory: Trajectory) -> list[Message]:
+    """The conversation of a trajectory, its results without the policy's control tokens and all common ones."""
+    pattern = common_pattern(context.dialect.control_words)
+
+    def escape(text: str) -> str:
+        return escape_control_tokens(text if renderer is None else renderer.escape(text), pattern)
+
+    return conversation(context.dialect, trajectory.turns, escape)
+
+
+def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory, kind: str) -> dict[str, Any]:
+    task = context.task(trajectory.task_id)
+    row: dict[str, Any] = {
+        "id": trajectory.id,
+        "task_id": task.id,
+        "kind": kind,
+        "parent": trajectory.provenance.parent,
+        "messages": [*context.dialect.messages(task), *_conversation(context, renderer, trajectory)],
+        "tools": context.dialect.schemas(task),
+    }
+    if renderer is not None:
+        ids, mask = renderer.training_ids(task, trajectory)
+        row |= {"input_ids": ids, "mask": mask}
+    return row
+
+
+def _pair_row(
+    context: Context, renderer: Renderer | None, chosen: Trajectory, rejected: Trajectory, mode: str
+) -> dict[str, Any]:
+    task = context.task(chosen.task_id)
+    outside = held_out(task.id, context.recipe.build.held_out_fraction)
+    row: dict[str, Any] = {
+        "id": f"{chosen.id}>{rejected.id}",
+        "task_id": task.id,
+        "mode": mode,
+        "split": "heldout" if outside else "train",
+        # Equal surface: what tells the two apart is then more than a broken format.
+        "matched_format": format_problem(rejected, context.recipe.dialect) is None,
+        "prompt": context.dialect.messages(task),
+        "chosen": _conversation(context, renderer, chosen),
+        "rejected": _conversation(context, renderer, rejected),
+        "tools": context.dialect.schemas(task),
+    }
+    if renderer is not None:
+        row["chosen_ids"] = renderer.training_ids(task, chosen)[0]
+        row["rejected_ids"] = renderer.training_ids(task, rejected)[0]
+    return row
+
+
+def _unique(rows: Iterator[dict[str, Any]], *keys: str) -> Iterator[dict[str, Any]]:
+    """Rows whose conversations (under `keys`) were not there before."""
+    seen: set[str] = set()
+    for row in rows:
+        digest = hashlib.blake2b(repr([row[key] for key in keys]).encode(), digest_size=16).hexdigest()
+        if digest not in seen:
+            seen.add(digest)
+            yield row

@@ -1,0 +1,102 @@
+"""Candidates, verdicts, quality (AutoTraj sections 3 and 4): the first three rooms of the flow."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rewright.core.errors import InputError
+from rewright.core.progress import Bar, say
+from rewright.core.records import Trajectory
+from rewright.engines.base import Sampling
+from rewright.pipeline.context import Context
+from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.repair.quality import model_text, score_group, think_blocks
+
+__all__ = ["judge", "score", "synthesise"]
+
+SECTIONS = ("model", "synth")
+_NOTHING = "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
+
+
+async def synthesise(context: Context) -> None:
+    """`synth.n` candidates per task, into trajectories.jsonl."""
+    settings = context.recipe.synth
+    plans = list(context.plans(context.tasks, "synth", settings.n, SECTIONS))
+    sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+    await context.generate(
+        "candidates",
+        context.recipe.model,
+        sampling,
+        plans,
+        context.run.trajectories,
+        concurrency=settings.concurrency,
+    )
+
+
+def judge(context: Context) -> None:
+    """A verdict for every stored trajectory that has none, into verdicts.jsonl. One trajectory in memory at a time."""
+    run = context.run
+    order = []
+    for one in run.trajectories:  # to the end, before the first verdict: a mistake in a record or a task costs nothing
+        context.task(one.task_id)
+        order.append(one.id)
+    if not order:
+        raise InputError(_NOTHING.format(run.path))
+    with Bar("verdicts", len(order), done=len(run.verdicts.keys())) as bar:
+        judge_missing(
+            run.trajectories,
+            run.verdicts,
+            lambda one: context.task(one.task_id),
+            seconds=context.recipe.judge_seconds,
+            on_verdict=bar.step,
+        )
+    run.verdicts.arrange(order)
+
+
+def score(context: Context) -> Counter[str]:
+    """Quality and selection of every candidate, into quality.jsonl. Counts kept, low and wrong ones.
+
+    Candidates are the stored trajectories that are not repairs: our own, or imported ones. One task's are in memory at
+    a time.
+    """
+    run = context.run
+    correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
+
+    def judged_candidate_of(one: Trajectory) -> str | None:
+        if one.provenance.parent is None and one.id not in correct:
+            raise InputError(f"{run.path}: no verdict on trajectory {one.id}: run rewright judge {run.path} first")
+        return _candidate_of(one)
+
+    groups = run.trajectories.groups(judged_candidate_of)  # to the end, before the first score
+    if not groups.records:
+        raise InputError(_NOTHING.format(run.path))
+    known = run.qualities.keys()
+    counts: Counter[str] = Counter()
+    weighed = any(one.name == "confidence" and one.weight > 0 for one in context.recipe.quality.dimensions)
+    thinks = not weighed
+    with Bar("quality", groups.records) as bar:
+        for group in groups:
+            thinks = thinks or any(think_blocks(model_text(one)) for one in group)
+            qualities = score_group(
+                group,
+                [correct[one.id] for one in group],
+                context.recipe.quality,
+                dialect=context.recipe.dialect,
+            )
+            for quality in qualities:
+                counts[str(quality.selected)] += 1
+                if quality.trajectory_id not in known:
+                    run.qualities.append(quality)
+            bar.step(len(group))
+    run.qualities.arrange(run.trajectories.keys_in_order())
+    if not thinks:
+        say(
+            "note: no candidate has a think block (<think>), so the confidence of all is 1 and measures nothing; "
+            "quality.dimensions can leave it out"
+        )
+    return counts
+
+
+def _candidate_of(trajectory: Trajectory) -> str | None:
+    """The task that a trajectory is a candidate of; None for a repair."""
+    return trajectory.task_id if trajectory.provenance.parent is None else None

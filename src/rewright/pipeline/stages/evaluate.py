@@ -1,0 +1,133 @@
+"""Held-out evaluation: the same loop and the same judge, on tasks that no stage has seen."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rewright.core.records import Trajectory, Verdict
+from rewright.core.statistics import grouped_mean, grouped_proportion
+from rewright.core.usage import generated_tokens
+from rewright.engines.base import Sampling
+from rewright.engines.settings import ModelSettings
+from rewright.pipeline.context import Context
+from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.repair.quality import PARITY, QualitySettings, surface
+
+__all__ = ["evaluate", "summarise"]
+
+
+async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[str, Any]:
+    """Roll out `eval.n` trajectories per held-out task with a model, judge them, and return their summary."""
+    settings = context.recipe.eval
+    trajectories, verdicts = context.run.evaluation(label)
+    started = time.monotonic()
+    plans = list(context.plans(context.eval_tasks, f"eval-{label}", settings.n, ("eval", "model")))
+    await context.generate(
+        f"evaluation of {label}",
+        model,
+        Sampling(temperature=settings.temperature, top_p=settings.top_p),
+        plans,
+        trajectories,
+        concurrency=settings.concurrency,
+    )
+    trajectories.close()
+    tasks = {task.id: task for task in context.eval_tasks}
+    judge_missing(trajectories, verdicts, lambda one: tasks[one.task_id], seconds=context.recipe.judge_seconds)
+    verdicts.arrange(trajectories.keys_in_order())
+    verdicts.close()
+    categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
+    seconds = time.monotonic() - started
+    return summarise(
+        list(trajectories),
+        list(verdicts),
+        seconds=seconds,
+        categories=categories,
+        quality=context.recipe.quality,
+        dialect=context.recipe.dialect,
+    )
+
+
+def summarise(
+    trajectories: list[Trajectory],
+    verdicts: list[Verdict],
+    *,
+    seconds: float,
+    categories: Mapping[str, str] | None = None,
+    quality: QualitySettings = PARITY,
+    dialect: str = "tags",
+) -> dict[str, Any]:
+    """Success with its 95% interval, Solve metrics, calls, tokens, words and quality.
+
+    `tokens` per trajectory, None: not known of all. `quality` is the mean total of AutoTraj's quality, `words` the mean
+    length in its words (None without trajectories).
+
+    The intervals are over tasks: several trajectories of one task (`eval.n`) are no independent trials. Trajectories
+    that an engine or a tool server broke (`failures`, by part and cause in `broke`) count as not solved. `categories`
+    names the category of each task id: success then also stands for each, and as `category_mean`, their unweighted
+    mean.
+    """
+    total = len(trajectories)
+    tasks = {one.id: one.task_id for one in trajectories}
+    success = grouped_proportion(_by_task((tasks[one.trajectory_id], float(one.correct)) for one in verdicts))
+    row: dict[str, Any] = {
+        "tasks": len({one.task_id for one in trajectories}),
+        "trajectories": total,
+        "success": success.value,
+        "low": success.low,
+        "high": success.high,
+    }
+    row |= _by_category(trajectories, verdicts, categories or {})
+    for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
+        values = [(tasks[one.trajectory_id], one.metrics[name]) for one in verdicts if name in one.metrics]
+        if values:
+            interval = grouped_mean(_by_task(values))
+            row |= {
+                name: interval.value,
+                f"{name}_low": max(0.0, interval.low),
+                f"{name}_high": min(1.0, interval.high),
+            }
+    generated = generated_tokens(trajectories)
+    calls = [call for one in trajectories for call in one.calls]
+    stops: dict[str, int] = {}
+    for one in trajectories:
+        stops[one.stop_reason] = stops.get(one.stop_reason, 0) + 1
+    return row | {
+        "calls": len(calls) / total if total else 0.0,
+        "malformed_calls": sum(call.error is not None for call in calls) / total if total else 0.0,
+        "tokens": None if generated is None else generated / max(1, total),
+        "failures": sum(one.failure is not None for one in trajectories),
+        "broke": dict(Counter(one.failure.label for one in trajectories if one.failure is not None)),
+        "stops": dict(sorted(stops.items())),
+        **surface(trajectories, {one.trajectory_id for one in verdicts if one.correct}, quality, dialect=dialect),
+        "seconds": round(seconds, 2),
+    }
+
+
+def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
+    """Values of one task, together."""
+    groups: dict[str, list[float]] = {}
+    for task_id, value in values:
+        groups.setdefault(task_id, []).append(value)
+    return list(groups.values())
+
+
+def _by_category(
+    trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
+) -> dict[str, Any]:
+    correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
+    found: dict[str, list[tuple[str, float]]] = {}
+    for one in trajectories:
+        if one.task_id in categories:
+            found.setdefault(categories[one.task_id], []).append((one.task_id, float(correct.get(one.id, False))))
+    if not found:
+        return {}
+    rows = {}
+    for name, values in found.items():
+        interval = grouped_proportion(_by_task(values))
+        rows[name] = {
+            "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
+        }  # fmt: skip
+    return {"categories": rows, "category_mean": sum(row["success"] for row in rows.values()) / len(rows)}

@@ -1,0 +1,66 @@
+"""Hard cases: candidates that no repair was good enough for, in one file to read, to give to people, to try again.
+
+Each row of `hard.jsonl` has the question, the original and every attempt at its repair as plain text, and why each was
+turned down. It is a view: the records are in trajectories.jsonl and repairs.jsonl, and the stage writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rewright.core.records import Repair, Trajectory
+from rewright.pipeline.context import Context
+from rewright.rendering.transcript import transcript
+
+__all__ = ["write_hard_cases"]
+
+
+def write_hard_cases(context: Context) -> int:
+    """Write `hard.jsonl` from what is stored; how many hard cases there are. One of them in memory at a time."""
+    run = context.run
+    hard = {repair.original_id: repair for repair in run.repairs if not repair.accepted}
+    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in hard}
+    qualities = {one.trajectory_id: one for one in run.qualities if one.trajectory_id in hard}
+
+    def original_of(one: Trajectory) -> str | None:
+        key = one.provenance.parent or one.id
+        return key if key in hard else None
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for group in run.trajectories.groups(original_of):
+            original = next((one for one in group if one.provenance.parent is None), None)
+            if original is None:
+                continue
+            repair, task = hard[original.id], context.task(original.task_id)
+            verdict, quality = verdicts.get(original.id), qualities.get(original.id)
+            yield {
+                "id": original.id,
+                "task_id": task.id,
+                "mode": repair.mode,
+                "reason": repair.reason,
+                "messages": task.messages,
+                "gold_answers": task.gold.answers,
+                "original": {
+                    "answer": original.answer,
+                    "verdict": verdict.reason if verdict is not None else None,
+                    "quality": quality.total if quality is not None else None,
+                    "transcript": transcript(original),
+                },
+                "attempts": _attempts(repair, group),
+            }
+
+    return run.write_lines("hard.jsonl", rows())
+
+
+def _attempts(repair: Repair, group: list[Trajectory]) -> list[dict[str, Any]]:
+    # Tries of earlier settings may be stored too: those of this decision share the end of their ids.
+    digest = str(repair.repaired_id).rpartition("/")[2]
+    tries = [one for one in group if one.provenance.parent is not None and one.id.rpartition("/")[2] == digest]
+    tries = sorted(tries, key=lambda one: one.index)[: repair.attempts]
+    reasons = repair.reasons or (repair.reason,)
+    known = dict(zip([one.id for one in tries][-len(reasons) :], reasons, strict=False))
+    return [
+        {"id": one.id, "answer": one.answer, "reason": known.get(one.id), "transcript": transcript(one)}
+        for one in tries
+    ]

@@ -1,0 +1,205 @@
+"""The repair stage: every candidate that is wrong or of low quality, up to `repair.attempts` tries each, concurrently.
+
+Written: each try into trajectories.jsonl (its provenance names the original), its verdict and quality, and one decision
+per original into repairs.jsonl: taken, or a hard case, with the reason of every try. The hard cases are also written
+into hard.jsonl, as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+from functools import partial
+from typing import NamedTuple
+
+from rewright.core.concurrency import as_completed
+from rewright.core.progress import Bar
+from rewright.core.records import Quality, Repair, RepairMode, Trajectory, Verdict
+from rewright.core.usage import usage_of
+from rewright.engines.base import Sampling
+from rewright.engines.pico import PICO_MODELS, TRAINED_RULES
+from rewright.engines.settings import ModelSettings
+from rewright.judging import judge_trajectory
+from rewright.pipeline.context import Context
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.stages.hard import write_hard_cases
+from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.recipe.loader import recipe_hash
+from rewright.repair.decision import RULES, Decision, decide, mode_of, repair_task
+from rewright.rollout.loop import Plan, Rollout, derive_seed
+from rewright.rollout.outage import Outage
+
+__all__ = ["repair"]
+
+SECTIONS = ("seed", "model", "dialect", "limits", "tools", "synth", "quality", "repair")
+
+
+class _Job(NamedTuple):
+    """One original to repair."""
+
+    original: Trajectory
+    quality: Quality
+    mode: RepairMode
+    mark: str
+    """At the end of the ids of its tries: tells originals of one task apart that have the same index."""
+
+
+class _Try(NamedTuple):
+    """One try, judged. `stored` says that it is on disk."""
+
+    trajectory: Trajectory
+    verdict: Verdict
+    decision: Decision
+    stored: bool
+
+
+async def repair(context: Context) -> dict[str, int]:
+    """Repair what needs it; resume where an earlier attempt stopped. Counts repaired ones and hard cases."""
+    run, settings = context.run, context.recipe.repair
+    jobs = _jobs(context)
+    decided = run.repairs.keys()
+    missing = [job for job in jobs if job.original.id not in decided]
+    stored = {one.id: one for one in run.trajectories if one.provenance.parent is not None}
+    model = settings.model or context.recipe.model
+    with Bar("repairs", len(jobs), done=len(jobs) - len(missing)) as bar:
+        if missing:
+            sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+            outage = Outage("repairs", worked=len(missing) < len(jobs))
+            asked = (context.task(job.original.task_id) for job in missing)
+            async with context.rollout(model, sampling, asked) as rollout:
+                work = (_tries(context, rollout, job, stored) for job in missing)
+                # Closed before the engine is: a try that the engine's end would break is not to be stored.
+                async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
+                    async for job, tries in ready:
+                        outage.take(tries[-1].trajectory, partial(_store, run, job, tries))
+                        bar.step(detail=tries[-1].decision.reason[:40])
+            outage.finish()
+    _arrange(context, jobs)
+    repaired = sum(one.accepted for one in run.repairs)
+    return {"repaired": repaired, "hard": write_hard_cases(context)}
+
+
+def _jobs(context: Context) -> list[_Job]:
+    qualities = {quality.trajectory_id: quality for quality in context.run.qualities}
+    jobs: list[_Job] = []
+    seen: set[tuple[str, int]] = set()
+    for trajectory in context.run.trajectories:
+        quality = qualities.get(trajectory.id)
+        mode = mode_of(quality) if quality is not None and trajectory.provenance.parent is None else None
+        # A trajectory that an engine or a tool server broke says nothing about the model: there is nothing to repair.
+        if quality is not None and mode in context.recipe.repair.modes and trajectory.failure is None:
+            place = (trajectory.task_id, trajectory.index)
+            digest = hashlib.blake2b(trajectory.id.encode(), digest_size=4).hexdigest()
+            jobs.append(_Job(trajectory, quality, mode, f"-{digest}" if place in seen else ""))
+            seen.add(place)
+    return jobs
+
+
+async def _tries(
+    context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
+) -> tuple[_Job, list[_Try]]:
+    """Try until one is accepted or the attempts are used up. A new try is stored at once, unless it broke.
+
+    A stored try that an engine or a tool server broke is none of the attempts: a redone stage tries again.
+    """
+    recipe, run = context.recipe, context.run
+    settings = recipe.repair
+    task = context.task(job.original.task_id)
+    asked = repair_task(
+        task,
+        job.original,
+        job.mode,
+        calls=settings.calls,
+        show_gold=settings.show_gold,
+        escape=rollout.escape,
+        rules=settings.rules or _rules_for(settings.model or recipe.model),
+    )
+    digest = recipe_hash(recipe, SECTIONS) + job.mark
+    tries: list[_Try] = []
+    broken = 0
+    while len(tries) < settings.attempts + broken:
+        attempt = len(tries)
+        plan = Plan(
+            id=f"repair/{job.original.task_id}/{job.original.index}/{attempt}/{digest}",
+            task=asked,
+            stage="repair",
+            index=attempt,
+            seed=derive_seed(recipe.seed, "repair", job.original.id, attempt),
+            parent=job.original.id,
+        )
+        before = stored.get(plan.id)
+        trajectory = before or await rollout.run(plan)
+        whole = before is None and trajectory.failure is None
+        if whole:  # before it is judged: a judge that fails does not cost it
+            run.trajectories.append(trajectory)
+        verdict = await asyncio.to_thread(judge_trajectory, task, trajectory, seconds=recipe.judge_seconds)
+        decision = decide(
+            job.original,
+            job.quality,
+            trajectory,
+            verdict,
+            job.mode,
+            dialect=recipe.dialect,
+            settings=recipe.quality,
+            low_quality_threshold=settings.low_quality_threshold,
+            wrong_answer_threshold=settings.wrong_answer_threshold,
+            task=task,
+            refused_phrases=settings.refused_phrases,
+            refused_first_phrases=settings.refused_first_phrases,
+        )
+        tries.append(_Try(trajectory, verdict, decision, before is not None or whole))
+        broken += before is not None and trajectory.failure is not None
+        if decision.accepted:
+            break
+    return job, tries
+
+
+def _rules_for(model: ModelSettings) -> str:
+    """The shipped repairers know one wording only: the one they were trained with."""
+    return TRAINED_RULES if model.path in PICO_MODELS else RULES
+
+
+def _store(run: Run, job: _Job, tries: list[_Try]) -> None:
+    """The decision, and the tries behind it that broke."""
+    for one in tries:
+        if not one.stored:
+            run.trajectories.append(one.trajectory)
+    run.repairs.append(_record(job, tries))
+
+
+def _record(job: _Job, tries: list[_Try]) -> Repair:
+    last = tries[-1]
+    usage = usage_of([one.trajectory for one in tries], {})
+    return Repair(
+        original_id=job.original.id,
+        repaired_id=last.trajectory.id,
+        task_id=job.original.task_id,
+        mode=job.mode,
+        accepted=last.decision.accepted,
+        reason=last.decision.reason,
+        attempts=len(tries),
+        reasons=tuple(one.decision.reason for one in tries),
+        tokens=None if usage.uncounted else usage.completion_tokens,
+        prompt_tokens=None if usage.uncounted else usage.prompt_tokens,
+    )
+
+
+def _arrange(context: Context, jobs: list[_Job]) -> None:
+    """Candidates first, then the repairs in the order of their originals; verdicts and qualities of the repairs too."""
+    run = context.run
+    by_parent: dict[str, list[Trajectory]] = {}
+    order: list[str] = []
+    for trajectory in run.trajectories:
+        if trajectory.provenance.parent is None:
+            order.append(trajectory.id)
+        else:
+            by_parent.setdefault(trajectory.provenance.parent, []).append(trajectory)
+    repairs = [
+        one for job in jobs for one in sorted(by_parent.get(job.original.id, []), key=lambda repaired: repaired.index)
+    ]
+    order += [one.id for one in repairs]
+    judge_missing(repairs, run.verdicts, lambda one: context.task(one.task_id), seconds=context.recipe.judge_seconds)
+    run.trajectories.arrange(order)
+    run.verdicts.arrange(order)
+    run.repairs.arrange(job.original.id for job in jobs)

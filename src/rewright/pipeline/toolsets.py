@@ -1,0 +1,116 @@
+"""The tools of a run: those that its tasks bring, and the Python and search tools that the recipe adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from rewright.core.errors import InputError, SandboxError
+from rewright.core.records import Task, ToolSpec
+from rewright.dialects import Dialect
+from rewright.sandbox import RemoteSandbox
+from rewright.sandbox.settings import SandboxSettings
+from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
+from rewright.tools.python import PRELOAD
+from rewright.tools.settings import ToolSettings
+
+__all__ = ["open_toolsets", "try_tools", "with_recipe_tools"]
+
+PYTHON_MEMORY_MB: Final = 1024
+"""numpy and sympy are in every worker: with much less their import fails."""
+
+
+def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) -> list[Task]:
+    """The tasks with the recipe's tools behind their own. Raises InputError for a tool that the dialect can't call.
+
+    A task that has a tool of the same name keeps its own.
+    """
+    offered, known = _offered(settings), dialect.tool_names
+    found = []
+    for task in tasks:
+        names = {tool.name for tool in task.toolbox}
+        missing = tuple(tool for tool in offered if tool.name not in names)
+        tools = (*task.tools, *missing)
+        foreign = [tool.name for tool in task.toolbox if known is not None and tool.name not in known]
+        if foreign and known is not None:
+            raise InputError(
+                f"task {task.id}: dialect {dialect.name} has no way to call the tool {foreign[0]!r}: expected "
+                f"{' or '.join(known)}, or another dialect"
+            )
+        found.append(msgspec.structs.replace(task, tools=tools) if missing else task)
+    return found
+
+
+def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
+    """What executes the tools of every kind. `tool_seconds` bounds a call where `sandbox.wall_seconds` is None.
+
+    Raises InputError for what can't be opened as the settings say.
+    """
+    limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
+    python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
+    elsewhere: dict[str, RemoteSandbox] = {}
+    if sandbox.url is not None:
+        if settings.python and settings.python_state == "trajectory":
+            raise InputError("tools.python_state is trajectory: a sandbox at sandbox.url keeps no state: expected call")
+        elsewhere = {
+            "function": RemoteSandbox(sandbox.url, memory_mb=sandbox.memory_mb, **limits),
+            "python": RemoteSandbox(sandbox.url, memory_mb=python_mb, preload=PRELOAD, **limits),
+        }
+    limits |= {"level": sandbox.level, "network": sandbox.network}
+    executors: dict[str, ToolsetFactory] = {
+        "function": FunctionTools(
+            memory_mb=sandbox.memory_mb,
+            sandbox=elsewhere.get("function"),
+            trusted=sandbox.trusted,
+            **limits,
+        ),
+        "python": PythonTool(
+            memory_mb=python_mb,
+            state=settings.python_state,
+            output_chars=settings.output_characters,
+            sandbox=elsewhere.get("python"),
+            **limits,
+        ),
+    }
+    if settings.search is not None:
+        executors["search"] = _search(settings.search, settings.passages)
+    return CombinedTools(executors)
+
+
+async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:
+    """Open a toolset of every kind that `tasks` have. Raises SandboxError where the machine refuses to execute one."""
+    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.toolbox}
+    for tool in kinds.values():
+        try:
+            async with tools.open([tool]):
+                pass
+        except SandboxError as problem:
+            raise SandboxError(
+                f"nothing was executed: {problem}; `rewright doctor` says what is missing, and `sandbox: process` or "
+                "`sandbox: unsafe` in the recipe does without it (docs/security.md)"
+            ) from problem
+
+
+def _offered(settings: ToolSettings) -> list[ToolSpec]:
+    offered = [PythonTool.spec()] if settings.python else []
+    if settings.search is not None:
+        from rewright.tools.search import SearchTool
+
+        offered.append(SearchTool.spec())
+    return offered
+
+
+def _search(source: str, passages: int) -> ToolsetFactory:
+    from rewright.tools.retriever import Retriever
+    from rewright.tools.search import SearchTool
+    from rewright.tools.search_index import SearchIndex
+
+    if source.startswith(("http://", "https://")):
+        return SearchTool(Retriever(source), top_k=passages)
+    if source == "almanac":
+        from rewright.tasks.worlds.almanac import almanac_index
+
+        return SearchTool(almanac_index(), top_k=passages)
+    return SearchTool(SearchIndex.open(source), top_k=passages)

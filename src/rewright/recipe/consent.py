@@ -1,0 +1,44 @@
+"""Which code the recipe of a stored run names, and whether its user has allowed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from rewright.core.errors import InputError
+from rewright.core.trust import OWN_DIMENSIONS, names_one_of
+from rewright.recipe.schema import Recipe
+
+__all__ = ["UNSAFE", "check_recipe_code", "recipe_code"]
+
+
+UNSAFE: Final = "unsafe"
+
+
+def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(key, what) for all code that a recipe has run as the user's own: import paths, packages, a model's own code.
+
+    For `sandbox.level: unsafe`, which runs what models and data sets have written with nothing around it, `what` is
+    that word.
+    """
+    for dimension in recipe.quality.dimensions:
+        if dimension.function not in OWN_DIMENSIONS:
+            yield "quality.dimensions", dimension.function
+    if ":" in recipe.rl.credit.estimator:
+        yield "rl.credit.estimator", recipe.rl.credit.estimator
+    yield from (("judges", package) for package in recipe.judges)
+    yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
+    if recipe.sandbox.level == UNSAFE:
+        yield "sandbox.level", UNSAFE
+    for key, model in (("model", recipe.model), ("repair.model", recipe.repair.model)):
+        if model is not None and model.trust_remote_code:
+            yield f"{key}.trust_remote_code", model.path
+
+
+def check_recipe_code(code: Iterable[tuple[str, str]], trusted: Sequence[str], where: str) -> None:
+    """Raise InputError where `code` (of `recipe_code`, of the recipe `where`) is not all `trusted`."""
+    missing = [(key, what) for key, what in code if not names_one_of(what, trusted)]
+    if missing:
+        flags = " ".join(dict.fromkeys(f"--trusted {what.partition(':')[0]}" for _, what in missing))
+        named = ", ".join(f"{key}: {what}" for key, what in missing)
+        raise InputError(f"{where} names code ({named}), which runs only if you name it too: expected {flags}")

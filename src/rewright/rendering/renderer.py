@@ -1,0 +1,397 @@
+"""From messages to tokens, once: the one place where prompts and tool results are tokenised.
+
+A `Renderer` wraps a tokenizer with a chat template. Prompts are rendered by the model's own template with `tools=`;
+tool results become the suffix that the same template would put between two turns, found by rendering a conversation
+with a marker in place of the model's text. The model's own tokens are never rendered again. (In a dialect whose results
+stand inside the assistant's text, the suffix is that text: the message simply goes on.)
+
+Tool text is data: every control token of the tokenizer and every tag of the dialect that occurs in it is broken up
+before rendering, so that it reaches the model as plain text.
+
+Works with a `transformers` tokenizer (any object with `apply_chat_template`, `encode`, `decode`); imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, Final
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.core.escaping import control_pattern, escape_control_tokens
+from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.core.storage import without_surrogates
+from rewright.dialects.base import Dialect, follow_up_messages, results_inline, schemas_in_words
+
+__all__ = ["QUESTION", "Renderer"]
+
+MARKER: Final = "REWRIGHT_TURN_MARKER"
+THINK: Final = "<think>"
+PROBE_NAME: Final = "rewright_probe_tool"
+PROBE: Final[dict[str, Any]] = {
+    "type": "function",
+    "function": {
+        "name": PROBE_NAME,
+        "description": "A tool.",
+        "parameters": {
+            "type": "object",
+            "properties": {"text": {"type": "string", "description": "A text."}},
+            "required": ["text"],
+        },
+    },
+}
+"""Every field that a template might read."""
+QUESTION: Final[Message] = {"role": "user", "content": "question"}
+NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
+
+
+class Renderer:
+    """Renders prompts and tool results for one tokenizer and one dialect."""
+
+    def __init__(self, tokenizer: Any, dialect: Dialect, *, template_options: dict[str, Any] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.dialect = dialect
+        self.options = dict(template_options or {})
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError(NO_TEMPLATE.format(getattr(tokenizer, "name_or_path", "")))
+        control = [str(token) for token in getattr(tokenizer, "all_special_tokens", [])]
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        control += [str(token) for token in added.values()]
+        control += list(dialect.control_words)
+        self._control = control_pattern(control)
+        self.native_system = self._writes([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
+        """Does the template write a system message? If not, it goes into the user's first message."""
+        self.native_tools = self._writes([QUESTION], [PROBE])
+        """Does the template write tool schemas? If not, they go into the system message."""
+        self.native_results = self._template_takes_tool_messages()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the vocabulary: token ids mean the same for two renderers with equal fingerprints."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        return hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Does the template itself write the `<think>` with which the model's message begins?"""
+        return self._render([QUESTION], []).rstrip().endswith(THINK)
+
+    @cached_property
+    def _opens_thought_after_results(self) -> bool:
+        """As `opens_thought`, for a turn that follows results: some templates then let the message go on."""
+        results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
+        return self._after_marker(self.as_messages(results)).rstrip().endswith(THINK)
+
+    @cached_property
+    def _closing(self) -> tuple[str, ...]:
+        """The control tokens that the template writes right behind the last message, up to its end token."""
+        try:
+            run = self._leading(self._after_marker([], generation=False))
+        except InputError:
+            return ()
+        end = self.tokenizer.eos_token
+        return run[: run.index(end) + 1] if end in run else run[:1]
+
+    @cached_property
+    def _closing_between(self) -> tuple[str, ...]:
+        """The same behind a message that is not the last, whoever speaks next.
+
+        gpt-oss ends the last message with `<|return|>` and the others with `<|end|>`. GLM ends none: the token that
+        opens what comes next (`<|observation|>`, `<|user|>`) is what the model writes last.
+        """
+        runs = []
+        for following in ([], [QUESTION]):
+            with contextlib.suppress(InputError):  # a template may want the roles to alternate
+                runs.append(self._leading(self._after_marker(following)))
+        shared = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*runs, strict=False))]
+        return tuple(shared[: len(self._closing)] if self._closing else shared[: shared[:1] == [self._eos]])
+
+    @property
+    def ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The control tokens with which the template ends the last message, and those of a message before."""
+        return self._closing, self._closing_between
+
+    @property
+    def _eos(self) -> str:
+        return str(self.tokenizer.eos_token or "")
+
+    def _leading(self, text: str) -> tuple[str, ...]:
+        """The control tokens that `text` begins with, behind white space and without any between them."""
+        text = text.lstrip()
+        tokens = {str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
+        run: list[str] = []
+        while found := max((token for token in tokens if text.startswith(token)), key=len, default=""):
+            run.append(found)
+            text = text.removeprefix(found)
+        return tuple(run)
+
+    @property
+    def end_token(self) -> str:
+        """The token with which the model's message ends: the tokenizer's end token, or what the template writes.
+
+        Gemma's templates write `<end_of_turn>` and Phi's `<|end|>`, while their tokenizers name another.
+        """
+        return self._closing[-1] if self._closing else self._eos
+
+    @property
+    def end_id(self) -> int:
+        """Token id of `end_token`."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.end_token))
+
+    def opening(self, turn: int) -> str:
+        """What the prompt has written of the text of turn number `turn` since the user spoke: `<think>` or nothing."""
+        opened = self.opens_thought if turn == 0 else not self.dialect.inline and self._opens_thought_after_results
+        return THINK if opened else ""
+
+    def escape(self, text: str) -> str:
+        """`text` with a space after the first character of every control token and tag that occurs in it."""
+        return escape_control_tokens(text, self._control)
+
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
+        """The prompt with the opening of the model's turn at its end."""
+        if tools and not self.native_tools:
+            messages, tools = _with_tools_in_words(messages, tools), ()
+        if not self.native_system:
+            messages = _without_system(messages)
+        return self._render(list(messages), list(tools))
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
+        """Token ids of `prompt_text`."""
+        return self._encode(self.prompt_text(messages, tools))
+
+    def task_prompt_ids(self, task: Task) -> list[int]:
+        """Token ids of a task's prompt in this dialect."""
+        return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
+
+    def end_ids(
+        self, calls: Sequence[ToolCall] = (), results: Sequence[ToolResult] = (), follow_up: FollowUp | None = None
+    ) -> list[int]:
+        """Tokens with which the model is taught to end a turn that these follow (nothing: the last one).
+
+        What the template ends the last message with: engines stop there. Where it ends none, a turn ends with the token
+        that opens what comes next, and the last one with the tokenizer's end token.
+        """
+        if self._closing:
+            return self._encode("".join(self._closing))
+        text = self._text_between(calls, results, follow_up) if results or follow_up is not None else ""
+        opener = () if self._closing_between else self._leading(text)[:1]
+        return self._encode(opener[0]) if opener else [self.end_id]
+
+    def suffix_ids(
+        self,
+        calls: Sequence[ToolCall],
+        results: Sequence[ToolResult],
+        *,
+        ended: bool,
+        follow_up: FollowUp | None = None,
+        end: int | None = None,
+    ) -> list[int]:
+        """Tokens between a turn and the next: results, what the user says next, the opening of the model's next turn.
+
+        `ended` says whether the model wrote an end token: the template's is then not written again. `end` is that
+        token's id, where it is known: a model has several, and one of them may open what comes next.
+        """
+        inline = ""
+        if self.dialect.inline:
+            if results and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
+                inline = results_inline(self.dialect, *self._shown(calls, results))
+            if follow_up is None:
+                return self._encode(inline)
+        text = self._text_between(calls, results, follow_up)
+        return self._encode(inline + (self._behind_end(text, end) if ended else text))
+
+    def _shown(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
+    ) -> tuple[list[ToolCall], list[ToolResult]]:
+        """Calls and results as plain text. (Some templates write a result's name, which is what the model called.)"""
+        return (
+            [msgspec.structs.replace(call, name=self.escape(call.name)) for call in calls],
+            [msgspec.structs.replace(result, content=self.escape(result.content)) for result in results],
+        )
+
+    def _text_between(
+        self, calls: Sequence[ToolCall], results: Sequence[ToolResult], follow_up: FollowUp | None
+    ) -> str:
+        """What the template writes between the text of a turn and that of the next."""
+        messages: list[Message] = []
+        if results and not self.dialect.inline:
+            messages = self.dialect.results_as_messages(*self._shown(calls, results))
+        if follow_up is not None:
+            messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
+        return self._after_marker(self.as_messages(messages))
+
+    def _behind_end(self, text: str, end: int | None) -> str:
+        """`text` without the end of the message before, which the model has written with the token `end`."""
+        written = "" if end is None else str(self.tokenizer.convert_ids_to_tokens(end))
+        run, closing = self._leading(text), self._closing_between
+        if run[: len(closing)] != closing:
+            closing = ()
+        if written in closing:
+            closing = closing[: closing.index(written) + 1]
+        elif not closing and run[:1] in ((written,), (self._eos,)):
+            closing = run[:1]
+        return text.lstrip().removeprefix("".join(closing)) if closing else text
+
+    def with_calls(self, text: str, calls: Sequence[ToolCall]) -> str:
+        """A turn's text with calls that stand beside it (`tool_calls` of a message) written as the template does.
+
+        Where the template knows no calls, or none of this dialect, they are written as the dialect does.
+        """
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        message: Message = {
+            "role": "assistant",
+            "content": MARKER,
+            "tool_calls": [{"type": "function", "function": function} for function in functions],
+        }
+        try:
+            after = self._render([QUESTION, message], [], generation=False).partition(MARKER)[2]
+        except InputError:
+            after = ""
+        written = after.partition(self.end_token or "\0")[0]
+        read = [(call.name, call.arguments) for call in self.dialect.parse(written).calls]
+        if read == [(call.name, call.arguments) for call in calls]:
+            return text + written
+        return self.dialect.write(text, calls)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of text that a model wrote (its control tokens are read as such)."""
+        return self._encode(text)
+
+    def training_ids(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
+        """(token_ids, mask) to train this renderer's model on: the task's own prompt, then the trajectory.
+
+        Tokens as they were produced where they belong to this tokenizer; a repair is thereby put under the prompt of
+        the task that it solves. Otherwise `encode_trajectory`. An answer at which generation was stopped is followed by
+        the end token either way, so that how a trajectory ends does not tell who made it.
+        """
+        known = all(turn.token_ids is not None for turn in trajectory.turns)
+        if not known or trajectory.provenance.tokenizer != self.fingerprint:
+            return self.encode_trajectory(task, trajectory)
+        ids = self.task_prompt_ids(task)
+        mask = [0] * len(ids)
+        for turn in trajectory.turns:
+            own = turn.token_ids or ()
+            ids += [*own, *turn.suffix_ids]
+            mask += [1] * len(own) + [0] * len(turn.suffix_ids)
+        if trajectory.turns and trajectory.turns[-1].stop == "stop" and not trajectory.turns[-1].calls:
+            end = self.end_ids()
+            ids, mask = [*ids, *end], [*mask, *([1] * len(end))]
+        return ids, mask
+
+    def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
+        """(token_ids, mask) of a trajectory whose tokens are unknown or belong to another tokenizer.
+
+        Every turn's text is tokenised once, closed as it ends there (`end_ids`), and masked 1; all else is masked 0.
+        """
+        ids = self.task_prompt_ids(task)
+        mask = [0] * len(ids)
+        number = 0  # of the turn since the user spoke
+        for index, turn in enumerate(trajectory.turns):
+            last = index + 1 == len(trajectory.turns)
+            closes = last or turn.follow_up is not None
+            # A message that goes on has no end token; nor has one that was cut off at a call.
+            stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
+            own, after = self._encode(self._text_of(turn, number)), list[int]()
+            goes_on = (turn.results or turn.follow_up is not None) and not last
+            following = (turn.calls, turn.results, turn.follow_up) if goes_on else ()
+            if not stopped and turn.stop != "length":
+                own += self.end_ids(*following)
+            if goes_on:
+                after = self.suffix_ids(
+                    turn.calls, turn.results, ended=not stopped, follow_up=turn.follow_up, end=own[-1] if own else None
+                )
+            ids += own + after
+            mask += [1] * len(own) + [0] * len(after)
+            number = 0 if turn.follow_up is not None else number + 1
+        return ids, mask
+
+    def _text_of(self, turn: Turn, index: int) -> str:
+        """A turn's text as it stands behind this tokenizer's prompt, which may write its `<think>` or not."""
+        opening = self.opening(index)
+        text = turn.opening + turn.text
+        return text.removeprefix(opening) if opening else text
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # tokenizers take no half of a character; a task file or a tool may bring one
+            text = without_surrogates(text)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _render(self, messages: list[Message], tools: list[dict[str, Any]], *, generation: bool = True) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=generation, **self.options
+            )
+        except Exception as problem:  # a template is a program of the model's author: anything may be raised
+            name = getattr(self.tokenizer, "name_or_path", "")
+            raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
+        return str(text)
+
+    def as_messages(self, results: Sequence[Message]) -> list[Message]:
+        """Results (and what the user says next) as the template takes them."""
+        return list(results) if self.native_results else _results_in_words(results)
+
+    def _writes(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
+        """Does the template take and write what names PROBE_NAME?"""
+        try:
+            return PROBE_NAME in self._render(messages, tools)
+        except InputError:
+            return False
+
+    def _after_marker(self, messages: list[Message], *, generation: bool = True) -> str:
+        head: list[Message] = [QUESTION, {"role": "assistant", "content": MARKER}]
+        _, found, after = self._render([*head, *messages], [], generation=generation).partition(MARKER)
+        if not found:
+            name = getattr(self.tokenizer, "name_or_path", "")
+            raise InputError(f"the chat template of {name} drops the assistant's text: expected it in the conversation")
+        return after
+
+    def _template_takes_tool_messages(self) -> bool:
+        probe: Message = {"role": "tool", "name": "probe", "content": PROBE_NAME}
+        try:
+            text = self._after_marker([probe])
+        except InputError:
+            return False
+        # A template that knows no tool role either drops the text or writes a role its model never saw.
+        return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)
+
+
+def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
+    """For templates without `tools=`: the schemas as text in the system message."""
+    words = (
+        f"{schemas_in_words(tools)}\n"
+        'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
+        "Results come back in <tool_response></tool_response>."
+    )
+    copied = [dict(message) for message in messages]
+    if copied and copied[0].get("role") == "system":
+        copied[0]["content"] = f"{copied[0]['content']}\n\n{words}"
+        return copied
+    return [{"role": "system", "content": words}, *copied]
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """For templates without a system role: its text stands before the user's first message."""
+    if not messages or messages[0].get("role") != "system":
+        return list(messages)
+    system, *others = messages
+    first = next((place for place, message in enumerate(others) if message.get("role") == "user"), None)
+    if first is None:
+        return [{**system, "role": "user"}, *others]
+    others[first] = {**others[first], "content": f"{system['content']}\n\n{others[first]['content']}"}
+    return others
+
+
+def _results_in_words(messages: Sequence[Message]) -> list[Message]:
+    """For templates without a tool role: all results of a turn in one user message."""
+    text = "\n".join(
+        f"<tool_response>\n{message['content']}\n</tool_response>" if message["role"] == "tool" else message["content"]
+        for message in messages
+    )
+    return [{"role": "user", "content": text}]

@@ -1,0 +1,50 @@
+"""A trajectory as plain text, without any dialect's tags: for a repairer to read, for pictures, for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Final
+
+from rewright.core.records import Trajectory
+from rewright.dialects.hermes import outside, split_thought
+
+__all__ = ["transcript"]
+
+_CALL_OR_ANSWER: Final = re.compile(
+    r"<search>.*?(?:</search>|\Z)|<(?:code|python)>.*?(?:</(?:code|python)>|\Z)"
+    r"|<answer>.*?(?:</answer>|\Z)",
+    re.DOTALL,
+)
+
+
+def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = None) -> str:
+    """Every turn as lines `thought:`, `said:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
+
+    `said:` is what stands outside of thoughts, calls and answer, an invented result for instance. Where the user spoke
+    again it is all that the model had ended its turn with, and `user:` follows.
+
+    `escape` (`Rollout.escape`) is for a transcript that a model reads: it must not bring control tokens.
+    """
+    lines: list[str] = []
+    for turn in trajectory.turns:
+        thought, rest = split_thought(turn.opening + turn.text)
+        spoke_again = turn.follow_up is not None and not turn.calls
+        said = rest if spoke_again else _CALL_OR_ANSWER.sub("", outside(turn.opening + turn.text))
+        lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", said)) if text.strip()]
+        for index, call in enumerate(turn.calls):
+            if call.error is None:
+                lines.append(f"call: {call.name} {json.dumps(call.arguments, ensure_ascii=False)}")
+            else:
+                lines.append(f"call: {call.raw.strip()}")
+            if index < len(turn.results):
+                lines.append(f"result: {turn.results[index].content}")
+        if turn.follow_up is not None:
+            lines += [f"{message['role']}: {message['content']}" for message in turn.follow_up.messages]
+    if trajectory.answer is not None:
+        lines.append(f"answer: {trajectory.answer}")
+    else:
+        lines.append(f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
+    text = "\n".join(lines)
+    return escape(text) if escape else text

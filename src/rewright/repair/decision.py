@@ -1,0 +1,132 @@
+"""LLM-as-Repairer (AutoTraj, section 5 of its method): show a model a bad trajectory, let it solve the task again.
+
+The repairer is given the task, its tools and the trajectory; its calls run for real in the same rollout loop as
+everything else, so a repaired trajectory's results are what the tools returned. Here: what the repairer is asked,
+and the rule that accepts or rejects what it did. Running it is the pipeline's work (rewright.pipeline.stages.repair).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from rewright.core.records import Quality, RepairMode, Task, Trajectory, Verdict
+from rewright.dialects.format_check import format_problem
+from rewright.rendering.transcript import transcript
+from rewright.repair.quality import QualitySettings, score_trajectory, word_count
+from rewright.repair.references import DEFAULT, unseen_reference
+
+__all__ = ["INSTRUCTIONS", "RULES", "Decision", "decide", "repair_task"]
+
+INSTRUCTIONS: Final[dict[RepairMode, str]] = {
+    "wrong_answer": (
+        "The attempt above ends with a wrong answer. Find where it fails and why: a misread question, a slip of logic "
+        "or arithmetic, a tool used wrongly or not at all; and how the error spreads."
+    ),
+    "low_quality": (
+        "The attempt above is right but poorly written. Find what is redundant, unclear, repeated or uncertain."
+    ),
+}
+RULES: Final = (
+    "Then write a fresh, self-contained solution of the task, from the start and better: call a tool only where it is "
+    "needed, at most {calls} calls, think after each result, do not hedge, and give exactly one final answer. Your "
+    "reader sees the task only: never mention the attempt, what was wrong with it, or that you know the right answer."
+)
+"""The end of the repairer's prompt, where the recipe (`repair.rules`) has none of its own."""
+PHRASE_CHARACTERS: Final = 80
+"""Of a refused phrase, shown in the reason."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Whether one attempt at a repair is taken, and why (not)."""
+
+    accepted: bool
+    reason: str
+    quality: Quality | None = None
+
+
+def repair_task(
+    task: Task,
+    attempt: Trajectory,
+    mode: RepairMode,
+    *,
+    calls: int = 3,
+    show_gold: bool = False,
+    escape: Callable[[str], str] | None = None,
+    rules: str = RULES,
+) -> Task:
+    """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
+
+    The gold answer is shown only if `show_gold` says so. `escape` (`Rollout.escape` of the repairer's)
+    makes the attempt plain text: it brings no control tokens into the prompt. `rules` is the end of the prompt;
+    `{calls}` in it is replaced by the number of calls.
+    """
+    parts = [f"Attempt:\n{transcript(attempt, escape)}", INSTRUCTIONS[mode]]
+    if show_gold and task.gold.answers:
+        parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
+    parts.append(rules.replace("{calls}", str(calls)))
+    last = dict(task.messages[-1])
+    last["content"] = "\n\n".join([str(last["content"]), *parts])
+    return msgspec.structs.replace(task, messages=(*task.messages[:-1], last))
+
+
+def decide(
+    original: Trajectory,
+    original_quality: Quality,
+    repaired: Trajectory,
+    verdict: Verdict,
+    mode: RepairMode,
+    *,
+    dialect: str,
+    settings: QualitySettings,
+    low_quality_threshold: float = 0.86,
+    wrong_answer_threshold: float = 0.8,
+    task: Task | None = None,
+    refused_phrases: Sequence[str] = (DEFAULT,),
+    refused_first_phrases: Sequence[str] = (DEFAULT,),
+) -> Decision:
+    """Accept or reject one attempt (AutoTraj's thresholds; both comparisons are strict).
+
+    A right one that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`): the
+    student sees `task` only. Phrases of the task's own are allowed.
+
+    low_quality: correct, total above the threshold and above the original's as it was scored among its task's
+    candidates; measured against the shorter of original and repair. wrong_answer: correct, total above the threshold,
+    measured against its own length.
+    """
+    if repaired.failure is not None:
+        return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
+    problem = format_problem(repaired, dialect)
+    if problem is not None:
+        return Decision(accepted=False, reason=f"format: {problem}")
+    words = word_count(repaired)
+    shortest = words if mode == "wrong_answer" else min(words, word_count(original))
+    quality = score_trajectory(repaired, shortest, settings, dialect=dialect)
+    if not verdict.correct:
+        return Decision(accepted=False, reason=f"wrong: {verdict.reason}", quality=quality)
+    asked = task or Task(id=repaired.task_id, messages=())
+    phrase = unseen_reference(asked, repaired, refused_phrases, refused_first_phrases)
+    if phrase is not None:
+        reason = f"refers to what the student does not see: {phrase[:PHRASE_CHARACTERS]!r}"
+        return Decision(accepted=False, reason=reason, quality=quality)
+    threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold
+    if quality.total <= threshold:
+        return Decision(
+            accepted=False, reason=f"quality {quality.total:.4f} is not above {threshold:g}", quality=quality
+        )
+    if mode == "low_quality" and quality.total <= original_quality.total:
+        reason = f"quality {quality.total:.4f} is not above the original's {original_quality.total:.4f}"
+        return Decision(accepted=False, reason=reason, quality=quality)
+    return Decision(accepted=True, reason=f"correct, quality {quality.total:.4f}", quality=quality)
+
+
+Mode = Literal["wrong_answer", "low_quality"]
+
+
+def mode_of(quality: Quality) -> Mode | None:
+    """The repair that a scored candidate needs: None for a kept one."""
+    if quality.selected == "wrong":
+        return "wrong_answer"
+    return "low_quality" if quality.selected == "low" else None

@@ -1,0 +1,154 @@
+"""Credit of stored trajectories (`rewright.reports.stored_credit`) for people and machines: a table, or plain types for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rewright.credit.allowed import allowed_parts
+from rewright.credit.messages import arguments_of, name_of
+from rewright.importers.chat_logs import unread_calls
+from rewright.reports.stored_credit import Credited, Stored
+
+__all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_remarks"]
+
+
+def credit_notes(found: Sequence[Credited]) -> list[str]:
+    """What must be said of rollouts of RL whose numbers are not those that RL used, a line each."""
+    rollouts = [one.stored for one in found if one.stored.stage == "rl" and not one.used_by_rl]
+    anew = sum(one.kept is not None for one in rollouts)
+    lacking = len(rollouts) - anew
+    notes = []
+    if anew:
+        notes.append(f"credit: {anew} rollouts are credited with the settings given here, RL used others")
+    if lacking:
+        notes.append(
+            f"credit: {lacking} rollouts do not hold what RL used (an older version, or RL stopped before they were "
+            "scored): computed anew, without a reward model"
+        )
+    return notes
+
+
+def credit_as_json(credited: Credited) -> dict[str, Any]:
+    """One trajectory's credit in plain types.
+
+    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched. `reward`
+    is the trajectory reward, and `group` and `turn_advantages` are null for a trajectory that is in no group.
+    """
+    stored, found = credited.stored, credited.match
+    partner = dict(found.pairs or ())
+    calls: list[dict[str, Any]] = []
+    for turn, own in enumerate(stored.turns):
+        for call in own:
+            index = len(calls)
+            calls.append(
+                {
+                    "turn": turn,
+                    "name": name_of(call),
+                    "arguments": _plain(arguments_of(call)),
+                    "reward": float(found.rewards_P[index]),
+                    "gold": partner.get(index),
+                }
+            )
+    return {
+        "id": stored.id,
+        "group": stored.group,
+        "outcome": stored.outcome,
+        "reward": credited.trajectory_reward,
+        "turn_rewards": credited.rewards.tolist(),
+        "turn_advantages": None if credited.advantages is None else credited.advantages.tolist(),
+        "used_by_rl": credited.used_by_rl,
+        "calls": calls,
+        "gold": None if stored.golds is None else [_gold(call) for call in stored.golds],
+    }
+
+
+def _gold(call: Any) -> dict[str, Any]:
+    key = "arguments" if allowed_parts(call) is None else "allowed"
+    return {"name": name_of(call), key: _plain(arguments_of(call))}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: a table's dates and numbers of other kinds as text, what is not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
+    """Lines of text: a heading, then one trajectory a line, its numbers turn by turn."""
+    names = ("trajectory", "outcome", "reward", "turn rewards")
+    rows = [
+        (
+            one.stored.id,
+            "-" if one.stored.outcome is None else f"{one.stored.outcome:.3f}",
+            "-" if one.trajectory_reward is None else f"{one.trajectory_reward:.3f}",
+            " ".join(f"{value:.3f}" for value in one.rewards),
+            "-" if one.advantages is None else " ".join(f"{value:+.3f}" for value in one.advantages),
+        )
+        for one in found
+    ]
+    widths = [max(map(len, column)) for column in zip(names, *(row[:-1] for row in rows), strict=True)]
+    for row in ((*names, "turn advantages"), *rows):
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
+
+
+def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
+    """What the numbers do not say, one line each: trajectories without gold calls, outcome or anything to compare with.
+
+    Numbers of such trajectories are not measured, though they look like the others.
+    """
+    stored = [one.stored for one in found]
+    counts = Counter(one.group for one in stored if one.group is not None)
+    alone = [group for group, count in counts.items() if count == 1]
+    if alone:
+        share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
+        yield f"warning: {share}: its advantages compare it with nothing"
+    yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", "their calls earn 0")
+    if any(one.outcome is not None for one in stored):
+        without = [one for one in stored if one.outcome is None]
+        yield from _remark(stored, without, "no outcome", "their turns are paid for calls alone")
+    elif stored:
+        yield "warning: no trajectory has an outcome: turns are paid for calls alone"
+    if any(one.golds for one in stored) and not any(turn for one in stored for turn in one.turns):
+        yield "warning: no trajectory has a call, though there are gold calls"
+    unread = {one.id: how for one in stored if one.seen and one.golds and (how := unread_calls(one)) is not None}
+    if unread:
+        which = [one for one in stored if one.id in unread]
+        how = unread[which[0].id]
+        yield from _remark(stored, which, f"no call that was read, but {how} in the text", "their calls earn 0")
+    golds = [gold for one in stored for gold in one.golds or ()]
+    if golds and _look_allowed(golds):
+        yield (
+            'warning: every argument of the gold calls is a list, some with "" in it: if these are the allowed values '
+            "(as in BFCL), say so with --allowed-values"
+        )
+
+
+def _remark(stored: Sequence[Stored], which: Sequence[Stored], what: str, meaning: str) -> Iterator[str]:
+    if which:
+        yield (
+            f"warning: {_share(len(which), len(stored), 'trajectory')} {what} (the first is {which[0].id!r}): {meaning}"
+        )
+
+
+def _share(count: int, total: int, noun: str) -> str:
+    plural = {"trajectory": "trajectories", "group": "groups"}[noun]
+    return f"{count} of {total} {plural} {'has' if count == 1 else 'have'}"
+
+
+def _look_allowed(golds: Sequence[Any]) -> bool:
+    """Whether ordinary gold calls look as if their lists were allowed values."""
+    values = [value for call in golds if allowed_parts(call) is None for value in _values(call)]
+    return bool(values) and all(isinstance(value, list) for value in values) and any("" in value for value in values)
+
+
+def _values(call: Any) -> Sequence[Any]:
+    arguments = arguments_of(call)
+    return list(arguments.values()) if isinstance(arguments, Mapping) else []

@@ -1,0 +1,149 @@
+"""The trajectories that the page of a run shows: which ones, and everything that is known of each.
+
+Record files are streamed; what is held in memory grows with the number of examples, not with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.core.records import Provenance, Quality, Repair, Task, Trajectory, Verdict
+from rewright.core.storage import read_jsonl
+from rewright.pipeline.run_directory import Run
+from rewright.reports.run_credit import group_of, stored_of
+from rewright.reports.stored_credit import Credited, Stored, credit, is_known
+from rewright.training.settings import RLSettings
+
+__all__ = ["Attempt", "Example", "Head", "credited_by_id", "heads", "read_examples"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One trajectory with its verdict and its credit; None: not known (`credited`: nothing to compute it from)."""
+
+    trajectory: Trajectory
+    verdict: Verdict | None
+    credited: Credited | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A candidate with what was decided about it. `repaired` is the last attempt at its repair, taken or not.
+
+    The advantages of `candidate` are those within its task's candidates; a repair is in no group and has rewards only.
+    """
+
+    task: Task | None
+    candidate: Attempt
+    quality: Quality | None
+    repair: Repair | None
+    repaired: Attempt | None
+
+    @property
+    def labels(self) -> list[str]:
+        """What the page filters by: the selection (`kept`, `low`, `wrong`; `unscored`), then `repaired` or `hard`.
+
+        What an engine or a tool server broke is `broken`, not `wrong`.
+        """
+        selected = self.quality.selected if self.quality is not None else None
+        broken = selected == "wrong" and self.candidate.trajectory.failure is not None
+        labels: list[str] = ["broken" if broken else selected or "unscored"]
+        if self.repair is not None:
+            labels.append("repaired" if self.repair.accepted else "hard")
+        return labels
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What choosing needs of a trajectory: its tokens and texts are skipped."""
+
+    id: str
+    task_id: str
+    provenance: Provenance = Provenance()
+
+
+def read_examples(run: Run, count: int, settings: RLSettings, dialect: str) -> list[Example]:
+    """At most `count` candidates in file order, of every kind (kept, low, wrong, repaired, hard) as evenly as possible.
+
+    `settings` and `dialect` say how credit is computed. Raises InputError for files that cannot be read and for an
+    estimator that is not known.
+    """
+    chosen = _choose(run, count)
+    wanted = {head.id: head.task_id for head in heads(run.trajectories.path) if head.id in chosen}
+    repairs = {one.original_id: one for one in run.repairs if one.original_id in wanted}
+    wanted_repairs = {one.repaired_id for one in repairs.values()}
+    task_ids = set(wanted.values())
+    tasks = {task.id: task for task in run.tasks if task.id in task_ids}
+    shown: dict[str, Trajectory] = {}
+    compared: dict[str, Trajectory] = {}
+    for one in run.trajectories:
+        if one.id in wanted or one.id in wanted_repairs:
+            shown[one.id] = one
+        if one.task_id in task_ids and group_of(one) is not None:
+            compared[one.id] = one
+    whole = {**compared, **shown}
+    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in whole}
+    qualities = {one.trajectory_id: one for one in run.qualities if one.trajectory_id in wanted}
+    credited = credited_by_id(
+        [stored_of(one, tasks.get(one.task_id), verdicts.get(key), dialect) for key, one in whole.items()], settings
+    )
+
+    def attempt(key: str | None) -> Attempt | None:
+        trajectory = shown.get(key or "")
+        if trajectory is None:
+            return None
+        return Attempt(trajectory, verdicts.get(trajectory.id), credited.get(trajectory.id))
+
+    examples = []
+    for key, task_id in wanted.items():
+        candidate, repair = attempt(key), repairs.get(key)
+        if candidate is not None:
+            repaired = attempt(repair.repaired_id) if repair is not None else None
+            examples.append(Example(tasks.get(task_id), candidate, qualities.get(key), repair, repaired))
+    return examples
+
+
+def _choose(run: Run, count: int) -> set[str]:
+    """Ids of the candidates to show: the first ones of each kind in turn, until `count` are found."""
+    kinds: dict[str, list[str]] = {"repaired": [], "kept": [], "hard": [], "low": [], "wrong": [], "unscored": []}
+
+    def add(kind: str, key: str) -> None:
+        if len(kinds[kind]) < count:
+            kinds[kind].append(key)
+
+    for repair in run.repairs:
+        add("repaired" if repair.accepted else "hard", repair.original_id)
+    for quality in run.qualities:
+        if quality.selected is not None:
+            add(quality.selected, quality.trajectory_id)
+    if not any(kinds.values()):
+        for head in heads(run.trajectories.path):
+            if head.provenance.parent is None:
+                add("unscored", head.id)
+    chosen: set[str] = set()
+    for place in range(max(map(len, kinds.values()))):
+        for ids in kinds.values():
+            if place < len(ids) and len(chosen) < count:
+                chosen.add(ids[place])
+    return chosen
+
+
+def heads(path: Path) -> Iterator[Head]:
+    """The heads of a file of trajectories; none where there is no file."""
+    if path.exists():
+        yield from (head for _, head in read_jsonl(path, Head))
+
+
+def credited_by_id(stored: Sequence[Stored], settings: RLSettings) -> dict[str, Credited]:
+    """The credit of trajectories by their ids; one without turns, or of which nothing is known, has none."""
+    if not any(is_known(one) for one in stored):
+        return {}
+    try:
+        found = credit(stored, settings=settings)
+    except ValueError as problem:
+        raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    return {one.stored.id: one for one in found if one.stored.turns and is_known(one.stored) and not one.stored.broken}

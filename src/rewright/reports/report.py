@@ -1,0 +1,27 @@
+"""Pictures of a run: learning curves as PNG (needs matplotlib; without it nothing is drawn)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rewright.pipeline.run_directory import Run
+
+__all__ = ["write_report"]
+
+
+def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
+    """Write `learning_curves.png` if the run has trained anything; returns the files written."""
+    metrics = run.metrics()
+    if not any(row["stage"] in ("sft", "reward", "rl") for row in metrics):
+        return []
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return []
+    mpl.use("Agg")
+    from rewright.reports.curves import learning_curves
+
+    path = run.path / "learning_curves.png"
+    learning_curves(metrics, found, path)
+    return [path]

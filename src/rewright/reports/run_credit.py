@@ -1,0 +1,162 @@
+"""The trajectories of a run as credit is computed from them: `rewright credit RUN` and the page read them here.
+
+Which trajectories are compared with each other is decided in one place, `group_of`; what RL used is taken from the
+rollouts themselves, where it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rewright.core.errors import InputError, RewrightError
+from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.storage import read_foreign
+from rewright.dialects.format_check import format_problem
+from rewright.dialects.hermes import split_thought
+from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
+from rewright.recipe.loader import load_recipe
+from rewright.recipe.schema import Recipe
+from rewright.reports.stored_credit import Stored, prompt_text
+from rewright.tasks.from_recipe import load_recipe_tasks
+from rewright.training.group_credit import verdict_for
+from rewright.training.settings import RLSettings
+
+__all__ = ["EVALUATIONS", "group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "stored_of"]
+
+EVALUATIONS: Final = ("base", "sft", "rl")
+"""The evaluated models, in the order of the stages."""
+JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
+"""Judges that are asked about rollouts whose verdicts are not stored. Others run code or need other packages."""
+
+
+def step_of(identity: str) -> int | None:
+    """The step (from 0) of a rollout of RL, whose id is rl/TASK/STEP/PLACE; None for any other id."""
+    parts = identity.rsplit("/", 2)
+    if len(parts) == 3 and identity.startswith("rl/") and parts[1].isdecimal():
+        return int(parts[1])
+    return None
+
+
+def group_of(trajectory: Trajectory, *, held_out: bool = False) -> str | None:
+    """What the trajectories share that are compared with this one: their task, and in RL their step.
+
+    None: it is compared with none. That is a repair, a trajectory of an evaluation (`held_out`), and one that an
+    engine or a tool server broke.
+    """
+    if held_out or trajectory.failure is not None or trajectory.provenance.parent is not None:
+        return None
+    step = step_of(trajectory.id)
+    return trajectory.task_id if step is None else f"step {step + 1}, {trajectory.task_id}"
+
+
+def stored_of(
+    trajectory: Trajectory,
+    task: Task | None,
+    verdict: Verdict | None,
+    dialect: str,
+    *,
+    held_out: bool = False,
+    metric: str | None = None,
+) -> Stored:
+    """A trajectory of ours, as credit is computed from it. `metric`: of the verdict, in the place of its outcome.
+
+    Raises InputError where the verdict has no such metric.
+    """
+    kept = trajectory.credit
+    verdict = kept.verdict if kept is not None and kept.verdict is not None else verdict
+    problem = format_problem(trajectory, dialect) if kept is None else kept.format_problem
+    return Stored(
+        id=trajectory.id,
+        group=group_of(trajectory, held_out=held_out),
+        turns=[list(turn.calls) for turn in trajectory.turns],
+        texts=[" ".join(map(str.strip, split_thought(turn.opening + turn.text))).strip() for turn in trajectory.turns],
+        prompt=prompt_text(list(task.messages)) if task is not None else "",
+        golds=None if task is None or task.gold.calls is None else list(task.gold.calls),
+        outcome=None if verdict is None else _outcome(verdict, metric),
+        stage=trajectory.stage,
+        task_id=trajectory.task_id,
+        broken=trajectory.failure is not None,
+        format_ok=problem is None,
+        reward_model=None if kept is None else kept.reward_model,
+        kept=kept,
+    )
+
+
+def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
+    """The trajectories of a run directory: candidates and repairs, evaluations, rollouts of RL; or of one file of ours.
+
+    Gold calls come from the tasks, outcomes from the verdicts that lie beside them (`metric` names another number of
+    theirs). Rollouts bring their own; those of older versions are judged here, by built-in judges only. Raises
+    InputError for what cannot be read, and where there is nothing.
+    """
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "evaluations" else path.parent
+    evaluations = [folder / "evaluations" / f"{label}.jsonl" for label in EVALUATIONS]
+    files = [folder / "trajectories.jsonl", *evaluations, folder / "rollouts.jsonl"] if path.is_dir() else [path]
+    files = [file for file in files if file.exists()]
+    if not files:
+        raise InputError(f"{path}: has no trajectories.jsonl: expected a run directory or a file")
+    recipe = load_recipe(folder / "recipe.yaml", stored=True) if (folder / "recipe.yaml").exists() else Recipe()
+    for file in files:
+        if file.name == "rollouts.jsonl":
+            yield from _rollouts(file, folder, recipe, metric)
+            continue
+        held_out = file.parent.name == "evaluations"
+        tasks = _by_id(_read(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"), Task))
+        beside = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
+        verdicts = {one.trajectory_id: one for one in _read(beside, Verdict)}
+        for one in _read(file, Trajectory):
+            verdict = verdicts.get(one.id)
+            yield stored_of(one, tasks.get(one.task_id), verdict, recipe.dialect, held_out=held_out, metric=metric)
+
+
+def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
+    """The tasks that RL trained on: the run's own, or those of `rl.tasks`, as far as they can be read."""
+    settings = None if recipe is None else recipe.rl.tasks
+    if settings is not None:
+        try:
+            return load_recipe_tasks(settings)
+        except RewrightError:
+            pass
+    return _read(folder / "tasks.jsonl", Task)
+
+
+def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSettings) -> Verdict | None:
+    """The verdict that RL used; of an older version's rollout, which has none, that of a built-in judge, or None."""
+    if trajectory.credit is not None:
+        return trajectory.credit.verdict
+    if task is None or trajectory.failure is not None:
+        return None
+    if settings.outcome == "judge" and task.judge not in JUDGED:
+        return None
+    try:
+        return verdict_for(task, trajectory, settings)
+    except RewrightError:
+        return None
+
+
+def _rollouts(file: Path, folder: Path, recipe: Recipe, metric: str | None) -> Iterator[Stored]:
+    tasks = _by_id(rl_tasks(folder, recipe))
+    for one in _read(file, Trajectory):
+        task = tasks.get(one.task_id)
+        yield stored_of(one, task, rollout_verdict(one, task, recipe.rl), recipe.dialect, metric=metric)
+
+
+def _outcome(verdict: Verdict, metric: str | None) -> float:
+    if metric is None or metric == "outcome":
+        return verdict.outcome
+    if metric not in verdict.metrics:
+        metrics = ", ".join(sorted(verdict.metrics)) or "none"
+        raise InputError(f"the verdict of {verdict.trajectory_id} has no metric {metric!r}: it has {metrics}")
+    return verdict.metrics[metric]
+
+
+def _by_id(tasks: Iterable[Task]) -> Mapping[str, Task]:
+    return {task.id: task for task in tasks}
+
+
+def _read(path: Path, kind: type[Any]) -> Iterator[Any]:
+    """The records of a file; none where there is no file."""
+    if path.exists():
+        yield from (record for _, record in read_foreign(path, kind))

@@ -1,0 +1,127 @@
+"""What the page shows of evaluations and of RL: a few trajectories, chosen by rules that it states.
+
+Evaluations: held-out tasks with the first trajectory of every evaluated model side by side; tasks on which the models
+differ come first, in the order of the file. RL: from the first and from the last stored step, the first group that has
+right and wrong rollouts (else the first group), two right and two wrong ones of it, with the group's credit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rewright.core.errors import InputError
+from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.storage import read_jsonl
+from rewright.pipeline.run_directory import Run
+from rewright.recipe.schema import Recipe
+from rewright.reports.examples import Attempt, credited_by_id, heads
+from rewright.reports.run_credit import rl_tasks, rollout_verdict, step_of, stored_of
+from rewright.training.settings import RLSettings
+
+__all__ = ["Shown", "read_evaluations", "read_rollouts"]
+
+EVALUATED: Final = {"base": "Before training", "sft": "After SFT", "rl": "After RL"}
+TASKS: Final = 6
+"""How many held-out tasks."""
+OF_A_KIND: Final = 2
+"""How many right and how many wrong rollouts of a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Trajectories of one task to be shown side by side, each with its title."""
+
+    label: str
+    task: Task | None
+    attempts: list[tuple[str, Attempt]]
+    note: str = ""
+
+
+def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = TASKS) -> list[Shown]:
+    """At most `count` held-out tasks, each with a trajectory of every evaluated model."""
+    folder = run.path / "evaluations"
+    files = {label: folder / f"{label}.jsonl" for label in EVALUATED if (folder / f"{label}.jsonl").exists()}
+    first: dict[str, dict[str, str]] = {}
+    for label, path in files.items():
+        for head in heads(path):
+            first.setdefault(head.task_id, {}).setdefault(label, head.id)
+    verdicts = {label: _verdicts(folder / f"{label}.verdicts.jsonl") for label in files}
+
+    def differ(ids: Mapping[str, str]) -> bool:
+        right = {verdicts[label][key].correct for label, key in ids.items() if key in verdicts[label]}
+        return len(right) > 1
+
+    chosen = sorted(first, key=lambda key: not differ(first[key]))[:count]
+    wanted = {first[key][label] for key in chosen for label in first[key]}
+    whole = {one.id: one for path in files.values() for _, one in read_jsonl(path, Trajectory) if one.id in wanted}
+    tasks = {task.id: task for task in run.eval_tasks if task.id in chosen}
+    found = []
+    for key in chosen:
+        attempts = []
+        for label, identity in first[key].items():
+            verdict = verdicts[label].get(identity)
+            alone = _attempts([whole[identity]], [verdict], tasks.get(key), settings, dialect, held_out=True)
+            attempts += [(EVALUATED[label], attempt) for attempt in alone]
+        found.append(Shown("evaluation", tasks.get(key), attempts))
+    return found
+
+
+def read_rollouts(run: Run, settings: RLSettings, dialect: str) -> list[Shown]:
+    """A group of rollouts of the first stored step of RL, and one of the last."""
+    steps = sorted({step for head in heads(run.rollouts.path) if (step := step_of(head.id)) is not None})
+    if not steps:
+        return []
+    wanted = sorted({steps[0], steps[-1]})
+    groups: dict[tuple[int, str], list[Trajectory]] = {}
+    for one in run.rollouts:
+        step = step_of(one.id)
+        if step in wanted:
+            groups.setdefault((step, one.task_id), []).append(one)
+    ids = {task_id for _, task_id in groups}
+    tasks = {task.id: task for task in rl_tasks(run.path, _recipe(run)) if task.id in ids}
+    found = []
+    for step in wanted:
+        candidates = [(tasks.get(task_id), group) for (at, task_id), group in groups.items() if at == step]
+        judged = [(task, group, [rollout_verdict(one, task, settings) for one in group]) for task, group in candidates]
+        mixed = (entry for entry in judged if len({one.correct for one in entry[2] if one is not None}) > 1)
+        task, group, verdicts = next(mixed, judged[0])
+        attempts = _attempts(group, verdicts, task, settings, dialect)
+        right = [index for index, one in enumerate(verdicts) if one is not None and one.correct][:OF_A_KIND]
+        others = [index for index, one in enumerate(verdicts) if one is None or not one.correct]
+        picked = sorted([*right, *others[: 2 * OF_A_KIND - len(right)]])
+        kept = "" if all(one.credit is not None for one in group) else ", computed for the page: RL stored no credit"
+        note = f"step {step + 1} of {steps[-1] + 1}, {len(picked)} of {len(group)} rollouts{kept}"
+        shown = [(f"Rollout {index + 1}", attempts[index]) for index in picked]
+        found.append(Shown("rollout", task, shown, note))
+    return found
+
+
+def _verdicts(path: Path) -> dict[str, Verdict]:
+    return {one.trajectory_id: one for _, one in read_jsonl(path, Verdict)} if path.exists() else {}
+
+
+def _recipe(run: Run) -> Recipe | None:
+    try:
+        return run.recipe()
+    except InputError:  # of another version
+        return None
+
+
+def _attempts(
+    trajectories: Sequence[Trajectory],
+    verdicts: Sequence[Verdict | None],
+    task: Task | None,
+    settings: RLSettings,
+    dialect: str,
+    *,
+    held_out: bool = False,
+) -> list[Attempt]:
+    """The trajectories of one task with their credit."""
+    pairs = list(zip(trajectories, verdicts, strict=True))
+    credited = credited_by_id(
+        [stored_of(one, task, verdict, dialect, held_out=held_out) for one, verdict in pairs], settings
+    )
+    return [Attempt(one, verdict, credited.get(one.id)) for one, verdict in pairs]

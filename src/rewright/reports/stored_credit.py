@@ -1,0 +1,300 @@
+"""Turn credit for stored trajectories from any source: what `rewright credit FILE --gold …` reads and computes.
+
+Sources, told apart by what a row holds: our `trajectories.jsonl` (or a run directory), chat logs in OpenAI's or Hugging
+Face's convention (`messages`), TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines). Every
+assistant message is a turn; what tools and users wrote is never read for calls. Files are streamed.
+
+Not here: the command line, its output (`rewright.reports.credit_table`) and the picture (`rewright.reports.credit_picture`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rewright.core.errors import InputError
+from rewright.core.records import Credit
+from rewright.core.strict_json import STRICT
+from rewright.credit import Match, match_many
+from rewright.credit.allowed import allowed_parts
+from rewright.credit.messages import arguments_of, gold_calls, name_of
+from rewright.credit.settings import TurnCredit
+from rewright.importers.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
+from rewright.pipeline.run_directory import Run
+from rewright.recipe.loader import load_recipe
+from rewright.tasks.rows import read_rows
+from rewright.training.group_credit import Attempted, call_factor, credit_groups
+from rewright.training.settings import RLSettings
+
+__all__ = [
+    "Credited",
+    "GoldCalls",
+    "Stored",
+    "credit",
+    "is_known",
+    "prompt_text",
+    "read_gold",
+    "read_stored",
+    "settings_for",
+]
+
+_GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One trajectory as it was found.
+
+    `group`: the label of those that it is compared with, None where it is compared with none. `turns`: the calls of
+    each turn. `texts`: what the model wrote in each turn. `golds`: gold calls, None where unknown. `outcome`: None
+    where the file has none. `prompt`: the text of the last message before the first turn.
+
+    Known of our own trajectories only: `stage` and `task_id` of the record; whether it is `broken` and whether its
+    format is valid; the `reward_model`'s score; what RL has used and `kept`.
+    """
+
+    id: str
+    group: str | None
+    turns: list[list[Any]]
+    texts: list[str]
+    prompt: str = ""
+    golds: list[Any] | None = None
+    outcome: float | None = None
+    stage: str = ""
+    task_id: str | None = None
+    broken: bool = False
+    format_ok: bool = True
+    reward_model: float | None = None
+    kept: Credit | None = None
+    seen: str = ""
+    """What a row of another project's log holds, for messages; empty for trajectories of our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """A trajectory with its credit: match of all its calls, turn rewards (T,), turn advantages (T,), trajectory reward.
+
+    `advantages`: None where it is in no group. `trajectory_reward`: None where it broke, or its outcome is needed and
+    not known. `used_by_rl`: these are the numbers that RL stored, not computed anew.
+    """
+
+    stored: Stored
+    match: Match
+    rewards: NDArray[np.float64]
+    advantages: NDArray[np.float64] | None
+    trajectory_reward: float | None
+    used_by_rl: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GoldCalls:
+    """Gold calls by task id, by the text of the prompt, or one list for every trajectory."""
+
+    by_id: dict[str, list[Any]]
+    by_prompt: dict[str, list[Any]]
+    for_all: list[Any] | None = None
+
+    def of(self, stored: Stored) -> list[Any] | None:
+        """The gold calls of a trajectory, or None."""
+        if self.for_all is not None:
+            return self.for_all
+        found = self.by_id.get(stored.task_id or stored.group or "")
+        return self.by_prompt.get(stored.prompt) if found is None else found
+
+
+def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> RLSettings:
+    """How to compute the credit of a file: by the run's recipe, else with MatchTIR's settings and trajectory reward.
+
+    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, for a
+    key that has no effect, and for an estimator of the run's recipe that is code, unless `trusted` names its package
+    too.
+    """
+    recipe = path / "recipe.yaml" if path.is_dir() else None
+    overrides = [f"rl.credit.{change}" for change in changes]
+    if recipe is not None and recipe.exists():
+        if not any(change.startswith("estimator=") for change in changes):
+            Run.open(path, trusted=trusted).check_code("rl.credit.estimator")
+        return load_recipe(recipe, overrides, stored=True).rl
+    parity = [] if any(change.startswith("singleton_turn=") for change in changes) else ["singleton_turn"]
+    rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
+    credit = msgspec.structs.replace(rl.credit, **{key: getattr(TurnCredit(), key) for key in parity})
+    return msgspec.structs.replace(rl, credit=credit)
+
+
+def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None) -> Iterator[Stored]:
+    """The trajectories of a file or a run directory, in order.
+
+    `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
+    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none"). Raises InputError with
+    file and row for what cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        first = next(iter(read_rows(path)))
+        if first.problem is not None:
+            raise InputError(first.problem)
+        if "turns" not in first.values or "task_id" not in first.values:
+            for log in read_logs(path, outcome):
+                yield Stored(**log._asdict())
+            return
+    metrics = [outcome] if isinstance(outcome, str) else list(outcome or ())
+    if len(metrics) > 1:
+        raise InputError(f"{path}: the outcomes are {', '.join(metrics)}: expected one metric of the verdicts")
+    yield from _own(path, *metrics)
+
+
+def read_gold(path: Path | str, *, allowed_values: bool = False) -> GoldCalls:
+    """Gold calls out of a file.
+
+    Either one list of calls for every trajectory (a .json file), or rows: our tasks (`id`, `gold.calls`), or any rows
+    with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth` (verl's may stand in
+    `extra_info`). `allowed_values`: the arguments are lists of allowed values, also where the call's shape
+    (`rewright.credit.allowed`) does not say so. Raises InputError for what cannot be read, and for one id with
+    different calls.
+    """
+    path = Path(path)
+    if path.suffix == ".json" and (calls := _one_list(path)) is not None:
+        try:
+            return GoldCalls({}, {}, gold_calls([_allowing(call) for call in calls]) if allowed_values else calls)
+        except ValueError as problem:
+            raise InputError(f"{path}: {problem}") from None
+    by_id: dict[str, list[Any]] = {}
+    by_prompt: dict[str, list[Any]] = {}
+    rows, columns = 0, ""
+    for row in read_rows(path):
+        if row.problem is not None:
+            raise InputError(row.problem)
+        rows, columns = rows + 1, columns or name_some(list(row.values))
+        extra = row.values.get("extra_info")
+        values = {**extra, **row.values} if isinstance(extra, Mapping) else row.values
+        gold = values.get("gold")
+        if isinstance(gold, Mapping):
+            key, value = "gold.calls", gold.get("calls")
+        else:
+            key, value = next(((key, values[key]) for key in _GOLD_KEYS if values.get(key) is not None), ("", None))
+        try:
+            calls = gold_calls(value, key)
+            if allowed_values and calls is not None:
+                calls = gold_calls([_allowing(call) for call in calls], key)
+        except ValueError as problem:
+            raise row.fail(str(problem)) from None
+        if calls is None:
+            continue
+        names = [str(values[key]) for key in ("id", *GROUP_KEYS) if values.get(key) is not None]
+        prompts = [text for key in PROMPT_KEYS if (text := prompt_text(values.get(key)))]
+        if not names and not prompts:
+            raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
+        for name in names:
+            if by_id.setdefault(name, calls) != calls:
+                raise row.fail(f"{name!r} has other gold calls in an earlier row")
+        for text in prompts:
+            if by_prompt.setdefault(text, calls) != calls and not names:
+                raise row.fail(f"the prompt {text[:60]!r} has other gold calls in an earlier row, and there is no id")
+    if not by_id and not by_prompt:
+        raise InputError(
+            f"{path}: none of its {rows} rows has gold calls: expected gold.calls, {', '.join(_GOLD_KEYS[:-1])} or "
+            f"{_GOLD_KEYS[-1]}; the first has {columns}"
+        )
+    return GoldCalls(by_id, by_prompt)
+
+
+def credit(
+    trajectories: Iterable[Stored],
+    gold: GoldCalls | None = None,
+    settings: TurnCredit | RLSettings | None = None,
+    *,
+    recompute: bool = False,
+) -> list[Credited]:
+    """Turn rewards, trajectory rewards and advantages of trajectories, grouped by `Stored.group`.
+
+    `gold` fills in gold calls where a trajectory brings none of its own. `settings`: a recipe's `rl` section, or turn
+    credit alone (MatchTIR's trajectory reward). Rollouts that hold what RL used have those numbers, unless they are to
+    be computed anew (`recompute`). Raises InputError where nothing could be computed: no trajectory has gold calls.
+    """
+    if not isinstance(settings, RLSettings):
+        settings = RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
+    filled = [
+        stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
+        for stored in trajectories
+    ]
+    if filled and not any(is_known(stored) for stored in filled):
+        if gold is None:
+            seen = f"; {filled[0].seen}" if filled[0].seen else ""
+            raise InputError(f"no trajectory has gold calls: give a file of them with --gold{seen}")
+        known = name_some(sorted([*gold.by_id, *gold.by_prompt])[:3])
+        have = name_some(sorted({stored.task_id or stored.group or "" for stored in filled})[:3])
+        raise InputError(f"no trajectory has gold calls: the trajectories' tasks are {have}, the gold file's {known}")
+    if all(stored.seen for stored in filled):
+        check_read(filled)
+    earned = credit_groups(
+        [
+            Attempted(
+                turns=stored.turns,
+                golds=stored.golds,
+                group=stored.group,
+                outcome=stored.outcome,
+                broken=stored.broken,
+                format_ok=stored.format_ok,
+                reward_model=stored.reward_model,
+            )
+            for stored in filled
+        ],
+        settings,
+    )
+    turn_credit, factor = settings.credit, call_factor(settings)
+    matches = match_many(
+        [([call for turn in stored.turns for call in turn], stored.golds) for stored in filled],
+        assignment=turn_credit.assignment,
+        unmatched=turn_credit.unmatched,
+        reg=turn_credit.reg,
+        ot_scale=turn_credit.ot_scale,
+        weights=turn_credit.weights,
+    )
+    if factor != 1.0:
+        matches = [replace(found, rewards_P=factor * found.rewards_P) for found in matches]
+    results = []
+    for stored, match, own in zip(filled, matches, earned, strict=True):
+        rewards, advantages, total = own.turn_rewards, own.advantages, own.trajectory_reward
+        used = stored.kept is not None and not recompute
+        if stored.kept is not None and used:
+            rewards, advantages = np.array(stored.kept.turn_rewards), np.array(stored.kept.advantages)
+            total = stored.kept.trajectory_reward
+        results.append(Credited(stored, match, rewards, advantages, total, used))
+    return results
+
+
+def is_known(stored: Stored) -> bool:
+    """Is anything known that credit can be computed from? Of foreign logs that is gold calls only."""
+    return stored.golds is not None or stored.kept is not None or (bool(stored.stage) and stored.outcome is not None)
+
+
+def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
+    from rewright.reports.run_credit import read_run  # it needs more than files from elsewhere do
+
+    return read_run(path, metric=outcome)
+
+
+def _one_list(path: Path) -> list[Any] | None:
+    """The list of calls that a whole .json file is, or None where it holds rows."""
+    try:
+        value = STRICT.decode(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # the reader of rows says what is wrong
+    if not isinstance(value, list) or not value or any("gold" in item for item in value if isinstance(item, dict)):
+        return None
+    try:
+        gold_calls(value)
+    except ValueError:
+        return None
+    return value
+
+
+def _allowing(call: Any) -> Any:
+    """A gold call whose arguments are read as lists of allowed values."""
+    return call if allowed_parts(call) is not None else {"name": name_of(call), "allowed": arguments_of(call)}

@@ -1,0 +1,74 @@
+"""What a run has shown so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.pipeline.run_directory import OUTPUTS, Run
+from rewright.pipeline.runner import EVALUATED, _broken
+from rewright.recipe.schema import ALL_STAGES
+from rewright.reports.costs import run_usage
+from rewright.training.pair_accuracy import length_rule
+
+__all__ = ["report"]
+
+
+def report(run: Run) -> dict[str, Any]:
+    """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds.
+
+    A candidate that an engine or a tool server broke says nothing of the model: it is `broken`, by part and cause in
+    `broke`, and not `wrong`. Raises InputError where a stage that is done lacks the records that it has written.
+    """
+    run.require(*(stage for stage in ALL_STAGES if not OUTPUTS[stage][0].startswith("models/")))
+    metrics = run.metrics()
+    state = run.state()
+    stages = []
+    for label in EVALUATED.values():
+        row = next((row for row in metrics if row["stage"] == f"eval_{label}"), None)
+        if row is not None:
+            keys = ("success", "low", "high", "tasks", "solve_f1", "calls", "seconds")
+            stages.append({**row, "stage": label, **{key: row.get(key) for key in keys}})
+    selected = Counter(str(quality.selected) for quality in run.qualities)
+    repairs = list(run.repairs)
+    accepted = sum(one.accepted for one in repairs)
+    broke = _broken(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
+    counts = {
+        "candidates": sum(selected.values()),
+        "kept": selected["kept"],
+        "low": selected["low"],
+        "wrong": selected["wrong"] - broke.total(),
+        "broken": broke.total(),
+        "repaired": accepted,
+        "hard": len(repairs) - accepted,
+        "pairs": int(state.get("build", {}).get("pairs", 0)),
+    }
+    # RL on a served reward model has measured that one.
+    accuracies = state.get("rl", {}).get("accuracies") or state.get("reward", {}).get("accuracies", {})
+    length = length_rule(accuracies)
+    try:
+        prices = run.recipe().prices
+    except InputError:  # of another version: what was done can be shown all the same
+        prices = {}
+    return {
+        "run": str(run.path),
+        "stages": stages,
+        "counts": counts,
+        "broke": dict(broke),
+        "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
+        "reward_model_accuracy": accuracies.get("accuracy"),
+        "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),
+        "reward_model_held_out_pairs": int(accuracies.get("held_out_pairs") or 0),
+        "reward_model_matched_format_pairs": int(accuracies.get("matched_format_pairs") or 0),
+        "length_rule": length[0] if length else None,
+        "length_rule_accuracy": length[1] if length else None,
+        "length_rule_accuracy_matched_format": length[2] if length else None,
+        "costs": {stage: msgspec.structs.asdict(usage) for stage, usage in run_usage(run, prices).items()},
+        "skipped": {name: row.get("reason", "") for name, row in state.items() if row.get("skipped")},
+        "faults": {name: row["faults"] for name, row in state.items() if row.get("faults")},
+        "stage_seconds": {name: row["seconds"] for name, row in state.items()},
+        "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
+    }

@@ -1,0 +1,362 @@
+"""The one multi-turn loop: a model writes, its calls are executed, the results go back, until something ends it.
+
+A task may have follow-ups: when the model ends its turn, with an answer or without a call, the user speaks again.
+
+Synthesis, repair, RL and evaluation all call `Rollout.run`. A bad rollout is data: whatever a model, a tool or an
+engine does, the outcome is a `Trajectory` with a stop reason. Only the model's tokens carry log-probabilities and
+belong to spans; the results' tokens are appended once, escape_control_tokens, and never read for calls or answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from rewright.core.concurrency import as_completed
+from rewright.core.errors import EngineError, RewrightError, ServerError
+from rewright.core.escaping import common_pattern, escape_control_tokens
+from rewright.core.records import (
+    Failure,
+    FollowUp,
+    Message,
+    Provenance,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+)
+from rewright.dialects.base import Dialect, Parsed, new_schemas, read_turn
+from rewright.engines.base import Engine, Generation, Request, Sampling
+from rewright.rendering.renderer import Renderer
+from rewright.rollout.settings import Limits
+from rewright.sandbox.errors import failed
+from rewright.sandbox.session import shorten
+from rewright.tools.base import Toolset, ToolsetFactory
+
+__all__ = ["Plan", "Rollout", "derive_seed"]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One trajectory to make."""
+
+    id: str
+    task: Task
+    stage: str
+    index: int
+    seed: int
+    parent: str | None = None
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable: the same on every machine and in every process."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class _State:
+    """A trajectory under way."""
+
+    def __init__(self, messages: list[Message], schemas: list[dict[str, Any]], prompt_ids: list[int] | None) -> None:
+        self.messages = messages
+        self.schemas = schemas
+        self.prompt_ids = prompt_ids
+        self.context_ids = list(prompt_ids or ())
+        self.turns: list[Turn] = []
+        self.follow_ups = 0
+        """How many were given."""
+        self.number = 0
+        """Turns since the user spoke."""
+        self.calls = 0
+        self.reported: tuple[int, int] | None = None
+        """Tokens of the first prompt, and of the conversation up to now, as a server counts them."""
+        self.answer: str | None = None
+        self.failure: Failure | None = None
+
+    @property
+    def used(self) -> int:
+        """Tokens after the prompt, as far as they are known."""
+        if self.prompt_ids is None and self.reported is not None:
+            return self.reported[1] - self.reported[0]
+        return len(self.context_ids) - len(self.prompt_ids or ())
+
+    def count(self, generation: Generation) -> None:
+        """Take down what a turn has added."""
+        self.context_ids += generation.token_ids or ()
+        if generation.prompt_tokens is not None and generation.completion_tokens is not None:
+            first = self.reported[0] if self.reported is not None else generation.prompt_tokens
+            self.reported = (first, generation.prompt_tokens + generation.completion_tokens)
+
+
+class Rollout:
+    """The loop, with everything that stays the same between trajectories.
+
+    `renderer` is needed for token engines (they are given token ids); message engines are given messages.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        tools: ToolsetFactory,
+        *,
+        renderer: Renderer | None = None,
+        limits: Limits | None = None,
+        sampling: Sampling | None = None,
+    ) -> None:
+        if engine.tokens and renderer is None:
+            raise ValueError(f"engine {engine.name} is given token ids: a renderer with its tokenizer is needed")
+        self.engine, self.dialect, self.tools = engine, dialect, tools
+        self.renderer = renderer if engine.tokens else None
+        self._control = common_pattern(dialect.control_words)
+        self.limits = limits or Limits()
+        self.sampling = sampling or Sampling()
+
+    def escape(self, text: str) -> str:
+        """Text of a tool or of an earlier attempt, without what is a control token or a tag to the engine's model."""
+        if self.renderer is not None:
+            return self.renderer.escape(text)
+        return escape_control_tokens(text, self._control)
+
+    async def run(self, plan: Plan) -> Trajectory:
+        """One trajectory. Never raises for what a model, a tool or an engine does.
+
+        Raises `ServerError` where the server behind a tool does not answer after its retries.
+        """
+        started = time.monotonic()
+        task = plan.task
+        messages, schemas = self.dialect.messages(task), self.dialect.schemas(task)
+        state = _State(messages, schemas, None)
+        try:
+            if self.renderer is not None:
+                state = _State(messages, schemas, self.renderer.prompt_ids(messages, schemas))
+            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.toolbox) as toolset:
+                reason = await self._loop(plan, state, toolset)
+        except TimeoutError:
+            reason = "time_limit"
+        except ServerError:
+            raise  # a tool's server is gone for all trajectories: nothing that this one says is about the model
+        except RewrightError as problem:
+            reason = "error"
+            cause = problem.cause if isinstance(problem, EngineError) else None
+            state.failure = Failure(problem.kind, str(problem), cause)
+        finally:
+            await self.engine.release(plan.id)
+        fingerprint = self.renderer.fingerprint if self.renderer is not None else None
+        sampling = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+        return Trajectory(
+            id=plan.id,
+            task_id=task.id,
+            stage=plan.stage,
+            index=plan.index,
+            turns=tuple(state.turns),
+            stop_reason=reason,
+            prompt_ids=None if state.prompt_ids is None else tuple(state.prompt_ids),
+            answer=state.answer,
+            failure=state.failure,
+            provenance=Provenance(
+                model=self.engine.name, sampling=sampling, seed=plan.seed, parent=plan.parent, tokenizer=fingerprint
+            ),
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    async def run_many(
+        self, plans: Iterable[Plan], *, concurrency: int = 64, on_done: Callable[[Trajectory], None] | None = None
+    ) -> AsyncGenerator[Trajectory]:
+        """Trajectories as they become ready. At most `concurrency` are under way; plans are drawn when needed."""
+        work = (self.run(plan) for plan in plans)
+        async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
+            async for trajectory in ready:
+                if on_done is not None:
+                    on_done(trajectory)
+                yield trajectory
+
+    async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
+        limits, follow_ups = self.limits, plan.task.follow_ups
+        while limits.turns is None or state.number < limits.turns:
+            room = limits.turn_tokens
+            if limits.trajectory_tokens is not None:
+                room = min(room, limits.trajectory_tokens - state.used)
+            if room <= 0:
+                return "token_limit"
+            generation, parsed = await self._generate(plan, state, room)
+            state.count(generation)
+            turn = Turn(
+                text=generation.text,
+                token_ids=generation.token_ids,
+                log_probs=generation.log_probs,
+                calls=parsed.calls,
+                stop=generation.stop,
+                prompt_tokens=generation.prompt_tokens,
+                completion_tokens=generation.completion_tokens,
+                opening=self._opening(state),
+            )
+            state.turns.append(turn)
+            allowed = len(turn.calls) if limits.tool_calls is None else max(0, limits.tool_calls - state.calls)
+            results = await self._call_tools(turn.calls[:allowed], toolset, plan.task, state)
+            state.calls += len(results)
+            state.number += 1
+            state.turns[-1] = turn = msgspec.structs.replace(turn, results=tuple(results))
+            last = state.follow_ups == len(follow_ups)
+            if parsed.answer is not None and last:
+                state.answer = parsed.answer
+                return "answered"
+            if len(results) < len(turn.calls):
+                return "tool_limit"
+            if generation.stop == "length":
+                return "token_limit"
+            # (Inline, a message that the model has ended can't go on with a result.)
+            ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
+            if ended and last:
+                return "no_answer"
+            if not self._append(state, turn, follow_ups[state.follow_ups] if ended else None):
+                return "token_limit"
+        return "turn_limit"
+
+    async def _generate(self, plan: Plan, state: _State, room: int) -> tuple[Generation, Parsed]:
+        """One turn, with its text as it is stored.
+
+        A stop string that ends neither a call nor an answer (a tag named in a thought, say) ends no turn: a token
+        engine is asked to go on, within the turn's `room` of tokens.
+        """
+        generation = await self.engine.generate(self._request(plan, state, room))
+        while True:
+            generation, parsed = self._read(generation, self._opening(state))
+            nothing = not parsed.calls and parsed.answer is None
+            if generation.stop != "stop" or self.renderer is None or not (nothing or parsed.open):
+                return generation, parsed
+            written = generation.token_ids or ()
+            if len(written) >= room:
+                return self._read(msgspec.structs.replace(generation, stop="length"), self._opening(state))
+            more = await self.engine.generate(self._request(plan, state, room, written))
+            generation = _joined(generation, more)
+
+    def _opening(self, state: _State) -> str:
+        return self.renderer.opening(state.number) if self.renderer is not None else ""
+
+    def _request(self, plan: Plan, state: _State, room: int, written: Sequence[int] = ()) -> Request:
+        """The request for a turn, or for the rest of one of which `written` is there."""
+        parts = (len(state.turns), len(written)) if written else (len(state.turns),)
+        seed = derive_seed(plan.seed, *parts) % 2**31  # servers take 32-bit seeds
+        room -= len(written)
+        sampling = msgspec.structs.replace(self.sampling, max_tokens=room, stop=self.dialect.stop, seed=seed)
+        return Request(
+            messages=tuple(state.messages),
+            tools=tuple(state.schemas),
+            sampling=sampling,
+            token_ids=(*state.context_ids, *written) if self.renderer is not None else None,
+            session=plan.id,
+            timeout_seconds=self.limits.trajectory_seconds,
+        )
+
+    def _read(self, generation: Generation, opening: str) -> tuple[Generation, Parsed]:
+        """The turn's calls and answer; its text with what a server took out of it written back in.
+
+        That is: calls that the server parsed, and a stop string. Tokens that don't give the text are dropped.
+        """
+        if generation.calls is not None:
+            parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
+            text = self.dialect.write(generation.text, generation.calls)
+            parsed = msgspec.structs.replace(parsed, calls=generation.calls)
+            return msgspec.structs.replace(generation, text=text), parsed
+        if self.renderer is None:
+            text = self.dialect.as_stopped(generation.text)
+            cut_off = generation.stop == "length" and not generation.text.startswith(text)
+            if text != generation.text and not cut_off:
+                generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
+        return generation, read_turn(self.dialect, opening + generation.text, generation.stop)
+
+    async def _call_tools(
+        self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
+    ) -> list[ToolResult]:
+        async def one(call: ToolCall) -> ToolResult:
+            if call.error is not None:
+                return failed("malformed", call.error)
+            if task.follow_ups and all(tool.name != call.name for tool in task.toolbox):
+                # Not by the toolset, which would list the names of tools that are still to come.
+                told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
+                names = ", ".join(tool.name for tool in told) or "none"
+                return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+            try:
+                result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
+            except RewrightError:
+                raise
+            except Exception as problem:  # a toolset of somebody's own: what it does is data, as for all others
+                result = failed("exception", f"{type(problem).__name__}: {problem}")
+            most = self.limits.tool_characters
+            if most is not None and len(result.content) > most:
+                result = msgspec.structs.replace(result, content=shorten(result.content, most, "..."))
+            return result
+
+        return list(await asyncio.gather(*(one(call) for call in calls)))
+
+    def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
+        """Put results and follow-up where the model will read them. False: they do not fit any more."""
+        suffix: list[int] = []
+        if self.renderer is None:
+            state.messages.append(self.dialect.assistant_message(turn.text, turn.calls, malformed=True))
+            if turn.results:
+                shown = [
+                    msgspec.structs.replace(result, content=self.escape(result.content)) for result in turn.results
+                ]
+                state.messages += self.dialect.results_as_messages(turn.calls, shown)
+            if follow_up is not None:
+                state.messages += [dict(message) for message in follow_up.messages]
+                state.schemas = [*state.schemas, *new_schemas(self.dialect, follow_up)]
+        else:
+            ended = turn.stop == "end"
+            end = turn.token_ids[-1] if ended and turn.token_ids else None
+            suffix = self.renderer.suffix_ids(turn.calls, turn.results, ended=ended, follow_up=follow_up, end=end)
+            limit = self.limits.trajectory_tokens
+            if limit is not None and state.used + len(suffix) >= limit:
+                return False
+            state.context_ids += suffix
+        if follow_up is not None:
+            state.follow_ups += 1
+            state.number = 0
+        state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix), follow_up=follow_up)
+        return True
+
+
+def _joined(first: Generation, second: Generation) -> Generation:
+    """Two generations that follow one another as one."""
+    log_probs = None
+    if first.log_probs is not None and second.log_probs is not None:
+        log_probs = first.log_probs + second.log_probs
+    tokens = (*(first.token_ids or ()), *(second.token_ids or ()))
+    return Generation(
+        text=first.text + second.text,
+        token_ids=tokens,
+        log_probs=log_probs,
+        stop=second.stop,
+        prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
+        completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
+    )
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
+
+
+def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """Groups: the trajectories of one task, in order of appearance."""
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(trajectory.task_id, []).append(trajectory)
+    return groups
+
+
+def failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    """How many trajectories failed, by the part that failed."""
+    counts: dict[str, int] = {}
+    for trajectory in trajectories:
+        if trajectory.failure is not None:
+            counts[trajectory.failure.kind] = counts.get(trajectory.failure.kind, 0) + 1
+    return counts

@@ -1,0 +1,23 @@
+"""Where untrusted code runs: the sandbox with its levels, and the `Executor` protocol for others in its place."""
+
+from rewright.sandbox.capabilities import Capabilities, Capability, capabilities
+from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, error_kind
+from rewright.sandbox.executor import Executor, ExecutorSession
+from rewright.sandbox.remote import RemoteSandbox
+from rewright.sandbox.sandbox import Level, Sandbox
+from rewright.sandbox.session import Session
+
+__all__ = [
+    "ERROR_KINDS",
+    "Capabilities",
+    "Capability",
+    "ErrorKind",
+    "Executor",
+    "ExecutorSession",
+    "Level",
+    "RemoteSandbox",
+    "Sandbox",
+    "Session",
+    "capabilities",
+    "error_kind",
+]

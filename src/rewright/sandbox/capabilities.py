@@ -1,0 +1,132 @@
+"""What this machine offers to the sandbox, and what is missing: for `rewright doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import threading
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rewright.core.errors import SandboxError
+from rewright.sandbox.sandbox import Level, Sandbox
+from rewright.sandbox.worker import landlock
+
+__all__ = ["Capabilities", "Capability", "capabilities"]
+
+Use = Literal["strict", "process", "-"]
+
+
+class Capability(msgspec.Struct, frozen=True):
+    """One thing that the kernel or the machine may offer; `needed` is the level that cannot do without it."""
+
+    name: str
+    present: bool
+    detail: str
+    needed: Use = "-"
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What was found. `levels` are those that a sandbox was really started with; `refusal` says why strict was not."""
+
+    system: str
+    levels: tuple[Level, ...]
+    refusal: str | None
+    items: tuple[Capability, ...]
+
+    @property
+    def strict(self) -> bool:
+        """True where untrusted code can be isolated by the kernel."""
+        return "strict" in self.levels
+
+    @property
+    def missing(self) -> tuple[Capability, ...]:
+        """What is not there."""
+        return tuple(item for item in self.items if not item.present)
+
+
+def capabilities() -> Capabilities:
+    """Look at the machine, and start (and stop) a sandbox of each level. Takes about half a second.
+
+    Works within and without a running event loop.
+    """
+    found: list[tuple[tuple[Level, ...], str | None]] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(_try_levels())))
+    thread.start()
+    thread.join()
+    levels, refusal = found[0]
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return Capabilities(system=system, levels=levels, refusal=refusal, items=tuple(_items()))
+
+
+async def _try_levels() -> tuple[tuple[Level, ...], str | None]:
+    levels: list[Level] = []
+    refusal = None
+    wanted: tuple[Level, ...] = ("strict", "process", "unsafe")
+    for level in wanted:
+        try:
+            async with Sandbox(level, preload=(), spare=0) as box:
+                result = await box.run("6 * 7")
+            if result.content != "42":
+                raise SandboxError(result.error or "a program gave a wrong result")
+            levels.append(level)
+        except SandboxError as error:
+            if level == "strict":
+                refusal = str(error)
+    return tuple(levels), refusal
+
+
+def _items() -> list[Capability]:
+    items = [
+        Capability("linux", sys.platform == "linux", platform.release(), "process"),
+        Capability("architecture", platform.machine() in ("x86_64", "aarch64"), platform.machine(), "strict"),
+    ]
+    items += [_user_namespaces(), _seccomp(), _landlock(), _memory_control()]
+    user = "root (children become nobody)" if os.getuid() == 0 else f"user {os.getuid()}"
+    return [*items, Capability("user", True, user)]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _user_namespaces() -> Capability:
+    limit = _read("/proc/sys/user/max_user_namespaces")
+    problems = [
+        ("user.max_user_namespaces is 0", limit == "0"),
+        ("kernel.unprivileged_userns_clone is 0", _read("/proc/sys/kernel/unprivileged_userns_clone") == "0"),
+        (
+            "kernel.apparmor_restrict_unprivileged_userns is 1",
+            _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1",
+        ),
+        ("the kernel has none", not Path("/proc/self/ns/user").exists()),
+    ]
+    found = [text for text, present in problems if present]
+    return Capability("user namespaces", not found, "; ".join(found) or f"up to {limit}", "strict")
+
+
+def _seccomp() -> Capability:
+    modes = [line for line in _read("/proc/self/status").splitlines() if line.startswith("Seccomp:")]
+    inside = bool(modes) and modes[0].split()[1] == "2"
+    detail = "filters available" + ("; this process is already under one (a container's)" if inside else "")
+    return Capability("seccomp", bool(modes), detail if modes else "the kernel has none", "strict")
+
+
+def _landlock() -> Capability:
+    version = landlock.version()
+    return Capability("landlock", version > 0, f"version {version}" if version else "not offered by this kernel")
+
+
+def _memory_control() -> Capability:
+    """Not used by the sandbox: tells whether the user could put a whole run under one memory limit."""
+    mounted = _read("/sys/fs/cgroup/cgroup.controllers")
+    present = "memory" in mounted.split()
+    detail = "cgroup v2 with memory control" if present else "no cgroup v2 memory control at /sys/fs/cgroup"
+    return Capability("cgroups", present, detail)

@@ -1,0 +1,45 @@
+"""The kinds of error that a tool's result can have, and the words that the model is shown for each.
+
+`ToolResult.error` is `"kind: message"`; `error_kind` reads the kind back, so that reports can count failures.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from rewright.core.records import ToolResult
+
+__all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "failed"]
+
+ErrorKind = Literal[
+    "arguments",  # the arguments do not fit the function's signature
+    "cpu",  # the limit on CPU seconds
+    "crashed",  # the process died of a signal (segmentation fault, abort)
+    "exception",  # the tool raised
+    "exited",  # the code ended its own process
+    "malformed",  # the call itself could not be parsed
+    "memory",  # the memory limit
+    "output",  # the result is longer than allowed
+    "protocol",  # the worker answered with something that is not a frame: its code tampered with the connection
+    "sandbox",  # no worker could be started
+    "source",  # the tool's source is not valid Python, or defines no function of its name
+    "timeout",  # the wall-clock limit
+    "unknown_tool",  # no tool of that name
+]
+
+ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
+
+
+def failed(kind: ErrorKind, message: str, *, content: str | None = None, seconds: float = 0.0) -> ToolResult:
+    """A result with an error. The model is shown `content`, by default the message after `Error: `."""
+    return ToolResult(
+        content=f"Error: {message}" if content is None else content, error=f"{kind}: {message}", seconds=seconds
+    )
+
+
+def error_kind(result: ToolResult) -> str | None:
+    """The kind of a result's error; None for a success, `"other"` for an error that another part wrote."""
+    if result.error is None:
+        return None
+    kind = result.error.partition(":")[0]
+    return kind if kind in ERROR_KINDS else "other"

@@ -1,0 +1,241 @@
+"""The trainer's handle on one fork server process: start it, ask for children, have them killed.
+
+Not in here: what a child is asked to do (`session.py`) and which limits apply (`sandbox.py`). The fork server is
+started with `exec`, never forked from the trainer, whose threads (torch, BLAS) do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rewright.core.errors import InputError, SandboxError
+from rewright.sandbox.worker.files import remove_tree
+
+__all__ = ["Child", "Ending", "ForkServer"]
+
+WORKER = Path(__file__).parent / "worker"
+
+BOOTSTRAP = """
+import sys, types
+package = types.ModuleType("rewright_worker")
+package.__path__ = [sys.argv[1]]
+sys.modules["rewright_worker"] = package
+import json
+from rewright_worker import zygote
+zygote.main(int(sys.argv[2]), json.loads(sys.argv[3]))
+"""
+
+# Everything that the worker inherits. The OPENBLAS names choose a kernel that is right for the processor.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+START_SECONDS = 120.0
+
+
+class Ending(NamedTuple):
+    """How a child ended: its exit code, or minus the signal; and the processor time that it had used."""
+
+    code: int
+    cpu_seconds: float
+
+
+class Child:
+    """A forked child: its number, and its end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+
+class ForkServer:
+    """One fork server. It belongs to one event loop; `alive` is False once its process has gone."""
+
+    def __init__(self, configuration: dict[str, Any]) -> None:
+        self._configuration = configuration
+        self._children: dict[int, Child] = {}
+        self._count = 0
+        self._home = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.missing: dict[str, str] = {}
+        """Modules that could not be imported in advance, and why."""
+
+    @property
+    def alive(self) -> bool:
+        """True while the process runs and belongs to the running event loop."""
+        return self._control is not None and self.loop is asyncio.get_running_loop()
+
+    @property
+    def process_id(self) -> int | None:
+        """The process id of the fork server."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start the process, wait until its imports are done. Raises `SandboxError`, `InputError` for a `preload`."""
+        self.loop = asyncio.get_running_loop()
+        self._ready = self.loop.create_future()
+        if self._configuration["level"] != "strict":
+            self._home = tempfile.mkdtemp(prefix="rewright-")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+            environment |= {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/", "PYTHONHASHSEED": "0"}
+            environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            command = [sys.executable, "-P", "-s", "-B", "-c", BOOTSTRAP]
+            arguments = [str(WORKER), str(theirs.fileno()), json.dumps({**self._configuration, "home": self._home})]
+            self._errors = os.memfd_create("errors")
+            try:
+                # Returns once the new process has executed: milliseconds, once in a run.
+                self._process = subprocess.Popen(  # noqa: ASYNC220
+                    command + arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    cwd="/",
+                    start_new_session=True,  # a Ctrl-C at the terminal is for the trainer alone
+                )
+            except OSError as error:
+                ours.close()
+                os.close(self._errors)
+                self.stop()
+                raise SandboxError(f"the sandbox's worker process could not be started: {error}") from error
+        ours.setblocking(False)
+        self._control = ours
+        self.loop.add_reader(ours, self._receive)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), START_SECONDS)
+        except TimeoutError as error:
+            self.stop()
+            raise SandboxError(f"the sandbox's worker process was not ready after {START_SECONDS:.0f} s") from error
+        except BaseException:
+            self.stop()
+            raise
+        if self.missing:
+            self.stop()
+            problems = "; ".join(f"{module}: {message}" for module, message in self.missing.items())
+            raise InputError(f"sandbox: a module to preload cannot be imported: {problems}")
+
+    async def spawn(self, descriptors: Sequence[int], modules: Sequence[str] = ()) -> Child:
+        """Fork a child that holds copies of `descriptors` (its connection first). Raises `SandboxError`."""
+        if self._control is None:
+            raise SandboxError("the sandbox's worker process has ended")
+        self._count += 1
+        child = Child(self._count)
+        self._children[child.number] = child
+        try:
+            await self._send({"op": "spawn", "id": child.number, "modules": list(modules)}, descriptors)
+        except BaseException:
+            self._children.pop(child.number, None)
+            raise
+        return child
+
+    async def kill(self, child: Child) -> None:
+        """Kill a child and everything that it started. Does not wait for its end (`child.ended`)."""
+        if not child.ended.done() and self._control is not None:
+            with contextlib.suppress(SandboxError):
+                await self._send({"op": "kill", "id": child.number})
+
+    def stop(self) -> None:
+        """End the process; its children die with it. Safe to call twice and after the loop has closed."""
+        control, process = self._control, self._process
+        self._control = None
+        if self._ready is not None and not self._ready.done() and not self._ready.get_loop().is_closed():
+            self._ready.set_exception(SandboxError("the sandbox was closed while it started"))
+            self._ready.exception()  # read here: whoever starts the server may have been cancelled
+        if control is not None:
+            if self.loop is not None and not self.loop.is_closed():
+                self.loop.remove_reader(control)
+            control.close()  # the fork server reads the end of the stream, kills its children and leaves
+        if process is not None:
+            try:
+                process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            os.close(self._errors)
+            self._process = None
+        if self._home:  # the fork server removes it too, where the trainer is gone first
+            remove_tree(self._home)
+            self._home = ""
+        for child in self._children.values():
+            if not child.ended.done() and not child.ended.get_loop().is_closed():
+                child.ended.set_result(Ending(-9, 0.0))
+        self._children.clear()
+
+    async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        packet = json.dumps(message).encode()
+        while self._control is not None:
+            try:
+                socket.send_fds(self._control, [packet], list(descriptors))
+                return
+            except BlockingIOError:
+                await self._writable(self._control)
+            except OSError as error:
+                self._lost()
+                raise SandboxError(f"the sandbox's worker process has ended: {error}") from error
+        raise SandboxError("the sandbox's worker process has ended")
+
+    async def _writable(self, control: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        # A descriptor of its own: the loop keeps one writer per descriptor, and several senders may wait.
+        with socket.socket(fileno=os.dup(control.fileno())) as copy:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(copy, _resolve, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_writer(copy)
+
+    def _receive(self) -> None:
+        while self._control is not None:
+            try:
+                packet = self._control.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._lost()
+                return
+            self._handle(json.loads(packet))
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message["op"] == "ready" and self._ready is not None:
+            self._ready.set_result(None)
+        elif message["op"] == "missing":
+            self.missing[message["module"]] = message["message"]
+        elif message["op"] == "refused" and self._ready is not None:
+            self._ready.set_exception(SandboxError(message["message"]))
+        elif (child := self._children.pop(message.get("id", 0), None)) is not None and not child.ended.done():
+            if message["op"] == "failed":
+                child.ended.set_exception(SandboxError(f"no worker could be forked: {message['message']}"))
+                child.ended.exception()  # read here, so that nobody is warned where nobody waits
+            else:
+                child.ended.set_result(Ending(message["code"], message["cpu"]))
+
+    def _lost(self) -> None:
+        """The process has gone: tell everyone who waits."""
+        if self._ready is not None and not self._ready.done():
+            text = ""
+            if self._process is not None:
+                text = os.pread(self._errors, 65536, 0).decode(errors="replace").strip().rpartition("\n")[2]
+            self._ready.set_exception(SandboxError(f"the sandbox's worker process ended while starting: {text}"))
+        self.stop()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,219 @@
+"""Execute Python that nobody has read, outside the trainer process, within limits.
+
+Levels: `strict` isolates by the kernel (namespaces, seccomp), `process` is a separate process with limits, `unsafe` a
+separate process with a time limit only. docs/security.md says what each protects from, and what it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from rewright.core.errors import InputError, SandboxError
+from rewright.sandbox.connection import Connection
+from rewright.sandbox.executor import Executor, Opening
+from rewright.sandbox.forkserver import ForkServer
+from rewright.sandbox.session import Session, SessionLimits
+
+__all__ = ["Level", "Sandbox"]
+
+Level = Literal["strict", "process", "unsafe"]
+
+MEGABYTE = 1024 * 1024
+MOST = 1e9  # of any limit: more than a machine has, less than the kernel's numbers hold
+
+
+class Sandbox(Executor):
+    """A fork server with warm imports, and the sessions forked from it. Belongs to one event loop at a time.
+
+    Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
+    of what is loaded already, `disk_mb`, `open_files`, `processes` (1: it can start none). Of the sandbox: `sessions`
+    that live at a time (more wait for a place) and `at_once`, those of them that execute something: a call that shares
+    a processor with many others would run into its wall-clock limit for no fault of its own (by default two for each
+    processor; no bound for `trusted` code, which may wait for others). `spare` children are forked in advance.
+
+    `preload` names modules that are imported once; a program finds them under the alias given after `as`
+    ("numpy as np"). `network` gives the host's network, `visible` more folders to read. `trusted` code is the user's
+    own: level `process` then sets limits only. `paths` are added to the module search path.
+    """
+
+    def __init__(
+        self,
+        level: Level = "strict",
+        *,
+        wall_seconds: float = 5.0,
+        cpu_seconds: float = 300.0,
+        memory_mb: int = 512,
+        disk_mb: int = 64,
+        open_files: int = 64,
+        processes: int = 1,
+        network: bool = False,
+        output_chars: int = 100_000,
+        sessions: int = 256,
+        at_once: int | None = None,
+        spare: int = 1,
+        preload: Sequence[str] = ("math", "json", "re", "datetime"),
+        visible: Sequence[str] = (),
+        trusted: bool = False,
+        paths: Sequence[str] = (),
+    ) -> None:
+        if level not in get_args(Level):
+            raise InputError(f"sandbox: unknown level {level!r}; expected one of {', '.join(get_args(Level))}")
+        for name, value in (
+            *(("wall_seconds", wall_seconds), ("cpu_seconds", cpu_seconds), ("memory_mb", memory_mb)),
+            *(("disk_mb", disk_mb), ("open_files", open_files), ("processes", processes)),
+            *(("output_chars", output_chars), ("sessions", sessions), ("at_once", 1 if at_once is None else at_once)),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+                raise InputError(f"sandbox: {name} must be positive, not {value}: expected a number up to {MOST:g}")
+        self.level: Level = level
+        self._at_once = at_once or (sessions if trusted else max(4, 2 * len(os.sched_getaffinity(0))))
+        self._executing = asyncio.Semaphore(self._at_once)
+        self._limits = SessionLimits(wall_seconds, output_chars, 16 * MEGABYTE)
+        self._sessions = sessions
+        self._configuration: dict[str, Any] = {
+            "level": level,
+            "trusted": trusted,
+            "network": network,
+            "visible": list(visible),
+            "paths": list(paths),
+            "preload": [_module_and_name(text) for text in preload],
+            "limits": {
+                "level": level,
+                "cpu_seconds": cpu_seconds,
+                "memory_bytes": memory_mb * MEGABYTE,
+                "disk_bytes": disk_mb * MEGABYTE,
+                "open_files": open_files,
+                "processes": processes,
+                "output_chars": output_chars,
+            },
+        }
+        self._server: ForkServer | None = None
+        self._closed = False
+        self._starting: asyncio.Lock | None = None
+        self._places: asyncio.Semaphore | None = None
+        self._spare = spare
+        self._coming: deque[asyncio.Task[Connection]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.restarts = 0
+        """How often the fork server had to be started again after it was lost."""
+
+    @property
+    def executing(self) -> asyncio.Semaphore:
+        """Held while a call is executed, so that not too many share the processors."""
+        return self._executing
+
+    @property
+    def process_id(self) -> int | None:
+        """The process id of the fork server while it runs."""
+        return self._server.process_id if self._server is not None else None
+
+    async def start(self) -> None:
+        """Start the fork server, unless it runs. Raises `SandboxError` where the machine does not allow the level."""
+        await self._running()
+
+    async def close(self) -> None:
+        """End the fork server and with it every child, for good."""
+        server, self._server = self._server, None
+        self._closed = True
+        self._drop_spares()
+        if server is not None:
+            server.stop()
+
+    def open(self, opening: Opening) -> Session:
+        """A session whose child is taken at its first call."""
+        return Session(self, opening, self._limits)
+
+    async def take(self, modules: Sequence[str] = ()) -> Connection:
+        """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""
+        try:
+            return await self._take(modules)
+        except SandboxError:
+            if self._closed or (self._server is not None and self._server.alive):
+                raise
+        return await self._take(modules)  # the fork server was lost while the child was on its way: from a new one
+
+    async def _take(self, modules: Sequence[str]) -> Connection:
+        server = await self._running()
+        coming, places = self._coming, self._places
+        assert places is not None
+        while True:
+            # One for the caller and `spare` for those who come next, so that they need not wait for the fork.
+            while not coming or (len(coming) <= self._spare and not places.locked()):
+                task = asyncio.get_running_loop().create_task(self._open(server, places, modules))
+                task.add_done_callback(_forget)
+                coming.append(task)
+            next_one = coming.popleft()
+            try:
+                connection = await asyncio.shield(next_one)
+            except asyncio.CancelledError:
+                if next_one.cancelled():
+                    raise SandboxError("the sandbox was closed") from None
+                coming.appendleft(next_one)
+                raise
+            if not connection.child.ended.done():
+                return connection
+
+    def _drop_spares(self) -> None:
+        coming, self._coming = self._coming, deque()
+        for task in coming:
+            if task.done():
+                if not task.cancelled() and task.exception() is None:
+                    task.result().abandon()
+            elif not task.get_loop().is_closed():
+                task.cancel()
+
+    async def _open(self, server: ForkServer, places: asyncio.Semaphore, modules: Sequence[str]) -> Connection:
+        await places.acquire()
+        try:
+            cpu = self._configuration["limits"]["cpu_seconds"]
+            frame = 12 * self._limits.output_chars + 4096  # at worst twelve bytes a character: escaped surrogate pairs
+            connection = await Connection.open(server, modules, frame_bytes=frame, cpu_seconds=cpu)
+        except BaseException:
+            places.release()
+            raise
+        connection.child.ended.add_done_callback(lambda _: places.release())
+        return connection
+
+    async def _running(self) -> ForkServer:
+        """The fork server, started if there is none, if it was lost, or if it belongs to another event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._starting is None:
+            self._loop, self._starting = loop, asyncio.Lock()
+            self._places = asyncio.Semaphore(self._sessions + self._spare)
+            self._executing = asyncio.Semaphore(self._at_once)
+            self._drop_spares()
+        async with self._starting:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            if sys.platform != "linux":
+                raise SandboxError("tools are executed in worker processes that need Linux")
+            if self._server is not None and self._server.alive:
+                return self._server
+            if self._server is not None:
+                self.restarts += 1
+                self._server.stop()
+                self._drop_spares()
+            self._server = server = ForkServer(self._configuration)  # from here on `close` ends it
+            try:
+                await server.start()
+            except BaseException:
+                self._server = None
+                raise
+            return server
+
+
+def _forget(task: asyncio.Task[Connection]) -> None:
+    """Read the outcome of a spare child that nobody may come to take, so that asyncio does not warn of it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _module_and_name(text: str) -> tuple[str, str]:
+    """`"numpy as np"` -> ("numpy", "np"); a plain name stands for itself."""
+    module, _, name = text.partition(" as ")
+    return module.strip(), (name or module.partition(".")[0]).strip()

@@ -1,0 +1,173 @@
+"""One trajectory's calls within one child process: requests go out, checked results come back.
+
+The child is taken at the first call. A call that runs out of time, or a child that dies, costs the state of the session
+and nothing more: the next call gets a fresh child with the same tools. A session never raises for what a tool does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from rewright.core.errors import SandboxError
+from rewright.core.records import ToolResult
+from rewright.sandbox.connection import ChildDied, Connection
+from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, failed
+from rewright.sandbox.executor import ExecutorSession, Opening
+from rewright.sandbox.worker import frames
+from rewright.sandbox.worker.harness import shorten
+
+__all__ = ["Session", "SessionLimits", "clean", "shorten"]
+
+
+class SessionLimits(NamedTuple):
+    """What the trainer enforces on a session: seconds of a call, characters of a result, bytes of a request."""
+
+    wall_seconds: float
+    output_chars: int
+    request_bytes: int
+
+
+class Pool(Protocol):
+    """Where a session takes its child from: bounded in number, restarted when it is lost."""
+
+    @property
+    def executing(self) -> asyncio.Semaphore:
+        """Held while a call is executed. There once a child has been taken."""
+        ...
+
+    async def take(self, modules: Sequence[str]) -> Connection:
+        """Wait for a free place and a confined child. Raises `SandboxError`."""
+        ...
+
+
+class Session(ExecutorSession):
+    """Calls within one child process, one at a time. Use as an async context manager."""
+
+    def __init__(self, pool: Pool, opening: Opening, limits: SessionLimits) -> None:
+        self._pool = pool
+        self._opening = opening
+        self._limits = limits
+        self._lock = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._output: int | None = None
+        self._count = 0
+
+    async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
+        """Call the function `name` with keyword arguments; its value as text."""
+        request = {"name": name, "arguments": arguments}
+        return await self._request(request, wall_seconds, printed=False)
+
+    async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
+        """Run a program: what it prints, then the value of its last expression, or the last line of its exception.
+
+        With `keep` its names are there for the next program of this session.
+        """
+        return await self._request({"source": source, "keep": keep}, wall_seconds, printed=True)
+
+    async def close(self) -> None:
+        """End the child. The session may be used again: it then starts with a fresh one."""
+        connection, self._connection = self._connection, None
+        output, self._output = self._output, None
+        if output is not None:
+            os.close(output)
+        if connection is not None:
+            await connection.close()
+
+    async def _request(self, message: dict[str, Any], wall_seconds: float | None, *, printed: bool) -> ToolResult:
+        limit = self._limits.wall_seconds if wall_seconds is None else min(wall_seconds, self._limits.wall_seconds)
+        async with self._lock:
+            self._count += 1
+            try:
+                packet = frames.encode({"id": self._count, **message})
+            except (TypeError, ValueError, RecursionError) as error:
+                return failed("arguments", f"the arguments are not JSON: {error}")
+            if len(packet) > self._limits.request_bytes:
+                return failed("arguments", f"the call has more than {self._limits.request_bytes} bytes")
+            started = time.perf_counter()
+            try:
+                connection = await self._connected()
+                async with self._pool.executing:
+                    started = time.perf_counter()  # a wait for a worker or for processor time is not the tool's time
+                    async with asyncio.timeout(limit):
+                        reply = await self._exchange(connection, packet)
+                return self._result(reply, time.perf_counter() - started, printed=printed)
+            except TimeoutError:
+                problem: tuple[ErrorKind, str] = ("timeout", f"no result after {limit:g} s")
+            except ChildDied as death:
+                problem = (death.kind, death.message)
+            except SandboxError as error:
+                problem = ("sandbox", str(error))
+            except BaseException:  # cancelled in the middle of an exchange: the connection is of no more use
+                await self.close()
+                raise
+            seconds = time.perf_counter() - started
+            before = self._printed() if printed else ""
+            await self.close()
+            return failed(*problem, content=f"{before}Error: {problem[1]}", seconds=seconds)
+
+    async def _connected(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        self._connection = await self._pool.take(self._opening.modules)
+        # The trainer holds the file that a program prints into: what was printed outlives the child.
+        self._output = os.memfd_create("output")
+        fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
+        opening = self._opening
+        packet = frames.encode(
+            {
+                "sources": dict(opening.sources),
+                "targets": dict(opening.targets),
+                "data": dict(opening.data),
+                "within": {name: list(packages) for name, packages in opening.within.items()},
+            }
+        )
+        await self._connection.send_with_output(packet, self._output)
+        return self._connection
+
+    async def _exchange(self, connection: Connection, packet: bytes) -> dict[str, Any]:
+        if self._output is not None:
+            os.ftruncate(self._output, 0)
+        await connection.send(packet)
+        reply = await connection.receive()
+        if reply.get("id") != self._count:
+            raise ChildDied("protocol", "the worker's answer does not belong to the call")
+        return reply
+
+    def _result(self, reply: dict[str, Any], seconds: float, *, printed: bool) -> ToolResult:
+        limit = self._limits.output_chars
+        kind, text, length = reply.get("kind"), clean(reply.get("value")), reply.get("length")
+        before = self._printed() if printed else ""
+        if kind is not None:
+            known = cast("ErrorKind", kind) if kind in ERROR_KINDS else "protocol"
+            message = clean(reply.get("message"))[: 2 * limit]
+            content = shorten(before + message, limit) if printed else None
+            return failed(known, message, content=content, seconds=seconds)
+        if printed:
+            return ToolResult(content=shorten(before + text, limit), seconds=seconds)
+        if isinstance(length, int) and length > limit:
+            message = f"the result has {length} characters; the limit is {limit}"
+            return failed("output", message, content=shorten(text, limit), seconds=seconds)
+        return ToolResult(content=text[:limit], seconds=seconds)
+
+    def _printed(self) -> str:
+        """What the program has printed: all of it, or, where that is too long, a beginning and an end."""
+        if self._output is None:
+            return ""
+        part = 4 * self._limits.output_chars  # bytes of as many characters at worst
+        size = os.fstat(self._output).st_size
+        if size <= 2 * part:
+            return os.pread(self._output, 2 * part, 0).decode(errors="replace")
+        first, last = os.pread(self._output, part, 0), os.pread(self._output, part, size - part)
+        return first.decode(errors="replace") + last.decode(errors="replace")
+
+
+def clean(value: Any) -> str:
+    """A text that can be stored as UTF-8: lone surrogates become question marks; None is the empty text."""
+    if not isinstance(value, str):
+        return ""
+    return value.encode("utf-8", "replace").decode("utf-8")

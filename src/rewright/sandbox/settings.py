@@ -1,0 +1,29 @@
+"""Settings of the sandbox."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rewright.core.settings import Settings
+from rewright.core.trust import _check_own
+
+__all__ = ["SandboxSettings"]
+
+
+class SandboxSettings(Settings, frozen=True):
+    """How tools that are source text are executed."""
+
+    level: Literal["strict", "process", "unsafe"] = "strict"
+    wall_seconds: float | None = None
+    """Bound of every execution; default: `limits.tool_seconds`."""
+    memory_mb: int = 512
+    network: bool = False
+    """The host's network, every host of it, for what runs in the sandbox."""
+    url: str | None = None
+    """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
+    trusted: tuple[str, ...] = ()
+    """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_own("trusted", self.trusted)

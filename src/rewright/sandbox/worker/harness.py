@@ -1,0 +1,202 @@
+"""The child's side of a session: executes sources, targets and programs, and answers with frames.
+
+Everything here runs in the same interpreter as untrusted code, so nothing here is a protection: the parent treats every
+frame as hostile (size-capped, parsed as JSON, checked) and kills the process at the deadline. What this file does
+protect is correctness: each source has a module scope of its own, and every failure becomes a frame with a kind and a
+message.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import inspect
+import json
+import mmap
+import os
+import socket
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import frames
+
+__all__ = ["Refused", "Tools", "run_program", "serve", "shorten"]
+
+
+RESERVE_BYTES = 8 * 1024 * 1024
+
+
+class Refused(Exception):  # noqa: N818 - a refusal is an answer
+    """A call that was not carried out, or failed: a kind of `rewright.sandbox.errors` and a message for the model."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+def describe(error: BaseException) -> str:
+    """The last line of the traceback of `error`, as Python prints it."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its message cannot be shown)"
+    return f"{name}: {text}" if text else name
+
+
+def failure(error: BaseException) -> Refused:
+    """What an exception of a tool becomes."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, MemoryError):
+        return Refused("memory", "MemoryError: the memory limit is reached")
+    if isinstance(error, SystemExit):
+        return Refused("exited", f"the code called exit({error.code!r})")
+    return Refused("exception", describe(error))
+
+
+class Tools:
+    """The functions of one session. A source is compiled and executed at its first call, in a module of its own."""
+
+    def __init__(
+        self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any], within: dict[str, list[str]]
+    ) -> None:
+        self.sources = sources
+        self.targets = targets
+        self.data = data
+        self.within = within
+        self.ready: dict[str, Callable[..., Any]] = {}
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        """Call `name` with keyword arguments. Returns its value as text; raises `Refused`."""
+        function = self.ready.get(name)
+        if function is None:
+            function = self.ready[name] = self._load(name)
+        bound = (self.data[name],) if name in self.data else ()
+        check_arguments(name, function, bound, arguments)
+        return as_text(function(*bound, **arguments))
+
+    def _load(self, name: str) -> Callable[..., Any]:
+        if name in self.targets:
+            module_name, _, attribute = self.targets[name].partition(":")
+            value: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                value = getattr(value, part)
+            home = str(getattr(value, "__module__", ""))
+            within = self.within.get(name)
+            if within is not None and not any(home == one or home.startswith(f"{one}.") for one in within):
+                raise Refused("source", f"the target of {name} is not defined in a trusted package, but in {home!r}")
+        elif name in self.sources:
+            # Registered in sys.modules because dataclasses, pickle and inspect look a class's module up there.
+            module = types.ModuleType(f"tool_{len(self.ready)}")
+            sys.modules[module.__name__] = module
+            try:
+                exec(compile(self.sources[name], f"<{name}>", "exec"), module.__dict__)
+            except SyntaxError as error:
+                raise Refused("source", f"the source of {name} is not valid Python: {describe(error)}") from error
+            value = module.__dict__.get(name)
+        else:
+            raise Refused("unknown_tool", f"unknown tool '{name}'")
+        if not callable(value):
+            raise Refused("source", f"the source of {name} defines no function of that name")
+        function: Callable[..., Any] = value
+        return function
+
+
+def check_arguments(name: str, function: Callable[..., Any], bound: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+    """Raise `Refused` where `arguments` do not fit the signature, naming the parameters that it has."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none: the call itself will tell
+        return
+    try:
+        signature.bind(*bound, **arguments)
+    except TypeError as error:
+        names = [
+            parameter.name if parameter.default is parameter.empty else f"{parameter.name} (optional)"
+            for parameter in list(signature.parameters.values())[len(bound) :]
+        ]
+        expected = ", ".join(names) or "no arguments"
+        raise Refused("arguments", f"{name}(): {error}; expected: {expected}") from error
+
+
+def as_text(value: Any) -> str:
+    """A string as it is; anything else as JSON, or by `str` where JSON cannot hold it."""
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
+
+
+def run_program(source: str, scope: dict[str, Any]) -> str | None:
+    """Execute a program in `scope`. Returns the text of the last statement's value where that is an expression."""
+    tree = ast.parse(source, "<program>", "exec")
+    last: ast.Expression | None = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+    exec(compile(tree, "<program>", "exec"), scope)
+    if last is None:
+        return None
+    value = eval(compile(last, "<program>", "eval"), scope)
+    return None if value is None else str(value)
+
+
+def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -> None:
+    """Answer the frames of one session until the other side closes. `names` are given to every program."""
+    connection.sendall(frames.encode({"id": 0}))
+    opening, descriptors = frames.receive_with_descriptors(connection)
+    if opening is None:
+        return
+    for descriptor in descriptors:  # the file that is printed into; the parent can read it whatever happens here
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+    tools = Tools(opening["sources"], opening["targets"], opening["data"], opening["within"])
+    scope: dict[str, Any] | None = None
+    send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names
+    reserve: mmap.mmap | None = None  # mapped, never touched: what is left to answer with when all else is used up
+    while (request := frames.receive(connection)) is not None:
+        reply: dict[str, Any] = {"id": request["id"]}
+        with contextlib.suppress(OSError):
+            reserve = reserve or mmap.mmap(-1, RESERVE_BYTES)
+        try:
+            if "source" in request:
+                if scope is None or not request["keep"]:
+                    scope = {"__name__": "__main__", "__builtins__": __builtins__, **names}
+                value = run_program(request["source"], scope)
+            else:
+                value = tools.call(request["name"], request["arguments"])
+            reply["value"], reply["length"] = cut(value or "", output_chars), len(value or "")
+        except BaseException as error:
+            if reserve is not None and isinstance(error, MemoryError):
+                reserve.close()
+                reserve = None
+            refused = failure(error)
+            reply["kind"] = refused.kind
+            reply["message"] = cut(refused.message, output_chars)
+        flush()
+        send(frames.encode(reply))
+
+
+def shorten(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
+    """`text`, or its first and last `limit` / 2 characters around `mark` where it is longer."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - limit // 2] + mark + text[len(text) - limit // 2 :]
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(BaseException):
+            stream.flush()  # type: ignore[union-attr]
+
+
+def leave(status: int) -> None:
+    """End the process without running anything that a tool has registered to run at exit."""
+    os._exit(status)

@@ -1,0 +1,103 @@
+"""Do two task sets share questions? Exact after normalisation, and by overlapping runs of words.
+
+A test question that was trained on measures memory. Exact: the same words in the same order, whatever the case,
+punctuation and spacing; what stands between numbers (2 + 3, 2 - 3) counts as a word. Overlap: the share of the test
+question's word n-grams that occur in one training question (n = 8 by default; questions shorter than n are compared
+exactly only). Time and memory are linear in the words of both sets. Words that most questions share (an instruction,
+FTRL's preamble) are not counted as overlap.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from rewright.core.records import Task
+
+__all__ = ["Overlap", "find_overlaps", "question_text"]
+
+_WORD = re.compile(r"\w+|[+*/^=<>×÷]|[-−](?=\s*[0-9])")
+_COMMON_IN_TEST = 0.02
+_COMMON_IN_TRAIN = 0.5
+_COMMON_LEAST = 10
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """A test task and the training task nearest to it: `share` of the test question's n-grams, 1.0 where exact."""
+
+    test_id: str
+    train_id: str
+    kind: Literal["exact", "n-gram"]
+    share: float
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.kind == "exact":
+            return f"test task {self.test_id} asks the same as training task {self.train_id}"
+        return f"test task {self.test_id} shares {self.share:.0%} of its word runs with training task {self.train_id}"
+
+
+def question_text(task: Task) -> str:
+    """The text of the user messages, joined by line breaks."""
+    texts = (message.get("content") for message in task.messages if message.get("role") == "user")
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _grams(words: Sequence[str], n: int) -> set[int]:
+    """Hashes of the word n-grams: 8 bytes each, whatever the words."""
+    return {hash(tuple(words[start : start + n])) for start in range(len(words) - n + 1)}
+
+
+def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, threshold: float = 0.5) -> list[Overlap]:
+    """Every test task that is in the training set, exactly or by at least `threshold` of its n-grams.
+
+    One overlap for each such test task, with the training task nearest to it (ties: the first), in the order of the
+    test set. n-grams of more than 2% of the test questions or half of the training questions (and of more than 10) are
+    taken for a common preamble and left out. Raises ValueError for n < 1 or a threshold outside (0, 1].
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}, expected at least 1")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold is {threshold}, expected a number above 0 and at most 1")
+    train_words, test_words = ([_words(question_text(task)) for task in tasks] for tasks in (train, test))
+    train_grams, test_grams = ([_grams(words, n) for words in each] for each in (train_words, test_words))
+    common = _common(train_grams, _COMMON_IN_TRAIN) | _common(test_grams, _COMMON_IN_TEST)
+
+    exact: dict[tuple[str, ...], int] = {}
+    for number, words in enumerate(train_words):
+        exact.setdefault(tuple(words), number)
+    wanted = set[int]().union(*test_grams) - common
+    holders: dict[int, list[int]] = defaultdict(list)
+    for number, grams in enumerate(train_grams):
+        for gram in grams & wanted:
+            holders[gram].append(number)
+
+    overlaps: list[Overlap] = []
+    for task, words, grams in zip(test, test_words, test_grams, strict=True):
+        if words and (same := exact.get(tuple(words))) is not None:
+            overlaps.append(Overlap(task.id, train[same].id, "exact", 1.0))
+            continue
+        own = grams - common
+        shared = Counter(number for gram in own for number in holders.get(gram, ()))
+        if not shared:
+            continue
+        nearest = min(shared, key=lambda each: (-shared[each], each))
+        share = shared[nearest] / len(own)
+        if share >= threshold:
+            overlaps.append(Overlap(task.id, train[nearest].id, "n-gram", share))
+    return overlaps
+
+
+def _common(questions: Sequence[set[int]], share: float) -> set[int]:
+    counts = Counter(gram for grams in questions for gram in grams)
+    most = max(_COMMON_LEAST, share * len(questions))
+    return {gram for gram, count in counts.items() if count > most}

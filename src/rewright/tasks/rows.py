@@ -1,0 +1,231 @@
+"""Rows of a data file: JSON Lines, JSON, or parquet, each with the place it came from, for messages.
+
+A place reads `file.jsonl:3` (line 3) or `file.parquet: row 2` (counted from 0, as data frames do). Every mistake in a
+file is one `InputError` line that names the place and says what was expected.
+"""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.core.storage import bounded_lines, kind_of, without_surrogates
+from rewright.core.strict_json import TOLERANT, NestingError
+
+__all__ = ["Row", "read_rows"]
+
+MOST_JSON_BYTES = 2**30
+"""A whole .json file is in memory; the end of a packed bomb is not waited for."""
+_LIST_KEYS = ("data", "rows", "examples", "tasks")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One record of a file: `index` counts from 0, `place` names it in messages.
+
+    `problem` is set where the place holds no record at all; `values` is empty then.
+    """
+
+    index: int
+    place: str
+    values: dict[str, Any]
+    problem: str | None = None
+
+    def fail(self, message: str) -> InputError:
+        """The error to raise for this row."""
+        return InputError(f"{self.place}: {message}")
+
+    def get(self, *keys: str) -> Any:
+        """The value of the first of `keys` that is there and not None, else None."""
+        return next((self.values[key] for key in keys if self.values.get(key) is not None), None)
+
+    def text(self, *keys: str) -> str:
+        """The non-empty text under the first of `keys` that is there. Numbers are taken as their text."""
+        value = self.get(*keys)
+        named = " or ".join(repr(key) for key in keys)
+        if value is None:
+            raise self.fail(f"no key {named}; it has {', '.join(map(repr, self.values)) or 'none'}")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise self.fail(f"{named} is {_kind(value)}, expected text")
+        if not value.strip():
+            raise self.fail(f"{named} is empty, expected text")
+        return value
+
+    def optional_text(self, *keys: str) -> str | None:
+        """Like `text`, or None where no key is there or its text is empty."""
+        value = self.get(*keys)
+        return None if value is None or value == "" else self.text(*keys)
+
+    def texts(self, *keys: str) -> list[str]:
+        """A list of texts under the first of `keys` that is there (one text is a list of one); [] without any."""
+        value = self.get(*keys)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            return [value]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.fail(f"{keys[0]!r} is {_kind(value)}, expected a list of texts")
+        return value
+
+    def decoded(self, key: str, kind: type) -> Any:
+        """The value of `key`, a `kind` (list or dict), which may be JSON in a text (as in parquet files)."""
+        if self.values.get(key) is None:
+            raise self.fail(f"no key {key!r}; it has {', '.join(map(repr, self.values)) or 'none'}")
+        value = self.values[key]
+        if isinstance(value, str):
+            try:
+                value = _value_of(value)
+            except NestingError as problem:
+                raise self.fail(f"{key!r} is {problem}") from None
+            except ValueError as problem:
+                raise self.fail(f"{key!r} is not JSON: {problem}") from None
+        if not isinstance(value, kind):
+            raise self.fail(f"{key!r} is {_kind(value)}, expected {'a list' if kind is list else 'an object'}")
+        return value
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Rows of `path`, streaming where the format allows it. A `.gz` file is unpacked on the way.
+
+    `columns` are required of a parquet file. Raises InputError for a file that is missing, a directory, empty,
+    unreadable, or of an unknown kind. A line or item that is no object is a row with a `problem`.
+    """
+    path = Path(path)
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as problem:  # no permission, a name that no file can have
+        raise InputError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    if stat.S_ISDIR(kind):
+        raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{path}: is a {kind_of(kind)}, expected a .jsonl, .json or .parquet file")
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    suffix = suffixes[0] if suffixes and suffixes[-1] == ".gz" and len(suffixes) == 2 else (suffixes or [""])[-1]
+    readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
+    if suffix not in (*readers, ".parquet"):
+        hint = "; unpack it first" if suffix in (".zst", ".zip", ".bz2", ".xz") else ""
+        raise InputError(f"{path}: unknown kind of file, expected .jsonl, .json (both also as .gz) or .parquet{hint}")
+    count = 0
+    try:
+        if suffix == ".parquet":
+            rows = _parquet(path, columns)
+        else:
+            opener: Any = gzip.open if suffixes[-1] == ".gz" else Path.open
+            rows = readers[suffix](path, opener(path, "rb"))
+        for row in rows:
+            count += 1
+            yield row
+    except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
+        raise InputError(f"{path}: not a whole gzip file: {problem}") from None
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    if count == 0:
+        raise InputError(f"{path}: holds no rows")
+
+
+def _row(index: int, place: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        return Row(index, place, {}, f"{place}: is {_kind(value)}, expected an object")
+    return Row(index, place, value)
+
+
+def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
+    index = 0
+    with file:
+        for number, line in enumerate(bounded_lines(file, path), 1):
+            if not line.strip():
+                continue
+            place = f"{path}:{number}"
+            try:
+                row = _row(index, place, _decode(line, place))
+            except InputError as problem:
+                row = Row(index, place, {}, str(problem))
+            yield row
+            index += 1
+
+
+def _json(path: Path, file: IO[bytes]) -> Iterator[Row]:
+    with file:
+        text = file.read(MOST_JSON_BYTES + 1)
+    if len(text) > MOST_JSON_BYTES:
+        raise InputError(f"{path}: holds more than {MOST_JSON_BYTES:,} bytes of JSON: expected JSON Lines, as .jsonl")
+    if not text.strip():
+        return
+    try:
+        value = _decode(text, str(path))
+    except InputError:
+        lines = text.split(b"\n", 2)
+        if not (len(lines) > 1 and lines[0].rstrip().endswith(b"}") and lines[1].startswith(b"{")):
+            raise
+        # JSON Lines under the name .json, as several data sets are published
+        yield from _json_lines(path, _lines(text))
+        return
+    if isinstance(value, dict):
+        value = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), [value])
+    if not isinstance(value, list):
+        raise InputError(f"{path}: is {_kind(value)}, expected a list of objects")
+    for index, item in enumerate(value):
+        yield _row(index, f"{path}: row {index}", item)
+
+
+def _lines(text: bytes) -> IO[bytes]:
+    import io
+
+    return io.BytesIO(text)
+
+
+def _value_of(text: str) -> Any:
+    """The value of a JSON text. Half of an escaped pair, which UTF-8 cannot hold, is read as it would be stored."""
+    value = TOLERANT.decode(text)
+    return without_surrogates(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def _decode(line: bytes, place: str) -> Any:
+    try:
+        return _value_of(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputError(f"{place}: not UTF-8 text, expected a file in UTF-8") from None
+    except NestingError as problem:
+        raise InputError(f"{place}: JSON {problem}") from None
+    except ValueError as problem:
+        raise InputError(f"{place}: not JSON: {problem}") from None
+
+
+def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise InputError(f"{path}: reading parquet needs pyarrow: pip install 'rewright[bench]'") from None
+    try:
+        with ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            missing = [column for column in columns if column not in present]
+            if missing:
+                raise InputError(
+                    f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, present))}"
+                )
+            index = 0
+            for batch in file.iter_batches(batch_size=256):
+                for values in batch.to_pylist():
+                    yield Row(index, f"{path}: row {index}", values)
+                    index += 1
+    except ArrowException as problem:
+        raise InputError(f"{path}: not a parquet file: {str(problem).splitlines()[0]}") from None

@@ -1,0 +1,352 @@
+"""Check tasks before any money is spent: schemas, tool sources, gold calls, gold outputs, gold answers.
+
+`validate_file` reads a task file to its end and reports every bad row; `validate_tasks` checks tasks that are there
+already. A finding is an error where the task can't work as it is written, and a warning where it may work but
+probably not as meant. Sources are parsed here and executed in the sandbox only, never in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rewright.core.errors import InputError, RewrightError
+from rewright.core.records import Task, ToolCall, Trajectory
+from rewright.judging import judge_answer, judge_trajectory
+from rewright.judging.judges import SOLVE_JUDGES, check_judge
+from rewright.judging.mathematics import unreadable
+from rewright.judging.solve import solves
+from rewright.rendering.renderer import Renderer
+from rewright.rendering.template_check import prompt_problem, template_findings
+from rewright.sandbox import Sandbox
+from rewright.sandbox.sandbox import Level
+from rewright.tasks.loading import iterate_tasks
+from rewright.tasks.schemas import record_problems, schema_problems, target_problems
+from rewright.tasks.sources import source_problems
+from rewright.tools import FunctionTools
+
+__all__ = ["Finding", "Validation", "validate_file", "validate_tasks"]
+
+_AT_ONCE = 4
+"""Tasks whose tools run at the same time."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong. `row` counts tasks (or rows of the file) from 0; `kind` groups findings in reports."""
+
+    severity: Literal["error", "warning"]
+    kind: str
+    message: str
+    row: int
+    task_id: str = ""
+    tool: str | None = None
+
+    def __str__(self) -> str:
+        """One line: where, what."""
+        where = f"row {self.row}" + (f" ({self.task_id})" if self.task_id else "")
+        return f"{self.severity}: {where}: {self.message}"
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """What was checked, and what was found, in the order of the rows."""
+
+    tasks: int
+    tools: int
+    expected_outputs: int
+    executed: bool
+    """False where no tool source was executed: then only the records and sources were read."""
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, most frequent first."""
+        return dict(Counter(finding.kind for finding in self.findings).most_common())
+
+
+class _Notes:
+    """Collects the findings of one task."""
+
+    def __init__(self, row: int, task: Task) -> None:
+        self.row, self.task, self.findings = row, task, list[Finding]()
+
+    def error(self, kind: str, message: str, tool: str | None = None) -> None:
+        self.findings.append(Finding("error", kind, message, self.row, self.task.id, tool))
+
+    def warning(self, kind: str, message: str, tool: str | None = None) -> None:
+        self.findings.append(Finding("warning", kind, message, self.row, self.task.id, tool))
+
+
+def validate_file(
+    path: Path | str,
+    format: str | None = None,  # noqa: A002
+    limit: int | None = None,
+    *,
+    execute: bool = True,
+    level: Level = "strict",
+    trusted: Sequence[str] = (),
+    renderer: Renderer | None = None,
+    judges: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Validate every row of a task file. A row that is no task is a finding, and the rows after it are read.
+
+    A judge that is code runs only where its package is among `judges`, which names the user's own.
+
+    Raises InputError for a file that can't be read at all, and SandboxError where the machine does not allow `level`.
+    """
+    started = time.perf_counter()
+    tasks: list[Task] = []
+    rows: list[int] = []
+    bad: list[Finding] = []
+    for loaded in iterate_tasks(path, format):
+        if isinstance(loaded.task, InputError):
+            bad.append(Finding("error", "bad-row", str(loaded.task), loaded.row))
+        else:
+            tasks.append(loaded.task)
+            rows.append(loaded.row)
+        if limit is not None and len(tasks) + len(bad) >= limit:
+            break
+    found = validate_tasks(
+        tasks,
+        rows=rows,
+        execute=execute,
+        level=level,
+        trusted=trusted,
+        renderer=renderer,
+        judges=judges,
+        progress=progress,
+    )
+    findings = sorted([*bad, *found.findings], key=lambda finding: finding.row)
+    return msgspec.structs.replace(
+        found, tasks=len(tasks) + len(bad), findings=tuple(findings), seconds=time.perf_counter() - started
+    )
+
+
+def validate_tasks(
+    tasks: Sequence[Task],
+    *,
+    rows: Sequence[int] | None = None,
+    execute: bool = True,
+    level: Level = "strict",
+    trusted: Sequence[str] = (),
+    wall_seconds: float = 5.0,
+    renderer: Renderer | None = None,
+    judges: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Validate `tasks`; `rows` are their numbers in findings (default: their positions).
+
+    With `execute`, module scopes and gold calls run in a sandbox of `level`; importable tools of the `trusted` packages
+    run as the user's own code. With a `renderer` the model's chat template is checked too.
+    `progress(done, total)` is called as tasks are done. Not for use inside a running event loop. Raises SandboxError
+    where the machine refuses `level`.
+    """
+    started = time.perf_counter()
+    notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
+    _check_identities(notes)
+    for note in notes:
+        _check_record(note, judges)
+    _check_gold_calls(notes)
+    if renderer is not None:
+        _check_template(notes, renderer)
+    executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
+    if executable:
+        factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=trusted)
+        asyncio.run(_execute(notes, factory, level, wall_seconds, progress))
+    return Validation(
+        tasks=len(tasks),
+        tools=sum(len(task.toolbox) for task in tasks),
+        expected_outputs=sum(len(answers) for task in tasks for answers in (task.gold.outputs or {}).values()),
+        executed=executable,
+        findings=tuple(finding for note in notes for finding in note.findings),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_identities(notes: Sequence[_Notes]) -> None:
+    ids: dict[str, int] = {}
+    questions: dict[bytes, int] = {}
+    for note in notes:
+        if note.task.id in ids:
+            note.error("duplicate-id", f"the id {note.task.id!r} is used already by row {ids[note.task.id]}")
+        ids.setdefault(note.task.id, note.row)
+        question = msgspec.json.encode((note.task.messages, note.task.tools, note.task.follow_ups))
+        if question in questions:
+            note.warning("duplicate-task", f"asks the same as row {questions[question]}, with the same tools")
+        questions.setdefault(question, note.row)
+
+
+def _check_gold_calls(notes: Sequence[_Notes]) -> None:
+    """Said once: turn credit gives the calls of tasks without gold calls 0, beside tasks whose calls are measured."""
+    without = [note for note in notes if note.task.gold.calls is None]
+    if without and len(without) < len(notes):
+        without[0].warning(
+            "no-gold-calls",
+            f"has no gold.calls, as {len(without)} of {len(notes)} tasks: in RL the calls of their turns earn 0",
+        )
+
+
+def _check_record(note: _Notes, judges: Sequence[str]) -> None:
+    task = note.task
+    for tool_name, message in target_problems(task):
+        note.error("target", message, tool_name)
+    for name, message in record_problems(task):
+        note.error("gold-against-tools", message, name)
+    for tool in task.toolbox:
+        for message in schema_problems(tool.schema):
+            note.error("schema", f"tool {tool.name}: {message}", tool.name)
+        if tool.source is not None:
+            for severity, kind, message in source_problems(tool.name, tool.source, tool.schema):
+                (note.error if severity == "error" else note.warning)(kind, f"tool {tool.name}: {message}", tool.name)
+    sources = {tool.name: tool.source for tool in task.toolbox}
+    for name, answers in (task.gold.outputs or {}).items():
+        source = sources.get(name)
+        for answer in answers:
+            if not answer.strip():
+                note.error("empty-output", f"tool {name}: an expected output is empty; every call would solve it", name)
+            elif source is not None and task.gold.calls is None and not solves(source, answer):
+                message = (
+                    f"tool {name}: the expected output {answer!r} is nowhere in its source, so it must be computed"
+                )
+                note.warning("output-not-in-source", message, name)
+    _check_answers(note, judges)
+
+
+def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
+    """Every prompt can be rendered; what else the template does is said once, at the first task."""
+    first: _Notes | None = None
+    for note in notes:
+        problem = prompt_problem(renderer, note.task)
+        if problem is not None:
+            note.error("template-refuses", problem)
+        elif first is None or (note.task.tools and not first.task.tools):
+            first = note
+    if first is not None:
+        follow_ups = any(note.task.follow_ups for note in notes)
+        for kind, message in template_findings(renderer, first.task, follow_ups=follow_ups):
+            first.warning(kind, f"the chat template: {message}")
+
+
+def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
+    task = note.task
+    golds = task.gold.answers or ()
+    try:
+        check_judge(task.judge, judges)
+    except InputError as problem:
+        note.error("judge", str(problem))
+        return
+    if task.judge in SOLVE_JUDGES:
+        if not task.gold.outputs:
+            note.error("no-gold", f"the judge {task.judge} needs gold.outputs")
+        return
+    if task.judge == "bfcl" or (task.judge == "reasoning_gym" and not golds):
+        return  # the gold is the package's own
+    if not any(gold.strip() for gold in golds):
+        note.error("no-gold", f"no gold answer for the judge {task.judge}")
+        return
+    for gold in golds:
+        try:
+            if task.judge == "reasoning_gym":
+                attempt = Trajectory(
+                    id="gold", task_id=task.id, stage="gold", index=0, turns=(), answer=gold, stop_reason="answered"
+                )
+                verdict = judge_trajectory(task, attempt)
+                outcome, reason = verdict.outcome, verdict.reason
+            else:
+                judgement = judge_answer(task.judge, gold, [gold])
+                outcome, reason = judgement.outcome, judgement.reason
+        except RewrightError as problem:
+            note.error("judge", str(problem))
+            return
+        if outcome < 1:
+            note.error("gold-judged-wrong", f"the gold answer {gold!r} is judged {outcome:g}: {reason}")
+        elif task.judge == "math" and (problem_text := unreadable(gold)) is not None:
+            note.warning("gold-unreadable", f"the gold answer {gold!r} only equals itself: {problem_text}")
+
+
+async def _execute(
+    notes: Sequence[_Notes],
+    factory: FunctionTools,
+    level: Level,
+    wall_seconds: float,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    places = asyncio.Semaphore(_AT_ONCE)
+    done = 0
+    async with Sandbox(level, wall_seconds=wall_seconds) as box:
+
+        async def one(note: _Notes) -> None:
+            nonlocal done
+            async with places:
+                await _probe_sources(note, box)
+                await _run_gold_calls(note, factory)
+            done += 1
+            if progress is not None:
+                progress(done, len(notes))
+
+        try:
+            await asyncio.gather(*(one(note) for note in notes))
+        finally:
+            await factory.close()
+
+
+def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
+    """(tool, probe, source): the source with a function behind it that only asks for the tool's function.
+
+    Sources in which an error was found already have nothing to add by running.
+    """
+    broken = {finding.tool for finding in note.findings if finding.kind.startswith("source-")}
+    for number, tool in enumerate(note.task.toolbox):
+        if tool.source is not None and tool.name not in broken:
+            probe = f"rewright_probe_{number}"
+            yield tool.name, probe, f"{tool.source}\n\n\ndef {probe}():\n    return str(callable({tool.name}))\n"
+
+
+async def _probe_sources(note: _Notes, box: Sandbox) -> None:
+    """Run the module scope of every source: does it end, and leave a function of the tool's name?"""
+    probes = list(_probes(note))
+    if not probes:
+        return
+    async with box.session({probe: source for _, probe, source in probes}) as session:
+        for name, probe, _ in probes:
+            result = await session.call(probe, {})
+            if result.error is not None:
+                note.error("source-fails", f"tool {name}: its module scope fails: {result.error}", name)
+            elif result.content != "True":
+                note.error("source-no-function", f"tool {name}: its source defines no function of that name", name)
+
+
+async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
+    """Run the gold calls in order: each succeeds, and together they bring up the expected outputs."""
+    calls = note.task.gold.calls
+    if not calls or any(finding.severity == "error" for finding in note.findings):
+        return
+    results = []
+    async with factory.open(note.task.toolbox) as toolset:
+        for number, call in enumerate(calls):
+            result = await toolset.call(ToolCall(call.name, call.arguments))
+            results.append(result)
+            if result.error is not None:
+                note.error("gold-call-fails", f"gold call {number} to {call.name!r} fails: {result.error}", call.name)
+    pending = {name: list(answers) for name, answers in (note.task.gold.outputs or {}).items()}
+    for call, result in zip(calls, results, strict=True):
+        answers = pending.get(call.name, [])
+        found = next((answer for answer in answers if result.error is None and solves(result.content, answer)), None)
+        if found is not None:
+            answers.remove(found)
+    for name, answers in pending.items():
+        for answer in answers:
+            message = f"the expected output {answer!r} of {name!r} is in no result of a gold call"
+            note.error("gold-output-missing", message, name)

@@ -1,0 +1,24 @@
+"""Settings of the tools that every task gets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rewright.core.settings import Settings
+
+__all__ = ["ToolSettings"]
+
+
+class ToolSettings(Settings, frozen=True):
+    """Tools that every task gets, beside its own."""
+
+    python: bool = False
+    """The Python tool (AutoTraj section 2)."""
+    python_state: Literal["call", "trajectory"] = "call"
+    """How long a program's names live."""
+    output_characters: int = 400
+    """Of the Python tool's output, the rest is cut out of the middle."""
+    search: str | None = None
+    """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
+    passages: int = 1
+    """How many passages a search shows."""

@@ -1,0 +1,262 @@
+"""What the three trainers share: TRL arguments from a recipe section, progress, atomic saving, the loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from rewright.core.errors import InputError, RewrightError, StorageError, TrainingError
+from rewright.core.progress import Bar
+from rewright.engines.loading import quiet_loading
+from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
+
+__all__ = ["Watcher", "arguments", "configured", "lora", "quiet", "save", "train"]
+
+T = TypeVar("T")
+Settings = SFTSettings | RewardSettings | RLSettings
+
+SUPPRESSED_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are using 'rollout_func'")
+"""Warnings about what TRL 1.16 and transformers do among themselves: nobody here can act on them."""
+
+
+def arguments(
+    settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **own: Any
+) -> dict[str, Any]:
+    """Keyword arguments of a TRL config for `batch_size` sequences (or pairs) per optimizer step.
+
+    `precision`: the dtype to compute in, by autocast where it is not that of the trained weights, float32.
+    `settings.arguments` from the recipe win over ours. Raises InputError for a batch that does not divide.
+    """
+    micro = settings.micro_batch_size or batch_size
+    if batch_size % micro:
+        raise InputError(f"a step of {batch_size} sequences is not a multiple of micro_batch_size {micro}")
+    common: dict[str, Any] = {
+        "output_dir": str(checkpoint_folder(out)),
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": batch_size // micro,
+        "logging_steps": 1,
+        "report_to": list(settings.report_to) or "none",
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": 1,
+        "seed": seed,
+        "data_seed": seed,
+        "disable_tqdm": True,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        "use_cpu": precision != "float32" and not torch.cuda.is_available(),
+        "dataloader_pin_memory": False,
+    }
+    return {**common, **own, **settings.arguments}
+
+
+def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> T:
+    """A TRL config of `values`. Raises InputError that names the recipe's section for what TRL does not take."""
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, KeyError, ImportError) as problem:
+        reason = " ".join(str(problem).split())[:300]
+        raise InputError(f"{section}: TRL does not take these settings: {reason}") from problem
+
+
+def lora(settings: Settings, task: str) -> Any:
+    """A LoRA configuration (rank from the recipe, alpha twice the rank, all linear layers), or None."""
+    if settings.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear", task_type=task
+    )
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc]
+    """Keeps every logged row and moves a progress bar."""
+
+    def __init__(self, bar: Bar, key: str = "loss") -> None:
+        self.bar, self.key = bar, key
+        self.rows: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Called by the trainer with every row of metrics."""
+        if logs and self.key in logs:
+            self.rows.append({"step": state.global_step, **logs})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer after every optimizer step."""
+        detail = f"{self.key} {self.rows[-1][self.key]:.3f}" if self.rows else ""
+        self.bar.step(detail=detail)
+
+
+def train(
+    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate was 0"
+) -> list[dict[str, Any]]:
+    """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
+
+    An error that rollouts raise (an engine, a server, a judge that is lost) leaves a checkpoint behind, so that no
+    finished step is lost. Raises TrainingError where training made no step or changed no weight; `hint` says what that
+    can come from.
+    """
+    set_seed(seed)
+    checkpoint = _last_checkpoint(checkpoint_folder(out))
+    total = _steps(trainer, label)
+    if total == 1:
+        trainer.args.warmup_steps = 0  # a warm-up begins with the learning rate 0: the only step would change nothing
+    before = _checksums(trainer.model)
+    with Bar(f"{label} steps", total) as bar:
+        watcher = Watcher(bar, key)
+        trainer.add_callback(watcher)
+        trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+        if checkpoint is not None:
+            bar.step(_step_of(checkpoint))
+        with _writing(out):
+            try:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            except StorageError:
+                raise
+            except RewrightError:
+                # Raised by rollouts, or by what scores them: between two steps. What was learned is whole.
+                if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
+                    trainer._save_checkpoint(trainer.model, trial=None)
+                raise
+    _check_trained(trainer, before, label, hint)
+    rows = [dict(row) for row in trainer.state.log_history if key in row]
+    for row in rows:
+        for nondeterministic_keys in (
+            "step_time",
+            "total_flos",
+            "epoch",
+            "num_tokens",
+        ):  # times, and what a resumed run counts anew
+            row.pop(nondeterministic_keys, None)
+    return rows
+
+
+def _checksums(model: Any) -> list[int]:
+    """A number for each trained weight tensor: the sum of its bits as integers."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    trained = (weight.detach() for weight in model.parameters() if weight.requires_grad)
+    return [int(weight.contiguous().view(whole[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
+
+
+def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> None:
+    """Raise TrainingError where the trainer has learned nothing."""
+    steps = trainer.state.global_step
+    if steps == 0:
+        raise TrainingError(f"{label}: no step was made, so there is no model to save")
+    norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
+    if _checksums(trainer.model) == before or (norms and not any(norms)):
+        raise TrainingError(f"{label}: nothing was learned in {steps} steps, so no model is saved: {hint}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters() if weight.requires_grad):
+        raise TrainingError(f"{label}: the weights are no numbers after {steps} steps: expected a lower learning rate")
+
+
+def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
+    """Write the model (adapters merged) in float32 to `out`, whole or not at all, and drop the checkpoints.
+
+    In bfloat16 most of what small learning rates or adapters have changed would be rounded away.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if settings.lora_rank is not None:
+        model = model.cpu().float().merge_and_unload()  # on the CPU: a GPU may have no room for float32
+    temporary = out.with_name(out.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with _writing(out):
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    except StorageError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+    shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint. What a kill or a full disk left of later ones is removed."""
+    for one in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
+        try:
+            json.loads((one / "trainer_state.json").read_bytes())  # the last file that the trainer writes
+        except (OSError, ValueError):
+            shutil.rmtree(one)
+        else:
+            return one
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn the many exceptions in which a write fails (each library has its own) into one StorageError."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as problem:
+        text = str(problem)
+        if isinstance(problem, OSError):
+            failed = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+            reason = problem.strerror
+        else:
+            # safetensors (Rust's words for an errno), torch.save
+            failed = any(words in text for words in ("(os error ", "PytorchStreamWriter", "inline_container"))
+            reason = text.splitlines()[0] if "(os error " in text else "the disk takes no more"
+        if not failed:
+            raise
+        raise StorageError(f"cannot write {out}: {reason}") from problem
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off.
+
+    Python warnings are hidden by their words, and only those that we cannot act on; all others are shown.
+    """
+    import datasets
+    import transformers
+
+    verbosity, level = transformers.utils.logging.get_verbosity(), logging.getLogger("trl").level
+    bars = not datasets.are_progress_bars_disabled()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        with quiet_loading(), warnings.catch_warnings():
+            for message in SUPPRESSED_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+        logging.getLogger("trl").setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _steps(trainer: Any, label: str) -> int:
+    """How many steps there will be. Raises InputError where an epoch has none."""
+    if trainer.args.max_steps > 0:
+        return int(trainer.args.max_steps)
+    batches = len(trainer.get_train_dataloader())
+    if not batches:
+        rows = len(trainer.train_dataset)
+        raise InputError(
+            f"{label}: the {rows} rows that are left make no batch: expected more, or a smaller batch_size"
+        )
+    per_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+    return int(-(-per_epoch * trainer.args.num_train_epochs // 1))

@@ -1,0 +1,164 @@
+"""The trajectory reward model: Bradley-Terry on whole tool trajectories, on TRL's RewardTrainer (AutoTraj section 7).
+
+A sequence classifier with one output on the policy's own weights; the score stands at the last token of the very tokens
+that the rollout recorded, so training, serving and RL all score the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from rewright.core.errors import InputError
+from rewright.engines.loading import load_tokenizer, quiet_loading, resolve_path, tune_allocator
+from rewright.engines.settings import ModelSettings
+from rewright.training.pair_accuracy import pair_accuracies
+from rewright.training.settings import RewardSettings
+from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
+
+__all__ = ["RewardModel", "train_reward_model"]
+
+
+class RewardModel:
+    """Scores token sequences with a trained reward model, in batches of similar length, on the first GPU if any.
+
+    `about` says with which dialect and template options it was trained (empty for models from elsewhere). Raises
+    InputError for a folder without a trained score head: one that is made up would score at random.
+    """
+
+    def __init__(self, path: str | Path, *, batch_tokens: int = 16384) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        tune_allocator()
+        config = _config_with_head(Path(path))
+        self.about: dict[str, Any] = dict(getattr(config, "rewright", None) or {})
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with quiet_loading():
+            try:
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    str(path), dtype=torch.float32, use_safetensors=True
+                )
+            except Exception as problem:  # every format of weights has errors of its own for a file that is none
+                reason = " ".join(str(problem).split())[:200]
+                raise InputError(f"{path}: cannot load its weights ({reason}): expected safetensors files") from None
+        self.model: Any = model.to(self.device)
+        self.model.eval()
+        self.batch_tokens = batch_tokens
+        self.limit = int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+        self.vocabulary_size = int(self.model.get_input_embeddings().num_embeddings)
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """One number per token sequence, in the order given. Sequences over the model's length keep their end."""
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        scores = [0.0] * len(sequences)
+        batch: list[int] = []
+        for index in order:
+            longest = min(self.limit, len(sequences[index]))
+            if batch and (len(batch) + 1) * longest > self.batch_tokens:
+                self._score_batch(sequences, batch, scores)
+                batch = []
+            batch.append(index)
+        if batch:
+            self._score_batch(sequences, batch, scores)
+        return scores
+
+    def _score_batch(self, sequences: Sequence[Sequence[int]], batch: list[int], scores: list[float]) -> None:
+        rows = [list(sequences[index])[-self.limit :] for index in batch]
+        length = max(1, *(len(row) for row in rows))
+        pad = self.model.config.pad_token_id or 0
+        ids = torch.full((len(rows), length), pad)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for line, row in enumerate(rows):
+            ids[line, : len(row)] = torch.tensor(row)
+            mask[line, : len(row)] = 1
+        with torch.inference_mode():
+            # The model's own forward, as in training: it takes the head at the last token that is not padding.
+            on_device = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+            values = self.model(**on_device, use_cache=False).logits[:, 0]
+        for index, value in zip(batch, values.tolist(), strict=True):
+            scores[index] = float(value)
+
+
+def _config_with_head(path: Path) -> Any:
+    """The configuration of a reward model. Raises InputError for any other model."""
+    from transformers import AutoConfig
+
+    wanted = "expected a reward model, as `rewright reward` saves it"
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: no config.json in it: {wanted}")
+    try:
+        config = AutoConfig.from_pretrained(str(path))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot read config.json: {' '.join(str(problem).split())[:200]}: {wanted}") from None
+    kinds = getattr(config, "architectures", None) or ["unknown"]
+    if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
+        raise InputError(f"{path} is a {kinds[0]} without a score head of one output: {wanted}")
+    return config
+
+
+def train_reward_model(
+    pairs: Sequence[dict[str, Any]],
+    model: ModelSettings,
+    settings: RewardSettings,
+    out: Path,
+    *,
+    seed: int,
+    dialect: str = "hermes",
+) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+    """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
+
+    The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored with the
+    model, so that a server renders conversations as they were in training. Raises InputError without training pairs,
+    TrainingError where training changes no weight.
+    """
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    training = [pair for pair in pairs if pair["split"] == "train"]
+    outside = [pair for pair in pairs if pair["split"] == "heldout"]
+    if not training:
+        raise InputError("reward: no preference pairs to train on: no repair was accepted")
+    limit = settings.max_length
+    sides = ("chosen_ids", "rejected_ids")
+    if limit is not None and all(any(len(pair[side]) > limit for side in sides) for pair in training):
+        raise InputError(f"reward: all {len(training)} pairs are longer than reward.max_length, {limit} tokens")
+    dataset = Dataset.from_list([{key: pair[key] for key in sides} for pair in training])
+    tune_allocator()
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    with quiet():
+        tokenizer = load_tokenizer(model)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            resolve_path(model.path), num_labels=1, dtype=torch.float32
+        )
+        classifier.config.pad_token_id = tokenizer.pad_token_id
+        classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
+        config = configured(
+            RewardConfig,
+            "reward",
+            arguments(
+                settings,
+                out,
+                seed,
+                batch_size=settings.batch_size,
+                num_train_epochs=settings.epochs,
+                lr_scheduler_type=settings.scheduler,
+                warmup_steps=settings.warmup,
+                max_length=settings.max_length,
+            ),
+        )
+        trainer = RewardTrainer(
+            model=classifier,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora(settings, "SEQ_CLS"),
+        )
+        history = train(trainer, out, seed, "reward model")
+        save(trainer, tokenizer, out, settings)
+        accuracies = pair_accuracies(RewardModel(out).score, outside)
+    return history, accuracies

@@ -1,0 +1,334 @@
+"""RL: TRL's GRPOTrainer fed by our rollout loop, with our rewards and (B, T) advantages (MatchTIR sections 5 and 6).
+
+One step: roll out `generations` trajectories for each of `tasks_per_step` tasks, judge them, score them with the reward
+model, turn matched calls and outcome into turn rewards, and these into one advantage per turn, which every token of the
+turn gets. The reward of the whole trajectory is the recipe's choice (`rewright.credit.trajectory_reward.trajectory_reward`). What was
+used is stored with every rollout.
+
+Tool tokens are attended to in every forward pass and masked in the loss. A rollout that an engine or a tool server
+broke is not a wrong one: it takes no part in its group's statistics and its advantage is 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from transformers import set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from rewright.core.errors import InputError
+from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.scorer import Scorer
+from rewright.credit import per_token
+from rewright.dialects.base import Dialect
+from rewright.engines.base import Sampling
+from rewright.engines.hf import HFEngine
+from rewright.rendering.renderer import Renderer
+from rewright.rollout.loop import Plan, Rollout, derive_seed
+from rewright.rollout.outage import StepOutages
+from rewright.rollout.settings import Limits
+from rewright.tools.base import ToolsetFactory
+from rewright.training.group_credit import Rewards, score_rollouts, verdict_for, with_credit
+from rewright.training.settings import RLSettings, check_task_count
+from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
+from rewright.training.trl.parts import in_parts, parts_by_length
+from rewright.training.trl.rows import as_trl
+from rewright.training.trl.truncation import cut_off, tell_trl
+from rewright.workers.pool import OWN_SECONDS
+
+T = TypeVar("T")
+
+__all__ = ["RewrightTrainer", "train_rl"]
+
+
+def trajectory_reward(
+    prompts: Sequence[Any], completions: Sequence[Any], trajectory_reward: Sequence[float | None], **_: Any
+) -> list[float | None]:
+    """The reward function that TRL sees: what the rollout has computed already."""
+    return list(trajectory_reward)
+
+
+NOTHING_TO_LEARN: Final = "all rollouts of each task were rewarded alike, or the learning rate was 0"
+TEXT_ONLY_KWARGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
+"""Arguments of TRL's log-probabilities that are not about pictures."""
+
+
+class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer with our rollouts and one advantage per turn.
+
+    `rolled_out`: a copy of the model, in the dtype that it computes in, which takes the trained weights before each
+    step and makes the rollouts; None: the trained model makes them itself.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        tasks: Sequence[Task],
+        settings: RLSettings,
+        dialect: Dialect,
+        renderer: Renderer,
+        tools: ToolsetFactory,
+        limits: Limits,
+        reward_model: Scorer | None = None,
+        run_seed: int = 0,
+        on_rollouts: Callable[[list[Trajectory]], None] | None = None,
+        slots: int = 64,
+        judge_seconds: float = OWN_SECONDS,
+        rolled_out: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
+        # TRL's own test of what is cut off reads the last token: see rewright.training.trl.truncation.
+        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self.mask_truncated_completions = False
+        self._tasks = {task.id: task for task in tasks}
+        self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
+        self._reward_model, self._on_rollouts = reward_model, on_rollouts
+        self._judge_seconds = judge_seconds
+        self._outages = StepOutages()
+        self._loop = asyncio.new_event_loop()
+        self._rolled_out = rolled_out
+        policy = self.accelerator.unwrap_model(self.model) if rolled_out is None else rolled_out
+        self._engine = HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
+        sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+        self._rollout_renderer = renderer
+        self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
+        self._batch: list[dict[str, Any]] = []
+        self._advantages_B: list[list[float]] = []
+        self._cut_off_B: list[bool] = []
+        self._spans_B: list[list[tuple[int, int]]] = []
+
+    def close(self) -> None:
+        """Stop the engine, the tools and the event loop."""
+        self._loop.run_until_complete(self._rollout.tools.close())
+        self._engine.shutdown()
+        self._loop.close()
+
+    def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """TRL's `rollout_func`: trajectories for the batch, in the order of its rows."""
+        rank = self.accelerator.process_index * len(self._batch)
+        step = self.state.global_step // self._settings.updates_per_step
+        plans = []
+        for index, row in enumerate(self._batch):
+            place = rank + index
+            seed = derive_seed(self._run_seed, "rl", step, place)
+            identity = f"rl/{row['task_id']}/{step}/{place}"
+            task = self._tasks[row["task_id"]]
+            plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
+        self._take_weights()
+        trajectories = self._loop.run_until_complete(self._collect(plans))
+        self._outages.take(step + 1, self._gather(trajectories))
+        tasks = [plan.task for plan in plans]
+        try:
+            verdicts = [
+                verdict_for(task, one, self._settings, seconds=self._judge_seconds)
+                for task, one in zip(tasks, trajectories, strict=True)
+            ]
+            scores = self._scored(tasks, trajectories)
+        except BaseException:
+            self._keep(trajectories)  # what is finished outlives a lost reward model
+            raise
+        everything = self._gathered(tasks, trajectories, verdicts, scores)
+        local = slice(rank, rank + len(plans))
+        self._advantages_B = everything.advantages[local]
+        self._keep(with_credit(trajectories, verdicts, everything, self._dialect.name, first=rank))
+        self._cut_off_B = [cut_off(one) for one in trajectories]
+        self._log_rollouts(everything, trajectories)
+        end = self.eos_token_ids[0] if self.eos_token_ids else 0
+        output, self._spans_B = as_trl(trajectories, everything.trajectory_rewards[local], end)
+        return output
+
+    def _take_weights(self) -> None:
+        """Let the engine work with the weights as they are now."""
+        if self._rolled_out is not None:
+            trained = self.accelerator.unwrap_model(self.model)
+            with torch.no_grad():
+                for mine, theirs in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
+                    mine.copy_(theirs)
+        self._engine.refresh()
+
+    def _keep(self, trajectories: list[Trajectory]) -> None:
+        if self._on_rollouts is not None:
+            self._on_rollouts(trajectories)
+
+    def _scored(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[float | None] | None:
+        """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""
+        if self._reward_model is None:
+            return None
+        sound = [index for index, one in enumerate(trajectories) if one.failure is None]
+        scores: list[float | None] = [None] * len(trajectories)
+        # The very tokens that it was trained on: a stopped answer has its end token there.
+        ids = self._rollout_renderer.training_ids
+        found = self._reward_model.score([ids(tasks[index], trajectories[index])[0] for index in sound])
+        for index, score in zip(sound, found, strict=True):
+            scores[index] = score
+        return scores
+
+    async def _collect(self, plans: list[Plan]) -> list[Trajectory]:
+        found = {}
+        async for one in self._rollout.run_many(plans, concurrency=self._settings.concurrency):
+            found[one.id] = one
+        return [found[plan.id] for plan in plans]
+
+    def _gather(self, rows: list[T]) -> list[T]:
+        """The rows of all processes, in their order."""
+        if self.accelerator.num_processes == 1:
+            return rows
+        from accelerate.utils import gather_object
+
+        return list(gather_object(rows))
+
+    def _gathered(
+        self,
+        tasks: list[Task],
+        trajectories: list[Trajectory],
+        verdicts: list[Verdict],
+        scores: list[float | None] | None,
+    ) -> Rewards:
+        """Rewards over all processes: a group may be spread over several of them."""
+        trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
+        scores = None if scores is None else self._gather(scores)
+        return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
+
+    def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        scored = [outcome for outcome in rewards.outcomes if outcome is not None]
+        metrics["rewright/success"].append(float(np.mean(scored)) if scored else 0.0)
+        metrics["rewright/turn_reward"].append(
+            float(np.mean([sum(row) for row in rewards.turn_rewards])) if rewards.turn_rewards else 0.0
+        )
+        given = [score for score in rewards.reward_model if score is not None]
+        if given:
+            metrics["rewright/reward_model"].append(float(np.mean(given)))
+        metrics["rewright/turns"].append(float(np.mean([len(one.turns) for one in trajectories])))
+        metrics["rewright/calls"].append(float(np.mean([len(one.calls) for one in trajectories])))
+        metrics["rewright/failures"].append(float(sum(one.failure is not None for one in trajectories)))
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """As TRL's, in parts of rows of similar length."""
+        compute = super()._get_per_token_logps_and_entropies
+        special = [name for name, value in settings.items() if value is not None and name not in TEXT_ONLY_KWARGS]
+        parts = parts_by_length(attention_mask)
+        # Several forward passes before one backward pass are nothing for a model spread over processes.
+        if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
+            whole: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
+                model, input_ids, attention_mask, logits_to_keep, **settings
+            )
+            return whole
+        return in_parts(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
+        self._batch = inputs
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        tell_trl(output, self._cut_off_B, metrics, self.accelerator, mask=self._mask_cut_off)
+        length = output["completion_ids"].shape[1]
+        tokens = per_token(self._advantages_B, self._spans_B, length)
+        output["advantages"] = torch.from_numpy(tokens).to(output["completion_ids"].device)
+        # Rollouts come from the very weights that are trained: TRL needs no sampler's log-probabilities.
+        output.pop("sampling_per_token_logps", None)
+        return output
+
+
+def train_rl(
+    tasks: Sequence[Task],
+    model: Any,
+    tokenizer: Any,
+    settings: RLSettings,
+    out: Path,
+    *,
+    seed: int,
+    dialect: Dialect,
+    tools: ToolsetFactory,
+    limits: Limits,
+    template_options: dict[str, Any] | None = None,
+    reward_model: Scorer | None = None,
+    on_rollouts: Callable[[list[Trajectory]], None] | None = None,
+    judge_seconds: float = OWN_SECONDS,
+    trainer_class: type[RewrightTrainer] = RewrightTrainer,
+    precision: str | None = None,
+) -> list[dict[str, Any]]:
+    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows.
+
+    `precision`: the dtype to compute in, as `load_trainable` gives it; None: that of the model. The weights that are
+    trained are float32 either way. Raises InputError for fewer tasks than a step takes, TrainingError where no weight
+    changes, and the error of the last rollout where all of a step break; finished steps are then in a checkpoint.
+    """
+    from datasets import Dataset
+
+    check_task_count(len(tasks), settings)
+
+    rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
+    batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
+    if batch % updates:
+        raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
+    part = batch // updates
+    renderer = Renderer(tokenizer, dialect, template_options=template_options)
+    precision = precision or str(model.dtype).removeprefix("torch.")
+    rolled_out = None
+    if precision != "float32" and settings.lora_rank is None:
+        # Before the trainer changes its forward pass. Decoding from float32 would cast all weights for every token.
+        rolled_out = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
+        model = model.float()
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    with quiet():
+        config = configured(
+            GRPOConfig,
+            "rl",
+            arguments(
+                settings,
+                out,
+                seed,
+                batch_size=part,
+                precision=precision,
+                save_steps=(settings.save_steps or 500) * updates,
+                max_steps=settings.steps * updates,
+                logging_steps=updates,
+                num_generations=settings.generations,
+                steps_per_generation=batch // (settings.micro_batch_size or part),
+                max_completion_length=limits.trajectory_tokens or 1 << 20,
+                temperature=settings.temperature,
+                epsilon=settings.epsilon,
+                beta=settings.beta,
+                entropy_coef=settings.entropy,
+                loss_type=settings.loss_type,
+                lr_scheduler_type=settings.scheduler,
+                warmup_steps=settings.warmup,
+                remove_unused_columns=False,
+                log_completions=False,
+            ),
+        )
+        trainer = trainer_class(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=lora(settings, "CAUSAL_LM"),
+            tasks=tasks,
+            settings=settings,
+            dialect=dialect,
+            renderer=renderer,
+            tools=tools,
+            limits=limits,
+            reward_model=reward_model,
+            run_seed=seed,
+            on_rollouts=on_rollouts,
+            judge_seconds=judge_seconds,
+            rolled_out=rolled_out,
+        )
+        try:
+            history = train(trainer, out, seed, "rl", hint=NOTHING_TO_LEARN)
+            save(trainer, tokenizer, out, settings)
+        finally:
+            trainer.close()
+    return history

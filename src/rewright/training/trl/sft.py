@@ -1,0 +1,75 @@
+"""Supervised fine-tuning on TRL's SFTTrainer: loss on the model's own tokens only (AutoTraj section 6).
+
+Rows come tokenised, with the mask that the rollout recorded; labels are -100 wherever the mask is 0, so prompts and
+tool results are attended to and never learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from rewright.core.errors import InputError
+from rewright.engines.loading import load_tokenizer, load_trainable
+from rewright.engines.settings import ModelSettings
+from rewright.training.settings import SFTSettings
+from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
+
+__all__ = ["labels_of", "train_sft"]
+
+
+def labels_of(row: dict[str, Any]) -> list[int]:
+    """Labels of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
+    pairs = zip(row["input_ids"], row["mask"], strict=True)
+    return [token if own else -100 for token, own in pairs]
+
+
+def train_sft(
+    rows: Sequence[dict[str, Any]], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
+) -> list[dict[str, Any]]:
+    """Train `model` on rows with `input_ids` and `mask`, save it to `out`; returns the logged rows.
+
+    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on, TrainingError where
+    training changes no weight.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    limit = settings.max_length
+    fitting = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
+    if not fitting:
+        raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
+    dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
+    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
+    with quiet():
+        config = configured(
+            SFTConfig,
+            "sft",
+            arguments(
+                settings,
+                out,
+                seed,
+                batch_size=settings.batch_size,
+                precision=precision,
+                num_train_epochs=settings.epochs,
+                lr_scheduler_type=settings.scheduler,
+                warmup_steps=settings.warmup,
+                max_length=None,
+                packing=False,
+            ),
+        )
+        tokenizer = load_tokenizer(model)
+        trainer = SFTTrainer(
+            model=trained,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora(settings, "CAUSAL_LM"),
+        )
+        history = train(trainer, out, seed, "sft")
+        save(trainer, tokenizer, out, settings)
+    return history

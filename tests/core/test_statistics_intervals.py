@@ -1,0 +1,50 @@
+"""Confidence intervals against published values and their own properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewright.core.statistics import mean_interval, proportion_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [
+        # Wilson's score interval, 95%: values as in Newcombe (1998), table I, and Agresti & Coull.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+        (200, 400, 0.4512, 0.5488),
+    ],
+)
+def test_wilson_intervals(successes: int, total: int, low: float, high: float) -> None:
+    interval = proportion_interval(successes, total)
+    assert interval.value == successes / total
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+def test_no_trials_say_nothing() -> None:
+    assert proportion_interval(0, 0) == (0.0, 0.0, 1.0)
+    assert mean_interval([]) == (0.0, 0.0, 0.0)
+    assert mean_interval([0.7]) == (0.7, 0.7, 0.7)
+
+
+@given(st.integers(1, 5000), st.data())
+def test_a_proportion_lies_in_its_interval_and_the_interval_in_0_to_1(total: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, total))
+    value, low, high = proportion_interval(successes, total)
+    assert 0.0 <= low <= value <= high <= 1.0
+    mirrored = proportion_interval(total - successes, total)
+    assert (1 - mirrored.high, 1 - mirrored.low) == (pytest.approx(low), pytest.approx(high))
+    more = proportion_interval(4 * successes, 4 * total)
+    assert more.high - more.low < high - low
+
+
+def test_the_mean_interval_is_the_normal_one() -> None:
+    # Mean 3, sample variance 2.5, five values: 1.96 * sqrt(2.5 / 5).
+    assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3.0, 3 - 1.385904, 3 + 1.385904), abs=1e-5)
+    assert mean_interval([2.0] * 9) == (2.0, 2.0, 2.0)

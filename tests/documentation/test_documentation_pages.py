@@ -1,0 +1,106 @@
+"""The pages of docs/: they name every key, verb and metric that exists, and their links and examples work."""
+
+import contextlib
+import io
+import re
+import typing
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer
+import yaml
+
+from rewright.cli.main import app
+from rewright.recipe.loader import load_recipe
+from rewright.recipe.schema import ALL_STAGES, Recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+PIPELINE, RL = ((ROOT / "docs" / name).read_text("utf-8") for name in ("pipeline.md", "rl.md"))
+SUMMARISED = {"eval.tasks"}
+IN_WORDS = {"stages": "all eleven", "quality.dimensions": "six", "quality.uncertain_words": "nine"}
+
+
+def keys(section, prefix=""):
+    """(dotted key, default) of everything that a recipe may hold."""
+    for name in section.__struct_fields__:
+        value, key = getattr(section, name), prefix + name
+        if isinstance(value, msgspec.Struct) and key not in SUMMARISED:
+            yield from keys(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def rows(text):
+    return {row[0]: row[1:] for row in re.findall(r"^\| `([\w.]+)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)}
+
+
+def plain(value):
+    """A default as YAML would read it: lists for tuples."""
+    builtin = msgspec.to_builtins(value)
+    return list(builtin) if isinstance(builtin, tuple) else builtin
+
+
+def test_every_key_of_a_recipe_stands_on_the_page_with_its_default_and_meaning():
+    table = rows(PIPELINE.split("## Every key")[1])
+    existing = dict(keys(Recipe()))
+    assert set(table) == set(existing)
+    for key, default in existing.items():
+        shown, meaning = table[key]
+        assert meaning, key
+        if key in IN_WORDS:
+            assert shown == IN_WORDS[key], key
+        elif key in SUMMARISED:
+            named = yaml.safe_load("{" + shown.replace("`", "") + "}")
+            standard = plain(type(default)())
+            assert {name: value for name, value in plain(default).items() if value != standard[name]} == named
+        else:
+            text = shown.strip("`")
+            read = float(text) if isinstance(default, float) else yaml.safe_load(text)
+            assert read == plain(default), key
+    assert (len(ALL_STAGES), len(Recipe().quality.dimensions), len(Recipe().quality.uncertain_words)) == (11, 6, 9)
+
+
+def test_every_stage_stands_on_the_page():
+    assert set(ALL_STAGES) <= set(re.findall(r"^\| `(\w+)` \|", PIPELINE, re.MULTILINE))
+
+
+def test_recipes_on_the_page_are_valid(tmp_path):
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", PIPELINE, re.DOTALL)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        assert load_recipe(path).tasks.format == "ftrl"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_verbs_exist_and_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    verbs = typing.cast("typing.Any", typer.main.get_command(app)).commands
+    for verb in re.findall(r"(?:^|`)rewright ([a-z]+(?:-[a-z]+)*)\b", text, re.MULTILINE):
+        assert verb in verbs, verb
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_index_links_every_page():
+    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
+    assert sorted(linked) == [page.name for page in PAGES if page.name != "index.md"]
+
+
+def test_every_metric_of_ours_is_explained():
+    source = (ROOT / "src" / "rewright" / "training" / "rl.py").read_text("utf-8")
+    ours = set(re.findall(r"metrics\[\"(rewright/\w+)\"\]", source))
+    explained = set(re.findall(r"`([\w/]+)`", RL.split("## Logged metrics")[1].split("The other stages")[0]))
+    assert ours and ours <= explained
+
+
+@pytest.mark.parametrize("source", re.findall(r"```python\n(.*?)```", RL, re.DOTALL))
+def test_examples_print_what_the_page_says(source):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(source, "docs/rl.md", "exec"), {})
+    assert printed.getvalue().splitlines() == [
+        line.removeprefix("# ") for line in source.splitlines() if line.startswith("# ")
+    ]

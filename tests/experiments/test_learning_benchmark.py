@@ -1,0 +1,66 @@
+"""The learning benchmarks' bookkeeping: what counts as finished, and the numbers of the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+
+from learning_curves.report import draw, reached, table
+from learning_curves.schedule import Job, missing, read_results, run_all
+
+
+def row(method: str, success: list[float], *, seed: int = 0) -> dict[str, object]:
+    return {
+        "base": "1%", "method": method, "seed": seed, "steps": len(success), "rollouts_per_step": 64,
+        "success": success, "equal_groups": [0.5] * len(success), "held_out": success[-1], "seconds": 1,
+    }  # fmt: skip
+
+
+def same_numbers(job: Job) -> dict[str, object]:
+    return row(job.method, [0.1, 0.2], seed=job.seed)
+
+
+def test_a_stopped_benchmark_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps(row("outcome", [0.1, 0.2])) + '\n{"base": "1%", "meth')
+    jobs = [Job("1%", method, 0, 2) for method in ("outcome", "matchtir-hard")]
+    left = missing(jobs, read_results(results))
+    assert left == jobs[1:]
+    run_all(left, same_numbers, results, processes=1)
+    assert missing(jobs, read_results(results)) == []
+    assert len(results.read_text().splitlines()) == 2
+    assert missing([Job("1%", "outcome", 0, 3)], read_results(results))  # of another length: another run
+
+
+def test_rollouts_to_a_level_count_what_was_taken_before() -> None:
+    rises = np.array([0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5])
+    assert reached(rises, 0.25, 64) == 3 * 64  # the mean of the first four steps
+    assert reached(rises, 0.5, 64) == 6 * 64
+    assert reached(rises, 0.6, 64) is None
+    assert reached(rises, 0.0, 64) == 0
+
+
+def test_the_report_compares_methods_with_the_outcome(tmp_path: Path) -> None:
+    slow = [row("outcome", [0.02, 0.02, 0.02, 0.02, 0.02, 0.3, 0.3, 0.3, 0.3, 0.3], seed=seed) for seed in (0, 1)]
+    fast = [row("matchtir-hard", [0.02, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3])]
+    printed = table([*slow, *fast])
+    assert "| outcome | 2 | 0.020 | 0.160 ± 0.000 | 0.300 ± 0.000 | 0.300 ± 0.000 | 0.50 |" in printed
+    assert "| matchtir-hard | 1 | 0.020 | 0.272 | 0.300 | 0.300 | 0.50 |" in printed
+    assert "64 (0.20) |" in printed  # to 0.1: after 1 step instead of 6
+    assert "| matchtir-hard | 1 | +11.2 | +0.0 | +0.0 |" in printed  # seed 0 of both
+    assert "0.5 (ratio)" not in printed  # nobody got there
+    draw([*slow, *fast], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_broken_results_file_is_named(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    results.write_text("nonsense\n" + json.dumps(row("outcome", [0.1])) + "\n")
+    with pytest.raises(SystemExit, match=r"results\.jsonl:1"):
+        read_results(results)

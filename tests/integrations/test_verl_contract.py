@@ -1,0 +1,270 @@
+"""The verl plug-in against the installed verl: registry, advantage computation, agent loop, output. CPU only.
+
+verl wants another transformers than TRL, so it lies in a folder of its own, and `make tests` runs these a second time
+with that folder on the path (docs/plugins.md); without verl they are skipped.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
+import torch
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
+from verl.protocol import DataProto
+from verl.tools.function_tool import FunctionTool
+from verl.trainer.config import AlgoConfig, RolloutCorrectionConfig
+from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+from verl.workers.rollout.replica import TokenOutput
+
+from rewright.credit import advantages, per_token, turn_rewards
+from rewright.credit.token_level import spread
+from rewright.integrations.verl_agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
+from support.tiny_llama import make_tokenizer
+
+MASK = [[1, 1, 0, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0, 1, 0]]
+SPANS = [[(0, 2), (3, 6)], [(0, 3)], [(0, 1), (2, 4), (6, 7)]]
+TURNS = [[0.5, 1.0], [0.25], [0.0, 0.75, 1.0]]
+UIDS = np.array(["a", "a", "a"], dtype=object)
+
+
+def batch():
+    paid = torch.tensor([spread(turns, mask) for turns, mask in zip(TURNS, MASK, strict=True)], dtype=torch.float32)
+    return DataProto.from_dict(
+        tensors={
+            "responses": torch.zeros(3, 8, dtype=torch.long),
+            "response_mask": torch.tensor(MASK),
+            "token_level_rewards": paid,
+        },
+        non_tensors={"uid": UIDS},
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [None, {"estimator": "fixed_horizon", "gamma": 1.0}, {"singleton_turn": "zero", "weights": [1.0, 1.0, 2.0]}],
+)
+def test_verl_computes_turn_advantages_by_name(settings):
+    algorithm = OmegaConf.create(
+        {"adv_estimator": "rewright", "gamma": 1.0} | ({"rewright": settings} if settings else {})
+    )
+    found = compute_advantage(batch(), adv_estimator="rewright", config=algorithm)
+    known = {key: value for key, value in (settings or {}).items() if key != "weights"}
+    expected = per_token(advantages(TURNS, [0, 0, 0], **known), SPANS, 8)
+    for name in ("advantages", "returns"):
+        assert found.batch[name].dtype == torch.float32
+        np.testing.assert_allclose(found.batch[name].numpy(), expected, atol=1e-6)
+
+
+def test_the_v1_trainer_s_computation_calls_the_estimator_too():
+    keys = ["a_0_0", "a_1_0", "a_2_0"]
+    found = compute_advantage_for_multi_trajectories(
+        batch(), batch_keys=keys, adv_estimator="rewright", config=OmegaConf.create({})
+    )
+    np.testing.assert_allclose(
+        found.batch["advantages"].numpy(), per_token(advantages(TURNS, [0, 0, 0]), SPANS, 8), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        ({"rewright": {"gama": 1.0}}, "gama"),
+        ({"rewright": {"gamma": None}}, "Expected `float`, got `null`"),
+        ({"rewright": "matchtir"}, "algorithm.rewright is 'matchtir': expected settings"),
+        ({"rewright": {"join": "trajectory"}}, "join is 'trajectory'"),
+        ({"rollout_correction": {"rollout_rs": "seq_mean_k3,token_k1"}}, "rollout_rs is .* it rejects single tokens"),
+    ],
+)
+def test_a_wrong_setting_is_named(algorithm, message):
+    with pytest.raises(ValueError, match=message):
+        compute_advantage(batch(), "rewright", config=OmegaConf.create(algorithm))
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [None, RolloutCorrectionConfig(rollout_rs="seq_mean_k3"), RolloutCorrectionConfig("token", rollout_rs="token_k1")],
+)
+def test_the_algorithm_may_be_verl_s_dataclass(correction):
+    algorithm = AlgoConfig(adv_estimator="rewright", rollout_correction=correction)
+    if correction is not None and correction.rollout_rs == "token_k1":
+        with pytest.raises(ValueError, match="rejects single tokens"):
+            compute_advantage(batch(), "rewright", config=algorithm)
+        return
+    found = compute_advantage(batch(), "rewright", config=algorithm).batch["advantages"].numpy()
+    np.testing.assert_allclose(found, per_token(advantages(TURNS, [0, 0, 0]), SPANS, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("variable", ["VERL_USE_EXTERNAL_MODULES"])
+def test_verl_loads_the_estimator_by_module_name(variable):
+    code = (
+        "import verl, sys\n"
+        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\n"
+        "assert get_adv_estimator_fn('rewright').__module__ == 'rewright.integrations.verl'\n"
+        "assert 'verl.experimental.agent_loop' not in sys.modules\n"
+    )
+    environment = os.environ | {variable: "rewright.integrations.verl"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+ADA, BEN = {"name": "lookup", "arguments": {"name": "Ada"}}, {"name": "lookup", "arguments": {"name": "Ben"}}
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def written(*calls):
+    return "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)
+
+
+def lookup(name: str) -> str:
+    """Look up a person's age.
+
+    Args:
+        name: The person.
+    """
+    return {"Ada": "36", "Ben": "41"}.get(name, "unknown")
+
+
+class Recital:
+    """An LLM server that says its lines."""
+
+    def __init__(self, tokenizer, lines):
+        self.tokenizer, self.lines = tokenizer, list(lines)
+
+    async def generate(self, **request):
+        line = self.lines.pop(0)
+        return TokenOutput(token_ids=self.tokenizer.encode(line + "<|im_end|>", add_special_tokens=False))
+
+
+def run_loop(lines, extra_info=None, **rollout):
+    from verl.tools.schemas import OpenAIFunctionToolSchema
+
+    tokenizer = make_tokenizer(TEMPLATE)
+    multi_turn = {
+        "max_user_turns": None, "max_assistant_turns": None, "max_parallel_calls": 2, "max_tool_response_length": 256,
+        "tool_response_truncate_side": "middle", "format": "hermes",
+    }  # fmt: skip
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {
+                "rollout": {
+                    "prompt_length": 512, "response_length": rollout.pop("response_length", 2048),
+                    "full_determinism": False, "multi_turn": multi_turn | rollout,
+                }
+            },
+            "algorithm": {"rewright": {"aggregate": "mean"}},
+            "data": {},
+        }
+    )  # fmt: skip
+    schema = OpenAIFunctionToolSchema.model_validate(
+        {
+            "type": "function",
+            "function": {
+                "name": "lookup", "description": "Look up a person's age.",
+                "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            },
+        }
+    )  # fmt: skip
+
+    async def play():
+        loop = TurnCreditToolAgentLoop(
+            trainer_config=DictConfigWrap(config), server_manager=Recital(tokenizer, lines), tokenizer=tokenizer,
+            processor=None, dataset_cls=None, data_config=DictConfigWrap(config.data),
+            tools=ToolListWrap([FunctionTool(name="lookup", fn=lookup, tool_schema=schema)]),
+        )  # fmt: skip
+        return await loop.run(
+            {}, raw_prompt=[{"role": "user", "content": "How old together?"}],
+            extra_info={"gold_calls": json.dumps([ADA, BEN])} if extra_info is None else extra_info,
+        )  # fmt: skip
+
+    return tokenizer, asyncio.run(play())
+
+
+def test_the_agent_loop_puts_turn_rewards_on_each_turn_s_last_token():
+    tokenizer, output = run_loop([written(ADA), written(BEN), "77"])
+    assert isinstance(output, TurnCreditOutput)
+    assert output.turn_rewards == [1.0, 1.0, 0.0]
+    output.reward_score = 1.0  # as verl's worker does after its reward function
+    fields = output.as_dict()
+    scores, mask = fields["rm_scores"], fields["response_mask"]
+    assert scores.shape == mask.shape == fields["responses"].shape
+    places = torch.nonzero(scores).flatten().tolist()
+    assert len(places) == 3
+    assert scores[places].tolist() == [1.0, 1.0, 1.0]
+    assert all(mask[place] == 1 and (place + 1 == len(mask) or mask[place + 1] == 0) for place in places)
+    assert all(tokenizer.decode([fields["responses"][place]]) == "<|im_end|>" for place in places)
+    assert fields["extra_fields"]["turn_rewards"] == [1.0, 1.0, 0.0]
+    assert "turn_rewards" not in fields
+
+
+def test_the_rewards_survive_the_way_to_the_estimator():
+    """as_dict -> padded batch -> advantage, for a group of three rollouts: what the v1 trainer does with them."""
+    lines = [[written(ADA), written(BEN), "77"], [written(ADA, {"name": "lookup", "arguments": {}}), "36"], ["77"]]
+    outputs = [run_loop(row)[1] for row in lines]
+    fields = []
+    for output, outcome in zip(outputs, [1.0, 0.0, 1.0], strict=True):
+        output.reward_score = outcome
+        fields.append(output.as_dict())
+    pad = torch.nn.utils.rnn.pad_sequence
+    tensors = {
+        "responses": pad([row["responses"] for row in fields], batch_first=True),
+        "response_mask": pad([row["response_mask"] for row in fields], batch_first=True),
+        "token_level_rewards": pad([row["rm_scores"] for row in fields], batch_first=True),
+    }
+    data = DataProto(batch=TensorDict(tensors, batch_size=3), non_tensor_batch={"uid": UIDS})
+    found = compute_advantage(data, "rewright", config=OmegaConf.create({})).batch["advantages"].numpy()
+    calls = [[[ADA], [BEN], []], [[ADA, {"name": "lookup", "arguments": {}}], []], [[]]]
+    rewards = [turn_rewards(turns, [ADA, BEN], outcome=o) for turns, o in zip(calls, [1.0, 0.0, 1.0], strict=True)]
+    expected = advantages(rewards, [0, 0, 0])
+    for row, mask, values in zip(found, tensors["response_mask"].numpy(), expected, strict=True):
+        starts = np.flatnonzero(np.diff([0, *mask]) == 1)
+        np.testing.assert_allclose(row[starts], values, atol=1e-6)
+
+
+def test_calls_that_verl_does_not_execute_earn_nothing():
+    _, output = run_loop([written(ADA, BEN), "77"], max_parallel_calls=1)
+    assert output.turn_rewards == [0.5, 0.0]
+    _, output = run_loop([written(ADA, BEN), "77"], max_parallel_calls=2)
+    assert output.turn_rewards == [1.0, 0.0]
+
+
+def test_a_limit_ends_the_rollout_without_counting_the_turn_before_twice():
+    _, output = run_loop([written(ADA), written(BEN)], max_assistant_turns=2)
+    assert output.turn_rewards == [1.0, 0.0]
+    _, output = run_loop([written(ADA), "a" * 300], response_length=120)
+    assert output.turn_rewards == [1.0, 0.0]
+    assert len(output.response_mask) == 120
+    output.reward_score = 0.5
+    assert output.as_dict()["rm_scores"].sum() == pytest.approx(1.5)
+
+
+def test_the_agent_loop_is_registered_by_name():
+    assert "rewright_tool_agent" in _agent_loop_registry
+
+
+def test_a_row_that_does_not_say_its_gold_calls_is_refused():
+    with pytest.raises(ValueError, match=r"extra_info has no 'gold_calls': expected a list of calls.*it has 'index'"):
+        run_loop([written(ADA), "77"], extra_info={"index": 0})
+    _, output = run_loop([written(ADA), "77"], extra_info={"gold_calls": None})
+    assert output.turn_rewards == [0.0, 0.0]
+
+
+def test_rows_without_gold_calls_are_rewarded_by_the_outcome_only():
+    output = TurnCreditOutput(
+        prompt_ids=[1], response_ids=[2, 3], response_mask=[1, 1], metrics={}, turn_rewards=[0.0], reward_score=0.75
+    )
+    assert output.as_dict()["rm_scores"].tolist() == [0.0, 0.75]
+    assert SimpleNamespace(**output.as_dict()).responses.tolist() == [2, 3]
