@@ -1,17 +1,14 @@
 """How a model writes calls, results and answers."""
 
-from rewright.core.errors import InputError
+from rewright.core.registry import find
 from rewright.dialects.base import Dialect, Parsed, conversation
 from rewright.dialects.hermes import Hermes
 from rewright.dialects.tags import Tags
 
-__all__ = ["DIALECTS", "Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
-
-DIALECTS: dict[str, type[Dialect]] = {"hermes": Hermes, "tags": Tags}
+__all__ = ["Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect of that name. Raises InputError for an unknown one."""
-    if name not in DIALECTS:
-        raise InputError(f"unknown dialect {name!r}: expected one of {', '.join(DIALECTS)}")
-    return DIALECTS[name]()
+    """The dialect of that name, or at that import path. Raises InputError for an unknown one."""
+    dialect: Dialect = find("dialect", name)()
+    return dialect

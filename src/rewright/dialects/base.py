@@ -21,6 +21,7 @@ __all__ = [
     "conversation",
     "follow_up_messages",
     "instructed",
+    "malformed_calls",
     "new_schemas",
     "read_turn",
     "results_inline",
@@ -91,6 +92,10 @@ class Dialect(Protocol):
         """Tool results as the messages that follow the turn."""
         ...
 
+    def format_problem(self, trajectory: Trajectory) -> str | None:
+        """What is wrong with the format of a trajectory that has an answer, or None."""
+        ...
+
 
 def instructed(task: Task, instruction: str) -> list[Message]:
     """The task's messages, with the instruction in the system message.
@@ -123,6 +128,12 @@ def answer_cut_off(trajectory: Trajectory) -> bool:
     last = trajectory.turns[-1]
     _, tag, behind = (last.opening + last.text).rpartition("<answer>")
     return bool(tag) and behind.strip() == trajectory.answer.strip()
+
+
+def malformed_calls(trajectory: Trajectory) -> str | None:
+    """The format problem of dialects whose only rule is that calls can be read, or None."""
+    malformed = sum(call.error is not None for call in trajectory.calls)
+    return f"{malformed} malformed calls" if malformed else None
 
 
 def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rewright.core.records import Trajectory
+from rewright.dialects import get_dialect
 from rewright.dialects.base import answer_cut_off
-from rewright.dialects.tags_format import validate_turns
 
 __all__ = ["format_problem"]
 
@@ -15,8 +15,4 @@ def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
     if answer_cut_off(trajectory):
         return "no answer (a limit cut it off)"
-    if dialect == "tags":
-        report = validate_turns(trajectory.turns)
-        return None if report.valid else "; ".join(report.reasons)
-    malformed = sum(call.error is not None for call in trajectory.calls)
-    return f"{malformed} malformed calls" if malformed else None
+    return get_dialect(dialect).format_problem(trajectory)

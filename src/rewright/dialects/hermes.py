@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from rewright.core.records import Message, Task, ToolCall, ToolResult
+from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory
 from rewright.core.strict_json import MAX_DEPTH, STRICT
-from rewright.dialects.base import Parsed, instructed
+from rewright.dialects.base import Parsed, instructed, malformed_calls
 
 __all__ = ["Hermes", "outside", "split_thought"]
 
@@ -339,3 +339,7 @@ class Hermes:
             {"role": "tool", "name": call.name or "unknown", "content": result.content}
             for call, result in zip(calls, results, strict=True)
         ]
+
+    def format_problem(self, trajectory: Trajectory) -> str | None:
+        """Malformed calls (see `Dialect.format_problem`)."""
+        return malformed_calls(trajectory)

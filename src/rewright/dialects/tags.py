@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from rewright.core.escaping import control_pattern, escape_control_tokens
-from rewright.core.records import Message, Task, ToolCall, ToolResult, Turn
+from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.dialects.base import Parsed, instructed
+from rewright.dialects.tags_format import validate_turns
 
 __all__ = ["Tags"]
 
@@ -200,3 +201,8 @@ class Tags:
         """
         lines = [f"<result>\n{escape_control_tokens(result.content, self._pattern)}\n</result>" for result in results]
         return [{"role": "user", "content": "\n".join(lines)}]
+
+    def format_problem(self, trajectory: Trajectory) -> str | None:
+        """Everything that AutoTraj's format gate refuses (`rewright.dialects.tags_format`)."""
+        report = validate_turns(trajectory.turns)
+        return None if report.valid else "; ".join(report.reasons)

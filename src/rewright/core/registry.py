@@ -1,0 +1,128 @@
+"""One registry for everything that can be added: find a dialect, an engine, a judge … by kind and name.
+
+A name is one of ours (`rewright.builtin`), one that an installed package registers through an entry point of the group
+`rewright`, one that a program registers with `register`, or an import path, "package.module:name".
+
+    # pyproject.toml of another package          # its module
+    [project.entry-points.rewright]              from rewright.core.registry import register
+    mine = "my_package.rewright_parts"           register("judge", "mine", "my_package.judging:judge")
+
+A target may be the object itself or its import path, which is followed when the name is first used: registering costs
+no import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Final, Literal, TypeVar, get_args, overload
+
+from rewright.core.errors import InputError
+from rewright.core.import_paths import load_object
+from rewright.core.trust import names_one_of
+
+__all__ = ["KINDS", "Kind", "find", "known", "register"]
+
+Kind = Literal[
+    "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "importer", "judge", "signal", "stage",
+    "task_format", "tracker", "trainer",
+]  # fmt: skip
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+GROUP: Final = "rewright"
+"""The entry-point group of other packages. Each entry point is a module that registers what it has on import."""
+BUILTIN: Final = "rewright.builtin"
+
+Target = TypeVar("Target")
+
+_targets: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
+_loaded: set[str] = set()
+_failures: list[str] = []
+
+
+@overload
+def register(kind: Kind, name: str, target: str) -> str: ...
+@overload
+def register(kind: Kind, name: str, target: Target) -> Target: ...
+@overload
+def register(kind: Kind, name: str) -> Callable[[Target], Target]: ...
+def register(kind: Kind, name: str, target: Any = None) -> Any:
+    """Make `target` known as `name`: an object, or the import path of one. Without a target it is a decorator.
+
+    Raises ValueError for an unknown kind, a name that is no text or is an import path, and a name that is taken.
+    """
+    if kind not in _targets:
+        raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
+    if not isinstance(name, str) or not name or ":" in name:
+        raise ValueError(f'the name is {name!r}: expected a text without a colon, as in register("{kind}", "mine")')
+    if target is None:
+        return lambda given: register(kind, name, given)
+    if _targets[kind].setdefault(name, target) is not target and _targets[kind][name] != target:
+        raise ValueError(f"{kind} {name!r} is registered already: choose another name")
+    return target
+
+
+def known(kind: Kind) -> list[str]:
+    """The registered names of a kind, sorted: ours, and those of installed packages."""
+    _load_builtin()
+    _load_entry_points()
+    return sorted(_targets[kind])
+
+
+def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, setting: str | None = None) -> Any:
+    """The object that is registered as `name`, or that stands at the import path `name`.
+
+    `packages`: where a file names it, the packages (or import paths) whose code its user has allowed. None: the user
+    named it, so any import path is followed. `setting`: what an error names as the place, such as `rl.estimator`.
+    Raises InputError for an unknown name (with the known ones), a path without consent, and a path to nothing.
+    """
+    where = f"{setting}: " if setting else ""
+    what = kind.replace("_", " ")
+    target = _registered(kind, name)
+    if target is None:
+        if ":" not in name:
+            near = difflib.get_close_matches(name, _targets[kind], n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            failed = f" (not loaded: {'; '.join(_failures)})" if _failures else ""
+            raise InputError(
+                f"{where}unknown {what} {name!r}: {hint}expected one of {', '.join(known(kind))}, or an import path "
+                f"such as package.module:name{failed}"
+            )
+        if packages is not None and not names_one_of(name, packages):
+            raise InputError(
+                f"{where}{what} {name!r} is code, which runs only if you have named its package: expected "
+                f"{name.partition(':')[0]} among the packages that you trust"
+            )
+        return load_object(name, f"{where}{what}")
+    if isinstance(target, str):
+        target = _targets[kind][name] = load_object(target, f"{where}{what}")
+    return target
+
+
+def _registered(kind: Kind, name: str) -> Any:
+    if name not in _targets[kind]:
+        _load_builtin()
+    if name not in _targets[kind] and ":" not in name:
+        _load_entry_points()
+    return _targets[kind].get(name)
+
+
+def _load_builtin() -> None:
+    if BUILTIN not in _loaded:
+        _loaded.add(BUILTIN)
+        importlib.import_module(BUILTIN)
+
+
+def _load_entry_points() -> None:
+    """Import what other packages name in the group. One that fails is a warning, and named where a name is missing."""
+    if GROUP in _loaded:
+        return
+    _loaded.add(GROUP)
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as problem:  # whatever another package raises while it is imported
+            _failures.append(f"entry point {point.name} = {point.value}: {type(problem).__name__}: {problem}")
+            warnings.warn(f"rewright: {_failures[-1]}", RuntimeWarning, stacklevel=2)
