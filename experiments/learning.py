@@ -79,11 +79,11 @@ def inspect(base: Base, options: argparse.Namespace) -> None:
     """Print where the first step's advantages would go."""
     from learning_curves.turns import turn_table
 
-    from rewright.engines.settings import ModelSettings
+    from rewright.engines.embedded import HFSettings
     from rewright.tasks.worlds.town import generate
 
     tasks = list(generate("long", options.groups, seed=999, profile=profile_of(base)))
-    policy = ModelSettings(path=base.model, slots=64)
+    policy = HFSettings(path=base.model, slots=64)
     trajectories = roll_out(policy, tasks, rollouts=8)
     print(turn_table([task for task in tasks for _ in range(8)], trajectories, list(METHODS)))
 

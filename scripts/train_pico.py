@@ -27,9 +27,9 @@ import torch
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory, Turn
 from rewright.dialects.hermes import INSTRUCTION, Hermes
-from rewright.engines.loading import open_engine, tune_allocator
+from rewright.engines.embedded import HFSettings
+from rewright.engines.loading import tune_allocator
 from rewright.engines.pico import TAGS, TRAINED_RULES, build_model, build_tokenizer
-from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
 from rewright.rendering.renderer import Renderer
 from rewright.repair.decision import INSTRUCTIONS, repair_task
@@ -194,8 +194,8 @@ def derived_attempts(tasks: list[Task], seed: int) -> list[tuple[Task, Trajector
 
 async def sampled_attempts(tasks: list[Task], folder: Path, seed: int) -> list[tuple[Task, Trajectory]]:
     """Attempts of the trained base policy, at temperature 1, through the real loop and tools."""
-    model = ModelSettings(path=str(folder), slots=64)
-    engine, tokenizer = await open_engine(model)
+    model = HFSettings(path=str(folder), slots=64)
+    engine, tokenizer = await model.open()
     tools = FunctionTools(level="process")
     limits = Limits(turns=8, turn_tokens=96, trajectory_tokens=640)
     rollout = Rollout(engine, Hermes(), tools, renderer=Renderer(tokenizer, Hermes()), limits=limits)

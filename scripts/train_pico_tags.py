@@ -23,9 +23,9 @@ from train_pico import Example, cut_short, train
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
 from rewright.dialects.tags import Tags
-from rewright.engines.loading import load_model, load_tokenizer, open_engine, tune_allocator
+from rewright.engines.embedded import HFSettings
+from rewright.engines.loading import load_model, load_tokenizer, tune_allocator
 from rewright.engines.pico import TRAINED_RULES
-from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
 from rewright.pipeline.toolsets import open_toolsets
 from rewright.rendering.renderer import Renderer
@@ -61,7 +61,7 @@ def demonstrations(renderer: Renderer, count: int, profile: str, styles: dict[st
 async def sampled_attempts(count: int, folder: Path, seed: int) -> list[tuple[Task, Trajectory]]:
     """Attempts of the trained base policy at tasks of the searchable edition, through the real loop and tools."""
     tasks = list(generate("train", count, seed=seed))
-    engine, tokenizer = await open_engine(ModelSettings(path=str(folder), slots=64))
+    engine, tokenizer = await HFSettings(path=str(folder), slots=64).open()
     tools = open_toolsets(ToolSettings(search="almanac"), SandboxSettings(level="process"))
     limits = Limits(turns=10, turn_tokens=96, trajectory_tokens=400, tool_calls=3)
     rollout = Rollout(engine, Tags(), tools, renderer=Renderer(tokenizer, Tags()), limits=limits)
@@ -106,7 +106,7 @@ def main() -> None:
     tune_allocator()
     torch.manual_seed(options.seed)
     policy, seed = options.out / "pico-tags", options.seed
-    start = ModelSettings(path="pico" if options.stage == "base" else str(policy), dtype="float32")
+    start = HFSettings(path="pico" if options.stage == "base" else str(policy), dtype="float32")
     tokenizer = load_tokenizer(start)
     renderer = Renderer(tokenizer, Tags())
     if options.stage == "base":

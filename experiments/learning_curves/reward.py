@@ -14,8 +14,8 @@ import msgspec
 
 from learning_curves.runs import LIMITS, Base, profile_of
 from rewright.core.progress import say
+from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import tune_allocator
-from rewright.engines.settings import ModelSettings
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.schema import Recipe
@@ -42,12 +42,12 @@ def reward_model_of(base: Base, folder: Path) -> Path:
     recipe = Recipe(
         name=folder.name,
         stages=("synth", "judge", "score", "repair", "build", "reward"),
-        model=ModelSettings(path=base.model, slots=64),
+        model=HFSettings(path=base.model, slots=64),
         tasks=TaskSettings(format="rewright", path=str(tasks_file)),
         limits=msgspec.structs.replace(LIMITS, trajectory_tokens=640),
         sandbox=SandboxSettings(level="process"),
         synth=SynthSettings(temperature=1.0, top_p=1.0),
-        repair=RepairSettings(model=ModelSettings(path="pico-repairer", slots=64), temperature=0.7, calls=8),
+        repair=RepairSettings(model=HFSettings(path="pico-repairer", slots=64), temperature=0.7, calls=8),
         build=BuildSettings(held_out_fraction=0.15),
         reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0, scheduler="linear", warmup=0.0),
     )

@@ -29,7 +29,8 @@ from rewright.core.scorer import Scorer
 from rewright.credit.settings import TurnCredit
 from rewright.dialects.hermes import Hermes
 from rewright.engines.base import Sampling
-from rewright.engines.loading import load_model, load_tokenizer, open_engine, tune_allocator
+from rewright.engines.embedded import HFSettings
+from rewright.engines.loading import load_model, load_tokenizer, tune_allocator
 from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
 from rewright.rendering.renderer import Renderer
@@ -139,7 +140,7 @@ def train_once(
     torch.set_num_threads(1)  # a small model gains nothing from a second thread: run a second job instead
     tune_allocator()
     started = time.monotonic()
-    chosen, policy = METHODS[method], ModelSettings(path=base.model, slots=64)
+    chosen, policy = METHODS[method], HFSettings(path=base.model, slots=64)
     settings = settings_of(chosen, steps)
     tasks = list(generate("long", steps * settings.tasks_per_step, seed=1000 + seed, profile=profile_of(base)))
     scorer: Scorer | None = None
@@ -167,7 +168,7 @@ def train_once(
             reward_model=scorer,
             trainer_class=RewrightTrainer if chosen.own_advantages else OutcomeTrainer,
         )
-        trained = ModelSettings(path=str(out), slots=64)
+        trained = HFSettings(path=str(out), slots=64)
         seconds = time.monotonic() - started
         final = success(trained, list(generate("heldout", held_out, seed=1, profile=profile_of(base))), seed=seed)
     finally:
@@ -205,7 +206,7 @@ def roll_out(policy: ModelSettings, tasks: Sequence[Task], *, rollouts: int = 1,
 
 
 async def _roll_out(policy: ModelSettings, plans: list[Plan]) -> list[Trajectory]:
-    engine, tokenizer = await open_engine(policy)
+    engine, tokenizer = await policy.open()
     tools, dialect = FunctionTools(level="process", wall_seconds=TOOL_SECONDS), Hermes()
     rollout = Rollout(
         engine,

@@ -6,3 +6,6 @@ from rewright.core.registry import register
 
 register("dialect", "hermes", "rewright.dialects.hermes:Hermes")
 register("dialect", "tags", "rewright.dialects.tags:Tags")
+
+register("engine", "hf", "rewright.engines.embedded:HFSettings")
+register("engine", "openai", "rewright.engines.served:OpenAISettings")

@@ -26,7 +26,7 @@ from rewright.core.records import (
 )
 from rewright.credit.messages import gold_calls
 from rewright.dialects import Hermes, conversation
-from rewright.engines.settings import ModelSettings
+from rewright.engines.served import OpenAISettings
 from rewright.engines.wire import messages_to_wire
 from rewright.exports.exports import export
 from rewright.exports.llama_factory import row as llama_factory_row
@@ -90,7 +90,7 @@ def run(tmp_path: Path) -> Run:
     save_tasks(tmp_path / "tasks.jsonl", tasks)
     source = TaskSettings(format="rewright", path=str(tmp_path / "tasks.jsonl"))
     recipe = Recipe(
-        model=ModelSettings(engine="openai", path="some-model", base_url="http://localhost:1/v1"),
+        model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
         tasks=source, build=BuildSettings(held_out_fraction=0.0),
     )  # fmt: skip
     run = Run.create(tmp_path / "run", recipe, resume=False)

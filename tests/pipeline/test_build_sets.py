@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rewright.core.records import Failure, Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
-from rewright.engines.settings import ModelSettings
+from rewright.engines.served import OpenAISettings
 from rewright.pipeline.context import Context
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.build import build, held_out
@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Run:
     save_tasks(tmp_path / "tasks.jsonl", tasks)
     recipe = Recipe(
         dialect="tags",
-        model=ModelSettings(engine="openai", path="some-model", base_url="http://localhost:1/v1"),
+        model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
         tasks=TaskSettings(format="rewright", path=str(tmp_path / "tasks.jsonl")),
         build=BuildSettings(held_out_fraction=0.5),
     )

@@ -69,7 +69,7 @@ MISTAKES = [
     ("name: 2024-01-01\n", [], ":1: name: expected `str`, got `date`"),
     ("quality:\n  uncertain_words: maybe\n", [], ":2: quality.uncertain_words: expected a list, got `str`"),
     # Words.
-    ("model:\n  engine: vllm\n", [], ":2: model.engine: invalid enum value 'vllm': expected one of hf, openai"),
+    ("model:\n  engine: vllm\n", [], ":2: model.engine: unknown engine 'vllm': expected one of hf, openai"),
     ("stages: [synth, evl]\n", [], ":1: stages[1]: invalid enum value 'evl': expected one of eval_base, synth, "),
     ("sandbox: strickt\n", [], "sandbox.level: invalid enum value 'strickt': expected one of strict, process, unsafe"),
     # Numbers.
@@ -93,8 +93,8 @@ MISTAKES = [
     ("tasks:\n  path: x\n  split: test\n", [], ":3: tasks.split has no effect: tasks.format is rewright"),
     ("rl:\n  tasks:\n    path: x\n    seed: 3\n", [], ":4: rl.tasks.seed has no effect"),
     ("tasks: {format: ftrl, path: x}\n", ["tasks.profile=long"], "override 'tasks.profile=long': tasks.profile has no"),
-    ("model: {path: m, base_url: 'http://h/v1'}\n", [], ":1: model.base_url names a server, but model.engine is hf"),
-    ("repair:\n  model: {path: m, base_url: 'http://h/v1'}\n", [], ":2: repair.model.base_url names a server"),
+    ("model: {path: m, base_url: 'http://h/v1'}\n", [], ":1: model.base_url has no effect: model.engine is hf"),
+    ("repair:\n  model: {path: m, base_url: 'http://h/v1'}\n", [], ":2: repair.model.base_url has no effect"),
     ("quality:\n  length_deviation: 0\n", [], ":2: quality.length_deviation: must be positive, got 0.0"),
     ("quality:\n  all_high: .nan\n", [], ":2: quality.all_high: must be a finite number, got nan"),
     (
@@ -146,7 +146,11 @@ MISTAKES = [
     ("stage_seconds: 1e300\n", [], ":1: stage_seconds: must be at most 1000000000, got 1e+300"),
     ("limits: {tool_seconds: 1e12}\n", [], ":1: limits.tool_seconds: must be at most 1000000000, got 1000000000000.0"),
     ("rl: {steps: 9223372036854775807}\n", [], ":1: rl.steps: must be at most 1000000000, got 9223372036854775807"),
-    ("model: {extra_body: {a: .inf}}\n", [], ":1: model.extra_body.a: expected a finite number, got inf"),
+    (
+        "model: {engine: openai, extra_body: {a: .inf}}\n",
+        [],
+        ":1: model.extra_body.a: expected a finite number, got inf",
+    ),
     # Addresses.
     *[
         (f"{section}: {{{keys}{key}: '{url}'}}\n", [], f":1: {section}.{key}: {said}")
@@ -176,9 +180,9 @@ MISTAKES = [
     ("name: !!timestamp today\n", [], ": not valid YAML: a value does not fit its tag"),
     # Free keys.
     (
-        "model:\n  extra_body:\n    logit_bias:\n      50256: -100\n",
+        "model:\n  engine: openai\n  extra_body:\n    logit_bias:\n      50256: -100\n",
         [],
-        ":4: model.extra_body.logit_bias.50256: expected a text as key, got `int`: write '50256'",
+        ":5: model.extra_body.logit_bias.50256: expected a text as key, got `int`: write '50256'",
     ),
     ("sft:\n  arguments: {1: a}\n", [], ":2: sft.arguments.1: expected a text as key, got `int`"),
     ("prices:\n  3: {input: 1, output: 1}\n", [], ":2: prices.3: expected a text as key, got `int`"),
@@ -238,7 +242,7 @@ def test_numbers_are_written_as_people_write_them(tmp_path: Path, number: str) -
 
 
 def test_off_is_a_word_and_true_is_not(tmp_path: Path) -> None:
-    assert recipe(tmp_path, "model:\n  log_probs: off\nname: yes\n").model.log_probs == "off"
+    assert recipe(tmp_path, "model:\n  engine: openai\n  log_probs: off\nname: yes\n").model.log_probs == "off"
     assert recipe(tmp_path, "repair:\n  show_gold: true\n").repair.show_gold is True
     with pytest.raises(InputError, match=r"repair\.show_gold: expected `bool`, got `str`"):
         recipe(tmp_path, "repair:\n  show_gold: yes\n")
@@ -305,7 +309,9 @@ def test_overrides_win_over_the_file_and_the_last_one_counts(tmp_path: Path) -> 
     assert recipe(tmp_path, "", "name=[not closed").name == "[not closed"
 
 
-@pytest.mark.parametrize("overrides", [[], ["name=on", "model.log_probs=off", "sft.learning_rate=7e-6", "tasks=x"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["name=on", "model.engine=openai", "model.log_probs=off", "sft.learning_rate=7e-6", "tasks=x"]]
+)
 def test_a_resolved_recipe_is_read_back_as_it_was(tmp_path: Path, overrides: list[str]) -> None:
     made = load_recipe(None, overrides)
     text = yaml.safe_dump(msgspec.to_builtins(made), sort_keys=False, allow_unicode=True)

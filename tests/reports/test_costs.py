@@ -11,7 +11,7 @@ import pytest
 
 from rewright.core.records import Gold, Provenance, Task, Trajectory, Turn
 from rewright.core.usage import PriceSettings, usage_of
-from rewright.engines.settings import ModelSettings
+from rewright.engines.served import OpenAISettings
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.schema import Recipe
@@ -68,9 +68,7 @@ def make(folder: Path, url: str) -> Run:
         for name in ("Ada", "Ben")
     ]
     save_tasks(folder / "tasks.jsonl", tasks)
-    model = ModelSettings(
-        engine="openai", path="tiny-2", base_url=url, mode="chat", max_wait_seconds=0.01, check_model=False
-    )
+    model = OpenAISettings(path="tiny-2", base_url=url, mode="chat", max_wait_seconds=0.01, check_model=False)
     recipe = Recipe(
         model=model, tasks=TaskSettings(format="rewright", path=str(folder / "tasks.jsonl")), prices=PRICES,
         synth=SynthSettings(n=1), repair=RepairSettings(attempts=2), sandbox=SandboxSettings(level="unsafe"),

@@ -11,7 +11,7 @@ import pytest
 
 import rewright
 from rewright.core.errors import InputError
-from rewright.engines.settings import ModelSettings
+from rewright.engines.embedded import HFSettings
 from rewright.recipe.loader import load_recipe
 
 SOURCE = Path(rewright.__file__).parent
@@ -59,7 +59,7 @@ def test_nothing_in_the_trainers_process_unpickles_or_evaluates() -> None:
 
 
 def test_a_models_own_code_runs_only_where_the_recipe_says_so() -> None:
-    assert ModelSettings().trust_remote_code is False
+    assert HFSettings().trust_remote_code is False
     given = [
         (path, value)
         for path, node in nodes()
@@ -99,6 +99,6 @@ def test_a_pickle_in_the_place_of_weights_is_refused_in_one_line(tmp_path: Path,
         (model / file).write_bytes((pico_path("pico") / file).read_bytes())
     (model / name).write_bytes(pickle.dumps(_Payload(marker)))
     with pytest.raises(InputError, match="cannot load it") as caught:
-        load_model(ModelSettings(path=str(model)))
+        load_model(HFSettings(path=str(model)))
     assert "\n" not in str(caught.value)
     assert not marker.exists()

@@ -172,7 +172,7 @@ def test_a_stage_stops_where_the_server_is_gone_and_goes_on_when_it_is_back(
     async def open_engine(_: object) -> tuple[ScriptedEngine, None]:
         return ScriptedEngine(script), None
 
-    monkeypatch.setattr("rewright.engines.loading.open_engine", open_engine)
+    monkeypatch.setattr("rewright.engines.embedded.HFSettings.open", open_engine)
 
     async def stage(url: str, *, resume: bool) -> Run:
         given = [f"tasks.path={tasks}", f"tools.search={url}", "synth.n=1", "synth.concurrency=1"]

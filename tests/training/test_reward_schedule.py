@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rewright.engines.settings import ModelSettings
+from rewright.engines.embedded import HFSettings
 from rewright.recipe.loader import load_recipe
 
 pytest.importorskip("trl")
@@ -23,7 +23,7 @@ PAIRS = [
 @pytest.mark.parametrize("overrides", [[], ["reward.scheduler=linear", "reward.warmup=0"]])
 def test_the_learning_rate_follows_the_schedule(tmp_path: Path, overrides: list[str]) -> None:
     settings = load_recipe(None, ["reward.batch_size=2", "reward.learning_rate=1e-3", *overrides]).reward
-    rows, _ = train_reward_model(PAIRS, ModelSettings(), settings, tmp_path / "reward", seed=0)
+    rows, _ = train_reward_model(PAIRS, HFSettings(), settings, tmp_path / "reward", seed=0)
     steps, warmup = 10, 1  # 10 pairs, 2 at a time, 2 epochs; a tenth of the steps
     if overrides:
         expected = [1e-3 * (steps - step) / steps for step in range(steps)]

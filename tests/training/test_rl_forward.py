@@ -24,8 +24,8 @@ def test_parts_of_similar_length_give_the_numbers_of_the_whole() -> None:
     from trl import GRPOTrainer
     from trl.trainer.utils import add_fused_lm_head
 
+    from rewright.engines.embedded import HFSettings
     from rewright.engines.loading import load_model
-    from rewright.engines.settings import ModelSettings
     from rewright.training.trl.rl import RewrightTrainer, parts_by_length
 
     lengths = [(9, 4), (3, 60), (12, 7), (5, 5), (12, 33), (7, 8), (4, 12), (12, 1), (6, 6), (8, 21)]
@@ -35,7 +35,7 @@ def test_parts_of_similar_length_give_the_numbers_of_the_whole() -> None:
     assert len(parts) == 4
     assert len(parts_by_length(torch.ones(8, 20))) == 1
 
-    model = load_model(ModelSettings(path="pico"))
+    model = load_model(HFSettings(path="pico"))
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))  # as GRPOTrainer does
     trainer = RewrightTrainer.__new__(RewrightTrainer)
     trainer.accelerator = Accelerator(cpu=True)

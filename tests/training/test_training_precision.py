@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("trl")
 
 from rewright.dialects import get_dialect
+from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer
-from rewright.engines.settings import ModelSettings
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
@@ -30,7 +30,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """pico in bfloat16: with these weights bfloat16 loses nothing."""
-    folder, settings = tmp_path_factory.mktemp("base"), ModelSettings(path="pico", dtype="bfloat16")
+    folder, settings = tmp_path_factory.mktemp("base"), HFSettings(path="pico", dtype="bfloat16")
     load_model(settings).save_pretrained(folder)
     load_tokenizer(settings).save_pretrained(folder)
     return folder
@@ -38,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(folder: Path, base: Path, *more: str) -> Run:
     run = Run.create(folder, load_recipe(None, [*SETTINGS, f"model.path={base}", *more]), resume=False)
-    renderer = Renderer(load_tokenizer(ModelSettings(path=str(base))), get_dialect("hermes"))
+    renderer = Renderer(load_tokenizer(HFSettings(path=str(base))), get_dialect("hermes"))
     prompts = [renderer.task_prompt_ids(task) for task in generate("train", 4, seed=5)]
     ids = {"chosen_ids": prompts[0], "rejected_ids": prompts[1], "matched_format": True, "split": "train"}
     run.write_lines("preferences.jsonl", [ids])

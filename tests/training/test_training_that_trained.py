@@ -15,8 +15,8 @@ from rewright.core.errors import EngineError, InputError, TrainingError
 from rewright.core.records import Failure, Task, Trajectory
 from rewright.core.storage import encode_line
 from rewright.dialects import get_dialect
+from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer
-from rewright.engines.settings import ModelSettings
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
@@ -84,13 +84,13 @@ def test_the_verb_refuses_it_too_and_leaves_the_run_as_it_was(
 
 
 def demonstrations(count: int) -> list[dict[str, Any]]:
-    ids = load_tokenizer(ModelSettings(path="pico"))("The answer is 36.")["input_ids"]
+    ids = load_tokenizer(HFSettings(path="pico"))("The answer is 36.")["input_ids"]
     return [{"input_ids": ids, "mask": [1] * len(ids)}] * count
 
 
 def test_sft_trains_a_batch_that_is_not_full_even_where_it_is_the_only_one(tmp_path: Path) -> None:
     settings = SFTSettings(learning_rate=1e-4, batch_size=16, epochs=1)
-    history = train_sft(demonstrations(2), ModelSettings(path="pico"), settings, tmp_path / "sft", seed=0)
+    history = train_sft(demonstrations(2), HFSettings(path="pico"), settings, tmp_path / "sft", seed=0)
     assert [row["learning_rate"] for row in history] == [1e-4]
     assert (tmp_path / "sft").is_dir()
 
@@ -108,7 +108,7 @@ def test_sft_that_trained_nothing_is_an_error_and_saves_no_model(
 ) -> None:
     settings = SFTSettings(learning_rate=rate, batch_size=16, epochs=1, arguments=arguments)
     with pytest.raises(error, match=words):
-        train_sft(demonstrations(2), ModelSettings(path="pico"), settings, tmp_path / "sft", seed=0)
+        train_sft(demonstrations(2), HFSettings(path="pico"), settings, tmp_path / "sft", seed=0)
     assert not (tmp_path / "sft").exists()
 
 
@@ -128,9 +128,7 @@ def test_pairs_that_are_all_too_long_are_an_error(tmp_path: Path) -> None:
 
     pairs = [{"split": "train", "chosen_ids": [1] * 11, "rejected_ids": [2], "matched_format": True}]
     with pytest.raises(InputError, match=r"all 1 pairs are longer than reward\.max_length, 10 tokens"):
-        train_reward_model(
-            pairs, ModelSettings(path="pico"), RewardSettings(max_length=10), tmp_path / "reward", seed=0
-        )
+        train_reward_model(pairs, HFSettings(path="pico"), RewardSettings(max_length=10), tmp_path / "reward", seed=0)
 
 
 def test_rl_whose_rollouts_are_all_rewarded_alike_is_not_done(
@@ -180,7 +178,7 @@ def test_an_engine_that_dies_in_a_later_step_stops_rl(tmp_path: Path) -> None:
     import torch
 
     settings = load_recipe(None, [*SMALL, "rl.steps=3"]).rl
-    pico = ModelSettings(path="pico")
+    pico = HFSettings(path="pico")
     model = load_model(pico)
     seen: list[list[Trajectory]] = []
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rewright.cli.main import app
 from rewright.core.records import Task, Trajectory
 from rewright.dialects import get_dialect
-from rewright.engines.settings import ModelSettings
+from rewright.engines.embedded import HFSettings
 from rewright.rollout.settings import Limits
 from rewright.tasks.worlds import almanac, town
 from rewright.tools import FunctionTools
@@ -38,7 +38,7 @@ def one_step(folder: Path, dialect: str, limits: Limits, seed: int = 0) -> tuple
             batches.append(super()._generate_and_score_completions(inputs))
             return batches[-1]
 
-    settings = ModelSettings(path="pico-tags" if dialect == "tags" else "pico")
+    settings = HFSettings(path="pico-tags" if dialect == "tags" else "pico")
     tasks: list[Task] = list((almanac if dialect == "tags" else town).generate("train", 2))
     if dialect == "tags":  # a call is an error then, which is as good here
         tasks = [msgspec.structs.replace(task, tools=()) for task in tasks]

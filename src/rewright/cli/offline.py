@@ -71,11 +71,11 @@ def validate(
     check_packages(trusted or (), "--trusted")
     spoken, renderer = get_dialect(dialect), None
     if model is not None:
+        from rewright.engines.embedded import HFSettings
         from rewright.engines.loading import load_tokenizer
-        from rewright.engines.settings import ModelSettings
         from rewright.rendering.renderer import Renderer
 
-        renderer = Renderer(load_tokenizer(ModelSettings(path=model)), spoken)
+        renderer = Renderer(load_tokenizer(HFSettings(path=model)), spoken)
     with Bar("rows", limit or 0) as bar:
 
         def progress(done: int, total: int) -> None:

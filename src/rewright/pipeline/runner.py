@@ -23,7 +23,7 @@ from rewright.core.records import Failure, Trajectory
 from rewright.core.scorer import Scorer
 from rewright.core.storage import read_jsonl
 from rewright.engines.settings import ModelSettings
-from rewright.pipeline.context import Context, trained
+from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
 from rewright.pipeline.run_directory import INPUTS, Run
 from rewright.pipeline.stages.build import build
@@ -111,7 +111,7 @@ class Pipeline:
             folder = self.run.model_folder(stage)
             if self.run.is_done(stage):
                 self.run.require(stage)
-                return trained(self.recipe.model, folder)
+                return self.recipe.model.trained(str(folder))
             if stage in self.recipe.stages or folder.exists():
                 raise InputError(f"{self.run.path}: no model of stage {stage}: that stage is not done, run it first")
         return self.recipe.model

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from rewright.core.errors import InputError
+from rewright.core.registry import find, known
+from rewright.engines.settings import DEFAULT_ENGINE, ModelSettings
 from rewright.recipe.schema import Recipe
 from rewright.tasks.settings import WORLD_FORMATS
 
@@ -56,28 +58,47 @@ def settle(
     _check_rewards(data, places, standard, where, stored=stored)
     for keys in MODELS:
         section = _section(data, keys)
-        if section is not None and section.get("base_url") is not None and section.get("engine", "hf") == "hf":
-            name = ".".join(keys)
-            raise InputError(
-                f"{_place(name, 'base_url', places, where)}: {name}.base_url names a server, but {name}.engine is hf: "
-                "expected engine: openai (or base_url: null)"
-            )
+        if section is not None:
+            _check_model(section, ".".join(keys), places, where, stored=stored)
+
+
+def _check_model(section: dict[str, Any], name: str, places: Mapping[str, str], where: str, *, stored: bool) -> None:
+    """Raise InputError for an unknown engine, and for keys of another engine. An override may replace the engine."""
+    place = _place(name, "engine", places, where)
+    try:
+        kind = ModelSettings.kind(section)
+    except InputError as problem:
+        raise InputError(f"{place}: {name}.engine: {problem}") from None
+    engine = section.get("engine", DEFAULT_ENGINE)
+    for key in [key for key in section if key not in kind.__struct_fields__]:
+        others = [one for one in known("engine") if key in find("engine", one).__struct_fields__]
+        if not others:
+            continue  # unknown to all: the check of keys says so, with the nearest
+        own = _place(name, key, places, where)
+        value = section.pop(key)
+        if stored or value is None or (place.startswith("override ") and not own.startswith("override ")):
+            continue
+        raise InputError(
+            f"{own}: {name}.{key} has no effect: {name}.engine is {engine}, and {key} is a setting of "
+            f"engine {' and '.join(others)}: expected engine: {others[0]}, or no {key}"
+        )
 
 
 def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
     """Raise InputError for an address in the recipe that no client could use. `place_of`: where a key stands."""
     from rewright.net.endpoint import checked_url, server_address  # not before there is an address to check
 
-    models = {"model.base_url": recipe.model, "repair.model.base_url": recipe.repair.model}
+    models = {"model": recipe.model, "repair.model": recipe.repair.model}
     servers = {"reward.url": recipe.reward.url, "sandbox.url": recipe.sandbox.url}
     search = recipe.tools.search
     if search is not None and _looks_like_an_address(search):
         servers["tools.search"] = search
     given: list[tuple[str, str, Callable[[str], str]]] = [
         *(
-            (name, model.base_url, checked_url)
+            (f"{name}.{key}", url, checked_url)
             for name, model in models.items()
-            if model and model.base_url is not None
+            if model is not None
+            for key, url in model.addresses().items()
         ),
         *((name, url, lambda url: server_address(url, "a server")) for name, url in servers.items() if url is not None),
     ]

@@ -21,6 +21,7 @@ import yaml
 
 from rewright.core.errors import InputError
 from rewright.core.storage import read_bounded
+from rewright.engines.settings import ModelSettings
 from rewright.recipe.cross_checks import check_addresses, settle
 from rewright.recipe.schema import Recipe
 from rewright.tasks.settings import TaskSettings
@@ -70,7 +71,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:
-        recipe = msgspec.convert(data, Recipe, strict=True)
+        recipe = msgspec.convert(
+            _with_engines(data, Recipe, "", where, places), Recipe, strict=True, dec_hook=_as_built
+        )
         msgspec.json.encode(recipe)  # as its hash and its copy in the run need it
     except msgspec.ValidationError as problem:
         raise InputError(_located(str(problem), where, places)) from None
@@ -178,14 +181,14 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
 
     (`eval.tasks` has other defaults than `tasks`: giving one of its keys must not change the others.)
     """
-    struct = _struct_of(kind)
+    struct = _struct_of(kind, data)
     if struct is None or not isinstance(data, dict):
         return data
     fields = typing.get_type_hints(struct)
     expanded: dict[str, Any] = {}
     for key, value in data.items():
         below = fields.get(key)
-        section = _struct_of(below)
+        section = _struct_of(below, value)
         default = getattr(standard, key, None) if isinstance(key, str) else None
         if section is None:
             expanded[key] = value
@@ -216,16 +219,43 @@ def _own_defaults(standard: Any) -> dict[str, Any]:
     return {name: msgspec.to_builtins(getattr(standard, name)) for name in names}
 
 
-def _struct_of(kind: Any) -> type[msgspec.Struct] | None:
-    """The section type in `X` or `X | None`."""
+def _struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
+    """The section type in `X` or `X | None`. That of a model is its engine's, which `data` names."""
     if get_origin(kind) in (typing.Union, types.UnionType):
-        found = [struct for part in get_args(kind) if (struct := _struct_of(part)) is not None]
+        found = [struct for part in get_args(kind) if (struct := _struct_of(part, data)) is not None]
         return found[0] if found else None
+    if kind is ModelSettings:
+        return ModelSettings.kind(data if isinstance(data, dict) else {})
     return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
 
 
+def _with_engines(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> Any:
+    """`data` with the sections of models made into the settings of their engines, which msgspec cannot choose."""
+    struct = _struct_of(kind, data)
+    if struct is None or not isinstance(data, dict):
+        return data
+    if issubclass(struct, ModelSettings):
+        try:
+            return msgspec.convert(data, struct, strict=True)
+        except msgspec.ValidationError as problem:
+            reason, _, path = str(problem).partition(" - at `$")
+            raise InputError(_located(f"{reason} - at `$.{prefix}{path or '`'}", where, places)) from None
+    fields = typing.get_type_hints(struct)
+    return {
+        key: _with_engines(value, fields.get(key), f"{prefix}.{key}".lstrip("."), where, places)
+        for key, value in data.items()
+    }
+
+
+def _as_built(kind: type, value: Any) -> Any:
+    """msgspec's hook for what `_with_engines` has made."""
+    if isinstance(value, kind):
+        return value
+    raise ValueError(f"Expected `object`, got `{type(value).__name__}`")
+
+
 def _check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
-    struct = _struct_of(kind)
+    struct = _struct_of(kind, data)
     if not isinstance(data, dict):
         return
     if struct is None:

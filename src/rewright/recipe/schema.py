@@ -13,6 +13,7 @@ import msgspec
 from rewright.core.settings import Settings
 from rewright.core.trust import _check_own
 from rewright.core.usage import PriceSettings
+from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
 from rewright.repair.quality import QualitySettings
 from rewright.repair.settings import RepairSettings
@@ -47,7 +48,7 @@ class Recipe(Settings, frozen=True):
     prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict)
     """By the model's name (`model.path`)."""
     dialect: str = "hermes"
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = HFSettings()
     tasks: TaskSettings = TaskSettings()
     limits: Limits = Limits()
     sandbox: SandboxSettings = SandboxSettings()

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from rewright.core.errors import InputError
 from rewright.dialects import get_dialect
-from rewright.engines.settings import ModelSettings
+from rewright.engines.embedded import HFSettings
 from rewright.net.batching import Batcher, BusyError
 from rewright.net.server import application, read_body
 from rewright.rendering.renderer import Renderer
@@ -74,7 +74,7 @@ def open_scorer(path: Path, *, dialect: str | None = None) -> tuple[LocalScorer,
     about = model.about
     if dialect is not None and about.get("dialect", dialect) != dialect:
         raise InputError(f"{path} was trained on the dialect {about['dialect']}, not on {dialect}")
-    tokenizer = load_tokenizer(ModelSettings(path=str(path)))
+    tokenizer = load_tokenizer(HFSettings(path=str(path)))
     spoken = get_dialect(about.get("dialect") or dialect or "hermes")
     return model, Renderer(tokenizer, spoken, template_options=about.get("template_options"))
 

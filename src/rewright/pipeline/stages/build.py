@@ -84,7 +84,7 @@ def _kept_over_wrong(
 def _renderer(context: Context) -> Renderer | None:
     """The policy's renderer, or None where its tokenizer is not here (a served model)."""
     model = context.recipe.model
-    if model.engine == "openai" and model.tokenizer is None:
+    if model.tokenizer_path is None:
         return None
     from rewright.engines.loading import load_tokenizer
 

@@ -1,0 +1,32 @@
+"""Engine `hf`: a transformers model in this process (`rewright.engines.hf`), and its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from rewright.engines.base import Engine
+from rewright.engines.settings import EngineSettings
+
+__all__ = ["HFSettings"]
+
+
+class HFSettings(EngineSettings, frozen=True):
+    """A model that is loaded and sampled in this process."""
+
+    slots: Annotated[int, Meta(ge=1)] = 48
+    """How many trajectories decode together."""
+    max_length: Annotated[int, Meta(ge=1)] | None = None
+    """Context length; default: the model's own."""
+
+    async def open(self) -> tuple[Engine, Any]:
+        """The engine with its tokenizer. Raises InputError where the model or a package is missing."""
+        from rewright.engines.loading import load_model, load_tokenizer, needs
+
+        tokenizer = load_tokenizer(self)
+        needs("torch", self.path)
+        from rewright.engines.hf import HFEngine
+
+        engine = HFEngine(load_model(self), tokenizer, name=self.path, slots=self.slots, max_length=self.max_length)
+        return engine, tokenizer

@@ -1,0 +1,83 @@
+"""Engine `openai`: any OpenAI-compatible server (`rewright.engines.openai`), and its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from rewright.core.errors import InputError
+from rewright.engines.base import Engine
+from rewright.engines.embedded import HFSettings
+from rewright.engines.settings import EngineSettings, ModelSettings
+
+__all__ = ["OpenAISettings"]
+
+
+class OpenAISettings(EngineSettings, frozen=True):
+    """A model behind an OpenAI-compatible server; `path` is the name under which it is served."""
+
+    engine: str = "openai"
+    base_url: str | None = None
+    """Address of the server, as in http://localhost:8000/v1."""
+    mode: Literal["auto", "chat", "completions"] = "auto"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Annotated[int, Meta(ge=1)] = 32
+    timeout_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    attempts: Annotated[int, Meta(ge=1)] = 5
+    """Tries per request."""
+    max_wait_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    """The longest wait between two tries."""
+    check_model: bool = True
+    """An answer from a model of another name is a fault."""
+    log_probs: Literal["raw", "processed", "off"] = "raw"
+    """Which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
+    extra_body: dict[str, Any] | None = None
+
+    def check(self, where: str) -> None:
+        """Raise InputError without an address."""
+        if not self.base_url:
+            raise InputError(f"{where}.base_url is missing: engine openai needs base_url, as http://localhost:8000/v1")
+
+    def addresses(self) -> dict[str, str]:
+        """The server's."""
+        return {} if self.base_url is None else {"base_url": self.base_url}
+
+    async def open(self) -> tuple[Engine, Any]:
+        """The engine; with its tokenizer where the server takes token ids. Raises InputError without an address."""
+        from rewright.engines.loading import load_tokenizer
+        from rewright.engines.openai import OpenAIEngine
+
+        if not self.base_url:
+            raise InputError(f"model {self.path}: engine openai needs base_url, as in http://localhost:8000/v1")
+        engine = OpenAIEngine(
+            self.base_url,
+            self.path,
+            mode=self.mode,
+            api_key_env=self.api_key_env,
+            concurrency=self.concurrency,
+            timeout_seconds=self.timeout_seconds,
+            attempts=self.attempts,
+            max_wait_seconds=self.max_wait_seconds,
+            check_model=self.check_model,
+            extra_body=self.extra_body,
+            log_probs=self.log_probs,
+        )
+        try:
+            if self.mode == "auto":
+                await engine.probe()
+            return engine, load_tokenizer(self) if engine.tokens else None
+        except BaseException:  # nobody else has it yet, to close its connections
+            await engine.close()
+            raise
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """The tokenizer that is named: the served model's own is with the server."""
+        return self.tokenizer
+
+    def trained(self, folder: str) -> ModelSettings:
+        """The saved weights in the embedded engine: a server cannot be told to load a folder."""
+        common = {name: getattr(self, name) for name in ("dtype", "template_options", "trust_remote_code")}
+        return msgspec.convert({"path": folder, **common}, HFSettings)
