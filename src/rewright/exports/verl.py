@@ -2,8 +2,8 @@
 
 A parquet column has one type, so a list of different schemas or arguments comes back with the fields of all of them,
 filled with nulls, which the chat template then writes into the prompt. Hence tools and gold calls are JSON text here
-(`rewright.integrations.verl_sft` reads the tools back), and an assistant's calls stand in its text as the dialect writes
-them, which is also what the model itself writes. Needs pyarrow.
+(`rewright.integrations.verl_sft` reads the tools back), and an assistant's calls stand in its text as the dialect
+writes them, which is also what the model itself writes. Needs pyarrow.
 """
 
 from __future__ import annotations

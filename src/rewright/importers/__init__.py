@@ -1,1 +1,1 @@
-"""TODO."""
+"""Trajectories from elsewhere: logs of other projects, read or refused."""

@@ -3,7 +3,8 @@
 A row is read whole or refused: roles, calls and texts that are not understood are an error that names what was found.
 Read as turns without calls they would get credit 0, which looks like a model that did nothing.
 
-Not here: gold calls and credit (`rewright.reports.stored_credit`), our own files, the shapes of calls (`rewright.credit.calls`).
+Not here: gold calls and credit (`rewright.reports.stored_credit`), our own files, the shapes of calls
+(`rewright.credit.calls`).
 """
 
 from __future__ import annotations

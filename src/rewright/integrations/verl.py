@@ -11,8 +11,8 @@ Load it into every process, Ray workers too, in one of two ways::
 
 Every setting of `TurnCredit` may stand under `algorithm.rewright` (or, as JSON, in `REWRIGHT_TURN_CREDIT`);
 `algorithm.gamma` is not read. The estimator needs turn rewards in `rm_scores`: the agent loop of
-`rewright.integrations.verl_agent_loop` puts them there. With stock loops, which put one score on the last token, it sees
-turns of which only the last was paid.
+`rewright.integrations.verl_agent_loop` puts them there. With stock loops, which put one score on the last token, it
+sees turns of which only the last was paid.
 
 This module imports nothing of verl's agent loops, which need more packages: estimators load in trainers without them.
 """

@@ -1,1 +1,1 @@
-"""TODO."""
+"""HTTP: one client with retries and deadlines, one server, batching."""

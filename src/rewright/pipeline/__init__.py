@@ -1,1 +1,1 @@
-"""TODO."""
+"""The stages of a run over its run directory."""

@@ -18,7 +18,6 @@ from rewright.credit.estimators import find_estimator
 from rewright.dialects import Dialect, get_dialect
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
-from rewright.judging.judges import GENERATED_JUDGES, SOLVE_JUDGES, check_judge
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.toolsets import open_toolsets, try_tools, with_recipe_tools
 from rewright.recipe.loader import recipe_hash
@@ -44,36 +43,6 @@ def _check_functions(recipe: Recipe) -> None:
         find_estimator(recipe.rl.credit.estimator)
     except ValueError as problem:
         raise InputError(f"rl.credit.estimator: {problem}") from None
-
-
-def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
-    """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
-    if judges is not None:
-        check_judge(judge, judges)
-    needed = {"gold.outputs": task.gold.outputs} if judge in SOLVE_JUDGES else {"gold.answers": task.gold.answers}
-    if judge in GENERATED_JUDGES:
-        needed = {"metadata.entry": task.metadata.get("entry")}
-    for key, value in needed.items():
-        if not value:
-            raise InputError(f"the recipe judges by {judge}, which needs {key}, and task {task.id} has none")
-    return msgspec.structs.replace(task, judge=judge)
-
-
-def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[Task]:
-    generate = WORLDS.get(settings.format)
-    if generate is not None:
-        if settings.path is not None:
-            raise InputError(
-                f"tasks.path is {settings.path}, but tasks.format is {settings.format}, which makes its own tasks: "
-                "expected tasks.format=rewright, or the published format that the file has"
-            )
-        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
-        return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
-    from rewright.tasks.loading import load_tasks
-
-    if settings.path is None:
-        raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
-    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:

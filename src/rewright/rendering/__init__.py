@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tasks and trajectories as the token ids that a model sees."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Repair of trajectories: quality and selection, the prompt, the decision."""

@@ -1,4 +1,4 @@
-"""Credit of stored trajectories (`rewright.reports.stored_credit`) for people and machines: a table, or plain types for JSON."""
+"""Credit of stored trajectories (`rewright.reports.stored_credit`): as a table, or as plain types for JSON."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Sources, told apart by what a row holds: our `trajectories.jsonl` (or a run dire
 Face's convention (`messages`), TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines). Every
 assistant message is a turn; what tools and users wrote is never read for calls. Files are streamed.
 
-Not here: the command line, its output (`rewright.reports.credit_table`) and the picture (`rewright.reports.credit_picture`).
+Not here: the command line, its output (`rewright.reports.credit_table`) and the picture
+(`rewright.reports.credit_picture`).
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None)
     """The trajectories of a file or a run directory, in order.
 
     `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
-    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none"). Raises InputError with
-    file and row for what cannot be read.
+    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none"). Raises
+    InputError with file and row for what cannot be read.
     """
     path = Path(path)
     if not path.is_dir():

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is asked: loading, checking and generating tasks."""

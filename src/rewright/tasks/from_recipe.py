@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
+from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.pipeline.context import _judged_by, _recipe_tasks
+from rewright.judging.judges import GENERATED_JUDGES, SOLVE_JUDGES, check_judge
 from rewright.tasks.settings import WORLD_FORMATS, TaskSettings
 from rewright.tasks.worlds import almanac, town
 
@@ -25,3 +28,33 @@ def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = Non
     """
     tasks = _recipe_tasks(settings, judges)
     return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+
+
+def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
+    """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
+    if judges is not None:
+        check_judge(judge, judges)
+    needed = {"gold.outputs": task.gold.outputs} if judge in SOLVE_JUDGES else {"gold.answers": task.gold.answers}
+    if judge in GENERATED_JUDGES:
+        needed = {"metadata.entry": task.metadata.get("entry")}
+    for key, value in needed.items():
+        if not value:
+            raise InputError(f"the recipe judges by {judge}, which needs {key}, and task {task.id} has none")
+    return msgspec.structs.replace(task, judge=judge)
+
+
+def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[Task]:
+    generate = WORLDS.get(settings.format)
+    if generate is not None:
+        if settings.path is not None:
+            raise InputError(
+                f"tasks.path is {settings.path}, but tasks.format is {settings.format}, which makes its own tasks: "
+                "expected tasks.format=rewright, or the published format that the file has"
+            )
+        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
+        return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
+    from rewright.tasks.loading import load_tasks
+
+    if settings.path is None:
+        raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
+    return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)

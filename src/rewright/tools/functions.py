@@ -2,8 +2,8 @@
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.OWN_TARGETS`). Any other target is as
-untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
+(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.OWN_TARGETS`). Any other target is
+as untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
 """
 
 from __future__ import annotations

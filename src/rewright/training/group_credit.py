@@ -72,9 +72,10 @@ def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings) -> list[E
     """Turn rewards, trajectory rewards and turn advantages of rollouts, in the order given.
 
     A turn earns what its matched calls are paid times `call_weight` (nothing with `trajectory_reward` "autotraj"); the
-    outcome is added to the last turn where `credit.join` says so. R is `rewright.credit.trajectory_reward.trajectory_reward`, and the
-    advantages are those of `credit.estimator` within each group. Raises ValueError for settings and for an outcome or
-    a score that is not a number of its range; never on what a model wrote.
+    outcome is added to the last turn where `credit.join` says so. R is
+    `rewright.credit.trajectory_reward.trajectory_reward`, and the advantages are those of `credit.estimator` within
+    each group. Raises ValueError for settings and for an outcome or a score that is not a number of its range; never on
+    what a model wrote.
     """
     credit, factor = settings.credit, call_factor(settings)
     outcomes = [one.outcome for one in rollouts]

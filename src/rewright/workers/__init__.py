@@ -1,1 +1,1 @@
-"""TODO."""
+"""Processes that do bounded work and can be killed."""

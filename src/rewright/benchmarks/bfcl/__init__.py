@@ -1,1 +1,1 @@
-"""TODO."""
+"""BFCL's multi-turn categories."""

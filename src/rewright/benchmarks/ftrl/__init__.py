@@ -1,1 +1,1 @@
-"""TODO."""
+"""FTRL: multi-hop tasks with tools of their own."""

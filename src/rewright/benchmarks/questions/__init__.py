@@ -1,1 +1,1 @@
-"""TODO."""
+"""Question sets with answers: mathematics and question answering."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""reasoning-gym's procedural sets."""

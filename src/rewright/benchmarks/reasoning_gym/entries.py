@@ -1,7 +1,7 @@
 """Entries of reasoning-gym's sets as JSON: made in a process of their own, and read back for the scorer.
 
-`python -m rewright.benchmarks.reasoning_gym.entries` reads one JSON request and writes one JSON reply. A process of its own
-because some sets draw from Python's shared random numbers and from the order of sets of texts, which differs from
+`python -m rewright.benchmarks.reasoning_gym.entries` reads one JSON request and writes one JSON reply. A process of its
+own because some sets draw from Python's shared random numbers and from the order of sets of texts, which differs from
 process to process unless PYTHONHASHSEED says otherwise, and some print.
 """
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""ToolHop: multi-hop questions with local tools."""

@@ -111,9 +111,9 @@ def train_reward_model(
 ) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
     """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
 
-    The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored with the
-    model, so that a server renders conversations as they were in training. Raises InputError without training pairs,
-    TrainingError where training changes no weight.
+    The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored
+    with the model, so that a server renders conversations as they were in training. Raises InputError without training
+    pairs, TrainingError where training changes no weight.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification

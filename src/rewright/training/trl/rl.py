@@ -2,8 +2,8 @@
 
 One step: roll out `generations` trajectories for each of `tasks_per_step` tasks, judge them, score them with the reward
 model, turn matched calls and outcome into turn rewards, and these into one advantage per turn, which every token of the
-turn gets. The reward of the whole trajectory is the recipe's choice (`rewright.credit.trajectory_reward.trajectory_reward`). What was
-used is stored with every rollout.
+turn gets. The reward of the whole trajectory is the recipe's choice (`rewright.credit.trajectory_reward`).
+What was used is stored with every rollout.
 
 Tool tokens are attended to in every forward pass and masked in the loss. A rollout that an engine or a tool server
 broke is not a wrong one: it takes no part in its group's statistics and its advantage is 0.
