@@ -262,10 +262,14 @@ CREDIT: list[tuple[str, bytes, str]] = [
         "log.jsonl:1: the outcome 'good' is no number",
     ),
     ("a column", lines({"messages": [QUESTION, ANSWERED], "gold_calls": []}), "no row has the column 'good'"),
-    ("calls of no kind", lines({"messages": [{"role": "assistant", "tool_calls": 5}]}), "no trajectory has gold calls"),
+    (
+        "calls of no kind",
+        lines({"messages": [{"role": "assistant", "tool_calls": 5}]}),
+        "log.jsonl:1: a call of turn 0 is 5: expected name and arguments",
+    ),
     (
         "an outcome without end",
-        b'{"messages": [{"role": "assistant", "content": ""}], "gold_calls": [], "reward": 1e999}\n',
+        b'{"task_id": "a", "messages": [{"role": "assistant", "content": ""}], "gold_calls": [], "reward": 1e999}\n',
         "log.jsonl:1: the outcome inf is not a finite number",
     ),
 ]
@@ -531,8 +535,8 @@ def test_a_machine_without_namespaces_runs_nothing_unless_told_to(tmp_path: Path
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_what_standard_output_cannot_hold_is_escaped(tmp_path: Path, encoding: str) -> None:
-    row = {"id": "caf\u00e9", "messages": [QUESTION, ANSWERED], "gold_calls": []}
-    put(tmp_path, {"gold.jsonl": lines(row)})
+    row = {"id": "caf\u00e9", "messages": [QUESTION, ANSWERED], "gold_calls": [], "reward": 1.0}
+    put(tmp_path, {"gold.jsonl": lines(row, {**row, "id": "b"})})
     command = [sys.executable, "-c", PROGRAM, "credit", "gold.jsonl"]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)

@@ -100,7 +100,7 @@ def test_sft_trains_a_batch_that_is_not_full_even_where_it_is_the_only_one(tmp_p
     [
         ({"dataloader_drop_last": True}, 1e-4, InputError, "the 2 rows that are left make no batch"),
         ({"learning_rate": 0.0}, 1e-4, TrainingError, "nothing was learned in 1 steps"),
-        ({"max_grad_norm": 0.0}, 1e38, TrainingError, "the weights are no numbers"),
+        ({"max_grad_norm": 0.0, "learning_rate": 1e38}, 1e-4, TrainingError, "the weights are no numbers"),
     ],
 )
 def test_sft_that_trained_nothing_is_an_error_and_saves_no_model(
