@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from rewright.cli.main import app
+from rewright.core.registry import find, known
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import ALL_STAGES, Recipe
 
@@ -45,6 +46,8 @@ def plain(value):
 def test_every_key_of_a_recipe_stands_on_the_page_with_its_default_and_meaning():
     table = rows(PIPELINE.split("## Every key")[1])
     existing = dict(keys(Recipe()))
+    for engine in known("engine"):
+        existing |= {key: value for key, value in keys(find("engine", engine)(), "model.") if key not in existing}
     assert set(table) == set(existing)
     for key, default in existing.items():
         shown, meaning = table[key]
@@ -90,7 +93,7 @@ def test_the_index_links_every_page():
 
 
 def test_every_metric_of_ours_is_explained():
-    source = (ROOT / "src" / "rewright" / "training" / "rl.py").read_text("utf-8")
+    source = (ROOT / "src" / "rewright" / "training" / "trl" / "rl.py").read_text("utf-8")
     ours = set(re.findall(r"metrics\[\"(rewright/\w+)\"\]", source))
     explained = set(re.findall(r"`([\w/]+)`", RL.split("## Logged metrics")[1].split("The other stages")[0]))
     assert ours and ours <= explained
