@@ -2,6 +2,7 @@
 #
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
+#   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #
 # Every version is pinned in constraints.txt. A second run installs nothing again.
 
@@ -14,7 +15,7 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks clean
+.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,6 +73,12 @@ benchmarks: setup
 	@for file in experiments/*.py; do \
 	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
+
+# Nothing is uploaded. The wheel is built from the sdist, as pip would build it.
+release: setup
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python scripts/check_release.py dist
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
