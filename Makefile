@@ -3,6 +3,7 @@
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
+#   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
 # Every version is pinned in constraints.txt. A second run installs nothing again.
 
@@ -15,7 +16,7 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks release clean
+.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks release test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -79,6 +80,10 @@ release: setup
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python scripts/check_release.py dist
+
+# Environments of their own in build/versions; ARGUMENTS goes to pytest.
+test-versions:
+	$(PYTHON) scripts/test_versions.py -- $(ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
