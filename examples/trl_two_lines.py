@@ -14,7 +14,7 @@ import re
 from datasets import Dataset
 from trl import GRPOConfig
 
-from rewright.integrations.trl import TurnCreditTrainer as GRPOTrainer
+from rewright.integrations.trl import TurnCreditTrainer as GRPOTrainer  # line 1, was: from trl import GRPOTrainer
 
 AGES = {"Ada": 36, "Ben": 41, "Cleo": 29, "Dan": 58}
 
