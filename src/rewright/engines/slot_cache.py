@@ -59,6 +59,9 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_seq_length(self) -> int:
         return 0
 
+    def get_max_cache_shape(self) -> int:  # asked for by transformers up to 5.12
+        return -1
+
     def get_max_length(self) -> int:
         return -1
 
