@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from rewright.cli.main import app
+from rewright.core.registry import find, known
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import ALL_STAGES, Recipe
 
@@ -20,6 +21,15 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 PIPELINE, RL = ((ROOT / "docs" / name).read_text("utf-8") for name in ("pipeline.md", "rl.md"))
 SUMMARISED = {"eval.tasks"}
 IN_WORDS = {"stages": "all eleven", "quality.dimensions": "six", "quality.uncertain_words": "nine"}
+
+
+def engine_keys():
+    """(dotted key, default) of the `model` section, whichever engine it names."""
+    found = {}
+    for name in known("engine"):
+        settings = find("engine", name)()
+        found |= {f"model.{field}": getattr(settings, field) for field in settings.__struct_fields__}
+    return found | dict(keys(Recipe().model, "model."))
 
 
 def keys(section, prefix=""):
@@ -44,7 +54,7 @@ def plain(value):
 
 def test_every_key_of_a_recipe_stands_on_the_page_with_its_default_and_meaning():
     table = rows(PIPELINE.split("## Every key")[1])
-    existing = dict(keys(Recipe()))
+    existing = dict(keys(Recipe())) | engine_keys()
     assert set(table) == set(existing)
     for key, default in existing.items():
         shown, meaning = table[key]
@@ -90,7 +100,8 @@ def test_the_index_links_every_page():
 
 
 def test_every_metric_of_ours_is_explained():
-    source = (ROOT / "src" / "rewright" / "training" / "rl.py").read_text("utf-8")
+    training = sorted((ROOT / "src" / "rewright" / "training").rglob("*.py"))
+    source = "\n".join(path.read_text("utf-8") for path in training)
     ours = set(re.findall(r"metrics\[\"(rewright/\w+)\"\]", source))
     explained = set(re.findall(r"`([\w/]+)`", RL.split("## Logged metrics")[1].split("The other stages")[0]))
     assert ours and ours <= explained
