@@ -1,4 +1,4 @@
-"""The pages of docs/: they name every key, verb and metric that exists, and their links and examples work."""
+"""The pages of docs/: they name every key, stage and metric that exists, and no other verb; their examples work."""
 
 import contextlib
 import io
@@ -84,14 +84,11 @@ def test_recipes_on_the_page_are_valid(tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_verbs_exist_and_links_lead_somewhere(page):
+def test_verbs_exist(page):
     text = page.read_text("utf-8")
     verbs = typing.cast("typing.Any", typer.main.get_command(app)).commands
     for verb in re.findall(r"(?:^|`)rewright ([a-z]+(?:-[a-z]+)*)\b", text, re.MULTILINE):
         assert verb in verbs, verb
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
 
 
 def test_the_index_links_every_page():

@@ -9,9 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PACKAGE = ROOT / "src" / "rewright"
 README = ROOT / "README.md"
 ALL_PAGES = [*PAGES, README, ROOT / "CONTRIBUTING.md"]
 MAX_WIDTH = 110
+PLACEHOLDERS = {"mine", "old"}
+"""Parts of paths and names that stand for something of the reader's."""
 PATH = re.compile(r"(?<![\w./-])(?:benchmarks|examples|experiments|fuzz|recipes|scripts|src|tests)/[\w./-]*\w")
 NAME = re.compile(r"(?<![\w./-])rewright((?:\.[A-Za-z_]\w*)+)")
 
@@ -41,9 +44,9 @@ def defined(module: Path) -> set[str]:
 
 def exists(parts: list[str]) -> bool:
     """Whether `rewright.` and these parts, joined by dots, name a module or something that a module defines."""
-    folder = ROOT / "src" / "rewright"
+    folder = PACKAGE
     for position, part in enumerate(parts):
-        if (folder / part).is_dir():
+        if (folder / part / "__init__.py").is_file():
             folder /= part
         elif (folder / f"{part}.py").is_file():
             rest = parts[position + 1 :]
@@ -67,14 +70,14 @@ def test_lines_of_prose_fit_in_110_characters(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
-    named = PATH.findall(page.read_text("utf-8"))
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    named = [path for path in PATH.findall(page.read_text("utf-8")) if PLACEHOLDERS.isdisjoint(path.split("/"))]
+    assert [path for path in named if not any((root / path).exists() for root in (ROOT, PACKAGE))] == []
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
 def test_the_modules_and_functions_that_a_page_names_exist(page: Path) -> None:
-    named = [found.lstrip(".") for found in NAME.findall(page.read_text("utf-8"))]
-    assert [name for name in named if not exists(name.split("."))] == []
+    named = [found.split(".")[1:] for found in NAME.findall(page.read_text("utf-8"))]
+    assert [parts for parts in named if PLACEHOLDERS.isdisjoint(parts) and not exists(parts)] == []
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
