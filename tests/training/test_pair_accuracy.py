@@ -50,7 +50,8 @@ def test_a_reward_model_that_knows_the_length_only_is_seen_in_the_table() -> Non
     rule = length_rule(found)
     assert rule is not None
     report = {
-        "stages": [], "counts": {"candidates": 0}, "broke": {}, "skipped": {}, "costs": {}, "faults": {}, "seconds": 1.0,
+        "stages": [], "counts": {"candidates": 0}, "broke": {}, "skipped": {}, "costs": {}, "faults": {},
+        "seconds": 1.0,
         "reward_model_accuracy": found["accuracy"],
         "reward_model_accuracy_matched_format": found["accuracy_matched_format"],
         "reward_model_held_out_pairs": 3, "reward_model_matched_format_pairs": 2,
