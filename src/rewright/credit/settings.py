@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.core.settings import Settings
+from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Settings, SignedFloat, convert
 from rewright.core.strict_json import STRICT
 from rewright.credit import advantages, turn_rewards_many
 
@@ -29,14 +29,14 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """
 
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
-    unmatched: float = 0.0
-    reg: float = 0.1
+    unmatched: SignedFloat = 0.0
+    reg: PositiveFloat = 0.1
     ot_scale: Literal["raw", "calls"] = "raw"
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0, 1.0)
     aggregate: Literal["mean", "sum"] = "mean"
     estimator: str = "matchtir"
-    gamma: float = 0.9
-    eps: float = 1e-6
+    gamma: Fraction = 0.9
+    eps: NonNegativeFloat = 1e-6
     fusion: Literal["mean", "sum"] = "mean"
     singleton_turn: Literal["raw", "zero"] = "raw"
     join: Literal["last_turn", "trajectory"] = "last_turn"
@@ -56,7 +56,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"turn credit settings are {given!r:.200}: expected a mapping, such as {{'gamma': 1.0}}")
         try:
-            return msgspec.convert({} if given is None else dict(given), cls)
+            return convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:
             raise ValueError(f"turn credit settings: {problem}") from None
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
-
+from rewright.core.settings import PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.settings import EngineSettings
 
@@ -15,9 +14,9 @@ __all__ = ["HFSettings"]
 class HFSettings(EngineSettings, frozen=True):
     """A model that is loaded and sampled in this process."""
 
-    slots: Annotated[int, Meta(ge=1)] = 48
+    slots: PositiveInt = 48
     """How many trajectories decode together."""
-    max_length: Annotated[int, Meta(ge=1)] | None = None
+    max_length: PositiveInt | None = None
     """Context length; default: the model's own."""
 
     async def open(self) -> tuple[Engine, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from rewright.core.errors import InputError
+from rewright.core.settings import PositiveFloat, PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import EngineSettings, ModelSettings
@@ -23,11 +23,11 @@ class OpenAISettings(EngineSettings, frozen=True):
     """Address of the server, as in http://localhost:8000/v1."""
     mode: Literal["auto", "chat", "completions"] = "auto"
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: Annotated[int, Meta(ge=1)] = 32
-    timeout_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    attempts: Annotated[int, Meta(ge=1)] = 5
+    concurrency: PositiveInt = 32
+    timeout_seconds: PositiveFloat = 300.0
+    attempts: PositiveInt = 5
     """Tries per request."""
-    max_wait_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    max_wait_seconds: PositiveFloat = 60.0
     """The longest wait between two tries."""
     check_model: bool = True
     """An answer from a model of another name is a fault."""

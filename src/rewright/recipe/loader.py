@@ -20,6 +20,7 @@ import msgspec
 import yaml
 
 from rewright.core.errors import InputError
+from rewright.core.settings import convert
 from rewright.core.storage import read_bounded
 from rewright.engines.settings import ModelSettings
 from rewright.recipe.cross_checks import check_addresses, settle
@@ -71,9 +72,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
     data = _expand(data, Recipe, Recipe())
     _check_keys(data, Recipe, "", where, places)
     try:
-        recipe = msgspec.convert(
-            _with_engines(data, Recipe, "", where, places), Recipe, strict=True, dec_hook=_as_built
-        )
+        recipe = convert(_with_engines(data, Recipe, "", where, places), Recipe, dec_hook=_as_built)
         msgspec.json.encode(recipe)  # as its hash and its copy in the run need it
     except msgspec.ValidationError as problem:
         raise InputError(_located(str(problem), where, places)) from None
@@ -236,7 +235,7 @@ def _with_engines(data: Any, kind: Any, prefix: str, where: str, places: dict[st
         return data
     if issubclass(struct, ModelSettings):
         try:
-            return msgspec.convert(data, struct, strict=True)
+            return convert(data, struct)
         except msgspec.ValidationError as problem:
             reason, _, path = str(problem).partition(" - at `$")
             raise InputError(_located(f"{reason} - at `$.{prefix}{path or '`'}", where, places)) from None

@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from rewright.core.settings import Settings
+from rewright.core.settings import PositiveFloat, Seed, Settings
 from rewright.core.trust import _check_own
 from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
@@ -37,11 +37,11 @@ class Recipe(Settings, frozen=True):
     """A whole run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
 
     name: str = "run"
-    seed: int = 0
+    seed: Seed = 0
     stages: tuple[Stage, ...] = ALL_STAGES
-    stage_seconds: float | None = None
+    stage_seconds: PositiveFloat | None = None
     """No stage takes longer: it is stopped as by Ctrl-C, and --resume goes on with it, with as much time again."""
-    judge_seconds: float = 60.0
+    judge_seconds: PositiveFloat = 60.0
     """How long a judge of your own may take for one answer."""
     judges: tuple[str, ...] = ()
     """Packages of your own whose functions a task file may name as judges. (A file can name any function there is.)"""

@@ -22,7 +22,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.import_paths import load_function
 from rewright.core.records import Quality, Trajectory
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
 from rewright.core.trust import OWN_DIMENSIONS, is_own
 
 __all__ = [
@@ -50,7 +50,7 @@ class Dimension(Settings, frozen=True):
 
     name: str
     function: str
-    weight: float = 0.0
+    weight: NonNegativeFloat = 0.0
 
     def load(self, where: str = "") -> Callable[[Sample], float]:
         """The function. Raises `InputError` where there is none, or where it is one of Rewright that is no dimension.
@@ -83,11 +83,11 @@ class QualitySettings(Settings, frozen=True):
     uncertain_words: tuple[str, ...] = (
         "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
     )  # fmt: skip
-    length_deviation: float = 0.5
+    length_deviation: PositiveFloat = 0.5
     """Standard deviation of the length score, as a share of the shortest length."""
-    all_high: float = 0.9
+    all_high: NonNegativeFloat = 0.9
     """All correct candidates are kept where each reaches this."""
-    best_high: float = 0.86
+    best_high: NonNegativeFloat = 0.86
     """Otherwise the best one is kept where it reaches this."""
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, Settings
 from rewright.engines.settings import ModelSettings
 from rewright.repair.references import DEFAULT, compiled
 
@@ -15,10 +15,10 @@ class RepairSettings(Settings, frozen=True):
     """LLM-as-Repairer (AutoTraj section 3.3). Thresholds are the authors'."""
 
     model: ModelSettings | None = None
-    attempts: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    calls: int = 3
+    attempts: PositiveInt = 1
+    temperature: NonNegativeFloat = 0.0
+    top_p: PositiveFraction = 1.0
+    calls: NonNegativeInt = 3
     """How many calls the repairer is told it may make."""
     show_gold: bool = False
     rules: str | None = None
@@ -29,9 +29,9 @@ class RepairSettings(Settings, frozen=True):
     refused_first_phrases: tuple[str, ...] = (DEFAULT,)
     """As `refused_phrases`, in the first turn of a repair only."""
     modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
-    low_quality_threshold: float = 0.86
-    wrong_answer_threshold: float = 0.8
-    concurrency: int = 96
+    low_quality_threshold: NonNegativeFloat = 0.86
+    wrong_answer_threshold: NonNegativeFloat = 0.8
+    concurrency: PositiveInt = 96
 
     def __post_init__(self) -> None:
         super().__post_init__()

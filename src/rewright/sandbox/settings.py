@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rewright.core.settings import Settings
+from rewright.core.settings import PositiveFloat, PositiveInt, Settings
 from rewright.core.trust import _check_own
 
 __all__ = ["SandboxSettings"]
@@ -14,9 +14,9 @@ class SandboxSettings(Settings, frozen=True):
     """How tools that are source text are executed."""
 
     level: Literal["strict", "process", "unsafe"] = "strict"
-    wall_seconds: float | None = None
+    wall_seconds: PositiveFloat | None = None
     """Bound of every execution; default: `limits.tool_seconds`."""
-    memory_mb: int = 512
+    memory_mb: PositiveInt = 512
     network: bool = False
     """The host's network, every host of it, for what runs in the sandbox."""
     url: str | None = None

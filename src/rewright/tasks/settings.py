@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rewright.core.settings import Settings
+from rewright.core.settings import PositiveInt, Seed, Settings
 from rewright.judging.judges import JUDGE_NAMES
 
 __all__ = ["WORLD_FORMATS", "TaskSettings"]
@@ -17,11 +17,11 @@ class TaskSettings(Settings, frozen=True):
     path: str | None = None
     split: str = "train"
     profile: str | None = None
-    count: int = 300
+    count: PositiveInt = 300
     """town, almanac: how many tasks to draw."""
-    seed: int = 0
+    seed: Seed = 0
     """town, almanac, reasoning_gym: seed of the draw."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     judge: str | None = None
     """The judge of every task of this section, instead of the one that the format or the file names."""
 

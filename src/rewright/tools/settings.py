@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rewright.core.settings import Settings
+from rewright.core.settings import PositiveInt, Settings
 
 __all__ = ["ToolSettings"]
 
@@ -16,9 +16,9 @@ class ToolSettings(Settings, frozen=True):
     """The Python tool (AutoTraj section 2)."""
     python_state: Literal["call", "trajectory"] = "call"
     """How long a program's names live."""
-    output_characters: int = 400
+    output_characters: PositiveInt = 400
     """Of the Python tool's output, the rest is cut out of the middle."""
     search: str | None = None
     """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
-    passages: int = 1
+    passages: PositiveInt = 1
     """How many passages a search shows."""
