@@ -85,7 +85,7 @@ def test_no_target_reaches_a_function_of_rewright(rewright: Rewright, victim: Pa
 @pytest.mark.parametrize("section", ["tasks", "eval.tasks", "rl.tasks"])
 def test_no_recipe_lets_it(rewright: Rewright, victim: Path, section: str) -> None:
     write_task(victim, target=REACHING[0])
-    Path("plain.yaml").write_text("stages: [synth, eval_base, rl]\nmodel: pico\n")
+    Path("plain.yaml").write_text("stages: [eval_base, synth, rl]\nmodel: pico\n")
     file = (f"{section}.path=tasks.jsonl", f"{section}.format=rewright")
     begun = ("run", "plain.yaml", "stages=[synth]") if section == "tasks" else ("run", "plain.yaml", "--dry-run")
     for more in ((), ("sandbox.level=unsafe",), ("sandbox.level=process",)):

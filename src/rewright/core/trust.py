@@ -9,14 +9,20 @@ of the package, which remove folders or write files, were never meant to be call
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rewright.core.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["OWN_DIMENSIONS", "OWN_TARGETS", "check_packages", "is_own", "names_one_of", "target_problem"]
+__all__ = [
+    "MOVED_FUNCTIONS",
+    "OWN_DIMENSIONS",
+    "OWN_TARGETS",
+    "check_own",
+    "check_packages",
+    "is_own",
+    "names_one_of",
+    "target_problem",
+]
 
 OWN_TARGETS: Final = (
     "rewright.tasks.worlds.town:look_up",
@@ -30,6 +36,18 @@ OWN_DIMENSIONS: Final = (
     "rewright.repair.dimensions:tags_format",
 )
 """What `quality.dimensions` may name of Rewright."""
+MOVED_FUNCTIONS: Final[dict[str, str]] = {
+    **{f"rewright.worlds.town:{name}": f"rewright.tasks.worlds.town:{name}" for name in ("look_up", "calculate")},
+    "rewright.benchmarks.bfcl_world:call": "rewright.benchmarks.bfcl.world:call",
+    **{
+        f"rewright.quality:{name}": f"rewright.repair.quality:{name}" for name in ("confidence", "length", "repetition")
+    },
+    **{
+        f"rewright.quality_dimensions:{name}": f"rewright.repair.dimensions:{name}"
+        for name in ("tool_errors", "redundant_calls", "well_formed", "tags_format")
+    },
+}
+"""Functions of Rewright by the import path of earlier versions, which stored files hold -> the path of today."""
 
 
 def is_own(path: str) -> bool:
@@ -63,7 +81,8 @@ def target_problem(name: str, target: str) -> str | None:
     return None
 
 
-def _check_own(name: str, packages: tuple[str, ...]) -> None:
+def check_own(name: str, packages: tuple[str, ...]) -> None:
+    """Raise ValueError where the setting `name` holds packages of Rewright's."""
     for package in packages:
         if is_own(package):
             raise ValueError(f"{name} must name packages of your own, got {package!r}: files reach no more of Rewright")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +15,10 @@ from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Se
 from rewright.core.strict_json import STRICT
 from rewright.credit import advantages, turn_rewards_many
 
-__all__ = ["Array", "TurnCredit"]
+__all__ = ["RENAMED", "Array", "TurnCredit"]
+
+RENAMED: Final = {"lonely_turn": "singleton_turn"}
+"""Settings of earlier versions -> their names today."""
 
 Array = NDArray[np.float64]
 
@@ -55,6 +58,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             return given
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"turn credit settings are {given!r:.200}: expected a mapping, such as {{'gamma': 1.0}}")
+        for old in RENAMED.keys() & (given or {}).keys():
+            raise ValueError(f"turn credit settings: {old} was renamed: expected {RENAMED[old]}")
         try:
             return convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:

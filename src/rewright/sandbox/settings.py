@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rewright.core.settings import PositiveFloat, PositiveInt, Settings
-from rewright.core.trust import _check_own
+from rewright.core.trust import check_own
 
 __all__ = ["SandboxSettings"]
 
@@ -26,4 +26,4 @@ class SandboxSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_own("trusted", self.trusted)
+        check_own("trusted", self.trusted)
