@@ -62,7 +62,7 @@ def test_a_stored_recipe_of_an_earlier_version_is_read_as_if_it_were_of_today(tm
     assert load_recipe(other, stored=True).rl.credit.singleton_turn == "raw"
     with pytest.raises(InputError, match="was renamed: expected"):
         load_recipe(other)
-    with pytest.raises(InputError, match="override .*was renamed: expected"):
+    with pytest.raises(InputError, match=r"override .*was renamed: expected"):
         load_recipe(other, ["rl.credit.lonely_turn=zero"], stored=True)
 
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, inspect
@@ -27,6 +27,7 @@ __all__ = [
     "Seed",
     "Settings",
     "SignedFloat",
+    "UnusedKey",
     "convert",
 ]
 
@@ -53,6 +54,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, kind in _fields(type(self)).items():
             for path, number, problem in _out_of_bounds(getattr(self, name), kind, name):
                 raise ValueError(f"{path} {problem}, got {_shown(number)}")
+
+    def addresses(self) -> dict[str, str]:
+        """The addresses of servers among the settings, by key."""
+        return {}
+
+
+class UnusedKey(NamedTuple):
+    """A key that has no effect because of the value of another one, as the function `unused_keys` of a room says.
+
+    `key` and `cause` are dotted names within what the function was given; `hint` ends the message.
+    """
+
+    key: str
+    cause: str
+    value: Any
+    hint: str = ""
 
 
 def convert(data: Any, kind: type[Converted], dec_hook: Callable[[type, Any], Any] | None = None) -> Converted:

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Settings, SignedFloat, convert
+from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Settings, SignedFloat, UnusedKey, convert
 from rewright.core.strict_json import STRICT
 from rewright.credit import advantages, turn_rewards_many
 
-__all__ = ["RENAMED", "Array", "TurnCredit"]
+__all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
 
 RENAMED: Final = {"lonely_turn": "singleton_turn"}
 """Settings of earlier versions -> their names today."""
+CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
+"""Settings that say what calls are paid."""
+UNUSED_BY_ESTIMATOR: Final = {
+    "grpo": ("gamma", "fusion", "singleton_turn", "join"),
+    "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
+    "fixed_horizon": ("fusion", "singleton_turn", "eps"),
+    "delta": ("gamma",),
+}
+"""Settings that an estimator of ours does not read. (Which ones an estimator of another package reads is not known.)"""
+
+
+def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The settings that the assignment or the estimator of a `credit:` section does not read."""
+    assignment = section.get("assignment", defaults["assignment"])
+    for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
+        yield UnusedKey(key, "assignment", assignment)
+    estimator = section.get("estimator", defaults["estimator"])
+    for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
+        yield UnusedKey(key, "estimator", estimator)
+
 
 Array = NDArray[np.float64]
 

@@ -6,18 +6,18 @@ name (`rewright.core.registry`, kind `engine`). `model.engine` chooses among the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
-from rewright.core.registry import find
-from rewright.core.settings import Settings
+from rewright.core.registry import find, known
+from rewright.core.settings import Settings, UnusedKey
 
 if TYPE_CHECKING:
     from rewright.engines.base import Engine
 
-__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings"]
+__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings", "unused_keys"]
 
 DEFAULT_ENGINE = "hf"
 
@@ -85,3 +85,13 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
     def trained(self, folder: str) -> ModelSettings:
         """The same engine with the weights in `folder`. An engine that cannot load a folder overrides this."""
         return msgspec.structs.replace(self, path=folder, tokenizer=None)
+
+
+def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The keys of a `model:` section that only other engines have. Raises InputError for an unknown engine."""
+    own = ModelSettings.kind(section).__struct_fields__
+    for key in section:
+        others = [name for name in known("engine") if key not in own and key in find("engine", name).__struct_fields__]
+        if others:
+            hint = f"{key} is a setting of engine {' and '.join(others)}: expected engine: {others[0]}, or no {key}"
+            yield UnusedKey(key, "engine", section.get("engine", DEFAULT_ENGINE), f", and {hint}")

@@ -17,7 +17,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.settings import convert
 from rewright.engines.settings import ModelSettings
-from rewright.recipe.cross_checks import check_addresses, settle
+from rewright.recipe.cross_checks import apply_cross_field_rules, check_addresses
 from rewright.recipe.keys import check_keys, check_numbers, located, struct_of
 from rewright.recipe.renamed import check_renamed, rename
 from rewright.recipe.schema import Recipe
@@ -58,7 +58,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
             places.setdefault(key, f"override {override!r}")
     check_numbers(data, "", where, places)
     check_renamed(data, where, places)
-    settle(data, places, _standard(), where, stored=stored)
+    apply_cross_field_rules(data, places, _standard(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     check_keys(data, Recipe, "", where, places)
     try:

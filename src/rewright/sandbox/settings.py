@@ -27,3 +27,7 @@ class SandboxSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_own("trusted", self.trusted)
+
+    def addresses(self) -> dict[str, str]:
+        """The address of the remote sandbox."""
+        return {} if self.url is None else {"url": self.url}

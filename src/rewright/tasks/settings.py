@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from rewright.core.settings import PositiveInt, Seed, Settings
+from rewright.core.settings import PositiveInt, Seed, Settings, UnusedKey
 from rewright.judging.judges import JUDGE_NAMES
 
-__all__ = ["WORLD_FORMATS", "TaskSettings"]
+__all__ = ["WORLD_FORMATS", "TaskSettings", "path_problem", "unused_keys"]
 
 
 class TaskSettings(Settings, frozen=True):
@@ -34,3 +35,25 @@ class TaskSettings(Settings, frozen=True):
 
 WORLD_FORMATS: Final = ("town", "almanac")
 """`tasks.format` of the embedded worlds, which make their tasks themselves; all others are read from `tasks.path`."""
+WORLD_KEYS: Final = ("split", "profile", "count", "seed")
+"""Settings that only the embedded worlds read."""
+
+
+def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The keys of a section of tasks that its format does not read. `defaults`: of that section."""
+    kind = section.get("format", defaults.get("format"))
+    if kind not in WORLD_FORMATS:
+        for key in WORLD_KEYS:
+            hint = f", and {key} is for the embedded worlds (to bound the number of tasks: limit)"
+            yield UnusedKey(key, "format", kind, hint)
+
+
+def path_problem(section: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> str | None:
+    """What is wrong with the `path` of the section `name`: an embedded world has none."""
+    kind, path = section.get("format", defaults.get("format")), section.get("path")
+    if path is None or kind not in WORLD_FORMATS:
+        return None
+    return (
+        f"{name}.path is {path}, but {name}.format is {kind}, which makes its tasks itself: expected the file's "
+        f"format, as {name}.format=rewright"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Literal
 
 from rewright.core.settings import PositiveInt, Settings
@@ -22,3 +24,12 @@ class ToolSettings(Settings, frozen=True):
     """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
     passages: PositiveInt = 1
     """How many passages a search shows."""
+
+    def addresses(self) -> dict[str, str]:
+        """The address of the search server, where `search` is meant as one."""
+        return {"search": self.search} if self.search is not None and _is_address(self.search) else {}
+
+
+def _is_address(search: str) -> bool:
+    """True for a server's address, with its scheme or without; False for a folder."""
+    return "://" in search or (re.match(r"[\w.\-]+:\d+(/|$)|\[", search) is not None and not Path(search).exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,13 +19,22 @@ from rewright.core.settings import (
     PositiveInt,
     Settings,
     SignedFloat,
+    UnusedKey,
 )
-from rewright.credit.settings import TurnCredit
+from rewright.credit.settings import CALL_KEYS, TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
 from rewright.judging.judges import ANSWER_JUDGES
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["BuildSettings", "RLSettings", "RewardSettings", "SFTSettings", "Scheduler", "check_task_count"]
+__all__ = [
+    "BuildSettings",
+    "RLSettings",
+    "RewardSettings",
+    "SFTSettings",
+    "Scheduler",
+    "check_task_count",
+    "unused_keys",
+]
 
 
 Scheduler = Literal[
@@ -90,6 +100,10 @@ class RewardSettings(_TrainSettings, frozen=True):
     attempts: PositiveInt = 5
     """url: tries per request."""
 
+    def addresses(self) -> dict[str, str]:
+        """The address of the served reward model."""
+        return {} if self.url is None else {"url": self.url}
+
 
 class RLSettings(_TrainSettings, frozen=True):
     """GRPO on TRL with turn-level advantages."""
@@ -127,6 +141,25 @@ class RLSettings(_TrainSettings, frozen=True):
         if self.outcome != "judge" and self.outcome not in ANSWER_JUDGES:
             known = ", ".join(("judge", *ANSWER_JUDGES))
             raise ValueError(f"outcome must be one of {known}, got {self.outcome!r}")
+
+
+def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The keys that the trajectory reward of an `rl:` section does not read: dotted names from the recipe's root.
+
+    A weight that is written as 0 is none of them: it says what is so.
+    """
+    reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
+    weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
+    if reward == "matchtir" and weights["reward_model_weight"] != 0:
+        yield UnusedKey("rl.reward_model_weight", "rl.trajectory_reward", reward)
+    if reward == "matchtir" or weights["reward_model_weight"] == 0:
+        cause = ("rl.trajectory_reward", reward) if reward == "matchtir" else ("rl.reward_model_weight", 0)
+        yield from (UnusedKey(key, *cause) for key in ("rl.reward_model_clip", "reward.url"))
+    if reward == "autotraj" and weights["call_weight"] != 0:
+        yield UnusedKey("rl.call_weight", "rl.trajectory_reward", reward)
+    if reward == "autotraj" or weights["call_weight"] == 0:
+        cause = ("rl.trajectory_reward", reward) if reward == "autotraj" else ("rl.call_weight", 0)
+        yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in CALL_KEYS)
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:
