@@ -14,11 +14,10 @@ from typing import Final
 from rewright.core.errors import InputError
 
 __all__ = [
-    "MOVED_FUNCTIONS",
     "OWN_DIMENSIONS",
     "OWN_TARGETS",
-    "check_own",
     "check_packages",
+    "check_trusted_packages",
     "is_own",
     "names_one_of",
     "target_problem",
@@ -36,18 +35,6 @@ OWN_DIMENSIONS: Final = (
     "rewright.repair.dimensions:tags_format",
 )
 """What `quality.dimensions` may name of Rewright."""
-MOVED_FUNCTIONS: Final[dict[str, str]] = {
-    **{f"rewright.worlds.town:{name}": f"rewright.tasks.worlds.town:{name}" for name in ("look_up", "calculate")},
-    "rewright.benchmarks.bfcl_world:call": "rewright.benchmarks.bfcl.world:call",
-    **{
-        f"rewright.quality:{name}": f"rewright.repair.quality:{name}" for name in ("confidence", "length", "repetition")
-    },
-    **{
-        f"rewright.quality_dimensions:{name}": f"rewright.repair.dimensions:{name}"
-        for name in ("tool_errors", "redundant_calls", "well_formed", "tags_format")
-    },
-}
-"""Functions of Rewright by the import path of earlier versions, which stored files hold -> the path of today."""
 
 
 def is_own(path: str) -> bool:
@@ -81,7 +68,7 @@ def target_problem(name: str, target: str) -> str | None:
     return None
 
 
-def check_own(name: str, packages: tuple[str, ...]) -> None:
+def check_trusted_packages(name: str, packages: tuple[str, ...]) -> None:
     """Raise ValueError where the setting `name` holds packages of Rewright's."""
     for package in packages:
         if is_own(package):

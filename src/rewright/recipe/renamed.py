@@ -1,4 +1,4 @@
-"""Keys of a recipe that have another name than in earlier versions, and functions of ours that have moved.
+"""Keys of a recipe that have another name than in earlier versions, and modules of import paths that have moved.
 
 A recipe that a person writes gets an error that names the new one. The recipe of a stored run is read as if it had been
 written today.
@@ -9,14 +9,26 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rewright.core.errors import InputError
-from rewright.core.trust import MOVED_FUNCTIONS
 from rewright.credit.settings import RENAMED as RENAMED_CREDIT
 from rewright.recipe.yaml_file import nearest
 
-__all__ = ["RENAMED_KEYS", "check_renamed", "rename"]
+__all__ = ["MOVED_MODULES", "RENAMED_KEYS", "check_renamed", "moved_path", "rename"]
 
 RENAMED_KEYS: Final[dict[str, str]] = {f"rl.credit.{old}": f"rl.credit.{new}" for old, new in RENAMED_CREDIT.items()}
 """Dotted key of an earlier version -> its key today."""
+MOVED_MODULES: Final = {
+    "rewright.benchmarks.bfcl_world": "rewright.benchmarks.bfcl.world",
+    "rewright.quality": "rewright.repair.quality",
+    "rewright.quality_dimensions": "rewright.repair.dimensions",
+    "rewright.worlds.town": "rewright.tasks.worlds.town",
+}
+"""Modules that import paths in recipes and stored records name, by their names in an earlier version."""
+
+
+def moved_path(text: str) -> str:
+    """An import path, "module:name", as it is today; any other text as it is."""
+    module, colon, name = text.partition(":")
+    return f"{MOVED_MODULES.get(module, module)}:{name}" if colon else text
 
 
 def rename(data: dict[str, Any], places: dict[str, str] | None = None) -> None:
@@ -59,8 +71,8 @@ def _section(data: Any, name: str) -> tuple[dict[str, Any] | None, str]:
 
 def _move(data: Any) -> None:
     for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if isinstance(value, str) and value in MOVED_FUNCTIONS:
-            data[key] = MOVED_FUNCTIONS[value]
+        if isinstance(value, str):
+            data[key] = moved_path(value)
         elif isinstance(value, dict | list):
             _move(value)
 
@@ -72,5 +84,5 @@ def _check_moved(data: Any, name: str, where: str, places: dict[str, str]) -> No
     elif isinstance(data, list):
         for number, item in enumerate(data):
             _check_moved(item, f"{name}[{number}]", where, places)
-    elif isinstance(data, str) and data in MOVED_FUNCTIONS:
-        raise InputError(f"{nearest(name, where, places)}: {name}: {data} has moved: expected {MOVED_FUNCTIONS[data]}")
+    elif isinstance(data, str) and moved_path(data) != data:
+        raise InputError(f"{nearest(name, where, places)}: {name}: {data} has moved: expected {moved_path(data)}")

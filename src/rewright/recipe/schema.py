@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from rewright.core.settings import PositiveFloat, Seed, Settings
-from rewright.core.trust import check_own
+from rewright.core.trust import check_trusted_packages
 from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
@@ -64,7 +64,7 @@ class Recipe(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_own("judges", self.judges)
+        check_trusted_packages("judges", self.judges)
         if not _names_a_folder(self.name):
             raise ValueError(
                 f"name must be usable as a folder's name, got {self.name[:80]!r}: expected one plain name, without / "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rewright.core.settings import PositiveFloat, PositiveInt, Settings
-from rewright.core.trust import check_own
+from rewright.core.trust import check_trusted_packages
 
 __all__ = ["SandboxSettings"]
 
@@ -26,7 +26,7 @@ class SandboxSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_own("trusted", self.trusted)
+        check_trusted_packages("trusted", self.trusted)
 
     def addresses(self) -> dict[str, str]:
         """The address of the remote sandbox."""
