@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect as python_inspect
 import math
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
@@ -114,6 +118,40 @@ def test_every_number_of_a_recipe_has_its_bounds_beside_its_field():
     assert len(found) > 70
     unbounded = [name for name, kind in found if kind.le is None or (kind.ge is None and kind.gt is None)]
     assert unbounded == []
+
+
+def structs(kind: inspect.Type) -> Iterator[type[msgspec.Struct]]:
+    if isinstance(kind, inspect.StructType):
+        yield kind.cls
+        for field in kind.fields:
+            yield from structs(field.type)
+    elif isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from structs(one)
+    elif isinstance(kind, inspect.VarTupleType):
+        yield from structs(kind.item_type)
+    elif isinstance(kind, inspect.DictType):
+        yield from structs(kind.value_type)
+
+
+def documented(kind: type) -> set[str]:
+    """The fields with a docstring, those of base classes included."""
+    found: set[str] = set()
+    for one in kind.__mro__[: kind.__mro__.index(Settings)]:
+        (definition,) = ast.parse(textwrap.dedent(python_inspect.getsource(one))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found.add(ast.unparse(field.target))
+    return found
+
+
+def test_every_setting_of_a_recipe_is_documented_beside_its_field() -> None:
+    kinds = {Recipe, *(find("engine", name) for name in known("engine"))}
+    kinds = {one for kind in kinds for one in structs(inspect.type_info(kind))}
+    assert len(kinds) >= 17
+    missing = [f"{kind.__name__}.{name}" for kind in kinds for name in {*kind.__struct_fields__} - documented(kind)]
+    assert sorted(missing) == []
 
 
 def test_the_json_schema_holds_the_bounds():

@@ -92,7 +92,9 @@ def _tokens(trajectory: Trajectory | _Trajectory) -> Iterator[tuple[int | None, 
 
 
 class PriceSettings(Settings, frozen=True):
-    """What a million tokens of a model cost, in any one currency."""
+    """Prices of a model, in any currency."""
 
     input: NonNegativeFloat
+    """Price of a million prompt tokens."""
     output: NonNegativeFloat
+    """Price of a million generated tokens."""

@@ -52,17 +52,29 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """
 
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
+    """Assignment of predicted to gold calls: `optimal`, `greedy`, or `ot` (optimal transport)."""
     unmatched: SignedFloat = 0.0
+    """Reward of a predicted call that is matched with no gold call."""
     reg: PositiveFloat = 0.1
+    """`ot`: entropic regularization."""
     ot_scale: Literal["raw", "calls"] = "raw"
+    """`ot`: scale of the rewards. `calls` multiplies them by the number of predicted calls."""
     weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0, 1.0)
+    """Weights of tool name, argument names and argument values in the similarity."""
     aggregate: Literal["mean", "sum"] = "mean"
+    """Reward of a turn: the mean or the sum over its calls."""
     estimator: str = "matchtir"
+    """Advantage estimator: a name, or the import path of your own, "package.module:function"."""
     gamma: Fraction = 0.9
+    """Discount factor per turn."""
     eps: NonNegativeFloat = 1e-6
+    """Added to standard deviations in normalization."""
     fusion: Literal["mean", "sum"] = "mean"
+    """`matchtir`, `delta`: the mean or the sum of the two levels of advantage."""
     singleton_turn: Literal["raw", "zero"] = "raw"
+    """Advantage of a turn that no other trajectory of the group has: `zero`, or `raw`, its return."""
     join: Literal["last_turn", "trajectory"] = "last_turn"
+    """Where the outcome is added: `last_turn` (and so the trajectory reward), or `trajectory` only."""
 
     def __post_init__(self) -> None:
         """Let the functions look at the settings before there is anything to compute."""

@@ -1,4 +1,4 @@
-"""Engine `hf`: a transformers model in this process (`rewright.engines.hf`), and its settings."""
+"""Settings of the engine `hf`: a transformers model in this process (`rewright.engines.hf`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class HFSettings(EngineSettings, frozen=True):
     """A model that is loaded and sampled in this process."""
 
     slots: PositiveInt = 48
-    """How many trajectories decode together."""
+    """Maximum number of sequences in the running batch."""
     max_length: PositiveInt | None = None
-    """Context length; default: the model's own."""
+    """Context length in tokens; default: the model's."""
 
     async def open(self) -> tuple[Engine, Any]:
         """The engine with its tokenizer. Raises InputError where the model or a package is missing."""

@@ -69,13 +69,17 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
     """Base of every engine's settings. A subclass gives `engine` its name and defines `open`."""
 
     path: str = "pico"
+    """A pico model (`pico`, …), `smollm2`, a local folder, a Hugging Face id, or the name of a served model."""
     engine: str = DEFAULT_ENGINE
+    """Name of the engine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights, where a model is loaded here."""
+    """dtype of the weights, for a local model."""
     tokenizer: str | None = None
-    """The tokenizer's folder or id, where it is not the model's."""
+    """Folder or id of the tokenizer, if it is not the model's."""
     template_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Arguments of the chat template, such as `enable_thinking: false`."""
     trust_remote_code: bool = False
+    """Run code that comes with a model or a tokenizer."""
 
     @property
     def tokenizer_path(self) -> str | None:

@@ -46,11 +46,14 @@ __all__ = [
 
 
 class Dimension(Settings, frozen=True):
-    """One dimension: its name in the records, the import path of its function, its weight in the total."""
+    """A dimension of quality."""
 
     name: str
+    """Name in the records."""
     function: str
+    """Import path of the function, "package.module:name"."""
     weight: NonNegativeFloat = 0.0
+    """Weight in the total; 0: recorded only."""
 
     def load(self, where: str = "") -> Callable[[Sample], float]:
         """The function. Raises `InputError` where there is none, or where it is one of Rewright that is no dimension.
@@ -80,15 +83,17 @@ class QualitySettings(Settings, frozen=True):
         Dimension("redundant_calls", "rewright.repair.dimensions:redundant_calls"),
         Dimension("format", "rewright.repair.dimensions:well_formed"),
     )
+    """The dimensions that are recorded and weighed."""
     uncertain_words: tuple[str, ...] = (
         "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
     )  # fmt: skip
+    """Words in a think block that set `confidence` to 0."""
     length_deviation: PositiveFloat = 0.5
-    """Standard deviation of the length score, as a share of the shortest length."""
+    """Standard deviation of the length score, relative to the shortest length."""
     all_high: NonNegativeFloat = 0.9
-    """All correct candidates are kept where each reaches this."""
+    """All correct candidates of a task are kept if the total of each reaches this value."""
     best_high: NonNegativeFloat = 0.86
-    """Otherwise the best one is kept where it reaches this."""
+    """Otherwise the best candidate is kept if its total reaches this value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,18 +11,21 @@ __all__ = ["SandboxSettings"]
 
 
 class SandboxSettings(Settings, frozen=True):
-    """How tools that are source text are executed."""
+    """Execution of tools that are source text."""
 
     level: Literal["strict", "process", "unsafe"] = "strict"
+    """Isolation of tool processes: `strict`, `process` or `unsafe` (docs/security.md)."""
     wall_seconds: PositiveFloat | None = None
-    """Bound of every execution; default: `limits.tool_seconds`."""
+    """Wall-clock limit of every execution, in seconds; default: `limits.tool_seconds`."""
     memory_mb: PositiveInt = 512
+    """Memory limit of one tool process, in MiB."""
     network: bool = False
-    """The host's network, every host of it, for what runs in the sandbox."""
+    """Allow code in the sandbox to use the host's network, without restriction of hosts."""
     url: str | None = None
-    """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
+    """Address of a remote sandbox with SandboxFusion's protocol. Sources and programs run there, with its
+    isolation."""
     trusted: tuple[str, ...] = ()
-    """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
+    """Your own packages. Their importable tools (`target`) run as your code, outside the sandbox."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,16 +15,21 @@ class TaskSettings(Settings, frozen=True):
     """Where tasks come from: an embedded world (`town`, `almanac`) or a file in a known format."""
 
     format: str = "town"
+    """Task format: an embedded world, `rewright` (JSON Lines of this package), or that of a published data set."""
     path: str | None = None
+    """The file, `hf:` or `hf:owner/name`. Embedded worlds have none."""
     split: str = "train"
+    """town: `train`, `heldout` or `long`; almanac: `train` or `heldout`."""
     profile: str | None = None
+    """Difficulty. town: `short`, `standard`, `cached`, `long` or `all`; almanac: `short` or `standard`."""
     count: PositiveInt = 300
-    """town, almanac: how many tasks to draw."""
+    """town, almanac: number of tasks to draw."""
     seed: Seed = 0
     """town, almanac, reasoning_gym: seed of the draw."""
     limit: PositiveInt | None = None
+    """Maximum number of tasks; default: all."""
     judge: str | None = None
-    """The judge of every task of this section, instead of the one that the format or the file names."""
+    """Judge of every task of this section, instead of the judge that the format or the file names."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Settings of the tools that every task gets."""
+"""Settings of the tools that are added to every task."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["ToolSettings"]
 
 
 class ToolSettings(Settings, frozen=True):
-    """Tools that every task gets, beside its own."""
+    """Tools that are added to every task."""
 
     python: bool = False
-    """The Python tool (AutoTraj section 2)."""
+    """Add the Python tool (AutoTraj section 2)."""
     python_state: Literal["call", "trajectory"] = "call"
-    """How long a program's names live."""
+    """Lifetime of a program's variables."""
     output_characters: PositiveInt = 400
-    """Of the Python tool's output, the rest is cut out of the middle."""
+    """Maximum length of the Python tool's output, in characters; the middle of longer output is removed."""
     search: str | None = None
-    """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
+    """Add the search tool: the folder of an index, the address of a search server, or `almanac` (embedded corpus)."""
     passages: PositiveInt = 1
-    """How many passages a search shows."""
+    """Number of passages in a search result."""
 
     def addresses(self) -> dict[str, str]:
         """The address of the search server, where `search` is meant as one."""

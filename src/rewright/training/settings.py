@@ -45,23 +45,28 @@ Scheduler = Literal[
 
 
 class BuildSettings(Settings, frozen=True):
-    """SFT and preference sets."""
+    """The SFT and preference data sets."""
 
     held_out_fraction: Fraction = 0.15
-    """Of the tasks: their pairs measure the reward model, and SFT does not see them. (AutoTraj: 0.05 of many more.)"""
+    """Fraction of the tasks whose pairs evaluate the reward model. They are excluded from SFT. (AutoTraj: 0.05 of a
+    larger set.)"""
     pairs: Literal["repaired", "repaired+kept"] = "repaired"
-    """`repaired`: (repaired, original). `+kept`: also (kept, wrong) of the same task."""
+    """`repaired`: (repaired, original) pairs. `repaired+kept`: also (kept, wrong) pairs of the same task."""
 
 
 class _TrainSettings(Settings, frozen=True):
     learning_rate: PositiveFloat = 7e-6
+    """Learning rate of AdamW."""
     micro_batch_size: PositiveInt | None = None
-    """Trajectories per forward pass; default: the whole batch."""
+    """Sequences per forward pass; default: the whole batch."""
     lora_rank: PositiveInt | None = None
+    """Rank of the LoRA adapter; default: all weights are trained."""
     report_to: tuple[str, ...] = ()
+    """Loggers of TRL, such as `wandb` or `tensorboard`."""
     save_steps: PositiveInt | None = None
+    """Steps between checkpoints, from which --resume continues; default: none."""
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Further arguments of the TRL config, by name."""
+    """Additional arguments of the TRL config, by name."""
 
 
 class SFTSettings(_TrainSettings, frozen=True):
@@ -70,35 +75,47 @@ class SFTSettings(_TrainSettings, frozen=True):
     batch_size: PositiveInt = 16
     """Trajectories per optimizer step."""
     max_length: PositiveInt | None = None
+    """Maximum length in tokens; longer trajectories are left out. Default: no limit."""
     epochs: PositiveFloat = 3.0
+    """Passes over the data set."""
     warmup: NonNegativeFloat = 0.1
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     scheduler: Scheduler = "cosine"
+    """Learning-rate schedule."""
     source: Literal["run", "demonstrations"] = "run"
-    """`demonstrations`: the world's worked examples instead of this run's kept and repaired trajectories."""
+    """`run`: the kept and repaired trajectories of this run. `demonstrations`: worked examples of the embedded
+    world."""
     demonstrations: NonNegativeInt = 1000
+    """Number of worked examples."""
     profile: str = "short"
+    """Task profile of the worked examples."""
 
 
 class RewardSettings(_TrainSettings, frozen=True):
     """The trajectory reward model, Bradley-Terry. Defaults are AutoTraj's (section 4.1)."""
 
     learning_rate: PositiveFloat = 1e-5
+    """Learning rate of AdamW."""
     batch_size: PositiveInt = 32
     """Pairs per optimizer step."""
     max_length: PositiveInt | None = None
+    """Maximum length in tokens (TRL's `max_length`). Default: no limit."""
     epochs: PositiveFloat = 2.0
+    """Passes over the data set."""
     warmup: NonNegativeFloat = 0.1
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     scheduler: Scheduler = "cosine"
+    """Learning-rate schedule."""
     minimum_accuracy: Fraction = 0.5
-    """RL does not start below this held-out pair accuracy."""
+    """RL does not start if the accuracy on held-out pairs is lower."""
     minimum_pairs: NonNegativeInt = 20
-    """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
+    """With fewer held-out pairs the accuracy is unknown, and RL runs without a reward model."""
     url: str | None = None
-    """A reward model that `rewright serve-reward` serves: RL uses it, and none is trained."""
+    """Address of a reward model served by `rewright serve-reward`. RL uses it, and none is trained."""
     timeout_seconds: PositiveFloat = 120.0
-    """url: one attempt at one request."""
+    """url: time limit of one attempt, in seconds."""
     attempts: PositiveInt = 5
-    """url: tries per request."""
+    """url: maximum number of attempts per request."""
 
     def addresses(self) -> dict[str, str]:
         """The address of the served reward model."""
@@ -109,32 +126,49 @@ class RLSettings(_TrainSettings, frozen=True):
     """GRPO on TRL with turn-level advantages."""
 
     learning_rate: PositiveFloat = 1e-6
+    """Learning rate of AdamW."""
     steps: PositiveInt = 40
+    """Number of RL steps: each samples rollouts and updates the weights."""
     tasks_per_step: PositiveInt = 8
-    generations: Annotated[int, Meta(ge=2, le=MAX_NUMBER)] = 8  # a group of one has no advantage
+    """Number of tasks (groups) per step."""
+    generations: Annotated[int, Meta(ge=2, le=MAX_NUMBER)] = 8
+    """Rollouts per task (group size); a group of one has no advantage."""
     updates_per_step: PositiveInt = 1
-    """Into how many optimizer steps the rollouts of one step are divided (AutoTraj: 2)."""
+    """Number of optimizer steps into which the rollouts of one step are divided (AutoTraj: 2)."""
     temperature: NonNegativeFloat = 1.0
+    """Sampling temperature of the rollouts."""
     top_p: PositiveFraction = 1.0
+    """Nucleus sampling probability of the rollouts."""
     epsilon: NonNegativeFloat = 0.2
+    """Clipping range of the probability ratio."""
     beta: NonNegativeFloat = 0.0
+    """Coefficient of the KL term to the model before RL. 0: no reference model is loaded."""
     entropy: SignedFloat = 0.0
-    """Bonus on the entropy of the model's tokens; below 0 a price on it."""
+    """Coefficient of the entropy bonus; a negative one penalizes entropy."""
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "grpo"
+    """TRL's `loss_type`: how token losses are averaged."""
     scheduler: Scheduler = "constant"
+    """Learning-rate schedule."""
     warmup: NonNegativeFloat = 0.0
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     trajectory_reward: TrajectoryReward = "matchtir+autotraj"
-    """How the reward of a whole trajectory is made (`rewright.credit.trajectory_reward.trajectory_reward`)."""
+    """How the trajectory reward is computed (`rewright.credit.trajectory_reward.trajectory_reward`)."""
     outcome: str = "judge"
-    """How right an answer is: `judge`, as the task's judge says, or the name of a judge of answers for all tasks."""
+    """Outcome of an answer: `judge`, the verdict of the task's judge, or the name of an answer judge for all tasks."""
     reward_model_weight: NonNegativeFloat = 0.2
+    """Weight of the reward model's score."""
     reward_model_clip: NonNegativeFloat = 3.0
+    """Bound of the sum of outcome and weighted score."""
     credit: TurnCredit = TurnCredit(singleton_turn="zero")
+    """Turn-level credit assignment."""
     call_weight: NonNegativeFloat = 1.0
-    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
+    """Weight of the turn rewards from calls, before the outcome is added. 0: outcome only."""
     tasks: TaskSettings | None = None
+    """Tasks for RL; default: the tasks of the run."""
     keep_rollouts: bool = True
+    """Store every rollout in rollouts.jsonl."""
     concurrency: PositiveInt = 128
+    """Maximum number of concurrent rollouts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
