@@ -11,7 +11,7 @@ turn_credit=(
     algorithm.adv_estimator=rewright                                                    # line 1
     actor_rollout_ref.rollout.agent.agent_loop_config_path="$here/agent_loop.yaml"      # line 2
     # Settings, where they are not MatchTIR's defaults; every one of TurnCredit may stand here.
-    +algorithm.rewright.lonely_turn=zero
+    +algorithm.rewright.singleton_turn=zero
     # Ray workers need the variable too.
     +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl
 )

@@ -120,7 +120,7 @@ def test_pictures_are_svg_or_png(logs: Path, capsys: pytest.CaptureFixture[str])
     [
         (["gama=1"], "unknown key rl.credit.gama: did you mean gamma?"),
         (["gamma=x"], "rl.credit.gamma: expected `float`, got `str`"),
-        (["gamma=7"], "rl.credit.gamma: must be at most 1, got 7.0"),
+        (["gamma=7"], "rl.credit.gamma: must be at most 1, got 7"),
         (["estimator=os:getcwd"], "estimator 'os:getcwd' failed: TypeError"),
         (["estimator=foo"], "estimator is 'foo': expected one of delta"),
         (["--picture", "no/such/folder.svg"], "no/such/folder.svg: cannot be written: No such file or directory"),

@@ -17,7 +17,8 @@ from support.small_tokenizers import CHATML, chat_tokenizer
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from rewright.engines.hf import HFEngine, sample  # noqa: E402
+from rewright.engines.hf import HFEngine  # noqa: E402
+from rewright.engines.sampling import sample  # noqa: E402
 
 TOKENIZER = chat_tokenizer(CHATML)
 LETTERS = range(256)

@@ -14,7 +14,8 @@ from rewright.engines.base import Request, Sampling
 from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion, same_model
 from rewright.engines.wire import chat_body, messages_to_wire, read_arguments
-from rewright.net.endpoint import Fault, checked_url, error_detail
+from rewright.net.endpoint import Fault, error_detail
+from rewright.net.urls import checked_url
 from support.fault_server import FaultServer
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "arguments": {"name": "Ada"}}}

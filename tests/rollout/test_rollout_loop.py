@@ -448,5 +448,5 @@ async def test_a_toolset_that_raises_is_an_error_of_the_call() -> None:
 
 @pytest.mark.parametrize("field", Limits.__struct_fields__)
 def test_a_limit_is_positive(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} must be positive, got 0"):
+    with pytest.raises(ValueError, match=f"{field} must be (positive|at least 1), got 0"):
         Limits(**{field: 0})

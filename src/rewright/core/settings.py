@@ -1,57 +1,143 @@
-"""What all settings have in common, in a recipe or given by a program: unknown keys are errors, numbers are checked."""
+"""The base class of all settings: unknown keys are errors, and every number has its bounds beside its field.
+
+A field is annotated with one of the aliases below, or with `Annotated[int, msgspec.Meta(ge=2, le=MAX_NUMBER)]`. The
+same bounds hold for values from a file (`convert`), for values from a program (the constructor), and in the JSON Schema
+that msgspec derives from the class.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Final
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Meta, inspect
 
-__all__ = ["Settings"]
+__all__ = [
+    "MAX_NUMBER",
+    "Fraction",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveFraction",
+    "PositiveInt",
+    "Seed",
+    "Settings",
+    "SignedFloat",
+    "UnusedKey",
+    "convert",
+]
 
-AT_LEAST: Final[dict[str, int]] = {
-    **dict.fromkeys(("slots", "max_length", "concurrency", "attempts", "n", "count", "limit", "memory_mb"), 1),
-    **dict.fromkeys(
-        ("batch_size", "micro_batch_size", "lora_rank", "save_steps", "tasks_per_step", "updates_per_step", "steps"), 1
-    ),
-    **dict.fromkeys(("output_characters", "passages"), 1),
-    "generations": 2,  # a group of one has no advantage
-}
-AT_MOST: Final[dict[str, int]] = {
-    **dict.fromkeys(("top_p", "gamma", "held_out_fraction", "minimum_accuracy"), 1),
-    "seed": 2**32 - 1,  # numpy takes no larger one
-}
-MOST: Final = 10**9
-"""Of every other number, seconds and tokens among them: clocks, arrays and servers can hold no much larger one."""
-POSITIVE: Final = (
-    *("stage_seconds", "judge_seconds", "timeout_seconds", "max_wait_seconds", "wall_seconds", "top_p"),
-    *("turns", "turn_tokens", "trajectory_tokens", "tool_calls", "tool_seconds", "tool_characters"),
-    *("trajectory_seconds", "length_deviation", "reg", "learning_rate", "epochs"),
-)
-SIGNED: Final = ("entropy", "unmatched")
-"""Which numbers are allowed, by the name of the key; all others are 0 or more."""
+MAX_NUMBER: Final = 10**9
+"""The upper bound of every number without a smaller one, seconds and tokens among them: clocks, arrays and servers hold
+no number that is much larger."""
+
+PositiveInt = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=MAX_NUMBER)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=MAX_NUMBER)]
+SignedFloat = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]  # numpy accepts no larger one
+
+Converted = TypeVar("Converted")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all settings. Raises ValueError for a number that its key does not allow."""
+    """Base of all settings. The constructor raises ValueError for a number outside the bounds of its field."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, int | float) and not isinstance(number, bool):
-                    _check(name, number)
+        for name, kind in _fields(type(self)).items():
+            for path, number, problem in _out_of_bounds(getattr(self, name), kind, name):
+                raise ValueError(f"{path} {problem}, got {_shown(number)}")
+
+    def addresses(self) -> dict[str, str]:
+        """The addresses of servers among the settings, by key."""
+        return {}
 
 
-def _check(name: str, number: float) -> None:
-    most = AT_MOST.get(name, MOST)
-    if number > most and number != math.inf:
-        shown = number if number < 10**20 else f"{number:.3g}" if isinstance(number, float) else "a much larger number"
-        raise ValueError(f"{name} must be at most {most}, got {shown}")
+class UnusedKey(NamedTuple):
+    """A key that has no effect because of the value of another one, as the function `unused_keys` of a room says.
+
+    `key` and `cause` are dotted names within what the function was given; `hint` ends the message.
+    """
+
+    key: str
+    cause: str
+    value: Any
+    hint: str = ""
+
+
+def convert(data: Any, kind: type[Converted], dec_hook: Callable[[type, Any], Any] | None = None) -> Converted:
+    """`msgspec.convert` (strict), which says of a number outside its bounds what the constructor says of it.
+
+    Raises msgspec.ValidationError, as in "n must be at least 1, got 0 - at `$.synth`".
+    """
+    try:
+        return msgspec.convert(data, kind, strict=True, dec_hook=dec_hook)
+    except msgspec.ValidationError as problem:
+        if re.match(r"Expected `(int|float)` [<>]", str(problem)):
+            for path, number, said in _out_of_bounds(data, inspect.type_info(kind), ""):
+                section, _, name = path.rpartition(".")
+                where = f" - at `${section}`" if section else ""
+                raise msgspec.ValidationError(f"{name} {said}, got {_shown(number)}{where}") from None
+        raise
+
+
+@lru_cache(maxsize=256)
+def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Type]:
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return {field.name: field.type for field in info.fields}
+
+
+def _out_of_bounds(value: Any, kind: inspect.Type, path: str) -> Iterator[tuple[str, float, str]]:
+    """(path, number, what it must be) of every number in `value` that its type does not allow.
+
+    Structs that are built already have checked themselves.
+    """
+    if isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from _out_of_bounds(value, one, path)
+    elif isinstance(kind, inspect.IntType | inspect.FloatType):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            problem = _bound_problem(value, kind)
+            if problem is not None:
+                yield path, value, problem
+    elif isinstance(kind, inspect.StructType) and isinstance(value, dict):
+        for name, below in _fields(kind.cls).items():
+            if name in value:
+                yield from _out_of_bounds(value[name], below, f"{path}.{name}")
+    elif isinstance(kind, inspect.DictType) and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _out_of_bounds(item, kind.value_type, f"{path}.{key}")
+    elif isinstance(kind, inspect.VarTupleType | inspect.ListType) and isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _out_of_bounds(item, kind.item_type, f"{path}[{number}]")
+    elif isinstance(kind, inspect.TupleType) and isinstance(value, list | tuple):
+        for number, (item, below) in enumerate(zip(value, kind.item_types, strict=False)):
+            yield from _out_of_bounds(item, below, f"{path}[{number}]")
+
+
+def _bound_problem(number: float, kind: inspect.IntType | inspect.FloatType) -> str | None:
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {number}")
-    if name in POSITIVE and number <= 0:
-        raise ValueError(f"{name} must be positive, got {number}")
-    if number < AT_LEAST.get(name, 0) and name not in SIGNED:
-        least = f"be at least {AT_LEAST[name]}" if name in AT_LEAST else "not be negative"
-        raise ValueError(f"{name} must {least}, got {number}")
+        return "must be a finite number"
+    if kind.le is not None and number > kind.le:
+        return f"must be at most {kind.le}"
+    if kind.gt is not None and number <= kind.gt:
+        return "must be positive" if kind.gt == 0 else f"must be more than {kind.gt}"
+    if kind.lt is not None and number >= kind.lt:
+        return f"must be less than {kind.lt}"
+    if kind.ge is not None and number < kind.ge:
+        return "must not be negative" if kind.ge == 0 else f"must be at least {kind.ge}"
+    return None
+
+
+def _shown(number: float) -> str:
+    if abs(number) < 10**20 or not math.isfinite(number):
+        return str(number)
+    return f"{number:.3g}" if isinstance(number, float) else "a much larger number"

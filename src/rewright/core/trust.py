@@ -9,14 +9,19 @@ of the package, which remove folders or write files, were never meant to be call
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rewright.core.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["OWN_DIMENSIONS", "OWN_TARGETS", "check_packages", "is_own", "names_one_of", "target_problem"]
+__all__ = [
+    "OWN_DIMENSIONS",
+    "OWN_TARGETS",
+    "check_packages",
+    "check_trusted_packages",
+    "is_own",
+    "names_one_of",
+    "target_problem",
+]
 
 OWN_TARGETS: Final = (
     "rewright.tasks.worlds.town:look_up",
@@ -63,7 +68,8 @@ def target_problem(name: str, target: str) -> str | None:
     return None
 
 
-def _check_own(name: str, packages: tuple[str, ...]) -> None:
+def check_trusted_packages(name: str, packages: tuple[str, ...]) -> None:
+    """Raise ValueError where the setting `name` holds packages of Rewright's."""
     for package in packages:
         if is_own(package):
             raise ValueError(f"{name} must name packages of your own, got {package!r}: files reach no more of Rewright")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from rewright.core.records import Provenance, Trajectory
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, Settings
 
 __all__ = ["PriceSettings", "Usage", "generated_tokens", "usage_of"]
 
@@ -92,7 +92,9 @@ def _tokens(trajectory: Trajectory | _Trajectory) -> Iterator[tuple[int | None, 
 
 
 class PriceSettings(Settings, frozen=True):
-    """What a million tokens of a model cost, in any one currency."""
+    """Prices of a model, in any currency."""
 
-    input: float
-    output: float
+    input: NonNegativeFloat
+    """Price of a million prompt tokens."""
+    output: NonNegativeFloat
+    """Price of a million generated tokens."""

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.core.settings import Settings
+from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Settings, SignedFloat, UnusedKey, convert
 from rewright.core.strict_json import STRICT
 from rewright.credit import advantages, turn_rewards_many
 
-__all__ = ["Array", "TurnCredit"]
+__all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
+
+RENAMED: Final = {"lonely_turn": "singleton_turn"}
+"""Settings of earlier versions -> their names today."""
+CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
+"""Settings that say what calls are paid."""
+UNUSED_BY_ESTIMATOR: Final = {
+    "grpo": ("gamma", "fusion", "singleton_turn", "join"),
+    "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
+    "fixed_horizon": ("fusion", "singleton_turn", "eps"),
+    "delta": ("gamma",),
+}
+"""Settings that an estimator of ours does not read. (Which ones an estimator of another package reads is not known.)"""
+
+
+def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The settings that the assignment or the estimator of a `credit:` section does not read."""
+    assignment = section.get("assignment", defaults["assignment"])
+    for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
+        yield UnusedKey(key, "assignment", assignment)
+    estimator = section.get("estimator", defaults["estimator"])
+    for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
+        yield UnusedKey(key, "estimator", estimator)
+
 
 Array = NDArray[np.float64]
 
@@ -29,17 +52,29 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """
 
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
-    unmatched: float = 0.0
-    reg: float = 0.1
+    """Assignment of predicted to gold calls: `optimal`, `greedy`, or `ot` (optimal transport)."""
+    unmatched: SignedFloat = 0.0
+    """Reward of a predicted call that is matched with no gold call."""
+    reg: PositiveFloat = 0.1
+    """`ot`: entropic regularization."""
     ot_scale: Literal["raw", "calls"] = "raw"
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """`ot`: scale of the rewards. `calls` multiplies them by the number of predicted calls."""
+    weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0, 1.0)
+    """Weights of tool name, argument names and argument values in the similarity."""
     aggregate: Literal["mean", "sum"] = "mean"
+    """Reward of a turn: the mean or the sum over its calls."""
     estimator: str = "matchtir"
-    gamma: float = 0.9
-    eps: float = 1e-6
+    """Advantage estimator: a name, or the import path of your own, "package.module:function"."""
+    gamma: Fraction = 0.9
+    """Discount factor per turn."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to standard deviations in normalization."""
     fusion: Literal["mean", "sum"] = "mean"
+    """`matchtir`, `delta`: the mean or the sum of the two levels of advantage."""
     singleton_turn: Literal["raw", "zero"] = "raw"
+    """Advantage of a turn that no other trajectory of the group has: `zero`, or `raw`, its return."""
     join: Literal["last_turn", "trajectory"] = "last_turn"
+    """Where the outcome is added: `last_turn` (and so the trajectory reward), or `trajectory` only."""
 
     def __post_init__(self) -> None:
         """Let the functions look at the settings before there is anything to compute."""
@@ -55,8 +90,10 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             return given
         if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"turn credit settings are {given!r:.200}: expected a mapping, such as {{'gamma': 1.0}}")
+        for old in RENAMED.keys() & (given or {}).keys():
+            raise ValueError(f"turn credit settings: {old} was renamed: expected {RENAMED[old]}")
         try:
-            return msgspec.convert({} if given is None else dict(given), cls)
+            return convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:
             raise ValueError(f"turn credit settings: {problem}") from None
 

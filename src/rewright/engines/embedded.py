@@ -1,11 +1,10 @@
-"""Engine `hf`: a transformers model in this process (`rewright.engines.hf`), and its settings."""
+"""Settings of the engine `hf`: a transformers model in this process (`rewright.engines.hf`)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
-
+from rewright.core.settings import PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.settings import EngineSettings
 
@@ -15,10 +14,10 @@ __all__ = ["HFSettings"]
 class HFSettings(EngineSettings, frozen=True):
     """A model that is loaded and sampled in this process."""
 
-    slots: Annotated[int, Meta(ge=1)] = 48
-    """How many trajectories decode together."""
-    max_length: Annotated[int, Meta(ge=1)] | None = None
-    """Context length; default: the model's own."""
+    slots: PositiveInt = 48
+    """Maximum number of sequences in the running batch."""
+    max_length: PositiveInt | None = None
+    """Context length in tokens; default: the model's."""
 
     async def open(self) -> tuple[Engine, Any]:
         """The engine with its tokenizer. Raises InputError where the model or a package is missing."""

@@ -20,20 +20,21 @@ import queue
 import threading
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
 
 from rewright.core.errors import EngineError, InputError
-from rewright.engines.base import Generation, Request, Sampling
+from rewright.engines.base import Generation, Request
+from rewright.engines.sampling import sample
 from rewright.engines.slot_cache import SlotCache
+from rewright.engines.slots import Job, Slot, common_prefix_length
 
 __all__ = ["HFEngine"]
 
 PREFILL_ROWS: Final = 8
 PREFILL_TOKENS: Final = (16, 32, 64)
 """How many tokens one pass reads per row: the smallest that suffices, a property of the row alone."""
-LENGTH_STEP: Final = 64
-READ_LENGTH_STEP: Final = 192
+DECODE_LENGTH_STEP: Final = 64
+PREFILL_LENGTH_STEP: Final = 192
 """Cache lengths are multiples of these, to decode and to read. MKL's products over 193 to 383 keys differ in their last
 bits from those over more, whatever the mask hides (measured): a step of 192 keeps reading out of that range."""
 ROW_STEP: Final = 8
@@ -42,45 +43,6 @@ SMALL_MODEL: Final = 20_000_000
 """Up to so many parameters one CPU thread is as fast as two, and makes results independent of the batch."""
 STOP_TAIL: Final = 24
 """How many of the last tokens are decoded to look for a stop string."""
-
-
-class _Job:
-    """One request inside the engine."""
-
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Generation]) -> None:
-        self.request, self.loop, self.future = request, loop, future
-        self.tokens: list[int] = []
-        self.log_probs: list[float] = []
-        sampling = request.sampling
-        # One uniform number per token, from the request's own seed.
-        self.uniform_T = np.random.default_rng(sampling.seed).random(max(1, sampling.max_tokens))
-
-    def finish(self, result: Generation | EngineError) -> None:
-        """Hand the result to the coroutine that waits for it, in its own event loop."""
-
-        def deliver() -> None:
-            if self.future.done():
-                return
-            if isinstance(result, EngineError):
-                self.future.set_exception(result)
-            else:
-                self.future.set_result(result)
-
-        try:
-            self.loop.call_soon_threadsafe(deliver)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            return
-
-
-class _Slot:
-    """What one row of the cache holds: `ids` are the tokens whose keys and values are in it."""
-
-    def __init__(self) -> None:
-        self.session = ""
-        self.ids: list[int] = []
-        self.pending: list[int] = []
-        self.job: _Job | None = None
-        self.used = 0
 
 
 class HFEngine:
@@ -110,13 +72,13 @@ class HFEngine:
         self.max_length = max_length or int(getattr(config, "max_position_embeddings", 2048))
         self.end_ids = set(end_ids) if end_ids is not None else _end_ids(model, tokenizer)
         self.device = next(model.parameters()).device
-        self.slots = [_Slot() for _ in range(slots)]
+        self.slots = [Slot() for _ in range(slots)]
         # The rows behind the slots fill batches up.
         rows = -(-slots // ROW_STEP) * ROW_STEP
         self.cache = SlotCache(int(config.num_hidden_layers), rows)
         small = sum(weight.numel() for weight in model.parameters()) <= SMALL_MODEL
         self.threads = 1 if small and self.device.type == "cpu" else None
-        self.waiting: list[_Job] = []
+        self.waiting: list[Job] = []
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._clock = 0
         self._closed = False
@@ -131,7 +93,7 @@ class HFEngine:
             raise EngineError(f"engine {self.name} is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Generation] = loop.create_future()
-        self._inbox.put(_Job(request, loop, future))
+        self._inbox.put(Job(request, loop, future))
         try:
             async with asyncio.timeout(request.timeout_seconds):
                 return await future
@@ -171,9 +133,9 @@ class HFEngine:
                 if problem is not None:
                     continue
                 try:
-                    self._place()
-                    if not self._read():
-                        self._step()
+                    self._assign_slots()
+                    if not self._prefill():
+                        self._decode()
                 except Exception as failure:  # out of memory, a bad model: every request must learn of it
                     problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
                     self._fail(problem)
@@ -182,7 +144,7 @@ class HFEngine:
         """Take what has arrived; wait only when there is nothing to do. False: the engine is closed."""
         idle = problem is not None or (
             all(slot.job is None for slot in self.slots)
-            and all(self._choose(job.request.session) is None for job in self.waiting)
+            and all(self._find_slot(job.request.session) is None for job in self.waiting)
         )
         while True:
             try:
@@ -219,12 +181,12 @@ class HFEngine:
             job.finish(problem)
         self.waiting = []
 
-    def _place(self) -> None:
+    def _assign_slots(self) -> None:
         """Give waiting requests a slot: their own, else a free one."""
         for held in self.slots:
             if held.job is not None and held.job.future.cancelled():  # nobody waits for it any more
                 held.job, held.pending = None, []
-        still: list[_Job] = []
+        still: list[Job] = []
         for job in self.waiting:
             if job.future.cancelled():
                 continue
@@ -232,14 +194,14 @@ class HFEngine:
             if len(ids) >= self.max_length:
                 job.finish(Generation(text="", token_ids=(), log_probs=(), stop="length", prompt_tokens=len(ids)))
                 continue
-            slot = self._choose(job.request.session)
+            slot = self._find_slot(job.request.session)
             if slot is None:
                 still.append(job)
                 continue
-            self._load(slot, job, ids)
+            self._start_job(slot, job, ids)
         self.waiting = still
 
-    def _choose(self, session: str) -> _Slot | None:
+    def _find_slot(self, session: str) -> Slot | None:
         idle = [slot for slot in self.slots if slot.job is None]
         own = [slot for slot in idle if session and slot.session == session]
         if own:
@@ -249,13 +211,13 @@ class HFEngine:
         free = [slot for slot in idle if not slot.session]
         return min(free, key=lambda slot: slot.used, default=None)
 
-    def _load(self, slot: _Slot, job: _Job, ids: list[int]) -> None:
+    def _start_job(self, slot: Slot, job: Job, ids: list[int]) -> None:
         self._clock += 1
-        kept = _common(slot.ids, ids)
+        kept = common_prefix_length(slot.ids, ids)
         donor, shared = None, kept
         for other in self.slots:
             if other is not slot and other.ids[:1] == ids[:1]:
-                length = _common(other.ids, ids)
+                length = common_prefix_length(other.ids, ids)
                 if length > shared:
                     donor, shared = other, length
         shared = min(shared, len(ids) - 1)  # the last token is always read by the decoding step, for its logits
@@ -266,7 +228,7 @@ class HFEngine:
         slot.ids, slot.pending = ids[:kept], ids[kept:]
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
 
-    def _read(self) -> bool:
+    def _prefill(self) -> bool:
         """Read pending tokens of up to PREFILL_ROWS slots (all but the last one each), if it is worth a pass now.
 
         A pass costs the same for one row as for all, so rows wait for company while others have something to decode.
@@ -300,12 +262,12 @@ class HFEngine:
         self._forward(ids_B_Q, rows_B, positions_B_Q, all_rows=False)
         return True
 
-    def _step(self) -> None:
+    def _decode(self) -> None:
         """Decode one token for every slot whose context has been read."""
         active = [index for index, slot in enumerate(self.slots) if slot.job is not None and len(slot.pending) == 1]
         if not active:
             return
-        active, count = self._pack(active)
+        active, count = self._compact(active)
         ids_B_Q = torch.zeros((count, 1), dtype=torch.long)
         positions_B_Q = torch.zeros((count, 1), dtype=torch.long)
         for index, slot in enumerate(self.slots[:count]):
@@ -329,7 +291,7 @@ class HFEngine:
                 slot.pending = []
                 job.finish(self._result(job, stop))
 
-    def _pack(self, active: list[int]) -> tuple[list[int], int]:
+    def _compact(self, active: list[int]) -> tuple[list[int], int]:
         """Bring the active slots to the front where that saves a good part of the batch: (active slots, batch)."""
         needed = -(-len(active) // ROW_STEP) * ROW_STEP
         if active[-1] < needed + needed // 2:
@@ -349,7 +311,7 @@ class HFEngine:
         self, ids_B_Q: torch.Tensor, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, *, all_rows: bool
     ) -> torch.Tensor:
         needed = int(positions_B_Q.max()) + 1
-        step = LENGTH_STEP if all_rows else READ_LENGTH_STEP
+        step = DECODE_LENGTH_STEP if all_rows else PREFILL_LENGTH_STEP
         length = -(-needed // step) * step
         self.cache.reserve(length)
         positions = positions_B_Q.to(self.device)
@@ -374,7 +336,7 @@ class HFEngine:
         logits: torch.Tensor = output.logits
         return logits.cpu()
 
-    def _stopped(self, slot: _Slot, job: _Job) -> Literal["end", "length", "stop"] | None:
+    def _stopped(self, slot: Slot, job: Job) -> Literal["end", "length", "stop"] | None:
         sampling = job.request.sampling
         if job.tokens[-1] in self.end_ids:
             return "end"
@@ -386,7 +348,7 @@ class HFEngine:
             return "length"
         return None
 
-    def _result(self, job: _Job, stop: Literal["end", "length", "stop"]) -> Generation:
+    def _result(self, job: Job, stop: Literal["end", "length", "stop"]) -> Generation:
         shown = job.tokens[:-1] if stop == "end" else job.tokens
         return Generation(
             text=self.tokenizer.decode(shown, skip_special_tokens=False),
@@ -398,48 +360,9 @@ class HFEngine:
         )
 
 
-def sample(
-    logits_B_V: torch.Tensor, samplings: list[Sampling], uniform_B: torch.Tensor
-) -> tuple[list[int], list[float]]:
-    """One token per row by inverse transform, and its log-probability at the row's temperature (before top-p).
-
-    Temperature 0 takes the most likely token; its log-probability is then that of temperature 1.
-    """
-    temperature = torch.tensor([one.temperature if one.temperature > 0 else 1.0 for one in samplings])
-    log_probs_B_V = torch.log_softmax(logits_B_V / temperature[:, None], dim=-1)
-    probs_B_V = log_probs_B_V.double().exp()
-    for row, one in enumerate(samplings):
-        if one.top_p < 1.0:
-            ordered, places = probs_B_V[row].sort(descending=True)
-            outside = ordered.cumsum(0) - ordered >= one.top_p
-            probs_B_V[row, places[outside]] = 0.0
-    cumulative = probs_B_V.cumsum(dim=-1)
-    chosen_B = torch.searchsorted(cumulative, (uniform_B * cumulative[:, -1])[:, None], right=True)[:, 0]
-    chosen_B = chosen_B.clamp(max=logits_B_V.shape[1] - 1)
-    greedy_B = torch.tensor([one.temperature <= 0 for one in samplings])
-    chosen_B = torch.where(greedy_B, logits_B_V.argmax(dim=-1), chosen_B)
-    picked_B = log_probs_B_V.gather(1, chosen_B[:, None])[:, 0]
-    return chosen_B.tolist(), picked_B.tolist()
-
-
 def _chunk_length(pending: int) -> int:
     """How many tokens of `pending` one pass reads."""
     return next((length for length in PREFILL_TOKENS if pending <= length), PREFILL_TOKENS[-1])
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """Length of the common prefix."""
-    limit = min(len(first), len(second))
-    if first[:limit] == second[:limit]:
-        return limit
-    low, high = 0, limit  # first[:low] agrees, first[:high] does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if first[:middle] == second[:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -29,7 +29,8 @@ from rewright.core.errors import InputError
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.replies import Bounds, read_chat, read_completion
 from rewright.engines.wire import chat_body, completion_body
-from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, checked_url
+from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
+from rewright.net.urls import checked_url
 
 __all__ = ["OpenAIEngine"]
 

@@ -1,13 +1,13 @@
-"""Engine `openai`: any OpenAI-compatible server (`rewright.engines.openai`), and its settings."""
+"""Settings of the engine `openai`: any OpenAI-compatible server (`rewright.engines.openai`)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
 from rewright.core.errors import InputError
+from rewright.core.settings import PositiveFloat, PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import EngineSettings, ModelSettings
@@ -16,24 +16,31 @@ __all__ = ["OpenAISettings"]
 
 
 class OpenAISettings(EngineSettings, frozen=True):
-    """A model behind an OpenAI-compatible server; `path` is the name under which it is served."""
+    """A model on an OpenAI-compatible server; `path` is the name under which it is served."""
 
     engine: str = "openai"
+    """Name of the engine."""
     base_url: str | None = None
-    """Address of the server, as in http://localhost:8000/v1."""
+    """Address of the server, such as http://localhost:8000/v1."""
     mode: Literal["auto", "chat", "completions"] = "auto"
+    """`chat`: messages in, text out. `completions`: token ids in and out. `auto`: `completions` if the server
+    supports it."""
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: Annotated[int, Meta(ge=1)] = 32
-    timeout_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    attempts: Annotated[int, Meta(ge=1)] = 5
-    """Tries per request."""
-    max_wait_seconds: Annotated[float, Meta(gt=0)] = 60.0
-    """The longest wait between two tries."""
+    """Environment variable with the API key; the key itself is never stored."""
+    concurrency: PositiveInt = 32
+    """Maximum number of concurrent requests."""
+    timeout_seconds: PositiveFloat = 300.0
+    """Time limit of one attempt, in seconds."""
+    attempts: PositiveInt = 5
+    """Maximum number of attempts per request."""
+    max_wait_seconds: PositiveFloat = 60.0
+    """Longest wait between two attempts, in seconds."""
     check_model: bool = True
-    """An answer from a model of another name is a fault."""
+    """Treat an answer of a model with another name as a fault."""
     log_probs: Literal["raw", "processed", "off"] = "raw"
-    """Which log-probabilities the server gives (vLLM: `--logprobs-mode`)."""
+    """The kind of log-probabilities that the server returns (vLLM: `--logprobs-mode`)."""
     extra_body: dict[str, Any] | None = None
+    """Additional fields of every request."""
 
     def check(self, where: str) -> None:
         """Raise InputError without an address."""

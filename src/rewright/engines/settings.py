@@ -6,18 +6,18 @@ name (`rewright.core.registry`, kind `engine`). `model.engine` chooses among the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
-from rewright.core.registry import find
-from rewright.core.settings import Settings
+from rewright.core.registry import find, known
+from rewright.core.settings import Settings, UnusedKey
 
 if TYPE_CHECKING:
     from rewright.engines.base import Engine
 
-__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings"]
+__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings", "unused_keys"]
 
 DEFAULT_ENGINE = "hf"
 
@@ -69,13 +69,17 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
     """Base of every engine's settings. A subclass gives `engine` its name and defines `open`."""
 
     path: str = "pico"
+    """A pico model (`pico`, …), `smollm2`, a local folder, a Hugging Face id, or the name of a served model."""
     engine: str = DEFAULT_ENGINE
+    """Name of the engine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights, where a model is loaded here."""
+    """dtype of the weights, for a local model."""
     tokenizer: str | None = None
-    """The tokenizer's folder or id, where it is not the model's."""
+    """Folder or id of the tokenizer, if it is not the model's."""
     template_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Arguments of the chat template, such as `enable_thinking: false`."""
     trust_remote_code: bool = False
+    """Run code that comes with a model or a tokenizer."""
 
     @property
     def tokenizer_path(self) -> str | None:
@@ -85,3 +89,13 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
     def trained(self, folder: str) -> ModelSettings:
         """The same engine with the weights in `folder`. An engine that cannot load a folder overrides this."""
         return msgspec.structs.replace(self, path=folder, tokenizer=None)
+
+
+def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The keys of a `model:` section that only other engines have. Raises InputError for an unknown engine."""
+    own = ModelSettings.kind(section).__struct_fields__
+    for key in section:
+        others = [name for name in known("engine") if key not in own and key in find("engine", name).__struct_fields__]
+        if others:
+            hint = f"{key} is a setting of engine {' and '.join(others)}: expected engine: {others[0]}, or no {key}"
+            yield UnusedKey(key, "engine", section.get("engine", DEFAULT_ENGINE), f", and {hint}")

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from rewright.core.errors import EngineError, InputError
+from rewright.net.urls import without_password
 
 if TYPE_CHECKING:
     import aiohttp
@@ -34,9 +34,7 @@ __all__ = [
     "EndpointError",
     "Fault",
     "backoff_seconds",
-    "checked_url",
     "retry_after_seconds",
-    "server_address",
 ]
 
 Cause = Literal[
@@ -93,7 +91,7 @@ class EndpointError(EngineError):
 
     def __init__(self, url: str, fault: Fault, *, attempts: int, ending: str = "") -> None:
         tries = f"{attempts} attempt" + ("" if attempts == 1 else "s")
-        self.url = _shown(url)
+        self.url = without_password(url)
         super().__init__(f"POST {self.url}: {fault} ({tries}{ending})")
         self.cause = fault.cause
         self.status = fault.status
@@ -294,39 +292,6 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
     return None if math.isnan(seconds) else max(0.0, seconds)
 
 
-def checked_url(base_url: str) -> str:
-    """`base_url` without a trailing slash; `/v1` is added to a bare host. Raises InputError."""
-    text = base_url.strip()
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
-        raise InputError(f"base_url {text!r} is not a URL: {error}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InputError(f"base_url {text!r}: expected http://HOST:PORT/v1 or https://…")
-    if parts.query or parts.fragment:
-        raise InputError(f"base_url {text!r}: expected no '?' and no '#'")
-    path = parts.path.rstrip("/")
-    if path.endswith("/completions"):
-        raise InputError(f"base_url {_shown(text)!r}: expected the part before /chat/completions or /completions")
-    return urlunsplit((parts.scheme, parts.netloc, path or "/v1", "", ""))
-
-
-def server_address(url: str, name: str, *paths: str) -> str:
-    """The address of a helper server, without a trailing path of `paths`. Raises InputError for no HTTP address."""
-    text = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
-        raise InputError(f"{name}: {url!r} is not an address: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InputError(f"{name}: expected an address such as http://127.0.0.1:8080, not {url!r}")
-    for path in paths:
-        text = text.removesuffix(path)
-    return text.rstrip("/")
-
-
 def error_detail(content: bytes) -> str:
     """What an error body says, in the shapes that servers use; else its text."""
     text = content[: 64 * 1024].decode("utf-8", "replace")
@@ -366,9 +331,3 @@ def _decode(content: bytes) -> Any:
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         shown = " ".join(content[:60].decode("utf-8", "replace").split())
         raise Fault("json", f"the reply is not JSON ({error}): {shown!r}", retry=True) from None
-
-
-def _shown(url: str) -> str:
-    """`url` without the user and password that it may carry."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,6 +1,6 @@
-"""The sections of a recipe: what can be set, and what it is where nobody sets it.
+"""The recipe: the settings of all rooms, composed.
 
-The defaults are sized for two cores; bigger is for whoever has it.
+Defaults target a 2-core CPU machine; scale them up on larger hardware.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from rewright.core.settings import Settings
-from rewright.core.trust import _check_own
+from rewright.core.settings import PositiveFloat, Seed, Settings
+from rewright.core.trust import check_trusted_packages
 from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
@@ -37,34 +37,52 @@ class Recipe(Settings, frozen=True):
     """A whole run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
 
     name: str = "run"
-    seed: int = 0
+    """Name of the run: the default run directory is `runs/NAME`."""
+    seed: Seed = 0
+    """Seed of sampling, shuffling and training. Part of every trajectory's id."""
     stages: tuple[Stage, ...] = ALL_STAGES
-    stage_seconds: float | None = None
-    """No stage takes longer: it is stopped as by Ctrl-C, and --resume goes on with it, with as much time again."""
-    judge_seconds: float = 60.0
-    """How long a judge of your own may take for one answer."""
+    """Stages to run, in their order."""
+    stage_seconds: PositiveFloat | None = None
+    """Time limit of each stage, in seconds. The stage is stopped as by Ctrl-C, and --resume continues it with a new
+    limit."""
+    judge_seconds: PositiveFloat = 60.0
+    """Time limit of your own judge for one answer, in seconds."""
     judges: tuple[str, ...] = ()
-    """Packages of your own whose functions a task file may name as judges. (A file can name any function there is.)"""
+    """Your own packages whose functions a task file may name as judges."""
     prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict)
-    """By the model's name (`model.path`)."""
+    """Prices by the model's name (`model.path`)."""
     dialect: str = "hermes"
+    """Dialect: how the model writes calls and answers."""
     model: ModelSettings = HFSettings()
+    """The policy."""
     tasks: TaskSettings = TaskSettings()
+    """The tasks of the run."""
     limits: Limits = Limits()
+    """Limits of a trajectory."""
     sandbox: SandboxSettings = SandboxSettings()
+    """Execution of tools."""
     tools: ToolSettings = ToolSettings()
+    """Tools that are added to every task."""
     quality: QualitySettings = QualitySettings()
+    """Quality scores and selection of candidates."""
     synth: SynthSettings = SynthSettings()
+    """Stage synth: candidates."""
     repair: RepairSettings = RepairSettings()
+    """Stage repair: the repairer and its thresholds."""
     build: BuildSettings = BuildSettings()
+    """Stage build: the data sets."""
     sft: SFTSettings = SFTSettings()
+    """Stage sft: supervised fine-tuning."""
     reward: RewardSettings = RewardSettings()
+    """Stage reward: the reward model."""
     rl: RLSettings = RLSettings()
+    """Stage rl: GRPO with turn-level advantages."""
     eval: EvalSettings = EvalSettings()
+    """Stages eval_base, eval_sft and eval_rl: held-out evaluation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_own("judges", self.judges)
+        check_trusted_packages("judges", self.judges)
         if not _names_a_folder(self.name):
             raise ValueError(
                 f"name must be usable as a folder's name, got {self.name[:80]!r}: expected one plain name, without / "

@@ -26,7 +26,8 @@ from rewright.core.errors import InputError
 from rewright.core.escaping import control_pattern, escape_control_tokens
 from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.core.storage import without_surrogates
-from rewright.dialects.base import Dialect, follow_up_messages, results_inline, schemas_in_words
+from rewright.dialects.base import Dialect, follow_up_messages, results_inline
+from rewright.rendering.fallbacks import results_as_text, with_tools_as_text, without_system
 
 __all__ = ["QUESTION", "Renderer"]
 
@@ -155,9 +156,9 @@ class Renderer:
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
         """The prompt with the opening of the model's turn at its end."""
         if tools and not self.native_tools:
-            messages, tools = _with_tools_in_words(messages, tools), ()
+            messages, tools = with_tools_as_text(messages, tools), ()
         if not self.native_system:
-            messages = _without_system(messages)
+            messages = without_system(messages)
         return self._render(list(messages), list(tools))
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
@@ -335,7 +336,7 @@ class Renderer:
 
     def as_messages(self, results: Sequence[Message]) -> list[Message]:
         """Results (and what the user says next) as the template takes them."""
-        return list(results) if self.native_results else _results_in_words(results)
+        return list(results) if self.native_results else results_as_text(results)
 
     def _writes(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
         """Does the template take and write what names PROBE_NAME?"""
@@ -360,38 +361,3 @@ class Renderer:
             return False
         # A template that knows no tool role either drops the text or writes a role its model never saw.
         return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)
-
-
-def _with_tools_in_words(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
-    """For templates without `tools=`: the schemas as text in the system message."""
-    words = (
-        f"{schemas_in_words(tools)}\n"
-        'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
-        "Results come back in <tool_response></tool_response>."
-    )
-    copied = [dict(message) for message in messages]
-    if copied and copied[0].get("role") == "system":
-        copied[0]["content"] = f"{copied[0]['content']}\n\n{words}"
-        return copied
-    return [{"role": "system", "content": words}, *copied]
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a system role: its text stands before the user's first message."""
-    if not messages or messages[0].get("role") != "system":
-        return list(messages)
-    system, *others = messages
-    first = next((place for place, message in enumerate(others) if message.get("role") == "user"), None)
-    if first is None:
-        return [{**system, "role": "user"}, *others]
-    others[first] = {**others[first], "content": f"{system['content']}\n\n{others[first]['content']}"}
-    return others
-
-
-def _results_in_words(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a tool role: all results of a turn in one user message."""
-    text = "\n".join(
-        f"<tool_response>\n{message['content']}\n</tool_response>" if message["role"] == "tool" else message["content"]
-        for message in messages
-    )
-    return [{"role": "user", "content": text}]

@@ -22,7 +22,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.import_paths import load_function
 from rewright.core.records import Quality, Trajectory
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
 from rewright.core.trust import OWN_DIMENSIONS, is_own
 
 __all__ = [
@@ -46,11 +46,14 @@ __all__ = [
 
 
 class Dimension(Settings, frozen=True):
-    """One dimension: its name in the records, the import path of its function, its weight in the total."""
+    """A dimension of quality."""
 
     name: str
+    """Name in the records."""
     function: str
-    weight: float = 0.0
+    """Import path of the function, "package.module:name"."""
+    weight: NonNegativeFloat = 0.0
+    """Weight in the total; 0: recorded only."""
 
     def load(self, where: str = "") -> Callable[[Sample], float]:
         """The function. Raises `InputError` where there is none, or where it is one of Rewright that is no dimension.
@@ -80,15 +83,17 @@ class QualitySettings(Settings, frozen=True):
         Dimension("redundant_calls", "rewright.repair.dimensions:redundant_calls"),
         Dimension("format", "rewright.repair.dimensions:well_formed"),
     )
+    """The dimensions that are recorded and weighed."""
     uncertain_words: tuple[str, ...] = (
         "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
     )  # fmt: skip
-    length_deviation: float = 0.5
-    """Standard deviation of the length score, as a share of the shortest length."""
-    all_high: float = 0.9
-    """All correct candidates are kept where each reaches this."""
-    best_high: float = 0.86
-    """Otherwise the best one is kept where it reaches this."""
+    """Words in a think block that set `confidence` to 0."""
+    length_deviation: PositiveFloat = 0.5
+    """Standard deviation of the length score, relative to the shortest length."""
+    all_high: NonNegativeFloat = 0.9
+    """All correct candidates of a task are kept if the total of each reaches this value."""
+    best_high: NonNegativeFloat = 0.86
+    """Otherwise the best candidate is kept if its total reaches this value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, Settings
 from rewright.engines.settings import ModelSettings
 from rewright.repair.references import DEFAULT, compiled
 
@@ -15,23 +15,32 @@ class RepairSettings(Settings, frozen=True):
     """LLM-as-Repairer (AutoTraj section 3.3). Thresholds are the authors'."""
 
     model: ModelSettings | None = None
-    attempts: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    calls: int = 3
-    """How many calls the repairer is told it may make."""
+    """The repairer; default: the policy repairs its own trajectories."""
+    attempts: PositiveInt = 1
+    """Maximum number of attempts per trajectory; the first accepted one is kept."""
+    temperature: NonNegativeFloat = 0.0
+    """Sampling temperature."""
+    top_p: PositiveFraction = 1.0
+    """Nucleus sampling probability."""
+    calls: NonNegativeInt = 3
+    """Number of calls that the prompt allows the repairer to make."""
     show_gold: bool = False
+    """Show the gold answer to the repairer."""
     rules: str | None = None
     """The end of the repairer's prompt, with `{calls}`; default: `rewright.repair.decision.RULES`."""
     refused_phrases: tuple[str, ...] = (DEFAULT,)
-    """A repair in which one of these regular expressions is found refers to what the student never sees. `default`
-    stands for the standard ones (`rewright.repair.references`)."""
+    """Regular expressions. A repair that contains a match is refused: it refers to text that the student never
+    sees. `default` stands for the standard ones (`rewright.repair.references`)."""
     refused_first_phrases: tuple[str, ...] = (DEFAULT,)
-    """As `refused_phrases`, in the first turn of a repair only."""
+    """Same as `refused_phrases`, for the first turn of a repair only."""
     modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
-    low_quality_threshold: float = 0.86
-    wrong_answer_threshold: float = 0.8
-    concurrency: int = 96
+    """Which candidates are repaired."""
+    low_quality_threshold: NonNegativeFloat = 0.86
+    """Total quality that the repair of a low-quality candidate must exceed, besides that of the candidate itself."""
+    wrong_answer_threshold: NonNegativeFloat = 0.8
+    """Total quality that the repair of a wrong candidate must exceed."""
+    concurrency: PositiveInt = 96
+    """Maximum number of concurrent repairs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

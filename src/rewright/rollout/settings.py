@@ -1,45 +1,62 @@
-"""Settings of rollouts: their limits, and the stages that only roll out."""
+"""Settings of rollouts: limits, candidate synthesis and evaluation."""
 
 from __future__ import annotations
 
-from rewright.core.settings import Settings
+from rewright.core.settings import NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt, Settings
 from rewright.tasks.settings import TaskSettings
 
 __all__ = ["EvalSettings", "Limits", "SynthSettings"]
 
 
 class Limits(Settings, frozen=True):
-    """When a trajectory ends. None: no limit.
+    """Limits of a trajectory. None: no limit.
 
-    `turns` counts from the last message of the user. `trajectory_tokens` counts everything after the prompt, tool
-    results included (as TRL's `max_completion_length`). Where an engine is given messages it is what the server
-    reports, so results are counted with the turn that reads them; a server that reports nothing is not limited.
+    `turns` counts from the last user message. `trajectory_tokens` counts all tokens after the prompt, tool results
+    included (as TRL's `max_completion_length`). For a message engine the counts are those that the server reports, so
+    results are counted with the turn that reads them, and there is no limit if the server reports no usage.
     """
 
-    turns: int | None = 10
-    turn_tokens: int = 1024
-    trajectory_tokens: int | None = 8192
-    tool_calls: int | None = None
-    tool_seconds: float = 5.0
-    tool_characters: int | None = 4000
-    trajectory_seconds: float | None = 600.0
+    turns: PositiveInt | None = 10
+    """Maximum number of turns."""
+    turn_tokens: PositiveInt = 1024
+    """Maximum number of tokens in one turn."""
+    trajectory_tokens: PositiveInt | None = 8192
+    """Maximum number of tokens after the prompt."""
+    tool_calls: PositiveInt | None = None
+    """Maximum number of tool calls."""
+    tool_seconds: PositiveFloat = 5.0
+    """Time limit of one tool call, in seconds."""
+    tool_characters: PositiveInt | None = 4000
+    """Maximum length of one tool result, in characters; the middle of a longer one is removed."""
+    trajectory_seconds: PositiveFloat | None = 600.0
+    """Time limit of a trajectory, in seconds."""
 
 
 class SynthSettings(Settings, frozen=True):
-    """Candidates (AutoTraj section 3.1: 2 per task at temperature 0.3, top-p 0.9)."""
+    """Candidate synthesis (AutoTraj section 3.1: 2 candidates per task at temperature 0.3, top-p 0.9)."""
 
-    n: int = 2
-    temperature: float = 0.3
-    top_p: float = 0.9
-    limit: int | None = None
-    concurrency: int = 96
+    n: PositiveInt = 2
+    """Number of candidates per task."""
+    temperature: NonNegativeFloat = 0.3
+    """Sampling temperature."""
+    top_p: PositiveFraction = 0.9
+    """Nucleus sampling probability."""
+    limit: PositiveInt | None = None
+    """Maximum number of tasks; default: all."""
+    concurrency: PositiveInt = 96
+    """Maximum number of concurrent trajectories."""
 
 
 class EvalSettings(Settings, frozen=True):
     """Held-out evaluation."""
 
     tasks: TaskSettings = TaskSettings(split="heldout", count=400, seed=1)
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    concurrency: int = 128
+    """The held-out tasks."""
+    n: PositiveInt = 1
+    """Number of trajectories per task."""
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature."""
+    top_p: PositiveFraction = 1.0
+    """Nucleus sampling probability."""
+    concurrency: PositiveInt = 128
+    """Maximum number of concurrent trajectories."""

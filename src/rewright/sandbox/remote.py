@@ -18,7 +18,8 @@ from typing import Any
 
 from rewright.core.errors import InputError, SandboxError
 from rewright.core.records import ToolResult
-from rewright.net.endpoint import Endpoint, EndpointError, Fault, server_address
+from rewright.net.endpoint import Endpoint, EndpointError, Fault
+from rewright.net.urls import server_address
 from rewright.sandbox.errors import failed
 from rewright.sandbox.executor import Executor, ExecutorSession, Opening
 from rewright.sandbox.session import clean, shorten

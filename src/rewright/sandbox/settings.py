@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rewright.core.settings import Settings
-from rewright.core.trust import _check_own
+from rewright.core.settings import PositiveFloat, PositiveInt, Settings
+from rewright.core.trust import check_trusted_packages
 
 __all__ = ["SandboxSettings"]
 
 
 class SandboxSettings(Settings, frozen=True):
-    """How tools that are source text are executed."""
+    """Execution of tools that are source text."""
 
     level: Literal["strict", "process", "unsafe"] = "strict"
-    wall_seconds: float | None = None
-    """Bound of every execution; default: `limits.tool_seconds`."""
-    memory_mb: int = 512
+    """Isolation of tool processes: `strict`, `process` or `unsafe` (docs/security.md)."""
+    wall_seconds: PositiveFloat | None = None
+    """Wall-clock limit of every execution, in seconds; default: `limits.tool_seconds`."""
+    memory_mb: PositiveInt = 512
+    """Memory limit of one tool process, in MiB."""
     network: bool = False
-    """The host's network, every host of it, for what runs in the sandbox."""
+    """Allow code in the sandbox to use the host's network, without restriction of hosts."""
     url: str | None = None
-    """A sandbox elsewhere that speaks SandboxFusion's protocol: sources and programs run there, with its isolation."""
+    """Address of a remote sandbox with SandboxFusion's protocol. Sources and programs run there, with its
+    isolation."""
     trusted: tuple[str, ...] = ()
-    """Packages of your own: their importable tools (`target`) run as your code, outside of the sandbox."""
+    """Your own packages. Their importable tools (`target`) run as your code, outside the sandbox."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_own("trusted", self.trusted)
+        check_trusted_packages("trusted", self.trusted)
+
+    def addresses(self) -> dict[str, str]:
+        """The address of the remote sandbox."""
+        return {} if self.url is None else {"url": self.url}

@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from rewright.core.errors import InputError, ServerError
-from rewright.net.endpoint import Endpoint, EndpointError, Fault, server_address
+from rewright.net.endpoint import Endpoint, EndpointError, Fault
+from rewright.net.urls import server_address
 
 __all__ = ["RewardClient"]
 

@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from rewright.core.errors import InputError, ServerError
-from rewright.net.endpoint import Endpoint, EndpointError, Fault, server_address
+from rewright.net.endpoint import Endpoint, EndpointError, Fault
+from rewright.net.urls import server_address
 from rewright.tools.search_index import Document, Found, SearchIndex, search_in_thread
 
 __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]

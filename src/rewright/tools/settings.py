@@ -1,24 +1,35 @@
-"""Settings of the tools that every task gets."""
+"""Settings of the tools that are added to every task."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Literal
 
-from rewright.core.settings import Settings
+from rewright.core.settings import PositiveInt, Settings
 
 __all__ = ["ToolSettings"]
 
 
 class ToolSettings(Settings, frozen=True):
-    """Tools that every task gets, beside its own."""
+    """Tools that are added to every task."""
 
     python: bool = False
-    """The Python tool (AutoTraj section 2)."""
+    """Add the Python tool (AutoTraj section 2)."""
     python_state: Literal["call", "trajectory"] = "call"
-    """How long a program's names live."""
-    output_characters: int = 400
-    """Of the Python tool's output, the rest is cut out of the middle."""
+    """Lifetime of a program's variables."""
+    output_characters: PositiveInt = 400
+    """Maximum length of the Python tool's output, in characters; the middle of longer output is removed."""
     search: str | None = None
-    """The search tool: the folder of an index, the address of a search server, or `almanac` (the embedded corpus)."""
-    passages: int = 1
-    """How many passages a search shows."""
+    """Add the search tool: the folder of an index, the address of a search server, or `almanac` (embedded corpus)."""
+    passages: PositiveInt = 1
+    """Number of passages in a search result."""
+
+    def addresses(self) -> dict[str, str]:
+        """The address of the search server, where `search` is meant as one."""
+        return {"search": self.search} if self.search is not None and _is_address(self.search) else {}
+
+
+def _is_address(search: str) -> bool:
+    """True for a server's address, with its scheme or without; False for a folder."""
+    return "://" in search or (re.match(r"[\w.\-]+:\d+(/|$)|\[", search) is not None and not Path(search).exists())

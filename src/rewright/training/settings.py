@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from rewright.core.errors import InputError
-from rewright.core.settings import Settings
-from rewright.credit.settings import TurnCredit
+from rewright.core.settings import (
+    MAX_NUMBER,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Settings,
+    SignedFloat,
+    UnusedKey,
+)
+from rewright.credit.settings import CALL_KEYS, TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
 from rewright.judging.judges import ANSWER_JUDGES
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["BuildSettings", "RLSettings", "RewardSettings", "SFTSettings", "Scheduler", "check_task_count"]
+__all__ = [
+    "BuildSettings",
+    "RLSettings",
+    "RewardSettings",
+    "SFTSettings",
+    "Scheduler",
+    "check_task_count",
+    "unused_keys",
+]
 
 
 Scheduler = Literal[
@@ -24,98 +45,155 @@ Scheduler = Literal[
 
 
 class BuildSettings(Settings, frozen=True):
-    """SFT and preference sets."""
+    """The SFT and preference data sets."""
 
-    held_out_fraction: float = 0.15
-    """Of the tasks: their pairs measure the reward model, and SFT does not see them. (AutoTraj: 0.05 of many more.)"""
+    held_out_fraction: Fraction = 0.15
+    """Fraction of the tasks whose pairs evaluate the reward model. They are excluded from SFT. (AutoTraj: 0.05 of a
+    larger set.)"""
     pairs: Literal["repaired", "repaired+kept"] = "repaired"
-    """`repaired`: (repaired, original). `+kept`: also (kept, wrong) of the same task."""
+    """`repaired`: (repaired, original) pairs. `repaired+kept`: also (kept, wrong) pairs of the same task."""
 
 
 class _TrainSettings(Settings, frozen=True):
-    learning_rate: float = 7e-6
-    micro_batch_size: int | None = None
-    """Trajectories per forward pass; default: the whole batch."""
-    lora_rank: int | None = None
+    learning_rate: PositiveFloat = 7e-6
+    """Learning rate of AdamW."""
+    micro_batch_size: PositiveInt | None = None
+    """Sequences per forward pass; default: the whole batch."""
+    lora_rank: PositiveInt | None = None
+    """Rank of the LoRA adapter; default: all weights are trained."""
     report_to: tuple[str, ...] = ()
-    save_steps: int | None = None
+    """Loggers of TRL, such as `wandb` or `tensorboard`."""
+    save_steps: PositiveInt | None = None
+    """Steps between checkpoints, from which --resume continues; default: none."""
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Further arguments of the TRL config, by name."""
+    """Additional arguments of the TRL config, by name."""
 
 
 class SFTSettings(_TrainSettings, frozen=True):
     """Supervised fine-tuning. Defaults are AutoTraj's (section 4.1)."""
 
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Trajectories per optimizer step."""
-    max_length: int | None = None
-    epochs: float = 3.0
-    warmup: float = 0.1
+    max_length: PositiveInt | None = None
+    """Maximum length in tokens; longer trajectories are left out. Default: no limit."""
+    epochs: PositiveFloat = 3.0
+    """Passes over the data set."""
+    warmup: NonNegativeFloat = 0.1
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     scheduler: Scheduler = "cosine"
+    """Learning-rate schedule."""
     source: Literal["run", "demonstrations"] = "run"
-    """`demonstrations`: the world's worked examples instead of this run's kept and repaired trajectories."""
-    demonstrations: int = 1000
+    """`run`: the kept and repaired trajectories of this run. `demonstrations`: worked examples of the embedded
+    world."""
+    demonstrations: NonNegativeInt = 1000
+    """Number of worked examples."""
     profile: str = "short"
+    """Task profile of the worked examples."""
 
 
 class RewardSettings(_TrainSettings, frozen=True):
     """The trajectory reward model, Bradley-Terry. Defaults are AutoTraj's (section 4.1)."""
 
-    learning_rate: float = 1e-5
-    batch_size: int = 32
+    learning_rate: PositiveFloat = 1e-5
+    """Learning rate of AdamW."""
+    batch_size: PositiveInt = 32
     """Pairs per optimizer step."""
-    max_length: int | None = None
-    epochs: float = 2.0
-    warmup: float = 0.1
+    max_length: PositiveInt | None = None
+    """Maximum length in tokens (TRL's `max_length`). Default: no limit."""
+    epochs: PositiveFloat = 2.0
+    """Passes over the data set."""
+    warmup: NonNegativeFloat = 0.1
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     scheduler: Scheduler = "cosine"
-    minimum_accuracy: float = 0.5
-    """RL does not start below this held-out pair accuracy."""
-    minimum_pairs: int = 20
-    """With fewer held-out pairs nobody knows the accuracy: RL then runs without the reward model."""
+    """Learning-rate schedule."""
+    minimum_accuracy: Fraction = 0.5
+    """RL does not start if the accuracy on held-out pairs is lower."""
+    minimum_pairs: NonNegativeInt = 20
+    """With fewer held-out pairs the accuracy is unknown, and RL runs without a reward model."""
     url: str | None = None
-    """A reward model that `rewright serve-reward` serves: RL uses it, and none is trained."""
-    timeout_seconds: float = 120.0
-    """url: one attempt at one request."""
-    attempts: int = 5
-    """url: tries per request."""
+    """Address of a reward model served by `rewright serve-reward`. RL uses it, and none is trained."""
+    timeout_seconds: PositiveFloat = 120.0
+    """url: time limit of one attempt, in seconds."""
+    attempts: PositiveInt = 5
+    """url: maximum number of attempts per request."""
+
+    def addresses(self) -> dict[str, str]:
+        """The address of the served reward model."""
+        return {} if self.url is None else {"url": self.url}
 
 
 class RLSettings(_TrainSettings, frozen=True):
     """GRPO on TRL with turn-level advantages."""
 
-    learning_rate: float = 1e-6
-    steps: int = 40
-    tasks_per_step: int = 8
-    generations: int = 8
-    updates_per_step: int = 1
-    """Into how many optimizer steps the rollouts of one step are divided (AutoTraj: 2)."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    epsilon: float = 0.2
-    beta: float = 0.0
-    entropy: float = 0.0
-    """Bonus on the entropy of the model's tokens; below 0 a price on it."""
+    learning_rate: PositiveFloat = 1e-6
+    """Learning rate of AdamW."""
+    steps: PositiveInt = 40
+    """Number of RL steps: each samples rollouts and updates the weights."""
+    tasks_per_step: PositiveInt = 8
+    """Number of tasks (groups) per step."""
+    generations: Annotated[int, Meta(ge=2, le=MAX_NUMBER)] = 8
+    """Rollouts per task (group size); a group of one has no advantage."""
+    updates_per_step: PositiveInt = 1
+    """Number of optimizer steps into which the rollouts of one step are divided (AutoTraj: 2)."""
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature of the rollouts."""
+    top_p: PositiveFraction = 1.0
+    """Nucleus sampling probability of the rollouts."""
+    epsilon: NonNegativeFloat = 0.2
+    """Clipping range of the probability ratio."""
+    beta: NonNegativeFloat = 0.0
+    """Coefficient of the KL term to the model before RL. 0: no reference model is loaded."""
+    entropy: SignedFloat = 0.0
+    """Coefficient of the entropy bonus; a negative one penalizes entropy."""
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = "grpo"
+    """TRL's `loss_type`: how token losses are averaged."""
     scheduler: Scheduler = "constant"
-    warmup: float = 0.0
+    """Learning-rate schedule."""
+    warmup: NonNegativeFloat = 0.0
+    """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     trajectory_reward: TrajectoryReward = "matchtir+autotraj"
-    """How the reward of a whole trajectory is made (`rewright.credit.trajectory_reward.trajectory_reward`)."""
+    """How the trajectory reward is computed (`rewright.credit.trajectory_reward.trajectory_reward`)."""
     outcome: str = "judge"
-    """How right an answer is: `judge`, as the task's judge says, or the name of a judge of answers for all tasks."""
-    reward_model_weight: float = 0.2
-    reward_model_clip: float = 3.0
+    """Outcome of an answer: `judge`, the verdict of the task's judge, or the name of an answer judge for all tasks."""
+    reward_model_weight: NonNegativeFloat = 0.2
+    """Weight of the reward model's score."""
+    reward_model_clip: NonNegativeFloat = 3.0
+    """Bound of the sum of outcome and weighted score."""
     credit: TurnCredit = TurnCredit(singleton_turn="zero")
-    call_weight: float = 1.0
-    """What the calls' part of the turn rewards is multiplied with before the outcome is added."""
+    """Turn-level credit assignment."""
+    call_weight: NonNegativeFloat = 1.0
+    """Weight of the turn rewards from calls, before the outcome is added. 0: outcome only."""
     tasks: TaskSettings | None = None
+    """Tasks for RL; default: the tasks of the run."""
     keep_rollouts: bool = True
-    concurrency: int = 128
+    """Store every rollout in rollouts.jsonl."""
+    concurrency: PositiveInt = 128
+    """Maximum number of concurrent rollouts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.outcome != "judge" and self.outcome not in ANSWER_JUDGES:
             known = ", ".join(("judge", *ANSWER_JUDGES))
             raise ValueError(f"outcome must be one of {known}, got {self.outcome!r}")
+
+
+def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """The keys that the trajectory reward of an `rl:` section does not read: dotted names from the recipe's root.
+
+    A weight that is written as 0 is none of them: it says what is so.
+    """
+    reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
+    weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
+    if reward == "matchtir" and weights["reward_model_weight"] != 0:
+        yield UnusedKey("rl.reward_model_weight", "rl.trajectory_reward", reward)
+    if reward == "matchtir" or weights["reward_model_weight"] == 0:
+        cause = ("rl.trajectory_reward", reward) if reward == "matchtir" else ("rl.reward_model_weight", 0)
+        yield from (UnusedKey(key, *cause) for key in ("rl.reward_model_clip", "reward.url"))
+    if reward == "autotraj" and weights["call_weight"] != 0:
+        yield UnusedKey("rl.call_weight", "rl.trajectory_reward", reward)
+    if reward == "autotraj" or weights["call_weight"] == 0:
+        cause = ("rl.trajectory_reward", reward) if reward == "autotraj" else ("rl.call_weight", 0)
+        yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in CALL_KEYS)
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:

@@ -1,0 +1,66 @@
+"""The slots of the `hf` engine and the requests that run in them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from rewright.core.errors import EngineError
+from rewright.engines.base import Generation, Request
+
+__all__ = ["Job", "Slot", "common_prefix_length"]
+
+
+class Job:
+    """One request inside the engine."""
+
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Generation]) -> None:
+        self.request, self.loop, self.future = request, loop, future
+        self.tokens: list[int] = []
+        self.log_probs: list[float] = []
+        sampling = request.sampling
+        # One uniform number per token, from the request's own seed.
+        self.uniform_T = np.random.default_rng(sampling.seed).random(max(1, sampling.max_tokens))
+
+    def finish(self, result: Generation | EngineError) -> None:
+        """Hand the result to the coroutine that waits for it, in its own event loop."""
+
+        def deliver() -> None:
+            if self.future.done():
+                return
+            if isinstance(result, EngineError):
+                self.future.set_exception(result)
+            else:
+                self.future.set_result(result)
+
+        try:
+            self.loop.call_soon_threadsafe(deliver)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+
+class Slot:
+    """What one row of the cache holds: `ids` are the tokens whose keys and values are in it."""
+
+    def __init__(self) -> None:
+        self.session = ""
+        self.ids: list[int] = []
+        self.pending: list[int] = []
+        self.job: Job | None = None
+        self.used = 0
+
+
+def common_prefix_length(first: list[int], second: list[int]) -> int:
+    """Length of the common prefix."""
+    limit = min(len(first), len(second))
+    if first[:limit] == second[:limit]:
+        return limit
+    low, high = 0, limit  # first[:low] agrees, first[:high] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[:middle] == second[:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,109 @@
+"""The checks of a recipe's keys against its schema, each mistake with its file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+import typing
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.engines.settings import ModelSettings
+from rewright.recipe.schema import Recipe
+from rewright.recipe.yaml_file import nearest, one_line
+
+__all__ = ["check_keys", "check_numbers", "located", "struct_of"]
+
+
+def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
+    """The section type in `X` or `X | None`. That of a model is its engine's, which `data` names."""
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        found = [struct for part in get_args(kind) if (struct := struct_of(part, data)) is not None]
+        return found[0] if found else None
+    if kind is ModelSettings:
+        return ModelSettings.kind(data if isinstance(data, dict) else {})
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
+    """Raise InputError for a key that the schema does not have, with the nearest one that it has."""
+    struct = struct_of(kind, data)
+    if not isinstance(data, dict):
+        return
+    if struct is None:
+        _check_free(data, prefix, where, places)
+        return
+    fields = typing.get_type_hints(struct)
+    for key, value in data.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
+            raise InputError(f"{places.get(name, where)}: unknown key {one_line(name)}: {hint}")
+        check_keys(value, fields[key], name, where, places)
+
+
+def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> None:
+    """Refuse what JSON has no word for, in a section of free keys: it could be neither stored nor sent as it is."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            below = f"{name}.{key}"
+            if not isinstance(key, str):
+                place, kind = nearest(below, where, places), type(key).__name__
+                raise InputError(f"{place}: {one_line(below)}: expected a text as key, got `{kind}`: write '{key}'")
+            _check_free(value, below, where, places)
+    elif isinstance(data, list):
+        for number, item in enumerate(data):
+            _check_free(item, f"{name}[{number}]", where, places)
+    elif isinstance(data, float) and not math.isfinite(data):
+        place = nearest(name, where, places)
+        raise InputError(f"{place}: {one_line(name)}: expected a finite number, got {data}")
+    elif not isinstance(data, str | int | float | None):
+        place, kind = nearest(name, where, places), type(data).__name__
+        raise InputError(f"{place}: {one_line(name)}: expected a text, a number, a list or a section, got `{kind}`")
+
+
+def check_numbers(data: Any, name: str, where: str, places: dict[str, str]) -> None:
+    """Refuse a whole number beyond 64 bits, as key or value: most of what reads a recipe can hold none."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            check_numbers(key, name, where, places)
+            check_numbers(value, f"{name}.{key}".lstrip("."), where, places)
+    elif isinstance(data, list):
+        for number, item in enumerate(data):
+            check_numbers(item, f"{name}[{number}]", where, places)
+    elif isinstance(data, int) and not -(2**63) <= data < 2**63:
+        raise InputError(f"{nearest(name, where, places)}: {one_line(name) or 'recipe'}: a number beyond 64 bits")
+
+
+def _choices(name: str) -> str:
+    """The words that the key `name` may be, or an empty string."""
+    kind: Any = Recipe
+    for key in re.sub(r"\[[^\]]*\]", "", name).split("."):
+        struct = struct_of(kind)
+        kind = None if struct is None else typing.get_type_hints(struct).get(key)
+    words = [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+    if get_origin(kind) is tuple:
+        words = [str(word) for word in get_args(get_args(kind)[0])]
+    return f": expected one of {', '.join(words)}" if words else ""
+
+
+def located(problem: str, where: str, places: dict[str, str]) -> str:
+    """A msgspec message ("Expected `int`, got `str` - at `$.synth.n`") with file, line and key in front."""
+    reason, _, path = problem.partition(" - at `$")
+    name = path.rstrip("`").lstrip(".")
+    # The check of a whole section names its key in the message, not in the path.
+    if " must " in reason:
+        key, _, reason = reason.partition(" ")
+        name = f"{name}.{key}".lstrip(".")
+    plain = re.sub(r"\[[^\]]*\]", "", name)
+    choices = _choices(name) if "enum" in reason else ""
+    reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
+    said = f"{plain}.{reason.partition(' ')[0]}"  # a check of a whole section, which names the key in its words
+    if said in places:
+        plain = said
+    return one_line(f"{nearest(plain, where, places)}: {name or 'recipe'}: {reason}{choices}")
