@@ -9,3 +9,9 @@ register("dialect", "tags", "rewright.dialects.tags:Tags")
 
 register("engine", "hf", "rewright.engines.embedded:HFSettings")
 register("engine", "openai", "rewright.engines.served:OpenAISettings")
+
+register("estimator", "delta", "rewright.credit.estimators:delta")
+register("estimator", "fixed_horizon", "rewright.credit.estimators:fixed_horizon")
+register("estimator", "grpo", "rewright.credit.estimators:grpo")
+register("estimator", "leave_one_out", "rewright.credit.estimators:leave_one_out")
+register("estimator", "matchtir", "rewright.credit.estimators:matchtir")

@@ -57,6 +57,7 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
     if not isinstance(name, str) or not name or ":" in name:
         raise ValueError(f'the name is {name!r}: expected a text without a colon, as in register("{kind}", "mine")')
+    _load_builtin()  # first, so that a name of ours is taken, whenever it is asked for
     if target is None:
         return lambda given: register(kind, name, given)
     if _targets[kind].setdefault(name, target) is not target and _targets[kind][name] != target:
