@@ -15,3 +15,6 @@ register("estimator", "fixed_horizon", "rewright.credit.estimators:fixed_horizon
 register("estimator", "grpo", "rewright.credit.estimators:grpo")
 register("estimator", "leave_one_out", "rewright.credit.estimators:leave_one_out")
 register("estimator", "matchtir", "rewright.credit.estimators:matchtir")
+
+register("signal", "matched", "rewright.credit.signals:matched")
+register("signal", "outcome", "rewright.credit.signals:outcome")

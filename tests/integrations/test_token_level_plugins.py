@@ -308,6 +308,6 @@ def test_verifiers_own_trace_takes_the_field():
 
 def test_plugins_import_without_the_trainers(monkeypatch):
     """None of these modules may need its trainer to be imported: `rewright doctor` and the tests look into them."""
-    for name in ("settings", "messages", "token_level", "skyrl", "slime", "verifiers", "trl"):
+    for name in ("skyrl", "slime", "verifiers", "trl"):
         assert __import__(f"rewright.integrations.{name}", fromlist=["__name__"]).__name__.endswith(name)
     assert "REWRIGHT_TURN_CREDIT" not in os.environ

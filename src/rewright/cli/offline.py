@@ -137,6 +137,9 @@ def credit(
     ] = False,
     assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
     estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    signal: Annotated[
+        str | None, typer.Option(help="What turns earn: matched (their calls), outcome, or a signal of your own.")
+    ] = None,
     trusted: TrustedOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
     trajectory: Annotated[
@@ -160,7 +163,7 @@ def credit(
 
     if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
         gold = file / "tasks.jsonl"
-    options = {"assignment": assignment, "estimator": estimator}
+    options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     changed = [*(changes or ()), *given]
     settings = settings_for(file, changed, trusted=trusted or ())

@@ -8,7 +8,7 @@ import path, "package.module:function". Ours are registered in `rewright.builtin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -35,7 +35,9 @@ class Group:
     """The n rollouts of one task, padded with zeros to the T turns of the longest.
 
     `rewards_nT` (n, T): turn rewards. `present_nT` (n, T) bool: which turns exist. `trajectory_n` (n,): trajectory
-    rewards. The settings are those of `advantages`.
+    rewards. The settings are those of `advantages`. `missing_nT` (n, T) bool: turns whose reward could not be computed
+    (it is 0 there). `tokens_nT` (n, T) of int: the model's tokens in each turn. None where the caller of `advantages`
+    gave none. `keys_of`: the state keys of a rollout by its row, see `keys_nT`.
     """
 
     rewards_nT: Array
@@ -45,6 +47,9 @@ class Group:
     eps: float
     fusion: Literal["mean", "sum"]
     singleton_turn: Literal["raw", "zero"]
+    missing_nT: NDArray[np.bool_]
+    tokens_nT: NDArray[np.int64] | None = None
+    keys_of: Callable[[int], Sequence[Hashable]] | None = None
 
     @classmethod
     def of(
@@ -56,16 +61,39 @@ class Group:
         eps: float,
         fusion: Literal["mean", "sum"],
         singleton_turn: Literal["raw", "zero"],
+        missing: Sequence[NDArray[np.bool_]] | None = None,
+        keys_of: Callable[[int], Sequence[Hashable]] | None = None,
+        token_counts: Sequence[Sequence[int]] | None = None,
     ) -> Group:
         """Pad the turn rewards (T_i,) of n rollouts; `trajectory_rewards` None means the sum over turns."""
         longest = max((len(row) for row in rewards), default=0)
         padded = np.zeros((len(rewards), longest))
         for index, row in enumerate(rewards):
             padded[index, : len(row)] = row
+        missing_nT = np.zeros(padded.shape, dtype=bool)
+        for index, mask in enumerate(missing or ()):
+            missing_nT[index, : len(mask)] = mask
+        tokens_nT = None if token_counts is None else np.zeros(padded.shape, dtype=np.int64)
+        for index, counts in enumerate(token_counts or ()):
+            tokens_nT[index, : len(counts)] = counts  # type: ignore[index]
         lengths = np.array([len(row) for row in rewards])
         present = np.arange(longest) < lengths[:, None]
         total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
-        return cls(padded, present, total, gamma, eps, fusion, singleton_turn)
+        return cls(padded, present, total, gamma, eps, fusion, singleton_turn, missing_nT, tokens_nT, keys_of)
+
+    @cached_property
+    def keys_nT(self) -> NDArray[np.object_] | None:
+        """The key of the state before each turn, (n, T) of objects: None for a state without one, and behind the end.
+
+        None in all where the caller of `advantages` gave no state keys.
+        """
+        if self.keys_of is None:
+            return None
+        keys_nT = np.full(self.rewards_nT.shape, None, dtype=object)
+        for row in range(len(keys_nT)):
+            for turn, key in enumerate(self.keys_of(row)):  # one by one: a key may be a tuple
+                keys_nT[row, turn] = key
+        return keys_nT
 
     @cached_property
     def returns_nT(self) -> Array:

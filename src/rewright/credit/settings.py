@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from rewright.core.settings import Settings
 from rewright.core.strict_json import STRICT
-from rewright.credit import advantages, turn_rewards_many
+from rewright.credit.advantages import advantages
+from rewright.credit.signals import TurnSignal, find_signal, turn_signal
+from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["Array", "TurnCredit"]
 
@@ -24,10 +26,13 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
 
     `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
-    "trajectory" adds it to the trajectory reward only. Raises ValueError for a value that is out of range, and for an
-    estimator of an unknown name (an import path is followed when it is used).
+    "trajectory" adds it to the trajectory reward only. `signal` says what turns earn before that: "matched" calls,
+    nothing ("outcome"), or what a signal of another name or import path makes of whole trajectories. Raises ValueError
+    for a value that is out of range, and for an estimator or a signal of an unknown name (an import path is followed
+    when it is used).
     """
 
+    signal: str = "matched"
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
     unmatched: float = 0.0
     reg: float = 0.1
@@ -44,9 +49,11 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Let the functions look at the settings before there is anything to compute."""
         super().__post_init__()
-        self.call_rewards([], [])
-        named = self if ":" not in self.estimator else msgspec.structs.replace(self, estimator="grpo")
-        named.advantages([], [])
+        turn_signal([], "matched", **self._matching)
+        if ":" not in self.signal:
+            find_signal(self.signal)
+        estimator = self.estimator if ":" not in self.estimator else "grpo"
+        advantages([], [], estimator=estimator, **self._normalising)
 
     @classmethod
     def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
@@ -81,17 +88,20 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def call_rewards(
         self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
     ) -> list[Array]:
-        """Turn rewards (T_i,) of a batch from the calls alone, without outcomes."""
-        return turn_rewards_many(
-            trajectories,
-            golds,
-            aggregate=self.aggregate,
-            assignment=self.assignment,
-            unmatched=self.unmatched,
-            reg=self.reg,
-            ot_scale=self.ot_scale,
-            weights=self.weights,
-        )
+        """Turn rewards (T_i,) of a batch of which the calls of each turn and the gold calls are known, no outcomes.
+
+        For trainers that have no more. Raises ValueError for a signal that gives no rewards.
+        """
+        known = [CreditTrajectory.of_calls(turns, gold) for turns, gold in zip(trajectories, golds, strict=True)]
+        found = self.signal_of(known)
+        if found.kind == "advantage":
+            raise ValueError(f"signal {self.signal!r} gives advantages: expected rewards or values in this trainer")
+        return found.rewards
+
+    def signal_of(self, trajectories: Sequence[CreditTrajectory], *, details: bool = False) -> TurnSignal:
+        """The signal of a batch, without outcomes. `details`: with the `Match` of each trajectory, for "matched"."""
+        matching = {**self._matching, "details": details} if self.signal == "matched" else {}
+        return turn_signal(trajectories, self.signal, **matching)
 
     def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
         """Turn rewards (T_i,) of a batch: the outcomes on the last turns, where `join` is "last_turn".
@@ -112,29 +122,49 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         outcomes: Sequence[float | None] | None = None,
         *,
         trajectory_rewards: Sequence[float] | None = None,
+        trajectories: Sequence[CreditTrajectory] | None = None,
     ) -> list[Array]:
         """Turn advantages (T_i,) of a batch. A trajectory whose outcome is NaN is in no group and gets zeros.
 
         The trajectory reward is `trajectory_rewards` where they are given, else MatchTIR's: the sum of the turn
-        rewards, and of the outcome where `join` is "trajectory".
+        rewards, and of the outcome where `join` is "trajectory". `trajectories`: what the rewards were computed from,
+        for estimators that compare states or weigh tokens.
         """
-        known = [outcome is None or not math.isnan(outcome) for outcome in outcomes or [None] * len(turn_rewards)]
-        kept = [index for index, is_known in enumerate(known) if is_known]
+        given = outcomes or [None] * len(turn_rewards)
+        kept = [index for index, outcome in enumerate(given) if outcome is None or not math.isnan(outcome)]
         if trajectory_rewards is not None:
             trajectory_rewards = [trajectory_rewards[index] for index in kept]
         elif self.join == "trajectory" and outcomes is not None:
             trajectory_rewards = [float(turn_rewards[index].sum() + (outcomes[index] or 0.0)) for index in kept]
+        known = None if trajectories is None else [trajectories[index] for index in kept]
         found = advantages(
             [turn_rewards[index] for index in kept],
             [group_ids[index] for index in kept],
             estimator=self.estimator,
-            gamma=self.gamma,
-            eps=self.eps,
-            fusion=self.fusion,
-            singleton_turn=self.singleton_turn,
             trajectory_rewards=trajectory_rewards,
+            state_keys=None if known is None else lambda index: known[index].state_keys,
+            token_counts=None if known is None else _token_counts(known),
+            **self._normalising,
         )
         results: list[Array] = [np.zeros(len(row)) for row in turn_rewards]
         for index, row in zip(kept, found, strict=True):
             results[index] = row
         return results
+
+    @property
+    def _matching(self) -> dict[str, Any]:
+        """The settings of the signal "matched"."""
+        names = ("aggregate", "assignment", "unmatched", "reg", "ot_scale", "weights")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def _normalising(self) -> dict[str, Any]:
+        """The settings that every estimator is given."""
+        return {name: getattr(self, name) for name in ("gamma", "eps", "fusion", "singleton_turn")}
+
+
+def _token_counts(trajectories: Sequence[CreditTrajectory]) -> list[list[int]] | None:
+    """The model's tokens in each turn; None where they are not known of all."""
+    if any(turn.token_ids is None for one in trajectories for turn in one.turns):
+        return None
+    return [[len(turn.token_ids or ()) for turn in one.turns] for one in trajectories]

@@ -24,8 +24,9 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for dimension in recipe.quality.dimensions:
         if dimension.function not in OWN_DIMENSIONS:
             yield "quality.dimensions", dimension.function
-    if ":" in recipe.rl.credit.estimator:
-        yield "rl.credit.estimator", recipe.rl.credit.estimator
+    for key in ("estimator", "signal"):
+        if ":" in (named := getattr(recipe.rl.credit, key)):
+            yield f"rl.credit.{key}", named
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:

@@ -25,7 +25,7 @@ WORLD_KEYS: Final = ("split", "profile", "count", "seed")
 TASKS: Final = (("tasks",), ("eval", "tasks"), ("rl", "tasks"))
 MODELS: Final = (("model",), ("repair", "model"))
 OF_CALLS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
-"""Keys of `rl.credit` that say what calls are paid."""
+"""Keys of `rl.credit` that say what calls are paid: the settings of the signal `matched`."""
 UNUSED: Final = {
     "grpo": ("gamma", "fusion", "singleton_turn", "join"),
     "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
@@ -173,9 +173,12 @@ def _without_effect(data: dict[str, Any], defaults: Mapping[str, Any]) -> Iterat
             yield key, "rl.reward_model_weight", 0
     if reward == "autotraj":
         yield "rl.call_weight", "rl.trajectory_reward", reward
-        yield from ((f"rl.credit.{key}", "rl.trajectory_reward", reward) for key in OF_CALLS)
+        yield from ((f"rl.credit.{key}", "rl.trajectory_reward", reward) for key in ("signal", *OF_CALLS))
     elif rl.get("call_weight", defaults["call_weight"]) == 0:
-        yield from ((f"rl.credit.{key}", "rl.call_weight", 0) for key in OF_CALLS)
+        yield from ((f"rl.credit.{key}", "rl.call_weight", 0) for key in ("signal", *OF_CALLS))
+    signal = credit.get("signal", defaults["credit"]["signal"])
+    if signal != "matched":
+        yield from ((f"rl.credit.{key}", "rl.credit.signal", signal) for key in OF_CALLS)
     assignment = credit.get("assignment", defaults["credit"]["assignment"])
     for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
         yield f"rl.credit.{key}", "rl.credit.assignment", assignment
