@@ -18,3 +18,14 @@ register("estimator", "matchtir", "rewright.credit.estimators:matchtir")
 
 register("signal", "matched", "rewright.credit.signals:matched")
 register("signal", "outcome", "rewright.credit.signals:outcome")
+
+register("exporter", "autotraj", "rewright.exports.autotraj:export")
+register("exporter", "llama-factory", "rewright.exports.llama_factory:export")
+register("exporter", "ms-swift", "rewright.exports.swift:export")
+register("exporter", "openai", "rewright.exports.openai:export")
+register("exporter", "trl", "rewright.exports.trl:export")
+register("exporter", "verl", "rewright.exports.verl:export")
+
+register("importer", "autotraj", "rewright.importers.autotraj:IMPORTER")
+register("importer", "chat-logs", "rewright.importers.chat_logs:IMPORTER")
+register("importer", "rewright", "rewright.importers.own:IMPORTER")

@@ -321,3 +321,94 @@ def test_a_name_of_ours_is_taken_before_anything_was_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "estimator 'grpo' is registered already: choose another name\n[]\n"
+
+
+# Exporters and importers.
+
+
+def built_run(folder: Path) -> Path:
+    stored_run(folder)
+    state = {name: {"done": True, "seconds": 1.0} for name in ("synth", "build")}
+    (folder / "state.json").write_text(json.dumps(state))
+    row = {"messages": [*TASK.messages, {"role": "assistant", "content": "77"}], "tools": []}
+    (folder / "sft.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "preferences.jsonl").write_text("")
+    return folder
+
+
+def test_an_exporter_of_one_s_own_writes_the_sets_of_a_run(rewright: Rewright, tmp_path: Path) -> None:
+    built_run(tmp_path / "run")
+    for name in ("toy", "seams.toys.toy_exporter:export"):
+        register("exporter", "toy", "seams.toys.toy_exporter:export")  # the second time, it changes nothing
+        code, out, said = rewright("export", "run", name.partition(":")[0], "--format", name)
+        assert (code, out.splitlines()[0].endswith("questions.txt: 1 rows")) == (0, True), said
+        assert (tmp_path / name.partition(":")[0] / "questions.txt").read_text() == "How old?\n"
+    assert rewright("export", "run", "trl")[0] == 0
+    assert (tmp_path / "trl/sft.jsonl").exists()
+    _, helped, _ = rewright("export", "--help")
+    assert all(name in helped for name in ("autotraj", "llama-factory", "ms-swift", "openai", "toy", "trl", "verl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "run", "out", "--format", "openia"], "unknown exporter 'openia': did you mean 'openai'? expected"),
+        (
+            ["export", "run", "out", "--format", "json:load_no"],
+            "--format: exporter 'json:load_no': module 'json' has no",
+        ),
+        (["export", "run", "out", "--format", "json:__doc__"], "exporter 'json:__doc__' is a str: expected a function"),
+        (["import", "f", "--run", "new", "--recipe", "r.yaml", "--format", "autotrai"], "did you mean 'autotraj'?"),
+        (
+            ["import", "f", "--run", "new", "--recipe", "r.yaml", "--format", "chat-logs"],
+            "--format: chat-logs is read by rewright credit only: expected one of autotraj, rewright",
+        ),
+        (
+            ["credit", "f", "--format", "autotraj"],
+            "autotraj is read by rewright import only: expected one of chat-logs",
+        ),
+        (["credit", "run", "--format", "chat-logs"], "--format chat-logs: run is a folder, expected a file"),
+    ],
+)
+def test_a_format_that_there_is_not(rewright: Rewright, tmp_path: Path, arguments: list[str], said: str) -> None:
+    built_run(tmp_path / "run")
+    (tmp_path / "r.yaml").write_text("tasks: {path: run/tasks.jsonl}\n")
+    (tmp_path / "f").write_text("")
+    code, _, complaint = rewright(*arguments)
+    assert (code, said in complaint) == (2, True), complaint
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_importer_of_one_s_own_starts_a_run_and_is_credited(rewright: Rewright, tmp_path: Path) -> None:
+    register("importer", "toy", "seams.toys.toy_importer:IMPORTER")
+    (tmp_path / "tasks.jsonl").write_bytes(msgspec.json.encode(TASK) + b"\n")
+    (tmp_path / "r.yaml").write_text("tasks: {path: tasks.jsonl}\nstages: [synth, judge]\n")
+    (tmp_path / "log.tsv").write_text("q\tage(Ada)\t36\tage(Ada)\t36\t77\nq\tage(Zoe)\tnone\t77\n")
+    for name in ("toy", "seams.toys.toy_importer:IMPORTER", "seams.toys.toy_importer:trajectories"):
+        run = name.replace(":", "-")
+        code, out, said = rewright("import", "log.tsv", "--run", run, "--recipe", "r.yaml", "--format", name)
+        assert (code, out) == (0, f"2 trajectories imported: go on with rewright judge {run}\n"), said
+        rows = [json.loads(line) for line in (tmp_path / run / "trajectories.jsonl").open()]
+        assert [row["turns"][0]["calls"][0]["arguments"] for row in rows] == [{"of": "Ada"}, {"of": "Zoe"}]
+    matched = credit_of(rewright, "log.tsv", "--format", "toy", "--gold", "tasks.jsonl")
+    assert [row["turn_rewards"] for row in matched.values()] == [[1.0, 0.0, 0.0], [pytest.approx(2 / 3), 0.0]]
+    new = credit_of(rewright, "log.tsv", "--format", "toy", "--signal", SIGNAL)
+    assert [row["turn_rewards"] for row in new.values()] == [[1.0, 0.0, 0.0], [1.0, 0.0]]
+
+
+def test_a_signal_sees_the_results_and_the_states_of_chat_logs(rewright: Rewright, tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "age", "arguments": '{"of": "Ada"}'}}
+    turn = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "36"}]
+    end = {"role": "assistant", "content": "77"}
+    rows = [
+        {"id": name, "messages": [*TASK.messages, *turns, end], "reward": reward}
+        for name, turns, reward in (("a", turn * 2, 1.0), ("b", turn, 0.0))
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--signal", SIGNAL, "--estimator", ESTIMATOR, "gamma=1")
+    for more in ((), ("--format", "chat-logs")):
+        found = credit_of(rewright, "log.jsonl", *options, *more)
+        assert [row["turn_rewards"] for row in found.values()] == [[1.0, 0.0, 1.0], [1.0, 0.0]]
+        # Both begin in one state, and are in one after their first turn: returns 2, 1, 1 and 1, 0.
+        assert [row["turn_advantages"] for row in found.values()] == [[0.5, 0.5, 0.0], [-0.5, -0.5]]

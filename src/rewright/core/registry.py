@@ -97,9 +97,8 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
                 f"{name.partition(':')[0]} among the packages that you trust"
             )
         return load_object(name, f"{where}{what}")
-    if isinstance(target, str):
-        target = _targets[kind][name] = load_object(target, f"{where}{what}")
-    return target
+    # The path stays registered, so that whoever registers it once more registers the same.
+    return load_object(target, f"{where}{what}") if isinstance(target, str) else target
 
 
 def _registered(kind: Kind, name: str) -> Any:

@@ -26,6 +26,7 @@ from rewright.credit import CreditTrajectory, CreditTurn, Match
 from rewright.credit.allowed import allowed_parts
 from rewright.credit.messages import arguments_of, gold_calls, name_of
 from rewright.credit.settings import TurnCredit
+from rewright.importers.base import find_importer
 from rewright.importers.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
@@ -141,14 +142,24 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
     return msgspec.structs.replace(rl, credit=credit)
 
 
-def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None) -> Iterator[Stored]:
+def read_stored(
+    path: Path | str, *, outcome: str | Sequence[str] | None = None, file_format: str | None = None
+) -> Iterator[Stored]:
     """The trajectories of a file or a run directory, in order.
 
     `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
-    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none"). Raises
-    InputError with file and row for what cannot be read.
+    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none").
+    `file_format`: an importer that reads the file (a registered name or an import path); None: it is told by its rows.
+    Raises InputError with file and row for what cannot be read.
     """
     path = Path(path)
+    if file_format is not None:
+        read = find_importer(file_format, "logs").logs
+        assert read is not None
+        if path.is_dir():
+            raise InputError(f"--format {file_format}: {path} is a folder, expected a file")
+        yield from (Stored(**log._asdict()) for log in read(path, outcome))
+        return
     if not path.is_dir():
         first = next(iter(read_rows(path)))
         if first.problem is not None:
