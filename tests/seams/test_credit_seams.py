@@ -28,6 +28,7 @@ from rewright.credit import (
     turn_signal,
 )
 from rewright.credit.settings import TurnCredit
+from rewright.pipeline.run_directory import Run
 from rewright.training.group_credit import score_rollouts
 from rewright.training.settings import RLSettings
 from seams.toys.toy_signal import new_results
@@ -412,3 +413,45 @@ def test_a_signal_sees_the_results_and_the_states_of_chat_logs(rewright: Rewrigh
         assert [row["turn_rewards"] for row in found.values()] == [[1.0, 0.0, 1.0], [1.0, 0.0]]
         # Both begin in one state, and are in one after their first turn: returns 2, 1, 1 and 1, 0.
         assert [row["turn_advantages"] for row in found.values()] == [[0.5, 0.5, 0.0], [-0.5, -0.5]]
+
+
+# Trackers.
+
+
+def test_a_tracker_of_one_s_own_is_given_the_rows_of_a_stage(rewright: Rewright, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    register("tracker", "toy", "seams.toys.toy_tracker:Counts")
+    recipe = {
+        "stages": ["sft"],
+        "model": {"path": "pico"},
+        "sft": {"source": "demonstrations", "demonstrations": 4, "batch_size": 2, "epochs": 1, "report_to": ["toy"]},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    assert rewright("run", "r.yaml", "--run", "run")[0] == 0
+    steps = (tmp_path / "run/metrics.jsonl").read_text().count("\n")
+    assert (tmp_path / "run/counts.txt").read_text() == f"sft {steps}\n"
+    code, _, said = rewright("run", "r.yaml", "--run", "other", "sft.report_to=[seams.toys.toy_tracker:Broken]")
+    assert (code, "sft.report_to: tracker 'seams.toys.toy_tracker:Broken': module" in said) == (2, True)
+    code, _, said = rewright("run", "r.yaml", "--run", "other", "sft.report_to=[toys]")
+    assert (code, "sft.report_to is 'toys': expected one of" in said, ", toy, " in said) == (2, True, True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_tracker_that_fails_is_a_warning_and_the_numbers_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(stored_run(tmp_path / "run", sft={"report_to": ["seams.toys.toy_tracker:Counts"]}))
+    run.set_metrics("sft", [{"loss": 1.0}])
+    (tmp_path / "run/counts.txt").unlink()
+    (tmp_path / "run/counts.txt").mkdir()
+    run.set_metrics("sft", [{"loss": 0.5}])
+    assert "warning: sft.report_to: tracker 'seams.toys.toy_tracker:Counts' failed: IsADirectoryError" in (
+        capsys.readouterr().err
+    )
+    assert [row["loss"] for row in run.metrics()] == [0.5]
+
+
+def test_a_stored_recipe_s_tracker_runs_once_it_is_named(rewright: Rewright, tmp_path: Path) -> None:
+    stored_run(tmp_path / "run", sft={"report_to": ["seams.toys.toy_tracker:Counts"]})
+    code, _, said = rewright("judge", "run")
+    assert (code, "names code (sft.report_to: seams.toys.toy_tracker:Counts)" in said) == (2, True), said
