@@ -207,6 +207,8 @@ def test_what_could_not_be_computed_is_no_number() -> None:
     assert seen[0].tolist() == [[True, False]]
     with pytest.raises(ValueError, match="nan"):
         advantages([[math.nan]], [0])
+    lists: Any = TurnSignal([[1.0, math.nan]], [[False, True]])
+    assert turn_signal([CreditTrajectory.of_calls([[], []])], lambda _: lists).values[0].tolist() == [1.0, 0.0]
 
 
 def test_the_estimator_takes_differences_of_a_value_and_passes_an_advantage_through() -> None:
@@ -227,6 +229,9 @@ def test_the_estimator_takes_differences_of_a_value_and_passes_an_advantage_thro
         (lambda _: [[1.0]], r"values\[0\] has shape \(1,\): expected \(2,\)"),
         (lambda _: [], "has 0 values: expected 1"),
         (lambda _: [[1.0, math.inf]], "expected finite numbers"),
+        (lambda _: TurnSignal([[1.0, 2.0]], [[False]]), r"missing\[0\] has shape \(1,\): expected \(2,\)"),
+        (lambda _: TurnSignal([[1.0, math.nan]], [[True, False]]), "expected finite numbers, and missing set where"),
+        (lambda _: TurnSignal.of([[1.0, 2.0]], kind="value", initial=np.zeros(2)), r"initial has shape \(2,\)"),
         (lambda _: 1 / 0, "failed: ZeroDivisionError: division by zero"),
         (lambda _: [["a", "b"]], r"values\[0\] is \['a', 'b'\]: expected numbers"),
         (lambda _: TurnSignal.of([[1.0, 2.0]], kind="worth"), "has the kind 'worth': expected one of reward, value"),

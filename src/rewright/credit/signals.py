@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -118,14 +118,13 @@ def turn_signal(
         if function in (matched, outcome) and isinstance(problem, ValueError):  # which names the setting
             raise
         raise ValueError(f"signal {name!r} failed: {type(problem).__name__}: {problem}") from problem
-    _check(name, result, given)
-    values = result.values
+    values, masks = _checked(name, result, given)
     if outcomes is not None:
         if result.kind != "reward":
             raise ValueError(f"signal {name!r} gives no rewards ({result.kind}): outcomes cannot be added to it")
         values = add_outcomes(values, list(outcomes))
     provenance = {"signal": name, "settings": settings, **result.provenance}
-    return TurnSignal(values, result.missing, result.kind, result.initial, result.stats, provenance, result.details)
+    return replace(result, values=values, missing=masks, provenance=provenance)
 
 
 def signal_names() -> list[str]:
@@ -197,28 +196,35 @@ def _differences(values: Array, missing: NDArray[np.bool_], before: float) -> Ar
     return gained
 
 
-def _check(name: str, found: TurnSignal, trajectories: Sequence[CreditTrajectory]) -> None:
-    """Raise ValueError for a signal that is not what its kind promises."""
+def _checked(
+    name: str, found: TurnSignal, trajectories: Sequence[CreditTrajectory]
+) -> tuple[list[Array], list[NDArray[np.bool_]]]:
+    """Values and masks as arrays. Raises ValueError for a signal that is not what its kind promises."""
     if found.kind not in KINDS:
         raise ValueError(f"signal {name!r} has the kind {found.kind!r}: expected one of {', '.join(KINDS)}")
-    for what, rows in (("values", found.values), ("missing", found.missing)):
-        if len(rows) != len(trajectories):
-            raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {len(trajectories)}, one a trajectory")
-        for index, (row, one) in enumerate(zip(rows, trajectories, strict=True)):
-            if np.shape(row) != (len(one.turns),):
+    count = len(trajectories)
+    for what, rows in (("values", found.values), ("missing", found.missing), ("details", found.details)):
+        if rows is not None and len(rows) != count:
+            raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
+    if found.initial is not None and np.shape(found.initial) != (count,):
+        raise ValueError(f"signal {name!r}: initial has shape {np.shape(found.initial)}: expected ({count},)")
+    values: list[Array] = []
+    masks: list[NDArray[np.bool_]] = []
+    for index, one in enumerate(trajectories):
+        row, mask = np.asarray(found.values[index], dtype=np.float64), np.asarray(found.missing[index], dtype=bool)
+        for what, array in (("values", row), ("missing", mask)):
+            if array.shape != (len(one.turns),):
                 raise ValueError(
-                    f"signal {name!r}: {what}[{index}] has shape {np.shape(row)}: expected ({len(one.turns)},), one "
-                    "for each turn"
+                    f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(one.turns)},), one for "
+                    "each turn"
                 )
-    for index, row in enumerate(found.values):
+        if mask.any():
+            row = np.where(mask, 0.0, row)
         if row.size and not np.abs(row).max() <= LARGEST:
             raise ValueError(
                 f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
                 "where there is none"
             )
-    if found.initial is not None and np.shape(found.initial) != (len(trajectories),):
-        raise ValueError(
-            f"signal {name!r}: initial has shape {np.shape(found.initial)}: expected ({len(trajectories)},)"
-        )
-    if found.details is not None and len(found.details) != len(trajectories):
-        raise ValueError(f"signal {name!r} has {len(found.details)} details: expected {len(trajectories)}")
+        values.append(row)
+        masks.append(mask)
+    return values, masks
