@@ -11,4 +11,4 @@ __all__ = ["names_of"]
 
 def names_of(kind: Kind) -> str:
     """`: NAME, NAME` for a help text; empty where no help is asked for, as other packages are imported for it."""
-    return f": {', '.join(known(kind))}" if "--help" in sys.argv else ""
+    return f": {', '.join(known(kind))}" if {"--help", "-h"} & set(sys.argv) else ""

@@ -208,23 +208,23 @@ def _checked(
             raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
     if found.initial is not None and np.shape(found.initial) != (count,):
         raise ValueError(f"signal {name!r}: initial has shape {np.shape(found.initial)}: expected ({count},)")
-    values: list[Array] = []
-    masks: list[NDArray[np.bool_]] = []
-    for index, one in enumerate(trajectories):
-        row, mask = np.asarray(found.values[index], dtype=np.float64), np.asarray(found.missing[index], dtype=bool)
-        for what, array in (("values", row), ("missing", mask)):
+    values = [np.asarray(row, dtype=np.float64) for row in found.values]
+    masks = [np.asarray(mask, dtype=bool) for mask in found.missing]
+    for what, arrays in (("values", values), ("missing", masks)):
+        for index, (array, one) in enumerate(zip(arrays, trajectories, strict=True)):
             if array.shape != (len(one.turns),):
                 raise ValueError(
                     f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(one.turns)},), one for "
                     "each turn"
                 )
-        if mask.any():
-            row = np.where(mask, 0.0, row)
-        if row.size and not np.abs(row).max() <= LARGEST:
-            raise ValueError(
-                f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
-                "where there is none"
-            )
-        values.append(row)
-        masks.append(mask)
+    if not count:
+        return values, masks
+    if np.concatenate(masks).any():
+        values = [np.where(mask, 0.0, row) for row, mask in zip(values, masks, strict=True)]
+    if not (np.abs(np.concatenate(values)) <= LARGEST).all():  # False for NaN too
+        index, row = next((i, row) for i, row in enumerate(values) if not (np.abs(row) <= LARGEST).all())
+        raise ValueError(
+            f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
+            "where there is none"
+        )
     return values, masks

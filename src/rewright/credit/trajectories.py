@@ -11,7 +11,7 @@ import hashlib
 from array import array
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rewright.credit.calls import calls_of, freeze, read_call
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CreditTrajectory", "CreditTurn"]
 
 
-@dataclass(frozen=True, slots=True)
-class CreditTurn:
+class CreditTurn(NamedTuple):
     """One turn of the model and what followed from it.
 
     `calls`: in any shape that `rewright.credit` reads, malformed ones included. `results`: what the tools returned, in
