@@ -9,3 +9,23 @@ register("dialect", "tags", "rewright.dialects.tags:Tags")
 
 register("engine", "hf", "rewright.engines.embedded:HFSettings")
 register("engine", "openai", "rewright.engines.served:OpenAISettings")
+
+register("estimator", "delta", "rewright.credit.estimators:delta")
+register("estimator", "fixed_horizon", "rewright.credit.estimators:fixed_horizon")
+register("estimator", "grpo", "rewright.credit.estimators:grpo")
+register("estimator", "leave_one_out", "rewright.credit.estimators:leave_one_out")
+register("estimator", "matchtir", "rewright.credit.estimators:matchtir")
+
+register("signal", "matched", "rewright.credit.signals:matched")
+register("signal", "outcome", "rewright.credit.signals:outcome")
+
+register("exporter", "autotraj", "rewright.exports.autotraj:export")
+register("exporter", "llama-factory", "rewright.exports.llama_factory:export")
+register("exporter", "ms-swift", "rewright.exports.swift:export")
+register("exporter", "openai", "rewright.exports.openai:export")
+register("exporter", "trl", "rewright.exports.trl:export")
+register("exporter", "verl", "rewright.exports.verl:export")
+
+register("importer", "autotraj", "rewright.importers.autotraj:IMPORTER")
+register("importer", "chat-logs", "rewright.importers.chat_logs:IMPORTER")
+register("importer", "rewright", "rewright.importers.own:IMPORTER")

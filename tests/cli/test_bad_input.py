@@ -132,7 +132,7 @@ RECIPES: list[Case] = [
         "an estimator that ends the program",
         {"r.yaml": b"rl: {credit: {estimator: 'ends_too:c'}}", "ends_too.py": b"raise SystemExit(3)"},
         ["run", "r.yaml", "--dry-run"],
-        "estimator 'ends_too:c' cannot be imported: SystemExit: 3",
+        "estimator 'ends_too:c': SystemExit: 3",
     ),
     (
         "a number of tasks",
@@ -156,7 +156,7 @@ RECIPES: list[Case] = [
         "an estimator",
         {"r.yaml": b"rl: {credit: {estimator: grop}}"},
         ["run", "r.yaml", "--dry-run"],
-        "rl.credit: estimator is 'grop': expected one of delta, ",
+        "rl.credit: unknown estimator 'grop': did you mean 'grpo'? expected one of delta, ",
     ),
     (
         "a run in a file",

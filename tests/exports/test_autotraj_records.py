@@ -15,7 +15,7 @@ from rewright.cli.main import app
 from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task
 from rewright.dialects.format_check import format_problem
-from rewright.exports.autotraj import read_trajectories
+from rewright.importers.autotraj import read_trajectories
 from rewright.judging import judge_trajectory
 from rewright.pipeline.run_directory import Run
 from rewright.tasks.loading import load_tasks, save_tasks

@@ -399,7 +399,7 @@ def test_mistakes_are_named(folder, tmp_path):
         make(folder, tmp_path, turn_credit={"gama": 1.0})
     with pytest.raises(ValueError, match="set importance_sampling_level='token'"):
         make(folder, tmp_path, importance_sampling_level="sequence", loss_type="luspo")
-    with pytest.raises(ValueError, match="estimator is 'gspo'"):
+    with pytest.raises(ValueError, match="unknown estimator 'gspo'"):
         make(folder, tmp_path, turn_credit=TurnCredit(estimator="gspo")).train()
 
 

@@ -24,8 +24,8 @@ MATCHTIR: dict[str, Any] = {
     # Section 1: setting.
     "dialect": "hermes", "limits.turns": 10, "stages": ["eval_base", "rl", "eval_rl"],
     # Sections 2 to 4: similarity, assignments.
-    "rl.credit.assignment": "optimal", "rl.credit.unmatched": 0, "rl.credit.reg": 0.1, "rl.credit.ot_scale": "raw",
-    "rl.credit.weights": [1, 1, 1],
+    "rl.credit.signal": "matched", "rl.credit.assignment": "optimal", "rl.credit.unmatched": 0, "rl.credit.reg": 0.1,
+    "rl.credit.ot_scale": "raw", "rl.credit.weights": [1, 1, 1],
     # Section 5: turn and trajectory rewards.
     "rl.credit.aggregate": "mean", "rl.credit.join": "last_turn", "rl.call_weight": 1,
     "rl.outcome": "token_set_f1", "rl.trajectory_reward": "matchtir",

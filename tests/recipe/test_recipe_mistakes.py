@@ -126,7 +126,11 @@ MISTAKES = [
     ("name: ''\n", [], ":1: name: must be usable as a folder's name, got ''"),
     ('name: "a\\0b"\n', [], ":1: name: must be usable as a folder's name, got 'a\\x00b'"),
     (f"name: {'x' * 300}\n", [], ":1: name: must be usable as a folder's name, got 'xxx"),
-    ("rl:\n  credit:\n    estimator: gspo\n", [], ": rl.credit: estimator is 'gspo': expected one of delta, "),
+    (
+        "rl:\n  credit:\n    estimator: gspo\n",
+        [],
+        ": rl.credit: unknown estimator 'gspo': did you mean 'grpo'? expected one of delta, ",
+    ),
     (
         "rl:\n  credit:\n    weights: [0, 0, 0]\n",
         [],
@@ -216,7 +220,7 @@ MISTAKES = [
     (
         "rl:\n  credit: {gamma: 1}\n",
         ["rl.credit.estimator=grop"],
-        "override 'rl.credit.estimator=grop': rl.credit: estimator is 'grop': expected one of",
+        "override 'rl.credit.estimator=grop': rl.credit: unknown estimator 'grop': did you mean 'grpo'? ",
     ),
     ("", ["model=caf\udce9"], ": not a recipe: a text holds bytes that are not UTF-8"),
     ("", ["tasks=x.jsonl", "tasks.limit=0"], "override 'tasks.limit=0': tasks.limit: must be at least 1, got 0"),

@@ -12,7 +12,7 @@ from rewright.core.records import Gold, Task, ToolCall, Trajectory, Turn, Verdic
 from rewright.credit import advantages, turn_rewards
 from rewright.credit.settings import TurnCredit
 from rewright.reports.credit_table import credit_as_json
-from rewright.reports.stored_credit import credit, read_gold, read_stored
+from rewright.reports.stored_credit import Stored, credit, read_gold, read_stored
 
 ADA, BEN = {"name": "lookup", "arguments": {"name": "Ada"}}, {"name": "lookup", "arguments": {"name": "Ben"}}
 QUESTION = {"role": "user", "content": "How old together?"}
@@ -193,3 +193,15 @@ def test_a_gold_file_that_does_not_fit_is_explained(tmp_path):
         read_gold(tmp_path / "missing.jsonl")
     with pytest.raises(InputError, match=r"no trajectories\.jsonl"):
         list(read_stored(tmp_path))
+
+
+def test_a_call_is_shown_as_it_is_read_for_matching():
+    """A data frame has NaN where a column is absent, here the name of a call that stands under `function`."""
+    call = {
+        "name": float("nan"),
+        "function": {"name": "Lookup", "arguments": float("nan"), "parameters": {"name": "Ada"}},
+    }
+    stored = Stored("a", "q", [[call]], [""], golds=[ADA], outcome=1.0)
+    (found,) = credit([stored])
+    shown = credit_as_json(found)
+    assert shown["calls"] == [{"turn": 0, "name": "Lookup", "arguments": {"name": "Ada"}, "reward": 1.0, "gold": 0}]

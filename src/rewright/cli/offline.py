@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rewright.cli.registered import names_of
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.trust import check_packages
+
+if TYPE_CHECKING:
+    from rewright.core.records import Trajectory
 
 __all__ = ["register"]
 
@@ -20,7 +24,6 @@ TrustedOption = Annotated[
     list[str] | None,
     typer.Option("--trusted", help="Code that the run's recipe names and that may run, such as a package of your own."),
 ]
-ExportFormat = Literal["trl", "openai", "llama-factory", "ms-swift", "verl", "autotraj"]
 
 
 def register(app: typer.Typer) -> None:
@@ -127,6 +130,12 @@ def credit(
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of rl.credit: gamma=1 singleton_turn=zero …"),
     ] = None,
     *,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Of a file of logs: chat-logs, or an importer of your own (default: by its rows)."
+        ),
+    ] = None,
     gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
     outcome: Annotated[
         list[str] | None,
@@ -136,7 +145,12 @@ def credit(
         bool, typer.Option("--allowed-values", help="Gold arguments are lists of allowed values, as in BFCL.")
     ] = False,
     assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
-    estimator: Annotated[str | None, typer.Option(help="Estimator of the advantages.")] = None,
+    estimator: Annotated[
+        str | None, typer.Option(help=f"Of the advantages{names_of('estimator')}, or an import path.")
+    ] = None,
+    signal: Annotated[
+        str | None, typer.Option(help=f"What turns earn{names_of('signal')}, or an import path (default: matched).")
+    ] = None,
     trusted: TrustedOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
     trajectory: Annotated[
@@ -160,12 +174,12 @@ def credit(
 
     if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
         gold = file / "tasks.jsonl"
-    options = {"assignment": assignment, "estimator": estimator}
+    options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     changed = [*(changes or ()), *given]
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
-        stored = read_stored(file, outcome=outcome)
+        stored = read_stored(file, outcome=outcome, file_format=file_format)
         known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
         found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
     except ValueError as problem:
@@ -220,43 +234,26 @@ def import_trajectories(
     run: Annotated[Path, typer.Option("--run", help="New run directory.")],
     recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run (its tasks must know the trajectories).")],
     file_format: Annotated[
-        Literal["rewright", "autotraj"],
-        typer.Option("--format", help="autotraj: records of AutoTraj or Tool-Star, a question and a text with tags."),
+        str, typer.Option("--format", help=f"What wrote the file{names_of('importer')}, or an import path.")
     ] = "rewright",
     as_json: JsonOption = False,
 ) -> None:
     """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
-    from rewright.core.records import Trajectory
-    from rewright.core.storage import read_foreign
-    from rewright.core.strict_json import NestingError, nested_deeper
-    from rewright.exports.autotraj import read_trajectories
+    from rewright.importers.base import find_importer
     from rewright.pipeline.context import Context
     from rewright.pipeline.run_directory import Run
     from rewright.recipe.loader import load_recipe
 
     settings = load_recipe(recipe)
-    if file_format == "autotraj" and settings.dialect != "tags":
-        raise InputError(f"{recipe}: dialect is {settings.dialect!r}: records with tags need dialect: tags")
+    importer = find_importer(file_format, "trajectories")
+    if importer.dialect not in (None, settings.dialect):
+        what = "records with tags need" if importer.dialect == "tags" else f"{file_format} needs"
+        raise InputError(f"{recipe}: dialect is {settings.dialect!r}: {what} dialect: {importer.dialect}")
     tasks = Context(Run(run), settings).load_tasks()
 
     def found() -> Iterator[Trajectory]:
-        if file_format == "autotraj":
-            yield from read_trajectories(file, tasks)
-            return
-        known = {task.id for task in tasks}
-        first: dict[str, int] = {}
-        for number, trajectory in read_foreign(file, Trajectory):
-            if trajectory.task_id not in known:
-                raise InputError(
-                    f"{file}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks"
-                )
-            if first.setdefault(trajectory.id, number) != number:
-                raise InputError(
-                    f"{file}:{number}: the id {trajectory.id!r} is used already in line {first[trajectory.id]}"
-                )
-            if any(nested_deeper(call.arguments) for call in trajectory.calls):
-                raise InputError(f"{file}:{number}: arguments of a call are {NestingError()}")
-            yield trajectory
+        assert importer.trajectories is not None
+        return importer.trajectories(file, tasks)
 
     count = sum(1 for _ in found())  # read to the end first: a mistake leaves no half of a run behind
     if not count:
@@ -277,7 +274,11 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
     *,
     export_format: Annotated[
-        ExportFormat, typer.Option("--format", help="What reads the files; docs/exports.md says what is in them.")
+        str,
+        typer.Option(
+            "--format",
+            help=f"What reads the files{names_of('exporter')}, or an import path. docs/exports.md explains them.",
+        ),
     ] = "trl",
     as_json: JsonOption = False,
 ) -> None:

@@ -57,6 +57,7 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
     if not isinstance(name, str) or not name or ":" in name:
         raise ValueError(f'the name is {name!r}: expected a text without a colon, as in register("{kind}", "mine")')
+    _load_builtin()  # first, so that a name of ours is taken, whenever it is asked for
     if target is None:
         return lambda given: register(kind, name, given)
     if _targets[kind].setdefault(name, target) is not target and _targets[kind][name] != target:
@@ -96,9 +97,8 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
                 f"{name.partition(':')[0]} among the packages that you trust"
             )
         return load_object(name, f"{where}{what}")
-    if isinstance(target, str):
-        target = _targets[kind][name] = load_object(target, f"{where}{what}")
-    return target
+    # The path stays registered, so that whoever registers it once more registers the same.
+    return load_object(target, f"{where}{what}") if isinstance(target, str) else target
 
 
 def _registered(kind: Kind, name: str) -> Any:

@@ -5,21 +5,32 @@ docs/credit.md lists). Every function is pure, and none raises on what a model w
 
     rewards = turn_rewards([turn.calls for turn in trajectory.turns], task.gold.calls, outcome=verdict.outcome)
     advantages([rewards, ...], group_ids)
+
+`turn_signal` computes any credit signal, of which matched calls are one, from whole trajectories::
+
+    signal = turn_signal([CreditTrajectory.of(one, task) for one in rollouts], "matched", outcomes=outcomes)
+    advantages(signal, group_ids)
 """
 
 from rewright.credit.advantages import advantages
 from rewright.credit.estimators import Estimator, Group, estimator_names, register_estimator
 from rewright.credit.matching import Assignment, Match, match, match_many
 from rewright.credit.rewards import turn_rewards, turn_rewards_many
+from rewright.credit.signals import Signal, TurnSignal, signal_names, turn_signal
 from rewright.credit.similarity import PARITY_WEIGHTS, Weights, similarity, similarity_matrix
 from rewright.credit.tokens import per_token, per_turn, spans_from_mask
+from rewright.credit.trajectories import CreditTrajectory, CreditTurn
 
 __all__ = [
     "PARITY_WEIGHTS",
     "Assignment",
+    "CreditTrajectory",
+    "CreditTurn",
     "Estimator",
     "Group",
     "Match",
+    "Signal",
+    "TurnSignal",
     "Weights",
     "advantages",
     "estimator_names",
@@ -28,9 +39,11 @@ __all__ = [
     "per_token",
     "per_turn",
     "register_estimator",
+    "signal_names",
     "similarity",
     "similarity_matrix",
     "spans_from_mask",
     "turn_rewards",
     "turn_rewards_many",
+    "turn_signal",
 ]

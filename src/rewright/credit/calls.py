@@ -15,7 +15,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["ReadCall", "Values", "calls_of", "freeze", "read_call"]
+__all__ = ["ReadCall", "Values", "calls_of", "fields_of", "freeze", "read_call"]
 
 Values = dict[Hashable, Hashable]
 """The arguments of a well-formed call: name -> hashable typed value."""
@@ -55,10 +55,10 @@ def read_call(call: Any) -> ReadCall | None:
             else:
                 name, arguments, error = call.name, call.arguments, call.error
         except (KeyError, AttributeError):
-            name, arguments, error = _fields(call)
+            name, arguments, error = fields_of(call)
         if arguments is None or type(arguments) is float or type(error) is float:
             # a table in which arguments have two names holds null under one; a data frame NaN, for errors too
-            name, arguments, error = _fields(call)
+            name, arguments, error = fields_of(call)
         if not isinstance(name, str) or (error is not None and error is not False and error != ""):
             return None
         if isinstance(arguments, str):
@@ -88,8 +88,11 @@ def calls_of(found: Any) -> Sequence[Any]:
     return [found] if is_call or not isinstance(found, Iterable) else list(found)
 
 
-def _fields(call: Any) -> tuple[Any, Any, Any]:
-    """Name, arguments and error of a call of any accepted shape; None for what is not there (NaN in a data frame)."""
+def fields_of(call: Any) -> tuple[Any, Any, Any]:
+    """Name, arguments and error of a call of any accepted shape, as they were written, whole or malformed.
+
+    None for what is not there (NaN in a data frame).
+    """
 
     def part(key: str) -> Any:
         found = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
@@ -97,7 +100,7 @@ def _fields(call: Any) -> tuple[Any, Any, Any]:
 
     name, arguments, error, inner = part("name"), part("arguments"), part("error"), part("function")
     if name is None and inner is not None and not callable(inner):
-        name, arguments, inner_error = _fields(inner)
+        name, arguments, inner_error = fields_of(inner)
         return name, arguments, inner_error if error is None else error
     return name, part("parameters") if arguments is None else arguments, error
 

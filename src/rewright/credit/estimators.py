@@ -1,23 +1,23 @@
-"""The estimators behind `advantages`: functions from one group to its turn advantages, and their registry.
+"""The estimators behind `advantages`: functions from one group to its turn advantages.
 
 An estimator is a function `f(group: Group) -> (n, T) array`; what it writes behind a trajectory's last turn is cut
-off. Register one with `@register_estimator("name")`, or name it by import path, "package.module:function".
+off. Register one with `@register_estimator("name")` (kind `estimator` of `rewright.core.registry`), or name it by
+import path, "package.module:function". Ours are registered in `rewright.builtin`.
 """
 # ruff: noqa: N802, N815  (arrays are named by axis)
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rewright.core.trust import is_own
+from rewright.core.registry import known, register
+from rewright.credit.lookup import find_function
 
 __all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_estimator"]
 
@@ -35,7 +35,9 @@ class Group:
     """The n rollouts of one task, padded with zeros to the T turns of the longest.
 
     `rewards_nT` (n, T): turn rewards. `present_nT` (n, T) bool: which turns exist. `trajectory_n` (n,): trajectory
-    rewards. The settings are those of `advantages`.
+    rewards. The settings are those of `advantages`. `missing_nT` (n, T) bool: turns whose reward could not be computed
+    (it is 0 there). `tokens_nT` (n, T) of int: the model's tokens in each turn. None where the caller of `advantages`
+    gave none. `keys_of`: the state keys of a rollout by its row, see `keys_nT`.
     """
 
     rewards_nT: Array
@@ -45,6 +47,9 @@ class Group:
     eps: float
     fusion: Literal["mean", "sum"]
     singleton_turn: Literal["raw", "zero"]
+    missing_nT: NDArray[np.bool_]
+    tokens_nT: NDArray[np.int64] | None = None
+    keys_of: Callable[[int], Sequence[Hashable]] | None = None
 
     @classmethod
     def of(
@@ -56,16 +61,39 @@ class Group:
         eps: float,
         fusion: Literal["mean", "sum"],
         singleton_turn: Literal["raw", "zero"],
+        missing: Sequence[NDArray[np.bool_]] | None = None,
+        keys_of: Callable[[int], Sequence[Hashable]] | None = None,
+        token_counts: Sequence[Sequence[int]] | None = None,
     ) -> Group:
         """Pad the turn rewards (T_i,) of n rollouts; `trajectory_rewards` None means the sum over turns."""
         longest = max((len(row) for row in rewards), default=0)
         padded = np.zeros((len(rewards), longest))
         for index, row in enumerate(rewards):
             padded[index, : len(row)] = row
+        missing_nT = np.zeros(padded.shape, dtype=bool)
+        for index, mask in enumerate(missing or ()):
+            missing_nT[index, : len(mask)] = mask
+        tokens_nT = None if token_counts is None else np.zeros(padded.shape, dtype=np.int64)
+        for index, counts in enumerate(token_counts or ()):
+            tokens_nT[index, : len(counts)] = counts  # type: ignore[index]
         lengths = np.array([len(row) for row in rewards])
         present = np.arange(longest) < lengths[:, None]
         total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
-        return cls(padded, present, total, gamma, eps, fusion, singleton_turn)
+        return cls(padded, present, total, gamma, eps, fusion, singleton_turn, missing_nT, tokens_nT, keys_of)
+
+    @cached_property
+    def keys_nT(self) -> NDArray[np.object_] | None:
+        """The key of the state before each turn, (n, T) of objects: None for a state without one, and behind the end.
+
+        None in all where the caller of `advantages` gave no state keys.
+        """
+        if self.keys_of is None:
+            return None
+        keys_nT = np.full(self.rewards_nT.shape, None, dtype=object)
+        for row in range(len(keys_nT)):
+            for turn, key in enumerate(self.keys_of(row)):  # one by one: a key may be a tuple
+                keys_nT[row, turn] = key
+        return keys_nT
 
     @cached_property
     def returns_nT(self) -> Array:
@@ -102,48 +130,22 @@ class Group:
 
 
 Estimator = Callable[[Group], ArrayLike]
-_ESTIMATORS: dict[str, Estimator] = {}
-_PATH = re.compile(r"\w+(\.\w+)*")
 
 
 def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
     """Decorator: make an estimator known by name. Raises ValueError where the name is taken, or there is none."""
-    if not isinstance(name, str):  # `@register_estimator` without a name would register nothing and hide the function
-        raise ValueError(f'the name is {name!r}: expected a text, as in @register_estimator("name")')
-
-    def register(function: Estimator) -> Estimator:
-        if name in _ESTIMATORS and _ESTIMATORS[name] is not function:
-            raise ValueError(f"an estimator named {name!r} is registered already: choose another name")
-        _ESTIMATORS[name] = function
-        return function
-
-    return register
+    return register("estimator", name)
 
 
 def estimator_names() -> list[str]:
-    """The registered names, sorted."""
-    return sorted(_ESTIMATORS)
+    """The registered names, sorted: ours, and those of installed packages."""
+    return known("estimator")
 
 
 def find_estimator(estimator: str | Estimator) -> Estimator:
     """The function for a name, an import path or a function. Raises ValueError naming what is known."""
-    if callable(estimator):
-        return estimator
-    if isinstance(estimator, str) and estimator in _ESTIMATORS:
-        return _ESTIMATORS[estimator]
-    module_name, _, function_name = str(estimator).partition(":")
-    if _PATH.fullmatch(module_name) and _PATH.fullmatch(function_name) and not is_own(module_name):
-        try:
-            function: Any = importlib.import_module(module_name)
-            for part in function_name.split("."):
-                function = getattr(function, part)
-        except (Exception, SystemExit) as error:  # whatever a module raises that is not well
-            raise ValueError(f"estimator {estimator!r} cannot be imported: {type(error).__name__}: {error}") from error
-        if callable(function):
-            return function  # type: ignore[no-any-return]
-    raise ValueError(
-        f"estimator is {estimator!r}: expected one of {', '.join(estimator_names())}, or 'package.module:function'"
-    )
+    found: Estimator = find_function("estimator", estimator)
+    return found
 
 
 def all_equal(values: Array) -> bool:
@@ -156,13 +158,11 @@ def _trajectory_level(group: Group) -> Array:
     return np.broadcast_to(group.normalised(group.trajectory_n)[:, None], group.rewards_nT.shape)
 
 
-@register_estimator("grpo")
 def grpo(group: Group) -> Array:
     """The normalised trajectory reward on every turn (GRPO, Shao et al. 2024; MatchTIR's trajectory level)."""
     return _trajectory_level(group)
 
 
-@register_estimator("matchtir")
 def matchtir(group: Group) -> Array:
     """MatchTIR's dual level: GRPO's term, fused with turn returns normalised among the rollouts that have the turn."""
     turn_nT = np.zeros_like(group.rewards_nT)
@@ -176,7 +176,6 @@ def matchtir(group: Group) -> Array:
     return group.fused(_trajectory_level(group), turn_nT)
 
 
-@register_estimator("fixed_horizon")
 def fixed_horizon(group: Group) -> Array:
     """A_t = D_t minus the mean of D_t over the whole group, a rollout that has ended counting as 0.
 
@@ -188,7 +187,6 @@ def fixed_horizon(group: Group) -> Array:
     return _centred(returns)
 
 
-@register_estimator("leave_one_out")
 def leave_one_out(group: Group) -> Array:
     """A = R minus the mean R of the other rollouts, on every turn (RLOO: Kool et al. 2019, Ahmadian et al. 2024).
 
@@ -202,7 +200,6 @@ def leave_one_out(group: Group) -> Array:
     return np.broadcast_to(baseline_free, group.rewards_nT.shape)
 
 
-@register_estimator("delta")
 def delta(group: Group) -> Array:
     """GRPO's term, fused with the turn's own progress: r_t, normalised over all turns of the group.
 

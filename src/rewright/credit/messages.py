@@ -8,7 +8,7 @@ from typing import Any
 
 from rewright.core.strict_json import STRICT, TOLERANT
 from rewright.credit.allowed import allowed_parts, read_allowed
-from rewright.credit.calls import calls_of, read_call
+from rewright.credit.calls import calls_of, fields_of, read_call
 
 __all__ = ["arguments_of", "gold_calls", "gold_of", "name_of", "turns_of_messages", "warn_of_unread_calls"]
 
@@ -167,8 +167,7 @@ def _without_nulls_inside(value: Any) -> Any:
 
 def name_of(call: Any) -> str | None:
     """The name in a call of any shape, as it was written; None where there is none."""
-    inner = _part(call, "function")
-    name = _part(call if _part(call, "name") is not None or inner is None else inner, "name")
+    name = fields_of(call)[0]
     if name is None and (parts := allowed_parts(call)) is not None:
         return parts[0]
     return name if isinstance(name, str) else None
@@ -176,10 +175,7 @@ def name_of(call: Any) -> str | None:
 
 def arguments_of(call: Any) -> Any:
     """The arguments in a call of any shape: an object (of lists, for allowed values), or what stands in its place."""
-    inner = _part(call, "function")
-    source = call if _part(call, "name") is not None or inner is None else inner
-    found = _part(source, "arguments")
-    found = _part(source, "parameters") if found is None else found
+    found = fields_of(call)[1]
     if found is None and (parts := allowed_parts(call)) is not None:
         found = dict(parts[1])
     if isinstance(found, str):
@@ -188,7 +184,3 @@ def arguments_of(call: Any) -> Any:
         except ValueError:
             return found
     return found
-
-
-def _part(call: Any, key: str) -> Any:
-    return call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)

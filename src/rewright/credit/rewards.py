@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.calls import calls_of
-from rewright.credit.matching import Assignment, Problem, call_rewards
+from rewright.credit.matching import Assignment, Match, Problem, call_rewards
 from rewright.credit.similarity import PARITY_WEIGHTS, Weights, is_finite
 
-__all__ = ["turn_rewards", "turn_rewards_many"]
+__all__ = ["add_outcomes", "turn_rewards", "turn_rewards_many", "turn_rewards_of_matches"]
 
 Turns = Iterable[Any]
 """The turns of a trajectory, each the list of its calls."""
@@ -68,13 +68,10 @@ def turn_rewards_many(
     weights: Weights = PARITY_WEIGHTS,
 ) -> list[NDArray[np.float64]]:
     """`turn_rewards` for a batch: one (T_i,) array for each trajectory, matched together by `match_many`."""
-    if aggregate not in ("mean", "sum"):
-        raise ValueError(f"aggregate is {aggregate!r}: expected 'mean' or 'sum'")
+    _check_aggregate(aggregate)
     trajectories, golds = list(trajectories), list(golds)
-    outcomes = [None] * len(trajectories) if outcomes is None else list(outcomes)
-    for name, given in (("gold lists", golds), ("outcomes", outcomes)):
-        if len(given) != len(trajectories):
-            raise ValueError(f"{len(given)} {name}, but {len(trajectories)} trajectories: give exactly one each")
+    outcomes = None if outcomes is None else list(outcomes)
+    _check_counts(len(trajectories), ("gold lists", golds), ("outcomes", outcomes))
     plain = [
         [] if turns is None else [turn if type(turn) is list else calls_of(turn) for turn in turns]
         for turns in trajectories
@@ -90,15 +87,62 @@ def turn_rewards_many(
         ot_scale=ot_scale,
         weights=weights,
     )
+    found = [_per_turn(turns, rewards, aggregate) for turns, rewards in zip(plain, paid, strict=True)]
+    return found if outcomes is None else add_outcomes(found, outcomes)
+
+
+def turn_rewards_of_matches(
+    trajectories: Sequence[Sequence[Sequence[Any]]],
+    matches: Sequence[Match],
+    *,
+    aggregate: Literal["mean", "sum"] = "mean",
+) -> list[NDArray[np.float64]]:
+    """Turn rewards (T_i,) out of what `match_many` found for all calls of each trajectory, without outcomes.
+
+    `trajectories` holds the calls of each turn. Raises ValueError for an unknown aggregate and another number of calls.
+    """
+    _check_aggregate(aggregate)
+    _check_counts(len(trajectories), ("matches", matches))
+    for index, (turns, found) in enumerate(zip(trajectories, matches, strict=True)):
+        if (count := sum(map(len, turns))) != len(found.rewards_P):
+            raise ValueError(f"matches[{index}] is of {len(found.rewards_P)} calls: the trajectory has {count}")
     return [
-        _per_turn(turns, rewards, outcome, aggregate)
-        for turns, rewards, outcome in zip(plain, paid, outcomes, strict=True)
+        _per_turn(turns, found.rewards_P.tolist(), aggregate)
+        for turns, found in zip(trajectories, matches, strict=True)
     ]
 
 
-def _per_turn(
-    turns: list[Sequence[Any]], paid: list[float], outcome: float | None, aggregate: str
-) -> NDArray[np.float64]:
+def add_outcomes(
+    turn_rewards: Sequence[NDArray[np.float64]], outcomes: Sequence[float | None]
+) -> list[NDArray[np.float64]]:
+    """Copies of turn rewards (T_i,) with the outcomes on the last turns. None: not computed, nothing is added.
+
+    Raises ValueError for another number of outcomes, and for one that is not a finite number.
+    """
+    _check_counts(len(turn_rewards), ("outcomes", outcomes))
+    rewards = [row.copy() for row in turn_rewards]
+    for row, outcome in zip(rewards, outcomes, strict=True):
+        if outcome is None:
+            continue
+        if not is_finite(outcome):
+            raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
+        if len(row):
+            row[-1] += float(outcome)
+    return rewards
+
+
+def _check_aggregate(aggregate: str) -> None:
+    if aggregate not in ("mean", "sum"):
+        raise ValueError(f"aggregate is {aggregate!r}: expected 'mean' or 'sum'")
+
+
+def _check_counts(count: int, *given: tuple[str, Sequence[Any] | None]) -> None:
+    for name, values in given:
+        if values is not None and len(values) != count:
+            raise ValueError(f"{len(values)} {name}, but {count} trajectories: give exactly one each")
+
+
+def _per_turn(turns: Sequence[Sequence[Any]], paid: list[float], aggregate: str) -> NDArray[np.float64]:
     """Distribute what the calls were paid over their turns."""
     rewards: list[float] = []
     position = 0
@@ -112,9 +156,4 @@ def _per_turn(
         else:
             rewards.append(0.0)
         position += count
-    if outcome is not None:
-        if not is_finite(outcome):
-            raise ValueError(f"outcome is {outcome!r}: expected a finite number, or None where it was not computed")
-        if rewards:
-            rewards[-1] += float(outcome)
     return np.array(rewards, dtype=np.float64)

@@ -20,8 +20,9 @@ from rewright.core.errors import InputError
 from rewright.core.records import Message
 from rewright.core.storage import read_bounded, write_atomically
 from rewright.core.strict_json import STRICT
+from rewright.exports.base import ExportSets, Written, write_rows
 
-__all__ = ["flattened", "row", "write_dataset_info"]
+__all__ = ["export", "flattened", "row", "write_dataset_info"]
 
 OBSERVATIONS: Final = "\n</tool_response>\n<tool_response>\n"
 """Between two results of a turn, as its own converter of OpenAI records has it; the template adds the outer tags."""
@@ -30,6 +31,14 @@ _THOUGHT: Final = re.compile(r"\s*<think>((?:(?!</think>).)*)</think>\s*", re.DO
 _CALL: Final = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
 
 Shared = dict[str, str]
+
+
+def export(sets: ExportSets, out: Path) -> list[Written]:
+    """Write the sets, and their entries in `dataset_info.json`."""
+    written = write_rows(sets, out, row)
+    if written:
+        write_dataset_info(out, [one.path.name for one in written])
+    return written
 
 
 def row(given: dict[str, Any]) -> dict[str, Any] | None:

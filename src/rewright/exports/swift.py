@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rewright.core.records import Message
+from rewright.exports.base import ExportSets, Written, write_rows
 
-__all__ = ["row"]
+__all__ = ["export", "row"]
+
+
+def export(sets: ExportSets, out: Path) -> list[Written]:
+    """Write the sets in ms-swift's form."""
+    return write_rows(sets, out, row)
 
 
 def row(given: dict[str, Any]) -> dict[str, Any] | None:

@@ -19,13 +19,25 @@ from rewright.core.errors import InputError, StorageError
 from rewright.core.records import Message, Task
 from rewright.core.storage import refuse_special
 from rewright.dialects import get_dialect
+from rewright.exports.base import ExportSets, Written
 from rewright.exports.llama_factory import OBSERVATIONS, flattened
 from rewright.recipe.schema import Recipe
 
-__all__ = ["AGENT", "prompt_row", "sft_row", "write_parquet"]
+__all__ = ["AGENT", "export", "prompt_row", "sft_row", "write_parquet"]
 
 AGENT: Final = "rewright_tool_agent"
 """The agent loop that pays for matched calls (`rewright.integrations.verl_agent_loop`)."""
+
+
+def export(sets: ExportSets, out: Path) -> list[Written]:
+    """Write the SFT set, and the tasks of the run: those to train on and those held out."""
+    run = sets.run
+    tables: dict[str, list[Mapping[str, Any]]] = {
+        "sft": [sft_row(row) for row in sets.sft],
+        "rl_train": [prompt_row(run.recipe(), task, index) for index, task in enumerate(run.tasks)],
+        "rl_test": [prompt_row(run.recipe(), task, index) for index, task in enumerate(run.eval_tasks)],
+    }
+    return [Written(write_parquet(out / f"{name}.parquet", rows), len(rows)) for name, rows in tables.items() if rows]
 
 
 def sft_row(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,22 @@ from typing import Any, Final, NamedTuple
 from rewright.core.errors import InputError
 from rewright.credit.calls import read_call
 from rewright.credit.messages import gold_calls, turns_of_messages
+from rewright.credit.trajectories import CreditTrajectory, CreditTurn
 from rewright.dialects import Hermes, Tags
+from rewright.importers.base import Importer
 from rewright.tasks.rows import Row, read_rows
 
-__all__ = ["GROUP_KEYS", "PROMPT_KEYS", "Log", "check_read", "name_some", "prompt_text", "read_logs", "unread_calls"]
+__all__ = [
+    "GROUP_KEYS",
+    "IMPORTER",
+    "PROMPT_KEYS",
+    "Log",
+    "check_read",
+    "name_some",
+    "prompt_text",
+    "read_logs",
+    "unread_calls",
+]
 
 GROUP_KEYS: Final = ("group", "group_id", "task_id")
 PROMPT_KEYS: Final = ("prompt", "messages")
@@ -53,7 +65,11 @@ _OTHER_SHAPES: Final = {
 
 
 class Log(NamedTuple):
-    """One row: the parts of a `rewright.reports.stored_credit.Stored`, and `seen`, what the row holds, for messages."""
+    """One row: the parts of a `rewright.reports.stored_credit.Stored`.
+
+    `seen`: what the row holds, for messages. `whole`: all that is known of the trajectory, for signals that see more
+    than calls; None where nothing more is.
+    """
 
     id: str
     group: str
@@ -63,6 +79,7 @@ class Log(NamedTuple):
     golds: list[Any] | None
     outcome: float | None
     seen: str
+    whole: CreditTrajectory | None = None
 
 
 def read_logs(path: Path, outcome: str | Sequence[str] | None = None) -> Iterator[Log]:
@@ -177,16 +194,38 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
             "nothing says which rows are attempts at one task: expected 'group', 'group_id' or 'task_id', or a text of "
             "a user before the first turn"
         )
+    name = f"row {row.index}" if identity is None else str(identity)
+    shared = str(group) if group is not None else f"{label}{text}"
     return Log(
-        id=f"row {row.index}" if identity is None else str(identity),
-        group=str(group) if group is not None else f"{label}{text}",
+        id=name,
+        group=shared,
         turns=turns,
         texts=texts,
         prompt=text,
         golds=_golds(row),
         outcome=_outcome(row, outcomes),
         seen=f"{row.place} has the roles {', '.join(roles) or 'none'} and the keys {', '.join(map(str, values))}",
+        whole=CreditTrajectory(
+            _credit_turns(spoken, turns),
+            id=name,
+            task_id=shared,
+            messages=prompt if isinstance(prompt, list) else [{"role": "user", "content": text}],
+        ),
     )
+
+
+def _credit_turns(spoken: Sequence[Any], turns: Sequence[Sequence[Any]]) -> list[CreditTurn]:
+    """The turns with what followed each: results (None where there are calls and no results), what the user said."""
+    places = [place for place, message in enumerate(spoken) if _role(message) == "assistant"]
+    found: list[CreditTurn] = []
+    for calls, start, end in zip(turns, places, [*places, len(spoken)][1:], strict=True):
+        after = spoken[start + 1 : end]
+        results = [_content(message) for message in after if _role(message) in _RESULTS]
+        said = [dict(message) for message in after if _role(message) not in _RESULTS]
+        found.append(
+            CreditTurn(calls, results if results or not calls else None, _content(spoken[start]), messages=said)
+        )
+    return found
 
 
 def _check_messages(row: Row, messages: Iterable[Any]) -> None:
@@ -304,3 +343,6 @@ def _content(message: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
     return str(content or "")
+
+
+IMPORTER: Final = Importer(logs=read_logs)

@@ -15,6 +15,7 @@ from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
 from rewright.core.storage import RecordFile
 from rewright.credit.estimators import find_estimator
+from rewright.credit.signals import find_signal
 from rewright.dialects import Dialect, get_dialect
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
@@ -39,10 +40,11 @@ def _check_functions(recipe: Recipe) -> None:
         dimension.load("quality.dimensions: ")
     if not sum(dimension.weight for dimension in dimensions) > 0:
         raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
-    try:
-        find_estimator(recipe.rl.credit.estimator)
-    except ValueError as problem:
-        raise InputError(f"rl.credit.estimator: {problem}") from None
+    for key, find in (("estimator", find_estimator), ("signal", find_signal)):
+        try:
+            find(getattr(recipe.rl.credit, key))
+        except ValueError as problem:
+            raise InputError(f"rl.credit.{key}: {problem}") from None
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:

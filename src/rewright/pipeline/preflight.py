@@ -12,11 +12,13 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from rewright.core.errors import InputError
+from rewright.core.registry import known
 from rewright.dialects import get_dialect
 from rewright.recipe.schema import Recipe, Stage
 from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.tasks.settings import WORLD_FORMATS
 from rewright.training.settings import check_task_count
+from rewright.training.trackers import find_tracker, own_trackers, trl_integrations
 
 __all__ = ["check_stages"]
 
@@ -95,16 +97,18 @@ def _check_arguments(recipe: Recipe, stage: str) -> None:
     from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
     settings: Any = getattr(recipe, stage)
-    known = [field.name for field in fields(getattr(trl, CONFIGS[stage])) if field.init]
+    accepted = [field.name for field in fields(getattr(trl, CONFIGS[stage])) if field.init]
     for name in settings.arguments:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
+        if name not in accepted:
+            near = get_close_matches(name, accepted, n=1)
             hint = f"did you mean {near[0]}?" if near else "expected the name of one of its arguments"
             raise InputError(f"{stage}.arguments: TRL's {CONFIGS[stage]} has no argument {name}: {hint}")
     _check_word(f"{stage}.scheduler", getattr(settings, "scheduler", None), [one.value for one in SchedulerType])
     _check_word("rl.loss_type", getattr(settings, "loss_type", None), LOSSES)
-    for logger in settings.report_to:
-        _check_word(f"{stage}.report_to", logger, [*INTEGRATION_TO_CALLBACK, "all", "none"])
+    for tracker in own_trackers(settings.report_to):
+        find_tracker(tracker, f"{stage}.report_to")
+    for logger in trl_integrations(settings.report_to):
+        _check_word(f"{stage}.report_to", logger, [*INTEGRATION_TO_CALLBACK, *known("tracker"), "all", "none"])
         if logger not in (*get_available_reporting_integrations(), "all", "none"):
             raise InputError(f"{stage}.report_to: {logger} is not installed: pip install {logger}")
 

@@ -36,6 +36,7 @@ from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 from rewright.recipe.consent import check_recipe_code, recipe_code
 from rewright.recipe.schema import Recipe, Stage
+from rewright.training.trackers import report
 
 __all__ = ["INPUTS", "OUTPUTS", "Run"]
 
@@ -372,9 +373,11 @@ class Run:
         return rows
 
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the metrics of a stage in metrics.jsonl."""
+        """Replace the metrics of a stage in metrics.jsonl, and give them to the trackers of its `report_to`."""
         others = [row for row in self.metrics() if row["stage"] != stage]
-        self.write_lines("metrics.jsonl", [*others, *({"stage": stage, **row} for row in rows)])
+        own = [{"stage": stage, **row} for row in rows]
+        self.write_lines("metrics.jsonl", [*others, *own])
+        report(getattr(getattr(self.recipe(), stage, None), "report_to", ()), self.path, stage, own)
 
 
 def _listed(path: Path) -> list[Path]:

@@ -24,8 +24,13 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for dimension in recipe.quality.dimensions:
         if dimension.function not in OWN_DIMENSIONS:
             yield "quality.dimensions", dimension.function
-    if ":" in recipe.rl.credit.estimator:
-        yield "rl.credit.estimator", recipe.rl.credit.estimator
+    for key in ("estimator", "signal"):
+        if ":" in (named := getattr(recipe.rl.credit, key)):
+            yield f"rl.credit.{key}", named
+    for stage in ("sft", "reward", "rl"):
+        for tracker in getattr(recipe, stage).report_to:
+            if ":" in tracker:
+                yield f"{stage}.report_to", tracker
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:

@@ -103,7 +103,8 @@ def located(problem: str, where: str, places: dict[str, str]) -> str:
     plain = re.sub(r"\[[^\]]*\]", "", name)
     choices = _choices(name) if "enum" in reason else ""
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
-    said = f"{plain}.{reason.partition(' ')[0]}"  # a check of a whole section, which names the key in its words
+    # A check of a whole section names the key in its words: "gamma is …", "unknown estimator …".
+    said = f"{plain}.{reason.removeprefix('unknown ').partition(' ')[0]}"
     if said in places:
         plain = said
     return one_line(f"{nearest(plain, where, places)}: {name or 'recipe'}: {reason}{choices}")

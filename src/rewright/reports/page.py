@@ -89,18 +89,25 @@ def _hash(text: str) -> str:
 def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
     """The recipe's `rl` section and dialect.
 
-    A recipe of another version is no reason to show nothing: defaults, with a note. Nor is an estimator that is code
-    which the run does not trust: it does not run.
+    A recipe of another version is no reason to show nothing: defaults, with a note. Nor is an estimator or a signal
+    that is code which the run does not trust: it does not run.
     """
     try:
         recipe = run.recipe()
-        try:
-            run.check_code("rl.credit.estimator")
-        except InputError as problem:
-            say(f"warning: {problem}; shown is the credit of the estimator {TurnCredit().estimator}")
-            credit = msgspec.structs.replace(recipe.rl.credit, estimator=TurnCredit().estimator)
-            settings = msgspec.structs.replace(recipe.rl, credit=credit)
-            return settings, recipe.dialect, f" The estimator is not the recipe's: {problem}."
+        others: dict[str, str] = {}
+        problems: list[str] = []
+        for key in ("estimator", "signal"):
+            try:
+                run.check_code(f"rl.credit.{key}")
+            except InputError as problem:
+                others[key] = getattr(TurnCredit(), key)
+                problems.append(str(problem))
+        if others:
+            shown = " and ".join(f"the {key} {value}" for key, value in others.items())
+            say(f"warning: {'; '.join(problems)}; shown is the credit of {shown}")
+            settings = msgspec.structs.replace(recipe.rl, credit=msgspec.structs.replace(recipe.rl.credit, **others))
+            which = f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'}"
+            return settings, recipe.dialect, f" The {which} not the recipe's: {'; '.join(problems)}."
         return recipe.rl, recipe.dialect, ""
     except InputError as problem:
         recipe = Recipe()

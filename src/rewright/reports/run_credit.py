@@ -13,6 +13,7 @@ from typing import Any, Final
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_foreign
+from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.hermes import split_thought
 from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
@@ -81,6 +82,7 @@ def stored_of(
         format_ok=problem is None,
         reward_model=None if kept is None else kept.reward_model,
         kept=kept,
+        whole=CreditTrajectory.of(trajectory, task),
     )
 
 

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from rewright.core.errors import InputError
 from rewright.core.records import Credit
 from rewright.core.strict_json import STRICT
-from rewright.credit import Match, match_many
+from rewright.credit import CreditTrajectory, CreditTurn, Match
 from rewright.credit.allowed import allowed_parts
 from rewright.credit.messages import arguments_of, gold_calls, name_of
 from rewright.credit.settings import TurnCredit
+from rewright.importers.base import find_importer
 from rewright.importers.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
@@ -75,6 +76,17 @@ class Stored:
     kept: Credit | None = None
     seen: str = ""
     """What a row of another project's log holds, for messages; empty for trajectories of our own."""
+    whole: CreditTrajectory | None = None
+    """All that is known of it, for signals that see more than calls; None: what stands here."""
+
+    def as_credit_sees_it(self) -> CreditTrajectory:
+        """The trajectory with these gold calls and this outcome, as a credit signal sees it."""
+        if self.whole is not None:
+            return replace(self.whole, golds=self.golds, outcome=self.outcome)
+        turns = [CreditTurn(calls, text=text) for calls, text in zip(self.turns, self.texts, strict=True)]
+        return CreditTrajectory(
+            turns, id=self.id, task_id=self.task_id or self.group, golds=self.golds, outcome=self.outcome
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +125,16 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
     """How to compute the credit of a file: by the run's recipe, else with MatchTIR's settings and trajectory reward.
 
     `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, for a
-    key that has no effect, and for an estimator of the run's recipe that is code, unless `trusted` names its package
-    too.
+    key that has no effect, and for an estimator or a signal of the run's recipe that is code, unless `trusted` names
+    its package too.
     """
     recipe = path / "recipe.yaml" if path.is_dir() else None
     overrides = [f"rl.credit.{change}" for change in changes]
     if recipe is not None and recipe.exists():
-        if not any(change.startswith("estimator=") for change in changes):
-            Run.open(path, trusted=trusted).check_code("rl.credit.estimator")
+        given = {change.partition("=")[0].strip() for change in changes}
+        named = [f"rl.credit.{key}" for key in ("estimator", "signal") if key not in given]
+        if named:
+            Run.open(path, trusted=trusted).check_code(*named)
         return load_recipe(recipe, overrides, stored=True).rl
     parity = [] if any(change.startswith("singleton_turn=") for change in changes) else ["singleton_turn"]
     rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
@@ -128,14 +142,24 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
     return msgspec.structs.replace(rl, credit=credit)
 
 
-def read_stored(path: Path | str, *, outcome: str | Sequence[str] | None = None) -> Iterator[Stored]:
+def read_stored(
+    path: Path | str, *, outcome: str | Sequence[str] | None = None, file_format: str | None = None
+) -> Iterator[Stored]:
     """The trajectories of a file or a run directory, in order.
 
     `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
-    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none"). Raises
-    InputError with file and row for what cannot be read.
+    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none").
+    `file_format`: an importer that reads the file (a registered name or an import path); None: it is told by its rows.
+    Raises InputError with file and row for what cannot be read.
     """
     path = Path(path)
+    if file_format is not None:
+        read = find_importer(file_format, "logs").logs
+        assert read is not None
+        if path.is_dir():
+            raise InputError(f"--format {file_format}: {path} is a folder, expected a file")
+        yield from (Stored(**log._asdict()) for log in read(path, outcome))
+        return
     if not path.is_dir():
         first = next(iter(read_rows(path)))
         if first.problem is not None:
@@ -216,7 +240,8 @@ def credit(
 
     `gold` fills in gold calls where a trajectory brings none of its own. `settings`: a recipe's `rl` section, or turn
     credit alone (MatchTIR's trajectory reward). Rollouts that hold what RL used have those numbers, unless they are to
-    be computed anew (`recompute`). Raises InputError where nothing could be computed: no trajectory has gold calls.
+    be computed anew (`recompute`). Raises InputError where nothing could be computed: with the signal "matched", no
+    trajectory has gold calls.
     """
     if not isinstance(settings, RLSettings):
         settings = RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
@@ -224,7 +249,7 @@ def credit(
         stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
         for stored in trajectories
     ]
-    if filled and not any(is_known(stored) for stored in filled):
+    if settings.credit.signal == "matched" and filled and not any(is_known(stored) for stored in filled):
         if gold is None:
             seen = f"; {filled[0].seen}" if filled[0].seen else ""
             raise InputError(f"no trajectory has gold calls: give a file of them with --gold{seen}")
@@ -233,30 +258,23 @@ def credit(
         raise InputError(f"no trajectory has gold calls: the trajectories' tasks are {have}, the gold file's {known}")
     if all(stored.seen for stored in filled):
         check_read(filled)
-    earned = credit_groups(
-        [
-            Attempted(
-                turns=stored.turns,
-                golds=stored.golds,
-                group=stored.group,
-                outcome=stored.outcome,
-                broken=stored.broken,
-                format_ok=stored.format_ok,
-                reward_model=stored.reward_model,
-            )
-            for stored in filled
-        ],
-        settings,
-    )
-    turn_credit, factor = settings.credit, call_factor(settings)
-    matches = match_many(
-        [([call for turn in stored.turns for call in turn], stored.golds) for stored in filled],
-        assignment=turn_credit.assignment,
-        unmatched=turn_credit.unmatched,
-        reg=turn_credit.reg,
-        ot_scale=turn_credit.ot_scale,
-        weights=turn_credit.weights,
-    )
+    attempted = [
+        Attempted(
+            trajectory=stored.as_credit_sees_it(),
+            group=stored.group,
+            broken=stored.broken,
+            format_ok=stored.format_ok,
+            reward_model=stored.reward_model,
+        )
+        for stored in filled
+    ]
+    earned = credit_groups(attempted, settings, details=True)
+    factor = call_factor(settings)
+    if settings.credit.signal == "matched":
+        matches: list[Match] = [own.details for own in earned]
+    else:  # shown beside the numbers of the signal, which pays for turns and not for calls
+        factor, plain = 0.0, msgspec.structs.replace(settings.credit, signal="matched")
+        matches = plain.signal_of([one.trajectory for one in attempted], details=True).details or []
     if factor != 1.0:
         matches = [replace(found, rewards_P=factor * found.rewards_P) for found in matches]
     results = []

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.records import Credit, Task, Trajectory, Verdict
+from rewright.credit.trajectories import CreditTrajectory
 from rewright.credit.trajectory_reward import trajectory_reward
 from rewright.dialects.format_check import format_problem
 from rewright.judging.judges import judge_trajectory
@@ -41,15 +42,13 @@ Array = NDArray[np.float64]
 class Attempted:
     """What credit is computed from, of one rollout.
 
-    `turns`: the calls of each of its T turns. `golds`: gold calls, None where there are none. `group`: the label that
-    the rollouts compared with each other share; None: it is compared with none. `outcome`: None where it is not known.
-    `broken`: an engine or a tool server broke it. `reward_model`: the score; None where there is no reward model.
+    `trajectory`: its turns, gold calls and outcome (None where they are not known). `group`: the label that the
+    rollouts compared with each other share; None: it is compared with none. `broken`: an engine or a tool server broke
+    it. `reward_model`: the score; None where there is no reward model.
     """
 
-    turns: Sequence[Sequence[Any]]
-    golds: Sequence[Any] | None
+    trajectory: CreditTrajectory
     group: Hashable | None
-    outcome: float | None
     broken: bool = False
     format_ok: bool = True
     reward_model: float | None = None
@@ -60,27 +59,31 @@ class Earned:
     """The credit of one rollout: turn rewards (T,), trajectory reward R, turn advantages (T,).
 
     R is None for a rollout that broke, and where the outcome is needed and not known. `advantages` is None for a
-    rollout that is in no group, or that has no R.
+    rollout that is in no group, or that has no R. `details`: what the signal was computed from, where that was asked
+    for (of `matched`, a `Match`).
     """
 
     turn_rewards: Array
     trajectory_reward: float | None
     advantages: Array | None
+    details: Any = None
 
 
-def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings) -> list[Earned]:
+def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings, *, details: bool = False) -> list[Earned]:
     """Turn rewards, trajectory rewards and turn advantages of rollouts, in the order given.
 
-    A turn earns what its matched calls are paid times `call_weight` (nothing with `trajectory_reward` "autotraj"); the
-    outcome is added to the last turn where `credit.join` says so. R is
+    A turn earns what `credit.signal` says (with "matched", what its matched calls are paid) times `call_weight`, and
+    nothing with `trajectory_reward` "autotraj"; the outcome is added to the last turn where `credit.join` says so. R is
     `rewright.credit.trajectory_reward.trajectory_reward`, and the advantages are those of `credit.estimator` within
-    each group. Raises ValueError for settings and for an outcome or a score that is not a number of its range; never on
-    what a model wrote.
+    each group; what a signal gives as an advantage is added to them. A turn whose number is missing earns 0. Raises
+    ValueError for settings and for an outcome or a score that is not a number of its range; never on what a model
+    wrote.
     """
     credit, factor = settings.credit, call_factor(settings)
-    outcomes = [one.outcome for one in rollouts]
-    paid = credit.call_rewards([one.turns for one in rollouts], [one.golds for one in rollouts])
-    calls = [factor * row if factor else np.zeros(len(row)) for row in paid]
+    trajectories = [one.trajectory for one in rollouts]
+    outcomes = [one.outcome for one in trajectories]
+    signal = credit.signal_of(trajectories, details=details)
+    calls = [factor * row if factor else np.zeros(len(row)) for row in signal.rewards]
     turn_rewards = credit.with_outcomes(calls, outcomes)
     totals = [_total(one, row, settings) for one, row in zip(rollouts, calls, strict=True)]
     grouped: list[int] = []
@@ -93,16 +96,20 @@ def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings) -> list[E
         [turn_rewards[index] for index in grouped],
         [rollouts[index].group for index in grouped],
         trajectory_rewards=rewards,
+        trajectories=[trajectories[index] for index in grouped],
     )
     advantages = dict(zip(grouped, found, strict=True))
+    if signal.kind == "advantage":
+        advantages = {index: row + factor * signal.values[index] for index, row in advantages.items()}
+    seen = signal.details or [None] * len(rollouts)
     return [
-        Earned(row, total, advantages.get(index))
+        Earned(row, total, advantages.get(index), seen[index])
         for index, (row, total) in enumerate(zip(turn_rewards, totals, strict=True))
     ]
 
 
 def call_factor(settings: RLSettings) -> float:
-    """What the reward of a matched call is multiplied with."""
+    """What the numbers of the signal, the reward of a matched call say, are multiplied with."""
     return 0.0 if settings.trajectory_reward == "autotraj" else settings.call_weight
 
 
@@ -150,10 +157,8 @@ def score_rollouts(
             raise ValueError(f"trajectory {one.id} has no score: only a rollout that broke has none")
         attempted.append(
             Attempted(
-                turns=[turn.calls for turn in one.turns],
-                golds=task.gold.calls,
+                trajectory=CreditTrajectory.of(one, task, outcome=verdict.outcome),
                 group=None if broken else task.id,
-                outcome=verdict.outcome,
                 broken=broken,
                 format_ok=format_problem(one, dialect) is None,
                 reward_model=score,
@@ -166,7 +171,7 @@ def score_rollouts(
         advantages=[
             [0.0] * len(one.turn_rewards) if one.advantages is None else one.advantages.tolist() for one in earned
         ],
-        outcomes=[None if one.broken else one.outcome for one in attempted],
+        outcomes=[None if one.broken else one.trajectory.outcome for one in attempted],
         reward_model=[None] * len(trajectories) if scores is None else list(scores),
     )
 
@@ -197,7 +202,7 @@ def with_credit(
 def _total(one: Attempted, calls: Array, settings: RLSettings) -> float | None:
     if one.broken:
         return None
-    outcome = one.outcome
+    outcome = one.trajectory.outcome
     if outcome is None or math.isnan(outcome):
         if settings.trajectory_reward != "matchtir":
             return None

@@ -193,7 +193,7 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
         yield UnusedKey("rl.call_weight", "rl.trajectory_reward", reward)
     if reward == "autotraj" or weights["call_weight"] == 0:
         cause = ("rl.trajectory_reward", reward) if reward == "autotraj" else ("rl.call_weight", 0)
-        yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in CALL_KEYS)
+        yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in ("signal", *CALL_KEYS))
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:

@@ -20,6 +20,7 @@ from rewright.core.progress import Bar
 from rewright.engines.loading import quiet_loading
 from rewright.training.checkpoints import checkpoint_folder
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
+from rewright.training.trackers import trl_integrations
 
 __all__ = ["Watcher", "arguments", "configured", "lora", "quiet", "save", "train"]
 
@@ -47,7 +48,7 @@ def arguments(
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": batch_size // micro,
         "logging_steps": 1,
-        "report_to": list(settings.report_to) or "none",
+        "report_to": trl_integrations(settings.report_to) or "none",
         "save_strategy": "steps" if settings.save_steps else "no",
         "save_steps": settings.save_steps or 500,
         "save_total_limit": 1,

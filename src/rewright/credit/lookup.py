@@ -1,0 +1,28 @@
+"""Finding the functions that credit is computed with: estimators and signals, by name, import path or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from rewright.core.registry import find, known
+from rewright.core.trust import is_own
+
+__all__ = ["find_function"]
+
+
+def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[..., Any]:
+    """The function for a registered name, an import path "package.module:function", or a function.
+
+    Raises ValueError for an unknown name (with the known ones and the nearest), for a path to nothing or to what is no
+    function, and for a path into Rewright: its functions are named by their registered names.
+    """
+    if callable(given):
+        return given  # type: ignore[no-any-return]
+    expected = f"expected one of {', '.join(known(kind))}, or 'package.module:function'"
+    if not isinstance(given, str) or (":" in given and is_own(given)):
+        raise ValueError(f"{kind} is {given!r}: {expected}")
+    found = find(kind, given)
+    if not callable(found):
+        raise ValueError(f"{kind} {given!r} is a {type(found).__name__}: {expected}")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,230 @@
+"""Credit signals: a number for each turn of whole trajectories. `matched` is MatchTIR's, one among others.
+
+A signal is a function of a batch of trajectories, which may be of several tasks::
+
+    @register("signal", "short_thoughts")               # from rewright.core.registry import register
+    def short_thoughts(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
+        return [[1.0 / (1 + len(turn.text or "")) for turn in one.turns] for one in trajectories]
+
+It returns a `TurnSignal`, or for each trajectory one sequence of T numbers, which are rewards; NaN stands for what
+could not be computed. Its further arguments are its settings. The outcome is not in its values: that is added once,
+where advantages are computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rewright.core.registry import known
+from rewright.credit.lookup import find_function
+from rewright.credit.matching import Assignment, match_many
+from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
+from rewright.credit.similarity import LARGEST, PARITY_WEIGHTS, Weights
+from rewright.credit.trajectories import CreditTrajectory
+
+__all__ = ["KINDS", "Signal", "TurnSignal", "find_signal", "matched", "outcome", "signal_names", "turn_signal"]
+
+Array = NDArray[np.float64]
+Kind = Literal["reward", "value", "advantage"]
+
+KINDS: Final = ("reward", "value", "advantage")
+"""What the numbers of a signal are: what a turn earned, how good the state after it is, or its advantage as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSignal:
+    """A number for each turn of B trajectories.
+
+    `values`: B arrays float64 (T_i,). `missing`: B arrays bool (T_i,), True where the number could not be computed; the
+    value there is 0. `kind`: "reward", "value" (of the state after the turn) or "advantage". `initial`: float64 (B,),
+    for values those of the states before the first turn; NaN where it is not known. `stats`: numbers to log.
+    `provenance`: the signal's name and settings. `details`: what it was computed from, one entry for each trajectory
+    (of `matched`: a `Match`), where that was asked for.
+    """
+
+    values: list[Array]
+    missing: list[NDArray[np.bool_]]
+    kind: Kind = "reward"
+    initial: Array | None = None
+    stats: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    details: list[Any] | None = None
+
+    @classmethod
+    def of(cls, values: Iterable[ArrayLike], **fields: Any) -> TurnSignal:
+        """A signal of these values, NaN for what is missing. `fields`: the others. ValueError for what is no number."""
+        arrays, masks = [], []
+        for index, row in enumerate(values):
+            try:
+                array = np.array(row, dtype=np.float64)
+            except (TypeError, ValueError, OverflowError) as problem:
+                raise ValueError(f"values[{index}] is {row!r:.200}: expected numbers ({problem})") from None
+            if array.ndim != 1:
+                raise ValueError(f"values[{index}] has shape {array.shape}: expected one number for each turn, (T,)")
+            mask = np.isnan(array)
+            array[mask] = 0.0
+            arrays.append(array)
+            masks.append(mask)
+        return cls(arrays, masks, **fields)
+
+    @property
+    def rewards(self) -> list[Array]:
+        """What each turn earned, B arrays (T_i,): rewards as they are, of values the differences, of advantages zeros.
+
+        A turn whose number is missing earns 0. The difference of a value is to the last one before it that is known,
+        so a gap is bridged; without one (no `initial` either) it is 0.
+        """
+        if self.kind == "reward":
+            return [row.copy() for row in self.values]
+        if self.kind == "advantage":
+            return [np.zeros(len(row)) for row in self.values]
+        starts = [np.nan] * len(self.values) if self.initial is None else self.initial.tolist()
+        return [_differences(*parts) for parts in zip(self.values, self.missing, starts, strict=True)]
+
+
+Signal = Callable[..., TurnSignal | Iterable[ArrayLike]]
+"""A function of `Sequence[CreditTrajectory]` and settings of its own by name."""
+
+
+def turn_signal(
+    trajectories: Iterable[CreditTrajectory],
+    signal: str | Signal = "matched",
+    *,
+    outcomes: Iterable[float | None] | None = None,
+    **settings: Any,
+) -> TurnSignal:
+    """The numbers of a signal for the turns of B trajectories.
+
+    `signal`: a registered name ("matched", "outcome"), an import path "package.module:function", or a function.
+    `settings`: the signal's own. `outcomes` (B,): added to the last turns of a reward, as MatchTIR does; None: nothing
+    is added (the trajectories' own outcomes are for the signal to look at).
+
+    Raises ValueError for an unknown signal (with the known ones), for one that fails, and for one that returns other
+    shapes or numbers that are not finite; of outcomes, for a wrong number of them and for a signal that is no reward.
+    """
+    given = list(trajectories)
+    function = find_signal(signal)
+    name = signal if isinstance(signal, str) else getattr(signal, "__qualname__", repr(signal))
+    try:
+        found = function(given, **settings)
+        result = found if isinstance(found, TurnSignal) else TurnSignal.of(found)
+    except Exception as problem:  # a user's function, perhaps none of this kind
+        if function in (matched, outcome) and isinstance(problem, ValueError):  # which names the setting
+            raise
+        raise ValueError(f"signal {name!r} failed: {type(problem).__name__}: {problem}") from problem
+    values, masks = _checked(name, result, given)
+    if outcomes is not None:
+        if result.kind != "reward":
+            raise ValueError(f"signal {name!r} gives no rewards ({result.kind}): outcomes cannot be added to it")
+        values = add_outcomes(values, list(outcomes))
+    provenance = {"signal": name, "settings": settings, **result.provenance}
+    return replace(result, values=values, missing=masks, provenance=provenance)
+
+
+def signal_names() -> list[str]:
+    """The registered names, sorted: ours, and those of installed packages."""
+    return known("signal")
+
+
+def find_signal(signal: str | Signal) -> Signal:
+    """The function for a name, an import path or a function. Raises ValueError naming what is known."""
+    return find_function("signal", signal)
+
+
+def matched(
+    trajectories: Sequence[CreditTrajectory],
+    *,
+    aggregate: Literal["mean", "sum"] = "mean",
+    assignment: Assignment = "optimal",
+    unmatched: float = 0.0,
+    reg: float = 0.1,
+    ot_scale: Literal["raw", "calls"] = "raw",
+    weights: Weights = PARITY_WEIGHTS,
+    details: bool = False,
+) -> TurnSignal:
+    """What the calls of each turn are paid for matching gold calls (MatchTIR): `rewright.credit.turn_rewards`.
+
+    A reward; nothing is missing: a trajectory without gold calls earns 0. `details`: keep the `Match` of each
+    trajectory.
+    """
+    turns, golds = [one.calls for one in trajectories], [one.golds for one in trajectories]
+    matches = None
+    if details:
+        matches = match_many(
+            [([call for turn in own for call in turn], gold) for own, gold in zip(turns, golds, strict=True)],
+            assignment=assignment,
+            unmatched=unmatched,
+            reg=reg,
+            ot_scale=ot_scale,
+            weights=weights,
+        )
+        values = turn_rewards_of_matches(turns, matches, aggregate=aggregate)
+    else:
+        values = turn_rewards_many(
+            turns,
+            golds,
+            aggregate=aggregate,
+            assignment=assignment,
+            unmatched=unmatched,
+            reg=reg,
+            ot_scale=ot_scale,
+            weights=weights,
+        )
+    return TurnSignal(values, [np.zeros(len(row), dtype=bool) for row in values], details=matches)
+
+
+def outcome(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
+    """No turn earns anything by itself, so the outcome alone counts, where it is added (GRPO's reward)."""
+    return TurnSignal.of([np.zeros(len(one.turns)) for one in trajectories])
+
+
+def _differences(values: Array, missing: NDArray[np.bool_], before: float) -> Array:
+    """What each turn changed, 0 where that is not known."""
+    gained = np.zeros(len(values))
+    for turn, (value, is_missing) in enumerate(zip(values.tolist(), missing.tolist(), strict=True)):
+        if is_missing:
+            continue
+        if not math.isnan(before):
+            gained[turn] = value - before
+        before = value
+    return gained
+
+
+def _checked(
+    name: str, found: TurnSignal, trajectories: Sequence[CreditTrajectory]
+) -> tuple[list[Array], list[NDArray[np.bool_]]]:
+    """Values and masks as arrays. Raises ValueError for a signal that is not what its kind promises."""
+    if found.kind not in KINDS:
+        raise ValueError(f"signal {name!r} has the kind {found.kind!r}: expected one of {', '.join(KINDS)}")
+    count = len(trajectories)
+    for what, rows in (("values", found.values), ("missing", found.missing), ("details", found.details)):
+        if rows is not None and len(rows) != count:
+            raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
+    if found.initial is not None and np.shape(found.initial) != (count,):
+        raise ValueError(f"signal {name!r}: initial has shape {np.shape(found.initial)}: expected ({count},)")
+    values = [np.asarray(row, dtype=np.float64) for row in found.values]
+    masks = [np.asarray(mask, dtype=bool) for mask in found.missing]
+    for what, arrays in (("values", values), ("missing", masks)):
+        for index, (array, one) in enumerate(zip(arrays, trajectories, strict=True)):
+            if array.shape != (len(one.turns),):
+                raise ValueError(
+                    f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(one.turns)},), one for "
+                    "each turn"
+                )
+    if not count:
+        return values, masks
+    if np.concatenate(masks).any():
+        values = [np.where(mask, 0.0, row) for row, mask in zip(values, masks, strict=True)]
+    if not (np.abs(np.concatenate(values)) <= LARGEST).all():  # False for NaN too
+        index, row = next((i, row) for i, row in enumerate(values) if not (np.abs(row) <= LARGEST).all())
+        raise ValueError(
+            f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
+            "where there is none"
+        )
+    return values, masks

@@ -1,0 +1,38 @@
+"""Trajectories in our own JSON Lines format, as a run stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from rewright.core.errors import InputError
+from rewright.core.records import Task, Trajectory
+from rewright.core.storage import read_foreign
+from rewright.core.strict_json import NestingError, nested_deeper
+from rewright.importers.base import Importer
+
+__all__ = ["IMPORTER", "read_trajectories"]
+
+
+def read_trajectories(path: Path, tasks: Sequence[Task]) -> Iterator[Trajectory]:
+    """Every trajectory of a file.
+
+    Raises InputError for a row that is none, whose task is not one of `tasks`, whose id is used already, or whose calls
+    have arguments that are nested too deeply.
+    """
+    known = {task.id for task in tasks}
+    first: dict[str, int] = {}
+    for number, trajectory in read_foreign(path, Trajectory):
+        if trajectory.task_id not in known:
+            raise InputError(f"{path}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks")
+        if first.setdefault(trajectory.id, number) != number:
+            raise InputError(
+                f"{path}:{number}: the id {trajectory.id!r} is used already in line {first[trajectory.id]}"
+            )
+        if any(nested_deeper(call.arguments) for call in trajectory.calls):
+            raise InputError(f"{path}:{number}: arguments of a call are {NestingError()}")
+        yield trajectory
+
+
+IMPORTER: Final = Importer(trajectories=read_trajectories)
