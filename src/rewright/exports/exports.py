@@ -19,6 +19,7 @@ from rewright.core.storage import encode_line, read_checked, write_atomically
 from rewright.dialects import get_dialect
 from rewright.engines.wire import messages_to_wire
 from rewright.exports import autotraj, llama_factory, swift, verl
+from rewright.pipeline.registry import get_stage
 from rewright.pipeline.run_directory import Run
 
 __all__ = ["ExportFormat", "Written", "export"]
@@ -73,7 +74,7 @@ def export(run: Run, out: Path, export_format: ExportFormat) -> list[Written]:
     Raises InputError for a run that has nothing to export, or nothing that the format can hold, and StorageError where
     nothing can be written.
     """
-    run.require("build")
+    run.require([get_stage("build")])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -26,6 +26,10 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "quality.dimensions", dimension.function
     if ":" in recipe.rl.credit.estimator:
         yield "rl.credit.estimator", recipe.rl.credit.estimator
+    yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
+    for key, backend in (("sft", recipe.sft.backend), ("reward", recipe.reward.backend), ("rl", recipe.rl.backend)):
+        if ":" in backend:
+            yield f"{key}.backend", backend
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:

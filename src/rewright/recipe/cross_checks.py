@@ -59,10 +59,10 @@ def settle(
     for keys in MODELS:
         section = _section(data, keys)
         if section is not None:
-            _check_model(section, ".".join(keys), places, where, stored=stored)
+            _check_model(section, ".".join(keys), places, where)
 
 
-def _check_model(section: dict[str, Any], name: str, places: Mapping[str, str], where: str, *, stored: bool) -> None:
+def _check_model(section: dict[str, Any], name: str, places: Mapping[str, str], where: str) -> None:
     """Raise InputError for an unknown engine, and for keys of another engine. An override may replace the engine."""
     place = _place(name, "engine", places, where)
     try:
@@ -76,7 +76,7 @@ def _check_model(section: dict[str, Any], name: str, places: Mapping[str, str], 
             continue  # unknown to all: the check of keys says so, with the nearest
         own = _place(name, key, places, where)
         value = section.pop(key)
-        if stored or value is None or (place.startswith("override ") and not own.startswith("override ")):
+        if value is None or (place.startswith("override ") and not own.startswith("override ")):
             continue
         raise InputError(
             f"{own}: {name}.{key} has no effect: {name}.engine is {engine}, and {key} is a setting of "

@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -38,11 +38,18 @@ _TAG_ERRORS = (KeyError, AttributeError)
 """What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False) -> Recipe:
+def load_recipe(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    stored: bool = False,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Recipe:
     """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
 
     `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
-    run was started, and one that an older version let pass is no reason not to read the run.
+    run was started, and one that an older version let pass is no reason not to read the run. `upgrade` makes what an
+    older version has stored into a recipe of today (`rewright.pipeline.migration`).
 
     Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
     """
@@ -53,6 +60,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
     if path is not None:
         data, places = _read_yaml(path)
         empty = not data
+        data = data if upgrade is None else upgrade(data)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:

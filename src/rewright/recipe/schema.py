@@ -6,7 +6,7 @@ The defaults are sized for two cores; bigger is for whoever has it.
 from __future__ import annotations
 
 import os
-from typing import Final, Literal, get_args
+from typing import Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from rewright.core.trust import _check_own
 from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
+from rewright.recipe.stages import ALL_STAGES, check_stage_names
 from rewright.repair.quality import QualitySettings
 from rewright.repair.settings import RepairSettings
 from rewright.rollout.settings import EvalSettings, Limits, SynthSettings
@@ -23,14 +24,10 @@ from rewright.tasks.settings import TaskSettings
 from rewright.tools.settings import ToolSettings
 from rewright.training.settings import BuildSettings, RewardSettings, RLSettings, SFTSettings
 
-__all__ = ["ALL_STAGES", "Recipe", "Stage"]
+__all__ = ["Recipe"]
 
 MAX_NAME_BYTES: Final = 200
 """Bytes of a run's name: it is a folder's, with a number behind it."""
-
-
-Stage = Literal["eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl"]
-ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Recipe(Settings, frozen=True):
@@ -38,7 +35,7 @@ class Recipe(Settings, frozen=True):
 
     name: str = "run"
     seed: int = 0
-    stages: tuple[Stage, ...] = ALL_STAGES
+    stages: tuple[str, ...] = ALL_STAGES
     stage_seconds: float | None = None
     """No stage takes longer: it is stopped as by Ctrl-C, and --resume goes on with it, with as much time again."""
     judge_seconds: float = 60.0
@@ -70,12 +67,7 @@ class Recipe(Settings, frozen=True):
                 f"name must be usable as a folder's name, got {self.name[:80]!r}: expected one plain name, without / "
                 "(for another folder: --run)"
             )
-        places = [ALL_STAGES.index(stage) for stage in self.stages]
-        if not places:
-            raise ValueError("stages must name at least one stage, got none")
-        if places != sorted(set(places)):
-            right = ", ".join(stage for stage in ALL_STAGES if stage in self.stages)
-            raise ValueError(f"stages must be in the order in which they run, each once: [{right}]")
+        check_stage_names(self.stages)
 
 
 def _names_a_folder(name: str) -> bool:

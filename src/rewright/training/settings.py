@@ -13,7 +13,15 @@ from rewright.credit.trajectory_reward import TrajectoryReward
 from rewright.judging.judges import ANSWER_JUDGES
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["BuildSettings", "RLSettings", "RewardSettings", "SFTSettings", "Scheduler", "check_task_count"]
+__all__ = [
+    "BuildSettings",
+    "RLSettings",
+    "RewardSettings",
+    "SFTSettings",
+    "Scheduler",
+    "check_batches",
+    "check_task_count",
+]
 
 
 Scheduler = Literal[
@@ -40,7 +48,9 @@ class _TrainSettings(Settings, frozen=True):
     report_to: tuple[str, ...] = ()
     save_steps: int | None = None
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Further arguments of the TRL config, by name."""
+    """Further arguments of the back end's configuration (TRL's config), by name."""
+    backend: str = "trl"
+    """Which trainer does it: a registered one, or package.module:name (`rewright.training.backend`)."""
 
 
 class SFTSettings(_TrainSettings, frozen=True):
@@ -124,4 +134,25 @@ def check_task_count(count: int, settings: RLSettings) -> None:
         raise InputError(
             f"rl.tasks_per_step is {settings.tasks_per_step}, but RL has {count} {'task' if count == 1 else 'tasks'}: "
             f"expected at least as many tasks as a step takes, or rl.tasks_per_step={max(count, 1)}"
+        )
+
+
+def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSettings) -> None:
+    """Raise InputError for batches that do not divide, and for rollouts that would all be alike."""
+    if isinstance(settings, RLSettings):
+        if not settings.temperature:
+            raise InputError("rl.temperature is 0: expected a positive number: rollouts must differ to be compared")
+        rollouts = settings.tasks_per_step * settings.generations
+        if rollouts % settings.updates_per_step:
+            raise InputError(
+                f"rl.updates_per_step is {settings.updates_per_step}: expected a divisor of the {rollouts} rollouts of "
+                "a step (rl.tasks_per_step times rl.generations)"
+            )
+        batch = rollouts // settings.updates_per_step
+    else:
+        batch = settings.batch_size
+    if settings.micro_batch_size is not None and batch % settings.micro_batch_size:
+        raise InputError(
+            f"{section}.micro_batch_size is {settings.micro_batch_size}: expected a divisor of the {batch} sequences "
+            "of an optimizer step"
         )
