@@ -54,7 +54,7 @@ def about(folder: Path) -> dict[str, Any]:
 def check_format(folder: Path) -> int:
     """The format of a run directory. Raises InputError for a newer one than this version reads."""
     number = about(folder).get("format", 1)
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InputError(f"{folder}/environment.json: format is {number!r:.80}: expected a whole number from 1")
     if number > FORMAT:
         raise InputError(

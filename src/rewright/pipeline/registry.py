@@ -90,7 +90,7 @@ class Stage:
     prepare: Callable[[Context], None] | None = None
     """Raises InputError for tasks that it cannot use, before the first stage runs. Writes nothing."""
     plan: Callable[[Context], Mapping[str, Any]] | None = None
-    """What `--dry-run` says of it."""
+    """What `--dry-run` says of it. Writes nothing (`context.load_tasks`, not `context.tasks`)."""
 
     def owed(self, about: Mapping[str, Any]) -> Sequence[str]:
         """The files that must be there when the stage is done, by its entry in state.json."""
