@@ -136,13 +136,21 @@ def test_a_model_that_is_not_trained_yet_is_not_the_base(folder: Path) -> None:
 
 def test_a_stage_that_had_nothing_to_learn_from_is_said_to_be_skipped(folder: Path) -> None:
     (sft,) = [row for row in map(json.loads, (folder / "run/metrics.jsonl").open()) if row["stage"] == "eval_sft"]
-    assert sft["untrained"] == "stage sft was skipped (nothing was kept or repaired)"
+    assert sft["untrained"] == "stage sft was skipped (nothing was kept or repaired, or all is held out)"
     said = rewright(folder, "report", "run", "--json")
-    assert "\n  stage sft was skipped (nothing was kept or repaired): this is the model before it" in said.output
-    assert "\nskipped: sft (nothing was kept or repaired)\n" in said.output
-    assert json.loads(said.output.splitlines()[-1])["skipped"] == {"sft": "nothing was kept or repaired"}
+    assert (
+        "\n  stage sft was skipped (nothing was kept or repaired, or all is held out): this is the model before it"
+        in said.output
+    )
+    assert "\nskipped: sft (nothing was kept or repaired, or all is held out)\n" in said.output
+    assert json.loads(said.output.splitlines()[-1])["skipped"] == {
+        "sft": "nothing was kept or repaired, or all is held out"
+    }
     assert rewright(folder, "view", "run").code == 0
-    assert "sft: stage sft was skipped (nothing was kept or repaired)" in (folder / "run/report.html").read_text()
+    assert (
+        "sft: stage sft was skipped (nothing was kept or repaired, or all is held out)"
+        in (folder / "run/report.html").read_text()
+    )
 
 
 def test_a_model_of_a_stage_that_is_now_skipped_is_removed(folder: Path) -> None:

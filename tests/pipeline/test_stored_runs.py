@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rewright.core.trust import OWN_TARGETS
 from rewright.pipeline.environment import FORMAT
 from support.in_process import rewright
 
@@ -55,6 +56,8 @@ def test_reading_shows_what_its_own_version_showed_and_changes_nothing(run: Path
 
 
 def test_stages_are_done_again_with_the_same_results(run: Path) -> None:
+    held_out = run / "eval_tasks.jsonl"
+    held_out.write_text(held_out.read_text().replace("worlds.town:look_up", "benchmarks.bfcl_world:call", 1))
     for verb in ("judge", "score"):
         done = rewright(run.parent, verb, "run")
         assert done.code == 0, done.errors
@@ -67,6 +70,8 @@ def test_stages_are_done_again_with_the_same_results(run: Path) -> None:
     for name in ("tasks.jsonl", "eval_tasks.jsonl"):
         text = (run / name).read_text()
         assert "rewright.tasks.worlds.town:look_up" in text and '"rewright.worlds' not in text
+    targets = {tool["target"] for line in held_out.read_text().splitlines() for tool in json.loads(line)["tools"]}
+    assert "rewright.benchmarks.bfcl.world:call" in targets <= {*OWN_TARGETS}
     assert rewright(run.parent, "credit", "run", "--json").output == (STORED / "format1.credit.jsonl").read_text()
 
 
@@ -99,9 +104,16 @@ def test_it_is_resumed(run: Path, opened: str) -> None:
             "rl: {learning_rate: 1.0e-4, steps: 2, tasks_per_step: 4, generations: 4, credit: {singleton_turn: raw}}\n"
             "eval: {tasks: {split: heldout, profile: short, count: 2, seed: 1}}\n"
         )
+    begun = run / "redo" / "judge"  # the older version was stopped while it judged again
+    begun.mkdir(parents=True)
+    shutil.copy(recipe, begun / "recipe.yaml")
+    verdict, *_ = (run / "verdicts.jsonl").read_text().splitlines(keepends=True)
+    (begun / "verdicts.jsonl").write_text(json.dumps(json.loads(verdict) | {"reason": "of this time"}) + "\n")
     done = rewright(run.parent, "run", named, "--run", "run", "--resume")
     assert done.code == 0, done.errors
-    same_records(run, "trajectories.jsonl", "verdicts.jsonl", "quality.jsonl")
+    same_records(run, "trajectories.jsonl", "quality.jsonl")
+    reasons = [json.loads(line)["reason"] for line in (run / "verdicts.jsonl").read_text().splitlines()]
+    assert len(reasons) == 12 and reasons.count("of this time") == 1 and not (run / "redo").exists()
     assert json.loads((run / "state.json").read_text())["score"]["done"]
 
 

@@ -37,8 +37,8 @@ MODULES: Final = {
     "rewright.worlds.town": "rewright.tasks.worlds.town",
 }
 """Modules that import paths in records and recipes name, by their names in format 1."""
-RECIPE_KEYS: Final = {("rl", "credit", "lonely_turn"): "singleton_turn"}
-"""Keys of a recipe that have another name now."""
+RECIPE_KEYS: Final = {"rl.credit.lonely_turn": "rl.credit.singleton_turn"}
+"""Keys of a recipe by their names in format 1, and what they are called now."""
 MODEL_SECTIONS: Final = (("model",), ("repair", "model"))
 
 
@@ -137,10 +137,16 @@ def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]
 def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
     """A stored recipe of format 1 with the keys and import paths of today."""
     data = _with_paths(data)
-    for (*sections, key), new in RECIPE_KEYS.items():
-        section = _section(data, sections)
-        if section is not None and key in section and new not in section:
-            section[new] = section.pop(key)
+    for old, new in RECIPE_KEYS.items():
+        section = _section(data, old.split(".")[:-1])
+        key = old.rpartition(".")[2]
+        if section is not None and key in section:
+            value = section.pop(key)
+            *sections, key = new.split(".")
+            place = data
+            for name in sections:
+                place = place.setdefault(name, {})
+            place.setdefault(key, value)
     for keys in MODEL_SECTIONS:
         section = _section(data, keys)
         if section is not None:

@@ -95,7 +95,7 @@ class Run:
         if taken:
             check_format(path)
             if run.is_untouched():
-                with run.locked():  # nobody is about to write
+                with run.locked(update=False):  # nobody is about to write
                     pass
             elif not resume:
                 raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
@@ -144,8 +144,11 @@ class Run:
             check_recipe_code(named, self.trusted, f"{self.path}/recipe.yaml")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for writing. Raises RunLockedError while another process does."""
+    def locked(self, *, update: bool = True) -> Iterator[None]:
+        """Hold the run for writing, and with `update` rewrite one of an older format in that of today.
+
+        Raises RunLockedError while another process holds it, and InputError for a run that cannot be rewritten.
+        """
         try:
             lock = (self.path / ".lock").open("a+")
         except OSError as problem:
@@ -165,7 +168,8 @@ class Run:
             lock.truncate()
             lock.write(str(os.getpid()))
             lock.flush()
-            migrate(self.path, self._task_files(), (stage.id_sections for stage in stages()))
+            if update:
+                migrate(self.path, self._task_files(), (stage.id_sections for stage in stages()))
             yield
         finally:
             self.close()
