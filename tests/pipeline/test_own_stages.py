@@ -59,6 +59,9 @@ class Copying:
         return [{"step": 1, "loss": 0.5}]
 
 register("trainer", "copying", Copying)
+register("stage", "five", 5)
+register("stage", "lost", "no.such:thing")
+register("stage", "alias", NUMBER)
 '''
 RECIPE = "seed: 3\ntasks: {count: 2, profile: short}\nstages: [count, own_parts:NUMBER]\nsandbox: process\n"
 
@@ -121,6 +124,9 @@ def test_code_that_a_stored_recipe_names_needs_consent(folder: Path) -> None:
         ("stages=[own_parts:TWIN]", "own_parts:TWIN is named 'sft', as another stage is"),
         ("stages=[own_parts:nothing]", "own_parts:nothing is no stage"),
         ("stages=[own_parts:none]", "stages: stage"),
+        ("stages=[five]", "stages: must hold known names: what is registered as stage 'five' is no"),
+        ("stages=[alias]", "stages: must hold known names: what is registered as stage 'alias' is no"),
+        ("stages=[lost]", "stages: must hold known names: stage 'no.such:thing'"),
         ("seed=7", "seed is 7: expected another one for the stage count"),
     ],
 )

@@ -21,6 +21,8 @@ class _Row(Protocol):
     """What of a registered stage says where it stands."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def after(self) -> str | None: ...
 
 
@@ -33,7 +35,7 @@ def stage_order() -> list[str]:
     rows: dict[str, _Row] = {}
     for name in in_order("stage"):
         try:
-            rows[name] = find("stage", name)
+            rows[name] = _row(name)
         except InputError as problem:
             warnings.warn(f"rewright: {problem}", RuntimeWarning, stacklevel=2)
     order = [name for name, row in rows.items() if row.after is None]
@@ -43,6 +45,13 @@ def stage_order() -> list[str]:
             order.insert(order.index(str(rows[name].after)) + 1, name)
             waiting.remove(name)
     return [*order, *reversed(waiting)]
+
+
+def _row(name: str) -> _Row:
+    row: _Row = find("stage", name)
+    if getattr(row, "name", None) != name or not hasattr(row, "after"):
+        raise InputError(f"what is registered as stage {name!r} is no rewright.pipeline.registry.Stage of that name")
+    return row
 
 
 def check_stage_names(names: Sequence[str]) -> None:
@@ -56,7 +65,7 @@ def check_stage_names(names: Sequence[str]) -> None:
     if not all(name in ALL_STAGES for name in registered):
         for name in registered:
             try:
-                find("stage", name)
+                _row(name)
             except InputError as problem:
                 raise ValueError(f"stages must hold known names: {problem}") from None
     order = stage_order() if not all(name in ALL_STAGES for name in registered) else list(ALL_STAGES)
