@@ -37,13 +37,13 @@ from rewright.core.progress import say
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
-from rewright.recipe.schema import Recipe, Stage
+from rewright.recipe.schema import Recipe
 from rewright.repair.quality import score_trajectory, word_count
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "autotraj_ablation.jsonl"
 RECIPE = HERE.parent / "recipes" / "autotraj.yaml"
-DATA: Final[tuple[Stage, ...]] = ("eval_base", "synth", "judge", "score", "repair", "build")
+DATA: Final = ("eval_base", "synth", "judge", "score", "repair", "build")
 ARMS: Final = ("base", "kept", "kept, same steps", "kept+repaired", "outcome+format", "+reward model")
 COMPARED: Final = (
     ("kept+repaired", "kept"),

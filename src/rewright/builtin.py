@@ -29,3 +29,18 @@ register("exporter", "verl", "rewright.exports.verl:export")
 register("importer", "autotraj", "rewright.importers.autotraj:IMPORTER")
 register("importer", "chat-logs", "rewright.importers.chat_logs:IMPORTER")
 register("importer", "rewright", "rewright.importers.own:IMPORTER")
+
+register("trainer", "trl", "rewright.training.trl.backend:TRL")
+
+# In the order of a run.
+register("stage", "eval_base", "rewright.pipeline.stages.evaluate:EVAL_BASE")
+register("stage", "synth", "rewright.pipeline.stages.data:SYNTH")
+register("stage", "judge", "rewright.pipeline.stages.data:JUDGE")
+register("stage", "score", "rewright.pipeline.stages.data:SCORE")
+register("stage", "repair", "rewright.pipeline.stages.repair:REPAIR")
+register("stage", "build", "rewright.pipeline.stages.build:BUILD")
+register("stage", "sft", "rewright.pipeline.stages.sft:SFT")
+register("stage", "eval_sft", "rewright.pipeline.stages.evaluate:EVAL_SFT")
+register("stage", "reward", "rewright.pipeline.stages.reward:REWARD")
+register("stage", "rl", "rewright.pipeline.stages.rl:RL")
+register("stage", "eval_rl", "rewright.pipeline.stages.evaluate:EVAL_RL")

@@ -70,7 +70,11 @@ MISTAKES = [
     ("quality:\n  uncertain_words: maybe\n", [], ":2: quality.uncertain_words: expected a list, got `str`"),
     # Words.
     ("model:\n  engine: vllm\n", [], ":2: model.engine: unknown engine 'vllm': expected one of hf, openai"),
-    ("stages: [synth, evl]\n", [], ":1: stages[1]: invalid enum value 'evl': expected one of eval_base, synth, "),
+    (
+        "stages: [synth, evl]\n",
+        [],
+        ":1: stages: must hold known names: unknown stage 'evl': did you mean 'eval_rl'? expected one of build, ",
+    ),
     ("sandbox: strickt\n", [], "sandbox.level: invalid enum value 'strickt': expected one of strict, process, unsafe"),
     # Numbers.
     ("seed: -1\n", [], ":1: seed: must not be negative, got -1"),

@@ -121,7 +121,7 @@ def test_rl_keeps_its_steps_when_the_reward_model_is_lost_and_goes_on_from_there
         client, accuracies = connect(*arguments)
         return Dying(client, answers.pop(0)), accuracies
 
-    monkeypatch.setattr("rewright.pipeline.runner.connect", dying)
+    monkeypatch.setattr("rewright.pipeline.stages.rl.connect", dying)
     with served(lambda: reward_application(*opened, "small")) as url:
         run = run_with(tmp_path / "run", pairs(opened, right=True), f"reward.url={url}")
         with run.locked(), pytest.raises(ServerError, match="does not answer"):

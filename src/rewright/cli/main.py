@@ -36,8 +36,10 @@ from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
+from rewright.pipeline.migration import written_recipe
+from rewright.pipeline.registry import Stage, recipe_stages, stages
 from rewright.recipe.loader import load_recipe
-from rewright.recipe.schema import Recipe, Stage
+from rewright.recipe.schema import Recipe
 
 __all__ = ["app", "main"]
 
@@ -100,37 +102,32 @@ def run_recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe."""
-    settings = load_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
+    settings = written_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
         _dry_run(settings, as_json=as_json)
         return
     _run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
 
 
-def _stage_verb(verb: str, stage: Stage, help_text: str, redo: bool) -> None:
+def _stage_verb(stage: Stage) -> None:
     def command(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
         from rewright.pipeline.run_directory import Run
 
         opened = Run.open(run, trusted=trusted or ())
         opened.check_code()
         with opened.locked():
-            if redo:
+            if stage.redone:
                 _redo(opened, stage)
             else:
                 _go_on(opened, stage)
         _print_report(opened, as_json=as_json)
 
-    app.command(name=verb, help=help_text)(command)
+    app.command(name=stage.verb, help=stage.help)(command)
 
 
-_stage_verb("synth", "synth", "Make the candidates that the run lacks.", redo=False)
-_stage_verb("judge", "judge", "Judge all stored trajectories again, without generating.", redo=True)
-_stage_verb("score", "score", "Score and select all stored candidates again, without generating.", redo=True)
-_stage_verb("repair", "repair", "Repair again; stored repairs are decided anew, missing ones are made.", redo=True)
-_stage_verb("build", "build", "Build the SFT and preference sets again.", redo=True)
-_stage_verb("sft", "sft", "Train the policy on the SFT set.", redo=True)
-_stage_verb("reward", "reward", "Train the reward model on the pairs.", redo=True)
-_stage_verb("rl", "rl", "Train the policy by RL.", redo=True)
+for _stage in stages():
+    if _stage.verb is not None:
+        _stage_verb(_stage)
 
 
 @app.command(name="eval")
@@ -167,15 +164,15 @@ def evaluate(
 
 def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: bool) -> None:
     from rewright.pipeline.run_directory import Run
-    from rewright.pipeline.runner import EVALUATED
 
-    stages: dict[str, Stage] = {"base": "eval_base", "sft": "eval_sft", "rl": "eval_rl"}
-    if model not in EVALUATED.values():
-        raise InputError(f"--model is {model!r}: expected base, sft or rl")
+    evaluations = {stage.evaluates: stage for stage in stages() if stage.evaluates is not None}
+    if model not in evaluations:
+        *others, last = evaluations
+        raise InputError(f"--model is {model!r}: expected {', '.join(others)} or {last}")
     opened = Run.open(run, trusted=trusted)
     opened.check_code()
     with opened.locked():
-        _redo(opened, stages[model])
+        _redo(opened, evaluations[model])
     _print_report(opened, as_json=as_json)
 
 
@@ -228,7 +225,7 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     from rewright.pipeline.runner import Pipeline
 
     done = Run(folder)
-    check_stages(recipe, [stage for stage in recipe.stages if not (resume and done.is_done(stage))])
+    check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
     run = Run.create(folder, recipe, resume=resume)
     with run.locked(), _saying_how_to_resume(run):
         Pipeline(run).run_all()
@@ -260,7 +257,9 @@ def _redo(run: Any, stage: Stage) -> None:
     try:
         redo(run, stage)
     except (KeyboardInterrupt, RewrightError):
-        kept = f"stopped; the earlier results of {stage} are as they were" if run.is_done(stage) else "stopped"
+        kept = (
+            f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
+        )
         begun = Redo.pending(run, stage) is not None
         say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
         raise
@@ -271,10 +270,10 @@ def _go_on(run: Any, stage: Stage) -> None:
     from rewright.pipeline.runner import Pipeline
 
     pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
-    run.undo(stage)  # first: a stage that is done has all its records, whenever this is killed
+    run.undo(stage.name)  # first: a stage that is done has all its records, whenever this is killed
     try:
         with _saying_how_to_resume(run):
-            pipeline.run_stage(stage)
+            pipeline.run_stage(stage.name)
     except (KeyboardInterrupt, RewrightError):
         if run.trajectories.keys_in_order() == before:
             run.write_json("state.json", state)
@@ -285,27 +284,23 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from rewright.pipeline.context import Context
     from rewright.pipeline.preflight import check_stages
     from rewright.pipeline.run_directory import Run
-    from rewright.pipeline.runner import EVALUATED
 
     context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
-    check_stages(recipe, recipe.stages)
-    stages = set(recipe.stages)
-    if stages & {"synth", "repair", "rl", *EVALUATED}:
+    chosen = recipe_stages(recipe)
+    check_stages(recipe, chosen)
+    if any(stage.uses_tools for stage in chosen):
         asyncio.run(context.open_tools().close())  # a search index that is none, an address that is none
-    evaluated = bool(stages & EVALUATED.keys())
-    own_tasks = bool(stages - EVALUATED.keys() - {"sft", "reward"})
-    tasks = len(context.load_tasks()) if own_tasks else 0
     plan: dict[str, Any] = {
-        "tasks": tasks,
-        "candidates": tasks * recipe.synth.n if "synth" in stages else 0,
-        "evaluated": len(context.load_eval_tasks()) * recipe.eval.n if evaluated else 0,
+        "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
+        "candidates": 0,
+        "evaluated": 0,
         "stages": list(recipe.stages),
         "model": recipe.model.path,
     }
-    if recipe.rl.tasks is not None and "rl" in stages:
-        plan["rl_tasks"] = len(context.load(recipe.rl.tasks))
-    if "rl" in stages:
-        context.check_rewards()
+    for stage in chosen:
+        plan |= stage.plan(context) if stage.plan is not None else {}
+        if stage.prepare is not None:
+            stage.prepare(context)
     print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 

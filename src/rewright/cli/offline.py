@@ -208,7 +208,7 @@ def credit(
 def doctor(as_json: JsonOption = False) -> None:
     """What this machine offers: sandbox levels, versions, plug-ins."""
     from rewright.integrations.doctor import check_plugins
-    from rewright.pipeline.run_directory import environment
+    from rewright.pipeline.environment import environment
     from rewright.sandbox.capabilities import capabilities
 
     found = capabilities()

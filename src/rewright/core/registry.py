@@ -24,7 +24,7 @@ from rewright.core.errors import InputError
 from rewright.core.import_paths import load_object
 from rewright.core.trust import names_one_of
 
-__all__ = ["KINDS", "Kind", "find", "known", "register"]
+__all__ = ["KINDS", "Kind", "find", "in_order", "known", "register"]
 
 Kind = Literal[
     "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "importer", "judge", "signal", "stage",
@@ -53,6 +53,7 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
 
     Raises ValueError for an unknown kind, a name that is no text or is an import path, and a name that is taken.
     """
+    _load_builtin()  # ours are first in the order, and a name of ours is taken from the start
     if kind not in _targets:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
     if not isinstance(name, str) or not name or ":" in name:
@@ -70,6 +71,13 @@ def known(kind: Kind) -> list[str]:
     _load_builtin()
     _load_entry_points()
     return sorted(_targets[kind])
+
+
+def in_order(kind: Kind) -> list[str]:
+    """The registered names of a kind in the order of their registration: ours first."""
+    _load_builtin()
+    _load_entry_points()
+    return list(_targets[kind])
 
 
 def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, setting: str | None = None) -> Any:

@@ -223,14 +223,18 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
 class RecordFile(Generic[T]):
     """The records of one kind in one file. One writer at a time (the run directory's lock sees to that)."""
 
-    def __init__(self, path: Path, kind: type[T], key: Callable[[T], str]) -> None:
-        self.path, self.kind, self.key = path, kind, key
+    def __init__(
+        self, path: Path, kind: type[T], key: Callable[[T], str], upgrade: Callable[[T], T] | None = None
+    ) -> None:
+        """`upgrade` makes a record of an older version into one of today, as it is read."""
+        self.path, self.kind, self.key, self.upgrade = path, kind, key, upgrade
         self._descriptor: int | None = None
 
     def __iter__(self) -> Iterator[T]:
         """Every whole record, in file order. A file that does not exist has none."""
         if self.path.exists():
-            yield from (record for _, record in read_jsonl(self.path, self.kind))
+            records = (record for _, record in read_jsonl(self.path, self.kind))
+            yield from records if self.upgrade is None else map(self.upgrade, records)
 
     def keys(self) -> set[str]:
         """The keys of all whole records."""

@@ -18,6 +18,7 @@ from rewright.core.registry import find
 from rewright.core.storage import read_checked
 from rewright.dialects import get_dialect
 from rewright.exports.base import Exporter, ExportSets, Row, Written
+from rewright.pipeline.registry import get_stage
 from rewright.pipeline.run_directory import Run
 
 __all__ = ["export"]
@@ -64,7 +65,7 @@ def export(run: Run, out: Path, export_format: str) -> list[Written]:
     exporter: Exporter = find("exporter", export_format, setting="--format")
     if not callable(exporter):
         raise InputError(f"--format: exporter {export_format!r} is a {type(exporter).__name__}: expected a function")
-    run.require("build")
+    run.require([get_stage("build")])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

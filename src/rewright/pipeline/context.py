@@ -30,7 +30,10 @@ from rewright.tasks.from_recipe import WORLDS, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.tools import ToolsetFactory
 
-__all__ = ["Context", "eval_settings"]
+__all__ = ["ID_SECTIONS", "Context", "eval_settings"]
+
+ID_SECTIONS = ("seed", "dialect", "limits", "tools")
+"""The sections of a recipe that the ids of all trajectories depend on."""
 
 
 def _check_functions(recipe: Recipe) -> None:
@@ -120,7 +123,7 @@ class Context:
 
     def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
         """`n` plans per task. Ids depend on task, stage, index and the named sections of the recipe."""
-        digest = recipe_hash(self.recipe, ["seed", "dialect", "limits", "tools", *sections])
+        digest = self.run.id_digest(recipe_hash(self.recipe, sections))
         for task in tasks:
             for index in range(n):
                 seed = derive_seed(self.recipe.seed, stage, task.id, index)

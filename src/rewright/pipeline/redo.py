@@ -19,14 +19,12 @@ import msgspec
 
 from rewright.core.errors import InputError, StorageError
 from rewright.core.storage import write_atomically
-from rewright.pipeline.run_directory import OUTPUTS, Run
-from rewright.recipe.schema import ALL_STAGES, Stage
+from rewright.pipeline.registry import Stage, run_order
+from rewright.pipeline.run_directory import TASK_FILES, Run
 from rewright.training.checkpoints import checkpoint_folder
 
 __all__ = ["Redo", "complete", "discard_later"]
 
-TASKS: Final = ("tasks.jsonl", "eval_tasks.jsonl")
-"""Written by a stage only where they have changed."""
 OWN: Final = ("recipe.yaml", "done.json", "metrics.jsonl")
 
 
@@ -42,7 +40,7 @@ class Redo(Run):
     """A run whose `stage` is done again: that stage writes into a folder of its own, all others are as they are."""
 
     def __init__(self, run: Run, stage: Stage) -> None:
-        self.stage, self.folder = stage, _folder(run, stage)
+        self.stage, self.folder = stage, _folder(run, stage.name)
         self._metrics: list[dict[str, Any]] | None = None
         super().__init__(run.path)
         self.trusted = run.trusted
@@ -50,7 +48,7 @@ class Redo(Run):
     @classmethod
     def begin(cls, run: Run, stage: Stage) -> Self:
         """A new one; what an earlier one that was stopped has left is removed."""
-        shutil.rmtree(_folder(run, stage), ignore_errors=True)
+        shutil.rmtree(_folder(run, stage.name), ignore_errors=True)
         redo = cls(run, stage)
         try:
             redo.folder.mkdir(parents=True)
@@ -75,7 +73,7 @@ class Redo(Run):
 
     def has_work(self) -> bool:
         """Has the stage written anything that took work?"""
-        return any(one.is_file() and one.name not in (*OWN, *TASKS) for one in self.folder.rglob("*"))
+        return any(one.is_file() and one.name not in (*OWN, *TASK_FILES) for one in self.folder.rglob("*"))
 
     def discard(self) -> None:
         """Remove what the stage has written: the earlier results stay."""
@@ -87,11 +85,11 @@ class Redo(Run):
 
     def file(self, name: str) -> Path:
         """Where a file stands: those of the stage in its own folder, all others in the run."""
-        return (self.folder if name in (*OUTPUTS[self.stage], *TASKS) else self.path) / name
+        return (self.folder if name in (*self.stage.files, *TASK_FILES) else self.path) / name
 
     def is_done(self, stage: str) -> bool:
         """Has the stage finished? The one that is done again has not."""
-        return stage != self.stage and super().is_done(stage)
+        return stage != self.stage.name and super().is_done(stage)
 
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
         """Replace the metrics of the stage when it is finished."""
@@ -100,7 +98,7 @@ class Redo(Run):
     def finish(self, stage: str, seconds: float, **details: Any) -> None:
         """Mark the stage as done: its files replace the earlier ones."""
         self.close()
-        names = [name for name in (*OUTPUTS[self.stage], *TASKS) if (self.folder / name).exists()]
+        names = [name for name in (*self.stage.files, *TASK_FILES) if (self.folder / name).exists()]
         state = {"done": True, "seconds": round(seconds, 2), **details}
         done = _Done(state=state, files=names, metrics=self._metrics)
         write_atomically(self.folder / "done.json", [msgspec.json.encode(done)])
@@ -109,16 +107,17 @@ class Redo(Run):
 
 def complete(run: Run) -> None:
     """Finish the moves that a kill has interrupted. The run is held for writing."""
-    for stage in ALL_STAGES:
-        folder = _folder(run, stage)
+    for stage in run_order(run.recipe()):
+        folder = _folder(run, stage.name)
         if (folder / "done.json").exists():
             _replace(run, stage, folder)
 
 
-def discard_later(run: Run, stage: str) -> None:
+def discard_later(run: Run, stage: Stage) -> None:
     """Remove what was begun of stages behind `stage`, which has changed what they begin with."""
-    for later in ALL_STAGES[ALL_STAGES.index(stage) + 1 :]:
-        if _folder(run, later).exists():
+    order = run_order(run.recipe())
+    for later in order[order.index(stage) + 1 :]:
+        if _folder(run, later.name).exists():
             Redo(run, later).discard()
 
 
@@ -133,15 +132,15 @@ def _replace(run: Run, stage: Stage, folder: Path) -> None:
     except (OSError, msgspec.DecodeError) as problem:
         raise InputError(f"cannot read {folder / 'done.json'}: {problem}: remove {folder}") from None
     try:
-        for name in dict.fromkeys((*OUTPUTS[stage], *done["files"])):
+        for name in dict.fromkeys((*stage.files, *done["files"])):
             _move(folder / name, run.path / name, written=name in done["files"], aside=folder / "earlier")
             if name.startswith("models/"):
                 shutil.rmtree(checkpoint_folder(run.path / name), ignore_errors=True)
     except OSError as problem:
         raise StorageError(f"cannot write {run.path}: {problem.strerror or problem}") from problem
     if done["metrics"] is not None:
-        run.set_metrics(stage, done["metrics"])
-    run.write_json("state.json", {**run.state(), stage: done["state"]})
+        run.set_metrics(stage.name, done["metrics"])
+    run.write_json("state.json", {**run.state(), stage.name: done["state"]})
     shutil.rmtree(folder, ignore_errors=True)
     _drop_empty(folder.parent)
 

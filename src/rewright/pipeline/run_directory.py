@@ -19,14 +19,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
-import subprocess
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Required, TypedDict
+from typing import Any
 
 import msgspec
 import yaml
@@ -34,92 +30,20 @@ import yaml
 from rewright.core.errors import InputError, RunLockedError, StorageError
 from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
+from rewright.pipeline.environment import environment
+from rewright.pipeline.migration import about, check_format, migrate, stored_recipe, upgrade_task
+from rewright.pipeline.registry import Stage, stages
+from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
 from rewright.recipe.consent import check_recipe_code, recipe_code
-from rewright.recipe.schema import Recipe, Stage
+from rewright.recipe.schema import Recipe
 from rewright.training.trackers import report
 
-__all__ = ["INPUTS", "OUTPUTS", "Run"]
+__all__ = ["Run", "evaluation_files"]
 
-PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
+TASK_FILES = ("tasks.jsonl", "eval_tasks.jsonl")
 
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
 """What a run has before its first stage has made anything."""
-
-OUTPUTS: Final[dict[str, tuple[str, ...]]] = {
-    "eval_base": ("evaluations/base.jsonl", "evaluations/base.verdicts.jsonl"),
-    "synth": ("trajectories.jsonl",),
-    "judge": ("verdicts.jsonl",),
-    "score": ("quality.jsonl",),
-    "repair": ("repairs.jsonl", "hard.jsonl"),
-    "build": ("sft.jsonl", "preferences.jsonl"),
-    "sft": ("models/sft",),
-    "eval_sft": ("evaluations/sft.jsonl", "evaluations/sft.verdicts.jsonl"),
-    "reward": ("models/reward",),
-    "rl": ("models/rl", "rollouts.jsonl"),
-    "eval_rl": ("evaluations/rl.jsonl", "evaluations/rl.verdicts.jsonl"),
-}
-"""What every stage writes (and, besides, its rows of metrics.jsonl)."""
-
-INPUTS: Final[dict[str, tuple[Stage, ...]]] = {
-    "judge": ("synth",),
-    "score": ("synth", "judge"),
-    "repair": ("synth", "judge", "score"),
-    "build": ("synth", "judge", "score", "repair"),
-    "sft": ("build",),
-    "eval_sft": ("sft",),
-    "reward": ("build", "sft"),
-    "rl": ("sft", "reward"),
-    "eval_rl": ("rl",),
-}
-"""The stages whose files a stage reads."""
-
-
-class _Stage(TypedDict, total=False):
-    """What must hold of a finished stage in state.json, whatever else is said of it."""
-
-    done: bool
-    seconds: Required[float]
-    faults: dict[str, int]
-    skipped: bool
-    reason: str
-    pairs: int
-    repaired: int
-    hard: int
-    rollouts: bool
-    accuracies: dict[str, float | None]
-
-
-class _Metrics(TypedDict):
-    """What must hold of a row of metrics.jsonl."""
-
-    stage: str
-
-
-class _Evaluation(_Metrics):
-    """What must hold of an evaluation's row, from which tables and curves are made."""
-
-    success: float
-    low: float
-    high: float
-    calls: float
-    tasks: int
-    seconds: float
-
-
-class _SFTRow(TypedDict, total=False):
-    """What must hold of a row of sft.jsonl for training."""
-
-    input_ids: list[int]
-    mask: list[int]
-
-
-class _Pair(TypedDict, total=False):
-    """What must hold of a row of preferences.jsonl for training."""
-
-    split: Required[str]
-    matched_format: Required[bool]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
 
 
 class Run:
@@ -129,8 +53,8 @@ class Run:
         self.path = path
         self.trusted: tuple[str, ...] | None = None
         """Which code of its recipe may run (`check_code`); None: all of it, for the caller has given the recipe."""
-        self.tasks = RecordFile(self.file("tasks.jsonl"), Task, lambda task: task.id)
-        self.eval_tasks = RecordFile(self.file("eval_tasks.jsonl"), Task, lambda task: task.id)
+        self.tasks = RecordFile(self.file("tasks.jsonl"), Task, lambda task: task.id, upgrade_task)
+        self.eval_tasks = RecordFile(self.file("eval_tasks.jsonl"), Task, lambda task: task.id, upgrade_task)
         self.trajectories = RecordFile(self.file("trajectories.jsonl"), Trajectory, lambda one: one.id)
         self.verdicts = RecordFile(self.file("verdicts.jsonl"), Verdict, lambda one: one.trajectory_id)
         self.qualities = RecordFile(self.file("quality.jsonl"), Quality, lambda one: one.trajectory_id)
@@ -170,8 +94,9 @@ class Run:
         if foreign:
             raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
         if taken:
+            check_format(path)
             if run.is_untouched():
-                with run.locked():  # nobody is about to write
+                with run.locked(update=False):  # nobody is about to write
                     pass
             elif not resume:
                 raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
@@ -197,22 +122,21 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, *, trusted: Sequence[str] = ()) -> Run:
-        """An existing run. Raises InputError where there is none.
+        """An existing run. Raises InputError where there is none, and for one of a newer format.
 
         Its recipe may be anybody's. `trusted` names what runs of the code that it names: packages, functions, and what
         else `rewright.recipe.consent.recipe_code` tells.
         """
         if not (path / "recipe.yaml").exists():
             raise InputError(f"{path} is not a run directory: expected a recipe.yaml in it")
+        check_format(path)
         run = cls(path)
         run.trusted = tuple(trusted)
         return run
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError if the file was changed into something invalid."""
-        from rewright.recipe.loader import load_recipe
-
-        return load_recipe(self.path / "recipe.yaml", stored=True)
+        return stored_recipe(self.path)
 
     def check_code(self, *keys: str) -> None:
         """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""
@@ -221,8 +145,11 @@ class Run:
             check_recipe_code(named, self.trusted, f"{self.path}/recipe.yaml")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for writing. Raises RunLockedError while another process does."""
+    def locked(self, *, update: bool = True) -> Iterator[None]:
+        """Hold the run for writing, and with `update` rewrite one of an older format in that of today.
+
+        Raises RunLockedError while another process holds it, and InputError for a run that cannot be rewritten.
+        """
         try:
             lock = (self.path / ".lock").open("a+")
         except OSError as problem:
@@ -242,10 +169,21 @@ class Run:
             lock.truncate()
             lock.write(str(os.getpid()))
             lock.flush()
+            if update:
+                migrate(self.path, self._task_files(), (stage.id_sections for stage in stages()))
             yield
         finally:
             self.close()
             lock.close()
+
+    def _task_files(self) -> list[RecordFile[Task]]:
+        """The files of tasks, those included that a stage has written that is being done again."""
+        files = [file for name in TASK_FILES for file in (self.path / name, *self.path.glob(f"redo/*/{name}"))]
+        return [RecordFile(file, Task, lambda task: task.id, upgrade_task) for file in files]
+
+    def id_digest(self, digest: str) -> str:
+        """What the ids of trajectories end with: the digest of the settings, in an older run its digest of them."""
+        return str((about(self.path).get("earlier_ids") or {}).get(digest, digest))
 
     # Stages.
 
@@ -256,7 +194,7 @@ class Run:
             return {}
         try:
             stages: dict[str, Any] = msgspec.json.decode(read_bounded(path))
-            msgspec.convert(stages, dict[str, _Stage])
+            msgspec.convert(stages, dict[str, StageEntry])
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
@@ -280,37 +218,26 @@ class Run:
         if state.pop(stage, None) is not None:
             self.write_json("state.json", state)
 
-    def require(self, *stages: str) -> None:
+    def require(self, required: Iterable[Stage]) -> None:
         """Raise InputError where a stage that is done lacks one of its files: nothing else may stand in for it."""
         state = self.state()
-        for stage in stages:
-            if state.get(stage, {}).get("done"):
-                lacking = [name for name in self._promised(stage, state[stage]) if not self.file(name).exists()]
-                if stage.startswith("eval_") and not any(row["stage"] == stage for row in self.metrics()):
+        for stage in required:
+            about = state.get(stage.name, {})
+            if about.get("done"):
+                lacking = [name for name in stage.owed(about) if not self.file(name).exists()]
+                if stage.evaluates is not None and not any(row["stage"] == stage.name for row in self.metrics()):
                     lacking.append("row in metrics.jsonl")
                 if lacking:
                     raise InputError(
-                        f"{self.path}: stage {stage} is done, but its {lacking[0]} is missing: put it back, or do the "
-                        f"stage again with {self._verb(stage)}"
+                        f"{self.path}: stage {stage.name} is done, but its {lacking[0]} is missing: put it back, or "
+                        f"do the stage again with {stage.command(self.path)}"
                     )
-
-    def _promised(self, stage: str, about: dict[str, Any]) -> tuple[str, ...]:
-        """The files that a stage has written, by what state.json says of it."""
-        if about.get("skipped") or (stage == "repair" and about.get("repaired") == about.get("hard") == 0):
-            return ()
-        if stage == "rl" and not about.get("rollouts"):  # rl.keep_rollouts is false
-            return ("models/rl",)
-        return OUTPUTS[stage]
-
-    def _verb(self, stage: str) -> str:
-        label = stage.removeprefix("eval_")
-        return f"rewright eval {self.path} --model {label}" if label != stage else f"rewright {stage} {self.path}"
 
     # Other files.
 
     def evaluation(self, label: str) -> tuple[RecordFile[Trajectory], RecordFile[Verdict]]:
         """The files of one evaluation."""
-        trajectories, verdicts = (self.file(name) for name in OUTPUTS[f"eval_{label}"])
+        trajectories, verdicts = (self.file(name) for name in evaluation_files(label))
         trajectories.parent.mkdir(exist_ok=True)
         return (
             RecordFile(trajectories, Trajectory, lambda one: one.id),
@@ -347,7 +274,7 @@ class Run:
         """The rows of sft.jsonl, with token ids and their mask. Raises InputError where one lacks them."""
         path = self.file("sft.jsonl")
         rows: list[dict[str, Any]] = []
-        for number, row in read_checked(path, _SFTRow):
+        for number, row in read_checked(path, SFTRow):
             if not rows and "input_ids" not in row:
                 raise InputError(f"{path} has no token ids: expected model.tokenizer in the recipe")
             if len(row.get("input_ids", ())) != len(row.get("mask", ())) or not row.get("mask"):
@@ -357,14 +284,15 @@ class Run:
 
     def pairs(self) -> list[dict[str, Any]]:
         """The rows of preferences.jsonl, with or without token ids. Raises InputError for one that is no pair."""
-        return [row for _, row in read_checked(self.file("preferences.jsonl"), _Pair)]
+        return [row for _, row in read_checked(self.file("preferences.jsonl"), PairRow)]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""
         path = self.path / "metrics.jsonl"
         rows: list[dict[str, Any]] = []
+        evaluations = {stage.name for stage in stages() if stage.evaluates is not None}
         for number, row in read_jsonl(path, dict[str, Any]) if path.exists() else ():
-            kind = _Evaluation if str(row.get("stage")).startswith("eval_") else _Metrics
+            kind = EvaluationRow if row.get("stage") in evaluations else MetricsRow
             try:
                 msgspec.convert(row, kind)
             except msgspec.ValidationError as problem:
@@ -380,34 +308,11 @@ class Run:
         report(getattr(getattr(self.recipe(), stage, None), "report_to", ()), self.path, stage, own)
 
 
+def evaluation_files(label: str) -> tuple[str, str]:
+    """Where the trajectories and the verdicts of an evaluation stand in a run directory."""
+    return f"evaluations/{label}.jsonl", f"evaluations/{label}.verdicts.jsonl"
+
+
 def _listed(path: Path) -> list[Path]:
     """What is in a folder; nothing where there is none."""
     return sorted(path.iterdir()) if path.is_dir() else []
-
-
-def environment(seed: int) -> dict[str, Any]:
-    """Versions, machine and commit, for whoever wants to repeat the run."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    commit = None
-    try:
-        folder = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-        commit = done.stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "versions": versions,
-        "commit": commit,
-        "seed": seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }

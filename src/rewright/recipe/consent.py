@@ -27,10 +27,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key in ("estimator", "signal"):
         if ":" in (named := getattr(recipe.rl.credit, key)):
             yield f"rl.credit.{key}", named
-    for stage in ("sft", "reward", "rl"):
-        for tracker in getattr(recipe, stage).report_to:
-            if ":" in tracker:
-                yield f"{stage}.report_to", tracker
+    yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
+    for key, settings in (("sft", recipe.sft), ("reward", recipe.reward), ("rl", recipe.rl)):
+        yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)
+        if ":" in settings.backend:
+            yield f"{key}.backend", settings.backend
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:

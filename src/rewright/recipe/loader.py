@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,18 @@ SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string then is."""
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False) -> Recipe:
+def load_recipe(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    stored: bool = False,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Recipe:
     """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
 
     `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
-    run was started, and one that an older version let pass is no reason not to read the run.
+    run was started, and one that an older version let pass is no reason not to read the run. `upgrade` makes what an
+    older version has stored into a recipe of today (`rewright.pipeline.migration`).
 
     Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
     """
@@ -45,7 +52,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
     if path is not None:
         data, places = read_yaml(path)
         empty = not data
-        if stored:
+        if upgrade is not None:
+            data = upgrade(data)
+        elif stored:
             rename(data, places)
     for override in overrides:
         key, separator, text = override.partition("=")

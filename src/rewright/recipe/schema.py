@@ -6,7 +6,7 @@ Defaults target a 2-core CPU machine; scale them up on larger hardware.
 from __future__ import annotations
 
 import os
-from typing import Final, Literal, get_args
+from typing import Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from rewright.core.trust import check_trusted_packages
 from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
+from rewright.recipe.stages import ALL_STAGES, check_stage_names
 from rewright.repair.quality import QualitySettings
 from rewright.repair.settings import RepairSettings
 from rewright.rollout.settings import EvalSettings, Limits, SynthSettings
@@ -23,14 +24,10 @@ from rewright.tasks.settings import TaskSettings
 from rewright.tools.settings import ToolSettings
 from rewright.training.settings import BuildSettings, RewardSettings, RLSettings, SFTSettings
 
-__all__ = ["ALL_STAGES", "Recipe", "Stage"]
+__all__ = ["Recipe"]
 
 MAX_NAME_BYTES: Final = 200
 """Bytes of a run's name: it is a folder's, with a number behind it."""
-
-
-Stage = Literal["eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl"]
-ALL_STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Recipe(Settings, frozen=True):
@@ -40,8 +37,8 @@ class Recipe(Settings, frozen=True):
     """Name of the run: the default run directory is `runs/NAME`."""
     seed: Seed = 0
     """Seed of sampling, shuffling and training. Part of every trajectory's id."""
-    stages: tuple[Stage, ...] = ALL_STAGES
-    """Stages to run, in their order."""
+    stages: tuple[str, ...] = ALL_STAGES
+    """Stages to run, in their order: names of the table of stages, or import paths of your own."""
     stage_seconds: PositiveFloat | None = None
     """Time limit of each stage, in seconds. The stage is stopped as by Ctrl-C, and --resume continues it with a new
     limit."""
@@ -88,12 +85,7 @@ class Recipe(Settings, frozen=True):
                 f"name must be usable as a folder's name, got {self.name[:80]!r}: expected one plain name, without / "
                 "(for another folder: --run)"
             )
-        places = [ALL_STAGES.index(stage) for stage in self.stages]
-        if not places:
-            raise ValueError("stages must name at least one stage, got none")
-        if places != sorted(set(places)):
-            right = ", ".join(stage for stage in ALL_STAGES if stage in self.stages)
-            raise ValueError(f"stages must be in the order in which they run, each once: [{right}]")
+        check_stage_names(self.stages)
 
 
 def _names_a_folder(name: str) -> bool:

@@ -7,10 +7,11 @@ turn, as providers bill it without their discounts for cached prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from rewright.core.storage import read_jsonl
 from rewright.core.usage import PriceSettings, Usage, _Trajectory, usage_of
+from rewright.pipeline.registry import Generated, stages
 from rewright.pipeline.run_directory import Run
 
 __all__ = ["run_usage"]
@@ -19,19 +20,18 @@ __all__ = ["run_usage"]
 def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]:
     """Usage of the stages of a run that have generated anything, by stage. RL is left out: it runs its own model."""
     state = run.state()
-    stages: dict[str, Iterable[_Trajectory]] = {
-        "synth": (one for one in _read(run, "trajectories.jsonl") if one.provenance.parent is None),
-        "repair": (one for one in _read(run, "trajectories.jsonl") if one.provenance.parent is not None),
-        **{f"eval_{label}": _read(run, f"evaluations/{label}.jsonl") for label in ("base", "sft", "rl")},
-    }
+    table = sorted((stage for stage in stages() if stage.generates), key=lambda stage: stage.evaluates is not None)
     found = {
-        stage: usage_of(trajectories, prices, seconds=state.get(stage, {}).get("seconds"))
-        for stage, trajectories in stages.items()
+        stage.name: usage_of(_read(run, stage.generates), prices, seconds=state.get(stage.name, {}).get("seconds"))
+        for stage in table
+        if stage.generates is not None
     }
     return {stage: usage for stage, usage in found.items() if usage.trajectories}
 
 
-def _read(run: Run, name: str) -> Iterator[_Trajectory]:
-    path = run.path / name
+def _read(run: Run, made: Generated) -> Iterator[_Trajectory]:
+    path = run.path / made.file
     if path.exists():
-        yield from (one for _, one in read_jsonl(path, _Trajectory))
+        for _, one in read_jsonl(path, _Trajectory):
+            if made.repairs is None or made.repairs == (one.provenance.parent is not None):
+                yield one

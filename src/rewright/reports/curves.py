@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
+from rewright.pipeline.registry import stages
+
 __all__ = ["learning_curves"]
 
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#059669", "#9ca3af"
+COLOURS = (BLUE, ORANGE, GREEN)
 FEW = 20
 """Curves of fewer points are drawn as they are, not smoothed."""
 
 
 def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
     """Draw the curves of metrics.jsonl into a PNG file."""
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
-    _curve(axes[0], metrics, "sft", "loss", title="SFT: loss on model tokens", colour=BLUE)
-    _curve(axes[1], metrics, "reward", "accuracy", title="reward model: accuracy on training pairs", colour=ORANGE)
+    drawn = [(stage, *stage.curve) for stage in stages() if stage.curve is not None]
+    panels = len(drawn) + 1
+    figure, axes = plt.subplots(1, panels, figsize=(3.75 * panels, 3.6), layout="constrained")
     held_out = found.get("reward_model_accuracy")
-    if held_out is not None:
-        pairs = found["reward_model_held_out_pairs"]
-        axes[1].axhline(held_out, color=GREY, linestyle="--", linewidth=1, label=f"{pairs} held-out pairs, at the end")
-        axes[1].legend(frameon=False, fontsize=8, loc="lower right")
-    _curve(axes[2], metrics, "rl", "rewright/success", title="RL: success of rollouts", colour=GREEN)
-    _bars(axes[3], found["stages"])
+    for axis, (stage, key, title), colour in zip(axes, drawn, cycle(COLOURS), strict=False):
+        _curve(axis, metrics, stage.name, key, title=title, colour=colour)
+        if stage.trains == "reward_model" and held_out is not None:
+            pairs = found["reward_model_held_out_pairs"]
+            axis.axhline(held_out, color=GREY, linestyle="--", linewidth=1, label=f"{pairs} held-out pairs, at the end")
+            axis.legend(frameon=False, fontsize=8, loc="lower right")
+    _bars(axes[-1], found["stages"])
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -62,15 +67,16 @@ def _smooth(values: Sequence[float]) -> list[float]:
     ]
 
 
-def _bars(axis: Any, stages: Sequence[dict[str, Any]]) -> None:
+def _bars(axis: Any, evaluated: Sequence[dict[str, Any]]) -> None:
     axis.set_title("held-out success, 95% interval", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_ylim(0, 1.02)
-    names = [row["stage"] for row in stages]
-    values = [row["success"] for row in stages]
-    below = [row["success"] - row["low"] for row in stages]
-    above = [row["high"] - row["success"] for row in stages]
-    colours = {"base": GREY, "sft": BLUE, "rl": GREEN}
+    names = [row["stage"] for row in evaluated]
+    values = [row["success"] for row in evaluated]
+    below = [row["success"] - row["low"] for row in evaluated]
+    above = [row["high"] - row["success"] for row in evaluated]
+    drawn = [stage.name for stage in stages() if stage.curve is not None]
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(drawn)}
     axis.bar(names, values, yerr=[below, above], capsize=5, color=[colours.get(name, GREY) for name in names])
-    for place, row in enumerate(stages):
+    for place, row in enumerate(evaluated):
         axis.text(place, min(row["high"] + 0.03, 0.95), f"{100 * row['success']:.0f}%", ha="center", fontweight="bold")

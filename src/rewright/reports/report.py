@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rewright.pipeline.registry import stages
 from rewright.pipeline.run_directory import Run
 
 __all__ = ["write_report"]
@@ -13,7 +14,8 @@ __all__ = ["write_report"]
 def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
     """Write `learning_curves.png` if the run has trained anything; returns the files written."""
     metrics = run.metrics()
-    if not any(row["stage"] in ("sft", "reward", "rl") for row in metrics):
+    drawn = {stage.name for stage in stages() if stage.curve is not None}
+    if not any(row["stage"] in drawn for row in metrics):
         return []
     try:
         import matplotlib as mpl

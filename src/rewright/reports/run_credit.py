@@ -17,17 +17,16 @@ from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.hermes import split_thought
 from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
-from rewright.recipe.loader import load_recipe
+from rewright.pipeline.migration import stored_recipe
+from rewright.pipeline.registry import stages
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
 from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
-__all__ = ["EVALUATIONS", "group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "stored_of"]
+__all__ = ["group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "stored_of"]
 
-EVALUATIONS: Final = ("base", "sft", "rl")
-"""The evaluated models, in the order of the stages."""
 JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
 """Judges that are asked about rollouts whose verdicts are not stored. Others run code or need other packages."""
 
@@ -94,12 +93,14 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
     InputError for what cannot be read, and where there is nothing.
     """
     folder = path if path.is_dir() else path.parent.parent if path.parent.name == "evaluations" else path.parent
-    evaluations = [folder / "evaluations" / f"{label}.jsonl" for label in EVALUATIONS]
+    evaluations = [
+        folder / "evaluations" / f"{stage.evaluates}.jsonl" for stage in stages() if stage.evaluates is not None
+    ]
     files = [folder / "trajectories.jsonl", *evaluations, folder / "rollouts.jsonl"] if path.is_dir() else [path]
     files = [file for file in files if file.exists()]
     if not files:
         raise InputError(f"{path}: has no trajectories.jsonl: expected a run directory or a file")
-    recipe = load_recipe(folder / "recipe.yaml", stored=True) if (folder / "recipe.yaml").exists() else Recipe()
+    recipe = stored_recipe(folder) if (folder / "recipe.yaml").exists() else Recipe()
     for file in files:
         if file.name == "rollouts.jsonl":
             yield from _rollouts(file, folder, recipe, metric)

@@ -15,6 +15,7 @@ from typing import Final
 from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_jsonl
+from rewright.pipeline.registry import stages
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.reports.examples import Attempt, credited_by_id, heads
@@ -23,7 +24,6 @@ from rewright.training.settings import RLSettings
 
 __all__ = ["Shown", "read_evaluations", "read_rollouts"]
 
-EVALUATED: Final = {"base": "Before training", "sft": "After SFT", "rl": "After RL"}
 TASKS: Final = 6
 """How many held-out tasks."""
 OF_A_KIND: Final = 2
@@ -43,7 +43,8 @@ class Shown:
 def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = TASKS) -> list[Shown]:
     """At most `count` held-out tasks, each with a trajectory of every evaluated model."""
     folder = run.path / "evaluations"
-    files = {label: folder / f"{label}.jsonl" for label in EVALUATED if (folder / f"{label}.jsonl").exists()}
+    titles = {stage.evaluates: stage.title for stage in stages() if stage.evaluates is not None}
+    files = {label: folder / f"{label}.jsonl" for label in titles if (folder / f"{label}.jsonl").exists()}
     first: dict[str, dict[str, str]] = {}
     for label, path in files.items():
         for head in heads(path):
@@ -64,7 +65,7 @@ def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = 
         for label, identity in first[key].items():
             verdict = verdicts[label].get(identity)
             alone = _attempts([whole[identity]], [verdict], tasks.get(key), settings, dialect, held_out=True)
-            attempts += [(EVALUATED[label], attempt) for attempt in alone]
+            attempts += [(titles[label], attempt) for attempt in alone]
         found.append(Shown("evaluation", tasks.get(key), attempts))
     return found
 

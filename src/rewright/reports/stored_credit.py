@@ -28,6 +28,7 @@ from rewright.credit.messages import arguments_of, gold_calls, name_of
 from rewright.credit.settings import TurnCredit
 from rewright.importers.base import find_importer
 from rewright.importers.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
+from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
 from rewright.tasks.rows import read_rows
@@ -135,7 +136,7 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
         named = [f"rl.credit.{key}" for key in ("estimator", "signal") if key not in given]
         if named:
             Run.open(path, trusted=trusted).check_code(*named)
-        return load_recipe(recipe, overrides, stored=True).rl
+        return stored_recipe(path, overrides).rl
     parity = [] if any(change.startswith("singleton_turn=") for change in changes) else ["singleton_turn"]
     rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
     credit = msgspec.structs.replace(rl.credit, **{key: getattr(TurnCredit(), key) for key in parity})

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.pipeline.run_directory import OUTPUTS, Run
-from rewright.pipeline.runner import EVALUATED, _broken
-from rewright.recipe.schema import ALL_STAGES
+from rewright.core.records import Failure
+from rewright.core.storage import read_jsonl
+from rewright.pipeline.registry import stages
+from rewright.pipeline.run_directory import Run
 from rewright.reports.costs import run_usage
 from rewright.training.pair_accuracy import length_rule
 
@@ -23,15 +24,16 @@ def report(run: Run) -> dict[str, Any]:
     A candidate that an engine or a tool server broke says nothing of the model: it is `broken`, by part and cause in
     `broke`, and not `wrong`. Raises InputError where a stage that is done lacks the records that it has written.
     """
-    run.require(*(stage for stage in ALL_STAGES if not OUTPUTS[stage][0].startswith("models/")))
+    table = stages()
+    run.require(stage for stage in table if stage.trains is None)
     metrics = run.metrics()
     state = run.state()
-    stages = []
-    for label in EVALUATED.values():
-        row = next((row for row in metrics if row["stage"] == f"eval_{label}"), None)
+    evaluated = []
+    for stage in (one for one in table if one.evaluates is not None):
+        row = next((row for row in metrics if row["stage"] == stage.name), None)
         if row is not None:
             keys = ("success", "low", "high", "tasks", "solve_f1", "calls", "seconds")
-            stages.append({**row, "stage": label, **{key: row.get(key) for key in keys}})
+            evaluated.append({**row, "stage": stage.evaluates, **{key: row.get(key) for key in keys}})
     selected = Counter(str(quality.selected) for quality in run.qualities)
     repairs = list(run.repairs)
     accepted = sum(one.accepted for one in repairs)
@@ -55,7 +57,7 @@ def report(run: Run) -> dict[str, Any]:
         prices = {}
     return {
         "run": str(run.path),
-        "stages": stages,
+        "stages": evaluated,
         "counts": counts,
         "broke": dict(broke),
         "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
@@ -72,3 +74,18 @@ def report(run: Run) -> dict[str, Any]:
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
     }
+
+
+class _Broken(msgspec.Struct, frozen=True):
+    """What counting needs of a trajectory: its turns are skipped."""
+
+    id: str
+    failure: Failure | None = None
+
+
+def _broken(run: Run, wrong: set[str]) -> Counter[str]:
+    """Those of the candidates without a right answer that something broke, by part and cause."""
+    if not wrong or not run.trajectories.path.exists():
+        return Counter()
+    read = (one for _, one in read_jsonl(run.trajectories.path, _Broken))
+    return Counter(one.failure.label for one in read if one.failure is not None and one.id in wrong)

@@ -32,6 +32,7 @@ __all__ = [
     "RewardSettings",
     "SFTSettings",
     "Scheduler",
+    "check_batches",
     "check_task_count",
     "unused_keys",
 ]
@@ -62,11 +63,13 @@ class _TrainSettings(Settings, frozen=True):
     lora_rank: PositiveInt | None = None
     """Rank of the LoRA adapter; default: all weights are trained."""
     report_to: tuple[str, ...] = ()
-    """Loggers of TRL, such as `wandb` or `tensorboard`."""
+    """Loggers of TRL, such as `wandb` or `tensorboard`, and trackers of your own, by name or import path."""
     save_steps: PositiveInt | None = None
     """Steps between checkpoints, from which --resume continues; default: none."""
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
-    """Additional arguments of the TRL config, by name."""
+    """Additional arguments of the back end's configuration (TRL's config), by name."""
+    backend: str = "trl"
+    """Trainer back end: a registered name, or the import path of your own, "package.module:name"."""
 
 
 class SFTSettings(_TrainSettings, frozen=True):
@@ -202,4 +205,25 @@ def check_task_count(count: int, settings: RLSettings) -> None:
         raise InputError(
             f"rl.tasks_per_step is {settings.tasks_per_step}, but RL has {count} {'task' if count == 1 else 'tasks'}: "
             f"expected at least as many tasks as a step takes, or rl.tasks_per_step={max(count, 1)}"
+        )
+
+
+def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSettings) -> None:
+    """Raise InputError for batches that do not divide, and for rollouts that would all be alike."""
+    if isinstance(settings, RLSettings):
+        if not settings.temperature:
+            raise InputError("rl.temperature is 0: expected a positive number: rollouts must differ to be compared")
+        rollouts = settings.tasks_per_step * settings.generations
+        if rollouts % settings.updates_per_step:
+            raise InputError(
+                f"rl.updates_per_step is {settings.updates_per_step}: expected a divisor of the {rollouts} rollouts of "
+                "a step (rl.tasks_per_step times rl.generations)"
+            )
+        batch = rollouts // settings.updates_per_step
+    else:
+        batch = settings.batch_size
+    if settings.micro_batch_size is not None and batch % settings.micro_batch_size:
+        raise InputError(
+            f"{section}.micro_batch_size is {settings.micro_batch_size}: expected a divisor of the {batch} sequences "
+            "of an optimizer step"
         )

@@ -18,10 +18,11 @@ from rewright.core.records import Message, Trajectory
 from rewright.dialects import conversation
 from rewright.dialects.format_check import format_problem
 from rewright.pipeline.context import Context
+from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.held_out import asked, asked_held_out, say_if_too_few
 from rewright.rendering.renderer import Renderer
 
-__all__ = ["build", "held_out"]
+__all__ = ["BUILD", "build", "held_out"]
 
 
 def held_out(task_id: str, fraction: float) -> bool:
@@ -148,3 +149,14 @@ def _unique(rows: Iterator[dict[str, Any]], *keys: str) -> Iterator[dict[str, An
         if digest not in seen:
             seen.add(digest)
             yield row
+
+
+BUILD = Stage(
+    name="build",
+    run=build,
+    reads=("synth", "judge", "score", "repair"),
+    files=("sft.jsonl", "preferences.jsonl"),
+    verb="build",
+    help="Build the SFT and preference sets again.",
+    uses_tasks=True,
+)

@@ -1,20 +1,22 @@
-"""Candidates, verdicts, quality (AutoTraj sections 3 and 4): the first three rooms of the flow."""
+"""Candidates, verdicts, quality (AutoTraj sections 3 and 4): the first three stages of the flow."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar, say
 from rewright.core.records import Trajectory
 from rewright.engines.base import Sampling
-from rewright.pipeline.context import Context
+from rewright.pipeline.context import ID_SECTIONS, Context
+from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.repair.quality import model_text, score_group, think_blocks
 
-__all__ = ["judge", "score", "synthesise"]
+__all__ = ["JUDGE", "SCORE", "SYNTH", "judge", "score", "synthesise"]
 
-SECTIONS = ("model", "synth")
+SECTIONS = (*ID_SECTIONS, "model", "synth")
 _NOTHING = "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
 
 
@@ -100,3 +102,37 @@ def score(context: Context) -> Counter[str]:
 def _candidate_of(trajectory: Trajectory) -> str | None:
     """The task that a trajectory is a candidate of; None for a repair."""
     return trajectory.task_id if trajectory.provenance.parent is None else None
+
+
+SYNTH = Stage(
+    name="synth",
+    run=lambda context: asyncio.run(synthesise(context)),
+    files=("trajectories.jsonl",),
+    id_sections=SECTIONS,
+    verb="synth",
+    help="Make the candidates that the run lacks.",
+    redone=False,
+    generates=Generated(file="trajectories.jsonl", repairs=False),
+    models=("model",),
+    uses_tools=True,
+    uses_tasks=True,
+    plan=lambda context: {"candidates": len(context.load_tasks()) * context.recipe.synth.n},
+)
+JUDGE = Stage(
+    name="judge",
+    run=judge,
+    reads=("synth",),
+    files=("verdicts.jsonl",),
+    verb="judge",
+    help="Judge all stored trajectories again, without generating.",
+    uses_tasks=True,
+)
+SCORE = Stage(
+    name="score",
+    run=score,
+    reads=("synth", "judge"),
+    files=("quality.jsonl",),
+    verb="score",
+    help="Score and select all stored candidates again, without generating.",
+    uses_tasks=True,
+)

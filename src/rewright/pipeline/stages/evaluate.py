@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rewright.core.errors import InputError
 from rewright.core.records import Trajectory, Verdict
 from rewright.core.statistics import grouped_mean, grouped_proportion
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
-from rewright.pipeline.context import Context
+from rewright.pipeline.context import ID_SECTIONS, Context
+from rewright.pipeline.registry import Generated, Stage
+from rewright.pipeline.run_directory import evaluation_files
+from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.repair.quality import PARITY, QualitySettings, surface
 
-__all__ = ["evaluate", "summarise"]
+__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summarise"]
+
+
+SECTIONS = (*ID_SECTIONS, "eval", "model")
+BASE = "base"
+"""The label of the model that a run begins with."""
 
 
 async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[str, Any]:
@@ -24,7 +34,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     settings = context.recipe.eval
     trajectories, verdicts = context.run.evaluation(label)
     started = time.monotonic()
-    plans = list(context.plans(context.eval_tasks, f"eval-{label}", settings.n, ("eval", "model")))
+    plans = list(context.plans(context.eval_tasks, f"eval-{label}", settings.n, SECTIONS))
     await context.generate(
         f"evaluation of {label}",
         model,
@@ -131,3 +141,35 @@ def _by_category(
             "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
         }  # fmt: skip
     return {"categories": rows, "category_mean": sum(row["success"] for row in rows.values()) / len(rows)}
+
+
+def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: tuple[str, ...] = ()) -> Stage:
+    """The stage `eval_LABEL`: the held-out evaluation of the policy of stage `label`, or of the `base` model."""
+
+    def run(context: Context) -> None:
+        if label != BASE and not context.run.is_done(label):
+            raise InputError(f"{context.run.path}: no model of stage {label} to evaluate: run that stage first")
+        summary = asyncio.run(evaluate(context, label, policy(context, label)))
+        about = context.run.state().get(label, {})
+        if about.get("skipped"):  # the numbers are those of the model that it would have begun with
+            summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
+        context.run.set_metrics(f"eval_{label}", [summary])
+
+    return Stage(
+        name=f"eval_{label}",
+        run=run,
+        reads=reads,
+        files=evaluation_files(label),
+        id_sections=SECTIONS,
+        evaluates=label,
+        title=title,
+        generates=Generated(file=evaluation_files(label)[0]),
+        models=models,
+        uses_tools=True,
+        plan=lambda context: {"evaluated": len(context.load_eval_tasks()) * context.recipe.eval.n},
+    )
+
+
+EVAL_BASE = evaluation(BASE, title="Before training", models=("model",))
+EVAL_SFT = evaluation("sft", title="After SFT", reads=("sft",))
+EVAL_RL = evaluation("rl", title="After RL", reads=("rl",))

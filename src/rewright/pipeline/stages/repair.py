@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rewright.core.concurrency import as_completed
 from rewright.core.progress import Bar
@@ -21,7 +22,8 @@ from rewright.engines.base import Sampling
 from rewright.engines.pico import PICO_MODELS, TRAINED_RULES
 from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
-from rewright.pipeline.context import Context
+from rewright.pipeline.context import ID_SECTIONS, Context
+from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.hard import write_hard_cases
 from rewright.pipeline.stages.verdicts import judge_missing
@@ -30,9 +32,9 @@ from rewright.repair.decision import RULES, Decision, decide, mode_of, repair_ta
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
 
-__all__ = ["repair"]
+__all__ = ["REPAIR", "repair"]
 
-SECTIONS = ("seed", "model", "dialect", "limits", "tools", "synth", "quality", "repair")
+SECTIONS = (*ID_SECTIONS, "model", "synth", "quality", "repair")
 
 
 class _Job(NamedTuple):
@@ -115,7 +117,7 @@ async def _tries(
         escape=rollout.escape,
         rules=settings.rules or _rules_for(settings.model or recipe.model),
     )
-    digest = recipe_hash(recipe, SECTIONS) + job.mark
+    digest = run.id_digest(recipe_hash(recipe, SECTIONS)) + job.mark
     tries: list[_Try] = []
     broken = 0
     while len(tries) < settings.attempts + broken:
@@ -203,3 +205,23 @@ def _arrange(context: Context, jobs: list[_Job]) -> None:
     run.trajectories.arrange(order)
     run.verdicts.arrange(order)
     run.repairs.arrange(job.original.id for job in jobs)
+
+
+def _owes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    return () if about.get("repaired") == about.get("hard") == 0 else REPAIR.files
+
+
+REPAIR = Stage(
+    name="repair",
+    run=lambda context: asyncio.run(repair(context)),
+    reads=("synth", "judge", "score"),
+    files=("repairs.jsonl", "hard.jsonl"),
+    owes=_owes,
+    id_sections=SECTIONS,
+    verb="repair",
+    help="Repair again; stored repairs are decided anew, missing ones are made.",
+    generates=Generated(file="trajectories.jsonl", repairs=True),
+    models=("repair.model",),
+    uses_tools=True,
+    uses_tasks=True,
+)

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import torch
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
@@ -31,11 +30,12 @@ from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
 from rewright.rendering.renderer import Renderer
-from rewright.rollout.loop import Plan, Rollout, derive_seed
+from rewright.rollout.loop import Rollout
 from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
-from rewright.training.group_credit import Rewards, score_rollouts, verdict_for, with_credit
+from rewright.training.group_credit import Rewards, score_rollouts, with_credit
+from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with, step_metrics
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
 from rewright.training.trl.parts import in_parts, parts_by_length
@@ -115,34 +115,28 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """TRL's `rollout_func`: trajectories for the batch, in the order of its rows."""
         rank = self.accelerator.process_index * len(self._batch)
         step = self.state.global_step // self._settings.updates_per_step
-        plans = []
-        for index, row in enumerate(self._batch):
-            place = rank + index
-            seed = derive_seed(self._run_seed, "rl", step, place)
-            identity = f"rl/{row['task_id']}/{step}/{place}"
-            task = self._tasks[row["task_id"]]
-            plans.append(Plan(id=identity, task=task, stage="rl", index=place, seed=seed))
+        tasks = [self._tasks[row["task_id"]] for row in self._batch]
+        plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
         self._take_weights()
-        trajectories = self._loop.run_until_complete(self._collect(plans))
+        made = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
+        trajectories = self._loop.run_until_complete(made)
         self._outages.take(step + 1, self._gather(trajectories))
-        tasks = [plan.task for plan in plans]
+        scores: list[float | None] | None = None
         try:
-            verdicts = [
-                verdict_for(task, one, self._settings, seconds=self._judge_seconds)
-                for task, one in zip(tasks, trajectories, strict=True)
-            ]
-            scores = self._scored(tasks, trajectories)
+            verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
+            if self._reward_model is not None:
+                scores = score_with(self._reward_model, self._rollout_renderer, tasks, trajectories)
         except BaseException:
             self._keep(trajectories)  # what is finished outlives a lost reward model
             raise
-        everything = self._gathered(tasks, trajectories, verdicts, scores)
+        batch_rewards = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
-        self._advantages_B = everything.advantages[local]
-        self._keep(with_credit(trajectories, verdicts, everything, self._dialect.name, first=rank))
+        self._advantages_B = batch_rewards.advantages[local]
+        self._keep(with_credit(trajectories, verdicts, batch_rewards, self._dialect.name, first=rank))
         self._cut_off_B = [cut_off(one) for one in trajectories]
-        self._log_rollouts(everything, trajectories)
+        self._log_rollouts(batch_rewards, trajectories)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
-        output, self._spans_B = as_trl(trajectories, everything.trajectory_rewards[local], end)
+        output, self._spans_B = as_trl(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
     def _take_weights(self) -> None:
@@ -157,25 +151,6 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def _keep(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None:
             self._on_rollouts(trajectories)
-
-    def _scored(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[float | None] | None:
-        """The reward model's numbers. A rollout that broke has none: it may not even have a prompt."""
-        if self._reward_model is None:
-            return None
-        sound = [index for index, one in enumerate(trajectories) if one.failure is None]
-        scores: list[float | None] = [None] * len(trajectories)
-        # The very tokens that it was trained on: a stopped answer has its end token there.
-        ids = self._rollout_renderer.training_ids
-        found = self._reward_model.score([ids(tasks[index], trajectories[index])[0] for index in sound])
-        for index, score in zip(sound, found, strict=True):
-            scores[index] = score
-        return scores
-
-    async def _collect(self, plans: list[Plan]) -> list[Trajectory]:
-        found = {}
-        async for one in self._rollout.run_many(plans, concurrency=self._settings.concurrency):
-            found[one.id] = one
-        return [found[plan.id] for plan in plans]
 
     def _gather(self, rows: list[T]) -> list[T]:
         """The rows of all processes, in their order."""
@@ -199,17 +174,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
-        scored = [outcome for outcome in rewards.outcomes if outcome is not None]
-        metrics["rewright/success"].append(float(np.mean(scored)) if scored else 0.0)
-        metrics["rewright/turn_reward"].append(
-            float(np.mean([sum(row) for row in rewards.turn_rewards])) if rewards.turn_rewards else 0.0
-        )
-        given = [score for score in rewards.reward_model if score is not None]
-        if given:
-            metrics["rewright/reward_model"].append(float(np.mean(given)))
-        metrics["rewright/turns"].append(float(np.mean([len(one.turns) for one in trajectories])))
-        metrics["rewright/calls"].append(float(np.mean([len(one.calls) for one in trajectories])))
-        metrics["rewright/failures"].append(float(sum(one.failure is not None for one in trajectories)))
+        for name, value in step_metrics(rewards, trajectories).items():
+            metrics[name].append(value)
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any

@@ -1,0 +1,146 @@
+"""Run directories of older formats: what has changed in them since, in one table, and how they are read and updated.
+
+environment.json holds the format (`rewright.pipeline.environment.FORMAT`); format 1 had no number. An older run is
+converted as it is read. Its files are rewritten when it is first opened for writing, environment.json last, so that an
+interrupted update is made again.
+
+Format 2: the modules that stored import paths name have moved, a model's section holds only the keys of its engine,
+and `rl.credit.lonely_turn` is `rl.credit.singleton_turn`. With the recipe's sections the ids of new trajectories change
+too, so the earlier digests are kept: what an older run has made is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from rewright.core.errors import InputError
+from rewright.core.records import Task
+from rewright.core.registry import find, known
+from rewright.core.storage import RecordFile, read_bounded, write_atomically
+from rewright.engines.settings import ModelSettings
+from rewright.pipeline.environment import FORMAT
+from rewright.recipe.loader import load_recipe, recipe_hash
+from rewright.recipe.renamed import moved_path, rename
+from rewright.recipe.schema import Recipe
+
+__all__ = ["about", "check_format", "is_older", "migrate", "stored_recipe", "upgrade_task", "written_recipe"]
+
+MODEL_SECTIONS: Final = (("model",), ("repair", "model"))
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What environment.json says; nothing where there is none that can be read."""
+    try:
+        found = msgspec.json.decode(read_bounded(folder / "environment.json"))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_format(folder: Path) -> int:
+    """The format of a run directory. Raises InputError for a newer one than this version reads."""
+    number = about(folder).get("format", 1)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InputError(f"{folder}/environment.json: format is {number!r:.80}: expected a whole number from 1")
+    if number > FORMAT:
+        raise InputError(
+            f"{folder} has the run format {number}, of a newer version of Rewright: expected format {FORMAT} or older "
+            "(pip install --upgrade rewright)"
+        )
+    return number
+
+
+def is_older(folder: Path) -> bool:
+    """Has the run directory an older format? Raises InputError for a newer one."""
+    return check_format(folder) < FORMAT
+
+
+def stored_recipe(folder: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a run directory of any format, with overrides. Raises InputError as `load_recipe` does."""
+    upgrade = _upgrade_recipe if is_older(folder) else None
+    return load_recipe(folder / "recipe.yaml", list(overrides), stored=True, upgrade=upgrade)
+
+
+def written_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe that a person names: their own file, or the one of a run, which may be older."""
+    own = path.name != "recipe.yaml" or not about(path.parent)
+    upgrade = None if own or not is_older(path.parent) else _upgrade_recipe
+    return load_recipe(path, list(overrides), upgrade=upgrade)
+
+
+def upgrade_task(task: Task) -> Task:
+    """A stored task with the import paths of today."""
+    if not any(tool.target is not None and tool.target != moved_path(tool.target) for tool in task.tools):
+        return task
+    tools = [
+        tool if tool.target is None else msgspec.structs.replace(tool, target=moved_path(tool.target))
+        for tool in task.tools
+    ]
+    return msgspec.structs.replace(task, tools=tuple(tools))
+
+
+def migrate(folder: Path, tasks: Iterable[RecordFile[Task]], id_sections: Iterable[Iterable[str]]) -> None:
+    """Rewrite an older run directory in today's format. The caller holds it locked.
+
+    `tasks` are its files of tasks, `id_sections` the sections of the recipe that the ids of each stage depend on.
+    Raises InputError for a recipe that cannot be read; nothing is written then.
+    """
+    environment = about(folder)
+    if not environment or not is_older(folder):
+        return
+    path = folder / "recipe.yaml"
+    before = read_bounded(path)
+    recipe = stored_recipe(folder)
+    text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True).encode()
+    earlier = environment.get("earlier_ids") or _earlier_ids(yaml.safe_load(before), recipe, id_sections)
+    # Kept before the recipe is rewritten: it cannot be found from the new one.
+    _write_environment(folder, {**environment, "earlier_ids": earlier})
+    for copy in [*folder.glob("redo/*/recipe.yaml"), path]:
+        if copy.read_bytes() == before:
+            write_atomically(copy, [text])
+    for file in tasks:
+        if file.path.exists():
+            file.rewrite(list(file))
+    _write_environment(folder, {"format": FORMAT, **environment, "earlier_ids": earlier})
+
+
+def _write_environment(folder: Path, value: dict[str, Any]) -> None:
+    write_atomically(folder / "environment.json", [msgspec.json.format(msgspec.json.encode(value), indent=1), b"\n"])
+
+
+def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The digests that end the ids of stored trajectories, by those of the same settings today."""
+    found = {}
+    for names in (tuple(sections) for sections in id_sections):
+        if isinstance(data, dict) and data.keys() >= {*names}:
+            encoded = msgspec.json.encode({name: data[name] for name in names}, order="sorted")
+            earlier = hashlib.blake2b(encoded, digest_size=4).hexdigest()
+            if (today := recipe_hash(recipe, names)) != earlier:
+                found[today] = earlier
+    return found
+
+
+def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
+    """A stored recipe of format 1 with the keys and import paths of today."""
+    rename(data)
+    for keys in MODEL_SECTIONS:
+        section = _section(data, keys)
+        if section is not None:
+            own = ModelSettings.kind(section).__struct_fields__
+            others = {key for name in known("engine") for key in find("engine", name).__struct_fields__}
+            for key in others.difference(own) & section.keys():
+                del section[key]
+    return data
+
+
+def _section(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any] | None:
+    found: Any = data
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None

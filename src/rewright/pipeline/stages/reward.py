@@ -1,0 +1,65 @@
+"""Training of the trajectory reward model on the preference pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rewright.core.errors import InputError
+from rewright.core.progress import say
+from rewright.pipeline.context import Context
+from rewright.pipeline.registry import Stage
+from rewright.pipeline.stages.held_out import say_if_too_few, unseen_pairs
+from rewright.pipeline.stages.policy import policy, skip
+from rewright.pipeline.stages.reward_gate import without_reward_model
+from rewright.recipe.schema import Recipe
+from rewright.training.backend import get_backend
+from rewright.training.group_credit import uses_reward_model
+
+__all__ = ["REWARD", "reward"]
+
+
+def reward(context: Context) -> dict[str, Any]:
+    """Train a reward model on preferences.jsonl, from the weights of the SFT policy, into models/reward."""
+    run, recipe = context.run, context.recipe
+    if recipe.reward.url is not None:
+        return skip(context, "reward", "reward.url names a served model", "none is trained")
+    if "rl" in recipe.stages and not uses_reward_model(recipe.rl):
+        say(f"reward: {without_reward_model(recipe.rl)}: RL will not use the model that is trained here")
+    pairs = run.pairs()
+    if not any(pair["split"] == "train" for pair in pairs):
+        reason = "no repair was accepted, or all pairs are held out"
+        return skip(context, "reward", reason, "RL will run without a reward model")
+    if not all("chosen_ids" in pair and "rejected_ids" in pair for pair in pairs):
+        raise InputError(
+            f"{run.path}/preferences.jsonl has pairs without token ids: expected model.tokenizer in the recipe"
+        )
+    pairs = unseen_pairs(run, pairs)
+    say_if_too_few("reward", pairs, recipe)
+    history, accuracies = get_backend(recipe.reward.backend, "reward.backend").train_reward_model(
+        pairs,
+        policy(context, "sft"),
+        recipe.reward,
+        run.model_folder("reward"),
+        seed=recipe.seed,
+        dialect=recipe.dialect,
+    )
+    run.set_metrics("reward", history)
+    return {"accuracies": accuracies}
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.reward.url is None:
+        get_backend(recipe.reward.backend, "reward.backend").check("reward", recipe.reward)
+
+
+REWARD = Stage(
+    name="reward",
+    run=reward,
+    reads=("build", "sft"),
+    files=("models/reward",),
+    verb="reward",
+    help="Train the reward model on the pairs.",
+    trains="reward_model",
+    curve=("accuracy", "reward model: accuracy on training pairs"),
+    check=_check,
+)

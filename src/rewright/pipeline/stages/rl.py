@@ -1,0 +1,123 @@
+"""RL of the policy, with the reward model where it is known to be good enough."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from rewright.core.progress import say
+from rewright.core.records import Trajectory
+from rewright.core.scorer import Scorer
+from rewright.engines.settings import ModelSettings
+from rewright.pipeline.context import Context
+from rewright.pipeline.registry import Stage
+from rewright.pipeline.stages.policy import policy
+from rewright.pipeline.stages.reward_gate import connect, trusts_own_model, without_reward_model
+from rewright.recipe.schema import Recipe
+from rewright.tasks.from_recipe import load_recipe_tasks
+from rewright.tasks.settings import WORLD_FORMATS
+from rewright.training.backend import RLJob, get_backend
+from rewright.training.group_credit import call_factor, uses_reward_model
+from rewright.training.settings import check_task_count
+
+__all__ = ["RL", "rl"]
+
+
+def rl(context: Context) -> dict[str, Any]:
+    """Train the policy of SFT by RL, into models/rl; its rollouts into rollouts.jsonl."""
+    run, recipe = context.run, context.recipe
+    settings, model = recipe.reward, policy(context, "sft")
+    if settings.url is not None and uses_reward_model(recipe.rl):
+        from rewright.engines.loading import load_tokenizer
+        from rewright.rendering.renderer import Renderer
+
+        vocabulary = Renderer(load_tokenizer(model), context.dialect).fingerprint
+        client, accuracies = connect(run, settings, vocabulary)
+        with client:
+            _train(context, model, client)
+        return {"rollouts": recipe.rl.keep_rollouts, "accuracies": accuracies}
+    reward_model: Scorer | None = None
+    if not uses_reward_model(recipe.rl):
+        if run.model_folder("reward").is_dir():
+            say(f"rl: {without_reward_model(recipe.rl)}: RL runs without a reward model")
+    elif trusts_own_model(run, settings):
+        reward_model = get_backend(settings.backend, "reward.backend").load_reward_model(run.model_folder("reward"))
+    _train(context, model, reward_model)
+    return {"rollouts": recipe.rl.keep_rollouts}
+
+
+def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) -> None:
+    recipe, run = context.recipe, context.run
+    # Whether a stored rollout has its credit: one of a step whose reward model was lost has none.
+    known = {one.id: one.credit is not None for one in run.rollouts} if recipe.rl.keep_rollouts else {}
+
+    def keep(trajectories: list[Trajectory]) -> None:
+        run.rollouts.replace(one for one in trajectories if one.credit is not None and known.get(one.id) is False)
+        for one in trajectories:
+            if one.id not in known:
+                run.rollouts.append(one)
+            known[one.id] = one.credit is not None or known.get(one.id, False)
+
+    context.check_rewards()
+    tasks = context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else context.tasks
+    if call_factor(recipe.rl) and all(task.gold.calls is None for task in tasks):
+        say("rl: no task has gold calls: no turn is paid for its calls, the outcome alone is left")
+    asyncio.run(context.try_tools(tasks))
+    job = RLJob(
+        tasks=tasks,
+        model=model,
+        settings=recipe.rl,
+        out=run.model_folder("rl"),
+        seed=recipe.seed,
+        dialect=context.dialect,
+        tools=context.open_tools(),
+        limits=recipe.limits,
+        template_options=recipe.model.template_options,
+        reward_model=reward_model,
+        on_rollouts=keep if recipe.rl.keep_rollouts else None,
+        judge_seconds=recipe.judge_seconds,
+    )
+    run.set_metrics("rl", get_backend(recipe.rl.backend, "rl.backend").train_rl(job))
+
+
+def _check(recipe: Recipe) -> None:
+    get_backend(recipe.rl.backend, "rl.backend").check("rl", recipe.rl)
+    check_task_count(_task_count(recipe), recipe.rl)
+
+
+def _task_count(recipe: Recipe) -> int:
+    """How many tasks RL will have. Embedded worlds are not asked: they make as many as they are told."""
+    settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
+    if settings.format in WORLD_FORMATS:
+        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
+    else:
+        count = len(load_recipe_tasks(settings, recipe.judges))
+    return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)
+
+
+def _plan(context: Context) -> dict[str, int]:
+    settings = context.recipe.rl.tasks
+    return {} if settings is None else {"rl_tasks": len(context.load(settings))}
+
+
+def _owes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    return RL.files if about.get("rollouts") else RL.files[:1]  # rl.keep_rollouts is false
+
+
+RL = Stage(
+    name="rl",
+    run=rl,
+    reads=("sft", "reward"),
+    files=("models/rl", "rollouts.jsonl"),
+    owes=_owes,
+    verb="rl",
+    help="Train the policy by RL.",
+    trains="policy",
+    curve=("rewright/success", "RL: success of rollouts"),
+    uses_tools=True,
+    uses_tasks=True,
+    check=_check,
+    prepare=Context.check_rewards,
+    plan=_plan,
+)

@@ -1,0 +1,70 @@
+"""SFT of the policy on the kept and repaired trajectories, or on the embedded world's demonstrations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rewright.core.errors import InputError
+from rewright.pipeline.context import Context
+from rewright.pipeline.registry import Stage
+from rewright.pipeline.stages.held_out import asked, asked_held_out
+from rewright.pipeline.stages.policy import skip
+from rewright.recipe.schema import Recipe
+from rewright.training.backend import get_backend
+
+__all__ = ["SFT", "sft"]
+
+
+def sft(context: Context) -> dict[str, Any]:
+    """Train the recipe's model on sft.jsonl, into models/sft."""
+    run, recipe = context.run, context.recipe
+    settings = recipe.sft
+    rows = _demonstrations(context) if settings.source == "demonstrations" else run.sft_rows()
+    if not rows:
+        return skip(
+            context, "sft", "nothing was kept or repaired, or all is held out", "there is nothing to learn from"
+        )
+    backend = get_backend(settings.backend, "sft.backend")
+    history = backend.train_sft(rows, recipe.model, settings, run.model_folder("sft"), seed=recipe.seed)
+    run.set_metrics("sft", history)
+    return {"rows": len(rows)}
+
+
+def _demonstrations(context: Context) -> list[dict[str, Any]]:
+    from rewright.engines.loading import load_tokenizer
+    from rewright.rendering.renderer import Renderer
+    from rewright.tasks.worlds.demonstrations import demonstrate
+    from rewright.tasks.worlds.town import generate
+
+    settings, model = context.recipe.sft, context.recipe.model
+    renderer = Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
+    outside = asked_held_out(context.run.pairs())
+    rows = []
+    for task in generate("train", settings.demonstrations, seed=context.recipe.seed, profile=settings.profile):
+        if asked(context.dialect.messages(task)) in outside:
+            continue
+        ids, mask = renderer.encode_trajectory(task, demonstrate(task))
+        rows.append({"input_ids": ids, "mask": mask})
+    return rows
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.sft.source == "demonstrations" and recipe.dialect != "hermes":
+        raise InputError(
+            f"sft.source is demonstrations, which are written in the dialect hermes, and dialect is {recipe.dialect}: "
+            "expected sft.source: run"
+        )
+    get_backend(recipe.sft.backend, "sft.backend").check("sft", recipe.sft)
+
+
+SFT = Stage(
+    name="sft",
+    run=sft,
+    reads=("build",),
+    files=("models/sft",),
+    verb="sft",
+    help="Train the policy on the SFT set.",
+    trains="policy",
+    curve=("loss", "SFT: loss on model tokens"),
+    check=_check,
+)

@@ -1,0 +1,74 @@
+"""The names of stages, and the order in which they run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from rewright.core.errors import InputError
+from rewright.core.registry import find, in_order
+
+__all__ = ["ALL_STAGES", "check_stage_names", "stage_order"]
+
+ALL_STAGES: Final = (
+    "eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl",
+)  # fmt: skip
+"""The stages of a recipe that names none: all of ours. Other packages may register more."""
+
+
+class _Row(Protocol):
+    """What of a registered stage says where it stands."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def after(self) -> str | None: ...
+
+
+def stage_order() -> list[str]:
+    """The names of all registered stages in the order of a run: ours, and each other one behind the one it names.
+
+    A stage of another package that cannot be loaded is left out with a warning; one that stands behind an unknown
+    stage is last.
+    """
+    rows: dict[str, _Row] = {}
+    for name in in_order("stage"):
+        try:
+            rows[name] = _row(name)
+        except InputError as problem:
+            warnings.warn(f"rewright: {problem}", RuntimeWarning, stacklevel=2)
+    order = [name for name, row in rows.items() if row.after is None]
+    waiting = [name for name in reversed(rows) if name not in order]  # each goes right behind: the first one at last
+    while placed := [name for name in waiting if rows[name].after in order]:
+        for name in placed:
+            order.insert(order.index(str(rows[name].after)) + 1, name)
+            waiting.remove(name)
+    return [*order, *reversed(waiting)]
+
+
+def _row(name: str) -> _Row:
+    row: _Row = find("stage", name)
+    if getattr(row, "name", None) != name or not hasattr(row, "after"):
+        raise InputError(f"what is registered as stage {name!r} is no rewright.pipeline.registry.Stage of that name")
+    return row
+
+
+def check_stage_names(names: Sequence[str]) -> None:
+    """Raise ValueError for no stage, an unknown one, one that is named twice, and a wrong order.
+
+    A stage that is named by import path runs where it stands; nothing of it is imported here.
+    """
+    if not names:
+        raise ValueError("stages must name at least one stage, got none")
+    registered = [name for name in names if ":" not in name]
+    if not all(name in ALL_STAGES for name in registered):
+        for name in registered:
+            try:
+                _row(name)
+            except InputError as problem:
+                raise ValueError(f"stages must hold known names: {problem}") from None
+    order = stage_order() if not all(name in ALL_STAGES for name in registered) else list(ALL_STAGES)
+    right = sorted(dict.fromkeys(registered), key=order.index)
+    if registered != right or len({*names}) != len(names):
+        raise ValueError(f"stages must be in the order in which they run, each once: [{', '.join(right)}]")
