@@ -215,7 +215,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ),
     ("nothing said", "t.jsonl", lines(task(messages=[{"role": "user"}])), "t.jsonl:1: 'messages'[0] has no content"),
     ("no text", "t.jsonl", lines(task(messages=[{"role": "user", "content": 3}])), "'messages'[0] has no content"),
-    ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': expected one of exact, math"),
+    ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': did you mean 'math'? expected"),
     (
         "a judge that is code",
         "t.jsonl",

@@ -15,7 +15,7 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_foreign
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.hermes import split_thought
-from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
+from rewright.judging.judges import is_self_contained
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
@@ -27,8 +27,6 @@ __all__ = ["EVALUATIONS", "group_of", "read_run", "rl_tasks", "rollout_verdict",
 
 EVALUATIONS: Final = ("base", "sft", "rl")
 """The evaluated models, in the order of the stages."""
-JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
-"""Judges that are asked about rollouts whose verdicts are not stored. Others run code or need other packages."""
 
 
 def step_of(identity: str) -> int | None:
@@ -128,7 +126,7 @@ def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSetti
         return trajectory.credit.verdict
     if task is None or trajectory.failure is not None:
         return None
-    if settings.outcome == "judge" and task.judge not in JUDGED:
+    if settings.outcome == "judge" and not is_self_contained(task.judge):
         return None
     try:
         return verdict_for(task, trajectory, settings)

@@ -8,7 +8,8 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.judging.judges import GENERATED_JUDGES, SOLVE_JUDGES, check_judge
+from rewright.judging.base import lacking
+from rewright.judging.judges import check_judge, find_judge
 from rewright.tasks.settings import WORLD_FORMATS, TaskSettings
 from rewright.tasks.worlds import almanac, town
 
@@ -34,12 +35,9 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
     """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
     if judges is not None:
         check_judge(judge, judges)
-    needed = {"gold.outputs": task.gold.outputs} if judge in SOLVE_JUDGES else {"gold.answers": task.gold.answers}
-    if judge in GENERATED_JUDGES:
-        needed = {"metadata.entry": task.metadata.get("entry")}
-    for key, value in needed.items():
-        if not value:
-            raise InputError(f"the recipe judges by {judge}, which needs {key}, and task {task.id} has none")
+    missing = lacking(task, find_judge(judge).needs)
+    if missing is not None:
+        raise InputError(f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none")
     return msgspec.structs.replace(task, judge=judge)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from rewright.core.registry import expected, known
 from rewright.core.settings import Settings
-from rewright.judging.judges import JUDGE_NAMES
 
 __all__ = ["WORLD_FORMATS", "TaskSettings"]
 
@@ -27,9 +27,8 @@ class TaskSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.judge is not None and self.judge not in JUDGE_NAMES and ":" not in self.judge:
-            known = ", ".join(JUDGE_NAMES)
-            raise ValueError(f"judge must be one of {known} or package.module:function, got {self.judge!r}")
+        if self.judge is not None and ":" not in self.judge and self.judge not in known("judge"):
+            raise ValueError(f"judge must be a registered one, got {self.judge!r}: {expected('judge', self.judge)}")
 
 
 WORLD_FORMATS: Final = ("town", "almanac")

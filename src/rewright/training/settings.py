@@ -10,7 +10,7 @@ from rewright.core.errors import InputError
 from rewright.core.settings import Settings
 from rewright.credit.settings import TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
-from rewright.judging.judges import ANSWER_JUDGES
+from rewright.judging.judges import answer_judges
 from rewright.tasks.settings import TaskSettings
 
 __all__ = ["BuildSettings", "RLSettings", "RewardSettings", "SFTSettings", "Scheduler", "check_task_count"]
@@ -113,8 +113,8 @@ class RLSettings(_TrainSettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.outcome != "judge" and self.outcome not in ANSWER_JUDGES:
-            known = ", ".join(("judge", *ANSWER_JUDGES))
+        if self.outcome != "judge" and self.outcome not in answer_judges():
+            known = ", ".join(("judge", *answer_judges()))
             raise ValueError(f"outcome must be one of {known}, got {self.outcome!r}")
 
 
