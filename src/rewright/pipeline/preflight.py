@@ -14,8 +14,7 @@ from typing import Any, Final
 from rewright.core.errors import InputError
 from rewright.dialects import get_dialect
 from rewright.recipe.schema import Recipe, Stage
-from rewright.tasks.from_recipe import load_recipe_tasks
-from rewright.tasks.settings import WORLD_FORMATS
+from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.training.settings import check_task_count
 
 __all__ = ["check_stages"]
@@ -59,12 +58,9 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
 
 
 def _task_count(recipe: Recipe) -> int:
-    """How many tasks RL will have. Embedded worlds are not asked: they make as many as they are told."""
+    """How many tasks RL will have. Worlds are not asked: they draw as many as they are told."""
     settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
-    if settings.format in WORLD_FORMATS:
-        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
-    else:
-        count = len(load_recipe_tasks(settings, recipe.judges))
+    count = drawn_count(settings) if draws_tasks(settings) else len(load_recipe_tasks(settings, recipe.judges))
     return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)
 
 

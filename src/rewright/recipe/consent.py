@@ -24,6 +24,9 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for dimension in recipe.quality.dimensions:
         if dimension.function not in OWN_DIMENSIONS:
             yield "quality.dimensions", dimension.function
+    for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
+        if tasks is not None and ":" in tasks.format:
+            yield f"{key}.format", tasks.format
     if ":" in recipe.rl.credit.estimator:
         yield "rl.credit.estimator", recipe.rl.credit.estimator
     yield from (("judges", package) for package in recipe.judges)

@@ -16,7 +16,7 @@ from rewright.core.errors import InputError
 from rewright.core.registry import find, known
 from rewright.engines.settings import DEFAULT_ENGINE, ModelSettings
 from rewright.recipe.schema import Recipe
-from rewright.tasks.settings import WORLD_FORMATS
+from rewright.tasks.formats import WorldFormat, find_format
 
 __all__ = ["check_addresses", "settle"]
 
@@ -52,9 +52,12 @@ def settle(
             name = ".".join(keys)
             if section.get("path") is not None:
                 section.setdefault("format", file_format)
-            _check_tasks(section, name, places, _section(standard, keys) or {}, where)
-            if name == "tasks" and section.get("format", "town") not in WORLD_FORMATS:
-                file_format = section["format"]
+            usual = _section(standard, keys) or {}
+            draws = _draws_tasks(section, name, places, usual, where, stored=stored)
+            if draws is not None:
+                _check_tasks(section, name, places, usual, where, draws=draws)
+            if name == "tasks" and draws is False:
+                file_format = section.get("format", usual.get("format"))
     _check_rewards(data, places, standard, where, stored=stored)
     for keys in MODELS:
         section = _section(data, keys)
@@ -116,11 +119,40 @@ def _looks_like_an_address(search: str) -> bool:
     return "://" in search or (re.match(r"[\w.\-]+:\d+(/|$)|\[", search) is not None and not Path(search).exists())
 
 
+def _draws_tasks(
+    section: dict[str, Any],
+    name: str,
+    places: Mapping[str, str],
+    standard: Mapping[str, Any],
+    where: str,
+    *,
+    stored: bool,
+) -> bool | None:
+    """Whether the format of a tasks section is a world. Raises InputError for an unknown format.
+
+    None: that is not looked at. Another check says what is wrong with a format that is no text; and a stored recipe
+    may name code, which is not imported before its user has allowed it, or a format of a package that is gone.
+    """
+    kind = section.get("format", standard.get("format"))
+    if not isinstance(kind, str) or (stored and kind not in known("task_format")):
+        return None
+    try:
+        return isinstance(find_format(kind, f"{name}.format"), WorldFormat)
+    except InputError as problem:
+        raise InputError(f"{_place(name, 'format', places, where)}: {problem}") from None
+
+
 def _check_tasks(
-    section: dict[str, Any], name: str, places: Mapping[str, str], standard: Mapping[str, Any], where: str
+    section: dict[str, Any],
+    name: str,
+    places: Mapping[str, str],
+    standard: Mapping[str, Any],
+    where: str,
+    *,
+    draws: bool,
 ) -> None:
     kind = section.get("format", standard.get("format"))
-    if kind in WORLD_FORMATS:
+    if draws:
         if section.get("path") is not None:
             raise InputError(
                 f"{_place(name, 'path', places, where)}: {name}.path is {section['path']}, but {name}.format is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,16 +10,11 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task
 from rewright.judging.base import lacking
 from rewright.judging.judges import check_judge, find_judge
-from rewright.tasks.settings import WORLD_FORMATS, TaskSettings
-from rewright.tasks.worlds import almanac, town
+from rewright.tasks.formats import WorldFormat, find_format, judged
+from rewright.tasks.loading import load_tasks
+from rewright.tasks.settings import TaskSettings
 
-__all__ = ["WORLDS", "load_recipe_tasks"]
-
-
-WORLDS: dict[str, Callable[..., Iterator[Task]]] = dict(
-    zip(WORLD_FORMATS, (town.generate, almanac.generate), strict=True)
-)
-"""Formats whose tasks are generated, not read."""
+__all__ = ["drawn_count", "draws_tasks", "load_recipe_tasks"]
 
 
 def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = None) -> list[Task]:
@@ -42,17 +37,25 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
 
 
 def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[Task]:
-    generate = WORLDS.get(settings.format)
-    if generate is not None:
+    chosen = find_format(settings.format, "tasks.format")
+    if isinstance(chosen, WorldFormat):
         if settings.path is not None:
             raise InputError(
                 f"tasks.path is {settings.path}, but tasks.format is {settings.format}, which makes its own tasks: "
                 "expected tasks.format=rewright, or the published format that the file has"
             )
-        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
-        return list(generate(settings.split, count, seed=settings.seed, profile=settings.profile))
-    from rewright.tasks.loading import load_tasks
-
+        drawn = chosen.generate(settings.split, drawn_count(settings), seed=settings.seed, profile=settings.profile)
+        return list(judged(drawn, chosen))
     if settings.path is None:
         raise InputError(f"tasks.path is missing: expected a file in the format {settings.format}, as tasks=FILE")
     return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
+
+
+def draws_tasks(settings: TaskSettings) -> bool:
+    """Whether the tasks of a section are drawn (`WorldFormat`): then it has no path. Raises as `find_format`."""
+    return isinstance(find_format(settings.format, "tasks.format"), WorldFormat)
+
+
+def drawn_count(settings: TaskSettings) -> int:
+    """How many tasks a section draws, where its tasks are drawn."""
+    return settings.count if settings.limit is None else min(settings.count, settings.limit)
