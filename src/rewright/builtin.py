@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rewright.core.registry import register
+from rewright.core.trust import register_target
+
+__all__ = ["RENAMED"]
+
+RENAMED: Final[dict[str, str]] = {
+    "rewright.quality:confidence": "confidence",
+    "rewright.quality:length": "length",
+    "rewright.quality:repetition": "repetition",
+    "rewright.quality_dimensions:tool_errors": "tool_errors",
+    "rewright.quality_dimensions:redundant_calls": "redundant_calls",
+    "rewright.quality_dimensions:well_formed": "format",
+    "rewright.quality_dimensions:tags_format": "tags_format",
+    "rewright.worlds.town:look_up": "rewright.tasks.worlds.town:look_up",
+    "rewright.worlds.town:calculate": "rewright.tasks.worlds.town:calculate",
+    "rewright.benchmarks.bfcl_world:call": "rewright.benchmarks.bfcl.world:call",
+}
+"""Import paths of ours that run directories of format 1 hold (recipes, tools of tasks), and what they are now called.
+
+Migration of run directories reads this table; nothing else follows the old paths.
+"""
 
 register("dialect", "hermes", "rewright.dialects.hermes:Hermes")
 register("dialect", "tags", "rewright.dialects.tags:Tags")
@@ -38,3 +60,17 @@ register("task_format", "reasoning_gym", "rewright.benchmarks.reasoning_gym.task
 register("task_format", "rewright", "rewright.tasks.own_format:FORMAT")
 register("task_format", "toolhop", "rewright.benchmarks.toolhop.tasks:FORMAT")
 register("task_format", "town", "rewright.tasks.worlds.town:FORMAT")
+
+register("dimension", "confidence", "rewright.repair.quality:confidence")
+register("dimension", "format", "rewright.repair.dimensions:well_formed")
+register("dimension", "length", "rewright.repair.quality:length")
+register("dimension", "redundant_calls", "rewright.repair.dimensions:redundant_calls")
+register("dimension", "repetition", "rewright.repair.quality:repetition")
+register("dimension", "tags_format", "rewright.repair.dimensions:tags_format")
+register("dimension", "tool_errors", "rewright.repair.dimensions:tool_errors")
+
+register("benchmark", "bfcl-multi-turn", "rewright.benchmarks.bfcl.protocol:BENCHMARK")
+
+register_target("rewright.tasks.worlds.town:look_up")
+register_target("rewright.tasks.worlds.town:calculate")
+register_target("rewright.benchmarks.bfcl.world:call")

@@ -148,7 +148,7 @@ RECIPES: list[Case] = [
     ),
     (
         "weights of nothing",
-        {"r.yaml": b"quality: {dimensions: [{name: a, function: 'rewright.repair.quality:length'}]}"},
+        {"r.yaml": b"quality: {dimensions: [{name: a, function: length}]}"},
         ["run", "r.yaml", "--dry-run"],
         "quality.dimensions: the weights sum to 0, expected a positive sum",
     ),

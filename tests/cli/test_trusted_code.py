@@ -136,7 +136,10 @@ def test_the_tools_of_the_worlds_are_reached_from_a_file(rewright: Rewright, vic
 def test_no_judge_is_a_function_of_rewright(rewright: Rewright, victim: Path, judge: str) -> None:
     write_task(victim, source="def f(path):\n    return path\n", judge=judge)
     code, found, _ = rewright("validate", "tasks.jsonl", "--level", LEVEL)
-    assert (code, f"judge {judge!r} is a function of Rewright: expected one of exact" in found) == (1, True)
+    assert (code, f"judge {judge!r} is a function of Rewright: expected one of answer_correctness" in found) == (
+        1,
+        True,
+    )
     Path("r.yaml").write_text("stages: [synth, judge]\ntasks: tasks.jsonl\nmodel: pico\n")
     code, _, said = rewright("run", "r.yaml")
     assert (code, f"tasks.jsonl:1: judge {judge!r} is a function of Rewright" in said) == (2, True)
@@ -186,6 +189,8 @@ CODE: list[tuple[dict[str, Any], str]] = [
         {"quality": {"dimensions": [{"name": "d", "function": "evil:half", "weight": 1}]}},
         "quality.dimensions: evil:half",
     ),
+    ({"tasks": {"path": "tasks.jsonl", "format": "evil:half"}}, "tasks.format: evil:half"),
+    ({"rl": {"tasks": {"path": "tasks.jsonl", "format": "evil:half"}}}, "rl.tasks.format: evil:half"),
     ({"judges": ["evil"]}, "judges: evil"),
     ({"sandbox": {"trusted": ["evil"]}}, "sandbox.trusted: evil"),
     ({"sandbox": "unsafe"}, "sandbox.level: unsafe"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rewright.core.errors import InputError
-from rewright.core.trust import OWN_DIMENSIONS, names_one_of
+from rewright.core.trust import names_one_of
 from rewright.recipe.schema import Recipe
 
 __all__ = ["UNSAFE", "check_recipe_code", "recipe_code"]
@@ -22,7 +22,7 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     that word.
     """
     for dimension in recipe.quality.dimensions:
-        if dimension.function not in OWN_DIMENSIONS:
+        if ":" in dimension.function:
             yield "quality.dimensions", dimension.function
     for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
         if tasks is not None and ":" in tasks.format:

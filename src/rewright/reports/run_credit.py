@@ -112,7 +112,7 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
 def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
     """The tasks that RL trained on: the run's own, or those of `rl.tasks`, as far as they can be read."""
     settings = None if recipe is None else recipe.rl.tasks
-    if settings is not None:
+    if settings is not None and ":" not in settings.format:  # code, which runs only with its user's consent
         try:
             return load_recipe_tasks(settings)
         except RewrightError:

@@ -30,7 +30,9 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
     """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
     if judges is not None:
         check_judge(judge, judges)
-    missing = lacking(task, find_judge(judge).needs)
+    # Where judges are not looked at, nobody has allowed the import of one that is code.
+    needs = ("gold.answers",) if judges is None and ":" in judge else find_judge(judge).needs
+    missing = lacking(task, needs)
     if missing is not None:
         raise InputError(f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none")
     return msgspec.structs.replace(task, judge=judge)
