@@ -136,10 +136,8 @@ def test_the_tools_of_the_worlds_are_reached_from_a_file(rewright: Rewright, vic
 def test_no_judge_is_a_function_of_rewright(rewright: Rewright, victim: Path, judge: str) -> None:
     write_task(victim, source="def f(path):\n    return path\n", judge=judge)
     code, found, _ = rewright("validate", "tasks.jsonl", "--level", LEVEL)
-    assert (code, f"judge {judge!r} is a function of Rewright: expected one of answer_correctness" in found) == (
-        1,
-        True,
-    )
+    said = f"judge {judge!r} is a function of Rewright: expected one of answer_correctness"
+    assert (code, said in found) == (1, True)
     Path("r.yaml").write_text("stages: [synth, judge]\ntasks: tasks.jsonl\nmodel: pico\n")
     code, _, said = rewright("run", "r.yaml")
     assert (code, f"tasks.jsonl:1: judge {judge!r} is a function of Rewright" in said) == (2, True)
