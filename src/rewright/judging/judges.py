@@ -52,14 +52,14 @@ def check_judge(name: str, packages: Sequence[str] = ()) -> None:
 
 
 def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | TrajectoryJudge:
-    """The judge of that name or import path. One that is not Rewright's is asked in a process of its own.
+    """The judge of that name or import path. One of another package is asked in a process of its own.
 
     Raises `InputError` for an unknown name, and for a path that leads to no judge.
     """
     check_judge(name, [name])
     found = load_function(name, "judge") if ":" in name else find("judge", name)
     judge = found if isinstance(found, AnswerJudge | TrajectoryJudge) else AnswerJudge(found)
-    if _is_ours(found):
+    if ":" not in name and _is_ours(found):
         return judge
     path = name if ":" in name else path_of(judge.function)
     return judge if path is None else in_own_process(judge, path, seconds)

@@ -20,7 +20,11 @@ __all__ = ["answer", "prepare"]
 
 def prepare(path: str, **_: Any) -> dict[str, Any] | None:
     """Import the judge, which is not among its seconds. A reply only where that fails."""
-    return _reply(lambda: load_function(path, "judge") and None)
+
+    def imported() -> None:
+        load_function(path, "judge")
+
+    return _reply(imported)
 
 
 def answer(path: str, **seen: Any) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def answer(path: str, **seen: Any) -> dict[str, Any]:
 
     def judged() -> dict[str, Any]:
         found: Any = load_function(path, "judge")
-        function = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
+        function: Any = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
         if "trajectory" in seen:
             task = msgspec.convert(seen["task"], Task)
             judgement = function(task, msgspec.convert(seen["trajectory"], Trajectory), seen["answer"])

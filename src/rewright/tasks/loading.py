@@ -1,9 +1,8 @@
 """Task files, and everything else that tasks are loaded from, by the name of its format.
 
-`load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "ftrl")` · `load_tasks("hf:openai/gsm8k", "gsm8k")` ·
-`load_tasks("leg_counting:100", "reasoning_gym")`. Formats are registered (`rewright.tasks.formats`). Every mistake in a
-file is one `InputError` line with file, line or row, key, and what was expected. What needs the tools to run is checked
-by `rewright.tasks.validation`.
+`load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "my_format")` · `load_tasks("hf:owner/set", "my_format")`.
+Formats are registered (`rewright.tasks.formats`). Every mistake in a file is one `InputError` line with file, line or
+row, key, and what was expected. What needs the tools to run is checked by `rewright.tasks.validation`.
 """
 
 from __future__ import annotations
@@ -76,18 +75,16 @@ def iterate_tasks(
     if isinstance(chosen, WorldFormat):
         raise InputError(f"{path}: format {name} draws its own tasks and reads no file: expected the file's format")
     if isinstance(chosen, PackageFormat):
-        for row, task in enumerate(judged(chosen.tasks(str(path), seed), chosen)):
-            yield Loaded(row, f"{name} {path}: task {row}", task)
+        for number, made in enumerate(judged(chosen.tasks(str(path), seed), chosen)):
+            yield Loaded(number, f"{name} {path}: task {number}", made)
         return
     for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
         try:
             task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
         except InputError as problem:
             task = problem
-        if isinstance(task, Task):
-            (task,) = judged([task], chosen)
         if task is not None:
-            yield Loaded(row.index, row.place, task)
+            yield Loaded(row.index, row.place, next(judged([task], chosen)) if isinstance(task, Task) else task)
 
 
 def check_tasks(
