@@ -85,7 +85,7 @@ def test_no_target_reaches_a_function_of_rewright(rewright: Rewright, victim: Pa
 @pytest.mark.parametrize("section", ["tasks", "eval.tasks", "rl.tasks"])
 def test_no_recipe_lets_it(rewright: Rewright, victim: Path, section: str) -> None:
     write_task(victim, target=REACHING[0])
-    Path("plain.yaml").write_text("stages: [synth, eval_base, rl]\nmodel: pico\n")
+    Path("plain.yaml").write_text("stages: [eval_base, synth, rl]\nmodel: pico\n")
     file = (f"{section}.path=tasks.jsonl", f"{section}.format=rewright")
     begun = ("run", "plain.yaml", "stages=[synth]") if section == "tasks" else ("run", "plain.yaml", "--dry-run")
     for more in ((), ("sandbox.level=unsafe",), ("sandbox.level=process",)):
@@ -248,6 +248,30 @@ def test_code_that_a_stored_recipe_names_does_not_run(
     assert rewright("report", "run")[0] == 0
     assert rewright("view", "run")[0] == 0
     assert not Path(IMPORTED).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"dialect": "evil:half"}, "dialect: evil:half"),
+        ({"model": {"engine": "evil:half"}}, "model.engine: evil:half"),
+        ({"repair": {"model": {"engine": "evil:run"}}}, "repair.model.engine: evil:run"),
+    ],
+)
+def test_reading_a_stored_recipe_imports_nothing(
+    rewright: Rewright, stored: Callable[..., Path], settings: dict[str, Any], named: str
+) -> None:
+    before = contents(stored(**settings))
+    for verb in ("judge", "score", "credit"):
+        code, _, said = rewright(verb, "run")
+        assert (code, f"run/recipe.yaml names code ({named}), which runs only if" in said) == (2, True), (verb, said)
+    assert contents(Path("run")) == before
+    for verb in ("report", "view"):  # they show what they can without the recipe
+        rewright(verb, "run")
+    assert not Path(IMPORTED).exists()
+    code, _, said = rewright("judge", "run", "--trusted", "evil")
+    assert (code, f"{named.rpartition(' ')[2]!r} is <function " in said) == (2, True), said
+    assert Path(IMPORTED).exists()
 
 
 def test_judge_and_score_run_it_once_it_is_named(rewright: Rewright, stored: Callable[..., Path]) -> None:

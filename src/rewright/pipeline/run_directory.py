@@ -211,7 +211,7 @@ class Run:
         """The resolved recipe. Raises InputError if the file was changed into something invalid."""
         from rewright.recipe.loader import load_recipe
 
-        return load_recipe(self.path / "recipe.yaml", stored=True)
+        return load_recipe(self.path / "recipe.yaml", stored=True, trusted=self.trusted)
 
     def check_code(self, *keys: str) -> None:
         """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""

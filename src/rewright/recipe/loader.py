@@ -22,6 +22,7 @@ import yaml
 from rewright.core.errors import InputError
 from rewright.core.storage import read_bounded
 from rewright.engines.settings import ModelSettings
+from rewright.recipe.consent import check_recipe_code, imported_code
 from rewright.recipe.cross_checks import check_addresses, settle
 from rewright.recipe.schema import Recipe
 from rewright.tasks.settings import TaskSettings
@@ -38,11 +39,14 @@ _TAG_ERRORS = (KeyError, AttributeError)
 """What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False) -> Recipe:
+def load_recipe(
+    path: Path | None, overrides: Sequence[str] = (), *, stored: bool = False, trusted: Sequence[str] | None = ()
+) -> Recipe:
     """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
 
     `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
-    run was started, and one that an older version let pass is no reason not to read the run.
+    run was started, and one that an older version let pass is no reason not to read the run. Reading it imports no
+    code but that of `trusted` (None: any; the user has given the recipe).
 
     Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
     """
@@ -66,6 +70,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), *, stored: boo
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
+    if stored and trusted is not None:
+        check_recipe_code(imported_code(data), trusted, where)
     _check_numbers(data, "", where, places)
     settle(data, places, _standard(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())

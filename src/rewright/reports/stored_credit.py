@@ -121,7 +121,7 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
     if recipe is not None and recipe.exists():
         if not any(change.startswith("estimator=") for change in changes):
             Run.open(path, trusted=trusted).check_code("rl.credit.estimator")
-        return load_recipe(recipe, overrides, stored=True).rl
+        return load_recipe(recipe, overrides, stored=True, trusted=trusted).rl
     parity = [] if any(change.startswith("singleton_turn=") for change in changes) else ["singleton_turn"]
     rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
     credit = msgspec.structs.replace(rl.credit, **{key: getattr(TurnCredit(), key) for key in parity})
