@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rewright.core.registry import register
+from rewright.core.trust import register_target
+
+__all__ = ["RENAMED"]
+
+RENAMED: Final[dict[str, str]] = {
+    "rewright.quality:confidence": "confidence",
+    "rewright.quality:length": "length",
+    "rewright.quality:repetition": "repetition",
+    "rewright.quality_dimensions:tool_errors": "tool_errors",
+    "rewright.quality_dimensions:redundant_calls": "redundant_calls",
+    "rewright.quality_dimensions:well_formed": "format",
+    "rewright.quality_dimensions:tags_format": "tags_format",
+    "rewright.worlds.town:look_up": "rewright.tasks.worlds.town:look_up",
+    "rewright.worlds.town:calculate": "rewright.tasks.worlds.town:calculate",
+    "rewright.benchmarks.bfcl_world:call": "rewright.benchmarks.bfcl.world:call",
+}
+"""Import paths of ours that run directories of format 1 hold (recipes, tools of tasks), and what they are now called.
+
+Migration of run directories reads this table; nothing else follows the old paths.
+"""
 
 register("dialect", "hermes", "rewright.dialects.hermes:Hermes")
 register("dialect", "tags", "rewright.dialects.tags:Tags")
@@ -44,3 +66,46 @@ register("stage", "eval_sft", "rewright.pipeline.stages.evaluate:EVAL_SFT")
 register("stage", "reward", "rewright.pipeline.stages.reward:REWARD")
 register("stage", "rl", "rewright.pipeline.stages.rl:RL")
 register("stage", "eval_rl", "rewright.pipeline.stages.evaluate:EVAL_RL")
+
+register("judge", "answer_correctness", "rewright.judging.correctness:answer_correctness")
+register("judge", "bfcl", "rewright.benchmarks.bfcl.judge:JUDGE")
+register("judge", "exact", "rewright.judging.exact:exact")
+register("judge", "math", "rewright.judging.mathematics:JUDGE")
+register("judge", "qa", "rewright.judging.qa:qa")
+register("judge", "reasoning_gym", "rewright.benchmarks.reasoning_gym.judge:JUDGE")
+register("judge", "solve", "rewright.judging.solve:SOLVE")
+register("judge", "solve_parity", "rewright.judging.solve:SOLVE_PARITY")
+register("judge", "token_set_f1", "rewright.judging.qa:token_set_f1")
+
+register("task_format", "2wikimultihopqa", "rewright.benchmarks.questions.formats:MULTIHOP")
+register("task_format", "aime24", "rewright.benchmarks.questions.formats:AIME24")
+register("task_format", "aime25", "rewright.benchmarks.questions.formats:AIME25")
+register("task_format", "almanac", "rewright.tasks.worlds.almanac:FORMAT")
+register("task_format", "amc23", "rewright.benchmarks.questions.formats:AMC23")
+register("task_format", "autotraj", "rewright.benchmarks.questions.formats:AUTOTRAJ")
+register("task_format", "bamboogle", "rewright.benchmarks.questions.formats:BAMBOOGLE")
+register("task_format", "bfcl-multi-turn", "rewright.benchmarks.bfcl.tasks:FORMAT")
+register("task_format", "ftrl", "rewright.benchmarks.ftrl.tasks:FORMAT")
+register("task_format", "gsm8k", "rewright.benchmarks.questions.formats:GSM8K")
+register("task_format", "hle", "rewright.benchmarks.questions.formats:HLE")
+register("task_format", "hotpotqa", "rewright.benchmarks.questions.formats:HOTPOTQA")
+register("task_format", "math", "rewright.benchmarks.questions.formats:MATH")
+register("task_format", "musique", "rewright.benchmarks.questions.formats:MUSIQUE")
+register("task_format", "reasoning_gym", "rewright.benchmarks.reasoning_gym.tasks:FORMAT")
+register("task_format", "rewright", "rewright.tasks.own_format:FORMAT")
+register("task_format", "toolhop", "rewright.benchmarks.toolhop.tasks:FORMAT")
+register("task_format", "town", "rewright.tasks.worlds.town:FORMAT")
+
+register("dimension", "confidence", "rewright.repair.quality:confidence")
+register("dimension", "format", "rewright.repair.dimensions:well_formed")
+register("dimension", "length", "rewright.repair.quality:length")
+register("dimension", "redundant_calls", "rewright.repair.dimensions:redundant_calls")
+register("dimension", "repetition", "rewright.repair.quality:repetition")
+register("dimension", "tags_format", "rewright.repair.dimensions:tags_format")
+register("dimension", "tool_errors", "rewright.repair.dimensions:tool_errors")
+
+register("benchmark", "bfcl-multi-turn", "rewright.benchmarks.bfcl.protocol:BENCHMARK")
+
+register_target("rewright.tasks.worlds.town:look_up")
+register_target("rewright.tasks.worlds.town:calculate")
+register_target("rewright.benchmarks.bfcl.world:call")

@@ -148,7 +148,7 @@ RECIPES: list[Case] = [
     ),
     (
         "weights of nothing",
-        {"r.yaml": b"quality: {dimensions: [{name: a, function: 'rewright.repair.quality:length'}]}"},
+        {"r.yaml": b"quality: {dimensions: [{name: a, function: length}]}"},
         ["run", "r.yaml", "--dry-run"],
         "quality.dimensions: the weights sum to 0, expected a positive sum",
     ),
@@ -215,7 +215,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ),
     ("nothing said", "t.jsonl", lines(task(messages=[{"role": "user"}])), "t.jsonl:1: 'messages'[0] has no content"),
     ("no text", "t.jsonl", lines(task(messages=[{"role": "user", "content": 3}])), "'messages'[0] has no content"),
-    ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': expected one of exact, math"),
+    ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': did you mean 'math'? expected"),
     (
         "a judge that is code",
         "t.jsonl",

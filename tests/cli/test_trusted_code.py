@@ -136,7 +136,8 @@ def test_the_tools_of_the_worlds_are_reached_from_a_file(rewright: Rewright, vic
 def test_no_judge_is_a_function_of_rewright(rewright: Rewright, victim: Path, judge: str) -> None:
     write_task(victim, source="def f(path):\n    return path\n", judge=judge)
     code, found, _ = rewright("validate", "tasks.jsonl", "--level", LEVEL)
-    assert (code, f"judge {judge!r} is a function of Rewright: expected one of exact" in found) == (1, True)
+    said = f"judge {judge!r} is a function of Rewright: expected one of answer_correctness"
+    assert (code, said in found) == (1, True)
     Path("r.yaml").write_text("stages: [synth, judge]\ntasks: tasks.jsonl\nmodel: pico\n")
     code, _, said = rewright("run", "r.yaml")
     assert (code, f"tasks.jsonl:1: judge {judge!r} is a function of Rewright" in said) == (2, True)
@@ -186,6 +187,8 @@ CODE: list[tuple[dict[str, Any], str]] = [
         {"quality": {"dimensions": [{"name": "d", "function": "evil:half", "weight": 1}]}},
         "quality.dimensions: evil:half",
     ),
+    ({"tasks": {"path": "tasks.jsonl", "format": "evil:half"}}, "tasks.format: evil:half"),
+    ({"rl": {"tasks": {"path": "tasks.jsonl", "format": "evil:half"}}}, "rl.tasks.format: evil:half"),
     ({"judges": ["evil"]}, "judges: evil"),
     ({"sandbox": {"trusted": ["evil"]}}, "sandbox.trusted: evil"),
     ({"sandbox": "unsafe"}, "sandbox.level: unsafe"),
@@ -245,6 +248,30 @@ def test_code_that_a_stored_recipe_names_does_not_run(
     assert rewright("report", "run")[0] == 0
     assert rewright("view", "run")[0] == 0
     assert not Path(IMPORTED).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"dialect": "evil:half"}, "dialect: evil:half"),
+        ({"model": {"engine": "evil:half"}}, "model.engine: evil:half"),
+        ({"repair": {"model": {"engine": "evil:run"}}}, "repair.model.engine: evil:run"),
+    ],
+)
+def test_reading_a_stored_recipe_imports_nothing(
+    rewright: Rewright, stored: Callable[..., Path], settings: dict[str, Any], named: str
+) -> None:
+    before = contents(stored(**settings))
+    for verb in ("judge", "score", "credit"):
+        code, _, said = rewright(verb, "run")
+        assert (code, f"run/recipe.yaml names code ({named}), which runs only if" in said) == (2, True), (verb, said)
+    assert contents(Path("run")) == before
+    for verb in ("report", "view"):  # they show what they can without the recipe
+        rewright(verb, "run")
+    assert not Path(IMPORTED).exists()
+    code, _, said = rewright("judge", "run", "--trusted", "evil")
+    assert (code, f"{named.rpartition(' ')[2]!r} is <function " in said) == (2, True), said
+    assert Path(IMPORTED).exists()
 
 
 def test_judge_and_score_run_it_once_it_is_named(rewright: Rewright, stored: Callable[..., Path]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rewright.core.records import ToolCall, ToolResult, Trajectory, Turn
-from rewright.judging import JUDGE_NAMES, judge_answer
+from rewright.core.registry import known
+from rewright.judging import judge_answer
 from rewright.judging.solve import solve_metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "judges.md").read_text("utf-8")
@@ -43,5 +44,5 @@ def test_the_solve_table_is_true() -> None:
 
 def test_every_judge_has_its_place_on_the_page() -> None:
     named = set(re.findall(r"`(\w+)`", PAGE.split("\n## ")[0]))
-    assert set(JUDGE_NAMES) <= named
+    assert set(known("judge")) <= named
     assert {judge for judge, *_ in rows()} == {"exact", "math", "qa", "token_set_f1", "answer_correctness"}

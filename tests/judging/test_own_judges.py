@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rewright.core.errors import InputError, JudgeError
 from rewright.core.records import Gold, Task, Trajectory
-from rewright.judging import judge_answer
+from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.judges import check_judge
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
@@ -91,6 +92,32 @@ def test_whatever_it_does_is_an_error_of_the_judge_and_the_next_answer_is_judged
     with pytest.raises(JudgeError, match=f"judge 'my_judges:judge' .*{said}"):
         judge_answer(own, answer, ["x"], seconds=0.5)
     assert judge_answer(own, "x", ["x"]).outcome == 1
+
+
+def test_a_judge_of_whole_trajectories_by_import_path(own: str, tmp_path: Path) -> None:
+    (tmp_path / "my_judges.py").write_text(
+        "import os\nfrom rewright.judging import Judgement, TrajectoryJudge\n"
+        "def judge(task, trajectory, answer):\n"
+        "    kept = trajectory.stop_reason == 'answered' and task.metadata['wanted'] == answer\n"
+        "    return Judgement(float(kept), answer, {'pid': os.getpid()})\n"
+        "WHOLE = TrajectoryJudge(judge, needs=('metadata.wanted',))\n"
+    )
+    question = ({"role": "user", "content": "?"},)
+    task = Task(id="a", messages=question, judge="my_judges:WHOLE", metadata={"wanted": "x"})
+    answers = {}
+    for answer in ("x", "y", ""):
+        answers[answer] = judge_trajectory(task, attempt_of(answer))
+    assert [one.outcome for one in answers.values()] == [1, 0, 0]
+    assert answers["x"].metrics["pid"] == answers["y"].metrics["pid"] != os.getpid()
+    with pytest.raises(InputError, match=r"judge my_judges:WHOLE needs metadata\.wanted, and the task has none"):
+        judge_trajectory(Task(id="a", messages=question, judge="my_judges:WHOLE"), attempt_of("x"))
+    lacking = msgspec.structs.replace(task, metadata={})
+    (finding,) = validate_tasks([lacking], execute=False, judges=["my_judges"]).findings
+    assert finding.message == "the judge my_judges:WHOLE needs metadata.wanted"
+
+
+def attempt_of(answer: str) -> Trajectory:
+    return Trajectory(id=answer, task_id="a", stage="s", index=0, turns=(), stop_reason="answered", answer=answer)
 
 
 def test_its_word_on_a_mistake_of_the_user_is_passed_on(own: str) -> None:

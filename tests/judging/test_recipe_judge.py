@@ -61,9 +61,12 @@ def test_stored_answers_are_judged_as_the_recipe_says(folder: Path, judge: str |
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        ("token_f", "recipe.yaml:2: tasks.judge: must be one of exact, math, "),
+        (
+            "token_f",
+            "recipe.yaml:2: tasks.judge: must be a registered one, got 'token_f': did you mean 'token_set_f1'? ",
+        ),
         ("solve", "the recipe judges by solve, which needs gold.outputs, and task a has none"),
-        ("reasoning_gym", "the recipe judges by reasoning_gym, which needs metadata.entry, and task a has none"),
+        ("reasoning_gym", "the recipe judges by reasoning_gym, which needs metadata.dataset, and task a has none"),
         ("os:system", "expected os in `judges`"),
     ],
 )

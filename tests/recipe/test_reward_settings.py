@@ -108,5 +108,7 @@ def test_an_outcome_that_the_tasks_cannot_have_is_seen_before_anything_is_genera
         assert said in capsys.readouterr().err
     assert not (tmp_path / "run" / "evaluations").exists()
     assert rewright("run", str(tmp_path / "r.yaml"), "rl.outcome=token_f1", "--dry-run") == 2
-    assert "rl.outcome: must be one of judge, exact, math, qa, token_set_f1" in capsys.readouterr().err
+    assert (
+        "rl.outcome: must be one of judge, answer_correctness, exact, math, qa, token_set_f1" in capsys.readouterr().err
+    )
     assert rewright("run", str(tmp_path / "r.yaml"), "rl.outcome=judge", "--dry-run") == 0

@@ -19,6 +19,7 @@ import numpy as np
 from rewright.core.answer_text import boxed, final_answer
 from rewright.core.errors import InputError
 from rewright.core.records import Trajectory
+from rewright.core.registry import known
 from rewright.core.storage import RecordFile, encode_line, read_jsonl
 from rewright.credit import advantages, turn_rewards
 from rewright.credit.messages import turns_of_messages
@@ -33,7 +34,8 @@ from rewright.recipe.loader import load_recipe
 from rewright.repair.quality import score
 from rewright.reports.credit_table import credit_as_json
 from rewright.reports.stored_credit import credit, read_gold, read_stored
-from rewright.tasks.loading import FORMATS, iterate_tasks
+from rewright.tasks.formats import RowFormat, find_format
+from rewright.tasks.loading import iterate_tasks
 
 __all__ = ["FILES", "TEXTS", "VALUES"]
 
@@ -121,13 +123,16 @@ def recipe(data: bytes) -> None:
         one_line(problem)
 
 
+FORMATS = [name for name in known("task_format") if isinstance(find_format(name), RowFormat)]
+
+
 def tasks(data: bytes) -> None:
     """Every row of a task file, in every format, is a task or one line."""
     for name in ("tasks.jsonl", "tasks.json", "tasks.jsonl.gz", "tasks.parquet"):
         path = _put(name, data)
-        for known in FORMATS if name == "tasks.jsonl" else ("rewright",):
+        for task_format in FORMATS if name == "tasks.jsonl" else ("rewright",):
             try:
-                for loaded in iterate_tasks(path, known):
+                for loaded in iterate_tasks(path, task_format):
                     if isinstance(loaded.task, InputError):
                         one_line(loaded.task)
                     else:

@@ -9,7 +9,9 @@ import pytest
 
 from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task, ToolCall, ToolSpec
-from rewright.tasks.loading import FORMATS, load_tasks, save_tasks
+from rewright.core.registry import known
+from rewright.tasks.formats import find_format
+from rewright.tasks.loading import load_tasks, save_tasks
 
 SCHEMA: dict[str, Any] = {
     "type": "function",
@@ -129,7 +131,7 @@ def test_each_mistake_with_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_flags_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"unknown task format 'frtl'; did you mean 'ftrl'\?"):
+    with pytest.raises(InputError, match=r"unknown task format 'frtl': did you mean 'ftrl'\?"):
         load_tasks(tmp_path / "x.jsonl", "frtl")
     with pytest.raises(InputError, match="limit is 0"):
         load_tasks(tmp_path / "x.jsonl", limit=0)
@@ -141,6 +143,6 @@ def test_an_unchecked_load_leaves_the_findings_to_validation(tmp_path: Path) -> 
     assert len(load_tasks(write(tmp_path / "t.jsonl", record(), record()), check=False)) == 2
 
 
-def test_every_format_is_documented_by_its_function() -> None:
-    for chosen in FORMATS.values():
-        assert callable(chosen.to_task)
+def test_every_format_is_an_object_that_says_where_its_tasks_come_from() -> None:
+    kinds = [type(find_format(name)).__name__ for name in known("task_format")]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"RowFormat": 14, "PackageFormat": 2, "WorldFormat": 2}

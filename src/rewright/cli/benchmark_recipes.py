@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
+from rewright.benchmarks.base import Benchmark
 from rewright.core.errors import InputError
+from rewright.core.registry import find
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
 
-__all__ = ["BENCHMARKS", "benchmark_recipe"]
-
-BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
-    # As bfcl-eval: nearly greedy, at most 20 steps with calls for a message of the user. Its only other limit is the
-    # model's context.
-    "bfcl-multi-turn": (
-        "eval.tasks.format=bfcl-multi-turn",
-        "eval.tasks.path=all",
-        "eval.temperature=0.001",
-        "limits.turns=21",
-        "limits.turn_tokens=4096",
-        "limits.trajectory_tokens=null",
-        "limits.tool_characters=null",
-        "limits.trajectory_seconds=null",
-    )
-}
+__all__ = ["benchmark_recipe"]
 
 
-def benchmark_recipe(name: str, model: str, limit: int | None, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe of one stage, the evaluation of `model`. `overrides` come last, as in `rewright run`."""
-    if name not in BENCHMARKS:
-        raise InputError(f"--benchmark is {name!r}: expected one of {', '.join(BENCHMARKS)}")
-    settings = [f"name={name}", "stages=[eval_base]", *BENCHMARKS[name], f"model.path={model}"]
+def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe of one stage, the evaluation of `model` (None: the benchmark's, else pico) on a registered benchmark.
+
+    `overrides` come last, as in `rewright run`. Raises InputError for an unknown benchmark, with the known ones.
+    """
+    found = find("benchmark", name, setting="--benchmark")
+    if not isinstance(found, Benchmark):
+        raise InputError(f"--benchmark: benchmark {name!r} is a {type(found).__name__}: expected a Benchmark")
+    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", "model.path=pico", *found.settings]
+    if model is not None:
+        settings.append(f"model.path={model}")
     if limit is not None:
         if limit < 1:
             raise InputError(f"--limit is {limit}: expected at least 1")

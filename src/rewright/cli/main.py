@@ -36,6 +36,7 @@ from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
+from rewright.core.registry import known
 from rewright.pipeline.migration import written_recipe
 from rewright.pipeline.registry import Stage, recipe_stages, stages
 from rewright.recipe.loader import load_recipe
@@ -140,7 +141,7 @@ def evaluate(
         str | None, typer.Option(help="Which model of the run: base, sft or rl. With --benchmark any model.")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="bfcl-multi-turn: evaluate a model in a run of its own.")
+        str | None, typer.Option(help="Name of a benchmark: evaluate a model on it in a run of its own.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="With --benchmark: at most so many tasks.")] = None,
     run: RunOption = None,
@@ -152,13 +153,15 @@ def evaluate(
     if benchmark is not None:
         if trusted:
             raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
-        recipe = benchmark_recipe(benchmark, model or "pico", limit, arguments or [])
+        recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
         _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
         return
     if run is not None or limit is not None or resume:
         raise InputError("--run, --limit and --resume of eval need --benchmark")
     if arguments is None or len(arguments) != 1:
-        raise InputError("eval: expected one run directory, or --benchmark bfcl-multi-turn")
+        raise InputError(
+            f"eval: expected one run directory, or --benchmark with one of {', '.join(known('benchmark'))}"
+        )
     _evaluate_run(Path(arguments[0]), model or "base", trusted or (), as_json=as_json)
 
 

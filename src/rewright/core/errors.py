@@ -22,6 +22,7 @@ __all__ = [
     "StorageError",
     "ToolError",
     "TrainingError",
+    "WorkerError",
 ]
 
 
@@ -73,6 +74,12 @@ class JudgeError(RewrightError, RuntimeError):
     """A judge failed on an answer it should have been able to read."""
 
     kind = "judge"
+
+
+class WorkerError(RewrightError, RuntimeError):
+    """A worker process (`rewright.workers.pool`) could not start, or got no processor time."""
+
+    kind = "worker"
 
 
 class TrainingError(RewrightError, RuntimeError):

@@ -24,7 +24,7 @@ from rewright.core.errors import InputError
 from rewright.core.import_paths import load_object
 from rewright.core.trust import names_one_of
 
-__all__ = ["KINDS", "Kind", "find", "in_order", "known", "register"]
+__all__ = ["KINDS", "Kind", "expected", "find", "in_order", "known", "register"]
 
 Kind = Literal[
     "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "importer", "judge", "signal", "stage",
@@ -92,13 +92,7 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
     target = _registered(kind, name)
     if target is None:
         if ":" not in name:
-            near = difflib.get_close_matches(name, _targets[kind], n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            failed = f" (not loaded: {'; '.join(_failures)})" if _failures else ""
-            raise InputError(
-                f"{where}unknown {what} {name!r}: {hint}expected one of {', '.join(known(kind))}, or an import path "
-                f"such as package.module:name{failed}"
-            )
+            raise InputError(f"{where}unknown {what} {name!r}: {expected(kind, name)}")
         if packages is not None and not names_one_of(name, packages):
             raise InputError(
                 f"{where}{what} {name!r} is code, which runs only if you have named its package: expected "
@@ -107,6 +101,15 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
         return load_object(name, f"{where}{what}")
     # The path stays registered, so that whoever registers it once more registers the same.
     return load_object(target, f"{where}{what}") if isinstance(target, str) else target
+
+
+def expected(kind: Kind, name: str) -> str:
+    """What an error says of an unknown name: the nearest one that is registered, and all others."""
+    names = known(kind)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    failed = f" (not loaded: {'; '.join(_failures)})" if _failures else ""
+    return f"{hint}expected one of {', '.join(names)}, or an import path such as package.module:name{failed}"
 
 
 def _registered(kind: Kind, name: str) -> Any:

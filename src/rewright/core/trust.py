@@ -2,39 +2,39 @@
 
 A task file is checked against the recipe or the command line (`sandbox.trusted`, `judges`). The recipe of a stored run
 is a file too, and is checked against the command line (`recipe_code`). Of Rewright itself a file reaches the tools of
-its own tasks (`OWN_TARGETS`) and the dimensions of quality (`OWN_DIMENSIONS`), whatever anybody trusts: other functions
-of the package, which remove folders or write files, were never meant to be called by a file.
+its own tasks (`own_targets`) and what is registered under a name, whatever anybody trusts: other functions of the
+package, which remove folders or write files, were never meant to be called by a file.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
-from typing import Final
 
 from rewright.core.errors import InputError
 
 __all__ = [
-    "OWN_DIMENSIONS",
-    "OWN_TARGETS",
     "check_packages",
     "check_trusted_packages",
     "is_own",
     "names_one_of",
+    "own_targets",
+    "register_target",
     "target_problem",
 ]
 
-OWN_TARGETS: Final = (
-    "rewright.tasks.worlds.town:look_up",
-    "rewright.tasks.worlds.town:calculate",
-    "rewright.benchmarks.bfcl.world:call",
-)
-"""The tools of Rewright's own tasks."""
-OWN_DIMENSIONS: Final = (
-    *(f"rewright.repair.quality:{name}" for name in ("confidence", "length", "repetition")),
-    *(f"rewright.repair.dimensions:{name}" for name in ("tool_errors", "redundant_calls", "well_formed")),
-    "rewright.repair.dimensions:tags_format",
-)
-"""What `quality.dimensions` may name of Rewright."""
+_own_targets: dict[str, None] = {}
+
+
+def register_target(path: str) -> None:
+    """Let any task file name the function at the import path `path` of Rewright: a tool of tasks of ours."""
+    _own_targets[path] = None
+
+
+def own_targets() -> tuple[str, ...]:
+    """The tools of Rewright's own tasks, by import path (`rewright.builtin` registers them)."""
+    importlib.import_module("rewright.builtin")
+    return tuple(_own_targets)
 
 
 def is_own(path: str) -> bool:
@@ -50,7 +50,7 @@ def names_one_of(path: str, trusted: Iterable[str]) -> bool:
 def check_packages(packages: Iterable[str], where: str) -> None:
     """Raise InputError where `packages`, which the user trusts by the key or flag `where`, hold Rewright's own."""
     for one in packages:
-        if is_own(one) and one not in OWN_TARGETS:
+        if is_own(one) and one not in own_targets():
             raise InputError(
                 f"{where} names {one!r}: expected packages of your own (the tools and judges of Rewright that a task "
                 "file may name need no trust, and it may name no others)"
@@ -61,9 +61,9 @@ def target_problem(name: str, target: str) -> str | None:
     """What is wrong with the `target` of the tool `name`, wherever it would run; None where nothing is."""
     if ":" not in target:
         return f"tool {name}: target {target!r} is not of the form package.module:function"
-    if is_own(target) and target not in OWN_TARGETS:
+    if is_own(target) and target not in own_targets():
         return (
-            f"tool {name}: target {target!r} is a function of Rewright: expected {', '.join(OWN_TARGETS)} or your own"
+            f"tool {name}: target {target!r} is a function of Rewright: expected {', '.join(own_targets())} or your own"
         )
     return None
 

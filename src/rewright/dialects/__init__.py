@@ -1,5 +1,6 @@
 """How a model writes calls, results and answers."""
 
+from rewright.core.errors import InputError
 from rewright.core.registry import find
 from rewright.dialects.base import Dialect, Parsed, conversation
 from rewright.dialects.hermes import Hermes
@@ -10,5 +11,8 @@ __all__ = ["Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
 
 def get_dialect(name: str) -> Dialect:
     """The dialect of that name, or at that import path. Raises InputError for an unknown one."""
-    dialect: Dialect = find("dialect", name)()
+    found = find("dialect", name)
+    if not isinstance(found, type) or not hasattr(found, "parse"):
+        raise InputError(f"dialect {name!r} is {found!r:.60}: expected a class with the methods of a Dialect")
+    dialect: Dialect = found()
     return dialect

@@ -7,10 +7,11 @@ name (`rewright.core.registry`, kind `engine`). `model.engine` chooses among the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from rewright.core.errors import InputError
 from rewright.core.registry import find, known
 from rewright.core.settings import Settings, UnusedKey
 
@@ -39,7 +40,10 @@ class ModelSettings:
     def kind(section: Mapping[str, Any]) -> type[EngineSettings]:
         """The settings of the engine that a section names. Raises InputError for an unknown one."""
         name = section.get("engine", DEFAULT_ENGINE)
-        return cast(type[EngineSettings], find("engine", name if isinstance(name, str) else str(name)))
+        found = find("engine", name if isinstance(name, str) else str(name))
+        if not isinstance(found, type) or not issubclass(found, EngineSettings):
+            raise InputError(f"engine {name!r} is {found!r:.60}: expected a subclass of EngineSettings")
+        return found
 
     async def open(self) -> tuple[Engine, Any]:
         """(engine, tokenizer or None). A tokenizer comes with an engine that is given token ids."""

@@ -1,6 +1,6 @@
-"""Judges: whether a trajectory's answer is right. One answer checker per kind, named by `Task.judge`."""
+"""Judges: whether a trajectory's answer is right. One judge per task, named by `Task.judge`."""
 
-from rewright.judging.base import Judgement
-from rewright.judging.judges import JUDGE_NAMES, judge_answer, judge_trajectory
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
+from rewright.judging.judges import judge_answer, judge_trajectory
 
-__all__ = ["JUDGE_NAMES", "Judgement", "judge_answer", "judge_trajectory"]
+__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "judge_answer", "judge_trajectory"]

@@ -2,7 +2,7 @@ r"""The `math` judge: are two formulas the same? docs/judges.md lists what it ac
 
 What is decided here without sympy: plain numbers (by value), words such as "even", "Evelyn" or "AB" (by spelling, since
 a parser would read them as products of letters: "listen" = "silent"), units that contradict each other. Everything else
-is read and compared in a process of its own (`rewright.workers.pool`): `formula_reading` by math-verify's parser,
+is read and compared in a worker process (`rewright.judging.math_worker`): `formula_reading` by math-verify's parser,
 `formula_equality` by sympy. A text of which something is left over is never right.
 """
 
@@ -23,11 +23,12 @@ from rewright.core.answer_text import (
     shown,
     without_text_commands,
 )
-from rewright.judging.base import Judgement
+from rewright.judging.base import AnswerJudge, Judgement
+from rewright.judging.guarded import compare
 from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
 from rewright.judging.units import Unit, measured, same_unit
 
-__all__ = ["LONGEST_ANSWER", "mathematics", "unreadable"]
+__all__ = ["JUDGE", "LONGEST_ANSWER", "mathematics", "unreadable"]
 
 LONGEST_ANSWER = 2000
 """Characters of an answer (after its box is opened) beyond which it is wrong without being read."""
@@ -352,7 +353,8 @@ def _depths(text: str) -> list[int]:
 
 @lru_cache(maxsize=8192)
 def _verify(answer: str, gold: str) -> tuple[bool, str]:
-    from rewright.workers import pool as process
-
-    reply = process.ask("math", {"answer": answer, "gold": gold})
+    reply = compare("rewright.judging.math_worker", {"answer": answer, "gold": gold})
     return reply["outcome"] == 1.0, reply["reason"]
+
+
+JUDGE = AnswerJudge(mathematics, gold_problem=unreadable)

@@ -18,10 +18,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewright.core.records import ToolCall, ToolResult, Trajectory
+from rewright.core.records import Task, ToolCall, ToolResult, Trajectory
 from rewright.core.strict_json import TOLERANT
+from rewright.judging.base import Judgement, TrajectoryJudge
 
-__all__ = ["aligned_results", "solve_metrics", "solves", "solves_by_words"]
+__all__ = ["SOLVE", "SOLVE_PARITY", "aligned_results", "solve_metrics", "solves", "solves_by_words"]
 
 _FAILURE_WORDS = re.compile(
     r"\b(?:errors?|exception|traceback|invalid|unknown|unavailable|unsupported|unable|unrecognized|fail(?:s|ed|ure)?|"
@@ -219,3 +220,19 @@ def solve_metrics(trajectory: Trajectory, outputs: Mapping[str, Sequence[str]]) 
         metrics[f"solve_r{suffix}"] = solved / expected if expected else 1.0
         metrics[f"solve_f1{suffix}"] = 2 * solved / (calls + expected) if calls + expected else 0.0
     return metrics
+
+
+def _solve(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    f1 = solve_metrics(trajectory, task.gold.outputs or {})["solve_f1_strict"]
+    return Judgement(f1, f"strict Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
+
+
+def _solve_parity(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    f1 = solve_metrics(trajectory, task.gold.outputs or {})["solve_f1"]
+    return Judgement(f1, f"FTRL's Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
+
+
+SOLVE = TrajectoryJudge(_solve, needs=("gold.outputs",), reads_answer=False, self_contained=True)
+"""Judge `solve`: the outcome is the strict Solve-F1 of the calls."""
+SOLVE_PARITY = TrajectoryJudge(_solve_parity, needs=("gold.outputs",), reads_answer=False, self_contained=True)
+"""Judge `solve_parity`: the outcome is FTRL's Solve-F1 of the calls."""

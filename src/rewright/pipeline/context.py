@@ -26,7 +26,7 @@ from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
-from rewright.tasks.from_recipe import WORLDS, load_recipe_tasks
+from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.tools import ToolsetFactory
 
@@ -53,7 +53,7 @@ def _check_functions(recipe: Recipe) -> None:
 def eval_settings(recipe: Recipe) -> TaskSettings:
     """Where the held-out tasks come from: a section that names no file means that of `tasks`."""
     settings = recipe.eval.tasks
-    if settings.format not in WORLDS and settings.path is None:
+    if settings.path is None and not draws_tasks(settings):
         settings = msgspec.structs.replace(settings, path=recipe.tasks.path)
     return settings
 

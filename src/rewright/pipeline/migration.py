@@ -12,7 +12,7 @@ too, so the earlier digests are kept: what an older run has made is not made aga
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,10 +61,13 @@ def is_older(folder: Path) -> bool:
     return check_format(folder) < FORMAT
 
 
-def stored_recipe(folder: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe of a run directory of any format, with overrides. Raises InputError as `load_recipe` does."""
+def stored_recipe(folder: Path, overrides: Iterable[str] = (), *, trusted: Sequence[str] | None = ()) -> Recipe:
+    """The recipe of a run directory of any format, with overrides. Raises InputError as `load_recipe` does.
+
+    `trusted`: the code that reading it may import; None: any.
+    """
     upgrade = _upgrade_recipe if is_older(folder) else None
-    return load_recipe(folder / "recipe.yaml", list(overrides), stored=True, upgrade=upgrade)
+    return load_recipe(folder / "recipe.yaml", list(overrides), stored=True, trusted=trusted, upgrade=upgrade)
 
 
 def written_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -136,7 +136,7 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The resolved recipe. Raises InputError if the file was changed into something invalid."""
-        return stored_recipe(self.path)
+        return stored_recipe(self.path, trusted=self.trusted)
 
     def check_code(self, *keys: str) -> None:
         """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rewright.core.errors import InputError
-from rewright.core.trust import OWN_DIMENSIONS, names_one_of
+from rewright.core.trust import names_one_of
 from rewright.recipe.schema import Recipe
 
-__all__ = ["UNSAFE", "check_recipe_code", "recipe_code"]
+__all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
 
 
 UNSAFE: Final = "unsafe"
@@ -22,8 +22,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     that word.
     """
     for dimension in recipe.quality.dimensions:
-        if dimension.function not in OWN_DIMENSIONS:
+        if ":" in dimension.function:
             yield "quality.dimensions", dimension.function
+    for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
+        if tasks is not None and ":" in tasks.format:
+            yield f"{key}.format", tasks.format
     for key in ("estimator", "signal"):
         if ":" in (named := getattr(recipe.rl.credit, key)):
             yield f"rl.credit.{key}", named
@@ -39,6 +42,16 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, model in (("model", recipe.model), ("repair.model", recipe.repair.model)):
         if model is not None and model.trust_remote_code:
             yield f"{key}.trust_remote_code", model.path
+
+
+def imported_code(data: Any) -> Iterator[tuple[str, str]]:
+    """(key, import path) of the code that is imported as soon as a recipe (as written: `data`) is read or reported."""
+    for key in ("dialect", "model.engine", "repair.model.engine"):
+        value: Any = data
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and ":" in value:
+            yield key, value
 
 
 def check_recipe_code(code: Iterable[tuple[str, str]], trusted: Sequence[str], where: str) -> None:

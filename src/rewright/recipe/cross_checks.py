@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from rewright.core.errors import InputError
+from rewright.core.registry import known
 from rewright.core.settings import Settings, UnusedKey
 from rewright.credit import settings as credit
 from rewright.engines import settings as engines
 from rewright.recipe.schema import Recipe
 from rewright.tasks import settings as tasks
+from rewright.tasks.formats import WorldFormat, find_format
 from rewright.training import settings as training
 
 __all__ = ["apply_cross_field_rules", "check_addresses"]
@@ -55,12 +57,13 @@ def apply_cross_field_rules(
         if section is not None:
             if section.get("path") is not None:
                 section.setdefault("format", file_format)
-            problem = tasks.path_problem(section, usual, name)
-            if problem is not None:
+            draws = _draws_tasks(section, usual, name, places, where, stored=stored)
+            if draws and (problem := tasks.path_problem(section, usual, name)) is not None:
                 raise InputError(f"{places.get(f'{name}.path', places.get(name, where))}: {problem}")
-            drop(tasks.unused_keys(section, usual), f"{name}.", defaults)
-            if name == "tasks" and section.get("format", "town") not in tasks.WORLD_FORMATS:
-                file_format = section["format"]
+            if draws is False:
+                drop(tasks.unused_keys(section, usual), f"{name}.", defaults)
+                if name == "tasks":
+                    file_format = section.get("format", usual.get("format"))
     usual = defaults["rl"]
     drop(training.unused_keys(_section(data, "rl") or {}, usual), "", defaults)
     drop(credit.unused_keys(_section(data, "rl.credit") or {}, usual["credit"]), "rl.credit.", defaults)
@@ -89,6 +92,29 @@ def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
                 server_address(url, "a server")
         except InputError as problem:
             raise InputError(f"{place_of(name)}: {name}: {problem}") from None
+
+
+def _draws_tasks(
+    section: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    name: str,
+    places: Mapping[str, str],
+    where: str,
+    *,
+    stored: bool,
+) -> bool | None:
+    """Whether the format of a tasks section is a world. Raises InputError for an unknown format.
+
+    None: that is not looked at. Another check says what is wrong with a format that is no text; and a stored recipe
+    may name code, which is not imported before its user has allowed it, or a format of a package that is gone.
+    """
+    kind = section.get("format", usual.get("format"))
+    if not isinstance(kind, str) or (stored and kind not in known("task_format")):
+        return None
+    try:
+        return isinstance(find_format(kind, f"{name}.format"), WorldFormat)
+    except InputError as problem:
+        raise InputError(f"{places.get(f'{name}.format', places.get(name, where))}: {problem}") from None
 
 
 def _addresses(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, bool]]:

@@ -17,6 +17,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.settings import convert
 from rewright.engines.settings import ModelSettings
+from rewright.recipe.consent import check_recipe_code, imported_code
 from rewright.recipe.cross_checks import apply_cross_field_rules, check_addresses
 from rewright.recipe.keys import check_keys, check_numbers, located, struct_of
 from rewright.recipe.renamed import check_renamed, rename
@@ -35,13 +36,15 @@ def load_recipe(
     overrides: Sequence[str] = (),
     *,
     stored: bool = False,
+    trusted: Sequence[str] | None = (),
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Recipe:
     """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
 
     `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
-    run was started, and one that an older version let pass is no reason not to read the run. `upgrade` makes what an
-    older version has stored into a recipe of today (`rewright.pipeline.migration`).
+    run was started, and one that an older version let pass is no reason not to read the run. Reading it imports no
+    code but that of `trusted` (None: any; the user has given the recipe). `upgrade` makes what an older version has
+    stored into a recipe of today (`rewright.pipeline.migration`).
 
     Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
     """
@@ -65,6 +68,8 @@ def load_recipe(
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
+    if stored and trusted is not None:
+        check_recipe_code(imported_code(data), trusted, where)
     check_numbers(data, "", where, places)
     check_renamed(data, where, places)
     apply_cross_field_rules(data, places, _standard(), where, stored=stored)

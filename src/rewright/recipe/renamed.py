@@ -8,27 +8,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rewright.builtin import RENAMED
 from rewright.core.errors import InputError
 from rewright.credit.settings import RENAMED as RENAMED_CREDIT
 from rewright.recipe.yaml_file import nearest
 
-__all__ = ["MOVED_MODULES", "RENAMED_KEYS", "check_renamed", "moved_path", "rename"]
+__all__ = ["RENAMED_KEYS", "check_renamed", "moved_path", "rename"]
 
 RENAMED_KEYS: Final[dict[str, str]] = {f"rl.credit.{old}": f"rl.credit.{new}" for old, new in RENAMED_CREDIT.items()}
 """Dotted key of an earlier version -> its key today."""
-MOVED_MODULES: Final = {
-    "rewright.benchmarks.bfcl_world": "rewright.benchmarks.bfcl.world",
-    "rewright.quality": "rewright.repair.quality",
-    "rewright.quality_dimensions": "rewright.repair.dimensions",
-    "rewright.worlds.town": "rewright.tasks.worlds.town",
-}
-"""Modules that import paths in recipes and stored records name, by their names in an earlier version."""
 
 
 def moved_path(text: str) -> str:
-    """An import path, "module:name", as it is today; any other text as it is."""
-    module, colon, name = text.partition(":")
-    return f"{MOVED_MODULES.get(module, module)}:{name}" if colon else text
+    """An import path of an earlier version by its name today (`rewright.builtin.RENAMED`); other texts as they are."""
+    return RENAMED.get(text, text)
 
 
 def rename(data: dict[str, Any], places: dict[str, str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Multi-dimensional quality of trajectories, and which correct ones of a task are good enough (AutoTraj, section 4).
 
 Everything is data: dimensions, weights, words and thresholds are fields of `QualitySettings`, with the paper's values
-as defaults. A dimension is a function `Sample -> float in [0, 1]`, named by its import path, so a recipe can add one.
+as defaults. A dimension is a function `Sample -> float in [0, 1]`, registered under a name (kind `dimension`) or named
+by its import path, so a recipe can add one.
 
 What a trajectory's text is: the model's turns and the tools' results in order, joined by line breaks, without the
 prompt and without any tag that the dialect puts around results. Words are whitespace-separated. Confidence reads think
@@ -22,8 +23,9 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.import_paths import load_function
 from rewright.core.records import Quality, Trajectory
+from rewright.core.registry import find, known
 from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
-from rewright.core.trust import OWN_DIMENSIONS, is_own
+from rewright.core.trust import is_own
 
 __all__ = [
     "PARITY",
@@ -51,21 +53,25 @@ class Dimension(Settings, frozen=True):
     name: str
     """Name in the records."""
     function: str
-    """Import path of the function, "package.module:name"."""
+    """Name of a registered dimension, or the import path of your own, "package.module:function"."""
     weight: NonNegativeFloat = 0.0
     """Weight in the total; 0: recorded only."""
 
     def load(self, where: str = "") -> Callable[[Sample], float]:
-        """The function. Raises `InputError` where there is none, or where it is one of Rewright that is no dimension.
+        """The function. Raises `InputError` where there is none, and for a path to a function of Rewright.
 
         `where` comes before the dimension's name in the message.
         """
-        if is_own(self.function) and self.function not in OWN_DIMENSIONS:
+        what = f"{where}dimension {self.name}"
+        if ":" not in self.function:
+            found: Callable[[Sample], float] = find("dimension", self.function, setting=what)
+            return found
+        if is_own(self.function):
             raise InputError(
-                f"{where}dimension {self.name} {self.function!r} is a function of Rewright: expected one of "
-                f"{', '.join(OWN_DIMENSIONS)} or your own"
+                f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
+                "or your own"
             )
-        return load_function(self.function, f"{where}dimension {self.name}")
+        return load_function(self.function, what)
 
 
 class QualitySettings(Settings, frozen=True):
@@ -76,12 +82,12 @@ class QualitySettings(Settings, frozen=True):
     """
 
     dimensions: tuple[Dimension, ...] = (
-        Dimension("confidence", "rewright.repair.quality:confidence", 0.4),
-        Dimension("length", "rewright.repair.quality:length", 0.3),
-        Dimension("repetition", "rewright.repair.quality:repetition", 0.3),
-        Dimension("tool_errors", "rewright.repair.dimensions:tool_errors"),
-        Dimension("redundant_calls", "rewright.repair.dimensions:redundant_calls"),
-        Dimension("format", "rewright.repair.dimensions:well_formed"),
+        Dimension("confidence", "confidence", 0.4),
+        Dimension("length", "length", 0.3),
+        Dimension("repetition", "repetition", 0.3),
+        Dimension("tool_errors", "tool_errors"),
+        Dimension("redundant_calls", "redundant_calls"),
+        Dimension("format", "format"),
     )
     """The dimensions that are recorded and weighed."""
     uncertain_words: tuple[str, ...] = (

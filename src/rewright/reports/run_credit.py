@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, Trajectory, Verdict
@@ -16,7 +16,7 @@ from rewright.core.storage import read_foreign
 from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.hermes import split_thought
-from rewright.judging.judges import ANSWER_JUDGES, SOLVE_JUDGES
+from rewright.judging.judges import is_self_contained
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.registry import stages
 from rewright.recipe.schema import Recipe
@@ -26,9 +26,6 @@ from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
 __all__ = ["group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "stored_of"]
-
-JUDGED: Final = (*ANSWER_JUDGES, *SOLVE_JUDGES)
-"""Judges that are asked about rollouts whose verdicts are not stored. Others run code or need other packages."""
 
 
 def step_of(identity: str) -> int | None:
@@ -117,7 +114,7 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
 def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
     """The tasks that RL trained on: the run's own, or those of `rl.tasks`, as far as they can be read."""
     settings = None if recipe is None else recipe.rl.tasks
-    if settings is not None:
+    if settings is not None and ":" not in settings.format:  # code, which runs only with its user's consent
         try:
             return load_recipe_tasks(settings)
         except RewrightError:
@@ -131,7 +128,7 @@ def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSetti
         return trajectory.credit.verdict
     if task is None or trajectory.failure is not None:
         return None
-    if settings.outcome == "judge" and task.judge not in JUDGED:
+    if settings.outcome == "judge" and not is_self_contained(task.judge):
         return None
     try:
         return verdict_for(task, trajectory, settings)

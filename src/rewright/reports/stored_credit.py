@@ -136,7 +136,7 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
         named = [f"rl.credit.{key}" for key in ("estimator", "signal") if key not in given]
         if named:
             Run.open(path, trusted=trusted).check_code(*named)
-        return stored_recipe(path, overrides).rl
+        return stored_recipe(path, overrides, trusted=trusted).rl
     parity = [] if any(change.startswith("singleton_turn=") for change in changes) else ["singleton_turn"]
     rl = load_recipe(None, ["rl.trajectory_reward=matchtir", *overrides]).rl
     credit = msgspec.structs.replace(rl.credit, **{key: getattr(TurnCredit(), key) for key in parity})

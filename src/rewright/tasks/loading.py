@@ -1,120 +1,26 @@
-"""Task files: our own JSON Lines, and the published formats of `rewright.benchmarks`, by name.
+"""Task files, and everything else that tasks are loaded from, by the name of its format.
 
-`load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "ftrl")` · `load_tasks("hf:openai/gsm8k", "gsm8k")` ·
-`load_tasks("leg_counting:100", "reasoning_gym")` · `load_tasks("all", "bfcl-multi-turn")`. Every mistake in a file is
-one `InputError` line with file, line or row, key, and what was expected. What needs the tools to run is checked by
-`rewright.tasks.validation`.
+`load_tasks("tasks.jsonl")` · `load_tasks("test.parquet", "my_format")` · `load_tasks("hf:owner/set", "my_format")`.
+Formats are registered (`rewright.tasks.formats`). Every mistake in a file is one `InputError` line with file, line or
+row, key, and what was expected. What needs the tools to run is checked by `rewright.tasks.validation`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from rewright.benchmarks.bfcl import tasks as bfcl
-from rewright.benchmarks.ftrl import tasks as ftrl
-from rewright.benchmarks.questions import tasks as questions
-from rewright.benchmarks.reasoning_gym import tasks as gym
-from rewright.benchmarks.toolhop import tasks as toolhop
 from rewright.core.errors import InputError
-from rewright.core.records import FollowUp, Gold, Task, ToolCall, ToolSpec
+from rewright.core.records import Task
+from rewright.tasks.formats import PackageFormat, RowFormat, WorldFormat, find_format, judged
 from rewright.tasks.rows import Row, read_rows
 
-__all__ = ["FORMATS", "Format", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
+__all__ = ["DEFAULT_FORMAT", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
 
-
-class Format(msgspec.Struct, frozen=True):
-    """A published format: how a row becomes a task (None: the row is left out), and where the set is published."""
-
-    to_task: Callable[[Row], Task | None]
-    columns: tuple[str, ...] = ()
-    hub: tuple[str, str | None, str] | None = None
-    """Hugging Face id, configuration and split, for `hf:` without an id."""
-
-
-_KEYS: dict[type, tuple[str, ...]] = {
-    kind: kind.__struct_fields__ for kind in (Task, FollowUp, Gold, ToolSpec, ToolCall)
-}
-
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-"""Who may have written a message, in the words of chat templates and servers."""
-
-
-def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
-    """Refuse a key that the record does not have: msgspec would drop it, and a typo would stay unseen."""
-    for key in value if isinstance(value, dict) else ():
-        if key not in _KEYS[kind]:
-            near = difflib.get_close_matches(str(key), _KEYS[kind], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(_KEYS[kind])}"
-            raise row.fail(f"unknown key {path + str(key)!r}; {hint}")
-
-
-def _own(row: Row) -> Task:
-    values = row.values
-    _unknown_keys(row, values, Task, "")
-    gold = values.get("gold")
-    _unknown_keys(row, gold, Gold, "gold.")
-    calls = gold.get("calls") if isinstance(gold, dict) else None
-    for number, call in enumerate(calls if isinstance(calls, list) else []):
-        _unknown_keys(row, call, ToolCall, f"gold.calls[{number}].")
-    tools = values.get("tools")
-    for number, tool in enumerate(tools if isinstance(tools, list) else []):
-        _unknown_keys(row, tool, ToolSpec, f"tools[{number}].")
-    follow_ups = values.get("follow_ups")
-    for number, follow_up in enumerate(follow_ups if isinstance(follow_ups, list) else []):
-        _unknown_keys(row, follow_up, FollowUp, f"follow_ups[{number}].")
-    try:
-        task = msgspec.convert(values, Task)
-    except msgspec.ValidationError as problem:
-        raise row.fail(str(problem).replace(" - at `$.", " at `").replace(" - at `$", " at `")) from None
-    if not task.id:
-        raise row.fail("'id' is empty, expected a text")
-    said = [("'messages'", task.messages)]
-    said += [(f"'follow_ups'[{number}].messages", part.messages) for number, part in enumerate(task.follow_ups)]
-    for key, messages in said:
-        if not messages:
-            raise row.fail(f"{key} is empty, expected at least one message")
-        for number, message in enumerate(messages):
-            if not isinstance(message.get("role"), str):
-                raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
-            if message["role"] not in ROLES:
-                raise row.fail(f"{key}[{number}] has the role {message['role']!r}, expected one of {', '.join(ROLES)}")
-            if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
-                raise row.fail(f"{key}[{number}] has no content, expected a text")
-    for number, tool in enumerate(task.toolbox):
-        # A bare {name, parameters}, which other formats have, is no schema here.
-        ftrl.function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
-    return task
-
-
-_FLASHRAG = "RUC-NLPIR/FlashRAG_datasets"
-
-FORMATS: dict[str, Format] = {
-    "rewright": Format(_own, ("id", "messages")),
-    "ftrl": Format(ftrl.to_task, ftrl.COLUMNS),
-    "toolhop": Format(toolhop.to_task, toolhop.COLUMNS, ("bytedance-research/ToolHop", None, "train")),
-    "gsm8k": Format(questions.gsm8k, ("question", "answer"), ("openai/gsm8k", "main", "test")),
-    "math": Format(questions.math_problem, ("problem",), ("HuggingFaceH4/MATH-500", None, "test")),
-    "aime24": Format(questions.aime, (), ("HuggingFaceH4/aime_2024", None, "train")),
-    "aime25": Format(questions.aime, (), ("math-ai/aime25", None, "test")),
-    "amc23": Format(questions.amc23, (), ("math-ai/amc23", None, "test")),
-    "hotpotqa": Format(questions.hotpotqa, ("question",), ("hotpotqa/hotpot_qa", "distractor", "validation")),
-    "2wikimultihopqa": Format(questions.multihop, ("question",), (_FLASHRAG, "2wikimultihopqa", "dev")),
-    "musique": Format(questions.musique, ("question",), (_FLASHRAG, "musique", "dev")),
-    "bamboogle": Format(questions.bamboogle, (), (_FLASHRAG, "bamboogle", "test")),
-    "autotraj": Format(questions.autotraj, ("question",)),
-    "hle": Format(questions.hle, ("question", "answer"), ("cais/hle", None, "test")),
-}
-
-
-GENERATED = ("reasoning_gym", bfcl.FORMAT)
-"""Formats whose tasks come from a package instead of a file: they are as the package has them, whatever it says."""
+DEFAULT_FORMAT = "rewright"
 
 
 def load_tasks(
@@ -128,9 +34,9 @@ def load_tasks(
 ) -> list[Task]:
     """The tasks of a file, at most the first `limit`.
 
-    `format` is a key of `FORMATS` or one of `GENERATED`; None means our own. `path` may be `hf:<id>[:<split>]`. With
-    `check`, the gold of a file must fit the tools, and with `judges` its judges must be among them (see `check_tasks`).
-    `seed` is that of reasoning-gym's sets, where the path names none. Raises InputError for the first mistake.
+    `format` is the name of a registered one or an import path; None means our own. `path` may be `hf:<id>[:<split>]`.
+    With `check`, the gold of a file must fit the tools, and with `judges` its judges must be among them (see
+    `check_tasks`). `seed` is for tasks that a package makes. Raises InputError for the first mistake.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
@@ -144,8 +50,8 @@ def load_tasks(
         if len(tasks) == limit:
             break
     if not tasks:
-        raise InputError(f"{path}: holds no task in the format {format or 'rewright'!r}")
-    if check and format not in GENERATED:
+        raise InputError(f"{path}: holds no task in the format {format or DEFAULT_FORMAT!r}")
+    if check and isinstance(find_format(format or DEFAULT_FORMAT), RowFormat):
         check_tasks(tasks, places, judges=judges)
     return tasks
 
@@ -164,26 +70,21 @@ def iterate_tasks(
     seed: int = 0,
 ) -> Iterator[Loaded]:
     """Every row of a file. A mistake in a row is its `task`; a file that can't be read raises InputError."""
-    name = format or "rewright"
-    if name == "reasoning_gym":
-        yield from (Loaded(row, f"{path}: task {row}", task) for row, task in enumerate(_gym(str(path), seed)))
+    name = format or DEFAULT_FORMAT
+    chosen = find_format(name)
+    if isinstance(chosen, WorldFormat):
+        raise InputError(f"{path}: format {name} draws its own tasks and reads no file: expected the file's format")
+    if isinstance(chosen, PackageFormat):
+        for number, made in enumerate(judged(chosen.tasks(str(path), seed), chosen)):
+            yield Loaded(number, f"{name} {path}: task {number}", made)
         return
-    if name == bfcl.FORMAT:
-        yield from (Loaded(row, f"{name}: task {row}", task) for row, task in enumerate(bfcl.tasks(str(path))))
-        return
-    if name not in FORMATS:
-        known = (*FORMATS, *GENERATED)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        raise InputError(f"unknown task format {name!r}; {hint}")
-    chosen = FORMATS[name]
     for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
         try:
             task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
         except InputError as problem:
             task = problem
         if task is not None:
-            yield Loaded(row.index, row.place, task)
+            yield Loaded(row.index, row.place, next(judged([task], chosen)) if isinstance(task, Task) else task)
 
 
 def check_tasks(
@@ -220,20 +121,7 @@ def save_tasks(path: Path | str, tasks: Sequence[Task]) -> None:
     Path(path).write_bytes(b"".join(encoder.encode(task) + b"\n" for task in tasks))
 
 
-def _gym(path: str, seed: int) -> list[Task]:
-    dataset, *numbers = path.split(":")
-    if len(numbers) > 2 or not all(number.isdecimal() and int(number) < 2**31 for number in numbers):
-        raise InputError(
-            f"{path}: expected <set>, <set>:<number of tasks> or <set>:<number of tasks>:<seed>, for instance "
-            "leg_counting:100"
-        )
-    size, seed = int(numbers[0]) if numbers else 100, int(numbers[1]) if len(numbers) == 2 else seed
-    if size < 1:
-        raise InputError(f"{path}: the number of tasks is {size}, expected at least 1")
-    return gym.generate(dataset, size, seed)
-
-
-def _hub_rows(path: str, chosen: Format) -> Iterator[Row]:
+def _hub_rows(path: str, chosen: RowFormat) -> Iterator[Row]:
     """Rows of a data set of the Hugging Face hub (package `datasets`, from its cache or online)."""
     identity, _, split = path.removeprefix("hf:").partition(":")
     configuration = None

@@ -19,7 +19,7 @@ from rewright.core.errors import InputError
 from rewright.core.storage import bounded_lines, kind_of, without_surrogates
 from rewright.core.strict_json import TOLERANT, NestingError
 
-__all__ = ["Row", "read_rows"]
+__all__ = ["Row", "function_schema", "read_rows"]
 
 MOST_JSON_BYTES = 2**30
 """A whole .json file is in memory; the end of a packed bomb is not waited for."""
@@ -97,6 +97,16 @@ class Row(msgspec.Struct, frozen=True):
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
+    """An OpenAI function schema; a bare `{name, description, parameters}` is wrapped."""
+    if isinstance(value, dict) and "function" not in value and isinstance(value.get("name"), str):
+        value = {"type": "function", "function": value}
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise row.fail(f"{place} is no function schema, expected an object with function.name")
+    return dict(value)
 
 
 def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:

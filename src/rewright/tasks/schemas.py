@@ -107,11 +107,14 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
     """`disagreements`; in a process with a time limit where the schema could take longer than it is long."""
     if not any(word in parameters for word in _COSTLY):
         return disagreements(parameters, arguments)
-    from rewright.workers import pool as process
+    from rewright.workers import pool
 
-    reply = process.ask("schema", {"parameters": parameters, "arguments": arguments})
-    problems: list[str] = reply.get("problems") or []
-    return problems if "problems" in reply else [f"could not be checked against the schema: {reply['reason']}"]
+    try:
+        reply = pool.ask("rewright.tasks.schema_worker", {"parameters": parameters, "arguments": arguments})
+    except pool.RequestError as problem:
+        return [f"could not be checked against the schema: comparing {problem}"]
+    problems: list[str] = reply["problems"]
+    return problems
 
 
 def target_problems(task: Task) -> Iterator[tuple[str, str]]:

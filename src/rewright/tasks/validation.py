@@ -19,8 +19,8 @@ import msgspec
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
-from rewright.judging.judges import SOLVE_JUDGES, check_judge
-from rewright.judging.mathematics import unreadable
+from rewright.judging.base import AnswerJudge, lacking
+from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
 from rewright.rendering.template_check import prompt_problem, template_findings
@@ -244,35 +244,38 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
     golds = task.gold.answers or ()
     try:
         check_judge(task.judge, judges)
+        judge = find_judge(task.judge)
     except InputError as problem:
         note.error("judge", str(problem))
         return
-    if task.judge in SOLVE_JUDGES:
-        if not task.gold.outputs:
-            note.error("no-gold", f"the judge {task.judge} needs gold.outputs")
-        return
-    if task.judge == "bfcl" or (task.judge == "reasoning_gym" and not golds):
-        return  # the gold is the package's own
-    if not any(gold.strip() for gold in golds):
+    compares = isinstance(judge, AnswerJudge)
+    missing = lacking(task, judge.needs)
+    if compares and not any(gold.strip() for gold in golds):
         note.error("no-gold", f"no gold answer for the judge {task.judge}")
+        return
+    if missing is not None:
+        note.error("no-gold", f"the judge {task.judge} needs {missing}")
+        return
+    if not judge.reads_answer:
         return
     for gold in golds:
         try:
-            if task.judge == "reasoning_gym":
+            if compares:
+                judgement = judge_answer(task.judge, gold, [gold])
+                outcome, reason = judgement.outcome, judgement.reason
+            else:
                 attempt = Trajectory(
                     id="gold", task_id=task.id, stage="gold", index=0, turns=(), answer=gold, stop_reason="answered"
                 )
                 verdict = judge_trajectory(task, attempt)
                 outcome, reason = verdict.outcome, verdict.reason
-            else:
-                judgement = judge_answer(task.judge, gold, [gold])
-                outcome, reason = judgement.outcome, judgement.reason
         except RewrightError as problem:
             note.error("judge", str(problem))
             return
+        problem_of = judge.gold_problem if isinstance(judge, AnswerJudge) else None
         if outcome < 1:
             note.error("gold-judged-wrong", f"the gold answer {gold!r} is judged {outcome:g}: {reason}")
-        elif task.judge == "math" and (problem_text := unreadable(gold)) is not None:
+        elif problem_of is not None and (problem_text := problem_of(gold)) is not None:
             note.warning("gold-unreadable", f"the gold answer {gold!r} only equals itself: {problem_text}")
 
 

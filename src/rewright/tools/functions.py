@@ -2,7 +2,7 @@
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.OWN_TARGETS`). Any other target is
+(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.own_targets`). Any other target is
 as untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.core.trust import OWN_TARGETS, check_packages, is_own, names_one_of, target_problem
+from rewright.core.trust import check_packages, is_own, names_one_of, own_targets, target_problem
 from rewright.sandbox.errors import failed
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
@@ -116,7 +116,7 @@ class FunctionTools:
     def trusts(self, tool: ToolSpec) -> bool:
         """True for a tool of Rewright's own tasks, and for an importable target that is trusted or whose package is."""
         if tool.target is None or is_own(tool.target):
-            return tool.target in OWN_TARGETS
+            return tool.target in own_targets()
         return names_one_of(tool.target, self._trusted)
 
     async def enter(self) -> None:
@@ -147,7 +147,7 @@ class FunctionTools:
 
     def _homes(self, target: str) -> list[str]:
         """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
-        named = [target] if target in OWN_TARGETS else self._trusted
+        named = [target] if target in own_targets() else self._trusted
         return sorted({one.partition(":")[0] for one in named})
 
     async def close(self) -> None:

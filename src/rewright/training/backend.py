@@ -18,10 +18,10 @@ from rewright.core.registry import find
 from rewright.core.scorer import Scorer
 from rewright.dialects.base import Dialect
 from rewright.engines.settings import ModelSettings
+from rewright.judging.own import OWN_SECONDS
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
-from rewright.workers.pool import OWN_SECONDS
 
 __all__ = ["Backend", "RLJob", "Section", "get_backend"]
 

@@ -20,8 +20,8 @@ from rewright.credit.trajectories import CreditTrajectory
 from rewright.credit.trajectory_reward import trajectory_reward
 from rewright.dialects.format_check import format_problem
 from rewright.judging.judges import judge_trajectory
+from rewright.judging.own import OWN_SECONDS
 from rewright.training.settings import RLSettings
-from rewright.workers.pool import OWN_SECONDS
 
 __all__ = [
     "Attempted",

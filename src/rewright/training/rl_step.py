@@ -11,11 +11,11 @@ import numpy as np
 
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
+from rewright.judging.own import OWN_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.training.group_credit import Rewards, verdict_for
 from rewright.training.settings import RLSettings
-from rewright.workers.pool import OWN_SECONDS
 
 __all__ = ["judge_rollouts", "plan_step", "roll_out", "score_with", "step_metrics"]
 

@@ -23,7 +23,7 @@ from rewright.core.settings import (
 )
 from rewright.credit.settings import CALL_KEYS, TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
-from rewright.judging.judges import ANSWER_JUDGES
+from rewright.judging.judges import answer_judges
 from rewright.tasks.settings import TaskSettings
 
 __all__ = [
@@ -175,8 +175,8 @@ class RLSettings(_TrainSettings, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.outcome != "judge" and self.outcome not in ANSWER_JUDGES:
-            known = ", ".join(("judge", *ANSWER_JUDGES))
+        if self.outcome != "judge" and self.outcome not in answer_judges():
+            known = ", ".join(("judge", *answer_judges()))
             raise ValueError(f"outcome must be one of {known}, got {self.outcome!r}")
 
 

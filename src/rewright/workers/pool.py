@@ -1,9 +1,14 @@
-"""Comparisons in child processes that can be killed: safe in any thread, in async code and after a fork.
+"""Work in child processes that can be killed: safe in any thread, in async code and after a fork.
 
-sympy can't be interrupted from a thread, and an alarm signal works in the main thread only. So a few warm workers
-(`rewright.workers.worker`) compare, each request within CPU seconds that the kernel enforces; a worker that dies is
-replaced. Work counts, not waiting: a loaded machine doesn't change a verdict. A user's own judge, which may wait for a
-server, has a limit in real time (`run_own`).
+Some libraries can't be interrupted from a thread, and an alarm signal works in the main thread only. So a few warm
+workers do the work. The caller names a module; the worker imports it and calls its `answer(**arguments)` for each
+request (`rewright.workers.worker`). There are two kinds of worker:
+
+- `ask` runs code of ours on untrusted data: each request has CPU seconds that the kernel enforces, limited memory, and
+  no way to write files or open connections. CPU time is counted, not waiting: a loaded machine changes no answer.
+- `call` runs the user's own code, which may wait for a server: it has the user's environment and a limit in real time.
+
+A worker that dies is replaced.
 """
 
 from __future__ import annotations
@@ -16,40 +21,47 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.connection import Pipe
-from typing import Any
+from typing import Any, Literal
 
-from rewright.core.answer_text import shown
-from rewright.core.errors import InputError, JudgeError
+from rewright.core.errors import WorkerError
 
-__all__ = ["CPU_SECONDS", "OWN_SECONDS", "ask", "close", "run_own"]
+__all__ = ["CPU_SECONDS", "RequestError", "ask", "call", "close"]
 
 CPU_SECONDS = 3.0
-OWN_SECONDS = 60.0
-"""How long a user's own judge may take for one answer, unless the recipe says otherwise."""
 _WALL_SECONDS = 120.0
-"""Only for a worker that waits without working, or a machine that gives it no time at all."""
+"""Wall-clock backstop for a blocked or starved worker; CPU time is the real limit."""
 _START_SECONDS = 120.0
-_WORKERS = 2
-_OWN_WORKERS = 4
-_PROGRAM = "from rewright.workers.worker import main; import sys; main(int(sys.argv[1]), sys.argv[2])"
+_PLACES = {"guarded": 2, "unguarded": 4}
+_PROGRAM = "from rewright.workers.worker import main; import sys; main(int(sys.argv[1]), *sys.argv[2:])"
+
+
+class RequestError(Exception):
+    """One request failed; the message says how, as in "takes more than 3 s". `cause` is one word for it.
+
+    `time`: it took too long. `memory`: it needed too much. `raised`: `answer` raised. `died`: its process ended.
+    """
+
+    def __init__(self, cause: Literal["time", "memory", "raised", "died"], message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class _Worker:
     """One child and the connection to it."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, module: str) -> None:
         self._connection, theirs = Pipe()
         self.late = False
         descriptor = theirs.fileno()
-        own = kind == "own"  # the user's code: in the user's environment, and what it prints is shown
+        own = kind == "unguarded"  # the user's code: in the user's environment, and what it prints is shown
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         environment = {**(os.environ if own else environment), "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(descriptor), kind],
+                [sys.executable, "-c", _PROGRAM, str(descriptor), kind, module],
                 pass_fds=(descriptor,),
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -57,17 +69,17 @@ class _Worker:
                 stderr=None if own else subprocess.PIPE,
             )
         except OSError as problem:
-            raise JudgeError(f"the judge's process could not start: {problem}") from problem
+            raise WorkerError(f"a worker process could not start: {problem}") from problem
         finally:
             theirs.close()
         try:
             if not self._connection.poll(_START_SECONDS):
-                raise JudgeError(f"the judge's process did not start within {_START_SECONDS:.0f} s")
+                raise WorkerError(f"a worker process did not start within {_START_SECONDS:.0f} s")
             self._connection.recv_bytes()
         except (EOFError, OSError):
             stderr = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
             lines = stderr.strip().splitlines() or ["no message"]
-            raise JudgeError(f"the judge's process could not start: {lines[-1]}") from None
+            raise WorkerError(f"a worker process could not start: {lines[-1]}") from None
         finally:
             if self._process.stderr:
                 self._process.stderr.close()
@@ -99,12 +111,12 @@ class _Worker:
 
 
 class _Pool:
-    """A few workers of one kind, started when they are needed."""
+    """A few workers of one kind for one module, started when they are needed."""
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, module: str) -> None:
+        self._kind, self._module = kind, module
         self._idle: list[_Worker] = []
-        self._places = threading.Semaphore(_OWN_WORKERS if kind == "own" else _WORKERS)
+        self._places = threading.Semaphore(_PLACES[kind])
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -117,7 +129,7 @@ class _Pool:
         """An idle worker, or a new one."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
-        return worker or _Worker(self._kind)
+        return worker or _Worker(self._kind, self._module)
 
     def put(self, worker: _Worker) -> None:
         """Give a healthy worker back."""
@@ -136,12 +148,12 @@ _pools: dict[tuple[str, ...], _Pool] = {}
 _pools_lock = threading.Lock()
 
 
-def _pool(kind: str) -> _Pool:
-    # A module that came into sight later is not in the sight of a worker that was started before.
-    key = (kind, *sys.path) if kind == "own" else (kind,)
+def _pool(kind: str, module: str) -> _Pool:
+    # A worker that was started earlier can't import from a folder that was added to sys.path later.
+    key = (kind, module, *(sys.path if kind == "unguarded" else ()))
     with _pools_lock:
         if key not in _pools:
-            _pools[key] = _Pool(kind)
+            _pools[key] = _Pool(kind, module)
         return _pools[key]
 
 
@@ -154,53 +166,57 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def ask(kind: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
-    """The worker's reply to one request; an outcome 0 with the reason where it was killed.
+def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
+    """What `answer(**arguments)` of `module`, one of ours, returns in a guarded worker. Both are JSON.
 
-    Raises `JudgeError` only where a worker can't be started at all, or gets no processor time.
+    The module's optional `prepare(**arguments)` runs before it and is not counted among the `cpu_seconds`. Raises
+    `RequestError` where the request fails, and `WorkerError` where no worker can be started or gets processor time.
     """
-    pool = _pool(kind)
+    pool = _pool("guarded", module)
     with pool.place():
         worker = pool.take()
         reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
         if reply is not None:
             pool.put(worker)
-            return reply
+            return _answered(reply)
         code = worker.end()
-    if worker.late:  # no verdict: it says nothing about the answer
-        raise JudgeError(f"a comparison got no {cpu_seconds:g} s of processor time within {_WALL_SECONDS:g} s")
+    if worker.late:  # this says nothing about the request
+        raise WorkerError(f"a request got no {cpu_seconds:g} s of processor time within {_WALL_SECONDS:g} s")
     if code == -signal.SIGPROF:
-        return {"outcome": 0.0, "reason": f"comparing takes more than {cpu_seconds:g} s"}
-    return {"outcome": 0.0, "reason": f"comparing ended the judge's process (exit status {code})"}
+        raise RequestError("time", f"takes more than {cpu_seconds:g} s")
+    raise RequestError("died", f"ended its process (exit status {code})")
 
 
-def run_own(path: str, answer: str, golds: Sequence[str], seconds: float = OWN_SECONDS) -> dict[str, Any]:
-    """What the function at the import path `path` says of an answer: `{"outcome", "reason", "metrics"}`.
+def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What `answer(**arguments)` of `module` returns in a worker without guards, which may do what the user may.
 
-    Importing its module is not among its `seconds`. Raises `JudgeError` where the function raises, returns something
-    else than a `Judgement`, takes too long or ends its process; `InputError` where it raises that itself.
+    The module's optional `prepare(**arguments)` is not counted among its `seconds`, which are real time. Raises
+    `RequestError` where the request fails, and `WorkerError` where no worker can be started.
     """
-    pool = _pool("own")
+    pool = _pool("unguarded", module)
     with pool.place():
         worker = pool.take()
-        reply = worker.ask({"load": path}, _START_SECONDS)
+        reply = worker.ask({"prepare": arguments}, _START_SECONDS)
         if reply == {}:
-            reply = worker.ask({"path": path, "answer": answer, "golds": list(golds), "seconds": seconds}, seconds)
+            reply = worker.ask({"arguments": arguments, "seconds": seconds}, seconds)
         if reply is not None:
             pool.put(worker)
-        else:
-            code = worker.end()
-            reason = f"takes more than {seconds:g} s" if worker.late else f"ended its process (exit status {code})"
-            reply = {"raised": reason}
-    if "input" in reply:
-        raise InputError(str(reply["input"]))
-    if "raised" in reply:
-        raise JudgeError(f"judge {path!r} failed on {shown(answer)}: {reply['raised']}")
-    return reply
+            return _answered(reply)
+        code = worker.end()
+    if worker.late:
+        raise RequestError("time", f"takes more than {seconds:g} s")
+    raise RequestError("died", f"ended its process (exit status {code})")
+
+
+def _answered(reply: dict[str, Any]) -> dict[str, Any]:
+    if "failed" in reply:
+        raise RequestError(*reply["failed"])
+    answer: dict[str, Any] = reply["answer"]
+    return answer
 
 
 def close() -> None:
-    """End this process's workers; the next comparison starts new ones."""
+    """End this process's workers; the next request starts new ones."""
     for pool in list(_pools.values()):
         pool.close()
 

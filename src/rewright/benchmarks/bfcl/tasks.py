@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from rewright.core.errors import InputError
 from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolSpec
+from rewright.tasks.formats import PackageFormat
 
 __all__ = ["FORMAT", "INSTALL", "tasks"]
 
-FORMAT: Final = "bfcl-multi-turn"
+NAME: Final = "bfcl-multi-turn"
 INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
 """Without its dependencies, of which these categories need nothing but mpmath."""
 
@@ -46,7 +47,7 @@ def tasks(selection: str = "all") -> Iterator[Task]:
     for name in names:
         if name not in world.CATEGORIES:
             known = ", ".join(world.CATEGORIES)
-            raise InputError(f"{FORMAT} has no category {name!r}: expected all, or some of {known}")
+            raise InputError(f"{NAME} has no category {name!r}: expected all, or some of {known}")
     rows = zip_longest(*(world.read_lines(f"BFCL_v4_multi_turn_{name}.json") for name in names))
     for entry in chain.from_iterable(rows):
         if entry is not None:
@@ -112,3 +113,6 @@ def _typed(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(schema.get("items"), dict):
         typed["items"] = _typed(schema["items"])
     return typed
+
+
+FORMAT = PackageFormat(lambda selection, seed: tasks(selection))

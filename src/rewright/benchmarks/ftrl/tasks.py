@@ -7,15 +7,13 @@ columns that hold JSON may be text (the published parquet) or decoded already. S
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from rewright.core.answer_text import plain_number
 from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
-from rewright.tasks.rows import Row
+from rewright.tasks.formats import RowFormat
+from rewright.tasks.rows import Row, function_schema
 
-__all__ = ["COLUMNS", "fitting_judge", "to_task"]
-
-COLUMNS = ("messages", "tools", "codes", "unsolved_set", "answer")
+__all__ = ["FORMAT", "fitting_judge", "to_task"]
 
 _CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
@@ -39,16 +37,6 @@ def read_messages(row: Row, key: str = "messages") -> tuple[Message, ...]:
         if not isinstance(message.get("content"), str):
             raise row.fail(f"{key!r}[{number}] has no content, expected text")
     return tuple({name: value for name, value in message.items() if value is not None} for message in messages)
-
-
-def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
-    """An OpenAI function schema; a bare `{name, description, parameters}` is wrapped."""
-    if isinstance(value, dict) and "function" not in value and isinstance(value.get("name"), str):
-        value = {"type": "function", "function": value}
-    function = value.get("function") if isinstance(value, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise row.fail(f"{place} is no function schema, expected an object with function.name")
-    return dict(value)
 
 
 def _calls(row: Row) -> tuple[ToolCall, ...] | None:
@@ -95,3 +83,6 @@ def to_task(row: Row) -> Task:
         judge=fitting_judge(answer),
         metadata={"data_source": row.optional_text("data_source") or ""},
     )
+
+
+FORMAT = RowFormat(to_task, columns=("messages", "tools", "codes", "unsolved_set", "answer"))

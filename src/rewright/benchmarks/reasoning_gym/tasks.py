@@ -16,8 +16,9 @@ from typing import Any
 from rewright.benchmarks.reasoning_gym.entries import COMPOSITE, encoded
 from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task
+from rewright.tasks.formats import PackageFormat
 
-__all__ = ["generate", "task_of"]
+__all__ = ["FORMAT", "generate", "task_of"]
 
 
 def generate(dataset: str, size: int, seed: int = 0, **settings: Any) -> list[Task]:
@@ -67,3 +68,20 @@ def task_of(identity: str, dataset: str, settings: dict[str, Any], entry: dict[s
         judge="reasoning_gym",
         metadata={"dataset": dataset, "entry": entry, **({"settings": settings} if settings else {})},
     )
+
+
+def _selected(path: str, seed: int) -> list[Task]:
+    """The tasks of `<set>[:<number of tasks>[:<seed>]]`."""
+    dataset, *numbers = path.split(":")
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) < 2**31 for number in numbers):
+        raise InputError(
+            f"{path}: expected <set>, <set>:<number of tasks> or <set>:<number of tasks>:<seed>, for instance "
+            "leg_counting:100"
+        )
+    size, seed = int(numbers[0]) if numbers else 100, int(numbers[1]) if len(numbers) == 2 else seed
+    if size < 1:
+        raise InputError(f"{path}: the number of tasks is {size}, expected at least 1")
+    return generate(dataset, size, seed)
+
+
+FORMAT = PackageFormat(_selected)

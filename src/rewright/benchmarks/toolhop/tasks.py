@@ -9,13 +9,12 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from rewright.benchmarks.ftrl.tasks import fitting_judge, function_schema
+from rewright.benchmarks.ftrl.tasks import fitting_judge
 from rewright.core.records import Gold, Task, ToolSpec
-from rewright.tasks.rows import Row
+from rewright.tasks.formats import RowFormat
+from rewright.tasks.rows import Row, function_schema
 
-__all__ = ["COLUMNS", "to_task"]
-
-COLUMNS = ("question", "tools", "functions")
+__all__ = ["FORMAT", "to_task"]
 
 
 def _sources(row: Row) -> dict[str, str]:
@@ -63,3 +62,8 @@ def to_task(row: Row) -> Task:
         judge=fitting_judge(answer),
         metadata={key: row.get(key) for key in ("domain", "answer_type") if row.get(key) is not None},
     )
+
+
+FORMAT = RowFormat(
+    to_task, columns=("question", "tools", "functions"), hub=("bytedance-research/ToolHop", None, "train")
+)

@@ -15,8 +15,7 @@ from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.reward_gate import connect, trusts_own_model, without_reward_model
 from rewright.recipe.schema import Recipe
-from rewright.tasks.from_recipe import load_recipe_tasks
-from rewright.tasks.settings import WORLD_FORMATS
+from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.training.backend import RLJob, get_backend
 from rewright.training.group_credit import call_factor, uses_reward_model
 from rewright.training.settings import check_task_count
@@ -87,12 +86,9 @@ def _check(recipe: Recipe) -> None:
 
 
 def _task_count(recipe: Recipe) -> int:
-    """How many tasks RL will have. Embedded worlds are not asked: they make as many as they are told."""
+    """How many tasks RL will have. Worlds are not asked: they draw as many as they are told."""
     settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
-    if settings.format in WORLD_FORMATS:
-        count = settings.count if settings.limit is None else min(settings.count, settings.limit)
-    else:
-        count = len(load_recipe_tasks(settings, recipe.judges))
+    count = drawn_count(settings) if draws_tasks(settings) else len(load_recipe_tasks(settings, recipe.judges))
     return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)
 
 

@@ -24,12 +24,13 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task, ToolCall
+from rewright.tasks.formats import WorldFormat
 from rewright.tasks.worlds.town import NUMBERS, PEOPLE_RELATIONS, draw_name, split_of
 from rewright.tools.python import PythonTool
 from rewright.tools.search import SearchTool
 from rewright.tools.search_index import Document, SearchIndex
 
-__all__ = ["PROFILES", "SPLITS", "SYSTEM_PROMPT", "Almanac", "Profile", "almanac_index", "generate"]
+__all__ = ["FORMAT", "PROFILES", "SPLITS", "SYSTEM_PROMPT", "Almanac", "Profile", "almanac_index", "generate"]
 
 SPLITS: Final = ("train", "heldout")
 PEOPLE: Final = {"train": 180, "heldout": 120}
@@ -251,3 +252,6 @@ def calculated(value: int, step: Step) -> int:
     """`value` after one step."""
     operation, number = step
     return value + number if operation == "add" else value - number if operation == "subtract" else value * number
+
+
+FORMAT = WorldFormat(generate)

@@ -28,8 +28,20 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task, ToolCall, ToolSpec
+from rewright.tasks.formats import WorldFormat
 
-__all__ = ["PROFILES", "SPLITS", "SYSTEM_PROMPT", "Profile", "Step", "calculate", "generate", "look_up", "plan_of"]
+__all__ = [
+    "FORMAT",
+    "PROFILES",
+    "SPLITS",
+    "SYSTEM_PROMPT",
+    "Profile",
+    "Step",
+    "calculate",
+    "generate",
+    "look_up",
+    "plan_of",
+]
 
 SYSTEM_PROMPT: Final = "Answer with the tools. Think before each call. Put the final answer in <answer></answer>."
 
@@ -370,3 +382,6 @@ def plan_of(task: Task) -> list[Step]:
         steps.append(tuple(calls[:size]))
         calls = calls[size:]
     return steps
+
+
+FORMAT = WorldFormat(generate)

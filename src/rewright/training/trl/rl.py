@@ -29,6 +29,7 @@ from rewright.credit import per_token
 from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
+from rewright.judging.own import OWN_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Rollout
 from rewright.rollout.outage import StepOutages
@@ -41,7 +42,6 @@ from rewright.training.trl.common import arguments, configured, lora, quiet, sav
 from rewright.training.trl.parts import in_parts, parts_by_length
 from rewright.training.trl.rows import as_trl
 from rewright.training.trl.truncation import cut_off, tell_trl
-from rewright.workers.pool import OWN_SECONDS
 
 T = TypeVar("T")
 

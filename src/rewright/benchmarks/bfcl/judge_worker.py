@@ -1,0 +1,22 @@
+"""The work of a guarded worker (`rewright.workers.pool`): BFCL's own checker on the calls of one trajectory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from rewright.benchmarks.bfcl import world
+except ImportError:  # bfcl-eval is optional
+    world = None  # type: ignore[assignment]
+
+__all__ = ["answer"]
+
+
+def answer(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) -> dict[str, Any]:
+    """`outcome` and `reason`; `missing` names a package that is not installed."""
+    if world is None:
+        return {"missing": "bfcl-eval"}
+    found = world.check(entry, exchanges)
+    if found["valid"]:
+        return {"outcome": 1.0, "reason": "states and results are as they should be"}
+    return {"outcome": 0.0, "reason": f"{found['error_type']}: {found['error_message']}"}

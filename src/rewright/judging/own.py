@@ -1,0 +1,88 @@
+"""Judges from other packages than Rewright: they run in a process of their own, within a limit of real time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from rewright.core.answer_text import shown
+from rewright.core.errors import InputError, JudgeError, WorkerError
+from rewright.core.import_paths import load_object
+from rewright.core.records import Task, Trajectory
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
+from rewright.workers import pool
+
+__all__ = ["OWN_SECONDS", "in_own_process", "path_of"]
+
+OWN_SECONDS = 60.0
+"""How long a user's own judge may take for one answer, unless the recipe says otherwise."""
+WORKER = "rewright.judging.own_worker"
+
+
+def path_of(function: Callable[..., Any]) -> str | None:
+    """The import path of a function, or None where there is none that leads to it (a lambda, a closure)."""
+    path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    try:
+        return path if load_object(path, "judge") is function else None
+    except InputError:
+        return None
+
+
+def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float) -> AnswerJudge | TrajectoryJudge:
+    """The judge at the import path `path`, asked in a process of its own.
+
+    In this process where no other could import it (a notebook's). Importing its module is not among its `seconds`. It
+    raises `JudgeError` where the function raises, returns something else than a `Judgement`, takes too long or ends its
+    process; `InputError` where it raises that itself.
+    """
+    if isinstance(judge, AnswerJudge):
+        compare = judge.function
+
+        def on_answer(answer: str, golds: Sequence[str]) -> Judgement:
+            if not _has_a_file(path):
+                return _checked(compare(answer, golds), path)
+            return _ask(path, seconds, answer, {"answer": answer, "golds": list(golds)})
+
+        return msgspec.structs.replace(judge, function=on_answer)
+    inspect = judge.function
+
+    def on_trajectory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+        if not _has_a_file(path):
+            return _checked(inspect(task, trajectory, answer), path)
+        seen = {"task": msgspec.to_builtins(task), "trajectory": msgspec.to_builtins(trajectory), "answer": answer}
+        return _ask(path, seconds, answer, seen)
+
+    return msgspec.structs.replace(judge, function=on_trajectory)
+
+
+def _checked(found: Any, path: str) -> Judgement:
+    if not isinstance(found, Judgement):
+        raise JudgeError(f"judge {path!r} returned {found!r:.80}, expected a rewright.judging.Judgement")
+    return found
+
+
+def _ask(path: str, seconds: float, answer: str, seen: dict[str, Any]) -> Judgement:
+    try:
+        reply = pool.call(WORKER, {"path": path, **seen}, seconds)
+    except pool.RequestError as problem:
+        reply = {"raised": str(problem)}
+    except WorkerError as problem:
+        raise JudgeError(f"judge {path!r}: {problem}") from problem
+    if "input" in reply:
+        raise InputError(str(reply["input"]))
+    if "raised" in reply:
+        raise JudgeError(f"judge {path!r} failed on {shown(answer)}: {reply['raised']}")
+    return Judgement(**reply)
+
+
+def _has_a_file(path: str) -> bool:
+    """Whether another process can import the module of an import path."""
+    module = path.partition(":")[0]
+    try:
+        spec = None if module == "__main__" else importlib.util.find_spec(module)
+    except ValueError:  # made by hand, without a specification
+        return False
+    return spec is not None and spec.has_location

@@ -1,0 +1,73 @@
+"""Rewright's own format of tasks: one `Task` record a row (docs/tasks.md)."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import msgspec
+
+from rewright.core.records import FollowUp, Gold, Task, ToolCall, ToolSpec
+from rewright.tasks.formats import RowFormat
+from rewright.tasks.rows import Row, function_schema
+
+__all__ = ["FORMAT"]
+
+
+_KEYS: dict[type, tuple[str, ...]] = {
+    kind: kind.__struct_fields__ for kind in (Task, FollowUp, Gold, ToolSpec, ToolCall)
+}
+
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+"""Who may have written a message, in the words of chat templates and servers."""
+
+
+def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
+    """Refuse a key that the record does not have: msgspec would drop it, and a typo would stay unseen."""
+    for key in value if isinstance(value, dict) else ():
+        if key not in _KEYS[kind]:
+            near = difflib.get_close_matches(str(key), _KEYS[kind], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(_KEYS[kind])}"
+            raise row.fail(f"unknown key {path + str(key)!r}; {hint}")
+
+
+def _to_task(row: Row) -> Task:
+    values = row.values
+    _unknown_keys(row, values, Task, "")
+    gold = values.get("gold")
+    _unknown_keys(row, gold, Gold, "gold.")
+    calls = gold.get("calls") if isinstance(gold, dict) else None
+    for number, call in enumerate(calls if isinstance(calls, list) else []):
+        _unknown_keys(row, call, ToolCall, f"gold.calls[{number}].")
+    tools = values.get("tools")
+    for number, tool in enumerate(tools if isinstance(tools, list) else []):
+        _unknown_keys(row, tool, ToolSpec, f"tools[{number}].")
+    follow_ups = values.get("follow_ups")
+    for number, follow_up in enumerate(follow_ups if isinstance(follow_ups, list) else []):
+        _unknown_keys(row, follow_up, FollowUp, f"follow_ups[{number}].")
+    try:
+        task = msgspec.convert(values, Task)
+    except msgspec.ValidationError as problem:
+        raise row.fail(str(problem).replace(" - at `$.", " at `").replace(" - at `$", " at `")) from None
+    if not task.id:
+        raise row.fail("'id' is empty, expected a text")
+    said = [("'messages'", task.messages)]
+    said += [(f"'follow_ups'[{number}].messages", part.messages) for number, part in enumerate(task.follow_ups)]
+    for key, messages in said:
+        if not messages:
+            raise row.fail(f"{key} is empty, expected at least one message")
+        for number, message in enumerate(messages):
+            if not isinstance(message.get("role"), str):
+                raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
+            if message["role"] not in ROLES:
+                raise row.fail(f"{key}[{number}] has the role {message['role']!r}, expected one of {', '.join(ROLES)}")
+            if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
+                raise row.fail(f"{key}[{number}] has no content, expected a text")
+    for number, tool in enumerate(task.toolbox):
+        # A bare {name, parameters}, which other formats have, is no schema here.
+        function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
+    return task
+
+
+FORMAT = RowFormat(_to_task, columns=("id", "messages"))
