@@ -93,7 +93,7 @@ def test_the_categories_in_turn(tasks: list[Task]) -> None:
         "miss_func",
         "base",
     }
-    assert not {problem for task in tasks for tool in task.toolbox for problem in schema_problems(tool.schema)}
+    assert not {problem for task in tasks for tool in task.all_tools for problem in schema_problems(tool.schema)}
     assert all(part.messages for task in tasks for part in task.follow_ups)
     # As published: the gold of four entries gives a text where the schema asks for an integer.
     assert sum(bool(list(record_problems(task))) for task in tasks) == 4
@@ -122,7 +122,7 @@ async def test_gold_replays_in_our_tools_as_in_the_package_and_is_judged_right(t
     places = asyncio.Semaphore(AT_ONCE)
 
     async def replay(task: Task) -> list[list[str]]:
-        async with places, factory.open(task.toolbox) as toolset:
+        async with places, factory.open(task.all_tools) as toolset:
             return [
                 [(await toolset.call(ToolCall(name, arguments))).content for name, arguments in calls]
                 for calls in gold(entry_of(task))
@@ -235,7 +235,7 @@ async def test_calls_are_data(tasks: list[Task]) -> None:
         ToolCall("cd", {"folder": {"a": [1]}}),
     ]
     try:
-        async with factory.open(tasks[0].toolbox) as one, factory.open(tasks[0].toolbox) as other:
+        async with factory.open(tasks[0].all_tools) as one, factory.open(tasks[0].all_tools) as other:
             results = [await one.call(call) for call in bad]
             assert [result.error.partition(":")[0] for result in results if result.error] == [
                 "unknown_tool", "unknown_tool", "unknown_tool", "exception", "exception",
@@ -258,7 +258,7 @@ async def test_arguments_that_would_take_forever_cost_the_call_and_the_verdict(t
     endless = ("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**9})
     factory = FunctionTools(wall_seconds=1.0)
     try:
-        async with factory.open(task.toolbox) as toolset:
+        async with factory.open(task.all_tools) as toolset:
             assert (await toolset.call(ToolCall(*endless))).error == "timeout: no result after 1 s"
     finally:
         await factory.close()

@@ -220,7 +220,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
         "a judge that is code",
         "t.jsonl",
         lines(task(judge="shutil:rmtree")),
-        "t.jsonl:1: judge 'shutil:rmtree' is code, which runs only if you have named its package: expected shutil in",
+        "t.jsonl:1: judge 'shutil:rmtree' is code, which runs only if you allow its package: expected shutil in",
     ),
     (
         "a pattern without end",
@@ -372,7 +372,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         ),
         (
             ["import", "t.jsonl.gz", *NEW],
-            "t.jsonl.gz: is packed (gzip): unpack",
+            "t.jsonl.gz: is compressed (gzip): decompress",
         ),
         (
             ["import", "deep.jsonl", *NEW],

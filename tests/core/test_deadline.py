@@ -32,7 +32,7 @@ async def patient() -> None:
 @pytest.mark.parametrize("work", [busy, lambda: asyncio.run(patient())])
 def test_what_goes_on_for_ever_is_stopped_and_the_alarm_is_put_back(work: object) -> None:
     before = signal.getsignal(signal.SIGALRM)
-    said = r"^the work is not done after 0\.05 s \(some_seconds in the recipe\)$"
+    said = r"^the work did not finish within 0\.05 s \(some_seconds in the recipe\)$"
     with pytest.raises(DeadlineError, match=said), deadline("the work", 0.05, setting="some_seconds"):
         work()  # type: ignore[operator]
     assert signal.getsignal(signal.SIGALRM) is before
@@ -45,7 +45,7 @@ def test_a_stage_that_waits_for_a_server_which_says_nothing(tmp_path: Path) -> N
         model = f"model={{path: m, engine: openai, mode: chat, base_url: '{url}'}}"
         recipe = load_recipe(None, [model, "stage_seconds=0.5", "tasks.count=2", "stages=[synth]"])
         run = Run.create(tmp_path / "run", recipe, resume=False)
-        with run.locked(), pytest.raises(DeadlineError, match=r"^stage synth is not done after 0\.5 s"):
+        with run.locked(), pytest.raises(DeadlineError, match=r"^stage synth did not finish within 0\.5 s"):
             Pipeline(run).run_all()
     assert not run.is_done("synth")
     assert list(run.trajectories) == []

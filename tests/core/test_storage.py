@@ -59,7 +59,7 @@ def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
 def test_a_file_that_does_not_exist_has_no_records_and_is_not_made_by_reading(tmp_path: Path) -> None:
     file = verdicts(tmp_path / "v.jsonl")
     assert (list(file), file.keys()) == ([], set())
-    file.arrange(["a"])
+    file.reorder(["a"])
     assert not file.path.exists()
 
 
@@ -116,7 +116,7 @@ def test_a_corrupt_line_in_the_middle_is_one_clear_line_with_file_and_number(
     with file.path.open("ab") as raw:
         raw.write(line + b"\n")
     written(file.path, "c")
-    for read in (file.keys, lambda: file.arrange(["c", "a"])):
+    for read in (file.keys, lambda: file.reorder(["c", "a"])):
         with pytest.raises(InputError) as caught:
             read()
         message = str(caught.value)
@@ -149,14 +149,14 @@ def test_empty_lines_are_nothing(tmp_path: Path) -> None:
 
 def test_arrange_brings_records_into_order_and_unknown_ones_last(tmp_path: Path) -> None:
     file = written(tmp_path / "v.jsonl", "d", "b", "x", "a", "y")
-    file.arrange(["a", "b", "c", "d"])
+    file.reorder(["a", "b", "c", "d"])
     assert file.keys_in_order() == ["a", "b", "d", "x", "y"]
     before = file.path.stat()
-    file.arrange(["a", "b", "c", "d"])
+    file.reorder(["a", "b", "c", "d"])
     assert file.path.stat().st_ino == before.st_ino, "a file that is in order is left alone"
     assert not list(tmp_path.glob("*.tmp"))
     file.append(verdict("c"))
-    file.arrange(["a", "b", "c", "d"])
+    file.reorder(["a", "b", "c", "d"])
     assert file.keys_in_order() == ["a", "b", "c", "d", "x", "y"]
 
 
@@ -168,7 +168,7 @@ def test_arrange_gives_the_same_bytes_whatever_the_order_of_arrival(tmp_path: Pa
         file = written(tmp_path / f"{seed}.jsonl", *shuffled)
         with file.path.open("ab") as raw:
             raw.write(b'{"torn')
-        file.arrange(names)
+        file.reorder(names)
         contents.add(file.path.read_bytes())
     assert len(contents) == 1
 
@@ -193,7 +193,7 @@ def test_a_full_disk_while_arranging_leaves_the_file_as_it_was(tmp_path: Path) -
     file = written(tmp_path / "v.jsonl", "b", "a")
     before = file.path.read_bytes()
     with file_size_limit(10), pytest.raises(StorageError, match=r"v\.jsonl"):
-        file.arrange(["a", "b"])
+        file.reorder(["a", "b"])
     assert file.path.read_bytes() == before
     assert not list(tmp_path.glob("*.tmp"))
 

@@ -137,8 +137,8 @@ def test_the_tag_that_is_left_open_is_named() -> None:
     ],
 )
 def test_a_text_as_it_would_be_had_generation_stopped(text: str, stopped: str) -> None:
-    assert dialect.as_stopped(text) == stopped
-    assert dialect.as_stopped(stopped) == stopped
+    assert dialect.truncate_at_stop(text) == stopped
+    assert dialect.truncate_at_stop(stopped) == stopped
 
 
 # Fast on anything.
@@ -195,7 +195,7 @@ def test_work_grows_with_the_length_of_the_text_and_no_faster(unit: str, monkeyp
         _CountingText.work = 0
         text = _CountingText(unit * count)
         dialect.parse(text)
-        dialect.as_stopped(text)
+        dialect.truncate_at_stop(text)
         dialect.turns(text)
         return _CountingText.work
 
@@ -227,9 +227,9 @@ def test_any_text_is_read_and_can_be_stored(text: str) -> None:
     for call in parsed.calls:
         assert bool(call.arguments) == (call.error is None)
         assert call.raw in parsed.rest
-    stopped = dialect.as_stopped(text)
+    stopped = dialect.truncate_at_stop(text)
     again = dialect.parse(stopped)
-    assert dialect.as_stopped(stopped) == stopped
+    assert dialect.truncate_at_stop(stopped) == stopped
     assert again.open in (None, "think")
     if parsed.open is None:
         assert (again.calls, again.answer) == (parsed.calls, parsed.answer)

@@ -58,7 +58,7 @@ async def test_one_fault_is_made_good_by_the_next_attempt(fault):
         ("reset", "connection", "reset by peer"),
         ("hang", "timeout", "no answer within 1 s"),
         ("slow", "timeout", "no answer within 1 s"),
-        ("cut", "body", "the reply was cut"),
+        ("cut", "body", "the reply was truncated"),
         ("wrong_json", "json", "the reply is not JSON"),
         ("wrong_shape", "reply", "expected an object"),
         ("empty_choices", "reply", "the reply has no choices"),
@@ -107,7 +107,7 @@ async def test_a_request_ends_at_its_deadline_whatever_the_attempts_allow():
 async def test_a_wait_that_would_end_after_the_deadline_is_not_begun():
     async with FaultServer(script=["rate_limit"], retry_after="3600") as server:
         engine = OpenAIEngine(server.url, server.model, **{**QUICK, "max_wait_seconds": 3600.0})
-        with pytest.raises(EndpointError, match=r"HTTP 429.*the deadline leaves no time for another"):
+        with pytest.raises(EndpointError, match=r"HTTP 429.*no time for another attempt before the deadline"):
             await engine.generate(Request((), (), Sampling(), timeout_seconds=30.0))
         await engine.close()
     assert len(server.requests) == 1
@@ -178,7 +178,7 @@ async def test_fields_that_a_server_refuses_are_left_out_from_then_on(caplog):
     assert not refused & set(server.requests[-1])
     assert server.requests[-1]["logprobs"] is True
     assert [record.message.partition("refuses ")[2] for record in caplog.records if "refuses" in record.message] == [
-        "min_p, repetition_penalty, return_token_ids, top_k: sent without from now on"
+        "min_p, repetition_penalty, return_token_ids, top_k: no longer sent"
     ]
 
 

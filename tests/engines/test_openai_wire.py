@@ -15,7 +15,7 @@ from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion, same_model
 from rewright.engines.wire import chat_body, messages_to_wire, read_arguments
 from rewright.net.endpoint import Fault, error_detail
-from rewright.net.urls import checked_url
+from rewright.net.urls import normalize_base_url
 from support.fault_server import FaultServer
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "arguments": {"name": "Ada"}}}
@@ -387,7 +387,7 @@ async def test_completions_without_token_ids_is_an_engine_error():
 async def test_messages_of_another_shape_are_an_engine_error():
     engine = OpenAIEngine("http://127.0.0.1:9", "tiny", api_key_env=None)
     for message in ({"role": "assistant", "tool_calls": 7}, {"role": "assistant", "tool_calls": [7]}):
-        with pytest.raises(EngineError, match="the messages cannot be put into a request"):
+        with pytest.raises(EngineError, match="the messages cannot be encoded in a request"):
             await engine.generate(Request((message,), (), Sampling()))
     await engine.close()
 
@@ -402,7 +402,7 @@ async def test_messages_of_another_shape_are_an_engine_error():
     ],
 )
 def test_base_url(given_url, url):
-    assert checked_url(given_url) == url
+    assert normalize_base_url(given_url) == url
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_base_url(given_url, url):
         ({"concurrency": 0}, "concurrency is 0: expected at least 1"),
         ({"attempts": 0}, "attempts is 0: expected at least 1"),
         ({"timeout_seconds": 0}, "timeout_seconds is 0: expected a number above 0"),
-        ({"api_key": "sk-1\nsk-2"}, "has a character no key has"),
+        ({"api_key": "sk-1\nsk-2"}, "contains an invalid character"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_clear_line(options, words):

@@ -14,7 +14,7 @@ import pytest
 
 from rewright.credit import advantages, per_token
 from rewright.credit.settings import TurnCredit
-from rewright.credit.token_level import rewards_by_turn, spread, token_advantages
+from rewright.credit.token_level import rewards_by_turn, token_advantages, turn_to_token_rewards
 
 MASK = [[0, 1, 1, 0, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0, 1, 0]]
 SPANS = [[(1, 3), (4, 7)], [(0, 2)], [(0, 1), (2, 4), (6, 7)]]
@@ -23,7 +23,7 @@ TURNS = [[0.5, 1.0], [0.25], [0.0, 0.75, 1.0]]
 
 @pytest.fixture
 def paid():
-    return np.array([spread(turns, mask) for turns, mask in zip(TURNS, MASK, strict=True)])
+    return np.array([turn_to_token_rewards(turns, mask) for turns, mask in zip(TURNS, MASK, strict=True)])
 
 
 def expected(**settings):
@@ -33,9 +33,9 @@ def expected(**settings):
 def test_turn_rewards_go_to_the_last_token_and_come_back(paid):
     assert paid.tolist()[0] == [0, 0, 0.5, 0, 0, 0, 1.0, 0]
     assert [row.tolist() for row in rewards_by_turn(paid, SPANS)] == TURNS
-    assert spread([0.5, 1.0], MASK[0], outcome=2.0)[6] == 3.0
-    assert spread([0.5, 1.0], MASK[1], outcome=2.0) == [0, 2.5, 0, 0, 0, 0, 0, 0]
-    assert spread([0.5], [0, 0], outcome=1.0) == [0.0, 0.0]
+    assert turn_to_token_rewards([0.5, 1.0], MASK[0], outcome=2.0)[6] == 3.0
+    assert turn_to_token_rewards([0.5, 1.0], MASK[1], outcome=2.0) == [0, 2.5, 0, 0, 0, 0, 0, 0]
+    assert turn_to_token_rewards([0.5], [0, 0], outcome=1.0) == [0.0, 0.0]
 
 
 def test_a_score_behind_the_last_turn_and_penalties_per_token_count():

@@ -27,7 +27,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.rollout.replica import TokenOutput
 
 from rewright.credit import advantages, per_token, turn_rewards
-from rewright.credit.token_level import spread
+from rewright.credit.token_level import turn_to_token_rewards
 from rewright.integrations.verl_agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
 from support.tiny_llama import make_tokenizer
 
@@ -38,7 +38,9 @@ UIDS = np.array(["a", "a", "a"], dtype=object)
 
 
 def batch():
-    paid = torch.tensor([spread(turns, mask) for turns, mask in zip(TURNS, MASK, strict=True)], dtype=torch.float32)
+    paid = torch.tensor(
+        [turn_to_token_rewards(turns, mask) for turns, mask in zip(TURNS, MASK, strict=True)], dtype=torch.float32
+    )
     return DataProto.from_dict(
         tensors={
             "responses": torch.zeros(3, 8, dtype=torch.long),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewright.core.answer_text import boxed, final_answer, plain_number
+from rewright.core.answer_text import boxed, final_answer, parse_plain_number
 from rewright.core.errors import InputError, JudgeError
 from rewright.judging import Judgement, judge_answer
 from rewright.workers import pool as process
@@ -303,7 +303,7 @@ def test_any_text_gets_an_outcome_in_bounds(answer: str) -> None:
 
 @given(st.text(alphabet="0123456789,.-+eE ", max_size=12))
 def test_plain_numbers_agree_with_python(text: str) -> None:
-    value = plain_number(text)
+    value = parse_plain_number(text)
     if value is not None:
         assert float(value) == float(text.strip().replace(",", ""))
 

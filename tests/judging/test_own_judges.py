@@ -144,7 +144,7 @@ def test_a_task_file_cannot_name_whatever_it_likes(own: str, tmp_path: Path) -> 
     question = ({"role": "user", "content": "?"},)
     task = Task(id="a", messages=question, judge="shutil:rmtree", gold=Gold(answers=(str(victim),)))
     (finding,) = validate_tasks([task], execute=False).findings
-    assert "judge 'shutil:rmtree' is code, which runs only if you have named its package" in finding.message
+    assert "judge 'shutil:rmtree' is code, which runs only if you allow its package" in finding.message
     assert victim.exists()
     mine = Task(id="a", messages=question, judge=own, gold=Gold(answers=("x",)))
     assert "expected my_judges in `judges`" in validate_tasks([mine], execute=False).findings[0].message

@@ -151,7 +151,7 @@ def test_a_kept_trajectory_is_preferred_to_a_wrong_one_but_not_to_one_that_broke
     )  # fmt: skip
     order = run.trajectories.keys_in_order()
     run.trajectories.append(broken)
-    run.trajectories.arrange([broken.id, *order])
+    run.trajectories.reorder([broken.id, *order])
     run.qualities.append(
         Quality(confidence=1, length=1, repetition=1, total=1.0, trajectory_id=broken.id, selected="wrong")
     )

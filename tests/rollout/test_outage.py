@@ -14,7 +14,7 @@ from rewright.cli import main as cli
 from rewright.core.errors import EngineError, InputError, SandboxError
 from rewright.core.records import Failure, Quality, Trajectory, Turn, Verdict
 from rewright.pipeline.run_directory import Run
-from rewright.rollout.outage import ENOUGH, Outage
+from rewright.rollout.outage import MAX_INITIAL_FAILURES, Outage
 
 
 def trajectory(number: int, kind: str | None = None) -> Trajectory:
@@ -28,7 +28,7 @@ def stored(kinds: list[str | None], *, worked: bool = False) -> list[int]:
     numbers: list[int] = []
     outage = Outage("candidates", worked=worked)
     for number, kind in enumerate(kinds):
-        outage.take(trajectory(number, kind), lambda number=number: numbers.append(number))  # type: ignore[misc]
+        outage.record(trajectory(number, kind), lambda number=number: numbers.append(number))  # type: ignore[misc]
     outage.finish()
     return numbers
 
@@ -38,7 +38,7 @@ def test_what_broke_is_stored_as_soon_as_something_works() -> None:
     assert stored([None, "engine", None]) == [0, 1, 2]
     assert stored(["engine", "tool", None, "engine"]) == [0, 1, 2, 3]
     assert stored(["engine"] * 3, worked=True) == [0, 1, 2]
-    assert stored([None, *["engine"] * (2 * ENOUGH)]) == list(range(2 * ENOUGH + 1))
+    assert stored([None, *["engine"] * (2 * MAX_INITIAL_FAILURES)]) == list(range(2 * MAX_INITIAL_FAILURES + 1))
 
 
 @pytest.mark.parametrize(("kind", "error"), [("engine", EngineError), ("sandbox", SandboxError), ("input", InputError)])
@@ -47,8 +47,8 @@ def test_where_nothing_works_the_last_reason_is_raised(kind: str, error: type[Ex
         stored([kind])
     with pytest.raises(error, match="candidates: all of the first 3 trajectories broke: no 2"):
         stored([kind] * 3)
-    with pytest.raises(error, match=f"all of the first {ENOUGH} trajectories broke"):
-        stored([kind] * ENOUGH + [None])  # those behind are not waited for
+    with pytest.raises(error, match=f"all of the first {MAX_INITIAL_FAILURES} trajectories broke"):
+        stored([kind] * MAX_INITIAL_FAILURES + [None])  # those behind are not waited for
 
 
 @contextmanager

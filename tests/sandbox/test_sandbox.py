@@ -131,7 +131,7 @@ async def test_many_sessions_at_once_keep_their_own_answers() -> None:
 async def test_calls_share_the_processors_a_few_at_a_time() -> None:
     source = "import time\ndef f():\n  begun = time.monotonic_ns()\n  sum(range(10**6))\n"
     clock = source + "  return [begun, time.monotonic_ns()]"
-    async with Sandbox("process", at_once=1, wall_seconds=60.0) as box:
+    async with Sandbox("process", max_concurrent_calls=1, wall_seconds=60.0) as box:
         results = await asyncio.gather(*(box.call(clock, "f", {}) for _ in range(8)))
     spans = sorted(json.loads(result.content) for result in results)
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))

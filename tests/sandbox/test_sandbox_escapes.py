@@ -362,7 +362,7 @@ async def test_children_die_with_their_session_where_processes_are_allowed() -> 
         "  started += 1\n"
         "print(started)\n"
     )
-    async with Sandbox("strict", processes=8, wall_seconds=60.0, spare=0) as box:
+    async with Sandbox("strict", processes=8, wall_seconds=60.0, prefork=0) as box:
         server = box.process_id
         assert server is not None
         async with box.session() as session:

@@ -337,7 +337,7 @@ def forked():
     return process
 
 async def main():
-    async with Sandbox(LEVEL, wall_seconds=60.0, spare=0) as box:
+    async with Sandbox(LEVEL, wall_seconds=60.0, prefork=0) as box:
         sessions = [box.session() for _ in range(4)]
         results = [await session.run(ATTACK) for session in sessions]
         print(int(results[0].content) > 20)
@@ -376,7 +376,7 @@ async def test_the_trainers_priority_is_not_the_childrens(level: str) -> None:
         async def main():
             os.setpriority(os.PRIO_PROCESS, 0, -1)
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-            async with Sandbox({level!r}, wall_seconds=60.0, spare=0) as box:
+            async with Sandbox({level!r}, wall_seconds=60.0, prefork=0) as box:
                 os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
                 source = "import os\\n(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))"
                 print((await box.run(source)).content)

@@ -168,7 +168,7 @@ async def test_refusals_say_what_was_expected(opened: tuple[Any, Renderer]) -> N
         async with session.post("/score", data=b"{") as reply:
             assert reply.status == 400
         async with session.post("/score", data=b"not packed", headers={"Content-Encoding": "gzip"}) as reply:
-            assert "cannot be unpacked" in (await reply.json())["detail"]
+            assert "cannot be decompressed" in (await reply.json())["detail"]
             assert reply.status == 400
         async with session.get("/score") as reply:
             assert reply.status == 405

@@ -27,7 +27,7 @@ from rewright.net.server import listening
 from rewright.serving.reward import reward_application
 from rewright.serving.search import search_application
 from rewright.tools.retriever import LocalSearcher, RefusedQuery
-from rewright.tools.search_index import Document, Found, SearchIndex, build_index
+from rewright.tools.search_index import Document, SearchHit, SearchIndex, build_index
 
 WORDS = [f"w{number}" for number in range(40)]
 LONGEST = " ".join(WORDS * 40)[:4096]  # every word of it is in every document
@@ -116,7 +116,7 @@ async def test_a_running_server_bounds_requests_unpacks_within_bounds_and_stops(
                 assert await told(session, "/search", data, **{"Content-Encoding": coding}) == (200, "")
             for data in (b"not packed", gzip.compress(good)[:-9], gzip.compress(good)[:3]):
                 status, detail = await told(session, "/search", data, **{"Content-Encoding": "gzip"})
-                assert (status, "cannot be unpacked" in detail) == (400, True)
+                assert (status, "cannot be decompressed" in detail) == (400, True)
             status, detail = await told(session, "/search", good, **{"Content-Encoding": "br"})
             assert (status, detail) == (415, "the body's content coding is 'br': expected gzip, deflate or none")
             broken_chunks(url)
@@ -160,7 +160,7 @@ class Counted(SearchIndex):
         self.searched = 0
         self.begun = threading.Event()
 
-    def search(self, query: str, top_k: int = 1, **options: Any) -> list[Found]:
+    def search(self, query: str, top_k: int = 1, **options: Any) -> list[SearchHit]:
         self.begun.set()
         found = super().search(query, top_k, **options)
         self.searched += 1

@@ -114,7 +114,7 @@ def test_each_mistake_with_a_file_is_one_line(tmp_path: Path) -> None:
         ("deep.jsonl", b"[" * 100_000, r"deep\.jsonl:1: JSON nested too deeply"),
         ("broken.json", b"[1, ", r"broken\.json: not JSON"),
         ("no.jsonl.gz", b"plain", r"not a whole gzip file"),
-        ("t.jsonl.zst", b"", r"unknown kind of file.*unpack it first"),
+        ("t.jsonl.zst", b"", r"unknown kind of file.*decompress it first"),
         ("t.csv", b"", r"unknown kind of file, expected \.jsonl"),
         ("bad.parquet", b"PAR1 not", r"bad\.parquet: not a parquet file"),
         ("empty.parquet", b"", r"empty\.parquet: not a parquet file"),

@@ -98,13 +98,13 @@ def test_tool_without_executor_is_refused() -> None:
 
 def test_only_named_packages_are_trusted() -> None:
     factory = FunctionTools(trusted=("mine", "theirs:dig"))
-    assert factory.trusts(spec("a", target="mine:look_up"))
-    assert factory.trusts(spec("a", target="mine.below:look_up"))
-    assert factory.trusts(spec("a", target="theirs:dig"))
-    assert not factory.trusts(spec("a", target="theirs:dig.__init__"))
-    assert not factory.trusts(spec("a", target="os:system"))
-    assert not factory.trusts(spec("a", target="miner:dig"))
-    assert not factory.trusts(ADD)
+    assert factory.is_trusted(spec("a", target="mine:look_up"))
+    assert factory.is_trusted(spec("a", target="mine.below:look_up"))
+    assert factory.is_trusted(spec("a", target="theirs:dig"))
+    assert not factory.is_trusted(spec("a", target="theirs:dig.__init__"))
+    assert not factory.is_trusted(spec("a", target="os:system"))
+    assert not factory.is_trusted(spec("a", target="miner:dig"))
+    assert not factory.is_trusted(ADD)
 
 
 async def test_a_path_through_a_trusted_package_leads_to_nothing_else(
@@ -128,13 +128,13 @@ async def test_a_path_through_a_trusted_package_leads_to_nothing_else(
 
 def test_of_rewright_itself_only_the_tools_of_its_worlds_are_trusted() -> None:
     factory = FunctionTools()
-    assert factory.trusts(spec("a", target="rewright.tasks.worlds.town:look_up"))
+    assert factory.is_trusted(spec("a", target="rewright.tasks.worlds.town:look_up"))
     for target in (
         "rewright.core.storage:os.system",
         "rewright.core.storage:write_atomically",
         "rewright.tasks.worlds.town:json.loads",
     ):
-        assert not factory.trusts(spec("a", target=target))
+        assert not factory.is_trusted(spec("a", target=target))
         with pytest.raises(InputError, match="is a function of Rewright"):
             factory.open([spec("a", target=target)])
     with pytest.raises(InputError, match="trusted names 'rewright': expected packages of your own"):

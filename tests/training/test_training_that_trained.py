@@ -20,7 +20,7 @@ from rewright.engines.loading import load_model, load_tokenizer
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
-from rewright.rollout.outage import STEPS, StepOutages
+from rewright.rollout.outage import MAX_FAILING_STEPS, StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tasks.worlds.town import generate
 from rewright.tools import FunctionTools
@@ -202,8 +202,8 @@ def test_an_engine_that_dies_in_a_later_step_stops_rl(tmp_path: Path) -> None:
     assert not (tmp_path / "rl").exists()
 
 
-def rollouts(sound: int, broken: int) -> list[Trajectory]:
-    failures = [None] * sound + [Failure("engine", "no answer")] * broken
+def rollouts(completed: int, broken: int) -> list[Trajectory]:
+    failures = [None] * completed + [Failure("engine", "no answer")] * broken
     return [
         Trajectory(id=str(number), task_id="t", stage="rl", index=0, turns=(), stop_reason="error", failure=failure)
         for number, failure in enumerate(failures)
@@ -213,10 +213,10 @@ def rollouts(sound: int, broken: int) -> list[Trajectory]:
 def test_most_rollouts_may_break_in_a_few_steps_but_not_in_many_in_a_row() -> None:
     outages = StepOutages()
     for step in range(20):
-        outages.take(step, rollouts(2, 2))
-        for _ in range(STEPS):
-            outages.take(step, rollouts(1, 3))
-    outages.take(20, rollouts(4, 0))
-    with pytest.raises(EngineError, match=f"in each of the last {STEPS + 1} steps: no answer"):
-        for step in range(STEPS + 1):
-            outages.take(21 + step, rollouts(1, 3))
+        outages.record(step, rollouts(2, 2))
+        for _ in range(MAX_FAILING_STEPS):
+            outages.record(step, rollouts(1, 3))
+    outages.record(20, rollouts(4, 0))
+    with pytest.raises(EngineError, match=f"in each of the last {MAX_FAILING_STEPS + 1} steps: no answer"):
+        for step in range(MAX_FAILING_STEPS + 1):
+            outages.record(21 + step, rollouts(1, 3))

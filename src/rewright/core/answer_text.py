@@ -13,14 +13,14 @@ from decimal import Decimal
 __all__ = [
     "boxed",
     "closing_brace",
-    "exact_form",
     "final_answer",
+    "normalize_exact",
     "option_letter",
-    "plain_number",
-    "qa_words",
+    "parse_plain_number",
+    "qa_tokens",
     "shown",
-    "stated",
-    "without_text_commands",
+    "strip_answer_prefix",
+    "strip_text_commands",
 ]
 
 _BOXED = re.compile(r"\\(?:f?boxed|fbox)\s*\{|\\f?boxed\s+(?=[^\s{])")
@@ -131,7 +131,7 @@ def final_answer(text: str | None) -> str:
     return (text if content is None else content).strip()
 
 
-def plain_number(text: str) -> Decimal | None:
+def parse_plain_number(text: str) -> Decimal | None:
     """The value of a plain number (`1,000`, `5.0`, `-3`, `.5`, `1e3`), else None. Never NaN or infinite."""
     text = text.strip().translate(_MINUS)
     if len(text) > _NUMBER_LIMIT or not any("0" <= character <= "9" for character in text):
@@ -141,7 +141,7 @@ def plain_number(text: str) -> Decimal | None:
     return Decimal(text.replace(",", ""))
 
 
-def exact_form(text: str) -> str:
+def normalize_exact(text: str) -> str:
     """Form in which two exact answers are compared.
 
     Unicode compatibility form, lower case, single spaces, no space around commas and inside brackets, no enclosing
@@ -163,14 +163,14 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|o
 _OPTION = re.compile(r"\(?([a-zA-Z])\)?\.?")
 
 
-def without_text_commands(text: str) -> str:
+def strip_text_commands(text: str) -> str:
     r"""`text` with the contents of `\\text{}` and its kin in their place."""
     return _TEXT_COMMAND.sub(lambda command: command[1], text)
 
 
 def option_letter(text: str) -> str | None:
     r"""The letter of a text that is one letter, as options are named: `C`, `(C)`, `C.`, `\\textbf{(C)}`; else None."""
-    letter = _OPTION.fullmatch(without_text_commands(text).strip(" *$"))
+    letter = _OPTION.fullmatch(strip_text_commands(text).strip(" *$"))
     return letter[1] if letter is not None else None
 
 
@@ -181,7 +181,7 @@ _STATED = re.compile(
 )
 
 
-def stated(text: str) -> str:
+def strip_answer_prefix(text: str) -> str:
     """`text` without Markdown emphasis around it and without "The (final) answer is" before it."""
     for _ in range(3):
         text = text.strip()
@@ -205,7 +205,7 @@ _ASCII_SYMBOLS = frozenset(string.punctuation)
 _SPACED_PUNCTUATION = frozenset("、。，．：；！？「」『』【】《》〈〉・·")
 
 
-def qa_words(text: str) -> list[str]:
+def qa_tokens(text: str) -> list[str]:
     """SQuAD's words of a text, with three additions of ours. A number stays one word.
 
     Full-width letters and digits, curly quotes and dashes count as their ASCII forms; CJK punctuation ends a word; a

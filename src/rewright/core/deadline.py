@@ -34,7 +34,7 @@ def deadline(what: str, seconds: float | None, *, setting: str) -> Iterator[None
     try:
         yield
     except _Over:
-        raise DeadlineError(f"{what} is not done after {seconds:g} s ({setting} in the recipe)") from None
+        raise DeadlineError(f"{what} did not finish within {seconds:g} s ({setting} in the recipe)") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

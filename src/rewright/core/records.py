@@ -130,7 +130,7 @@ class Task(Record, frozen=True, kw_only=True):
         return [tool.schema for tool in self.tools]
 
     @property
-    def toolbox(self) -> tuple[ToolSpec, ...]:
+    def all_tools(self) -> tuple[ToolSpec, ...]:
         """The tools, and those of the follow-ups."""
         return (*self.tools, *(tool for follow_up in self.follow_ups for tool in follow_up.tools))
 

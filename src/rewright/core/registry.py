@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 from rewright.core.errors import InputError
 from rewright.core.import_paths import load_object
-from rewright.core.trust import names_one_of
+from rewright.core.trust import is_in_packages
 
 __all__ = ["KINDS", "Kind", "expected", "find", "in_order", "known", "register"]
 
@@ -93,9 +93,9 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
     if target is None:
         if ":" not in name:
             raise InputError(f"{where}unknown {what} {name!r}: {expected(kind, name)}")
-        if packages is not None and not names_one_of(name, packages):
+        if packages is not None and not is_in_packages(name, packages):
             raise InputError(
-                f"{where}{what} {name!r} is code, which runs only if you have named its package: expected "
+                f"{where}{what} {name!r} is code, which runs only if you allow its package: expected "
                 f"{name.partition(':')[0]} among the packages that you trust"
             )
         return load_object(name, f"{where}{what}")

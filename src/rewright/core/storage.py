@@ -24,26 +24,31 @@ __all__ = [
     "RecordFile",
     "bounded_lines",
     "encode_line",
-    "kind_of",
     "open_file",
     "read_bounded",
     "read_checked",
-    "read_foreign",
     "read_jsonl",
+    "read_strict",
     "refuse_special",
+    "special_file_kind",
     "without_surrogates",
     "write_atomically",
 ]
 
 T = TypeVar("T")
 
-PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"))
+COMPRESSION_MAGIC: Final = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+    (b"BZh", "bzip2"),
+)
 """How packed files begin."""
 
-MOST_SMALL_BYTES: Final = 10_000_000
+MAX_SMALL_FILE_BYTES: Final = 10_000_000
 """Of a file that is read at once: a recipe, a state, the head of an index."""
 
-MOST_LINE_BYTES: Final = 256 * 2**20
+MAX_LINE_BYTES: Final = 256 * 2**20
 """A file without line ends (a sparse one, a packed bomb) must not fill the memory."""
 
 _encoder = msgspec.json.Encoder()
@@ -103,15 +108,15 @@ def refuse_special(path: Path) -> None:
     except (OSError, ValueError):
         return  # whoever opens it says what is wrong
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"{path}: is a {kind_of(mode)}: expected a file")
+        raise InputError(f"{path}: is a {special_file_kind(mode)}: expected a file")
 
 
-def kind_of(mode: int) -> str:
+def special_file_kind(mode: int) -> str:
     """What a file is that is neither a regular one nor a folder, by its `st_mode`."""
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
-def read_bounded(path: Path, most: int = MOST_SMALL_BYTES) -> bytes:
+def read_bounded(path: Path, most: int = MAX_SMALL_FILE_BYTES) -> bytes:
     """A whole file of at most `most` bytes. Raises OSError, and InputError for a larger one and for what is no file."""
     with open_file(path) as file:
         data = file.read(most + 1)
@@ -123,11 +128,11 @@ def read_bounded(path: Path, most: int = MOST_SMALL_BYTES) -> bytes:
 def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
     """The lines of a file. Raises InputError for one that is longer than any record of ours or of a data set."""
     number = 0
-    while line := file.readline(MOST_LINE_BYTES + 1):
+    while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if len(line) > MOST_LINE_BYTES:
+        if len(line) > MAX_LINE_BYTES:
             raise InputError(
-                f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes: expected one record a line"
+                f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes: expected one record per line"
             )
         yield line
 
@@ -141,7 +146,7 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
         yield line.number, line.record
 
 
-def read_foreign(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+def read_strict(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
     """`read_jsonl` of records that somebody else has written: a key that the record does not have is an InputError.
 
     Dropped, it would stay unseen: a turn whose calls stand under another key would look like one without calls.
@@ -209,9 +214,9 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
                     try:
                         yield _Line(number, offset, len(line), decoder.decode(line))
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                        packed = next((word for magic, word in PACKED if line.startswith(magic)), None)
+                        packed = next((word for magic, word in COMPRESSION_MAGIC if line.startswith(magic)), None)
                         if number == 1 and packed is not None:
-                            raise InputError(f"{path}: is packed ({packed}): unpack it first") from None
+                            raise InputError(f"{path}: is compressed ({packed}): decompress it first") from None
                         if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
                             return  # torn by a kill: the record was never whole
                         raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
@@ -280,7 +285,7 @@ class RecordFile(Generic[T]):
 
             write_atomically(self.path, lines())
 
-    def arrange(self, order: Iterable[str]) -> None:
+    def reorder(self, order: Iterable[str]) -> None:
         """Bring the records into the order of `order` (keys), if they are not, atomically; other records go last.
 
         Records are appended in the order in which they become ready; a finished file must not depend on that.
@@ -327,7 +332,7 @@ class RecordFile(Generic[T]):
             try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
                 try:
-                    self._mend_last_line(descriptor)
+                    self._fix_last_line(descriptor)
                 except OSError:
                     os.close(descriptor)
                     raise
@@ -336,7 +341,7 @@ class RecordFile(Generic[T]):
             self._descriptor = descriptor
         return self._descriptor
 
-    def _mend_last_line(self, descriptor: int) -> None:
+    def _fix_last_line(self, descriptor: int) -> None:
         """Cut a torn last line off. One that lacks nothing but its end gets it: it was read as a record."""
         size = os.fstat(descriptor).st_size
         start = _start_of_last_line(descriptor, size)

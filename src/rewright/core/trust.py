@@ -16,8 +16,8 @@ from rewright.core.errors import InputError
 __all__ = [
     "check_packages",
     "check_trusted_packages",
-    "is_own",
-    "names_one_of",
+    "is_builtin_path",
+    "is_in_packages",
     "own_targets",
     "register_target",
     "target_problem",
@@ -37,12 +37,12 @@ def own_targets() -> tuple[str, ...]:
     return tuple(_own_targets)
 
 
-def is_own(path: str) -> bool:
+def is_builtin_path(path: str) -> bool:
     """True where a module, or an import path `"package.module:function"`, is one of Rewright's."""
     return path.partition(":")[0].strip().partition(".")[0] == "rewright"
 
 
-def names_one_of(path: str, trusted: Iterable[str]) -> bool:
+def is_in_packages(path: str, trusted: Iterable[str]) -> bool:
     """True where the import path `"package.module:function"` is in `trusted`, or its module or package is."""
     return any(path == one or (":" not in one and path.startswith((f"{one}.", f"{one}:"))) for one in trusted)
 
@@ -50,10 +50,10 @@ def names_one_of(path: str, trusted: Iterable[str]) -> bool:
 def check_packages(packages: Iterable[str], where: str) -> None:
     """Raise InputError where `packages`, which the user trusts by the key or flag `where`, hold Rewright's own."""
     for one in packages:
-        if is_own(one) and one not in own_targets():
+        if is_builtin_path(one) and one not in own_targets():
             raise InputError(
                 f"{where} names {one!r}: expected packages of your own (the tools and judges of Rewright that a task "
-                "file may name need no trust, and it may name no others)"
+                "file may name are allowed already; others cannot be allowed)"
             )
 
 
@@ -61,7 +61,7 @@ def target_problem(name: str, target: str) -> str | None:
     """What is wrong with the `target` of the tool `name`, wherever it would run; None where nothing is."""
     if ":" not in target:
         return f"tool {name}: target {target!r} is not of the form package.module:function"
-    if is_own(target) and target not in own_targets():
+    if is_builtin_path(target) and target not in own_targets():
         return (
             f"tool {name}: target {target!r} is a function of Rewright: expected {', '.join(own_targets())} or your own"
         )
@@ -71,5 +71,7 @@ def target_problem(name: str, target: str) -> str | None:
 def check_trusted_packages(name: str, packages: tuple[str, ...]) -> None:
     """Raise ValueError where the setting `name` holds packages of Rewright's."""
     for package in packages:
-        if is_own(package):
-            raise ValueError(f"{name} must name packages of your own, got {package!r}: files reach no more of Rewright")
+        if is_builtin_path(package):
+            raise ValueError(
+                f"{name} must name packages of your own, got {package!r}: files cannot name functions of Rewright"
+            )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from rewright.core.registry import find, known
-from rewright.core.trust import is_own
+from rewright.core.trust import is_builtin_path
 
 __all__ = ["find_function"]
 
@@ -20,7 +20,7 @@ def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[
     if callable(given):
         return given  # type: ignore[no-any-return]
     expected = f"expected one of {', '.join(known(kind))}, or 'package.module:function'"
-    if not isinstance(given, str) or (":" in given and is_own(given)):
+    if not isinstance(given, str) or (":" in given and is_builtin_path(given)):
         raise ValueError(f"{kind} is {given!r}: {expected}")
     found = find(kind, given)
     if not callable(found):

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from rewright.credit import per_token, spans_from_mask
 from rewright.credit.settings import TurnCredit
 
-__all__ = ["rewards_by_turn", "spread", "token_advantages"]
+__all__ = ["rewards_by_turn", "token_advantages", "turn_to_token_rewards"]
 
 Spans = list[list[tuple[int, int]]]
 
@@ -62,7 +62,9 @@ def rewards_by_turn(rewards: NDArray[np.float64], spans: Spans) -> list[NDArray[
     return results
 
 
-def spread(turn_rewards: Sequence[float], mask: Sequence[int], outcome: float | None = None) -> list[float]:
+def turn_to_token_rewards(
+    turn_rewards: Sequence[float], mask: Sequence[int], outcome: float | None = None
+) -> list[float]:
     """Token-level rewards of one trajectory: each turn's on the last token that the model wrote in it.
 
     The outcome is added on the last of the model's tokens. Turns that a truncation has cut off completely lose their

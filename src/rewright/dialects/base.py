@@ -17,15 +17,15 @@ from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult,
 __all__ = [
     "Dialect",
     "Parsed",
-    "answer_cut_off",
     "conversation",
     "follow_up_messages",
-    "instructed",
+    "is_answer_truncated",
     "malformed_calls",
     "new_schemas",
     "read_turn",
     "results_inline",
-    "schemas_in_words",
+    "schemas_as_text",
+    "with_instruction",
 ]
 
 
@@ -60,7 +60,7 @@ class Dialect(Protocol):
         """Read one turn. Never raises, linear in the length of the text; malformed calls carry an `error`."""
         ...
 
-    def as_stopped(self, text: str) -> str:
+    def truncate_at_stop(self, text: str) -> str:
         """A turn's text as it ends where generation is stopped.
 
         For servers that ignore stop strings (what was written behind the first call or answer is cut off), or that
@@ -97,7 +97,7 @@ class Dialect(Protocol):
         ...
 
 
-def instructed(task: Task, instruction: str) -> list[Message]:
+def with_instruction(task: Task, instruction: str) -> list[Message]:
     """The task's messages, with the instruction in the system message.
 
     A task whose system message describes the format itself (it names `<answer>`) keeps it as it is.
@@ -121,7 +121,7 @@ def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
     return msgspec.structs.replace(parsed, answer=None) if cut_off else parsed
 
 
-def answer_cut_off(trajectory: Trajectory) -> bool:
+def is_answer_truncated(trajectory: Trajectory) -> bool:
     """Is the answer of a stored trajectory one that `read_turn` reads as none? (Older versions stored such.)"""
     if trajectory.answer is None or not trajectory.turns or trajectory.turns[-1].stop != "length":
         return False
@@ -142,7 +142,7 @@ def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequenc
     return "".join(f"\n{content}\n" for content in contents)
 
 
-def schemas_in_words(schemas: Sequence[dict[str, Any]]) -> str:
+def schemas_as_text(schemas: Sequence[dict[str, Any]]) -> str:
     """Function schemas as text."""
     lines = "\n".join(json.dumps(schema.get("function", schema), ensure_ascii=False) for schema in schemas)
     return f"You can call these functions:\n<tools>\n{lines}\n</tools>"
@@ -158,7 +158,7 @@ def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
     messages = [dict(message) for message in follow_up.messages]
     schemas = new_schemas(dialect, follow_up)
     if schemas and messages:
-        messages[0]["content"] = f"{schemas_in_words(schemas)}\n\n{messages[0]['content']}"
+        messages[0]["content"] = f"{schemas_as_text(schemas)}\n\n{messages[0]['content']}"
     return messages
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rewright.core.records import Trajectory
 from rewright.dialects import get_dialect
-from rewright.dialects.base import answer_cut_off
+from rewright.dialects.base import is_answer_truncated
 
 __all__ = ["format_problem"]
 
@@ -13,6 +13,6 @@ def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
     """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
-    if answer_cut_off(trajectory):
+    if is_answer_truncated(trajectory):
         return "no answer (a limit cut it off)"
     return get_dialect(dialect).format_problem(trajectory)

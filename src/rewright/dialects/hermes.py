@@ -19,9 +19,9 @@ import msgspec
 
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory
 from rewright.core.strict_json import MAX_DEPTH, STRICT
-from rewright.dialects.base import Parsed, instructed, malformed_calls
+from rewright.dialects.base import Parsed, malformed_calls, with_instruction
 
-__all__ = ["Hermes", "outside", "split_thought"]
+__all__ = ["Hermes", "split_thought", "text_outside_tags"]
 
 OPEN: Final = "<tool_call>"
 CLOSE: Final = "</tool_call>"
@@ -125,7 +125,7 @@ def split_thought(text: str) -> tuple[str, str]:
     return "\n".join(thoughts), "".join(rest)
 
 
-def outside(text: str) -> str:
+def text_outside_tags(text: str) -> str:
     """What stands outside of thoughts and calls."""
     return "".join(piece.text for piece in _pieces(text) if piece.kind == "text")
 
@@ -224,7 +224,7 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
     if end is not None:
         stop = end if isinstance(end, int) else end.start()
         try:
-            return _decode_call(text[start:stop]), _behind(end)
+            return _decode_call(text[start:stop]), _resume_position(end)
         except (ValueError, RecursionError):
             pass  # not what it seemed: it ends at the first tag, wherever that stands
     found = _END.search(text, start)
@@ -235,15 +235,17 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
         end = stop = stop if answer < 0 else answer
     body = text[start:stop]
     try:
-        return _decode_call(body), _behind(end)
+        return _decode_call(body), _resume_position(end)
     except ValueError as problem:
         reason = str(problem)
     except RecursionError:
         reason = "nested too deeply"
-    return ToolCall(name=_name_in(body), arguments={}, raw=body, error=f"malformed call: {reason}"), _behind(end)
+    return ToolCall(name=_name_in(body), arguments={}, raw=body, error=f"malformed call: {reason}"), _resume_position(
+        end
+    )
 
 
-def _behind(end: re.Match[str] | int) -> int:
+def _resume_position(end: re.Match[str] | int) -> int:
     """Where reading goes on: behind a closing tag, at any other."""
     if isinstance(end, int):
         return end
@@ -298,13 +300,13 @@ class Hermes:
             if piece.call is None or (piece.call.error is not None and not malformed)
         )
 
-    def as_stopped(self, text: str) -> str:
+    def truncate_at_stop(self, text: str) -> str:
         """`text`: nothing stops a turn but the model's end token."""
         return text
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages, with the instruction (see `instructed`)."""
-        return instructed(task, INSTRUCTION)
+        """The task's messages, with the instruction (see `with_instruction`)."""
+        return with_instruction(task, INSTRUCTION)
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
         """The task's function schemas."""

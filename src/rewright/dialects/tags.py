@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from rewright.core.escaping import control_pattern, escape_control_tokens
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.dialects.base import Parsed, instructed
+from rewright.dialects.base import Parsed, with_instruction
 from rewright.dialects.tags_format import validate_turns
 
 __all__ = ["Tags"]
@@ -161,14 +161,14 @@ class Tags:
             position = close + len("</result>")
             position += text.startswith("\n", position)
 
-    def as_stopped(self, text: str) -> str:
+    def truncate_at_stop(self, text: str) -> str:
         """`text` up to its first call or answer, which is closed if the text ends inside (see `Dialect`)."""
         scan = _scan(text)
         return text[: scan.end] + (f"</{scan.tag}>" if scan.tag is not None and not scan.closed else "")
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages, with the instruction (see `instructed`)."""
-        return instructed(task, self.instruction(task))
+        """The task's messages, with the instruction (see `with_instruction`)."""
+        return with_instruction(task, self.instruction(task))
 
     def instruction(self, task: Task) -> str:
         """How to write calls and answers, naming the tools that the task has."""

@@ -45,26 +45,26 @@ class _Reader:
         self.answers: list[str] = []
         self._answer_parts: list[str] = []
 
-    def complain(self, reason: str) -> None:
+    def add_reason(self, reason: str) -> None:
         self.reasons.setdefault(reason)
 
     def result(self) -> None:
         """A result from the record follows."""
         if self.open is not None:
-            self.complain(f"<{self.open}> is not closed before its result")
+            self.add_reason(f"<{self.open}> is not closed before its result")
             self.open = None
         elif self.waiting is None:
-            self.complain("a result follows no call")
+            self.add_reason("a result follows no call")
         self.waiting = None
 
     def between(self, text: str) -> None:
         """Text outside of any tag."""
         if text.strip():
             if self.waiting is not None:
-                self.complain(f"</{self.waiting}> is not followed by its result")
+                self.add_reason(f"</{self.waiting}> is not followed by its result")
                 self.waiting = None
             if self.answers:
-                self.complain("text follows </answer>")
+                self.add_reason("text follows </answer>")
 
     def model(self, text: str) -> None:
         """One turn's text."""
@@ -93,7 +93,7 @@ class _Reader:
                 self._answer_parts.append(tag)
             return
         if not closing:
-            self.complain(f"<{name}> inside <{name}>")
+            self.add_reason(f"<{name}> inside <{name}>")
             return
         if name == "think":
             self.thoughts += 1
@@ -106,28 +106,28 @@ class _Reader:
 
     def _outside(self, name: str, closing: bool) -> None:
         if closing:
-            self.complain(f"</{name}> closes nothing")
+            self.add_reason(f"</{name}> closes nothing")
             return
         if self.waiting is not None:
-            self.complain(f"</{self.waiting}> is not followed by its result")
+            self.add_reason(f"</{self.waiting}> is not followed by its result")
             self.waiting = None
         if self.answers:
-            self.complain("more than one <answer>" if name == "answer" else f"<{name}> follows </answer>")
+            self.add_reason("more than one <answer>" if name == "answer" else f"<{name}> follows </answer>")
         if name == "result":
-            self.complain("the model wrote a <result> itself" if self.recorded else "a result follows no call")
+            self.add_reason("the model wrote a <result> itself" if self.recorded else "a result follows no call")
         self.open = name
 
     def report(self) -> FormatReport:
         if self.open is not None:
-            self.complain(f"<{self.open}> is not closed")
+            self.add_reason(f"<{self.open}> is not closed")
         if self.waiting is not None:
-            self.complain(f"</{self.waiting}> is not followed by its result")
+            self.add_reason(f"</{self.waiting}> is not followed by its result")
         if self.thoughts == 0:
-            self.complain("no think block")
+            self.add_reason("no think block")
         if not self.answers:
-            self.complain("no answer")
+            self.add_reason("no answer")
         elif not (boxed(self.answers[-1]) or "").strip():
-            self.complain("the answer holds no \\boxed{} with content")
+            self.add_reason("the answer holds no \\boxed{} with content")
         return FormatReport(not self.reasons, tuple(self.reasons))
 
 
@@ -160,7 +160,7 @@ def validate_text(text: str) -> FormatReport:
             continue
         end = text.find("</result>", position)
         if end < 0:
-            reader.complain("<result> is not closed")
+            reader.add_reason("<result> is not closed")
             return reader.report()
         reader.result()
         position = end + len("</result>")

@@ -21,10 +21,10 @@ class HFSettings(EngineSettings, frozen=True):
 
     async def open(self) -> tuple[Engine, Any]:
         """The engine with its tokenizer. Raises InputError where the model or a package is missing."""
-        from rewright.engines.loading import load_model, load_tokenizer, needs
+        from rewright.engines.loading import load_model, load_tokenizer, require_package
 
         tokenizer = load_tokenizer(self)
-        needs("torch", self.path)
+        require_package("torch", self.path)
         from rewright.engines.hf import HFEngine
 
         engine = HFEngine(load_model(self), tokenizer, name=self.path, slots=self.slots, max_length=self.max_length)

@@ -316,7 +316,7 @@ class HFEngine:
         self.cache.reserve(length)
         positions = positions_B_Q.to(self.device)
         mask_B_1_Q_K = torch.arange(length, device=self.device)[None, None, None] <= positions[:, None, :, None]
-        self.cache.aim(rows_B.to(self.device), positions, length, all_rows=all_rows)
+        self.cache.set_positions(rows_B.to(self.device), positions, length, all_rows=all_rows)
         training, threads = self.model.training, torch.get_num_threads()
         if training:
             self.model.eval()

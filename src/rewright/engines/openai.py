@@ -30,7 +30,7 @@ from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.replies import Bounds, read_chat, read_completion
 from rewright.engines.wire import chat_body, completion_body
 from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
-from rewright.net.urls import checked_url
+from rewright.net.urls import normalize_base_url
 
 __all__ = ["OpenAIEngine"]
 
@@ -93,7 +93,7 @@ class OpenAIEngine:
             raise InputError("model is empty: expected the name under which the server serves it")
         key = (api_key or (os.environ.get(api_key_env, "") if api_key_env else "")).strip()
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(f"the API key ({'api_key' if api_key else api_key_env}) has a character no key has")
+            raise InputError(f"the API key ({'api_key' if api_key else api_key_env}) contains an invalid character")
         self.name = self.model = model
         self.mode: Mode = mode
         self.tokens = mode == "completions"
@@ -102,7 +102,7 @@ class OpenAIEngine:
         self.check_model = check_model
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._endpoint = Endpoint(
-            checked_url(base_url),
+            normalize_base_url(base_url),
             headers={**authorization, **(headers or {})},
             secret=key or None,
             concurrency=concurrency,
@@ -128,7 +128,7 @@ class OpenAIEngine:
             try:
                 body = self._body(request)
             except (Fault, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                words = f"the messages cannot be put into a request: {type(error).__name__}: {error}"
+                words = f"the messages cannot be encoded in a request: {type(error).__name__}: {error}"
                 fault = error if isinstance(error, Fault) else Fault("request", words, retry=False)
                 raise EndpointError(self._endpoint.base_url + path, fault, attempts=0) from None
             wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
@@ -152,11 +152,11 @@ class OpenAIEngine:
                 bounds = Bounds(tokens, PROMPT_TOKENS + TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
                 return read_chat(reply, model=expected, stop=stop, log_probs=wanted, bounds=bounds)
 
-            most_bytes = MAX_BODY_BYTES if tokens is None else REPLY_BYTES + REPLY_BYTES_PER_TOKEN * tokens
+            max_bytes = MAX_BODY_BYTES if tokens is None else REPLY_BYTES + REPLY_BYTES_PER_TOKEN * tokens
             try:
-                return await self._endpoint.post(path, body, read, deadline=deadline, most_bytes=most_bytes)
+                return await self._endpoint.post(path, body, read, deadline=deadline, max_bytes=max_bytes)
             except EndpointError as error:
-                if not self._adapt(error, body):
+                if not self._drop_refused_fields(error, body):
                     raise
 
     async def probe(self) -> bool:
@@ -206,7 +206,7 @@ class OpenAIEngine:
         body |= self.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    def _adapt(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
+    def _drop_refused_fields(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """After a refusal: leave out what the server named. False where there is nothing to leave out."""
         if error.status not in {400, 422}:
             return False
@@ -225,7 +225,7 @@ class OpenAIEngine:
         # A server that checks one foreign field checks them all: one refusal is enough to find out.
         dropped = (sent - {"logprobs"}) | named if named & set(EXTENSIONS) else named
         if new := dropped - self._refused:  # requests sent together are refused together: said once
-            LOGGER.warning("%s refuses %s: sent without from now on", error.url, ", ".join(sorted(new)))
+            LOGGER.warning("%s rejects %s: no longer sent", error.url, ", ".join(sorted(new)))
         self._refused |= dropped
         return True
 

@@ -29,12 +29,12 @@ ABORTS: Final = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
 MAX_DETAIL: Final = 200
 CHARACTERS_PER_TOKEN: Final = 256
 """The longest tokens of today's vocabularies have 128 characters (spaces)."""
-SPARE_CHARACTERS: Final = 4096
+EXTRA_CHARACTERS: Final = 4096
 """For what a server adds around the tokens: tags, ids, a stop string."""
-MOST_TOKENS: Final = 10**8
+MAX_TOKENS: Final = 10**8
 """In one request, whatever it asks for: a hundred times the longest contexts."""
-MOST_TOKEN_ID: Final = 10**7
-MOST_LOG_PROB: Final = 0.01
+MAX_TOKEN_ID: Final = 10**7
+MAX_LOG_PROB: Final = 0.01
 """A log-probability is at most 0, but for the rounding of half precision."""
 
 
@@ -47,12 +47,12 @@ class Bounds(NamedTuple):
     @property
     def reported(self) -> int:
         """The most generated tokens that a server can count: some overrun the limit, or count a thought besides."""
-        return MOST_TOKENS if self.tokens is None else min(MOST_TOKENS, 4 * self.tokens + 1024)
+        return MAX_TOKENS if self.tokens is None else min(MAX_TOKENS, 4 * self.tokens + 1024)
 
     @property
     def characters(self) -> int:
         """The most characters that the tokens can have."""
-        return CHARACTERS_PER_TOKEN * (MOST_TOKENS if self.tokens is None else self.tokens) + SPARE_CHARACTERS
+        return CHARACTERS_PER_TOKEN * (MAX_TOKENS if self.tokens is None else self.tokens) + EXTRA_CHARACTERS
 
 
 _NO_BOUNDS: Final = Bounds()
@@ -92,7 +92,7 @@ def read_chat(
         calls=calls,
         stop=ending,
         # 0 tokens that say something are a server that doesn't count.
-        prompt_tokens=_count(reply, "prompt_tokens", bounds.prompt_tokens or MOST_TOKENS) or None,
+        prompt_tokens=_count(reply, "prompt_tokens", bounds.prompt_tokens or MAX_TOKENS) or None,
         completion_tokens=(completion_tokens or None) if written else completion_tokens,
     )
 
@@ -300,7 +300,7 @@ def _token_number(token: object) -> int | None:
 
 def _ids(values: object) -> tuple[int, ...] | None:
     if not isinstance(values, list) or any(
-        type(value) is not int or not 0 <= value <= MOST_TOKEN_ID for value in values
+        type(value) is not int or not 0 <= value <= MAX_TOKEN_ID for value in values
     ):
         return None
     return tuple(values)
@@ -310,7 +310,7 @@ def _floats(values: object) -> tuple[float, ...] | None:
     if not isinstance(values, list) or not values:
         return None
     if any(
-        isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= MOST_LOG_PROB
+        isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value <= MAX_LOG_PROB
         for value in values
     ):
         return None

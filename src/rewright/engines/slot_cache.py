@@ -67,7 +67,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """`slots` rows for `layers` layers. `aim` says where the next forward pass reads and writes."""
+    """`slots` rows for `layers` layers. `set_positions` says where the next forward pass reads and writes."""
 
     def __init__(self, layers: int, slots: int) -> None:
         self.slots = slots
@@ -85,7 +85,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             for layer in self.layers:
                 layer.grow(length)
 
-    def aim(self, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, length: int, *, all_rows: bool) -> None:
+    def set_positions(self, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, length: int, *, all_rows: bool) -> None:
         """The next pass writes at `positions_B_Q` of the slots `rows_B` and sees the first `length` positions.
 
         `all_rows` promises that `rows_B` is 0, 1, 2, … in order, which saves a copy.

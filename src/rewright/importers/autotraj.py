@@ -96,7 +96,7 @@ def _problem(dialect: Tags, text: str, last: str) -> str | None:
     if not any(word in text for word in dialect.control_words):
         return f"no tag of the dialect in it: expected <think>, <search>, <code>, <result>, <answer>; got {text!r:.100}"
     parsed = dialect.parse(last)
-    behind = last[len(dialect.as_stopped(last)) :].strip() if parsed.calls else ""
+    behind = last[len(dialect.truncate_at_stop(last)) :].strip() if parsed.calls else ""
     if behind:
         tag = _ANY_TAG.match(behind)
         found = f"<{tag[1]}>" if tag is not None else repr(behind[:60])

@@ -8,7 +8,7 @@ from typing import Final
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory
-from rewright.core.storage import read_foreign
+from rewright.core.storage import read_strict
 from rewright.core.strict_json import NestingError, nested_deeper
 from rewright.importers.base import Importer
 
@@ -23,7 +23,7 @@ def read_trajectories(path: Path, tasks: Sequence[Task]) -> Iterator[Trajectory]
     """
     known = {task.id for task in tasks}
     first: dict[str, int] = {}
-    for number, trajectory in read_foreign(path, Trajectory):
+    for number, trajectory in read_strict(path, Trajectory):
         if trajectory.task_id not in known:
             raise InputError(f"{path}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks")
         if first.setdefault(trajectory.id, number) != number:

@@ -24,7 +24,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, ToolAgentLoop
 
 from rewright.credit.messages import gold_of
-from rewright.credit.token_level import spread
+from rewright.credit.token_level import turn_to_token_rewards
 from rewright.integrations.verl import settings_of
 
 __all__ = ["TurnCreditOutput", "TurnCreditToolAgentLoop"]
@@ -43,7 +43,9 @@ class TurnCreditOutput(AgentLoopOutput):  # type: ignore[misc]
         fields: dict[str, Any] = super().as_dict()
         fields.pop("turn_rewards", None)
         mask = fields["response_mask"].tolist()
-        fields["rm_scores"] = torch.tensor(spread(self.turn_rewards, mask, self.reward_score), dtype=torch.float32)
+        fields["rm_scores"] = torch.tensor(
+            turn_to_token_rewards(self.turn_rewards, mask, self.reward_score), dtype=torch.float32
+        )
         return fields
 
 

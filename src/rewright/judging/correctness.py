@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rewright.core.answer_text import plain_number, qa_words, shown, stated
+from rewright.core.answer_text import parse_plain_number, qa_tokens, shown, strip_answer_prefix
 from rewright.judging.base import Judgement
 from rewright.judging.exact import same
 
@@ -22,14 +22,14 @@ _CLOSED = frozenset({"yes", "no"})
 
 def states(answer: str, gold: str) -> bool:
     """True where `answer` is the gold answer, or a text that states it."""
-    if same(stated(answer), gold):
+    if same(strip_answer_prefix(answer), gold):
         return True
     lead = _LAST_STATEMENT.match(answer)
-    words, gold_words = qa_words(answer[lead.end() :] if lead else answer), qa_words(gold)
+    words, gold_words = qa_tokens(answer[lead.end() :] if lead else answer), qa_tokens(gold)
     if not gold_words:
         return False
-    if plain_number(gold) is not None:
-        numbers = {word for word in words if plain_number(word) is not None}
+    if parse_plain_number(gold) is not None:
+        numbers = {word for word in words if parse_plain_number(word) is not None}
         return numbers == set(gold_words)
     if gold_words[0] in _CLOSED and len(gold_words) == 1:
         return _CLOSED & set(words) == {gold_words[0]}

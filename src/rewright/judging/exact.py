@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewright.core.answer_text import exact_form, option_letter, plain_number, shown, stated
+from rewright.core.answer_text import normalize_exact, option_letter, parse_plain_number, shown, strip_answer_prefix
 from rewright.judging.base import Judgement
 
 __all__ = ["exact", "same"]
@@ -15,19 +15,19 @@ def same(answer: str, gold: str) -> bool:
 
     A number never equals a text that is not a number; an empty answer equals nothing.
     """
-    left, right = plain_number(answer), plain_number(gold)
+    left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None or right is not None:
         return left is not None and right is not None and left == right
     option, gold_option = option_letter(answer), option_letter(gold)
     if option is not None and gold_option is not None:
         return option.casefold() == gold_option.casefold()
-    form = exact_form(answer)
-    return form != "" and form == exact_form(gold)
+    form = normalize_exact(answer)
+    return form != "" and form == normalize_exact(gold)
 
 
 def exact(answer: str, golds: Sequence[str]) -> Judgement:
     """Outcome 1.0 where `answer` equals one of `golds`, else 0.0. "The answer is X." and "**X**" are X."""
     for gold in golds:
-        if same(answer, gold) or same(stated(answer), stated(gold)):
+        if same(answer, gold) or same(strip_answer_prefix(answer), strip_answer_prefix(gold)):
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}")

@@ -20,8 +20,8 @@ from rewright.core.errors import InputError, JudgeError, RewrightError
 from rewright.core.import_paths import load_function
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.registry import find, known
-from rewright.core.trust import is_own, names_one_of
-from rewright.dialects.base import answer_cut_off
+from rewright.core.trust import is_builtin_path, is_in_packages
+from rewright.dialects.base import is_answer_truncated
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, lacking
 from rewright.judging.own import OWN_SECONDS, in_own_process, path_of
 from rewright.judging.solve import solve_metrics
@@ -41,12 +41,12 @@ def check_judge(name: str, packages: Sequence[str] = ()) -> None:
     if ":" not in name:
         find("judge", name)
         return
-    if is_own(name):
+    if is_builtin_path(name):
         raise InputError(f"judge {name!r} is a function of Rewright: expected one of {', '.join(known('judge'))}")
-    if not names_one_of(name, packages):
+    if not is_in_packages(name, packages):
         package = name.partition(":")[0]
         raise InputError(
-            f"judge {name!r} is code, which runs only if you have named its package: expected {package} in `judges`"
+            f"judge {name!r} is code, which runs only if you allow its package: expected {package} in `judges`"
         )
     load_function(name, "judge")
 
@@ -80,7 +80,7 @@ def is_self_contained(name: str) -> bool:
 
 def _is_ours(found: Any) -> bool:
     function = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
-    return is_own(getattr(function, "__module__", None) or "")
+    return is_builtin_path(getattr(function, "__module__", None) or "")
 
 
 def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, seconds: float = OWN_SECONDS) -> Judgement:
@@ -129,7 +129,7 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
-    cut_off = answer_cut_off(trajectory)
+    cut_off = is_answer_truncated(trajectory)
     content = final_answer(trajectory.answer) if trajectory.answer is not None and not cut_off else None
     judge = find_judge(task.judge, seconds)
     if judge.reads_answer and not content:

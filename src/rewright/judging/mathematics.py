@@ -16,12 +16,12 @@ from functools import lru_cache
 
 from rewright.core.answer_text import (
     closing_brace,
-    exact_form,
     final_answer,
+    normalize_exact,
     option_letter,
-    plain_number,
+    parse_plain_number,
     shown,
-    without_text_commands,
+    strip_text_commands,
 )
 from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.guarded import compare
@@ -99,7 +99,7 @@ def unreadable(gold: str) -> str | None:
     formula = _formula(text)
     if formula is None:
         return "it states no number or formula, or several"
-    if plain_number(formula) is not None or _words(formula) is not None:
+    if parse_plain_number(formula) is not None or _words(formula) is not None:
         return None
     formula = _latex(formula)
     found = _unit(formula) or measured(formula, letters=True)
@@ -150,7 +150,7 @@ def _fraction(number: re.Match[str]) -> str:
 
 def _latex(text: str) -> str:
     """Python's powers, exponents and pi as LaTeX: the parser reads pi as p times i, and e as 2.7."""
-    if plain_number(text) is not None:
+    if parse_plain_number(text) is not None:
         return _EXPONENT.sub(r"\1\\times 10^{\2}", text)
     text = _INNER_EXPONENT.sub(lambda number: rf"{number[1]}\times 10^{{{int(number[2])}}}", text)
     return _PYTHON_PI.sub(r"\\pi ", braced(_PYTHON_POWER.sub(_power, text))).strip()
@@ -170,7 +170,7 @@ def _without_groups(text: str) -> str:
 
 def _words(text: str) -> str | None:
     """`text` as words where it is nothing but words (or capitals, or one option letter), to compare; else None."""
-    plain = without_text_commands(text).strip()
+    plain = strip_text_commands(text).strip()
     if (letter := option_letter(plain)) is not None:
         return letter
     if _CAPITALS.fullmatch(plain):
@@ -179,7 +179,7 @@ def _words(text: str) -> str | None:
         return word
     if _WORDS.fullmatch(plain) is None or _LETTERS.search(plain) is None or plain.lower() in _NAMED_CONSTANTS:
         return None
-    return exact_form(plain)
+    return normalize_exact(plain)
 
 
 def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
@@ -193,15 +193,15 @@ def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
 
 def _same_text(answer: str, gold: str) -> bool:
     r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
-    plain, gold_plain = without_text_commands(answer), without_text_commands(gold)
+    plain, gold_plain = strip_text_commands(answer), strip_text_commands(gold)
     if "\\" in plain + gold_plain or _LETTERS.search(gold_plain) is None:
         return False
-    return exact_form(plain) == exact_form(gold_plain)
+    return normalize_exact(plain) == normalize_exact(gold_plain)
 
 
 def _clock(text: str) -> tuple[int, int, str] | None:
     """(hour, minute, "a" or "p" or "") of a time of the day."""
-    found = _CLOCK.fullmatch(without_text_commands(to_latex(text)))
+    found = _CLOCK.fullmatch(strip_text_commands(to_latex(text)))
     return (int(found[1]), int(found[2] or 0), (found[3] or "").lower()) if found is not None else None
 
 
@@ -235,7 +235,7 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return True, "equal"
     if len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
         return False, f"it is longer than {LONGEST_ANSWER} characters"
-    left, right = plain_number(answer), plain_number(gold)
+    left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None and right is not None:
         return _same_number(left, right), "not equal"
     if _same_text(answer, gold):
@@ -252,7 +252,7 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
     if gold_words is not None and words is not None:
         case = str.lower if "\\text" in answer + gold or len(gold_words) > 1 else str
         return case(words) == case(gold_words), "not equal"
-    for text, number in ((words, plain_number(other)), (gold_words, plain_number(one))):
+    for text, number in ((words, parse_plain_number(other)), (gold_words, parse_plain_number(one))):
         if text is not None and len(text) > 1 and number is not None:
             return _NUMBER_WORDS.get(text) == number, "not equal"
     if ("=" in one) != ("=" in other):
@@ -266,16 +266,16 @@ def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
         return True, "equal"
     found, gold_found = _unit(answer), _unit(gold)
     # "5 m" may be a product. It is a length beside another unit, and (with its space) beside a number.
-    if found is None and (gold_found is not None or (plain_number(gold) is not None and " " in answer)):
+    if found is None and (gold_found is not None or (parse_plain_number(gold) is not None and " " in answer)):
         found = measured(answer, letters=True)
-    if gold_found is None and (found is not None or (plain_number(answer) is not None and " " in gold)):
+    if gold_found is None and (found is not None or (parse_plain_number(answer) is not None and " " in gold)):
         gold_found = measured(gold, letters=True)
     if found is not None and gold_found is not None and not same_unit(found[1], gold_found[1]):
         return False, f"its unit is {_unit_text(found[1])}, expected {_unit_text(gold_found[1])}"
     answer, unit = found or (answer, None)
     gold, gold_unit = gold_found or (gold, None)
     answer, gold = _latex(answer), _latex(gold)
-    left, right = plain_number(answer), plain_number(gold)
+    left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None and right is not None:
         if _same_number(left, right):
             return True, "equal"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
-from rewright.core.answer_text import plain_number, qa_words, shown
+from rewright.core.answer_text import parse_plain_number, qa_tokens, shown
 from rewright.judging.base import Judgement
 from rewright.judging.exact import same
 
@@ -23,17 +23,17 @@ _SHORT_MEASURE = 2
 
 def _values(words: Sequence[str]) -> set[Decimal | None]:
     """The numbers among the words of an answer."""
-    return {plain_number(word) for word in words} - {None}
+    return {parse_plain_number(word) for word in words} - {None}
 
 
 def exact_match(answer: str, gold: str) -> bool:
-    """SQuAD exact match: equal after normalisation (`qa_words`).
+    """SQuAD exact match: equal after normalisation (`qa_tokens`).
 
     Where normalisation leaves nothing ("The The", "a") the texts themselves are compared, so that an answer without
     content never matches another.
     """
-    words, gold_words = qa_words(answer), qa_words(gold)
-    if not words or not gold_words or plain_number(gold) is not None:
+    words, gold_words = qa_tokens(answer), qa_tokens(gold)
+    if not words or not gold_words or parse_plain_number(gold) is not None:
         return same(answer, gold) or (bool(words) and words == gold_words)
     return words == gold_words
 
@@ -46,7 +46,7 @@ def token_f1(answer: str, gold: str) -> float:
     """
     if exact_match(answer, gold):
         return 1.0
-    words, gold_words = qa_words(answer), qa_words(gold)
+    words, gold_words = qa_tokens(answer), qa_tokens(gold)
     if any(" ".join(side) in _CLOSED_ANSWERS for side in (words, gold_words)):
         return 0.0
     values = _values(gold_words)

@@ -35,7 +35,7 @@ class Batcher:
         self, score: Callable[[Sequences], list[float]], *, round_tokens: int = 65536, waiting_tokens: int = 1 << 25
     ) -> None:
         self._score = score
-        self._round_tokens, self._most_waiting = round_tokens, waiting_tokens
+        self._round_tokens, self._max_waiting_tokens = round_tokens, waiting_tokens
         self._waiting: deque[_Waiting] = deque()
         self._waiting_tokens = 0
         self._arrived = asyncio.Event()
@@ -57,7 +57,7 @@ class Batcher:
     async def score(self, sequences: Sequences) -> list[float]:
         """One number per sequence. Raises `BusyError`, and what `score` raises."""
         tokens = sum(map(len, sequences))
-        if self._waiting and self._waiting_tokens + tokens > self._most_waiting:
+        if self._waiting and self._waiting_tokens + tokens > self._max_waiting_tokens:
             raise BusyError(f"{len(self._waiting)} requests are waiting")
         scores: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(sequences, tokens, scores))

@@ -143,9 +143,9 @@ class Endpoint:
         read: Callable[[Any], T],
         *,
         deadline: float | None = None,
-        most_bytes: int = MAX_BODY_BYTES,
+        max_bytes: int = MAX_BODY_BYTES,
     ) -> T:
-        """`read` of the decoded reply, which may have `most_bytes`. `deadline` is in the event loop's time.
+        """`read` of the decoded reply, which may have `max_bytes`. `deadline` is in the event loop's time.
 
         Raises EndpointError, nothing else.
         """
@@ -160,7 +160,7 @@ class Endpoint:
             nonlocal made, last
             made += 1
             try:
-                return read(await self._exchange(url, data, min(most_bytes, MAX_BODY_BYTES)))
+                return read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES)))
             except Fault as fault:
                 last = fault
                 self.faults[fault.label] += 1
@@ -183,7 +183,7 @@ class Endpoint:
         except Fault as fault:
             ending = f" in {loop.time() - started:.1f} s"
             if fault.retry and made < self.attempts:
-                ending += ", the deadline leaves no time for another"
+                ending += ", no time for another attempt before the deadline"
             raise EndpointError(url, fault, attempts=made, ending=ending) from None
         except TimeoutError:
             self.faults["deadline"] += 1
@@ -212,7 +212,7 @@ class Endpoint:
         first, most = self._waits
         return backoff_seconds(state.attempt_number, after, first=first, most=most, draw=random.random())
 
-    async def _exchange(self, url: str, data: bytes, most_bytes: int) -> Any:
+    async def _exchange(self, url: str, data: bytes, max_bytes: int) -> Any:
         """One attempt: the decoded body of a 2xx reply. Raises Fault."""
         import aiohttp
 
@@ -228,7 +228,7 @@ class Endpoint:
                     self._session.post(url, data=data, headers=headers, allow_redirects=False) as response,
                 ):
                     status, reply_headers = response.status, response.headers
-                    content = await _read(response, most_bytes)
+                    content = await _read(response, max_bytes)
                     if status >= 500:  # servers drop the connection after a crash: don't let another request use it
                         response.close()
             except TimeoutError:
@@ -236,7 +236,7 @@ class Endpoint:
             except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
                 raise Fault("certificate", self._line(error), retry=False) from None
             except aiohttp.ClientPayloadError as error:
-                raise Fault("body", f"the reply was cut: {self._line(error)}", retry=True) from None
+                raise Fault("body", f"the reply was truncated: {self._line(error)}", retry=True) from None
             except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
                 # RuntimeError and ValueError: aiohttp's words for a closed session and for bytes that are not HTTP.
                 raise Fault("connection", self._line(error), retry=not self._closed) from None
@@ -305,15 +305,15 @@ def error_detail(content: bytes) -> str:
     return value if isinstance(value, str) else text
 
 
-async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
-    """The body. Raises Fault where it is longer than `most_bytes`."""
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The body. Raises Fault where it is longer than `max_bytes`."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > most_bytes:
+        if size > max_bytes:
             response.close()  # what is still to come is not read
-            raise Fault("body", f"the reply is larger than {most_bytes} bytes", retry=False)
+            raise Fault("body", f"the reply is larger than {max_bytes} bytes", retry=False)
         chunks.append(chunk)
     return b"".join(chunks)
 

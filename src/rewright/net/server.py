@@ -53,7 +53,9 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InputError(f"the body is not a valid request: {problem}") from None
     except (zlib.error, web.RequestPayloadError):
-        raise InputError("the body cannot be unpacked: expected it as its headers say") from None
+        raise InputError(
+            "the body cannot be decompressed: expected the coding of its Content-Encoding header"
+        ) from None
 
 
 async def _unpacked(request: web.Request) -> bytes:

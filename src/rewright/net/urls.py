@@ -6,10 +6,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rewright.core.errors import InputError
 
-__all__ = ["checked_url", "server_address", "without_password"]
+__all__ = ["normalize_base_url", "server_address", "without_password"]
 
 
-def checked_url(base_url: str) -> str:
+def normalize_base_url(base_url: str) -> str:
     """`base_url` without a trailing slash; `/v1` is added to a bare host. Raises InputError."""
     text = base_url.strip()
     try:

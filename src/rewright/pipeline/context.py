@@ -195,10 +195,10 @@ class Context:
                     aclosing(rollout.run_many(missing, concurrency=concurrency)) as ready,
                 ):
                     async for trajectory in ready:
-                        outage.take(trajectory, partial(file.append, trajectory))
+                        outage.record(trajectory, partial(file.append, trajectory))
                         if on_done is not None:
                             on_done(trajectory)
                         bar.step(detail=trajectory.stop_reason)
                 outage.finish()
         planned = dict.fromkeys(plan.id for plan in plans)
-        file.arrange([*(key for key in file.keys_in_order() if key not in planned), *planned])
+        file.reorder([*(key for key in file.keys_in_order() if key not in planned), *planned])

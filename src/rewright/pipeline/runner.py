@@ -13,7 +13,7 @@ import time
 
 from rewright.core.deadline import deadline
 from rewright.core.errors import InputError
-from rewright.core.progress import counted, say
+from rewright.core.progress import format_counts, say
 from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
 from rewright.pipeline.registry import Stage, get_stage, recipe_stages, run_order
@@ -67,7 +67,7 @@ class Pipeline:
                 details = stage.run(self.context) or {}
         finally:
             if faults:
-                say(f"{name}: failed attempts at the engine: {counted(faults)}")
+                say(f"{name}: failed attempts at the engine: {format_counts(faults)}")
         if faults:
             details = {**details, "faults": dict(faults)}
         self.run.finish(name, time.monotonic() - started, **details)

@@ -30,10 +30,10 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     offered, known = _offered(settings), dialect.tool_names
     found = []
     for task in tasks:
-        names = {tool.name for tool in task.toolbox}
+        names = {tool.name for tool in task.all_tools}
         missing = tuple(tool for tool in offered if tool.name not in names)
         tools = (*task.tools, *missing)
-        foreign = [tool.name for tool in task.toolbox if known is not None and tool.name not in known]
+        foreign = [tool.name for tool in task.all_tools if known is not None and tool.name not in known]
         if foreign and known is not None:
             raise InputError(
                 f"task {task.id}: dialect {dialect.name} has no way to call the tool {foreign[0]!r}: expected "
@@ -50,11 +50,11 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     """
     limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
     python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
-    elsewhere: dict[str, RemoteSandbox] = {}
+    remote_sandboxes: dict[str, RemoteSandbox] = {}
     if sandbox.url is not None:
         if settings.python and settings.python_state == "trajectory":
             raise InputError("tools.python_state is trajectory: a sandbox at sandbox.url keeps no state: expected call")
-        elsewhere = {
+        remote_sandboxes = {
             "function": RemoteSandbox(sandbox.url, memory_mb=sandbox.memory_mb, **limits),
             "python": RemoteSandbox(sandbox.url, memory_mb=python_mb, preload=PRELOAD, **limits),
         }
@@ -62,7 +62,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     executors: dict[str, ToolsetFactory] = {
         "function": FunctionTools(
             memory_mb=sandbox.memory_mb,
-            sandbox=elsewhere.get("function"),
+            sandbox=remote_sandboxes.get("function"),
             trusted=sandbox.trusted,
             **limits,
         ),
@@ -70,7 +70,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
             memory_mb=python_mb,
             state=settings.python_state,
             output_chars=settings.output_characters,
-            sandbox=elsewhere.get("python"),
+            sandbox=remote_sandboxes.get("python"),
             **limits,
         ),
     }
@@ -81,7 +81,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
 
 async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:
     """Open a toolset of every kind that `tasks` have. Raises SandboxError where the machine refuses to execute one."""
-    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.toolbox}
+    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.all_tools}
     for tool in kinds.values():
         try:
             async with tools.open([tool]):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from rewright.core.errors import InputError
-from rewright.core.trust import names_one_of
+from rewright.core.trust import is_in_packages
 from rewright.recipe.schema import Recipe
 
 __all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
@@ -56,7 +56,7 @@ def imported_code(data: Any) -> Iterator[tuple[str, str]]:
 
 def check_recipe_code(code: Iterable[tuple[str, str]], trusted: Sequence[str], where: str) -> None:
     """Raise InputError where `code` (of `recipe_code`, of the recipe `where`) is not all `trusted`."""
-    missing = [(key, what) for key, what in code if not names_one_of(what, trusted)]
+    missing = [(key, what) for key, what in code if not is_in_packages(what, trusted)]
     if missing:
         flags = " ".join(dict.fromkeys(f"--trusted {what.partition(':')[0]}" for _, what in missing))
         named = ", ".join(f"{key}: {what}" for key, what in missing)

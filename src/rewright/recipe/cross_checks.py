@@ -81,13 +81,13 @@ def apply_cross_field_rules(
 def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
     """Raise InputError for an address in the recipe that no client could use. `place_of`: where a key stands."""
     for name, url, is_model in _addresses(recipe):
-        from rewright.net.urls import checked_url, server_address  # not before there is an address to check
+        from rewright.net.urls import normalize_base_url, server_address  # not before there is an address to check
 
         try:
             if re.search(r"[\s\x00-\x1f\x7f]", url):
                 raise InputError(f"{url!r} holds a space: expected an address such as http://127.0.0.1:8080")
             if is_model:
-                checked_url(url)
+                normalize_base_url(url)
             else:
                 server_address(url, "a server")
         except InputError as problem:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewright.core.records import Message
-from rewright.dialects.base import schemas_in_words
+from rewright.dialects.base import schemas_as_text
 
 __all__ = ["results_as_text", "with_tools_as_text", "without_system"]
 
@@ -14,7 +14,7 @@ __all__ = ["results_as_text", "with_tools_as_text", "without_system"]
 def with_tools_as_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
     """For templates without `tools=`: the schemas as text in the system message."""
     words = (
-        f"{schemas_in_words(tools)}\n"
+        f"{schemas_as_text(tools)}\n"
         'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
         "Results come back in <tool_response></tool_response>."
     )

@@ -204,7 +204,7 @@ class Renderer:
             if follow_up is None:
                 return self._encode(inline)
         text = self._text_between(calls, results, follow_up)
-        return self._encode(inline + (self._behind_end(text, end) if ended else text))
+        return self._encode(inline + (self._after_end_token(text, end) if ended else text))
 
     def _shown(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
@@ -226,7 +226,7 @@ class Renderer:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
         return self._after_marker(self.as_messages(messages))
 
-    def _behind_end(self, text: str, end: int | None) -> str:
+    def _after_end_token(self, text: str, end: int | None) -> str:
         """`text` without the end of the message before, which the model has written with the token `end`."""
         written = "" if end is None else str(self.tokenizer.convert_ids_to_tokens(end))
         run, closing = self._leading(text), self._closing_between

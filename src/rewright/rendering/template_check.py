@@ -18,7 +18,7 @@ from rewright.rendering.renderer import QUESTION, Renderer
 __all__ = ["TemplateFinding", "prompt_problem", "template_findings"]
 
 THOUGHT: Final = "REWRIGHT_THOUGHT"
-SHOWN: Final = 40
+QUOTED_CHARACTERS: Final = 40
 """Characters of a difference that are quoted."""
 
 
@@ -132,4 +132,4 @@ def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: boo
 def _difference(shorter: str, longer: str) -> str:
     """Where the two part, quoted."""
     place = next((at for at, pair in enumerate(zip(shorter, longer, strict=False)) if pair[0] != pair[1]), len(longer))
-    return f"{shorter[place : place + SHOWN]!r} becomes {longer[place : place + SHOWN]!r}"
+    return f"{shorter[place : place + QUOTED_CHARACTERS]!r} becomes {longer[place : place + QUOTED_CHARACTERS]!r}"

@@ -25,7 +25,7 @@ from rewright.core.import_paths import load_function
 from rewright.core.records import Quality, Trajectory
 from rewright.core.registry import find, known
 from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
-from rewright.core.trust import is_own
+from rewright.core.trust import is_builtin_path
 
 __all__ = [
     "PARITY",
@@ -66,7 +66,7 @@ class Dimension(Settings, frozen=True):
         if ":" not in self.function:
             found: Callable[[Sample], float] = find("dimension", self.function, setting=what)
             return found
-        if is_own(self.function):
+        if is_builtin_path(self.function):
             raise InputError(
                 f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
                 "or your own"

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.core.progress import counted, say
+from rewright.core.progress import format_counts, say
 from rewright.core.storage import read_bounded, write_atomically
 from rewright.core.strict_json import STRICT
 from rewright.credit.settings import TurnCredit
@@ -158,7 +158,8 @@ def _stages(found: dict[str, Any]) -> str:
         )
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
-            f"broke ({escape(counted(row.get('broke') or {}) or 'engine or tools')}) and count as not solved.</p>\n"
+            f"broke ({escape(format_counts(row.get('broke') or {}) or 'engine or tools')}) and "
+            "count as not solved.</p>\n"
             for row in found["stages"]
             if row.get("failures")
         )
@@ -180,7 +181,7 @@ def _counts(found: dict[str, Any]) -> str:
     items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts if counts[name] or name != "broken"]
     lines = []
     if found["broke"]:
-        lines.append(f"Broken, not wrong: {counted(found['broke'])}.")
+        lines.append(f"Broken, not wrong: {format_counts(found['broke'])}.")
     if found["repaired_by_mode"]:
         modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in found["repaired_by_mode"].items())
         lines.append(f"Repaired: {modes}.")
@@ -212,7 +213,7 @@ def _costs(found: dict[str, Any]) -> str:
             f"<tr><td>{escape(stage)}</td><td>{cost['trajectories']:,}</td><td>{cost['prompt_tokens']:,}</td>"
             f"<td>{cost['completion_tokens']:,}</td><td>{uncounted}</td><td>{seconds}</td><td>{money}</td></tr>"
         )
-    faults = "; ".join(f"{stage}: {counted(causes)}" for stage, causes in found["faults"].items())
+    faults = "; ".join(f"{stage}: {format_counts(causes)}" for stage, causes in found["faults"].items())
     return (
         '<h2>Cost of generating</h2>\n<div class="scroll"><table><tr><th>stage</th><th>trajectories</th>'
         "<th>prompt tokens</th><th>generated</th><th>uncounted</th><th>seconds</th><th>money</th></tr>\n"

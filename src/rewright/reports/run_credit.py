@@ -12,7 +12,7 @@ from typing import Any
 
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, Trajectory, Verdict
-from rewright.core.storage import read_foreign
+from rewright.core.storage import read_strict
 from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.hermes import split_thought
@@ -159,4 +159,4 @@ def _by_id(tasks: Iterable[Task]) -> Mapping[str, Task]:
 def _read(path: Path, kind: type[Any]) -> Iterator[Any]:
     """The records of a file; none where there is no file."""
     if path.exists():
-        yield from (record for _, record in read_foreign(path, kind))
+        yield from (record for _, record in read_strict(path, kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rewright.core.progress import counted
+from rewright.core.progress import format_counts
 
 __all__ = ["table"]
 
@@ -24,7 +24,7 @@ def table(found: dict[str, Any]) -> str:
         if row.get("untrained"):
             lines.append(f"  {row['untrained']}: this is the model before it, tried again")
         if row.get("failures"):
-            what = counted(row.get("broke") or {}) or "engine or tools"
+            what = format_counts(row.get("broke") or {}) or "engine or tools"
             lines.append(f"  {row['failures']} of {row['trajectories']} broke ({what}) and count as not solved")
         for name, part in row.get("categories", {}).items():
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
@@ -36,9 +36,9 @@ def table(found: dict[str, Any]) -> str:
         lines.append("")
         lines.append(", ".join(f"{name} {count}" for name, count in counts.items() if count or name != "broken"))
         if found["broke"]:
-            lines.append(f"broken, not wrong: {counted(found['broke'])}")
+            lines.append(f"broken, not wrong: {format_counts(found['broke'])}")
         if found["repaired_by_mode"]:
-            lines.append(f"repaired by mode: {counted(found['repaired_by_mode'])}")
+            lines.append(f"repaired by mode: {format_counts(found['repaired_by_mode'])}")
     accuracy = found.get("reward_model_accuracy")
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")
@@ -65,6 +65,6 @@ def table(found: dict[str, Any]) -> str:
     for stage, reason in found["skipped"].items():
         lines.append(f"skipped: {stage}" + (f" ({reason})" if reason else ""))
     for stage, faults in found["faults"].items():
-        lines.append(f"failed attempts at the engine in {stage}: {counted(faults)}")
+        lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {found['seconds']}")
     return "\n".join(lines)

@@ -37,8 +37,8 @@ from rewright.dialects.base import Dialect, Parsed, new_schemas, read_turn
 from rewright.engines.base import Engine, Generation, Request, Sampling
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.settings import Limits
-from rewright.sandbox.errors import failed
-from rewright.sandbox.session import shorten
+from rewright.sandbox.errors import error_result
+from rewright.sandbox.session import truncate_middle
 from rewright.tools.base import Toolset, ToolsetFactory
 
 __all__ = ["Plan", "Rollout", "derive_seed"]
@@ -87,7 +87,7 @@ class _State:
             return self.reported[1] - self.reported[0]
         return len(self.context_ids) - len(self.prompt_ids or ())
 
-    def count(self, generation: Generation) -> None:
+    def record(self, generation: Generation) -> None:
         """Take down what a turn has added."""
         self.context_ids += generation.token_ids or ()
         if generation.prompt_tokens is not None and generation.completion_tokens is not None:
@@ -137,7 +137,7 @@ class Rollout:
         try:
             if self.renderer is not None:
                 state = _State(messages, schemas, self.renderer.prompt_ids(messages, schemas))
-            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.toolbox) as toolset:
+            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.all_tools) as toolset:
                 reason = await self._loop(plan, state, toolset)
         except TimeoutError:
             reason = "time_limit"
@@ -187,7 +187,7 @@ class Rollout:
             if room <= 0:
                 return "token_limit"
             generation, parsed = await self._generate(plan, state, room)
-            state.count(generation)
+            state.record(generation)
             turn = Turn(
                 text=generation.text,
                 token_ids=generation.token_ids,
@@ -267,7 +267,7 @@ class Rollout:
             parsed = msgspec.structs.replace(parsed, calls=generation.calls)
             return msgspec.structs.replace(generation, text=text), parsed
         if self.renderer is None:
-            text = self.dialect.as_stopped(generation.text)
+            text = self.dialect.truncate_at_stop(generation.text)
             cut_off = generation.stop == "length" and not generation.text.startswith(text)
             if text != generation.text and not cut_off:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
@@ -278,21 +278,21 @@ class Rollout:
     ) -> list[ToolResult]:
         async def one(call: ToolCall) -> ToolResult:
             if call.error is not None:
-                return failed("malformed", call.error)
-            if task.follow_ups and all(tool.name != call.name for tool in task.toolbox):
+                return error_result("malformed", call.error)
+            if task.follow_ups and all(tool.name != call.name for tool in task.all_tools):
                 # Not by the toolset, which would list the names of tools that are still to come.
                 told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
                 names = ", ".join(tool.name for tool in told) or "none"
-                return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+                return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
             try:
                 result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
             except RewrightError:
                 raise
             except Exception as problem:  # a toolset of somebody's own: what it does is data, as for all others
-                result = failed("exception", f"{type(problem).__name__}: {problem}")
+                result = error_result("exception", f"{type(problem).__name__}: {problem}")
             most = self.limits.tool_characters
             if most is not None and len(result.content) > most:
-                result = msgspec.structs.replace(result, content=shorten(result.content, most, "..."))
+                result = msgspec.structs.replace(result, content=truncate_middle(result.content, most, "..."))
             return result
 
         return list(await asyncio.gather(*(one(call) for call in calls)))

@@ -15,9 +15,9 @@ from rewright.core.records import Failure, Trajectory
 
 __all__ = ["Outage", "StepOutages"]
 
-ENOUGH: Final = 32
+MAX_INITIAL_FAILURES: Final = 32
 """So many that broke before anything worked are enough to stop."""
-STEPS: Final = 3
+MAX_FAILING_STEPS: Final = 3
 """In so many steps of RL in a row most rollouts may break, not in more."""
 _ERRORS: Final = {error.kind: error for error in (EngineError, InputError, SandboxError, ToolError)}
 
@@ -29,11 +29,11 @@ class Outage:
         self._label, self._worked = label, worked
         self._held: list[tuple[Trajectory, Callable[[], None]]] = []
 
-    def take(self, trajectory: Trajectory, store: Callable[[], None]) -> None:
+    def record(self, trajectory: Trajectory, store: Callable[[], None]) -> None:
         """Call `store` now, or when it is known that not everything breaks. Raises as `finish` where enough broke."""
         if trajectory.failure is not None and not self._worked:
             self._held.append((trajectory, store))
-            if len(self._held) == ENOUGH:
+            if len(self._held) == MAX_INITIAL_FAILURES:
                 self.finish()
             return
         self._worked = True
@@ -53,18 +53,18 @@ class Outage:
 
 
 class StepOutages:
-    """Stops RL where a step's rollouts all break, or most of them in more than STEPS steps in a row."""
+    """Stops RL where a step's rollouts all break, or most of them in more than MAX_FAILING_STEPS steps in a row."""
 
     def __init__(self) -> None:
         self._steps = 0
 
-    def take(self, step: int, rollouts: Sequence[Trajectory]) -> None:
+    def record(self, step: int, rollouts: Sequence[Trajectory]) -> None:
         """Look at the rollouts of a step, before they are stored. Raises the error of the last one that broke."""
         failures = [one.failure for one in rollouts if one.failure is not None]
         self._steps = self._steps + 1 if 2 * len(failures) > len(rollouts) else 0
         if failures and len(failures) == len(rollouts):
             raise _error(failures[-1], f"rl: all {len(rollouts)} rollouts of step {step} broke")
-        if self._steps > STEPS:
+        if self._steps > MAX_FAILING_STEPS:
             what = f"rl: more than half of the rollouts broke in each of the last {self._steps} steps"
             raise _error(failures[-1], what)
 

@@ -69,7 +69,7 @@ async def _try_levels() -> tuple[tuple[Level, ...], str | None]:
     wanted: tuple[Level, ...] = ("strict", "process", "unsafe")
     for level in wanted:
         try:
-            async with Sandbox(level, preload=(), spare=0) as box:
+            async with Sandbox(level, preload=(), prefork=0) as box:
                 result = await box.run("6 * 7")
             if result.content != "42":
                 raise SandboxError(result.error or "a program gave a wrong result")

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from rewright.core.records import ToolResult
 
-__all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "failed"]
+__all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "error_result"]
 
 ErrorKind = Literal[
     "arguments",  # the arguments do not fit the function's signature
@@ -30,7 +30,7 @@ ErrorKind = Literal[
 ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
 
 
-def failed(kind: ErrorKind, message: str, *, content: str | None = None, seconds: float = 0.0) -> ToolResult:
+def error_result(kind: ErrorKind, message: str, *, content: str | None = None, seconds: float = 0.0) -> ToolResult:
     """A result with an error. The model is shown `content`, by default the message after `Error: `."""
     return ToolResult(
         content=f"Error: {message}" if content is None else content, error=f"{kind}: {message}", seconds=seconds

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Self
 
 from rewright.core.records import ToolResult
 
-__all__ = ["Executor", "ExecutorSession", "Opening"]
+__all__ = ["Executor", "ExecutorSession", "SessionSetup"]
 
 
-class Opening(NamedTuple):
+class SessionSetup(NamedTuple):
     """What a session starts with: sources and targets by tool name, and the data bound to targets."""
 
     sources: Mapping[str, str]
@@ -72,8 +72,8 @@ class Executor(ABC):
         """Stop every worker."""
 
     @abstractmethod
-    def open(self, opening: Opening) -> ExecutorSession:
-        """A session that starts with `opening`."""
+    def open(self, setup: SessionSetup) -> ExecutorSession:
+        """A session that starts with `setup`."""
 
     def session(
         self,
@@ -91,7 +91,7 @@ class Executor(ABC):
         With `within`, a target must be defined in one of these packages: an import path can lead out of its module,
         into what that imports.
         """
-        return self.open(Opening(sources or {}, targets or {}, data or {}, modules, within or {}))
+        return self.open(SessionSetup(sources or {}, targets or {}, data or {}, modules, within or {}))
 
     async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Define `function` by `source` in a session of its own and call it by keywords; its value as text."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from rewright.core.errors import InputError, SandboxError
 from rewright.sandbox.worker.files import remove_tree
 
-__all__ = ["Child", "Ending", "ForkServer"]
+__all__ = ["Child", "ExitStatus", "ForkServer"]
 
 WORKER = Path(__file__).parent / "worker"
 
@@ -36,12 +36,12 @@ zygote.main(int(sys.argv[2]), json.loads(sys.argv[3]))
 """
 
 # Everything that the worker inherits. The OPENBLAS names choose a kernel that is right for the processor.
-KEPT_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 START_SECONDS = 120.0
 
 
-class Ending(NamedTuple):
+class ExitStatus(NamedTuple):
     """How a child ended: its exit code, or minus the signal; and the processor time that it had used."""
 
     code: int
@@ -53,7 +53,7 @@ class Child:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
 
 
 class ForkServer:
@@ -89,7 +89,7 @@ class ForkServer:
             self._home = tempfile.mkdtemp(prefix="rewright-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+            environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
             environment |= {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/", "PYTHONHASHSEED": "0"}
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             command = [sys.executable, "-P", "-s", "-B", "-c", BOOTSTRAP]
@@ -172,7 +172,7 @@ class ForkServer:
             self._home = ""
         for child in self._children.values():
             if not child.ended.done() and not child.ended.get_loop().is_closed():
-                child.ended.set_result(Ending(-9, 0.0))
+                child.ended.set_result(ExitStatus(-9, 0.0))
         self._children.clear()
 
     async def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -224,7 +224,7 @@ class ForkServer:
                 child.ended.set_exception(SandboxError(f"no worker could be forked: {message['message']}"))
                 child.ended.exception()  # read here, so that nobody is warned where nobody waits
             else:
-                child.ended.set_result(Ending(message["code"], message["cpu"]))
+                child.ended.set_result(ExitStatus(message["code"], message["cpu"]))
 
     def _lost(self) -> None:
         """The process has gone: tell everyone who waits."""

@@ -20,9 +20,9 @@ from rewright.core.errors import InputError, SandboxError
 from rewright.core.records import ToolResult
 from rewright.net.endpoint import Endpoint, EndpointError, Fault
 from rewright.net.urls import server_address
-from rewright.sandbox.errors import failed
-from rewright.sandbox.executor import Executor, ExecutorSession, Opening
-from rewright.sandbox.session import clean, shorten
+from rewright.sandbox.errors import error_result
+from rewright.sandbox.executor import Executor, ExecutorSession, SessionSetup
+from rewright.sandbox.session import clean, truncate_middle
 from rewright.sandbox.worker import harness
 
 __all__ = ["RemoteSandbox"]
@@ -95,11 +95,11 @@ class RemoteSandbox(Executor):
         if endpoint is not None:
             await endpoint.close()
 
-    def open(self, opening: Opening) -> RemoteSession:
+    def open(self, setup: SessionSetup) -> RemoteSession:
         """A session without state: each call and each program starts afresh. `targets` are not there remotely."""
-        if opening.targets:
+        if setup.targets:
             raise InputError("a remote sandbox cannot import the target of a tool: give its source")
-        return RemoteSession(self, opening.sources)
+        return RemoteSession(self, setup.sources)
 
     async def execute(self, program: str, wall_seconds: float | None) -> tuple[dict[str, Any], ToolResult | None]:
         """The run result of a program, and the result with an error that it already amounts to, if any."""
@@ -107,16 +107,16 @@ class RemoteSandbox(Executor):
         try:
             reply = await self._post(program, limit)
         except EndpointError as error:
-            return {}, failed("sandbox", str(error))
+            return {}, error_result("sandbox", str(error))
         seconds, printed = reply["execution_time"], reply["stdout"]
         if reply["status"] == "TimeLimitExceeded":
             message = f"no result after {limit:g} s"
-            content = shorten(f"{printed}Error: {message}", self.output_chars)
-            return reply, failed("timeout", message, content=content, seconds=seconds)
+            content = truncate_middle(f"{printed}Error: {message}", self.output_chars)
+            return reply, error_result("timeout", message, content=content, seconds=seconds)
         if reply["return_code"] != 0 or reply["status"] == "Error":
             last = reply["stderr"].strip().rpartition("\n")[2] or f"the code ended with status {reply['return_code']}"
-            content = shorten(printed + last, self.output_chars)
-            return reply, failed("exception", last, content=content, seconds=seconds)
+            content = truncate_middle(printed + last, self.output_chars)
+            return reply, error_result("exception", last, content=content, seconds=seconds)
         return reply, None
 
     async def _post(self, program: str, limit: float) -> dict[str, Any]:
@@ -148,11 +148,11 @@ class RemoteSession(ExecutorSession):
         """Call the function `name` with keyword arguments; its value as text."""
         source = self._sources.get(name)
         if source is None:
-            return failed("unknown_tool", f"unknown tool '{name}'; available: {', '.join(self._sources)}")
+            return error_result("unknown_tool", f"unknown tool '{name}'; available: {', '.join(self._sources)}")
         try:
             encoded = json.dumps(dict(arguments))
         except (TypeError, ValueError, RecursionError) as error:
-            return failed("arguments", f"the arguments are not JSON: {error}")
+            return error_result("arguments", f"the arguments are not JSON: {error}")
         mark = secrets.token_hex(8)  # what the code itself prints comes before it
         as_text = inspect.getsource(harness.as_text).replace("value: Any", "value")
         program = CALL.format(as_text=as_text, source=source, name=name, arguments=encoded, mark=mark)
@@ -163,11 +163,11 @@ class RemoteSession(ExecutorSession):
         try:
             value = clean(json.loads(reply["stdout"].rpartition(mark)[2]))
         except (ValueError, RecursionError):
-            return failed("exited", "the code ended before the function returned")
+            return error_result("exited", "the code ended before the function returned")
         seconds, limit = reply["execution_time"], self._sandbox.output_chars
         if len(value) > limit:
             message = f"the result has {len(value)} characters; the limit is {limit}"
-            return failed("output", message, content=shorten(value, limit), seconds=seconds)
+            return error_result("output", message, content=truncate_middle(value, limit), seconds=seconds)
         return ToolResult(value, seconds=seconds)
 
     async def run(self, source: str, *, keep: bool = False, wall_seconds: float | None = None) -> ToolResult:
@@ -180,7 +180,7 @@ class RemoteSession(ExecutorSession):
         if problem is not None:
             return problem
         text = clean(reply["stdout"]).removesuffix("\n")
-        return ToolResult(shorten(text, self._sandbox.output_chars), seconds=reply["execution_time"])
+        return ToolResult(truncate_middle(text, self._sandbox.output_chars), seconds=reply["execution_time"])
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -192,7 +192,7 @@ def read_reply(reply: Any) -> dict[str, Any]:
         raise Fault("reply", "the reply is not a JSON object", retry=False)
     result = reply.get("run_result")
     if reply.get("status") == "SandboxError" or not isinstance(result, dict):
-        raise Fault("reply", f"the sandbox reports a fault of its own: {str(reply.get('message'))[:200]}", retry=True)
+        raise Fault("reply", f"the sandbox reports an internal error: {str(reply.get('message'))[:200]}", retry=True)
     seconds = result.get("execution_time")
     return {
         "status": str(result.get("status")),

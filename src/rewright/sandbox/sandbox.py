@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from rewright.core.errors import InputError, SandboxError
 from rewright.sandbox.connection import Connection
-from rewright.sandbox.executor import Executor, Opening
+from rewright.sandbox.executor import Executor, SessionSetup
 from rewright.sandbox.forkserver import ForkServer
 from rewright.sandbox.session import Session, SessionLimits
 
@@ -24,7 +24,7 @@ __all__ = ["Level", "Sandbox"]
 Level = Literal["strict", "process", "unsafe"]
 
 MEGABYTE = 1024 * 1024
-MOST = 1e9  # of any limit: more than a machine has, less than the kernel's numbers hold
+MAX_LIMIT = 1e9  # of any limit: more than a machine has, less than the kernel's numbers hold
 
 
 class Sandbox(Executor):
@@ -32,9 +32,10 @@ class Sandbox(Executor):
 
     Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
     of what is loaded already, `disk_mb`, `open_files`, `processes` (1: it can start none). Of the sandbox: `sessions`
-    that live at a time (more wait for a place) and `at_once`, those of them that execute something: a call that shares
-    a processor with many others would run into its wall-clock limit for no fault of its own (by default two for each
-    processor; no bound for `trusted` code, which may wait for others). `spare` children are forked in advance.
+    that live at a time (more wait for a place) and `max_concurrent_calls`, those of them that execute something: a call
+    that shares a processor with many others would run into its wall-clock limit for no fault of its own (by default two
+    for each processor; no bound for `trusted` code, which may wait for others). `prefork` children are forked in
+    advance.
 
     `preload` names modules that are imported once; a program finds them under the alias given after `as`
     ("numpy as np"). `network` gives the host's network, `visible` more folders to read. `trusted` code is the user's
@@ -54,8 +55,8 @@ class Sandbox(Executor):
         network: bool = False,
         output_chars: int = 100_000,
         sessions: int = 256,
-        at_once: int | None = None,
-        spare: int = 1,
+        max_concurrent_calls: int | None = None,
+        prefork: int = 1,
         preload: Sequence[str] = ("math", "json", "re", "datetime"),
         visible: Sequence[str] = (),
         trusted: bool = False,
@@ -66,13 +67,21 @@ class Sandbox(Executor):
         for name, value in (
             *(("wall_seconds", wall_seconds), ("cpu_seconds", cpu_seconds), ("memory_mb", memory_mb)),
             *(("disk_mb", disk_mb), ("open_files", open_files), ("processes", processes)),
-            *(("output_chars", output_chars), ("sessions", sessions), ("at_once", 1 if at_once is None else at_once)),
+            *(
+                ("output_chars", output_chars),
+                ("sessions", sessions),
+                ("max_concurrent_calls", 1 if max_concurrent_calls is None else max_concurrent_calls),
+            ),
         ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
-                raise InputError(f"sandbox: {name} must be positive, not {value}: expected a number up to {MOST:g}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_LIMIT:
+                raise InputError(
+                    f"sandbox: {name} must be positive, not {value}: expected a number up to {MAX_LIMIT:g}"
+                )
         self.level: Level = level
-        self._at_once = at_once or (sessions if trusted else max(4, 2 * len(os.sched_getaffinity(0))))
-        self._executing = asyncio.Semaphore(self._at_once)
+        self._max_concurrent_calls = max_concurrent_calls or (
+            sessions if trusted else max(4, 2 * len(os.sched_getaffinity(0)))
+        )
+        self._executing = asyncio.Semaphore(self._max_concurrent_calls)
         self._limits = SessionLimits(wall_seconds, output_chars, 16 * MEGABYTE)
         self._sessions = sessions
         self._configuration: dict[str, Any] = {
@@ -95,9 +104,9 @@ class Sandbox(Executor):
         self._server: ForkServer | None = None
         self._closed = False
         self._starting: asyncio.Lock | None = None
-        self._places: asyncio.Semaphore | None = None
-        self._spare = spare
-        self._coming: deque[asyncio.Task[Connection]] = deque()
+        self._slots: asyncio.Semaphore | None = None
+        self._prefork = prefork
+        self._preforked: deque[asyncio.Task[Connection]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.restarts = 0
         """How often the fork server had to be started again after it was lost."""
@@ -120,63 +129,63 @@ class Sandbox(Executor):
         """End the fork server and with it every child, for good."""
         server, self._server = self._server, None
         self._closed = True
-        self._drop_spares()
+        self._drop_preforked()
         if server is not None:
             server.stop()
 
-    def open(self, opening: Opening) -> Session:
+    def open(self, setup: SessionSetup) -> Session:
         """A session whose child is taken at its first call."""
-        return Session(self, opening, self._limits)
+        return Session(self, setup, self._limits)
 
-    async def take(self, modules: Sequence[str] = ()) -> Connection:
+    async def acquire(self, modules: Sequence[str] = ()) -> Connection:
         """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""
         try:
-            return await self._take(modules)
+            return await self._acquire(modules)
         except SandboxError:
             if self._closed or (self._server is not None and self._server.alive):
                 raise
-        return await self._take(modules)  # the fork server was lost while the child was on its way: from a new one
+        return await self._acquire(modules)  # the fork server was lost while the child was on its way: from a new one
 
-    async def _take(self, modules: Sequence[str]) -> Connection:
+    async def _acquire(self, modules: Sequence[str]) -> Connection:
         server = await self._running()
-        coming, places = self._coming, self._places
-        assert places is not None
+        preforked, slots = self._preforked, self._slots
+        assert slots is not None
         while True:
-            # One for the caller and `spare` for those who come next, so that they need not wait for the fork.
-            while not coming or (len(coming) <= self._spare and not places.locked()):
-                task = asyncio.get_running_loop().create_task(self._open(server, places, modules))
+            # One for the caller and `prefork` for those who come next, so that they need not wait for the fork.
+            while not preforked or (len(preforked) <= self._prefork and not slots.locked()):
+                task = asyncio.get_running_loop().create_task(self._open(server, slots, modules))
                 task.add_done_callback(_forget)
-                coming.append(task)
-            next_one = coming.popleft()
+                preforked.append(task)
+            next_one = preforked.popleft()
             try:
                 connection = await asyncio.shield(next_one)
             except asyncio.CancelledError:
                 if next_one.cancelled():
                     raise SandboxError("the sandbox was closed") from None
-                coming.appendleft(next_one)
+                preforked.appendleft(next_one)
                 raise
             if not connection.child.ended.done():
                 return connection
 
-    def _drop_spares(self) -> None:
-        coming, self._coming = self._coming, deque()
-        for task in coming:
+    def _drop_preforked(self) -> None:
+        preforked, self._preforked = self._preforked, deque()
+        for task in preforked:
             if task.done():
                 if not task.cancelled() and task.exception() is None:
                     task.result().abandon()
             elif not task.get_loop().is_closed():
                 task.cancel()
 
-    async def _open(self, server: ForkServer, places: asyncio.Semaphore, modules: Sequence[str]) -> Connection:
-        await places.acquire()
+    async def _open(self, server: ForkServer, slots: asyncio.Semaphore, modules: Sequence[str]) -> Connection:
+        await slots.acquire()
         try:
             cpu = self._configuration["limits"]["cpu_seconds"]
             frame = 12 * self._limits.output_chars + 4096  # at worst twelve bytes a character: escaped surrogate pairs
             connection = await Connection.open(server, modules, frame_bytes=frame, cpu_seconds=cpu)
         except BaseException:
-            places.release()
+            slots.release()
             raise
-        connection.child.ended.add_done_callback(lambda _: places.release())
+        connection.child.ended.add_done_callback(lambda _: slots.release())
         return connection
 
     async def _running(self) -> ForkServer:
@@ -184,9 +193,9 @@ class Sandbox(Executor):
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
-            self._places = asyncio.Semaphore(self._sessions + self._spare)
-            self._executing = asyncio.Semaphore(self._at_once)
-            self._drop_spares()
+            self._slots = asyncio.Semaphore(self._sessions + self._prefork)
+            self._executing = asyncio.Semaphore(self._max_concurrent_calls)
+            self._drop_preforked()
         async with self._starting:
             if self._closed:
                 raise SandboxError("the sandbox is closed")
@@ -197,7 +206,7 @@ class Sandbox(Executor):
             if self._server is not None:
                 self.restarts += 1
                 self._server.stop()
-                self._drop_spares()
+                self._drop_preforked()
             self._server = server = ForkServer(self._configuration)  # from here on `close` ends it
             try:
                 await server.start()

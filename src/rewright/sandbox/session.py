@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Protocol, cast
 from rewright.core.errors import SandboxError
 from rewright.core.records import ToolResult
 from rewright.sandbox.connection import ChildDied, Connection
-from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, failed
-from rewright.sandbox.executor import ExecutorSession, Opening
+from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, error_result
+from rewright.sandbox.executor import ExecutorSession, SessionSetup
 from rewright.sandbox.worker import frames
-from rewright.sandbox.worker.harness import shorten
+from rewright.sandbox.worker.harness import truncate_middle
 
-__all__ = ["Session", "SessionLimits", "clean", "shorten"]
+__all__ = ["Session", "SessionLimits", "clean", "truncate_middle"]
 
 
 class SessionLimits(NamedTuple):
@@ -40,7 +40,7 @@ class Pool(Protocol):
         """Held while a call is executed. There once a child has been taken."""
         ...
 
-    async def take(self, modules: Sequence[str]) -> Connection:
+    async def acquire(self, modules: Sequence[str]) -> Connection:
         """Wait for a free place and a confined child. Raises `SandboxError`."""
         ...
 
@@ -48,9 +48,9 @@ class Pool(Protocol):
 class Session(ExecutorSession):
     """Calls within one child process, one at a time. Use as an async context manager."""
 
-    def __init__(self, pool: Pool, opening: Opening, limits: SessionLimits) -> None:
+    def __init__(self, pool: Pool, setup: SessionSetup, limits: SessionLimits) -> None:
         self._pool = pool
-        self._opening = opening
+        self._setup = setup
         self._limits = limits
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
@@ -85,9 +85,9 @@ class Session(ExecutorSession):
             try:
                 packet = frames.encode({"id": self._count, **message})
             except (TypeError, ValueError, RecursionError) as error:
-                return failed("arguments", f"the arguments are not JSON: {error}")
+                return error_result("arguments", f"the arguments are not JSON: {error}")
             if len(packet) > self._limits.request_bytes:
-                return failed("arguments", f"the call has more than {self._limits.request_bytes} bytes")
+                return error_result("arguments", f"the call has more than {self._limits.request_bytes} bytes")
             started = time.perf_counter()
             try:
                 connection = await self._connected()
@@ -108,22 +108,22 @@ class Session(ExecutorSession):
             seconds = time.perf_counter() - started
             before = self._printed() if printed else ""
             await self.close()
-            return failed(*problem, content=f"{before}Error: {problem[1]}", seconds=seconds)
+            return error_result(*problem, content=f"{before}Error: {problem[1]}", seconds=seconds)
 
     async def _connected(self) -> Connection:
         if self._connection is not None:
             return self._connection
-        self._connection = await self._pool.take(self._opening.modules)
+        self._connection = await self._pool.acquire(self._setup.modules)
         # The trainer holds the file that a program prints into: what was printed outlives the child.
         self._output = os.memfd_create("output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
-        opening = self._opening
+        setup = self._setup
         packet = frames.encode(
             {
-                "sources": dict(opening.sources),
-                "targets": dict(opening.targets),
-                "data": dict(opening.data),
-                "within": {name: list(packages) for name, packages in opening.within.items()},
+                "sources": dict(setup.sources),
+                "targets": dict(setup.targets),
+                "data": dict(setup.data),
+                "within": {name: list(packages) for name, packages in setup.within.items()},
             }
         )
         await self._connection.send_with_output(packet, self._output)
@@ -145,13 +145,13 @@ class Session(ExecutorSession):
         if kind is not None:
             known = cast("ErrorKind", kind) if kind in ERROR_KINDS else "protocol"
             message = clean(reply.get("message"))[: 2 * limit]
-            content = shorten(before + message, limit) if printed else None
-            return failed(known, message, content=content, seconds=seconds)
+            content = truncate_middle(before + message, limit) if printed else None
+            return error_result(known, message, content=content, seconds=seconds)
         if printed:
-            return ToolResult(content=shorten(before + text, limit), seconds=seconds)
+            return ToolResult(content=truncate_middle(before + text, limit), seconds=seconds)
         if isinstance(length, int) and length > limit:
             message = f"the result has {length} characters; the limit is {limit}"
-            return failed("output", message, content=shorten(text, limit), seconds=seconds)
+            return error_result("output", message, content=truncate_middle(text, limit), seconds=seconds)
         return ToolResult(content=text[:limit], seconds=seconds)
 
     def _printed(self) -> str:

@@ -34,10 +34,10 @@ from rewright.serving.conversations import conversation_ids
 __all__ = ["LocalScorer", "open_scorer", "reward_application"]
 
 MAX_BODY_BYTES: Final = 32 << 20
-MOST_SEQUENCES: Final = 1024
-MOST_TOKENS: Final = 1 << 22
+MAX_SEQUENCES: Final = 1024
+MAX_TOKENS: Final = 1 << 22
 """Of all sequences of a request."""
-MOST_TEXT_BYTES: Final = 1 << 22
+MAX_TEXT_BYTES: Final = 1 << 22
 """Of all texts or messages, and tools, as JSON: they are tokenised while nobody else is served."""
 
 
@@ -125,8 +125,8 @@ def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
     values: list[Any] = getattr(asked, given[0])
     if given[0] != "token_ids":
         size = len(msgspec.json.encode([values, asked.tools]))
-        if size > MOST_TEXT_BYTES:
-            raise InputError(f"{given[0]} and tools have {size} bytes as JSON: expected at most {MOST_TEXT_BYTES}")
+        if size > MAX_TEXT_BYTES:
+            raise InputError(f"{given[0]} and tools have {size} bytes as JSON: expected at most {MAX_TEXT_BYTES}")
     if given[0] == "texts":
         texts = [values] if isinstance(values, str) else values
         _check_number(len(texts))
@@ -142,8 +142,8 @@ def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
 
 
 def _check_number(count: int) -> None:
-    if count > MOST_SEQUENCES:
-        raise InputError(f"{count} trajectories: expected at most {MOST_SEQUENCES} in one request")
+    if count > MAX_SEQUENCES:
+        raise InputError(f"{count} trajectories: expected at most {MAX_SEQUENCES} in one request")
 
 
 def _check(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
@@ -151,8 +151,8 @@ def _check(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
     if not sequences:
         raise InputError("nothing to score: expected at least one trajectory")
     tokens = sum(map(len, sequences))
-    if tokens > MOST_TOKENS:
-        raise InputError(f"{tokens} tokens: expected at most {MOST_TOKENS} in one request")
+    if tokens > MAX_TOKENS:
+        raise InputError(f"{tokens} tokens: expected at most {MAX_TOKENS} in one request")
     for index, sequence in enumerate(sequences):
         if not sequence:
             raise InputError(f"sequence {index} is empty: expected token ids")

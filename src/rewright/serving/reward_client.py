@@ -21,7 +21,7 @@ from rewright.net.urls import server_address
 __all__ = ["RewardClient"]
 
 REFUSED: Final = frozenset({400, 413, 422})
-MOST_SCORE: Final = 1e6
+MAX_SCORE: Final = 1e6
 """A reward model's number is the output of one linear layer: beyond this it says nothing of a trajectory."""
 REPLY_BYTES: Final = 1024 * 1024
 """Of a reply: thousands for each score."""
@@ -111,9 +111,9 @@ class RewardClient:
             if len(scores) != len(sequences) or not all(map(math.isfinite, scores)):
                 shown = f"{len(scores)} scores for {len(sequences)} sequences" if scores else "no scores"
                 raise Fault("reply", f"{shown}: expected one finite number for each", retry=False)
-            absurd = next((score for score in scores if abs(score) > MOST_SCORE), None)
+            absurd = next((score for score in scores if abs(score) > MAX_SCORE), None)
             if absurd is not None:
-                words = f"the score {absurd:g}: expected a number from {-MOST_SCORE:g} to {MOST_SCORE:g}"
+                words = f"the score {absurd:g}: expected a number from {-MAX_SCORE:g} to {MAX_SCORE:g}"
                 raise Fault("impossible", words, retry=False)
             return scores
 
@@ -121,7 +121,7 @@ class RewardClient:
         if self._vocabulary is not None:
             body["vocabulary"] = self._vocabulary
         try:
-            return await self._endpoint.post("/score", body, read, most_bytes=REPLY_BYTES)
+            return await self._endpoint.post("/score", body, read, max_bytes=REPLY_BYTES)
         except EndpointError as error:
             if error.cause == "status" and error.status in REFUSED:
                 raise InputError(f"the reward model at {self.url} refuses the request: {error.detail}") from None

@@ -19,14 +19,14 @@ from aiohttp import web
 
 from rewright.core.errors import InputError
 from rewright.net.server import application, read_body
-from rewright.tools.search_index import Document, Found, SearchIndex, check_query, search_in_thread
+from rewright.tools.search_index import Document, SearchHit, SearchIndex, check_query, search_in_thread
 
 __all__ = ["search_application"]
 
-MOST_DOCUMENTS: Final = 1000
+MAX_DOCUMENTS: Final = 1000
 """Of one query."""
-MOST_QUERIES: Final = 1000
-MOST_FOUND: Final = 20_000
+MAX_QUERIES: Final = 1000
+MAX_RESULTS: Final = 20_000
 """Documents of a batch: queries x top_n."""
 MAX_BODY_BYTES: Final = 16 << 20
 SEARCH_SECONDS: Final = 60.0
@@ -48,10 +48,10 @@ class _Query(msgspec.Struct, Generic[Q]):
 def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -> web.Application:
     """The application that searches `index`, in threads. A request that takes longer than `seconds` gets status 503."""
 
-    running: set[asyncio.Task[list[list[Found]]]] = set()
+    running: set[asyncio.Task[list[list[SearchHit]]]] = set()
     stopping = False
 
-    async def found_for(queries: Sequence[str], top_n: int) -> list[list[Found]]:
+    async def search_batch(queries: Sequence[str], top_n: int) -> list[list[SearchHit]]:
         _check(top_n, queries)
         task = asyncio.create_task(search_in_thread(index, queries, top_n))
         running.add(task)
@@ -60,11 +60,13 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
             async with asyncio.timeout(seconds):
                 return await task
         except TimeoutError:
-            raise _later(f"the search was not done after {seconds:g} s: send fewer or shorter queries") from None
+            raise _service_unavailable(
+                f"the search was not done after {seconds:g} s: send fewer or shorter queries"
+            ) from None
         except asyncio.CancelledError:
             if not stopping:  # the caller has gone
                 raise
-            raise _later("the server is stopping") from None
+            raise _service_unavailable("the server is stopping") from None
 
     async def stop(app: web.Application) -> None:
         nonlocal stopping
@@ -76,12 +78,12 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
 
     async def search(request: web.Request) -> Any:
         asked = await read_body(request, _Query[str])
-        found = (await found_for([asked.query], asked.top_n))[0]
+        found = (await search_batch([asked.query], asked.top_n))[0]
         return [_documents(found), _scores(found)] if asked.return_score else _documents(found)
 
     async def batch_search(request: web.Request) -> Any:
         asked = await read_body(request, _Query[list[str]])
-        lists = await found_for(asked.query, asked.top_n)
+        lists = await search_batch(asked.query, asked.top_n)
         documents = [_documents(found) for found in lists]
         return [documents, [_scores(found) for found in lists]] if asked.return_score else documents
 
@@ -94,27 +96,27 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
     return app
 
 
-def _later(reason: str) -> web.HTTPException:
+def _service_unavailable(reason: str) -> web.HTTPException:
     return web.HTTPServiceUnavailable(reason=reason, headers={"Retry-After": "1"})
 
 
 def _check(top_n: int, queries: Sequence[str]) -> None:
-    if not 1 <= top_n <= MOST_DOCUMENTS:
-        raise InputError(f"top_n is {top_n}: expected 1 to {MOST_DOCUMENTS}")
+    if not 1 <= top_n <= MAX_DOCUMENTS:
+        raise InputError(f"top_n is {top_n}: expected 1 to {MAX_DOCUMENTS}")
     if not queries or not all(query.strip() for query in queries):
         raise InputError("query is empty: expected words to search for")
-    if len(queries) > MOST_QUERIES:
-        raise InputError(f"query has {len(queries)} queries: expected at most {MOST_QUERIES}")
-    if len(queries) * top_n > MOST_FOUND:
+    if len(queries) > MAX_QUERIES:
+        raise InputError(f"query has {len(queries)} queries: expected at most {MAX_QUERIES}")
+    if len(queries) * top_n > MAX_RESULTS:
         asked = f"{len(queries)} queries with top_n {top_n} ask for {len(queries) * top_n} documents"
-        raise InputError(f"{asked}: expected at most {MOST_FOUND}")
+        raise InputError(f"{asked}: expected at most {MAX_RESULTS}")
     for query in queries:
         check_query(query)
 
 
-def _documents(found: Sequence[Found]) -> list[Document]:
+def _documents(found: Sequence[SearchHit]) -> list[Document]:
     return [one.document for one in found]
 
 
-def _scores(found: Sequence[Found]) -> list[float | None]:
+def _scores(found: Sequence[SearchHit]) -> list[float | None]:
     return [one.score for one in found]

@@ -64,7 +64,7 @@ def _to_task(row: Row) -> Task:
                 raise row.fail(f"{key}[{number}] has the role {message['role']!r}, expected one of {', '.join(ROLES)}")
             if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
                 raise row.fail(f"{key}[{number}] has no content, expected a text")
-    for number, tool in enumerate(task.toolbox):
+    for number, tool in enumerate(task.all_tools):
         # A bare {name, parameters}, which other formats have, is no schema here.
         function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
     return task

@@ -16,12 +16,12 @@ from typing import IO, Any
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.core.storage import bounded_lines, kind_of, without_surrogates
+from rewright.core.storage import bounded_lines, special_file_kind, without_surrogates
 from rewright.core.strict_json import TOLERANT, NestingError
 
 __all__ = ["Row", "function_schema", "read_rows"]
 
-MOST_JSON_BYTES = 2**30
+MAX_JSON_BYTES = 2**30
 """A whole .json file is in memory; the end of a packed bomb is not waited for."""
 _LIST_KEYS = ("data", "rows", "examples", "tasks")
 
@@ -125,12 +125,12 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
     if stat.S_ISDIR(kind):
         raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
     if not stat.S_ISREG(kind):
-        raise InputError(f"{path}: is a {kind_of(kind)}, expected a .jsonl, .json or .parquet file")
+        raise InputError(f"{path}: is a {special_file_kind(kind)}, expected a .jsonl, .json or .parquet file")
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     suffix = suffixes[0] if suffixes and suffixes[-1] == ".gz" and len(suffixes) == 2 else (suffixes or [""])[-1]
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
     if suffix not in (*readers, ".parquet"):
-        hint = "; unpack it first" if suffix in (".zst", ".zip", ".bz2", ".xz") else ""
+        hint = "; decompress it first" if suffix in (".zst", ".zip", ".bz2", ".xz") else ""
         raise InputError(f"{path}: unknown kind of file, expected .jsonl, .json (both also as .gz) or .parquet{hint}")
     count = 0
     try:
@@ -173,9 +173,9 @@ def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
 
 def _json(path: Path, file: IO[bytes]) -> Iterator[Row]:
     with file:
-        text = file.read(MOST_JSON_BYTES + 1)
-    if len(text) > MOST_JSON_BYTES:
-        raise InputError(f"{path}: holds more than {MOST_JSON_BYTES:,} bytes of JSON: expected JSON Lines, as .jsonl")
+        text = file.read(MAX_JSON_BYTES + 1)
+    if len(text) > MAX_JSON_BYTES:
+        raise InputError(f"{path}: holds more than {MAX_JSON_BYTES:,} bytes of JSON: expected JSON Lines, as .jsonl")
     if not text.strip():
         return
     try:

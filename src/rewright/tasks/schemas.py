@@ -119,7 +119,7 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
 
 def target_problems(task: Task) -> Iterator[tuple[str, str]]:
     """(tool, message) for every target of a task that no file may name."""
-    for tool in task.toolbox:
+    for tool in task.all_tools:
         if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
             yield tool.name, problem
 
@@ -130,7 +130,7 @@ def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:
     A task without tools is given them by the recipe, so its gold is not held against them.
     """
     schemas: dict[str, dict[str, Any]] = {}
-    for tool in task.toolbox:
+    for tool in task.all_tools:
         if tool.name in schemas:
             yield tool.name, f"the tool {tool.name!r} is there twice"
         schemas[tool.name] = tool.schema

@@ -161,13 +161,13 @@ def validate_tasks(
     _check_gold_calls(notes)
     if renderer is not None:
         _check_template(notes, renderer)
-    executable = execute and any(tool.source or tool.target for task in tasks for tool in task.toolbox)
+    executable = execute and any(tool.source or tool.target for task in tasks for tool in task.all_tools)
     if executable:
         factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=trusted)
         asyncio.run(_execute(notes, factory, level, wall_seconds, progress))
     return Validation(
         tasks=len(tasks),
-        tools=sum(len(task.toolbox) for task in tasks),
+        tools=sum(len(task.all_tools) for task in tasks),
         expected_outputs=sum(len(answers) for task in tasks for answers in (task.gold.outputs or {}).values()),
         executed=executable,
         findings=tuple(finding for note in notes for finding in note.findings),
@@ -204,13 +204,13 @@ def _check_record(note: _Notes, judges: Sequence[str]) -> None:
         note.error("target", message, tool_name)
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
-    for tool in task.toolbox:
+    for tool in task.all_tools:
         for message in schema_problems(tool.schema):
             note.error("schema", f"tool {tool.name}: {message}", tool.name)
         if tool.source is not None:
             for severity, kind, message in source_problems(tool.name, tool.source, tool.schema):
                 (note.error if severity == "error" else note.warning)(kind, f"tool {tool.name}: {message}", tool.name)
-    sources = {tool.name: tool.source for tool in task.toolbox}
+    sources = {tool.name: tool.source for tool in task.all_tools}
     for name, answers in (task.gold.outputs or {}).items():
         source = sources.get(name)
         for answer in answers:
@@ -311,7 +311,7 @@ def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
     Sources in which an error was found already have nothing to add by running.
     """
     broken = {finding.tool for finding in note.findings if finding.kind.startswith("source-")}
-    for number, tool in enumerate(note.task.toolbox):
+    for number, tool in enumerate(note.task.all_tools):
         if tool.source is not None and tool.name not in broken:
             probe = f"rewright_probe_{number}"
             yield tool.name, probe, f"{tool.source}\n\n\ndef {probe}():\n    return str(callable({tool.name}))\n"
@@ -337,7 +337,7 @@ async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
     if not calls or any(finding.severity == "error" for finding in note.findings):
         return
     results = []
-    async with factory.open(note.task.toolbox) as toolset:
+    async with factory.open(note.task.all_tools) as toolset:
         for number, call in enumerate(calls):
             result = await toolset.call(ToolCall(call.name, call.arguments))
             results.append(result)

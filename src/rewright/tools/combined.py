@@ -9,7 +9,7 @@ from typing import Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import failed
+from rewright.sandbox.errors import error_result
 from rewright.tools.base import Toolset, ToolsetFactory
 
 __all__ = ["CombinedTools", "CombinedToolset"]
@@ -39,11 +39,11 @@ class CombinedToolset:
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call with the executor of its tool."""
         if call.error is not None:
-            return failed("malformed", call.error)
+            return error_result("malformed", call.error)
         owner = self._owners.get(call.name)
         if owner is None:
             names = ", ".join(self._names) or "none"
-            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
         return await owner.call(call, wall_seconds=wall_seconds)
 
 

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.core.trust import check_packages, is_own, names_one_of, own_targets, target_problem
-from rewright.sandbox.errors import failed
+from rewright.core.trust import check_packages, is_builtin_path, is_in_packages, own_targets, target_problem
+from rewright.sandbox.errors import error_result
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
 
@@ -34,9 +34,9 @@ class FunctionToolset:
         self._sessions: dict[bool, ExecutorSession] = {}
 
     async def __aenter__(self) -> Self:
-        for trusted in {self._factory.trusts(tool) for tool in self._tools.values()}:
+        for trusted in {self._factory.is_trusted(tool) for tool in self._tools.values()}:
             await self._factory.executor(trusted=trusted).start()
-            mine = [tool for tool in self._tools.values() if self._factory.trusts(tool) == trusted]
+            mine = [tool for tool in self._tools.values() if self._factory.is_trusted(tool) == trusted]
             self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
         await self._factory.enter()
         return self
@@ -52,14 +52,14 @@ class FunctionToolset:
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call. A malformed call, an unknown tool or wrong arguments are results with an error."""
         if call.error is not None:
-            return failed("malformed", call.error)
+            return error_result("malformed", call.error)
         tool = self._tools.get(call.name)
         if tool is None:
             names = ", ".join(self._tools) or "none"
-            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
         if not isinstance(call.arguments, dict):
-            return failed("arguments", f"{call.name}(): the arguments must be a JSON object")
-        session = self._sessions[self._factory.trusts(tool)]
+            return error_result("arguments", f"{call.name}(): the arguments must be a JSON object")
+        session = self._sessions[self._factory.is_trusted(tool)]
         return await session.call(call.name, call.arguments, wall_seconds=wall_seconds)
 
 
@@ -98,7 +98,7 @@ class FunctionTools:
         check_packages(trusted, "trusted")
         self._trusted = tuple(trusted)
         self._sessions = sessions
-        self._places = asyncio.Semaphore(sessions)
+        self._slots = asyncio.Semaphore(sessions)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:
@@ -113,22 +113,22 @@ class FunctionTools:
                 raise InputError(problem)
         return FunctionToolset(self, tools)
 
-    def trusts(self, tool: ToolSpec) -> bool:
+    def is_trusted(self, tool: ToolSpec) -> bool:
         """True for a tool of Rewright's own tasks, and for an importable target that is trusted or whose package is."""
-        if tool.target is None or is_own(tool.target):
+        if tool.target is None or is_builtin_path(tool.target):
             return tool.target in own_targets()
-        return names_one_of(tool.target, self._trusted)
+        return is_in_packages(tool.target, self._trusted)
 
     async def enter(self) -> None:
         """Wait for a place among the toolsets. One that uses both sandboxes then never waits while it holds one."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._places = loop, asyncio.Semaphore(self._sessions)
-        await self._places.acquire()
+            self._loop, self._slots = loop, asyncio.Semaphore(self._sessions)
+        await self._slots.acquire()
 
     def leave(self) -> None:
         """Give the place back."""
-        self._places.release()
+        self._slots.release()
 
     def executor(self, *, trusted: bool) -> Executor:
         """The sandbox of the trusted targets, or that of everything else."""
@@ -142,10 +142,10 @@ class FunctionTools:
             targets=targets,
             data={tool.name: tool.data for tool in tools if tool.target is not None and tool.data is not None},
             modules=sorted({target.partition(":")[0] for target in targets.values()}) if trusted else (),
-            within={name: self._homes(target) for name, target in targets.items()} if trusted else {},
+            within={name: self._allowed_packages(target) for name, target in targets.items()} if trusted else {},
         )
 
-    def _homes(self, target: str) -> list[str]:
+    def _allowed_packages(self, target: str) -> list[str]:
         """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
         named = [target] if target in own_targets() else self._trusted
         return sorted({one.partition(":")[0] for one in named})

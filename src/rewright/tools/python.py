@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import error_kind, failed
+from rewright.sandbox.errors import error_kind, error_result
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
-from rewright.sandbox.session import shorten
+from rewright.sandbox.session import truncate_middle
 
 __all__ = ["PRELOAD", "PythonTool", "PythonToolset"]
 
@@ -47,12 +47,12 @@ class PythonToolset:
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run the program in the call's `code` argument (or in its only string argument)."""
         if call.error is not None:
-            return failed("malformed", call.error)
+            return error_result("malformed", call.error)
         if call.name not in self._names:
-            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
+            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
         code = program_of(call.arguments)
         if code is None:
-            return failed("arguments", f"{call.name}(): expected the program as the text argument 'code'")
+            return error_result("arguments", f"{call.name}(): expected the program as the text argument 'code'")
         if self._session is None:
             self._session = self._factory.sandbox.session()
         result = await self._session.run(code, wall_seconds=wall_seconds)
@@ -71,7 +71,7 @@ class PythonToolset:
         if error is not None:
             message = error.partition(": ")[2]
             content = f"TimeoutError: {message}" if error_kind(result) == "timeout" else message
-        return ToolResult(shorten(content, self._factory.output_chars, "..."), error, seconds)
+        return ToolResult(truncate_middle(content, self._factory.output_chars, "..."), error, seconds)
 
 
 class PythonTool:

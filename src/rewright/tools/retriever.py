@@ -22,7 +22,7 @@ import msgspec
 from rewright.core.errors import InputError, ServerError
 from rewright.net.endpoint import Endpoint, EndpointError, Fault
 from rewright.net.urls import server_address
-from rewright.tools.search_index import Document, Found, SearchIndex, search_in_thread
+from rewright.tools.search_index import Document, SearchHit, SearchIndex, search_in_thread
 
 __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
 
@@ -42,7 +42,7 @@ class Searcher(Protocol):
         """Make sure that there is an answer. Raises `ServerError`."""
         ...
 
-    async def search(self, query: str, top_k: int) -> list[Found]:
+    async def search(self, query: str, top_k: int) -> list[SearchHit]:
         """The best documents, best first. Raises `ServerError`, or `RefusedQuery` for what is wrong with the query."""
         ...
 
@@ -60,7 +60,7 @@ class LocalSearcher:
     async def start(self) -> None:
         """The index is open already."""
 
-    async def search(self, query: str, top_k: int) -> list[Found]:
+    async def search(self, query: str, top_k: int) -> list[SearchHit]:
         """The best documents, best first. Raises `RefusedQuery` for a query that is too long."""
         try:
             return (await search_in_thread(self.index, [query], top_k))[0]
@@ -107,15 +107,17 @@ class Retriever:
                     raise ServerError(f"the search server refuses every query: {problem}") from None
                 self._answered = True
 
-    async def search(self, query: str, top_k: int = 1, *, scores: bool = False) -> list[Found]:
+    async def search(self, query: str, top_k: int = 1, *, scores: bool = False) -> list[SearchHit]:
         """The best documents for a query, best first; with `scores` the server is asked for them too."""
         body = {"query": query, "top_n": top_k, "return_score": scores}
         return (await self._post("/search", body, lambda reply: [read_found(reply, scores)], top_k))[0][:top_k]
 
-    async def batch_search(self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False) -> list[list[Found]]:
+    async def batch_search(
+        self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False
+    ) -> list[list[SearchHit]]:
         """As `search`, for many queries in one request: one list per query."""
 
-        def read(reply: Any) -> list[list[Found]]:
+        def read(reply: Any) -> list[list[SearchHit]]:
             lists = _pair_with_scores(reply) if scores else _as_list(reply)
             if len(lists) != len(queries):
                 raise Fault("reply", f"{len(lists)} lists of documents for {len(queries)} queries", retry=False)
@@ -129,11 +131,11 @@ class Retriever:
         await self._endpoint.close()
 
     async def _post(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[Found]]], documents: int
-    ) -> list[list[Found]]:
-        most_bytes = DOCUMENT_BYTES * (documents + 1)
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[SearchHit]]], documents: int
+    ) -> list[list[SearchHit]]:
+        max_bytes = DOCUMENT_BYTES * (documents + 1)
         try:
-            return await self._endpoint.post(path, body, read, most_bytes=most_bytes)
+            return await self._endpoint.post(path, body, read, max_bytes=max_bytes)
         except EndpointError as error:
             if error.cause == "status" and error.status in REFUSED:
                 raise RefusedQuery(error.detail or str(error)) from None
@@ -147,7 +149,7 @@ class _Reply(msgspec.Struct):
     contents: str
 
 
-def read_found(reply: Any, scores: bool) -> list[Found]:
+def read_found(reply: Any, scores: bool) -> list[SearchHit]:
     """The documents of one query's reply. Raises `Fault` for anything else."""
     rows = _pair_with_scores(reply) if scores else _as_list(reply)
     found = []
@@ -160,7 +162,7 @@ def read_found(reply: Any, scores: bool) -> list[Found]:
             raise Fault("reply", f"not a document with id and contents: {problem}", retry=False) from None
         if number is not None and not math.isfinite(number):
             raise Fault("impossible", f"the score {number} of a document: expected a finite number", retry=False)
-        found.append(Found(Document(str(document.id), document.contents), number))
+        found.append(SearchHit(Document(str(document.id), document.contents), number))
     return found
 
 

@@ -13,13 +13,13 @@ from typing import Any, Final, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import failed
+from rewright.sandbox.errors import error_result
 from rewright.tools.retriever import LocalSearcher, RefusedQuery, Searcher
-from rewright.tools.search_index import Found, SearchIndex
+from rewright.tools.search_index import SearchHit, SearchIndex
 
 __all__ = ["SearchTool", "SearchToolset"]
 
-NOTHING: Final = "No passage found."
+NO_RESULTS: Final = "No passage found."
 
 
 class SearchToolset:
@@ -45,18 +45,18 @@ class SearchToolset:
         that a model sees. Raises `ServerError` after them.
         """
         if call.error is not None:
-            return failed("malformed", call.error)
+            return error_result("malformed", call.error)
         if call.name not in self._names:
-            return failed("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
+            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
         query = query_of(call.arguments)
         if query is None:
-            return failed("arguments", f"{call.name}(): expected what to search for as the text argument 'query'")
+            return error_result("arguments", f"{call.name}(): expected what to search for as the text argument 'query'")
         started = time.monotonic()
         try:
             found = await self._factory.searcher.search(query, self._factory.top_k)
         except RefusedQuery as problem:
-            return failed("arguments", f"{call.name}(): {problem}", seconds=time.monotonic() - started)
-        return ToolResult(shown(found, self._factory.top_k), seconds=time.monotonic() - started)
+            return error_result("arguments", f"{call.name}(): {problem}", seconds=time.monotonic() - started)
+        return ToolResult(format_passages(found, self._factory.top_k), seconds=time.monotonic() - started)
 
 
 class SearchTool:
@@ -96,11 +96,11 @@ def query_of(arguments: dict[str, Any]) -> str | None:
     return query.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def shown(found: Sequence[Found], top_k: int) -> str:
+def format_passages(found: Sequence[SearchHit], top_k: int) -> str:
     """What the model reads: the passage, or numbered passages where up to `top_k` > 1 were asked for."""
     passages = [one.document.contents.strip() for one in found]
     if not passages:
-        return NOTHING
+        return NO_RESULTS
     if top_k == 1:
         return passages[0]
     return "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, 1))

@@ -31,11 +31,11 @@ from rewright.core.storage import bounded_lines, encode_line, open_file, read_bo
 from rewright.core.strict_json import STRICT
 
 __all__ = [
-    "MOST_CHARACTERS",
+    "MAX_QUERY_CHARACTERS",
     "Document",
-    "Found",
+    "SearchCancelled",
+    "SearchHit",
     "SearchIndex",
-    "SearchStopped",
     "build_index",
     "check_query",
     "read_corpus",
@@ -48,13 +48,13 @@ WORDS: Final = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en"}
 """How text becomes words; stored with the index, so that a query is always read as the documents were."""
 
 
-MOST_CHARACTERS: Final = 4096
+MAX_QUERY_CHARACTERS: Final = 4096
 """Of a query: each of its words costs time and memory in proportion to the documents that have it."""
 
-_WORDS_AT_A_TIME: Final = 16
+_WORDS_PER_STEP: Final = 16
 
 
-class SearchStopped(Exception):  # noqa: N818 - whoever stops a search expects it
+class SearchCancelled(Exception):  # noqa: N818 - whoever stops a search expects it
     """A search was told to stop before it was done."""
 
 
@@ -65,7 +65,7 @@ class Document(msgspec.Struct, frozen=True):
     contents: str
 
 
-class Found(NamedTuple):
+class SearchHit(NamedTuple):
     """A document that a query found. `score`: the higher the better; None where a server gave none."""
 
     document: Document
@@ -180,7 +180,7 @@ class SearchIndex:
         except ValueError:
             about = None
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise InputError(f"{folder}/index.json is not the head of a search index: {hint}")
+            raise InputError(f"{folder}/index.json is not the metadata of a search index: {hint}")
         if about.get("version") != VERSION or about.get("words") != WORDS:
             raise InputError(f"{folder} is of another version ({about.get('version')}) than {VERSION}: {hint}")
         try:
@@ -196,19 +196,19 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self.documents)
 
-    def search(self, query: str, top_k: int = 1, *, stopped: Callable[[], bool] = lambda: False) -> list[Found]:
+    def search(self, query: str, top_k: int = 1, *, stopped: Callable[[], bool] = lambda: False) -> list[SearchHit]:
         """The best `top_k` documents, best first, equal ones in the corpus's order. Without a common word: none.
 
-        `stopped` is asked between words whether to give up: then `SearchStopped` is raised. Raises InputError for a
-        query of more than `MOST_CHARACTERS`.
+        `stopped` is asked between words whether to give up: then `SearchCancelled` is raised. Raises InputError for a
+        query of more than `MAX_QUERY_CHARACTERS`.
         """
         check_query(query)
         known = self._bm25.get_tokens_ids(_words(query))
         scores_D: Any = None
-        for start in range(0, len(known), _WORDS_AT_A_TIME):
+        for start in range(0, len(known), _WORDS_PER_STEP):
             if stopped():
-                raise SearchStopped
-            part_D = self._bm25.get_scores_from_ids(known[start : start + _WORDS_AT_A_TIME])
+                raise SearchCancelled
+            part_D = self._bm25.get_scores_from_ids(known[start : start + _WORDS_PER_STEP])
             scores_D = part_D if scores_D is None else scores_D + part_D
         if scores_D is None:
             return []
@@ -216,16 +216,16 @@ class SearchIndex:
         least = np.partition(scores_D, len(scores_D) - most)[len(scores_D) - most]
         candidates = np.flatnonzero((scores_D >= least) & (scores_D > 0))
         best = candidates[np.argsort(-scores_D[candidates], kind="stable")][:most]
-        return [Found(self.documents[int(place)], float(scores_D[place])) for place in best]
+        return [SearchHit(self.documents[int(place)], float(scores_D[place])) for place in best]
 
 
 def check_query(query: str) -> None:
     """Raise InputError for a query that is longer than an index searches."""
-    if len(query) > MOST_CHARACTERS:
-        raise InputError(f"query has {len(query)} characters: expected at most {MOST_CHARACTERS}")
+    if len(query) > MAX_QUERY_CHARACTERS:
+        raise InputError(f"query has {len(query)} characters: expected at most {MAX_QUERY_CHARACTERS}")
 
 
-async def search_in_thread(index: SearchIndex, queries: Sequence[str], top_k: int) -> list[list[Found]]:
+async def search_in_thread(index: SearchIndex, queries: Sequence[str], top_k: int) -> list[list[SearchHit]]:
     """One list of documents per query, found in a thread, which ends soon after the caller was cancelled."""
     stop = threading.Event()
     try:

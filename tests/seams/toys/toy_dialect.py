@@ -37,7 +37,7 @@ class Toy:
             return ToolCall(name, {}, raw=line, error="its arguments are no JSON")
         return ToolCall(name, found) if isinstance(found, dict) else ToolCall(name, {}, raw=line, error="no object")
 
-    def as_stopped(self, text: str) -> str:
+    def truncate_at_stop(self, text: str) -> str:
         """No string stops a turn."""
         return text
 

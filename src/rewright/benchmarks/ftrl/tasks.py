@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rewright.core.answer_text import plain_number
+from rewright.core.answer_text import parse_plain_number
 from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
@@ -23,7 +23,7 @@ def fitting_judge(answer: str) -> str:
     """`exact` for numbers, dates, yes/no and lettered choices (whose order counts), else `qa`."""
     plain = answer.strip().rstrip(".")
     closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)
-    return "exact" if closed or plain_number(plain) is not None else "qa"
+    return "exact" if closed or parse_plain_number(plain) is not None else "qa"
 
 
 def read_messages(row: Row, key: str = "messages") -> tuple[Message, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rewright.core.answer_text import boxed, closing_brace, option_letter, plain_number
+from rewright.core.answer_text import boxed, closing_brace, option_letter, parse_plain_number
 from rewright.core.records import Gold, Task
 from rewright.tasks.rows import Row
 
@@ -165,7 +165,7 @@ def _math_or_qa(answer: str) -> str:
     plain = answer.strip().rstrip(".")
     if plain.lower() in _CLOSED or _DATES.fullmatch(plain):
         return "qa"
-    if plain_number(plain) is not None or option_letter(plain) is not None:
+    if parse_plain_number(plain) is not None or option_letter(plain) is not None:
         return "math"
     return "math" if any(sign in answer for sign in "\\$^=") or _FORMULA.fullmatch(plain) else "qa"
 

@@ -52,7 +52,7 @@ def judge(context: Context) -> None:
             seconds=context.recipe.judge_seconds,
             on_verdict=bar.step,
         )
-    run.verdicts.arrange(order)
+    run.verdicts.reorder(order)
 
 
 def score(context: Context) -> Counter[str]:
@@ -90,7 +90,7 @@ def score(context: Context) -> Counter[str]:
                 if quality.trajectory_id not in known:
                     run.qualities.append(quality)
             bar.step(len(group))
-    run.qualities.arrange(run.trajectories.keys_in_order())
+    run.qualities.reorder(run.trajectories.keys_in_order())
     if not thinks:
         say(
             "note: no candidate has a think block (<think>), so the confidence of all is 1 and measures nothing; "

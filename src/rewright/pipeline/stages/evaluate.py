@@ -46,7 +46,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     trajectories.close()
     tasks = {task.id: task for task in context.eval_tasks}
     judge_missing(trajectories, verdicts, lambda one: tasks[one.task_id], seconds=context.recipe.judge_seconds)
-    verdicts.arrange(trajectories.keys_in_order())
+    verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
     seconds = time.monotonic() - started

@@ -74,7 +74,7 @@ async def repair(context: Context) -> dict[str, int]:
                 # Closed before the engine is: a try that the engine's end would break is not to be stored.
                 async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
                     async for job, tries in ready:
-                        outage.take(tries[-1].trajectory, partial(_store, run, job, tries))
+                        outage.record(tries[-1].trajectory, partial(_store, run, job, tries))
                         bar.step(detail=tries[-1].decision.reason[:40])
             outage.finish()
     _arrange(context, jobs)
@@ -202,9 +202,9 @@ def _arrange(context: Context, jobs: list[_Job]) -> None:
     ]
     order += [one.id for one in repairs]
     judge_missing(repairs, run.verdicts, lambda one: context.task(one.task_id), seconds=context.recipe.judge_seconds)
-    run.trajectories.arrange(order)
-    run.verdicts.arrange(order)
-    run.repairs.arrange(job.original.id for job in jobs)
+    run.trajectories.reorder(order)
+    run.verdicts.reorder(order)
+    run.repairs.reorder(job.original.id for job in jobs)
 
 
 def _owes(about: Mapping[str, Any]) -> tuple[str, ...]:

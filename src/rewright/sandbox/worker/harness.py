@@ -23,7 +23,7 @@ from typing import Any
 
 from . import frames
 
-__all__ = ["Refused", "Tools", "run_program", "serve", "shorten"]
+__all__ = ["Refused", "Tools", "run_program", "serve", "truncate_middle"]
 
 
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -150,16 +150,20 @@ def run_program(source: str, scope: dict[str, Any]) -> str | None:
 def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -> None:
     """Answer the frames of one session until the other side closes. `names` are given to every program."""
     connection.sendall(frames.encode({"id": 0}))
-    opening, descriptors = frames.receive_with_descriptors(connection)
-    if opening is None:
+    setup, descriptors = frames.receive_with_descriptors(connection)
+    if setup is None:
         return
     for descriptor in descriptors:  # the file that is printed into; the parent can read it whatever happens here
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-    tools = Tools(opening["sources"], opening["targets"], opening["data"], opening["within"])
+    tools = Tools(setup["sources"], setup["targets"], setup["data"], setup["within"])
     scope: dict[str, Any] | None = None
-    send, flush, cut = connection.sendall, _flush, shorten  # bound here: a tool may overwrite the modules' names
+    send, flush, cut = (
+        connection.sendall,
+        _flush,
+        truncate_middle,
+    )  # bound here: a tool may overwrite the modules' names
     reserve: mmap.mmap | None = None  # mapped, never touched: what is left to answer with when all else is used up
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
@@ -184,7 +188,7 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
         send(frames.encode(reply))
 
 
-def shorten(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
+def truncate_middle(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
     """`text`, or its first and last `limit` / 2 characters around `mark` where it is longer."""
     if len(text) <= limit:
         return text
@@ -197,6 +201,6 @@ def _flush() -> None:
             stream.flush()  # type: ignore[union-attr]
 
 
-def leave(status: int) -> None:
+def exit_immediately(status: int) -> None:
     """End the process without running anything that a tool has registered to run at exit."""
     os._exit(status)

@@ -58,7 +58,7 @@ class Isolation:
         os.environ.clear()
         os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
         if self.level != "unsafe" and (self.level == "strict" or not self.trusted):
-            limits.spare_processes()
+            limits.reserve_user_processes()
             selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]  # epoll is refused
         if self.level == "strict":
             if self.filter is None:

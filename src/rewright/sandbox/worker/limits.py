@@ -19,7 +19,7 @@ __all__ = [
     "kill_group",
     "mapped_bytes",
     "own_children",
-    "spare_processes",
+    "reserve_user_processes",
 ]
 
 PR_SET_PDEATHSIG = 1
@@ -62,7 +62,7 @@ def own_children() -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def spare_processes() -> None:
+def reserve_user_processes() -> None:
     """Have this process, and all its children together, leave the last of the user's processes to others.
 
     Lowers the soft limit alone. In a user namespace below this process, it bounds what the namespace adds to the user's

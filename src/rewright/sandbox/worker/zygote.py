@@ -133,7 +133,7 @@ class Zygote:
             self._child(message["id"], mapped, descriptors)
             status = 0
         finally:
-            harness.leave(status)
+            harness.exit_immediately(status)
 
     def _child(self, session: int, mapped: int, descriptors: list[int]) -> None:
         signal.set_wakeup_fd(-1)
@@ -205,7 +205,7 @@ class Zygote:
                 os.closerange(3, 4096)  # an end of file must tell the others that the fork server has gone
                 files.remove_tree(str(folder))
             finally:
-                harness.leave(0)
+                harness.exit_immediately(0)
         self.cleaners.add(process)
 
     def _send(self, message: dict[str, Any]) -> None:

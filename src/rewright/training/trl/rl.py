@@ -120,7 +120,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._take_weights()
         made = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
         trajectories = self._loop.run_until_complete(made)
-        self._outages.take(step + 1, self._gather(trajectories))
+        self._outages.record(step + 1, self._gather(trajectories))
         scores: list[float | None] | None = None
         try:
             verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
