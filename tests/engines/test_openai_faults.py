@@ -177,7 +177,7 @@ async def test_fields_that_a_server_refuses_are_left_out_from_then_on(caplog):
     assert ends[0].token_ids is None
     assert not refused & set(server.requests[-1])
     assert server.requests[-1]["logprobs"] is True
-    assert [record.message.partition("refuses ")[2] for record in caplog.records if "refuses" in record.message] == [
+    assert [record.message.partition("rejects ")[2] for record in caplog.records if "rejects" in record.message] == [
         "min_p, repetition_penalty, return_token_ids, top_k: no longer sent"
     ]
 

@@ -145,7 +145,7 @@ def test_skyrl_s_penalty_per_token_is_refused(paid):
     torch = pytest.importorskip("torch")
     from rewright.integrations.skyrl import compute_rewright_advantage
 
-    with pytest.raises(ValueError, match="use_kl_in_reward pays every token"):
+    with pytest.raises(ValueError, match="use_kl_in_reward gives every token a reward"):
         compute_rewright_advantage(
             torch.tensor(paid), torch.tensor(MASK), index=["u"] * 3, config=SimpleNamespace(use_kl_in_reward=True)
         )

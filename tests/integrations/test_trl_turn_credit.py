@@ -313,7 +313,7 @@ def test_a_derived_trainer_s_rewards_are_the_outcome(folder, tmp_path, trainer_c
 
 
 def test_a_mixin_behind_the_trainer_is_refused():
-    with pytest.raises(TypeError, match="behind GRPOTrainer, TurnCreditMixin would do nothing"):
+    with pytest.raises(TypeError, match="after GRPOTrainer, TurnCreditMixin has no effect"):
         type("Mine", (GRPOTrainer, TurnCreditMixin), {})
     type("Mine", (Prompted, TurnCreditMixin, GRPOTrainer), {})
 

@@ -84,7 +84,7 @@ def test_the_v1_trainer_s_computation_calls_the_estimator_too():
         ({"rewright": {"gamma": None}}, "Expected `float`, got `null`"),
         ({"rewright": "matchtir"}, "algorithm.rewright is 'matchtir': expected settings"),
         ({"rewright": {"join": "trajectory"}}, "join is 'trajectory'"),
-        ({"rollout_correction": {"rollout_rs": "seq_mean_k3,token_k1"}}, "rollout_rs is .* it rejects single tokens"),
+        ({"rollout_correction": {"rollout_rs": "seq_mean_k3,token_k1"}}, "rollout_rs is .* rejecting single tokens"),
     ],
 )
 def test_a_wrong_setting_is_named(algorithm, message):

@@ -43,11 +43,11 @@ def test_what_broke_is_stored_as_soon_as_something_works() -> None:
 
 @pytest.mark.parametrize(("kind", "error"), [("engine", EngineError), ("sandbox", SandboxError), ("input", InputError)])
 def test_where_nothing_works_the_last_reason_is_raised(kind: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match="candidates: the only trajectory broke: no 0"):
+    with pytest.raises(error, match="candidates: the only trajectory failed: no 0"):
         stored([kind])
-    with pytest.raises(error, match="candidates: all of the first 3 trajectories broke: no 2"):
+    with pytest.raises(error, match="candidates: all of the first 3 trajectories failed: no 2"):
         stored([kind] * 3)
-    with pytest.raises(error, match=f"all of the first {MAX_INITIAL_FAILURES} trajectories broke"):
+    with pytest.raises(error, match=f"all of the first {MAX_INITIAL_FAILURES} trajectories failed"):
         stored([kind] * MAX_INITIAL_FAILURES + [None])  # those behind are not waited for
 
 
@@ -69,7 +69,7 @@ def test_a_server_that_is_not_there_is_no_success_of_zero(
         Path("r.yaml").write_text(
             f"stages: [{stage}]\nmodel: {model}\ntasks: {{count: 2}}\neval: {{tasks: {{count: 2}}}}\n"
         )
-        with pytest.raises(EngineError, match=r"all of the first [24] trajectories broke: POST http://127\.0\.0\.1"):
+        with pytest.raises(EngineError, match=r"all of the first [24] trajectories failed: POST http://127\.0\.0\.1"):
             cli.app(["run", "r.yaml"], standalone_mode=False)
     assert "0.0%" not in capsys.readouterr().out
     run = Run.open(Path("runs/run"))
@@ -96,7 +96,7 @@ def test_a_repairer_that_is_not_there_makes_no_hard_cases(tmp_path: Path, monkey
         )
         for file in (run.trajectories, run.verdicts, run.qualities):
             file.close()
-        with pytest.raises(EngineError, match="repairs: the only trajectory broke: POST"):
+        with pytest.raises(EngineError, match="repairs: the only trajectory failed: POST"):
             cli.app(["repair", "made"], standalone_mode=False)
     assert [one.id for one in run.trajectories] == ["a"]
     assert list(run.repairs) == []

@@ -179,7 +179,7 @@ async def test_children_die_with_the_fork_server(level: Level) -> None:
 async def test_everything_dies_with_the_trainer(level: Level, tmp_path: Path) -> None:
     program = (
         "import asyncio, os\n"
-        "from rewright.tools import Sandbox\n"
+        "from rewright.sandbox import Sandbox\n"
         "async def main():\n"
         f"    async with Sandbox({level!r}) as box, box.session({{'f': 'def f():\\n  while True: pass'}}) as session:\n"
         "        await session.call('f', {}, wall_seconds=0.1)\n"

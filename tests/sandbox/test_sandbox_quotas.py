@@ -316,7 +316,7 @@ MANY_THREADS = """
 import asyncio, os, resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NPROC, (80, 80))
-from rewright.tools import Sandbox
+from rewright.sandbox import Sandbox
 
 ATTACK = '''
 import threading
@@ -371,7 +371,7 @@ async def test_the_trainers_priority_is_not_the_childrens(level: str) -> None:
         None,
         f"""
         import asyncio, os
-        from rewright.tools import Sandbox
+        from rewright.sandbox import Sandbox
 
         async def main():
             os.setpriority(os.PRIO_PROCESS, 0, -1)

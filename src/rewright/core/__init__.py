@@ -1,1 +1,1 @@
-"""What every other room builds on: records, errors, storage, the registry. Imports nothing of ours."""
+"""Foundations of every other package: records, errors, storage, the registry. Imports no other part of Rewright."""

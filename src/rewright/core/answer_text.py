@@ -1,6 +1,6 @@
-"""Reading answers as text: boxed content, plain numbers, dates, and the two normalisations every judge shares.
+"""Answer text: extract boxed content, plain numbers and dates, and normalise answers for comparison.
 
-All functions are pure and take linear time: an answer is model output and may be a megabyte of braces.
+All functions are pure and run in linear time, because an answer is model output and may be a megabyte of braces.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _NUMBER_LIMIT = 1000
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\\boxed{...}`, or None. An inner box counts as part of its outer.
+    r"""Return the content of the last `\\boxed{...}`, or None. A nested box is part of the outer box.
 
-    Boxes with nothing but "and", "or" or commas between them are one answer: `\\boxed{1} or \\boxed{2}` is "1 or 2".
+    Boxes separated only by "and", "or" or commas are one answer: `\\boxed{1} or \\boxed{2}` gives "1 or 2".
     """
     boxes: list[tuple[int, int, str]] = []
     position = 0
@@ -59,7 +59,7 @@ def boxed(text: str) -> str | None:
             continue
         end = closing_brace(text, opening.end())
         if end is None:
-            # The box never closes, so no later one can hold the rest of it open: look for the last closed one inside.
+            # This box is never closed, so every later box is nested in it: take the last closed one inside.
             closed = _last_closed_box(text, opening.end())
             if closed is not None:
                 return closed
@@ -80,7 +80,7 @@ def boxed(text: str) -> str | None:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """The position of the brace that closes the one before `start`, or None. `\\{` and `\\}` are no braces."""
+    """Return the position of the brace that closes the one before `start`, or None. `\\{` and `\\}` do not count."""
     depth = 1
     for brace in _BRACES.finditer(text, start):
         if brace.group() == "{":
@@ -93,7 +93,7 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def _unclosed(text: str) -> str | None:
-    """What a last box without an end holds: the rest of its line, where that is short and holds no box itself."""
+    """Return the content of an unclosed last box: the rest of its line, if that is short enough."""
     opening = None
     for opening in _BOXED.finditer(text):  # noqa: B007
         pass
@@ -104,7 +104,7 @@ def _unclosed(text: str) -> str | None:
 
 
 def _last_closed_box(text: str, start: int) -> str | None:
-    """The last closed box at or after `start`, in one pass with a stack (the outer box is known not to close)."""
+    """Return the content of the last closed box at or after `start`, in one pass with a stack."""
     openings = {match.end() - 1 for match in _BOXED.finditer(text, start) if match.group().endswith("{")}
     stack: list[int] = []
     last: tuple[int, int] | None = None
@@ -119,9 +119,9 @@ def _last_closed_box(text: str, start: int) -> str | None:
 
 
 def final_answer(text: str | None) -> str:
-    """What is judged of an answer: the last boxed content if there is one, else all of it. "" for no answer.
+    """Return the part of an answer that is judged: the last boxed content, else the whole text. "" for None.
 
-    A box that was never closed holds the rest of its line, where no other box is there.
+    If the only box is never closed, its content is the rest of its line.
     """
     if text is None:
         return ""
@@ -132,7 +132,7 @@ def final_answer(text: str | None) -> str:
 
 
 def parse_plain_number(text: str) -> Decimal | None:
-    """The value of a plain number (`1,000`, `5.0`, `-3`, `.5`, `1e3`), else None. Never NaN or infinite."""
+    """Parse a plain number (`1,000`, `5.0`, `-3`, `.5`, `1e3`). None for any other text. Never NaN or infinite."""
     text = text.strip().translate(_MINUS)
     if len(text) > _NUMBER_LIMIT or not any("0" <= character <= "9" for character in text):
         return None
@@ -142,16 +142,16 @@ def parse_plain_number(text: str) -> Decimal | None:
 
 
 def normalize_exact(text: str) -> str:
-    """Form in which two exact answers are compared.
+    """Normalise an answer for the `exact` comparison.
 
-    Unicode compatibility form, lower case, single spaces, no space around commas and inside brackets, no enclosing
-    quotes and no final full stop; ISO dates get two-digit months and days.
+    Applies Unicode NFKC, lower case and single spaces. Removes spaces around commas and inside brackets, enclosing
+    quotes and a final full stop. Pads the months and days of ISO dates to two digits.
     """
     text = unicodedata.normalize("NFKC", text).translate(_MINUS).casefold()
     text = " ".join(text.split())
     text = re.sub(r" ?, ?", ",", text)
     text = re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", text)
-    for _ in range(3):  # a quote around a full stop around a quote; more is not an answer's decoration
+    for _ in range(3):  # quotes and full stops may be nested, but not more deeply than this in practice
         if len(text) > 1 and text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
         if len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
@@ -164,12 +164,12 @@ _OPTION = re.compile(r"\(?([a-zA-Z])\)?\.?")
 
 
 def strip_text_commands(text: str) -> str:
-    r"""`text` with the contents of `\\text{}` and its kin in their place."""
+    r"""Replace `\\text{}` and similar commands by their contents."""
     return _TEXT_COMMAND.sub(lambda command: command[1], text)
 
 
 def option_letter(text: str) -> str | None:
-    r"""The letter of a text that is one letter, as options are named: `C`, `(C)`, `C.`, `\\textbf{(C)}`; else None."""
+    r"""Return the letter of a multiple-choice option: `C`, `(C)`, `C.`, `\\textbf{(C)}`. None for any other text."""
     letter = _OPTION.fullmatch(strip_text_commands(text).strip(" *$"))
     return letter[1] if letter is not None else None
 
@@ -182,7 +182,7 @@ _STATED = re.compile(
 
 
 def strip_answer_prefix(text: str) -> str:
-    """`text` without Markdown emphasis around it and without "The (final) answer is" before it."""
+    """Strip surrounding Markdown emphasis and a leading "The (final) answer is"."""
     for _ in range(3):
         text = text.strip()
         inner = _EMPHASIS.fullmatch(text.removesuffix("."))
@@ -206,10 +206,10 @@ _SPACED_PUNCTUATION = frozenset("、。，．：；！？「」『』【】《�
 
 
 def qa_tokens(text: str) -> list[str]:
-    """SQuAD's words of a text, with three additions of ours. A number stays one word.
+    """Tokenise a text as SQuAD's evaluation script does, with three extensions. A number is one token.
 
-    Full-width letters and digits, curly quotes and dashes count as their ASCII forms; CJK punctuation ends a word; a
-    number keeps its sign and its decimal point, so that -3 is not 3 and 1.5 not 15 (SQuAD deletes both).
+    Full-width letters and digits, curly quotes and dashes are mapped to ASCII. CJK punctuation separates tokens. A
+    number keeps its sign and decimal point, so that -3 differs from 3 and 1.5 from 15 (SQuAD deletes both).
     """
     text = "".join(" " if character in _SPACED_PUNCTUATION else character for character in text)
     text = unicodedata.normalize("NFKC", text).translate(_MINUS).translate(_DASHES).lower()
@@ -237,7 +237,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def shown(text: str) -> str:
-    """`text` quoted for a reason: one line, cut in the middle where it is long."""
+    """Quote `text` for a verdict's reason: one line, with the middle elided if it is long."""
     if len(text) > _SHOWN_CHARACTERS:
         half = _SHOWN_CHARACTERS // 2
         text = f"{text[:half]}…{text[-half:]}"

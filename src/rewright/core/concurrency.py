@@ -1,4 +1,4 @@
-"""Work that runs side by side, never more of it in memory than is under way."""
+"""Bounded-concurrency execution of coroutines, yielding results as they complete."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 async def as_completed(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: int) -> AsyncGenerator[T]:
-    """Results as they become ready. At most `concurrency` coroutines are under way; they are drawn when needed.
+    """Yield results as coroutines complete, with at most `concurrency` of them running.
 
-    The first exception ends it, behind the results that were ready with it: nothing finished is lost. Whatever is
-    under way when it ends, for that or another reason, is cancelled.
+    Coroutines are taken from `work` only when a slot is free, so that memory stays bounded. The first exception is
+    raised after the results that completed together with it were yielded. Coroutines that are still running when the
+    generator ends, for any reason, are cancelled.
     """
     source = iter(work)
     running: set[asyncio.Task[T]] = set()

@@ -1,4 +1,4 @@
-"""A deadline for whatever runs in the main thread, as an alarm of the kernel: it needs nobody's cooperation."""
+"""Main-thread deadline using SIGALRM. Works for code that never yields."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["deadline"]
 
 
 class _Over(KeyboardInterrupt):
-    """Ends what runs exactly as Ctrl-C does: nothing takes it for a failure of its own and goes on."""
+    """Raised by the alarm. A KeyboardInterrupt, so that no `except Exception` in the running code swallows it."""
 
 
 @contextmanager
 def deadline(what: str, seconds: float | None, *, setting: str) -> Iterator[None]:
-    """Stop the block after `seconds` with a DeadlineError that names the `setting`. None: no deadline.
+    """Interrupt the block after `seconds` (None: no deadline).
 
-    Main thread only. Uses the process's real-time alarm (SIGALRM).
+    Main thread only. Uses the process's real-time alarm (SIGALRM). `what` names the work and `setting` the recipe key
+    in the message. Raises DeadlineError.
     """
     if seconds is None:
         yield

@@ -1,9 +1,11 @@
-"""The errors of Rewright. A person's mistake is raised; a model's or a tool's mistake is data on the trajectory.
+"""The exceptions of Rewright. User errors are raised; errors of a model or a tool are data on the trajectory.
 
-`InputError` is what a person caused (recipe, file, flag): one line that says what, where and what was expected; the
-command line prints it and exits with 2. Every other class here names the part that failed: it ends one trajectory,
-is stored on it as a `Failure`, is counted in the report, and leaves the siblings running. Except `ServerError`: a
-search server or a reward model that is gone is gone for all, so it stops the stage, which `--resume` goes on with.
+`InputError` is a user error (recipe, file, flag). Its message is one line: what is wrong, where, and what was
+expected. The command line prints it and exits with code 2.
+
+The other classes are infrastructure failures and name the component that failed. Such a failure ends one trajectory,
+is stored on it as a `Failure` and is counted in the report; the other trajectories continue. `ServerError` is the
+exception: a search server or a reward model is shared by all trajectories, so the stage stops. `--resume` continues it.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ __all__ = [
 
 
 class RewrightError(Exception):
-    """Base of everything that Rewright raises on purpose. `kind` is the word stored on a trajectory."""
+    """Base class of all exceptions of Rewright. `kind` is the word that is stored on a trajectory."""
 
     kind: ClassVar[str] = "error"
 
 
 class InputError(RewrightError, ValueError):
-    """A mistake in a recipe, a file or a flag. One line: what is wrong, where, and what was expected."""
+    """An error in a recipe, a file or a flag. One line: what is wrong, where, and what was expected."""
 
     kind = "input"
 
@@ -43,35 +45,35 @@ class EngineError(RewrightError, RuntimeError):
 
     kind = "engine"
     cause: str | None = None
-    """One word for what happened, where the engine has one (`rewright.net.endpoint.Cause`)."""
+    """The cause in one word, if the engine gives one (`rewright.net.endpoint.Cause`)."""
 
 
 class ServerError(RewrightError, RuntimeError):
-    """A helper server (reward model, retriever) failed after its retries. It stops the stage."""
+    """A request to a shared server (reward model, retriever) failed after its retries. Stops the stage."""
 
     kind = "server"
 
 
 class ToolError(RewrightError, RuntimeError):
-    """A toolset could not be opened. (A failing call is a `ToolResult` with `error`, not an exception.)"""
+    """A toolset could not be opened. (A failed call is a `ToolResult` with `error`, not an exception.)"""
 
     kind = "tool"
 
 
 class SandboxError(RewrightError, RuntimeError):
-    """The sandbox could not start, or the machine does not allow the asked isolation."""
+    """The sandbox could not start, or the machine does not support the requested isolation level."""
 
     kind = "sandbox"
 
 
 class DeadlineError(RewrightError, TimeoutError):
-    """A stage took longer than the recipe allows. What it had done is saved."""
+    """A stage exceeded the time limit of the recipe. Its finished work is saved."""
 
     kind = "deadline"
 
 
 class JudgeError(RewrightError, RuntimeError):
-    """A judge failed on an answer it should have been able to read."""
+    """A judge failed on an answer."""
 
     kind = "judge"
 
@@ -83,20 +85,20 @@ class WorkerError(RewrightError, RuntimeError):
 
 
 class TrainingError(RewrightError, RuntimeError):
-    """A training stage made no step, changed no weight, or left weights that are no numbers. Nothing is saved."""
+    """A training stage made no step, changed no weight, or produced NaN or infinite weights. Nothing is saved."""
 
     kind = "training"
 
 
 class StorageError(RewrightError, OSError):
-    """Something cannot be written: no space, no permission. What was written before is whole.
+    """A file cannot be written (disk full, no permission). Files that were written before stay valid.
 
-    At the command line the exit code is 2 where the path is to blame (a file in the place of a folder, say, or no
-    permission), and 1 for a full or failing disk.
+    The command line exits with code 2 if the path is the cause (a file where a folder is expected, or no permission),
+    and with code 1 for a full or failing disk.
     """
 
     kind = "storage"
 
 
 class RunLockedError(InputError):
-    """Another process is writing into this run directory."""
+    """Another process holds the lock of this run directory."""

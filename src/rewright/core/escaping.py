@@ -1,4 +1,4 @@
-"""Tool text is data: control tokens and tags in it are broken up, so that a model reads them as plain text."""
+"""Escape control tokens and tags in tool output, so that a model reads them as plain text."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ COMMON: Final = (
 
 
 def control_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Finds any of `words` (control tokens, tags), the longest first.
+    """Compile a pattern that matches any of `words` (control tokens, tags), the longest first.
 
-    White space around a word does not count, and single characters are no control words: runs of white space are
-    tokens of some vocabularies, and a space would make them longer.
+    White space around a word is ignored, and single characters are skipped: runs of white space are tokens of some
+    vocabularies, and the inserted space would make them longer.
     """
     kept = sorted({word.strip() for word in words if len(word.strip()) > 1}, key=len, reverse=True)
     return re.compile("|".join(re.escape(word) for word in kept))
 
 
 def common_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Finds `words` and whatever looks like a control token: for texts whose tokenizer is not known."""
+    """Compile a pattern that matches `words` and common control tokens, for use when the tokenizer is not known."""
     return re.compile("|".join((control_pattern(words).pattern, *COMMON)))
 
 
 def escape_control_tokens(text: str, pattern: re.Pattern[str]) -> str:
-    """`text` with a space after the first character of everything that `pattern` finds. Idempotent."""
+    """Insert a space after the first character of every match of `pattern` in `text`. Idempotent."""
     previous = None
-    while previous != text:  # breaking one word up may join another
+    while previous != text:  # escaping one word may form another
         previous, text = text, pattern.sub(lambda match: match[0][0] + " " + match[0][1:], text)
     return text

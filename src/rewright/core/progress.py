@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar with counts and rates where a person watches, plain lines otherwise."""
+"""Progress on standard error: a bar with counts and rates on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ __all__ = ["Bar", "format_counts", "say"]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 10.0
-"""Without a terminal: at most one line in so many seconds."""
+"""Minimum time between two progress lines without a terminal."""
 
 
 def say(text: str) -> None:
-    """One line on standard error, if anybody can still read it."""
-    with suppress(OSError):  # its terminal is closed
+    """Print one line to standard error. Does nothing if the terminal is closed."""
+    with suppress(OSError):
         console.print(text, markup=False)
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Counts in words, the largest first."""
+    """Format counts as "name count, …", the largest first."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 class Bar:
-    """`with Bar("rollouts", total) as bar: bar.step(tokens=12)`. Keeps a rate, and one word of detail."""
+    """Progress bar with a rate: `with Bar("rollouts", total) as bar: bar.step(detail="…")`.
+
+    `done`: items that were finished before, by an interrupted run; they do not count for the rate.
+    """
 
     def __init__(self, label: str, total: int, *, done: int = 0) -> None:
         self.label, self.total, self.done = label, total, done
@@ -63,11 +66,11 @@ class Bar:
         seconds = time.monotonic() - self._started
         count = self.done - self._before
         if error is not None and not count:
-            return  # nothing was begun: the error says it all
+            return  # no item was processed: the error message is enough
         say(f"{self.label}: {self.done}/{self.total} in {seconds:.1f} s ({count / max(seconds, 1e-9):.1f}/s)")
 
     def step(self, count: int = 1, detail: str = "") -> None:
-        """`count` more are done."""
+        """Advance by `count` items. `detail` is shown behind the counts."""
         self.done += count
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done, detail=detail)

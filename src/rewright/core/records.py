@@ -1,10 +1,10 @@
-"""The vocabulary: every noun that Rewright stores, as versioned frozen records.
+"""The data model: everything that Rewright stores, as versioned frozen records.
 
-Nothing here computes rewards or talks to a model. Derived values (token sequence, spans, loss mask) are properties,
-not stored. `None` means "not computed"; 0.0 means "computed, and zero".
+Nothing here computes rewards or calls a model. Derived values (token sequence, spans, loss mask) are properties and
+are not stored. `None` means "not computed"; 0.0 means "computed, and zero".
 
-Invariant: `Trajectory.token_ids` is exactly what the model saw and wrote: the prompt, then for every turn the tokens
-that the model produced followed by the tokens of the tools' results. Nothing is ever tokenised a second time.
+Invariant: `Trajectory.token_ids` is exactly what the model read and generated: the prompt, then for every turn the
+generated tokens followed by the tokens of the tool results. Nothing is tokenised twice.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ RepairMode = Literal["low_quality", "wrong_answer"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the stored records. `version` is the version of the format, raised when a field changes meaning."""
+    """Base class of the stored records. `version` is the format version, raised when the meaning of a field changes."""
 
     version: Literal[1] = 1
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A call that a model wrote. A malformed call is a call with an `error`; `raw` is the text as written."""
+    """A tool call as the model wrote it. A malformed call has an `error`; `raw` is the original text."""
 
     name: str
     arguments: dict[str, Any]
@@ -59,7 +59,7 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True):
-    """What a tool returned. `error` is None for a success; `content` is what the model is shown either way."""
+    """The result of a tool call. `error` is None on success; `content` is what the model is shown in both cases."""
 
     content: str
     error: str | None = None
@@ -74,12 +74,12 @@ class Span(NamedTuple):
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool: an OpenAI function schema, and what executes it.
+    """A tool: an OpenAI function schema and its implementation.
 
-    Exactly one of `source` (Python source text that defines a function of the schema's name) and `target`
-    (`"package.module:function"`) is set for Python tools. A `target` is called as `function(**arguments)`, or with
-    `data` as `function(data, **arguments)`. `kind` names another executor (`"python"`, `"search"`,
-    `"mcp"`), configured by the recipe.
+    A function tool has exactly one of `source` (Python source text that defines a function with the schema's name) and
+    `target` (`"package.module:function"`). A `target` is called as `function(**arguments)`, or with `data` as
+    `function(data, **arguments)`. `kind` names another executor (`"python"`, `"search"`, `"mcp"`), which the recipe
+    configures.
     """
 
     schema: dict[str, Any]
@@ -95,24 +95,24 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 
 class Gold(msgspec.Struct, frozen=True):
-    """What is right. Any part may be unknown (None)."""
+    """The ground truth of a task. Any part may be unknown (None)."""
 
     answers: tuple[str, ...] | None = None
     calls: tuple[ToolCall, ...] | None = None
     outputs: dict[str, list[str]] | None = None
-    """Expected sub-answers of each tool, in hop order (FTRL's `unsolved_set`)."""
+    """Expected intermediate answers of each tool, in hop order (FTRL's `unsolved_set`)."""
 
 
 class FollowUp(msgspec.Struct, frozen=True):
-    """What the user says when the model has ended its turn: with an answer, or without a call."""
+    """A further user message, sent when the model has ended its turn with an answer or without a call."""
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
-    """Tools that the model is told of from here on (they can be called all along)."""
+    """Tools that are announced to the model with this message. (They can be called from the start.)"""
 
 
 class Task(Record, frozen=True, kw_only=True):
-    """What is asked: in `messages`, then in one follow-up after the other."""
+    """A task: the prompt in `messages`, then the follow-ups in order, with tools, ground truth and judge."""
 
     id: str
     messages: tuple[Message, ...]
@@ -131,37 +131,38 @@ class Task(Record, frozen=True, kw_only=True):
 
     @property
     def all_tools(self) -> tuple[ToolSpec, ...]:
-        """The tools, and those of the follow-ups."""
+        """The tools of the prompt and those of the follow-ups."""
         return (*self.tools, *(tool for follow_up in self.follow_ups for tool in follow_up.tools))
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One generation of the model and what followed from it."""
+    """One generation of the model, with its tool calls and their results."""
 
     text: str
     token_ids: tuple[int, ...] | None = None
-    """Tokens that the model produced, its end token included. None where the engine does not give them."""
+    """Generated tokens, the end token included. None if the engine does not return them."""
     log_probs: tuple[float, ...] | None = None
-    """Natural log-probabilities of `token_ids` at the sampling temperature, before top-p and top-k."""
+    """Log-probabilities (natural logarithm) of `token_ids` at the sampling temperature, before top-p and top-k."""
     calls: tuple[ToolCall, ...] = ()
     results: tuple[ToolResult, ...] = ()
     stop: Literal["end", "length", "stop"] = "end"
     suffix_ids: tuple[int, ...] = ()
-    """Tokens appended after the turn: tool results and the opening of the next turn. Never trained on."""
+    """Tokens appended after the turn: tool results and the generation prompt of the next turn. Never trained on."""
     prompt_tokens: int | None = None
-    """Tokens of the prompt that this turn was generated from, as the engine counts them. None where it does not say."""
+    """Number of prompt tokens of this generation as reported by the engine. None if it does not report them."""
     completion_tokens: int | None = None
-    """Tokens generated, as the engine counts them (thoughts that a server hides included)."""
+    """Number of generated tokens as reported by the engine (hidden reasoning tokens included)."""
     opening: str = ""
-    """What the prompt had written of this turn's text already: the `<think>` of a template that opens a thought."""
+    """The part of the turn's text that the generation prompt already contains, such as `<think>`."""
     follow_up: FollowUp | None = None
-    """What the user said after this turn, behind its results. None: the next turn is the model's again."""
+    """The user message after this turn and its results. None: the next turn is the model's."""
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a trajectory ended with stop reason `error`: the part that failed, one line, and one word for what happened.
+    """Why a trajectory ended with stop reason `error`.
 
-    `cause` is None where the part has no such words.
+    `kind` is the component that failed, `message` one line, and `cause` one word for the cause (None if the component
+    does not classify its failures).
     """
 
     kind: str
@@ -170,12 +171,12 @@ class Failure(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """What it is counted under: the part, and the cause where there is one."""
+        """The name under which the failure is counted: the component, and the cause if there is one."""
         return self.kind if self.cause is None else f"{self.kind} ({self.cause})"
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """Where a trajectory comes from. `parent` is the id of the trajectory that it repairs."""
+    """The origin of a trajectory. `parent` is the id of the trajectory that it repairs."""
 
     model: str = ""
     sampling: dict[str, Any] = {}
@@ -186,17 +187,17 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class Credit(msgspec.Struct, frozen=True):
-    """What RL made of one rollout: the numbers that it trained on, and what they were computed from."""
+    """The credit of one RL rollout: the values that it was trained with and what they were computed from."""
 
     turn_rewards: tuple[float, ...]
     trajectory_reward: float | None
-    """None: the rollout broke, or nobody knows its outcome."""
+    """None: the rollout has an infrastructure failure, or its outcome is unknown."""
     advantages: tuple[float, ...]
-    """Of every turn."""
+    """One per turn."""
     verdict: Verdict | None = None
     format_problem: str | None = None
     reward_model: float | None = None
-    """The reward model's score. None: RL had no reward model, or the rollout broke."""
+    """The reward model's score. None: no reward model was used, or the rollout has an infrastructure failure."""
 
 
 class Trajectory(Record, frozen=True, kw_only=True):
@@ -214,11 +215,11 @@ class Trajectory(Record, frozen=True, kw_only=True):
     provenance: Provenance = Provenance()
     seconds: float = 0.0
     credit: Credit | None = None
-    """What RL used. None: no rollout of RL, one that was not scored, or one of an older version."""
+    """The credit assigned by RL. None: not an RL rollout, not scored, or stored by an older version."""
 
     @property
     def token_ids(self) -> list[int]:
-        """The whole sequence, prompt first. Raises ValueError where the engine gave no token ids."""
+        """The whole sequence, prompt first. Raises ValueError if the engine returned no token ids."""
         if self.prompt_ids is None:
             raise ValueError(f"trajectory {self.id} has no token ids: its engine did not return them")
         ids = list(self.prompt_ids)
@@ -229,7 +230,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
 
     @property
     def spans(self) -> list[Span]:
-        """The token range of every turn in `token_ids`: model tokens only."""
+        """The token range of every turn in `token_ids`, generated tokens only."""
         position = len(self.prompt_ids or ())
         spans: list[Span] = []
         for turn in self.turns:
@@ -240,7 +241,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
 
     @property
     def mask(self) -> list[int]:
-        """1 for every token of `token_ids` that the model produced, else 0. Same length as `token_ids`."""
+        """1 for every generated token of `token_ids`, else 0. Same length as `token_ids`."""
         mask = [0] * len(self.prompt_ids or ())
         for turn in self.turns:
             mask.extend([1] * len(turn.token_ids or ()))
@@ -254,7 +255,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
 
     @property
     def exchanges(self) -> list[list[Turn]]:
-        """The turns after each message of the user: one list, and one for every follow-up that was given."""
+        """The turns after each user message: one list for the prompt, and one for every follow-up that was sent."""
         exchanges: list[list[Turn]] = [[]]
         for turn in self.turns:
             exchanges[-1].append(turn)
@@ -269,7 +270,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
 
 
 class Verdict(Record, frozen=True, kw_only=True):
-    """Is the answer right? `outcome` lies in [0, 1]; `metrics` holds the judge's other numbers (Solve-F1 …)."""
+    """The judgement of an answer. `outcome` is in [0, 1]; `metrics` holds other values of the judge (Solve-F1 …)."""
 
     trajectory_id: str
     outcome: float
@@ -279,12 +280,12 @@ class Verdict(Record, frozen=True, kw_only=True):
 
     @property
     def correct(self) -> bool:
-        """True where the outcome counts as right (at least 0.5: the QA rule of AutoTraj's evaluation)."""
+        """True if the outcome counts as correct (at least 0.5: the QA rule of AutoTraj's evaluation)."""
         return self.outcome >= 0.5
 
 
 class Quality(Record, frozen=True, kw_only=True):
-    """The scores of the evaluation dimensions, each in [0, 1], and their weighted total (unrounded)."""
+    """Quality scores: one per dimension, each in [0, 1], and their weighted total (unrounded)."""
 
     confidence: float
     length: float
@@ -296,7 +297,7 @@ class Quality(Record, frozen=True, kw_only=True):
 
 
 class Repair(Record, frozen=True, kw_only=True):
-    """One decision of the repair stage: an original, the last attempt at repairing it, and why it was (not) taken."""
+    """A decision of the repair stage: the original, its last repair attempt, and why that was (not) accepted."""
 
     original_id: str
     repaired_id: str | None
@@ -306,8 +307,8 @@ class Repair(Record, frozen=True, kw_only=True):
     reason: str
     attempts: int = 1
     reasons: tuple[str, ...] = ()
-    """Of every attempt, in order; the last one is `reason`. Empty in records of older versions."""
+    """The reason of every attempt, in order; the last one is `reason`. Empty in records of older versions."""
     tokens: int | None = None
-    """Tokens that all attempts have generated. None where the engine does not say."""
+    """Tokens generated by all attempts. None if the engine does not report them."""
     prompt_tokens: int | None = None
-    """Tokens of all prompts that were sent for them."""
+    """Prompt tokens of all attempts."""

@@ -1,14 +1,14 @@
-"""One registry for everything that can be added: find a dialect, an engine, a judge … by kind and name.
+"""The registry of plug-ins: find a dialect, an engine, a judge … by kind and name.
 
-A name is one of ours (`rewright.builtin`), one that an installed package registers through an entry point of the group
-`rewright`, one that a program registers with `register`, or an import path, "package.module:name".
+A name is built in (`rewright.builtin`), registered by an installed package through an entry point of the group
+`rewright`, registered by a program with `register`, or an import path, "package.module:name".
 
     # pyproject.toml of another package          # its module
     [project.entry-points.rewright]              from rewright.core.registry import register
     mine = "my_package.rewright_parts"           register("judge", "mine", "my_package.judging:judge")
 
-A target may be the object itself or its import path, which is followed when the name is first used: registering costs
-no import.
+A target is the object itself or its import path. An import path is resolved when the name is first used, so that
+registering imports nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Kind = Literal[
 ]  # fmt: skip
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 GROUP: Final = "rewright"
-"""The entry-point group of other packages. Each entry point is a module that registers what it has on import."""
+"""The entry-point group for other packages. Each entry point is a module that calls `register` on import."""
 BUILTIN: Final = "rewright.builtin"
 
 Target = TypeVar("Target")
@@ -49,9 +49,10 @@ def register(kind: Kind, name: str, target: Target) -> Target: ...
 @overload
 def register(kind: Kind, name: str) -> Callable[[Target], Target]: ...
 def register(kind: Kind, name: str, target: Any = None) -> Any:
-    """Make `target` known as `name`: an object, or the import path of one. Without a target it is a decorator.
+    """Register `target`, an object or an import path, as `name`. Without a target, returns a decorator.
 
-    Raises ValueError for an unknown kind, a name that is no text or is an import path, and a name that is taken.
+    Returns the target. Raises ValueError for an unknown kind, a name that is not a string without a colon, and a name
+    that is registered already.
     """
     _load_builtin()  # ours are first in the order, and a name of ours is taken from the start
     if kind not in _targets:
@@ -67,7 +68,7 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
 
 
 def known(kind: Kind) -> list[str]:
-    """The registered names of a kind, sorted: ours, and those of installed packages."""
+    """Return the registered names of a kind, sorted: the built-in ones and those of installed packages."""
     _load_builtin()
     _load_entry_points()
     return sorted(_targets[kind])
@@ -81,11 +82,12 @@ def in_order(kind: Kind) -> list[str]:
 
 
 def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, setting: str | None = None) -> Any:
-    """The object that is registered as `name`, or that stands at the import path `name`.
+    """Return the object that is registered as `name`, or the object at the import path `name`.
 
-    `packages`: where a file names it, the packages (or import paths) whose code its user has allowed. None: the user
-    named it, so any import path is followed. `setting`: what an error names as the place, such as `rl.estimator`.
-    Raises InputError for an unknown name (with the known ones), a path without consent, and a path to nothing.
+    `packages`: the packages (or import paths) that the user allows, for a name that comes from a file. None: the user
+    gave the name, so every import path is allowed. `setting`: the place that an error names, such as `rl.estimator`.
+    Raises InputError for an unknown name (listing the known ones), an import path outside `packages`, and an import
+    path that cannot be loaded.
     """
     where = f"{setting}: " if setting else ""
     what = kind.replace("_", " ")
@@ -127,13 +129,13 @@ def _load_builtin() -> None:
 
 
 def _load_entry_points() -> None:
-    """Import what other packages name in the group. One that fails is a warning, and named where a name is missing."""
+    """Import the entry points of the group. A failure is a warning, and is repeated when a name is not found."""
     if GROUP in _loaded:
         return
     _loaded.add(GROUP)
     for point in entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as problem:  # whatever another package raises while it is imported
+        except Exception as problem:  # a package can raise anything while it is imported
             _failures.append(f"entry point {point.name} = {point.value}: {type(problem).__name__}: {problem}")
             warnings.warn(f"rewright: {_failures[-1]}", RuntimeWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""What scores whole trajectories: a trained reward model, in this process or served."""
+"""The interface of reward models: score whole trajectories, in this process or on a server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["Scorer"]
 
 
 class Scorer(Protocol):
-    """A reward model, wherever it is."""
+    """A reward model, local or served."""
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One number per token sequence, in the order given. Raises `ServerError` where a server does not answer."""
+        """Return one score per token sequence, in the given order. Raises `ServerError` if a server does not answer."""
         ...

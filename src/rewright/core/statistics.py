@@ -1,7 +1,7 @@
-"""Intervals for the tables: how sure a measured success rate is.
+"""Confidence intervals for reported success rates.
 
-Several trajectories of one task say less than as many of different tasks: they are easy or hard together. Values are
-therefore given in groups, one for each task, and the groups are the sample (cluster-robust variance).
+Trajectories of the same task are correlated, so values are given in groups, one per task, and the variance is
+cluster-robust.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def proportion_interval(successes: float, total: float) -> Interval:
     denominator = 1 + Z_95**2 / total
     centre = (share + Z_95**2 / (2 * total)) / denominator
     half = Z_95 * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2)) / denominator
-    # Rounding must not put the share outside of its own interval.
+    # Rounding must not put the proportion outside its own interval.
     return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
@@ -48,13 +48,13 @@ def grouped_mean(groups: Iterable[Sequence[float]]) -> Interval:
 
 
 def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
-    """Wilson's 95% interval of the share of successes, values of 0 and 1; (0, 0, 1) for no values.
+    """Wilson's 95% interval of a success rate from groups of 0/1 values; (0, 0, 1) for no values.
 
-    The number of trials is the one that has the variance of the groups: at most that of the values, at least that of
-    the groups (which it is where each group has one value).
+    Uses the effective number of trials that gives the cluster-robust variance. It lies between the number of groups
+    (which it is if each group has one value) and the number of values.
     """
     share, variance, count, total = _mean_and_variance(groups)
-    # Groups may agree in everything, which says nothing of how they vary, or in a share that all of them have.
+    # Zero variance: all values are equal (no information about the variation), or all groups have the same rate.
     agreeing = float(total if 0 < share < 1 else count)
     effective = share * (1 - share) / variance if variance > 0 else agreeing
     trials = min(max(effective, float(count)), float(total))

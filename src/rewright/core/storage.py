@@ -1,9 +1,9 @@
-"""Append-only files of records: one JSON object a line, whole or not at all.
+"""Append-only JSON Lines files of records, with atomic appends.
 
-Writing: every record is one write of one line. A torn last line, left by a kill or a full disk, is cut off before the
-next append and ignored when reading. A corrupt line anywhere else is an `InputError` that names file and line.
-Reading is streaming: memory does not grow with the file. A lone surrogate (half of an escaped pair, which models write
-and UTF-8 cannot hold) is stored as U+FFFD.
+Every record is one write of one line. An incomplete last line, left by a killed process or a full disk, is truncated
+before the next append and ignored when reading. A corrupt line anywhere else raises an `InputError` with file and line.
+Reading streams, so memory does not grow with the file. A lone surrogate (which models write and UTF-8 cannot encode)
+is stored as U+FFFD.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ COMPRESSION_MAGIC: Final = (
     (b"PK\x03\x04", "zip"),
     (b"BZh", "bzip2"),
 )
-"""How packed files begin."""
+"""Magic bytes of compressed files."""
 
 MAX_SMALL_FILE_BYTES: Final = 10_000_000
-"""Of a file that is read at once: a recipe, a state, the head of an index."""
+"""Of a file that is read at once: a recipe, a state file, the metadata of an index."""
 
 MAX_LINE_BYTES: Final = 256 * 2**20
-"""A file without line ends (a sparse one, a packed bomb) must not fill the memory."""
+"""Guards memory against files without line breaks (sparse files, decompression bombs)."""
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode_line(value: Any) -> bytes:
-    """One record as a line of JSON, its end included."""
+    """Encode one record as a line of JSON, newline included."""
     try:
         return _encoder.encode(value) + b"\n"
     except UnicodeEncodeError:
@@ -63,7 +63,7 @@ def encode_line(value: Any) -> bytes:
 
 
 def without_surrogates(value: Any) -> Any:
-    """`value` (texts, dicts, lists) with U+FFFD for every half of a character, which UTF-8 cannot hold."""
+    """Replace every lone surrogate in `value` (strings, dicts, lists) by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -74,9 +74,9 @@ def without_surrogates(value: Any) -> Any:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Replace `path` by the joined chunks, or leave it as it was.
+    """Replace the contents of `path` by the chunks atomically.
 
-    Raises StorageError if it cannot be written, and InputError for a device or a pipe, which a file must not replace.
+    Raises StorageError if it cannot be written (the file is then unchanged), and InputError for a device or a pipe.
     """
     refuse_special(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -87,7 +87,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:  # Ctrl-C, or a mistake in what the chunks are made from
+            except BaseException:  # Ctrl-C, or an error in the generator of the chunks
                 temporary.unlink(missing_ok=True)
                 raise
         temporary.replace(path)
@@ -96,28 +96,28 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, open for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
+    """Open a regular file for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
     refuse_special(path)
     return path.open("rb")
 
 
 def refuse_special(path: Path) -> None:
-    """Raise InputError for a device, a pipe or a socket: it is neither read to its end nor written over."""
+    """Raise InputError for a device, a pipe or a socket."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return  # whoever opens it says what is wrong
+        return  # opening the file raises the error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: is a {special_file_kind(mode)}: expected a file")
 
 
 def special_file_kind(mode: int) -> str:
-    """What a file is that is neither a regular one nor a folder, by its `st_mode`."""
+    """Name the type of a special file by its `st_mode`: "pipe", "socket" or "device"."""
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 def read_bounded(path: Path, most: int = MAX_SMALL_FILE_BYTES) -> bytes:
-    """A whole file of at most `most` bytes. Raises OSError, and InputError for a larger one and for what is no file."""
+    """Read a file of at most `most` bytes. Raises OSError, and InputError for a larger or a special file."""
     with open_file(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -126,7 +126,7 @@ def read_bounded(path: Path, most: int = MAX_SMALL_FILE_BYTES) -> bytes:
 
 
 def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """The lines of a file. Raises InputError for one that is longer than any record of ours or of a data set."""
+    """Yield the lines of a file. Raises InputError for a line of more than `MAX_LINE_BYTES`."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -138,7 +138,7 @@ def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """(line number, decoded record) for every whole line; a torn last line is dropped.
+    """Yield (line number, decoded record) for every complete line; an incomplete last line is dropped.
 
     Raises InputError (file, line, what was expected) for a missing file or a corrupt line.
     """
@@ -147,9 +147,9 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
 
 
 def read_strict(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """`read_jsonl` of records that somebody else has written: a key that the record does not have is an InputError.
+    """As `read_jsonl`, for files of other programs: an unknown key raises InputError instead of being ignored.
 
-    Dropped, it would stay unseen: a turn whose calls stand under another key would look like one without calls.
+    A turn whose calls are stored under another key would otherwise be read as a turn without calls.
     """
     for number, given in read_jsonl(path, dict[str, Any]):
         try:
@@ -164,7 +164,7 @@ def read_strict(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
 
 
 def _dropped(given: Any, kept: Any) -> tuple[str, str, list[str]] | None:
-    """The first key of `given` that `kept`, made of it, does not have: the path to it, the key, the keys there are."""
+    """Return the first key of `given` that is missing in `kept`: its path, the key, and the known keys; or None."""
     pending = [("", given, kept)]
     while pending:
         path, one, other = pending.pop()
@@ -179,9 +179,9 @@ def _dropped(given: Any, kept: Any) -> tuple[str, str, list[str]] | None:
 
 
 def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of a file that people may edit; `kind`: what must hold of a row, whatever else is in it.
+    """Yield (line number, row) of a file that users may edit; a row has the fields of `kind` and maybe more.
 
-    Nothing where there is no file. Raises InputError (file, line, what was expected).
+    Yields nothing if the file does not exist. Raises InputError (file, line, what was expected).
     """
     for number, row in read_jsonl(path, dict[str, Any]) if path.exists() else ():
         try:
@@ -192,7 +192,7 @@ def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Line(NamedTuple, Generic[T]):
-    """One whole line of a file: its number (from 1), where it starts and how long it is in bytes, its record."""
+    """One complete line of a file: its number (from 1), its offset and length in bytes, and its record."""
 
     number: int
     offset: int
@@ -218,7 +218,7 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
                         if number == 1 and packed is not None:
                             raise InputError(f"{path}: is compressed ({packed}): decompress it first") from None
                         if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
-                            return  # torn by a kill: the record was never whole
+                            return  # an incomplete append of a killed process
                         raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
                 offset += len(line)
         except OSError as problem:
@@ -226,7 +226,7 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
 
 
 class RecordFile(Generic[T]):
-    """The records of one kind in one file. One writer at a time (the run directory's lock sees to that)."""
+    """A file of records of one type. One writer at a time (ensured by the lock of the run directory)."""
 
     def __init__(
         self, path: Path, kind: type[T], key: Callable[[T], str], upgrade: Callable[[T], T] | None = None
@@ -236,25 +236,25 @@ class RecordFile(Generic[T]):
         self._descriptor: int | None = None
 
     def __iter__(self) -> Iterator[T]:
-        """Every whole record, in file order. A file that does not exist has none."""
+        """Every complete record, in file order. None if the file does not exist."""
         if self.path.exists():
             records = (record for _, record in read_jsonl(self.path, self.kind))
             yield from records if self.upgrade is None else map(self.upgrade, records)
 
     def keys(self) -> set[str]:
-        """The keys of all whole records."""
+        """The keys of all records."""
         return {self.key(record) for record in self}
 
     def keys_in_order(self) -> list[str]:
-        """The keys of all whole records, in file order."""
+        """The keys of all records, in file order."""
         return [self.key(record) for record in self]
 
     def groups(self, key: Callable[[T], str | None]) -> Groups[T]:
-        """The records that share a `key`; those whose key is None are left out."""
+        """Group the records by `key`; records whose key is None are left out."""
         return Groups(self, key)
 
     def append(self, record: T) -> None:
-        """Write one record. Raises StorageError where it could not be written whole; the file is then as before."""
+        """Append one record. Raises StorageError if it cannot be written; the file is then unchanged."""
         data = encode_line(record)
         descriptor = self._open()
         before = os.fstat(descriptor).st_size
@@ -267,14 +267,11 @@ class RecordFile(Generic[T]):
             raise StorageError(f"cannot write {self.path}: {problem.strerror or problem}") from problem
 
     def replace(self, records: Iterable[T]) -> None:
-        """Put records in the place of those of the same keys, atomically. Those whose keys are not there are left out.
-
-        Nothing is written where there are none.
-        """
+        """Replace stored records by those with the same keys, atomically. Records with other keys are ignored."""
         new = {self.key(record): encode_line(record) for record in records}
         if not new or not self.path.exists():
             return
-        self._open()  # so that every line is whole
+        self._open()  # so that every line is complete
         self.close()
         with self.path.open("rb") as file:
 
@@ -286,13 +283,13 @@ class RecordFile(Generic[T]):
             write_atomically(self.path, lines())
 
     def reorder(self, order: Iterable[str]) -> None:
-        """Bring the records into the order of `order` (keys), if they are not, atomically; other records go last.
+        """Sort the records by `order` (keys), atomically; records with other keys go last.
 
-        Records are appended in the order in which they become ready; a finished file must not depend on that.
+        Records are appended in order of completion; a finished file must not depend on that order.
         """
         if not self.path.exists():
             return
-        self._open()  # so that every line is whole
+        self._open()  # so that every line is complete
         self.close()
         places = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
         wanted = [key for key in dict.fromkeys(order) if key in places]
@@ -311,7 +308,7 @@ class RecordFile(Generic[T]):
             write_atomically(self.path, lines())
 
     def rewrite(self, records: Iterable[T]) -> None:
-        """Replace the file by these records, or leave it as it was. Raises StorageError if it cannot be written."""
+        """Replace the file by these records, atomically. Raises StorageError if it cannot be written."""
         self.close()
         write_atomically(self.path, (encode_line(record) for record in records))
 
@@ -342,7 +339,7 @@ class RecordFile(Generic[T]):
         return self._descriptor
 
     def _fix_last_line(self, descriptor: int) -> None:
-        """Cut a torn last line off. One that lacks nothing but its end gets it: it was read as a record."""
+        """Truncate an incomplete last line. A valid record that only lacks its newline gets it."""
         size = os.fstat(descriptor).st_size
         start = _start_of_last_line(descriptor, size)
         if start == size:
@@ -356,9 +353,9 @@ class RecordFile(Generic[T]):
 
 
 class Groups(Generic[T]):
-    """Lists of the records that share a key, in order of first appearance. `records`: how many records they hold.
+    """Records grouped by key, in order of first appearance. `records`: the number of records in all groups.
 
-    In memory are one group and the places of the records, never the file: groups may be spread over it.
+    Only one group and the offsets of the records are in memory, since a group may be scattered over the file.
     """
 
     def __init__(self, file: RecordFile[T], key: Callable[[T], str | None]) -> None:
@@ -371,7 +368,7 @@ class Groups(Generic[T]):
         self.records = sum(map(len, self._offsets.values()))
 
     def __iter__(self) -> Iterator[list[T]]:
-        """One group after another. The records must not be arranged anew meanwhile."""
+        """Yield the groups. The file must not be reordered meanwhile."""
         if not self._offsets:
             return
         decoder = msgspec.json.Decoder(self._file.kind)
@@ -386,7 +383,7 @@ class Groups(Generic[T]):
 
 
 def _start_of_last_line(descriptor: int, size: int) -> int:
-    """Where the last line without an end starts: `size` if every line has one."""
+    """Return the offset of an unterminated last line; `size` if every line is terminated."""
     position = size
     while position > 0:
         start = max(0, position - 65536)

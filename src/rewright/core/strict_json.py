@@ -1,7 +1,6 @@
-"""JSON as it is written down, for text that nobody vouches for: no NaN, no number out of range, no endless nesting.
+"""Strict JSON decoding of untrusted text: rejects NaN, numbers out of range and deep nesting.
 
-What is read here can be stored, written out again and walked through, however deep the caller stands in the stack.
-Standard library only.
+Decoded values can be stored, encoded again and traversed recursively. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from typing import Any
 __all__ = ["MAX_DEPTH", "STRICT", "TOLERANT", "NestingError", "StrictDecoder", "nested_deeper"]
 
 MAX_DEPTH = 100
-"""How many lists and objects may stand in one another."""
+"""Maximum nesting depth of lists and objects."""
 
 
 class NestingError(ValueError):
-    """The JSON is nested deeper than anything that is meant."""
+    """The JSON is nested more deeply than `MAX_DEPTH`."""
 
     def __init__(self) -> None:
         super().__init__(f"nested too deeply (more than {MAX_DEPTH} levels)")
 
 
 def nested_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """True where more than `levels` lists and objects stand in one another. Without recursion, in linear time."""
+    """Return True if lists and objects are nested more than `levels` deep. Not recursive, linear time."""
     layer = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         if not layer:
@@ -39,10 +38,10 @@ def nested_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 class StrictDecoder(json.JSONDecoder):
-    """A decoder whose `decode` and `raw_decode` raise ValueError (`NestingError` for the nesting) and nothing else."""
+    """A decoder whose `decode` and `raw_decode` raise only ValueError (`NestingError` for deep nesting)."""
 
     def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
-        """The value that begins at `idx`, and where it ends."""
+        """Decode the value that starts at `idx`; returns it and its end."""
         try:
             value, end = super().raw_decode(s, idx)
         except RecursionError:
@@ -64,6 +63,6 @@ def _finite(digits: str) -> float:
 
 
 STRICT = StrictDecoder(parse_constant=_refuse, parse_float=_finite)
-"""Refuses NaN, Infinity and numbers beyond a float's range."""
+"""Rejects NaN, Infinity and numbers outside the range of a float."""
 TOLERANT = StrictDecoder(parse_constant=lambda name: None)
-"""Reads NaN and Infinity, which JSON does not have and Python writes, as null."""
+"""Reads NaN and Infinity (invalid JSON, which Python writes) as null."""

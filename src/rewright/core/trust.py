@@ -1,4 +1,4 @@
-"""Which code a file may name. A file can name any function of any package: only what its user has named is run.
+"""Consent to run code that files name: a function named in a file runs only if the user allows its package.
 
 A task file is checked against the recipe or the command line (`sandbox.trusted`, `judges`). The recipe of a stored run
 is a file too, and is checked against the command line (`recipe_code`). Of Rewright itself a file reaches the tools of
@@ -38,17 +38,17 @@ def own_targets() -> tuple[str, ...]:
 
 
 def is_builtin_path(path: str) -> bool:
-    """True where a module, or an import path `"package.module:function"`, is one of Rewright's."""
+    """Return True if a module name, or an import path `"package.module:function"`, belongs to Rewright."""
     return path.partition(":")[0].strip().partition(".")[0] == "rewright"
 
 
 def is_in_packages(path: str, trusted: Iterable[str]) -> bool:
-    """True where the import path `"package.module:function"` is in `trusted`, or its module or package is."""
+    """Return True if `trusted` holds the import path `"package.module:function"`, its module or its package."""
     return any(path == one or (":" not in one and path.startswith((f"{one}.", f"{one}:"))) for one in trusted)
 
 
 def check_packages(packages: Iterable[str], where: str) -> None:
-    """Raise InputError where `packages`, which the user trusts by the key or flag `where`, hold Rewright's own."""
+    """Raise InputError if `packages`, the value of the key or flag `where`, name Rewright itself."""
     for one in packages:
         if is_builtin_path(one) and one not in own_targets():
             raise InputError(
@@ -58,7 +58,7 @@ def check_packages(packages: Iterable[str], where: str) -> None:
 
 
 def target_problem(name: str, target: str) -> str | None:
-    """What is wrong with the `target` of the tool `name`, wherever it would run; None where nothing is."""
+    """Describe what is wrong with the `target` of the tool `name`; None if it is valid."""
     if ":" not in target:
         return f"tool {name}: target {target!r} is not of the form package.module:function"
     if is_builtin_path(target) and target not in own_targets():
@@ -72,6 +72,5 @@ def check_trusted_packages(name: str, packages: tuple[str, ...]) -> None:
     """Raise ValueError where the setting `name` holds packages of Rewright's."""
     for package in packages:
         if is_builtin_path(package):
-            raise ValueError(
-                f"{name} must name packages of your own, got {package!r}: files cannot name functions of Rewright"
-            )
+            problem = "files cannot name functions of Rewright"
+            raise ValueError(f"{name} must name packages of your own, got {package!r}: {problem}")

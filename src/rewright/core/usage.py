@@ -1,4 +1,4 @@
-"""Tokens of trajectories and what they cost."""
+"""Token usage of trajectories and its cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PriceSettings", "Usage", "generated_tokens", "usage_of"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of some trajectories. `uncounted`: turns for which nobody knows them. `money`: None without a price."""
+    """Token usage. `uncounted`: turns without a token count. `money`: None if a price is missing."""
 
     trajectories: int = 0
     turns: int = 0
@@ -21,12 +21,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     uncounted: int = 0
     seconds: float | None = None
-    """Of the stage, by the clock; None where it is not finished."""
+    """Wall-clock time of the stage; None if it is not finished."""
     money: float | None = None
 
 
 class _Turn(msgspec.Struct, frozen=True):
-    """What counting needs of a turn: its texts, calls and results are skipped."""
+    """The fields of a turn that counting needs. Decoding skips texts, calls and results."""
 
     token_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] = ()
@@ -46,9 +46,10 @@ def usage_of(
     *,
     seconds: float | None = None,
 ) -> Usage:
-    """Tokens and money of trajectories. `prices`: by the model's name, per million tokens, in any currency.
+    """Sum the tokens and the cost of trajectories.
 
-    Money is None where a model that wrote a turn has no price.
+    `prices`: per million tokens in any one currency, by model name. `seconds`: passed through. The cost is None if a
+    model has no price, or if there are no turns.
     """
     total = turns = prompt = completion = uncounted = 0
     money: float | None = 0.0
@@ -71,7 +72,7 @@ def usage_of(
 
 
 def generated_tokens(trajectories: Iterable[Trajectory]) -> int | None:
-    """Tokens that the models wrote; None where some turn's are not known."""
+    """Return the number of generated tokens; None if it is unknown for any turn."""
     total = 0
     for one in trajectories:
         for _, written in _tokens(one):
@@ -82,7 +83,7 @@ def generated_tokens(trajectories: Iterable[Trajectory]) -> int | None:
 
 
 def _tokens(trajectory: Trajectory | _Trajectory) -> Iterator[tuple[int | None, int | None]]:
-    """(prompt tokens, generated tokens) of every turn; None where neither server nor token ids say."""
+    """Yield (prompt tokens, generated tokens) of every turn; None if neither usage nor token ids are known."""
     context = None if trajectory.prompt_ids is None else len(trajectory.prompt_ids)
     for turn in trajectory.turns:
         own = None if turn.token_ids is None else len(turn.token_ids)

@@ -65,10 +65,15 @@ def rewards_by_turn(rewards: NDArray[np.float64], spans: Spans) -> list[NDArray[
 def turn_to_token_rewards(
     turn_rewards: Sequence[float], mask: Sequence[int], outcome: float | None = None
 ) -> list[float]:
-    """Token-level rewards of one trajectory: each turn's on the last token that the model wrote in it.
+    """Convert turn rewards to token-level rewards: the reward of a turn goes to its last generated token.
 
-    The outcome is added on the last of the model's tokens. Turns that a truncation has cut off completely lose their
-    reward. No model token: zeros.
+    Args:
+        turn_rewards: one per turn.
+        mask: 1 for generated tokens, else 0; each run of ones is a turn.
+        outcome: added on the last generated token; None: not added.
+
+    Returns one reward per entry of `mask`, zeros without generated tokens. Rewards of turns that truncation removed
+    are dropped.
     """
     tokens = [0.0] * len(mask)
     (ranges,) = spans_from_mask([list(mask)])

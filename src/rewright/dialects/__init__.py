@@ -1,4 +1,4 @@
-"""How a model writes calls, results and answers."""
+"""Dialects: the formats in which models write calls and answers and read tool results."""
 
 from rewright.core.errors import InputError
 from rewright.core.registry import find

@@ -1,7 +1,7 @@
-"""What a dialect is: how a model writes calls and answers, and how tool results are written back to it.
+"""The dialect interface: parse the calls and answers that a model writes, and format tool results for it.
 
-A dialect reads model text only. It never sees tool output: results reach the model through `results_as_messages`
-and are never parsed again, so nothing that a tool prints can become a call or an answer.
+A dialect parses model text only. Tool results reach the model through `results_as_messages` and are never parsed, so
+tool output cannot become a call or an answer.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ __all__ = [
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """One turn, read. `thought` is what stood inside think tags; `rest` is the text outside of them.
+    """A parsed turn. `thought` is the text inside think tags; `rest` is the text outside them.
 
-    `open` names the tag that the turn's text leaves open: `answer`, and any tag in which a stop string of the dialect
-    can end a turn.
+    `open` is the tag that the text leaves unclosed: `answer`, or a tag in which a stop string can end the turn.
     """
 
     calls: tuple[ToolCall, ...]
@@ -44,63 +43,63 @@ class Parsed(msgspec.Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """A way of writing calls and answers."""
+    """A format of calls, answers and results. Plug-ins are registered with kind `dialect`."""
 
     name: str
     stop: tuple[str, ...]
-    """Strings at which generation stops, kept in the text. Empty: the model's end token ends a turn."""
+    """Stop strings, which are kept in the text. Empty: only the model's end token ends a turn."""
     control_words: tuple[str, ...]
-    """Tags that mean something in this dialect: escape_control_tokens inside tool output."""
+    """Tags of this dialect, which are escaped in tool output."""
     tool_names: tuple[str, ...] | None
-    """The only tools that can be called, where calls don't name their tool in JSON; None: any tool."""
+    """The callable tools, if calls do not name their tool in JSON; None: any tool."""
     inline: bool
-    """True where results stand inside the assistant's own text: a trajectory is then one assistant message."""
+    """True if results are part of the assistant's text: a trajectory is then one assistant message."""
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn. Never raises, linear in the length of the text; malformed calls carry an `error`."""
+        """Parse one turn. Never raises, linear in the length of the text; malformed calls carry an `error`."""
         ...
 
     def truncate_at_stop(self, text: str) -> str:
-        """A turn's text as it ends where generation is stopped.
+        """Return a turn's text as if generation had stopped at the first stop string.
 
-        For servers that ignore stop strings (what was written behind the first call or answer is cut off), or that
-        strip them without saying so (the tag that is open at the end is closed).
+        For servers that ignore stop strings (text after the first call or answer is removed), and for servers that
+        strip them without reporting it (the tag that is open at the end is closed).
         """
         ...
 
     def messages(self, task: Task) -> list[Message]:
-        """The prompt of a task, with this dialect's instruction where the task brings none."""
+        """Return the prompt of a task, with the instruction of this dialect unless the task has one."""
         ...
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
-        """The schemas to hand to the chat template; empty where the dialect names its tools in words."""
+        """Return the schemas for the chat template; empty if the instruction describes the tools."""
         ...
 
     def write(self, text: str, calls: Sequence[ToolCall]) -> str:
-        """A turn's text with `calls` written behind it, as the dialect writes them."""
+        """Append `calls` to a turn's text in the format of this dialect."""
         ...
 
     def assistant_message(self, text: str, calls: Sequence[ToolCall], *, malformed: bool = False) -> Message:
-        """A turn as a chat message (Hugging Face convention: call arguments are dicts).
+        """Convert a turn to a chat message (Hugging Face convention: call arguments are dicts).
 
-        `malformed` keeps malformed calls among the `tool_calls` (their raw text as arguments), so that every result
-        of a running conversation has its call; without it they stay in the content.
+        With `malformed`, malformed calls are among the `tool_calls` (raw text as arguments), so that every result of
+        a running conversation has its call. Otherwise they stay in the content.
         """
         ...
 
     def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-        """Tool results as the messages that follow the turn."""
+        """Convert tool results to the messages that follow the turn."""
         ...
 
     def format_problem(self, trajectory: Trajectory) -> str | None:
-        """What is wrong with the format of a trajectory that has an answer, or None."""
+        """Describe a format error of a trajectory with an answer; None if the format is valid."""
         ...
 
 
 def with_instruction(task: Task, instruction: str) -> list[Message]:
-    """The task's messages, with the instruction in the system message.
+    """Return the task's messages with the instruction in the system message.
 
-    A task whose system message describes the format itself (it names `<answer>`) keeps it as it is.
+    A system message that mentions `<answer>` is assumed to describe the format and is not changed.
     """
     messages = [dict(message) for message in task.messages]
     if not messages or messages[0].get("role") != "system":
@@ -112,9 +111,9 @@ def with_instruction(task: Task, instruction: str) -> list[Message]:
 
 
 def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
-    """`dialect.parse`, knowing how the generation ended: an answer inside which a limit cut it off is none.
+    """Parse a turn, given its stop reason: an unclosed answer that was truncated by a token limit is no answer.
 
-    A model that ends its turn itself may leave its answer open: it has said all of it.
+    If the model ended the turn itself, an unclosed answer counts.
     """
     parsed = dialect.parse(text)
     cut_off = parsed.open == "answer" and stop == "length"
@@ -122,7 +121,7 @@ def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
 
 
 def is_answer_truncated(trajectory: Trajectory) -> bool:
-    """Is the answer of a stored trajectory one that `read_turn` reads as none? (Older versions stored such.)"""
+    """Return True if a stored answer was truncated by a token limit. (Older versions stored such answers.)"""
     if trajectory.answer is None or not trajectory.turns or trajectory.turns[-1].stop != "length":
         return False
     last = trajectory.turns[-1]
@@ -131,30 +130,30 @@ def is_answer_truncated(trajectory: Trajectory) -> bool:
 
 
 def malformed_calls(trajectory: Trajectory) -> str | None:
-    """The format problem of dialects whose only rule is that calls can be read, or None."""
+    """The format check of dialects whose only rule is that calls are well-formed: a problem, or None."""
     malformed = sum(call.error is not None for call in trajectory.calls)
     return f"{malformed} malformed calls" if malformed else None
 
 
 def results_inline(dialect: Dialect, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> str:
-    """Tool results as the text that goes on in the assistant's message, for a dialect that is `inline`."""
+    """Format tool results as text inside the assistant's message, for an `inline` dialect."""
     contents = [str(message["content"]) for message in dialect.results_as_messages(calls, results)]
     return "".join(f"\n{content}\n" for content in contents)
 
 
 def schemas_as_text(schemas: Sequence[dict[str, Any]]) -> str:
-    """Function schemas as text."""
+    """Format function schemas as text."""
     lines = "\n".join(json.dumps(schema.get("function", schema), ensure_ascii=False) for schema in schemas)
     return f"You can call these functions:\n<tools>\n{lines}\n</tools>"
 
 
 def new_schemas(dialect: Dialect, follow_up: FollowUp) -> list[dict[str, Any]]:
-    """The schemas of the tools that come with a follow-up; empty where the dialect names its tools in words."""
+    """Return the schemas of a follow-up's tools; empty if the dialect's instruction describes the tools."""
     return dialect.schemas(Task(id="", messages=(), tools=follow_up.tools)) if follow_up.tools else []
 
 
 def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
-    """What the user says next. The schemas of new tools stand before it: a prompt's own list of tools can't grow."""
+    """Return the messages of a follow-up. New schemas precede its text, since the prompt's list of tools is fixed."""
     messages = [dict(message) for message in follow_up.messages]
     schemas = new_schemas(dialect, follow_up)
     if schemas and messages:
@@ -163,17 +162,17 @@ def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
 
 
 def conversation(dialect: Dialect, turns: Sequence[Turn], escape: Callable[[str], str]) -> list[Message]:
-    """What follows the prompt, as chat messages: the model's turns, the tools' results, what the user said next.
+    """Convert the turns of a trajectory to the chat messages after the prompt: turns, results and follow-ups.
 
-    `escape` (`Renderer.escape`) makes the results plain text. Results that no turn follows are left out: the
-    model never saw them.
+    `escape` (`Renderer.escape`) escapes control tokens in results. Results after the last turn are left out, because
+    the model never read them.
     """
     messages: list[Message] = []
     text = ""
     for index, turn in enumerate(turns):
         seen = turn.results if index + 1 < len(turns) else ()
         results = [msgspec.structs.replace(result, content=escape(result.content)) for result in seen]
-        # A malformed call stays in the text: its result must not be taken for that of a call of the tool it names.
+        # A malformed call stays in the text, so its result must not be attributed to the tool that it names.
         answered = [
             msgspec.structs.replace(call, name="") if call.error is not None else call
             for call in turn.calls[: len(results)]

@@ -1,4 +1,4 @@
-"""Whether a trajectory keeps to its dialect's format."""
+"""Check the format of a trajectory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["format_problem"]
 
 
 def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
-    """What is wrong with a trajectory's format, or None. It must end with an answer, its calls must be readable."""
+    """Describe a format error of a trajectory; None if it ends with an answer and follows its dialect's rules."""
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
     if is_answer_truncated(trajectory):

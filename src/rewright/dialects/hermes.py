@@ -1,11 +1,11 @@
 """The `hermes` dialect (Qwen3 and most open models): calls as JSON in `<tool_call>`, results as tool messages.
 
-Reasoning stands in `<think>`, the final answer in `<answer>`. One tolerant parser: `parse`. What it does with bad text:
-a call that is not closed, not JSON, or has no name is kept as a call with an `error` that the model is shown.
+Reasoning is in `<think>`, the final answer in `<answer>`. The parser is tolerant: a call that is not closed, not JSON,
+or has no name is kept as a call with an `error`, which the model is shown.
 
-A tag inside a JSON string of a readable call is part of that string, whatever the tag; a tag inside a thought is
-thought. Linear in the length of the text: every search moves forward, and a character belongs to the bodies of at most
-two calls (see `_body_end`), each of which is decoded at most twice.
+A tag inside a JSON string of a valid call is part of the string; a tag inside a thought is part of the thought. Parsing
+is linear in the length of the text: every search moves forward, and a character belongs to the bodies of at most two
+calls (see `_body_end`), each of which is decoded at most twice.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ INSTRUCTION: Final = (
 _THINK_TAG: Final = re.compile("</?think>")
 _END: Final = re.compile(f"{CLOSE}|{OPEN}|{THINK}")
 _OUTSIDE_STRINGS: Final = re.compile(rf'"(?:[^"\\]|\\.)*+"|(?P<end>{CLOSE}|{OPEN}|{THINK})|{ANSWER}|["\\]', re.DOTALL)
-"""A whole JSON string, a tag, or what no JSON can go on with: a string without an end, a backslash outside of one."""
+"""A complete JSON string, a tag, or invalid JSON: an unterminated string, a backslash outside a string."""
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A part of a turn's text, its tags included. `inner` is a thought's content; `call` is set for calls."""
+    """A part of a turn's text, with its tags. `inner` is the content of a thought; `call` is set for calls."""
 
     kind: Literal["thought", "call", "text"]
     text: str
@@ -48,10 +48,10 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 def _pieces(text: str) -> list[_Piece]:
-    """The parts of a turn in order; joined, they are `text`.
+    """Split a turn into its parts in order; joined, they are `text`.
 
-    An unclosed `<think>` runs to the end. A `</think>` without an opening belongs to a prompt that opened it (Qwen3's
-    thinking templates), so everything before it is thought. Of nested thoughts the outermost counts, if it is closed.
+    An unclosed `<think>` runs to the end. A `</think>` without an opening tag closes a thought that the prompt opened
+    (Qwen3's thinking templates), so all text before it is thought. Of nested thoughts, the outermost closed one counts.
     """
     pieces: list[_Piece] = []
     position = _opened_by_prompt(text)
@@ -89,7 +89,7 @@ def _pieces(text: str) -> list[_Piece]:
 
 
 def _opened_by_prompt(text: str) -> int:
-    """Where a thought that the prompt had opened ends, its tag included; 0 where there is none."""
+    """Return the end (closing tag included) of a thought that the prompt opened; 0 if there is none."""
     end = -1 if text.startswith(THINK) else text.find(THOUGHT)
     if end < 0 or text.find(THINK, 0, end) >= 0:
         return 0
@@ -97,12 +97,12 @@ def _opened_by_prompt(text: str) -> int:
     while (start := text.find(OPEN, position, end)) >= 0:
         call, position = _read_call(text, start + len(OPEN))
         if position > end and call.error is None:
-            return 0  # the tag stands in a string of this call
+            return 0  # the tag is inside a string of this call
     return end + len(THOUGHT)
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Where each `<think>` that has a `</think>` of its own is closed, by their starts."""
+    """Map the start of each closed `<think>` to the start of its `</think>`."""
     opened: list[int] = []
     pairs: dict[int, int] = {}
     for tag in _THINK_TAG.finditer(text):
@@ -114,7 +114,7 @@ def _closings(text: str) -> dict[int, int]:
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """Separate what stands inside think tags from the rest: (thought, rest). See `_pieces`."""
+    """Split a text into (thought, rest): the text inside and outside think tags. See `_pieces`."""
     thoughts: list[str] = []
     rest: list[str] = []
     for piece in _pieces(text):
@@ -126,7 +126,7 @@ def split_thought(text: str) -> tuple[str, str]:
 
 
 def text_outside_tags(text: str) -> str:
-    """What stands outside of thoughts and calls."""
+    """Return the text outside thoughts and calls."""
     return "".join(piece.text for piece in _pieces(text) if piece.kind == "text")
 
 
@@ -134,7 +134,7 @@ _decoder = STRICT
 
 
 def _decode_call(body: str) -> ToolCall:
-    """One call body. Raises ValueError with a reason for the model."""
+    """Decode the body of a call. Raises ValueError with a reason for the model."""
     stripped = body.strip()
     if stripped.startswith("```"):
         stripped = stripped.strip("`").removeprefix("json").strip()
@@ -159,7 +159,7 @@ def _decode_call(body: str) -> ToolCall:
 
 
 class _Plain(msgspec.Struct):
-    """A call as nearly all of them are written: what else stands in the object means nothing."""
+    """A call in the usual form. Other keys are ignored."""
 
     name: str
     arguments: dict[str, Any]
@@ -169,7 +169,7 @@ _plain = msgspec.json.Decoder(_Plain)
 
 
 def _plain_call(body: str) -> ToolCall | None:
-    """A call as nearly all are, read at once; None where it takes a closer look to read it or to say what is wrong."""
+    """Fast path: decode a call in the usual form; None if `_decode_call` has to decode it or report an error."""
     try:
         read = _plain.decode(body)
     except (ValueError, RecursionError):
@@ -180,7 +180,7 @@ def _plain_call(body: str) -> ToolCall | None:
 
 
 def _has_half_character(*values: Any) -> bool:
-    """Is there a lone surrogate, which no tokenizer, server or file takes?"""
+    """Return True if the values contain a lone surrogate, which tokenizers, servers and files reject."""
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -189,22 +189,23 @@ def _has_half_character(*values: Any) -> bool:
 
 
 def _name_in(body: str) -> str:
-    """The tool that a malformed call seems to mean, or an empty string."""
+    """Guess the tool name of a malformed call; "" if it cannot be found."""
     _, found, after = body[:400].partition('"name"')
     pieces = after.split('"') if found else []
     return pieces[1] if len(pieces) > 2 and pieces[0].strip() == ":" else ""
 
 
 def _body_end(text: str, start: int) -> re.Match[str] | int | None:
-    """What ends the body that starts at `start`, read as JSON: a tag outside of its strings, or a place.
+    """Find the end of the call body that starts at `start`, read as JSON: a tag outside its strings, or a position.
 
-    None where it is no JSON. Two bodies that both run over a place see it once inside a string and once outside: one
-    of them ends at the next tag or backslash. So no place is read more than twice.
+    Returns None if the body is not JSON. If two bodies contain the same position, it is inside a string of one and
+    outside the strings of the other, and one of them ends at the next tag or backslash. So no position is read more
+    than twice.
     """
     answer: int | None = None
     for found in _OUTSIDE_STRINGS.finditer(text, start):
         if found["end"] is not None:
-            # A call that is not closed does not hold the answer behind it.
+            # An unclosed call does not contain the answer after it.
             return found if found[0] == CLOSE or answer is None else answer
         if found[0] == ANSWER:
             answer = found.start() if answer is None else answer
@@ -214,10 +215,10 @@ def _body_end(text: str, start: int) -> re.Match[str] | int | None:
 
 
 def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
-    """The call whose body starts at `start`, and where reading goes on."""
+    """Parse the call whose body starts at `start`. Returns it and the position where parsing continues."""
     following = text.find(OPEN, start)
     close = text.find(CLOSE, start) if following < 0 else text.find(CLOSE, start, following)
-    # What is whole JSON up to the first closing tag has no tag outside of its strings: nothing else could end it.
+    # If the text up to the first closing tag is complete JSON, no other tag can end the body.
     if close >= 0 and (call := _plain_call(text[start:close])) is not None:
         return call, close + len(CLOSE)
     end = _body_end(text, start)
@@ -226,7 +227,7 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
         try:
             return _decode_call(text[start:stop]), _resume_position(end)
         except (ValueError, RecursionError):
-            pass  # not what it seemed: it ends at the first tag, wherever that stands
+            pass  # invalid: the body then ends at the first tag, even inside a string
     found = _END.search(text, start)
     end = found if found is not None else len(text)
     stop = end if isinstance(end, int) else end.start()
@@ -246,14 +247,14 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
 
 
 def _resume_position(end: re.Match[str] | int) -> int:
-    """Where reading goes on: behind a closing tag, at any other."""
+    """Return the position where parsing continues: after a closing tag, at any other tag."""
     if isinstance(end, int):
         return end
     return end.end() if end[0] == CLOSE else end.start()
 
 
 class Hermes:
-    """See the module's docstring."""
+    """The `hermes` dialect. See the module's docstring."""
 
     name = "hermes"
     stop: tuple[str, ...] = ()
@@ -264,7 +265,7 @@ class Hermes:
     )  # fmt: skip
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn (see `Dialect.parse`)."""
+        """Parse one turn (see `Dialect.parse`)."""
         thoughts: list[str] = []
         rest: list[str] = []
         said: list[str] = []
@@ -283,7 +284,7 @@ class Hermes:
 
     @staticmethod
     def _answer(text: str) -> tuple[str | None, bool]:
-        """The last answer outside of thoughts and calls, and whether it is not closed: it then runs to the end."""
+        """Return the last answer outside thoughts and calls, and whether it is unclosed (it then runs to the end)."""
         start = text.rfind(ANSWER)
         if start < 0:
             return None, False
@@ -293,7 +294,7 @@ class Hermes:
 
     @staticmethod
     def _without_calls(text: str, *, malformed: bool) -> str:
-        """`text` without its calls; malformed ones stay unless `malformed`. Thoughts are left alone."""
+        """Remove the calls from `text`; malformed calls only if `malformed`. Thoughts are kept."""
         return "".join(
             piece.text
             for piece in _pieces(text)
@@ -301,19 +302,19 @@ class Hermes:
         )
 
     def truncate_at_stop(self, text: str) -> str:
-        """`text`: nothing stops a turn but the model's end token."""
+        """Return `text` unchanged: this dialect has no stop strings."""
         return text
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages, with the instruction (see `with_instruction`)."""
+        """Return the task's messages with the instruction (see `with_instruction`)."""
         return with_instruction(task, INSTRUCTION)
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
-        """The task's function schemas."""
+        """Return the task's function schemas."""
         return task.schemas
 
     def write(self, text: str, calls: Sequence[ToolCall]) -> str:
-        """`text`, then every call in its tags."""
+        """Append every call to `text`, in its tags."""
         lines = [text] if text else []
         for call in calls:
             body = call.raw if call.error else json.dumps({"name": call.name, "arguments": call.arguments})
@@ -321,7 +322,7 @@ class Hermes:
         return "\n".join(lines)
 
     def assistant_message(self, text: str, calls: Sequence[ToolCall], *, malformed: bool = False) -> Message:
-        """The turn's text without its calls, and the calls as `tool_calls`."""
+        """Return the turn's text without its calls as content, and the calls as `tool_calls`."""
         kept = [call for call in calls if call.error is None or malformed]
         if not kept:
             return {"role": "assistant", "content": text}
@@ -336,12 +337,12 @@ class Hermes:
         }
 
     def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-        """One tool message per result, named after its call."""
+        """Return one tool message per result, with the name of its call."""
         return [
             {"role": "tool", "name": call.name or "unknown", "content": result.content}
             for call, result in zip(calls, results, strict=True)
         ]
 
     def format_problem(self, trajectory: Trajectory) -> str | None:
-        """Malformed calls (see `Dialect.format_problem`)."""
+        """Report malformed calls (see `Dialect.format_problem`)."""
         return malformed_calls(trajectory)

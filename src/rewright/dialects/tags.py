@@ -1,11 +1,11 @@
-r"""The `tags` dialect (AutoTraj, Tool-Star): `<search>` and `<code>` are calls, `<result>` is what the tool returned.
+r"""The `tags` dialect (AutoTraj, Tool-Star): `<search>` and `<code>` are calls, `<result>` holds tool results.
 
 A trajectory is one assistant message: `<think>` … `<code>print(2)</code>` `<result>2</result>` `<think>` …
-`<answer>\boxed{2}</answer>`. Generation stops behind every call, so the tool runs before the model goes on; a
-`<result>` that the model writes itself is plain text. `<python>` (Tool-Star's name) is read like `<code>`.
+`<answer>\boxed{2}</answer>`. Generation stops after every call, and continues when the tool has run. A `<result>` that
+the model writes itself is plain text. `<python>` (Tool-Star's name) is parsed like `<code>`.
 
-A turn ends at its first call or answer: what follows was written without the result, and is not read. Tags inside a
-thought, a call or an answer are content. One pass over the text, linear in its length.
+A turn ends at its first call or answer; text after it is ignored, since it was written without the result. Tags inside
+a thought, a call or an answer are content. Parsing is one pass over the text, linear in its length.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ _TAG = re.compile(r"<(/?)(think|search|code|python|answer)>")
 _RESULT = re.compile(r"\s*<result>")
 _IN_QUERY = re.compile(r"</?(?:think|search|code|python|answer|result)>")
 _CALLS: Final = {"search": ("search", "query"), "code": ("python", "code"), "python": ("python", "code")}
-"""Tag: the tool it calls, and the name of its one argument."""
+"""By tag: the tool that it calls, and the name of its only argument."""
 _TAG_OF: Final = {"search": "search", "python": "code"}
 
 
 class _Scan(NamedTuple):
-    """A turn's text, taken apart. `tag` is the call or answer that ends it (None: there is none)."""
+    """A turn's text, split into parts. `tag` is the call or answer that ends it (None: there is none)."""
 
     tag: str | None
     content: str
     closed: bool
     end: int
-    """Where the call or answer ends, its closing tag included."""
+    """End of the call or answer, its closing tag included."""
     thought: str
     rest: str
     thinking: bool
-    """A thought is open at the end."""
+    """True if a thought is unclosed at the end."""
 
 
 def _scan(text: str, begin: int = 0) -> _Scan:
-    """The turn that begins at `begin`."""
+    """Scan the turn that starts at `begin`."""
     thoughts: list[str] = []
     rest: list[str] = []
     position = start = begin
@@ -70,7 +70,7 @@ def _scan(text: str, begin: int = 0) -> _Scan:
             if name == "think":
                 rest.append(text[position : tag.start()])
         elif opened is None and name == "think" and not thoughts:
-            # A closing tag without an opening ends a thought that the prompt had opened.
+            # A closing tag without an opening tag ends a thought that the prompt opened.
             thoughts.append(text[begin : tag.start()])
             rest, position = [], tag.end()
         elif opened == "think" and closing and name == "think":
@@ -103,13 +103,13 @@ def _read_call(tag: str, content: str, *, closed: bool) -> ToolCall:
         error = f"<search> holds the tag {inner[0]}"
     if error is not None:
         return ToolCall(name=name, arguments={}, raw=content, error=f"malformed call: {error}")
-    # Models put spaces or line breaks inside the tags; to Python they would be an indentation.
+    # Models put spaces or line breaks inside the tags, which would be indentation in Python.
     value = content.strip() if tag == "search" else textwrap.dedent(content).strip()
     return ToolCall(name=name, arguments={argument: value}, raw=content)
 
 
 class Tags:
-    """See the module's docstring."""
+    """The `tags` dialect. See the module's docstring."""
 
     name = "tags"
     stop: tuple[str, ...] = ("</search>", "</code>", "</python>", "</answer>")
@@ -123,7 +123,7 @@ class Tags:
     _pattern = control_pattern(control_words)
 
     def parse(self, text: str) -> Parsed:
-        """Read one turn (see `Dialect.parse`). At most one call."""
+        """Parse one turn (see `Dialect.parse`). It has at most one call."""
         scan = _scan(text)
         calls: tuple[ToolCall, ...] = ()
         if scan.tag in _CALLS:
@@ -133,10 +133,10 @@ class Tags:
         return Parsed(calls, answer, scan.thought, scan.rest, left_open)
 
     def turns(self, text: str) -> tuple[Turn, ...]:
-        """The turns of a whole record: results are the `<result>` blocks right behind the calls, as it says.
+        """Split the text of a whole trajectory into turns; results are the `<result>` blocks right after the calls.
 
-        The reverse of `conversation` (for results that `results_as_messages` wrote). What follows the answer stays in
-        the last turn's text. Never raises, linear in the length of the text.
+        The inverse of `conversation` (for results formatted by `results_as_messages`). Text after the answer stays in
+        the last turn. Never raises, linear in the length of the text.
         """
         turns: list[Turn] = []
         position = 0
@@ -149,7 +149,7 @@ class Tags:
                 parsed = self.parse(rest)
                 stop: Literal["stop", "end", "length"] = "end"
                 if parsed.open is not None:
-                    stop = "length"  # a record that ends inside a tag was cut off there
+                    stop = "length"  # a record that ends inside a tag was truncated
                 elif scan.closed and not text[scan.end :].strip():
                     stop = "stop"
                 return (*turns, Turn(text=rest, calls=parsed.calls, stop=stop))
@@ -162,26 +162,26 @@ class Tags:
             position += text.startswith("\n", position)
 
     def truncate_at_stop(self, text: str) -> str:
-        """`text` up to its first call or answer, which is closed if the text ends inside (see `Dialect`)."""
+        """Return `text` up to the end of its first call or answer, closed if it is unclosed (see `Dialect`)."""
         scan = _scan(text)
         return text[: scan.end] + (f"</{scan.tag}>" if scan.tag is not None and not scan.closed else "")
 
     def messages(self, task: Task) -> list[Message]:
-        """The task's messages, with the instruction (see `with_instruction`)."""
+        """Return the task's messages with the instruction (see `with_instruction`)."""
         return with_instruction(task, self.instruction(task))
 
     def instruction(self, task: Task) -> str:
-        """How to write calls and answers, naming the tools that the task has."""
+        """Return the instruction on how to write calls and answers, for the tools of the task."""
         names = {tool.name for tool in task.tools}
         parts = [words for name, words in (("python", PYTHON), ("search", SEARCH)) if name in names]
         return " ".join([FIRST, *parts, *([RESULTS] if parts else []), LAST])
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
-        """None: the instruction names the tools in words."""
+        """Return no schemas: the instruction describes the tools."""
         return []
 
     def write(self, text: str, calls: Sequence[ToolCall]) -> str:
-        """`text`, then every call in its tags."""
+        """Append every call to `text`, in its tags."""
         lines = [text] if text else []
         for call in calls:
             tag = _TAG_OF.get(call.name, call.name or "search")
@@ -191,18 +191,18 @@ class Tags:
         return "\n".join(lines)
 
     def assistant_message(self, text: str, calls: Sequence[ToolCall], *, malformed: bool = False) -> Message:
-        """The turn as it was written: calls are part of the text."""
+        """Return the turn's text as content: calls are part of it."""
         return {"role": "assistant", "content": text}
 
     def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-        """One user message with all results in their tags; tags inside them are broken up.
+        """Return one user message with all results in their tags; tags inside results are escaped.
 
-        Where the engine is given token ids, its content goes on in the assistant's message instead.
+        With a token engine, the content is part of the assistant's message instead.
         """
         lines = [f"<result>\n{escape_control_tokens(result.content, self._pattern)}\n</result>" for result in results]
         return [{"role": "user", "content": "\n".join(lines)}]
 
     def format_problem(self, trajectory: Trajectory) -> str | None:
-        """Everything that AutoTraj's format gate refuses (`rewright.dialects.tags_format`)."""
+        """Report violations of AutoTraj's format rules (`rewright.dialects.tags_format`)."""
         report = validate_turns(trajectory.turns)
         return None if report.valid else "; ".join(report.reasons)

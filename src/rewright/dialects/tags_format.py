@@ -1,9 +1,9 @@
-r"""Is a trajectory well-formed in the tags dialect? The gate of AutoTraj's reward, with reasons.
+r"""Format check of the tags dialect: the format gate of AutoTraj's reward, with reasons.
 
-Rules: think tags are paired and at least one block is there; every `<search>` and `<code>` (or `<python>`) is closed
-and followed by its result; exactly one `<answer>` is there, closed, with content in `\boxed{}`, and nothing follows it.
-Results come from the record: a `<result>` that the model wrote itself is an error. What stands inside a result, and
-tags named inside a think block, a call or the answer, are not read. Linear in the length of the text.
+Rules: think tags are paired, and there is at least one block. Every `<search>` and `<code>` (or `<python>`) is closed
+and followed by its result. There is exactly one `<answer>`; it is closed, has content in `\boxed{}`, and nothing
+follows it. Results come from the record: a `<result>` that the model wrote itself is an error. The content of results,
+and tags inside a think block, a call or the answer, are ignored. Linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["FormatReport", "validate_text", "validate_turns"]
 
 
 class FormatReport(msgspec.Struct, frozen=True):
-    """Whether the format is valid; if not, why (each reason once, in order of appearance)."""
+    """Whether the format is valid, and the reasons if not (each once, in order of appearance)."""
 
     valid: bool
     reasons: tuple[str, ...] = ()
@@ -31,9 +31,9 @@ _CALLS = ("search", "code", "python")
 
 
 class _Reader:
-    """One pass over model text and results. `open` is the tag that is open; `waiting` the call without a result yet.
+    """One pass over model text and results. `open`: the unclosed tag; `waiting`: the call that has no result yet.
 
-    `recorded`: results come from the record, so a `<result>` in the text is the model's invention.
+    `recorded`: results come from the record, so a `<result>` in the text was written by the model.
     """
 
     def __init__(self, *, recorded: bool = False) -> None:
@@ -49,7 +49,7 @@ class _Reader:
         self.reasons.setdefault(reason)
 
     def result(self) -> None:
-        """A result from the record follows."""
+        """Process a result from the record."""
         if self.open is not None:
             self.add_reason(f"<{self.open}> is not closed before its result")
             self.open = None
@@ -58,7 +58,7 @@ class _Reader:
         self.waiting = None
 
     def between(self, text: str) -> None:
-        """Text outside of any tag."""
+        """Process text outside all tags."""
         if text.strip():
             if self.waiting is not None:
                 self.add_reason(f"</{self.waiting}> is not followed by its result")
@@ -67,7 +67,7 @@ class _Reader:
                 self.add_reason("text follows </answer>")
 
     def model(self, text: str) -> None:
-        """One turn's text."""
+        """Process one turn's text."""
         position = 0
         for tag in _TAGS.finditer(text):
             closing, name = bool(tag[1]), tag[2]
@@ -87,7 +87,7 @@ class _Reader:
     def _inside(self, name: str, closing: bool, piece: str, tag: str) -> None:
         if self.open == "answer":
             self._answer_parts.append(piece)
-        # <python> is <code> by another name, as for the parser.
+        # <python> is an alias of <code>, as for the parser.
         if name != self.open and {name, self.open} != {"code", "python"}:
             if self.open == "answer":
                 self._answer_parts.append(tag)
@@ -132,7 +132,7 @@ class _Reader:
 
 
 def validate_turns(turns: Sequence[Turn]) -> FormatReport:
-    """The format of a trajectory's turns; results are those of the record."""
+    """Check the format of a trajectory's turns; results are those of the record."""
     reader = _Reader(recorded=True)
     for turn in turns:
         reader.model(turn.opening + turn.text)
@@ -145,7 +145,7 @@ _RESULT = re.compile(r"<result>")
 
 
 def validate_text(text: str) -> FormatReport:
-    """The format of a whole trajectory as one text, with results in `<result>` tags right after their calls.
+    """Check the format of a whole trajectory as one text, with results in `<result>` tags right after their calls.
 
     A `<result>` inside an open tag is part of that tag's content.
     """

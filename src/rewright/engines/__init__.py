@@ -1,1 +1,1 @@
-"""Models behind one coroutine: local transformers, or any OpenAI-compatible server."""
+"""Engines: text generation with local transformers models or any OpenAI-compatible server."""

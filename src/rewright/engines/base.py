@@ -1,8 +1,8 @@
-"""What the rollout loop needs of a model: one coroutine that continues a conversation.
+"""The engine interface of the rollout loop: a coroutine that generates the next turn of a conversation.
 
-Two kinds of engine. A *token engine* (`tokens = True`: local transformers, vLLM's completions endpoint) is given the
-exact token ids of the conversation and returns token ids. A *message engine* (`tokens = False`: any hosted chat
-endpoint) is given messages and schemas and returns text and, where the server parses them, structured calls.
+There are two kinds of engine. A *token engine* (`tokens = True`: local transformers, vLLM's completions endpoint) takes
+the exact token ids of the conversation and returns token ids. A *message engine* (`tokens = False`: any hosted chat
+endpoint) takes messages and schemas and returns text and, if the server parses them, structured calls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Engine", "Generation", "Request", "Sampling"]
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How to sample. `temperature` 0 is greedy; `max_tokens` counts new tokens of this generation."""
+    """Sampling parameters. `temperature` 0 is greedy; `max_tokens` limits the generated tokens."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -27,21 +27,22 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One generation to make. `token_ids` is the whole context for a token engine, else None."""
+    """A generation request. `token_ids` is the whole context for a token engine, else None."""
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...]
     sampling: Sampling
     token_ids: tuple[int, ...] | None = None
     session: str = ""
-    """Names the trajectory, so that an engine can keep its key-value cache between turns."""
+    """Identifies the trajectory, so that an engine can keep its KV cache between turns."""
     timeout_seconds: float | None = None
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """What the model wrote. `calls` is set only by servers that parse calls themselves.
+    """A generated turn. `calls` is set only if the server parses calls.
 
-    `token_ids` includes the end token when the model wrote one; `text` excludes it. A stop string is kept in `text`.
+    `token_ids` includes the end token if the model generated one; `text` excludes it. `text` includes a stop string.
+    `log_probs`: one per token, natural logarithm, at the sampling temperature before top-p.
     """
 
     text: str
@@ -54,19 +55,19 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 class Engine(Protocol):
-    """A model behind one coroutine. Raises `EngineError` after its retries; nothing else."""
+    """A text generation engine. Raises only `EngineError`, after its retries."""
 
     name: str
     tokens: bool
 
     async def generate(self, request: Request) -> Generation:
-        """Continue the conversation of `request` by one turn."""
+        """Generate the next turn of the conversation. Raises EngineError."""
         ...
 
     async def release(self, session: str) -> None:
-        """The trajectory `session` is over: forget what was cached for it."""
+        """Free the cache of the trajectory `session`, which has ended."""
         ...
 
     async def close(self) -> None:
-        """Free the model or the connections."""
+        """Release the model or the connections."""
         ...

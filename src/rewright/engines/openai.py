@@ -1,16 +1,16 @@
 """The `openai` engine: any OpenAI-compatible server (vLLM, SGLang, llama.cpp, `transformers serve`, hosted providers).
 
-Two modes. `chat` is a message engine: messages and tool schemas go to /chat/completions, calls come back parsed where
-the server parses them. `completions` is a token engine: the conversation's exact token ids go to /completions, and the
-server must return the generated ids (vLLM does). `auto` is `chat` until `probe()` has found that the server can do the
-second.
+There are two modes. `chat` is a message engine: messages and tool schemas are sent to /chat/completions, and the server
+may return parsed calls. `completions` is a token engine: the exact token ids of the conversation are sent to
+/completions, and the server must return the generated ids (vLLM does). `auto` is `chat` unless `probe()` finds that the
+server supports `completions`.
 
-Servers differ in what they accept. Fields beyond OpenAI's own are sent on trial: a server that refuses one by name
-(HTTP 400 or 422) is asked again without them, once, and they stay off for this engine. A field of `extra_body` always
-wins, is never dropped, and with the value None takes a field out of the body.
+Servers differ in the fields that they accept. Fields outside OpenAI's API are optional: if a server rejects one by name
+(HTTP 400 or 422), the request is repeated without them, and this engine no longer sends them. A field of `extra_body`
+takes precedence and is never dropped; the value None removes a field from the body.
 
-Not here: streaming, several choices per request (a group is several requests; servers share the prompt by
-themselves), and prices (rewright.reports.costs). What was measured with which server stands in docs/engines.md.
+Not supported: streaming, and several choices per request (a group is several requests; servers cache the shared
+prompt). Measurements with real servers are in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -39,29 +39,41 @@ LogProbs = Literal["raw", "processed", "off"]
 
 EXTENSIONS: Final[dict[str, Any]] = {
     "return_token_ids": True,
-    # A server that is not told samples with the top_k, min_p and penalty of the model's generation_config.json.
+    # Without these fields, servers use the top_k, min_p and penalty of the model's generation_config.json.
     "top_k": -1,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
 REPLY_BYTES: Final = 16 * 1024 * 1024
-"""Of a reply, for what does not grow with the generated tokens: the prompt's ids, above all."""
+"""Size limit of the part of a reply that does not grow with the generated tokens, mainly the prompt's ids."""
 REPLY_BYTES_PER_TOKEN: Final = 8192
-"""A token with its log-probability, and those of twenty others where `extra_body` asks for them."""
+"""Allows for a token's log-probability and those of twenty alternatives, which `extra_body` may request."""
 TOKENS_PER_BYTE: Final = 4
 PROMPT_TOKENS: Final = 65_536
-"""A prompt has at most a token for each byte of its text; the rest is for what templates and servers add."""
+"""A prompt has at most one token per byte of its text; the rest allows for text that templates and servers add."""
 LOGGER: Final = logging.getLogger(__name__)
 
 
 class OpenAIEngine:
-    """A model behind an OpenAI-compatible server. Raises EngineError (an `EndpointError`) after its retries.
+    """A model on an OpenAI-compatible server. Raises EngineError (an `EndpointError`) after its retries.
 
-    `timeout_seconds` limits one attempt, `Request.timeout_seconds` all of them and the waits between; at most
-    `concurrency` attempts are under way. The API key is `api_key`, else the environment variable `api_key_env`, else
-    none is sent. `headers` are added to every request. `log_probs` says what the server's numbers mean: `raw`
-    (vLLM's default: at temperature 1, so they are kept only when sampling at temperature 1), `processed` (at the
-    sampling temperature: SGLang, or vLLM with --logprobs-mode processed_logprobs), or `off` (not asked for).
+    Args:
+        base_url: address of the server, as http://localhost:8000/v1.
+        model: the name under which the server serves the model.
+        api_key, api_key_env: the API key, else the environment variable that holds it; without both, none is sent.
+        mode: `chat`, `completions` or `auto`.
+        concurrency: maximum number of concurrent attempts.
+        timeout_seconds: timeout of one attempt. (`Request.timeout_seconds` limits all attempts and waits.)
+        attempts: maximum number of attempts per request.
+        first_wait_seconds, max_wait_seconds: first and longest wait between attempts; waits double.
+        extra_body: fields that are added to every request.
+        headers: headers that are added to every request.
+        log_probs: meaning of the server's log-probabilities: `raw` (at temperature 1: vLLM's default; kept only when
+            sampling at temperature 1), `processed` (at the sampling temperature: SGLang, or vLLM with --logprobs-mode
+            processed_logprobs), or `off` (not requested).
+        check_model: treat an answer of another model as a fault.
+
+    Raises InputError for invalid arguments.
     """
 
     tokens: bool
@@ -116,11 +128,11 @@ class OpenAIEngine:
 
     @property
     def faults(self) -> Counter[str]:
-        """Failed attempts by cause (`http_429`, `timeout`, `json`, …), including those a later attempt made good."""
+        """Failed attempts by cause (`http_429`, `timeout`, …), including those after which a retry succeeded."""
         return self._endpoint.faults
 
     async def generate(self, request: Request) -> Generation:
-        """Continue the conversation of `request` by one turn. Raises EngineError, nothing else."""
+        """Generate the next turn of the conversation. Raises only EngineError."""
         loop = asyncio.get_running_loop()
         deadline = None if request.timeout_seconds is None else loop.time() + request.timeout_seconds
         path = "/completions" if self.tokens else "/chat/completions"
@@ -160,9 +172,9 @@ class OpenAIEngine:
                     raise
 
     async def probe(self) -> bool:
-        """Settle `auto`: does /completions take and return token ids? True where it does. Raises EngineError.
+        """Resolve mode `auto`: return True if /completions accepts and returns token ids. Raises EngineError.
 
-        Costs one generated token. In the other modes nothing is asked.
+        Costs one generated token. In other modes no request is sent.
         """
         if self.mode == "auto":
             self.tokens = True
@@ -171,7 +183,7 @@ class OpenAIEngine:
                 self.mode = "completions"
             except EndpointError as error:
                 self.tokens = False
-                # A key, a limit or an outage says nothing about what the server can do.
+                # Authentication errors, rate limits and outages do not show what the server supports.
                 refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}
                 if not refused and error.cause not in {"tokens", "reply", "impossible"}:
                     raise
@@ -180,34 +192,34 @@ class OpenAIEngine:
         return self.tokens
 
     async def release(self, session: str) -> None:
-        """Nothing is kept per trajectory: the server decides what it caches."""
+        """Does nothing: the server manages its cache."""
 
     async def close(self) -> None:
-        """Close the connections; requests under way fail with EngineError."""
+        """Close the connections. Running requests fail with EngineError."""
         await self._endpoint.close()
 
     def _log_probs_usable(self, sampling: Sampling) -> bool:
-        """Are the server's numbers what `Turn.log_probs` means: at the sampling temperature, before top-p?"""
+        """Return True if the server's log-probabilities are at the sampling temperature, before top-p."""
         if self.log_probs == "processed":
             return sampling.temperature > 0 and sampling.top_p >= 1
         return self.log_probs == "raw" and sampling.temperature == 1
 
     def _body(self, request: Request) -> dict[str, Any]:
-        """The request body without what this server has refused. Raises Fault."""
+        """Build the request body without the fields that this server has rejected. Raises Fault."""
         body = (completion_body if self.tokens else chat_body)(request, self.model)
         body[self._length_field] = body.pop("max_tokens")
         optional = dict(EXTENSIONS)
         if self._log_probs_usable(request.sampling):
             optional["logprobs"] = 1 if self.tokens else True
         if self.tokens:
-            # The end token is left out of the text by vLLM all the same; other control tokens are what the model wrote.
+            # Keep generated control tokens in the text. (vLLM leaves the end token out regardless.)
             optional["skip_special_tokens"] = False
         body |= {key: value for key, value in optional.items() if key not in self._refused}
         body |= self.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
     def _drop_refused_fields(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
-        """After a refusal: leave out what the server named. False where there is nothing to leave out."""
+        """After a rejected request: stop sending the fields that the server named. False if there are none."""
         if error.status not in {400, 422}:
             return False
         if (
@@ -222,16 +234,16 @@ class OpenAIEngine:
         named = {key for key in sent if _names(error.detail, key)}
         if not named:
             return False
-        # A server that checks one foreign field checks them all: one refusal is enough to find out.
+        # A server that rejects one extension usually rejects all of them: drop all after one rejection.
         dropped = (sent - {"logprobs"}) | named if named & set(EXTENSIONS) else named
-        if new := dropped - self._refused:  # requests sent together are refused together: said once
+        if new := dropped - self._refused:  # concurrent requests are rejected together: warn once
             LOGGER.warning("%s rejects %s: no longer sent", error.url, ", ".join(sorted(new)))
         self._refused |= dropped
         return True
 
 
 def _tokens_asked_for(body: Mapping[str, Any]) -> int | None:
-    """How many tokens a request asks for; None where `extra_body` has taken the limit out."""
+    """Return the token limit of a request; None if `extra_body` has removed it."""
     given = [body[key] for key in ("max_completion_tokens", "max_tokens") if type(body.get(key)) is int]
     return max(given) if given else None
 

@@ -1,12 +1,12 @@
-"""The pico models: causal language models of about a million parameters that live in the embedded world.
+"""The pico models: causal language models of about a million parameters, trained on the embedded worlds.
 
-A standard `LlamaForCausalLM` with a byte-level BPE tokenizer of 1024 entries and a chat template that takes `tools=`
-(it writes each schema as one line, `name(parameter, …)`, to keep prompts short). Names and digits are split the same
-way in questions, JSON and tool results: a small model can only copy what looks the same everywhere.
+A pico model is a standard `LlamaForCausalLM` with a byte-level BPE tokenizer of 1024 entries and a chat template with
+`tools=` (it writes each schema as one line, `name(parameter, …)`, to keep prompts short). Names and digits have the
+same tokens in questions, JSON and tool results, because a small model can only copy identical tokens.
 
-`pico` and `pico-repairer` write the hermes dialect in the town, `pico-tags` and `pico-tags-repairer` the tags dialect
-in the almanac. Here: architecture, tokenizer, template, and finding the shipped weights. Their training is in
-scripts/train_pico.py and scripts/train_pico_tags.py.
+`pico` and `pico-repairer` write the hermes dialect in the town world, `pico-tags` and `pico-tags-repairer` the tags
+dialect in the almanac world. This module has the architecture, the tokenizer, the template and the path of the shipped
+weights. They are trained by scripts/train_pico.py and scripts/train_pico_tags.py.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TRAINED_RULES: Final = (
     "Then solve the task again from the start, better: call a tool only where it is needed, at most {calls} calls, "
     "think after each result, do not hedge, and give exactly one final answer."
 )
-"""The end of the prompt that the shipped repairers were trained with (`repair.rules`). Another costs them repairs: with
-the standard one pico-tags-repairer repaired 14 of 38 candidates in the place of 28."""
+"""The end of the prompt that the shipped repairers were trained with (`repair.rules`). Other rules reduce repairs:
+with the default rules, pico-tags-repairer repaired 14 of 38 candidates instead of 28."""
 
 CONTROL_TOKENS: Final = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 TAGS: Final = (
@@ -34,8 +34,8 @@ TAGS: Final = (
     "<search>", "</search>", "<code>", "</code>", "<result>", "</result>",
 )  # fmt: skip
 
-# Capitalised words (the made-up names) never take the space before them: " Kalo" and "\"Kalo" share their tokens.
-# A word before an underscore does not either: "get_age" is "get_" and "age" wherever it stands.
+# Capitalised words (invented names) do not include a leading space, so that " Kalo" and "\"Kalo" share their tokens.
+# Neither do words before an underscore: "get_age" is always "get_" and "age".
 WORDS: Final = r"[a-z]+_| ?[a-z]+(?![a-z_])|[A-Z][a-z]*_?|\d|[^A-Za-z\d]+"
 
 TEMPLATE: Final = (
@@ -66,7 +66,7 @@ TEMPLATE: Final = (
 
 
 def build_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024) -> Any:
-    """A byte-level BPE tokenizer trained on `texts`, with the control tokens, the tags and the template."""
+    """Train a byte-level BPE tokenizer of `vocabulary` entries on `texts`, with control tokens, tags and template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AddedToken, PreTrainedTokenizerFast
 
@@ -96,7 +96,7 @@ def build_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024) -> Any:
 
 
 def build_model(tokenizer: Any, *, seed: int = 0, hidden: int = 128, layers: int = 4, heads: int = 4) -> Any:
-    """A freshly initialised pico model for `tokenizer`."""
+    """Create a randomly initialised pico model for `tokenizer`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -118,7 +118,7 @@ def build_model(tokenizer: Any, *, seed: int = 0, hidden: int = 128, layers: int
 
 
 def pico_path(name: str) -> Path:
-    """The folder of a shipped pico model. Raises InputError for an unknown name."""
+    """Return the folder of a shipped pico model. Raises InputError for an unknown name."""
     if name not in PICO_MODELS:
         raise InputError(f"unknown pico model {name!r}: expected one of {', '.join(PICO_MODELS)}")
     return Path(__file__).parent / "models" / name

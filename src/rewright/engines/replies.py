@@ -1,6 +1,6 @@
-"""Replies in the OpenAI wire format become a `Generation`, or a `Fault` that says why not; never an empty generation.
+"""Parse replies in the OpenAI wire format to a `Generation`; an invalid or empty reply is a `Fault`.
 
-Reads what vLLM, SGLang, llama.cpp, transformers and hosted providers return. No network here.
+Supports the replies of vLLM, SGLang, llama.cpp, transformers and hosted providers. No network code here.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ MAX_DETAIL: Final = 200
 CHARACTERS_PER_TOKEN: Final = 256
 """The longest tokens of today's vocabularies have 128 characters (spaces)."""
 EXTRA_CHARACTERS: Final = 4096
-"""For what a server adds around the tokens: tags, ids, a stop string."""
+"""Allows for text that a server adds around the tokens: tags, ids, a stop string."""
 MAX_TOKENS: Final = 10**8
-"""In one request, whatever it asks for: a hundred times the longest contexts."""
+"""Upper bound of token counts in any reply: a hundred times the longest contexts."""
 MAX_TOKEN_ID: Final = 10**7
 MAX_LOG_PROB: Final = 0.01
-"""A log-probability is at most 0, but for the rounding of half precision."""
+"""A log-probability is at most 0; the margin allows for rounding in half precision."""
 
 
 class Bounds(NamedTuple):
-    """What a reply can hold at most. `tokens`: those asked for; `prompt_tokens`: of the request; None: not known."""
+    """Bounds of a reply. `tokens`: requested tokens; `prompt_tokens`: of the request; None: unknown."""
 
     tokens: int | None = None
     prompt_tokens: int | None = None
 
     @property
     def reported(self) -> int:
-        """The most generated tokens that a server can count: some overrun the limit, or count a thought besides."""
+        """Maximum reported number of generated tokens. Some servers exceed the limit or add reasoning tokens."""
         return MAX_TOKENS if self.tokens is None else min(MAX_TOKENS, 4 * self.tokens + 1024)
 
     @property
     def characters(self) -> int:
-        """The most characters that the tokens can have."""
+        """Maximum number of characters of the generated text."""
         return CHARACTERS_PER_TOKEN * (MAX_TOKENS if self.tokens is None else self.tokens) + EXTRA_CHARACTERS
 
 
@@ -61,9 +61,16 @@ _NO_BOUNDS: Final = Bounds()
 def read_chat(
     reply: Any, *, model: str | None, stop: Sequence[str] = (), log_probs: bool = True, bounds: Bounds = _NO_BOUNDS
 ) -> Generation:
-    """The generation in a reply to /chat/completions. `model`: the name that must have answered. Raises Fault.
+    """Parse a reply to /chat/completions.
 
-    Token ids and log-probs are what the server gave: None where it gave none.
+    Args:
+        reply: the decoded JSON.
+        model: the expected model name; None accepts any.
+        stop: the stop strings of the request.
+        log_probs: keep log-probabilities.
+        bounds: upper bounds for a valid reply.
+
+    Token ids and log-probs are None if the server did not return them. Raises Fault.
     """
     choice = _choice(reply, model)
     message = choice.get("message")
@@ -91,7 +98,7 @@ def read_chat(
         log_probs=numbers if log_probs else None,
         calls=calls,
         stop=ending,
-        # 0 tokens that say something are a server that doesn't count.
+        # 0 tokens with a text: the server does not count tokens.
         prompt_tokens=_count(reply, "prompt_tokens", bounds.prompt_tokens or MAX_TOKENS) or None,
         completion_tokens=(completion_tokens or None) if written else completion_tokens,
     )
@@ -106,7 +113,11 @@ def read_completion(
     log_probs: bool = True,
     bounds: Bounds = _NO_BOUNDS,
 ) -> Generation:
-    """The generation in a reply to /completions, with token ids (and log-probs, if asked for). Raises Fault."""
+    """Parse a reply to /completions, which must have token ids (and log-probs if `log_probs`).
+
+    `prompt`: the token ids of the request; they must equal those that the server reports. Other arguments as for
+    `read_chat`. Raises Fault.
+    """
     choice = _choice(reply, model)
     text = choice.get("text")
     if not isinstance(text, str):
@@ -119,7 +130,7 @@ def read_completion(
         )
     if not token_ids:
         raise Fault("reply", "the server generated no token", retry=True)
-    if bounds.tokens is not None and len(token_ids) > bounds.tokens + 1:  # some add the end token to those asked for
+    if bounds.tokens is not None and len(token_ids) > bounds.tokens + 1:  # some servers add the end token
         raise _impossible(f"{len(token_ids)} token ids for {bounds.tokens} tokens asked for")
     seen_prompt = seen_prompt or _ids(reply.get("prompt_token_ids"))
     if seen_prompt is not None and list(seen_prompt) != list(prompt):
@@ -131,7 +142,7 @@ def read_completion(
     if log_probs and (numbers is None or len(numbers) != len(token_ids)):
         given = "no" if numbers is None else len(numbers)
         raise Fault("tokens", f"the server returned {given} log-probs for {len(token_ids)} tokens", retry=False)
-    _count(reply, "completion_tokens", bounds.reported)  # not used, but no reason to believe the rest
+    _count(reply, "completion_tokens", bounds.reported)  # not used, but an invalid count invalidates the reply
     text, ending = _with_stop(text, ending, matched, stop)
     _check_length(text, (), bounds)
     return Generation(
@@ -145,7 +156,7 @@ def read_completion(
 
 
 def same_model(asked: str, answered: str) -> bool:
-    """Is `answered` a server's name for `asked`? Paths, revisions (`@…`), tags (`:…`) and dates may differ.
+    """Return True if `answered` names the model `asked`. Paths, revisions (`@…`), tags (`:…`) and dates may differ.
 
     >>> same_model("gpt-4o", "gpt-4o-2024-08-06"), same_model("gpt-4o", "gpt-4o-mini")
     (True, False)
@@ -175,7 +186,7 @@ def _choice(reply: Any, model: str | None) -> dict[str, Any]:
 
 
 def _error_fault(error: Any) -> Fault:
-    """An error that arrived with status 200 (routers do this when their provider fails)."""
+    """Convert an error object with status 200, as routers return it for a failure of their provider."""
     code = error.get("code") if isinstance(error, dict) else None
     words = error.get("message") if isinstance(error, dict) else error
     shown = " ".join(str(words or error).split())[:MAX_DETAIL]
@@ -184,7 +195,7 @@ def _error_fault(error: Any) -> Fault:
 
 
 def _ending(choice: Mapping[str, Any]) -> tuple[Ending, str | None]:
-    """(how the generation ended, the stop string that the server says it matched)."""
+    """Return how the generation ended, and the matched stop string if the server reports it."""
     reason = choice.get("finish_reason")
     # vLLM's name, then SGLang's: the id of a stop token, or a stop string.
     matched = choice.get("stop_reason", choice.get("matched_stop"))
@@ -197,14 +208,14 @@ def _ending(choice: Mapping[str, Any]) -> tuple[Ending, str | None]:
     if reason in ENDS:
         return "end", None
     if reason in ABORTS:
-        raise Fault("reply", f"the server gave the generation up: finish_reason {reason!r}", retry=True)
+        raise Fault("reply", f"the server aborted the generation: finish_reason {reason!r}", retry=True)
     if reason == "content_filter":
         raise Fault("filtered", "the provider's content filter ended the generation", retry=False)
     raise Fault("reply", f"unknown finish_reason {reason!r}", retry=False)
 
 
 def _with_stop(text: str, ending: Ending, matched: str | None, stop: Sequence[str]) -> tuple[str, Ending]:
-    """Put a stop string back that the server cut off; see one that it left in."""
+    """Append a stop string that the server removed; detect one that it kept."""
     if matched and not text.endswith(matched):
         return text + matched, "stop"
     if ending == "end" and any(word and text.endswith(word) for word in stop):
@@ -242,7 +253,7 @@ def _string(value: object) -> str:
 
 
 def _text(content: object) -> str:
-    """Message content: a string, or a list of parts of which the text is taken."""
+    """Return the text of a message's content: a string, or the text parts of a list."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list):
@@ -269,9 +280,9 @@ def _with_reasoning(reasoning: str, content: str, *, closed: bool) -> str:
 def _tokens(
     choice: Mapping[str, Any],
 ) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None, tuple[int, ...] | None]:
-    """(token ids, log-probs, prompt ids) of a choice, each None where the server gives none.
+    """Return (token ids, log-probs, prompt ids) of a choice; each is None if the server did not return it.
 
-    Token ids are taken from `token_ids` (vLLM), from `logprobs.content[].id` (llama.cpp), or from token strings of the
+    Token ids are read from `token_ids` (vLLM), from `logprobs.content[].id` (llama.cpp), or from token strings of the
     form `token_id:N` (vLLM with --return-tokens-as-token-ids).
     """
     token_ids = _ids(choice.get("token_ids"))
@@ -318,7 +329,7 @@ def _floats(values: object) -> tuple[float, ...] | None:
 
 
 def _count(reply: Mapping[str, Any], key: str, most: int) -> int | None:
-    """A count of the usage; None where the server gives none. Raises Fault for what counts nothing."""
+    """Return a count of the usage object; None if there is none. Raises Fault for an invalid count."""
     usage = reply.get("usage")
     if usage is not None and not isinstance(usage, dict):
         raise _impossible(f"usage is a JSON {type(usage).__name__}, expected an object")
@@ -329,7 +340,7 @@ def _count(reply: Mapping[str, Any], key: str, most: int) -> int | None:
 
 
 def _check_length(text: str, calls: Sequence[ToolCall], bounds: Bounds) -> None:
-    """Raise Fault for more text than the tokens that were asked for can have."""
+    """Raise Fault for more text than the requested tokens can have."""
     length = len(text) + sum(len(call.name) + len(call.raw) for call in calls)
     if length > bounds.characters:
         raise _impossible(f"{length} characters for {bounds.tokens} tokens asked for")
@@ -338,4 +349,4 @@ def _check_length(text: str, calls: Sequence[ToolCall], bounds: Bounds) -> None:
 
 
 def _impossible(what: str) -> Fault:
-    return Fault("impossible", f"the reply cannot be: {what}", retry=False)
+    return Fault("impossible", f"impossible reply: {what}", retry=False)

@@ -43,16 +43,16 @@ class OpenAISettings(EngineSettings, frozen=True):
     """Additional fields of every request."""
 
     def check(self, where: str) -> None:
-        """Raise InputError without an address."""
+        """Raise InputError if `base_url` is missing."""
         if not self.base_url:
             raise InputError(f"{where}.base_url is missing: engine openai needs base_url, as http://localhost:8000/v1")
 
     def addresses(self) -> dict[str, str]:
-        """The server's."""
+        """Return `base_url`, if it is set."""
         return {} if self.base_url is None else {"base_url": self.base_url}
 
     async def open(self) -> tuple[Engine, Any]:
-        """The engine; with its tokenizer where the server takes token ids. Raises InputError without an address."""
+        """Return the engine, and its tokenizer for token ids (else None). Raises InputError without `base_url`."""
         from rewright.engines.loading import load_tokenizer
         from rewright.engines.openai import OpenAIEngine
 
@@ -75,16 +75,16 @@ class OpenAISettings(EngineSettings, frozen=True):
             if self.mode == "auto":
                 await engine.probe()
             return engine, load_tokenizer(self) if engine.tokens else None
-        except BaseException:  # nobody else has it yet, to close its connections
+        except BaseException:  # the caller has not got the engine yet and cannot close it
             await engine.close()
             raise
 
     @property
     def tokenizer_path(self) -> str | None:
-        """The tokenizer that is named: the served model's own is with the server."""
+        """The configured tokenizer; None: only the server has the tokenizer."""
         return self.tokenizer
 
     def trained(self, folder: str) -> ModelSettings:
-        """The saved weights in the embedded engine: a server cannot be told to load a folder."""
+        """Return settings of the `hf` engine for the saved weights: a server cannot load a folder on request."""
         common = {name: getattr(self, name) for name in ("dtype", "template_options", "trust_remote_code")}
         return msgspec.convert({"path": folder, **common}, HFSettings)

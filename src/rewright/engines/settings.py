@@ -1,7 +1,7 @@
-"""The `model:` section of a recipe: a model, and the engine that generates with it.
+"""The `model:` section of a recipe: a model and the engine that runs it.
 
-Every engine has settings of its own, a subclass of `EngineSettings` in the engine's file, registered under the engine's
-name (`rewright.core.registry`, kind `engine`). `model.engine` chooses among them.
+Every engine has its own settings: a subclass of `EngineSettings`, registered under the engine's name
+(`rewright.core.registry`, kind `engine`) and selected by `model.engine`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DEFAULT_ENGINE = "hf"
 
 
 class ModelSettings:
-    """What every `model:` section has. The type of a field that may hold the settings of any engine.
+    """Interface of all engine settings, and the type of a field that holds the settings of any engine.
 
-    `path`: `pico` (and its kin), `smollm2`, a local folder, a Hugging Face id, or a served model's name.
+    `path`: a pico model (`pico`, …), `smollm2`, a local folder, a Hugging Face id, or the name of a served model.
     """
 
     path: str
@@ -38,7 +38,7 @@ class ModelSettings:
 
     @staticmethod
     def kind(section: Mapping[str, Any]) -> type[EngineSettings]:
-        """The settings of the engine that a section names. Raises InputError for an unknown one."""
+        """Return the settings class of the engine that a section names. Raises InputError for an unknown engine."""
         name = section.get("engine", DEFAULT_ENGINE)
         found = find("engine", name if isinstance(name, str) else str(name))
         if not isinstance(found, type) or not issubclass(found, EngineSettings):
@@ -46,31 +46,31 @@ class ModelSettings:
         return found
 
     async def open(self) -> tuple[Engine, Any]:
-        """(engine, tokenizer or None). A tokenizer comes with an engine that is given token ids."""
+        """Return the engine, and its tokenizer if it is a token engine, else None."""
         raise NotImplementedError
 
     def check(self, where: str) -> None:
-        """Raise InputError for what `open` would refuse, as far as it can be seen without opening anything.
+        """Raise InputError for errors of `open` that can be detected without opening the engine.
 
-        `where`: the section, such as `repair.model`.
+        `where`: the recipe section, such as `repair.model`.
         """
 
     def addresses(self) -> dict[str, str]:
-        """The servers' addresses among the settings, by key."""
+        """Return the server addresses in the settings, by key."""
         return {}
 
     @property
     def tokenizer_path(self) -> str | None:
-        """Where the policy's tokenizer is, or None where only the server has it."""
+        """Path or id of the tokenizer; None if only the server has it."""
         raise NotImplementedError
 
     def trained(self, folder: str) -> ModelSettings:
-        """The settings of a model that a training stage saved in `folder`."""
+        """Return the settings for a model that a training stage saved in `folder`."""
         raise NotImplementedError
 
 
 class EngineSettings(Settings, ModelSettings, frozen=True):
-    """Base of every engine's settings. A subclass gives `engine` its name and defines `open`."""
+    """Base class of all engine settings. A subclass sets `engine` to its name and defines `open`."""
 
     path: str = "pico"
     """A pico model (`pico`, …), `smollm2`, a local folder, a Hugging Face id, or the name of a served model."""
@@ -87,11 +87,11 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
 
     @property
     def tokenizer_path(self) -> str | None:
-        """The tokenizer that is named, else the model's own."""
+        """The configured tokenizer, else the model's."""
         return self.tokenizer or self.path
 
     def trained(self, folder: str) -> ModelSettings:
-        """The same engine with the weights in `folder`. An engine that cannot load a folder overrides this."""
+        """Return the same settings with the weights in `folder`. Engines that cannot load a folder override this."""
         return msgspec.structs.replace(self, path=folder, tokenizer=None)
 
 

@@ -1,8 +1,8 @@
-"""A key-value cache of slots for `transformers` decoders: every row of a batch has its own length.
+"""KV cache with slots for `transformers` decoders: every row of a batch has its own length.
 
-`transformers` caches grow all rows together. Here each row writes at its own position and attends to its own past, so
-sequences join and leave a running batch freely and keep their past between turns. Works for decoders with full
-attention in every layer, through the public `Cache` interface and a 4-D attention mask.
+The caches of `transformers` have the same length in all rows. Here each row writes at its own position and attends to
+its own past, so sequences can join and leave a running batch and keep their cache between turns. Supports decoders with
+full attention in every layer, with the public `Cache` interface and a 4-D attention mask.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """`slots` rows for `layers` layers. `set_positions` says where the next forward pass reads and writes."""
+    """A cache of `slots` rows for `layers` layers. `set_positions` sets where the next pass reads and writes."""
 
     def __init__(self, layers: int, slots: int) -> None:
         self.slots = slots
@@ -86,9 +86,10 @@ class SlotCache(Cache):  # type: ignore[misc]
                 layer.grow(length)
 
     def set_positions(self, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, length: int, *, all_rows: bool) -> None:
-        """The next pass writes at `positions_B_Q` of the slots `rows_B` and sees the first `length` positions.
+        """Set up the next pass: write at `positions_B_Q` of the slots `rows_B`, attend to the first `length` positions.
 
-        `all_rows` promises that `rows_B` is 0, 1, 2, … in order, which saves a copy.
+        `rows_B`: slot indices, shape (batch,). `positions_B_Q`: shape (batch, query length). `all_rows`: `rows_B` is
+        0, 1, 2, …, which avoids a copy.
         """
         self.rows, self.positions, self.length, self.all_rows = rows_B[:, None], positions_B_Q, length, all_rows
 

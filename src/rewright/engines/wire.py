@@ -1,7 +1,7 @@
-"""Requests in the OpenAI wire format: messages and sampling become a body. Replies are read in `replies`.
+"""Build request bodies in the OpenAI wire format. Replies are parsed in `replies`.
 
-Messages are kept in the Hugging Face convention (call arguments are dicts, a tool message has a `name`); the wire wants
-arguments as a JSON string and a `tool_call_id` on every tool message. No network here.
+Rewright keeps messages in the Hugging Face convention (call arguments are dicts, a tool message has a `name`). The wire
+format has arguments as a JSON string, and a `tool_call_id` on every tool message. No network code here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 
 
 def chat_body(request: Request, model: str) -> dict[str, Any]:
-    """The body of POST /chat/completions for `request`."""
+    """Build the body of POST /chat/completions."""
     body = {"model": model, "messages": messages_to_wire(request.messages), **_sampling(request)}
     if request.tools:
         body["tools"] = list(request.tools)
@@ -29,7 +29,7 @@ def chat_body(request: Request, model: str) -> dict[str, Any]:
 
 
 def completion_body(request: Request, model: str) -> dict[str, Any]:
-    """The body of POST /completions for `request.token_ids`. Raises Fault where there are none."""
+    """Build the body of POST /completions from `request.token_ids`. Raises Fault if there are none."""
     if not request.token_ids:
         raise Fault(
             "request", "completions mode needs the token ids of the conversation: the request has none", retry=False
@@ -39,7 +39,7 @@ def completion_body(request: Request, model: str) -> dict[str, Any]:
 
 def _sampling(request: Request) -> dict[str, Any]:
     sampling = request.sampling
-    # Always explicit: a server that is not told takes the model's generation_config.json instead.
+    # Always explicit, because servers otherwise use the model's generation_config.json.
     body: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -53,11 +53,11 @@ def _sampling(request: Request) -> dict[str, Any]:
 
 
 def messages_to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages for the wire: arguments as JSON strings, ids on calls and on their results.
+    """Convert messages to the wire format: arguments as JSON strings, ids on calls and their results.
 
-    Results are paired with the calls before them by `tool_call_id`, else in order where there are as many results as
-    calls, else by name. A result that belongs to no call (the call was malformed and stands in the text) would be
-    refused by most servers: it is sent as a user message after the others.
+    Results are paired with the preceding calls by `tool_call_id`, else in order if there are as many results as calls,
+    else by name. Most servers reject a result without a call (of a malformed call, which is part of the text): it is
+    sent as a user message after the others.
     """
     wire: list[dict[str, Any]] = []
     open_calls: list[dict[str, Any]] = []
@@ -89,10 +89,10 @@ def _call_to_wire(call: Mapping[str, Any], number: int) -> dict[str, Any]:
     function = call.get("function") or call
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        # Servers decode this string, and answer 400 or 500 where it is not an object.
+        # Servers decode this string, and answer 400 or 500 if it is not an object.
         parsed, error = read_arguments(arguments)
         arguments = parsed if error is None else {"malformed_arguments": arguments}
-    # Nine letters and digits: Mistral's templates accept nothing else.
+    # Nine letters and digits, as required by Mistral's templates.
     identifier = call.get("id") or f"call{number:05d}"
     return {
         "id": identifier,
@@ -133,7 +133,7 @@ def _results_to_wire(results: Sequence[Message], calls: Sequence[dict[str, Any]]
 
 
 def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:
-    """(arguments, error) of a call's arguments as a server gives them: a JSON string, a dict, or nothing."""
+    """Parse the arguments of a call from a server: a JSON string, a dict, or None. Returns (arguments, error)."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}, None
     if isinstance(value, str):

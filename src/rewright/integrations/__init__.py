@@ -1,1 +1,1 @@
-"""Thin adapters for other trainers."""
+"""Plug-ins that add turn credit to other trainers: TRL, verl, SkyRL, slime, verifiers."""

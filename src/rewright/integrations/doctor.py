@@ -1,6 +1,6 @@
-"""What `rewright doctor` says about plug-ins: which trainers are installed, and whether our part of them loads.
+"""The plug-in check of `rewright doctor`: which trainers are installed, and if the plug-in for each of them loads.
 
-verl logs a plug-in that fails to load at debug level only, so a broken one looks like a missing one; here it is named.
+verl logs a plug-in that fails to load at debug level only; this check reports the error.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _PLUGINS = {
     "skyrl": ("rewright.integrations.skyrl", "compute_rewright_advantage"),
     "verifiers": ("rewright.integrations.verifiers", "write_turn_rewards"),
 }
-"""Distribution -> module and the name in it that a user needs. slime is not a package."""
+"""By distribution: the plug-in module and a name that it must define. slime is not a package."""
 
 
 class PluginState(NamedTuple):
-    """One trainer. `installed` is its version or None; `problem` is one line, None where all is well."""
+    """The state of one trainer. `installed`: its version or None; `problem`: one line, None if the plug-in loads."""
 
     trainer: str
     installed: str | None
@@ -29,7 +29,7 @@ class PluginState(NamedTuple):
 
 
 def check_plugins() -> list[PluginState]:
-    """The state of every plug-in whose trainer is installed; importing a trainer can take seconds."""
+    """Check every plug-in whose trainer is installed. Importing a trainer can take seconds."""
     return [_check(trainer, *where) for trainer, where in _PLUGINS.items()]
 
 
@@ -40,7 +40,7 @@ def _check(trainer: str, module: str, name: str) -> PluginState:
         return PluginState(trainer, None, None)
     try:
         getattr(importlib.import_module(module), name)
-    except Exception as problem:  # whatever a trainer raises while it is imported is what the user has to know
+    except Exception as problem:  # a trainer can raise anything while it is imported
         reason = " ".join(f"{type(problem).__name__}: {problem}".split())
         return PluginState(trainer, installed, f"{module} does not load: {reason}")
     if trainer == "verl" and not any(point.value == module for point in entry_points(group="verl.plugins")):

@@ -4,18 +4,18 @@ Import this module in the entry point, in the process that trains::
 
     import rewright.integrations.skyrl                                # trainer.algorithm.advantage_estimator=rewright
 
-SkyRL's environments return a reward for each step, and its generator puts it on the turn's last token, so turn rewards
-are there already: let the environment's `step` return the turn's reward (`rewright.credit.turn_rewards` of the calls
-so far). Settings come from `REWRIGHT_TURN_CREDIT` (JSON); `gamma` there, not `trainer.algorithm.gamma`.
+SkyRL's environments return a reward per step, and its generator puts it on the last token of the turn. So let the
+environment's `step` return the turn reward (`rewright.credit.turn_rewards` of the calls so far). Settings, `gamma`
+included, are read from `REWRIGHT_TURN_CREDIT` (JSON); `trainer.algorithm.gamma` is not used.
 
-Where turns end: SkyRL gives estimators a mask of the whole response, tool text included, so a turn is taken to end at
-every reward that is not 0, and a turn paid exactly 0 runs on into the next (so no penalty per token may be among the
-rewards: `use_kl_in_reward` is refused). With `TurnCreditMixin` in front of the trainer class, the loss mask is given
-instead, and turns are exact::
+Turn boundaries: SkyRL passes a mask of the whole response, tool text included, so a turn is assumed to end at every
+non-zero reward, and a turn with reward 0 is merged with the next one. Per-token penalties among the rewards are not
+supported (`use_kl_in_reward` raises ValueError). With `TurnCreditMixin` before the trainer class, estimators get the
+loss mask instead, and turn boundaries are exact::
 
     class Trainer(TurnCreditMixin, RayPPOTrainer): ...           # returned by your BasePPOExp.get_trainer
 
-Step-wise training (`generator.step_wise_trajectories`) broadcasts one number per trajectory: turn credit needs it off.
+Step-wise training (`generator.step_wise_trajectories`) broadcasts one value per trajectory and must be off.
 """
 
 from __future__ import annotations
@@ -34,15 +34,24 @@ _HOMES = ("skyrl.backends.skyrl_train.utils.ppo_utils", "skyrl_train.utils.ppo_u
 def compute_rewright_advantage(
     token_level_rewards: Any, response_mask: Any, index: Any = None, **kwargs: Any
 ) -> tuple[Any, Any]:
-    """SkyRL's contract: tensors (batch, response_len) and uids in; advantages and returns of that shape out."""
+    """Advantage estimator with SkyRL's interface.
+
+    Args:
+        token_level_rewards: shape (batch, response_len); turn rewards on the last token of each turn.
+        response_mask: shape (batch, response_len); 1 for response tokens, or for generated tokens with the mixin.
+        index: the uid of the prompt of each row; rows with the same uid are a group.
+
+    Returns advantages and returns, equal tensors of shape (batch, response_len). Raises ValueError without `index` and
+    for `use_kl_in_reward`.
+    """
     import torch
 
     if index is None:
         raise ValueError("the estimator 'rewright' compares the rollouts of a prompt: expected uids (index), got None")
     if getattr(kwargs.get("config"), "use_kl_in_reward", False):
         raise ValueError(
-            "trainer.algorithm.use_kl_in_reward pays every token, so every token would be a turn: set it to false and "
-            "use_kl_loss to true"
+            "trainer.algorithm.use_kl_in_reward gives every token a reward, so every token would be a turn: set it to "
+            "false and use_kl_loss to true"
         )
     advantages = token_advantages(
         token_level_rewards.detach().float().cpu().numpy(),
@@ -56,15 +65,15 @@ def compute_rewright_advantage(
 
 
 def register(ppo_utils: Any) -> None:
-    """Register the estimator with SkyRL's module of estimators."""
+    """Register the estimator in SkyRL's module of estimators."""
     ppo_utils.register_advantage_estimator("rewright")(compute_rewright_advantage)
 
 
 class TurnCreditMixin:
-    """Put in front of SkyRL's trainer: estimators are given the loss mask, in which the gaps between turns show."""
+    """Mixin for SkyRL's trainer: passes the loss mask to estimators, which marks the turn boundaries."""
 
     def compute_advantages_and_returns(self, data: Any) -> Any:
-        """SkyRL's step, with `loss_mask` in the place of `response_mask`."""
+        """SkyRL's method, with `loss_mask` as `response_mask`."""
         trainer: Any = self
         if trainer.cfg.generator.step_wise_trajectories:
             raise ValueError("turn credit needs whole trajectories: set generator.step_wise_trajectories=false")
@@ -77,7 +86,7 @@ class TurnCreditMixin:
 
 
 def _find() -> Any:
-    """SkyRL's module of estimators, in the new or the old package, or None where SkyRL is not installed."""
+    """Import SkyRL's module of estimators from the new or the old package; None if SkyRL is not installed."""
     for name in _HOMES:
         try:
             return importlib.import_module(name)

@@ -1,16 +1,16 @@
-"""slime: turn credit by two of its function paths. Written against slime's customisation guide of 2026.
+"""slime: turn credit with two of its function path arguments. Written for slime's customisation guide of 2026.
 
     --custom-reward-post-process-path rewright.integrations.slime.post_process_rewards
     --custom-advantage-function-path  rewright.integrations.slime.turn_advantages
 
-Advantages compare the rollouts of a prompt, which slime spreads over data-parallel ranks: the first function runs
-where all samples are together, computes the turn advantages, and leaves them in `sample.train_metadata`; the second
-runs on each rank and lays them on the tokens.
+Advantages compare the rollouts of a prompt, which slime distributes over data-parallel ranks. The first function runs
+on all samples, computes the turn advantages, and stores them in `sample.train_metadata`. The second runs on each rank
+and assigns them to the tokens.
 
-Your generate function (`--custom-generate-function-path`) fills in, besides tokens and `loss_mask` (1 for the model's
-tokens): `sample.metadata["turn_calls"]`, the calls of each turn, and `sample.metadata["gold_calls"]` (None where
-they are unknown). The sample's
-reward is the outcome. Settings: `REWRIGHT_TURN_CREDIT` (JSON). Context parallelism is not supported here.
+Your generate function (`--custom-generate-function-path`) must set, besides tokens and `loss_mask` (1 for generated
+tokens): `sample.metadata["turn_calls"]`, the calls of each turn, and `sample.metadata["gold_calls"]` (None if they are
+unknown). The reward of the sample is the outcome. Settings: `REWRIGHT_TURN_CREDIT` (JSON). Context parallelism is not
+supported.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ _KEY = "rewright_turn_advantages"
 
 
 def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], list[float]]:
-    """slime's contract: (args, samples) -> (raw rewards, rewards), one each; here both are the samples' own.
+    """Reward post-processing with slime's interface: compute the turn advantages of all samples.
 
-    Groups are the samples with one `group_index` (older slime: neighbours, `args.n_samples_per_prompt` at a time).
+    Groups are the samples with the same `group_index` (older slime: `args.n_samples_per_prompt` adjacent samples).
+    Returns (raw rewards, rewards), one each per sample; both are the samples' rewards. Raises ValueError for a sample
+    without `metadata["turn_calls"]`.
     """
     while samples and isinstance(samples[0], list):
         samples = [sample for group in samples for sample in group]
@@ -58,7 +60,11 @@ def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], li
 
 
 def turn_advantages(args: Any, rollout_data: dict[str, Any]) -> None:
-    """slime's contract: sets `rollout_data["advantages"]` and `["returns"]`, a tensor (response_length,) per sample."""
+    """Advantage function with slime's interface: assign the turn advantages to the tokens.
+
+    Sets `rollout_data["advantages"]` and `rollout_data["returns"]`, one tensor of shape (response_length,) per sample.
+    Raises ValueError if the turn advantages are missing or do not match the loss mask.
+    """
     import torch
 
     metadata = rollout_data.get("metadata")

@@ -1,22 +1,22 @@
-"""TRL: turn credit for a plain `GRPOTrainer` script with `tools=` or `environment_factory=`. Written for TRL 1.16.
+"""TRL: turn credit for a `GRPOTrainer` script with `tools=` or `environment_factory=`. Written for TRL 1.16.
 
-Two lines of an existing script change::
+Change two lines of an existing script::
 
     from rewright.integrations.trl import TurnCreditTrainer                      # instead of trl.GRPOTrainer
     trainer = TurnCreditTrainer(..., turn_credit={"estimator": "matchtir"})  # everything else as it was
 
-and the dataset gets a column `gold_calls` (a list of `{"name", "arguments"}`, or its JSON text; None where unknown).
-With a trainer class of your own, put the mixin first: `class Mine(TurnCreditMixin, MyGRPOTrainer)`.
+and add a column `gold_calls` to the dataset (a list of `{"name", "arguments"}`, or its JSON text; None if unknown).
+With your own trainer class, put the mixin first: `class Mine(TurnCreditMixin, MyGRPOTrainer)`.
 
-What happens: every assistant message of a completion is a turn; its tool calls are matched with the gold calls; the
-reward functions' weighted sum is the outcome; each turn's advantage goes to the tokens that the model wrote in it, and
-replaces TRL's one number per completion. All of TRL's loss types take (B, L) advantages, with one importance ratio for
-each token (with one for a sequence, `importance_sampling_level="sequence"`, a turn's advantage would move the tokens of
-every turn: refused). A completion that no reward function could score (all None) gets advantage 0 and stays out of its
-group, as in TRL. A call that TRL cannot parse is text to it: it earns nothing, and lowers no mean.
+Every assistant message of a completion is a turn. Its tool calls are matched with the gold calls, and the weighted sum
+of the reward functions is the outcome. The advantage of a turn is assigned to the tokens that the model generated in
+it, and replaces TRL's single advantage per completion. All loss types of TRL accept (B, L) advantages with token-level
+importance ratios. `importance_sampling_level="sequence"` raises ValueError, because the advantage of a turn would be
+applied to the tokens of all turns. A completion that no reward function could score (all None) gets advantage 0 and is
+excluded from its group, as in TRL. A call that TRL cannot parse is text: it has no reward and does not lower a mean.
 
-Rollouts from a `rollout_func` come back as one text: return the calls as an extra field `turn_calls` (for each
-completion the list of its turns, each a list of calls) beside `env_mask`.
+A `rollout_func` must return the calls as an extra field `turn_calls` (for each completion the list of its turns, each
+a list of calls) beside `env_mask`, since its completions are plain text.
 
 Logged: `turn_credit/reward_mean` (per turn), `turn_credit/call_reward_mean`, `turn_credit/turns_mean`,
 `turn_credit/calls_mean`, `turn_credit/advantage_std` and, in the completions table, `turn_rewards` and
@@ -39,18 +39,19 @@ __all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __get
 
 
 class TurnCreditMixin:
-    """Put in front of a `GRPOTrainer`: (B, L) advantages with one value for each turn.
+    """Mixin for a `GRPOTrainer`: advantages of shape (B, L) with one value per turn.
 
-    `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults.
+    `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults. Raises ValueError for
+    the Liger loss, for sequence-level importance ratios, and for an evaluation set without `gold_calls`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class in which a whole trainer comes first: TRL's methods would hide the mixin's."""
+        """Raise TypeError if a trainer class precedes the mixin, since its methods would override the mixin's."""
         super().__init_subclass__(**kwargs)
         for base in cls.__mro__[: cls.__mro__.index(TurnCreditMixin)]:
             if hasattr(base, "train") and hasattr(base, "evaluate") and not issubclass(base, TurnCreditMixin):
                 raise TypeError(
-                    f"{cls.__name__}: behind {base.__name__}, TurnCreditMixin would do nothing: put it in front, "
+                    f"{cls.__name__}: after {base.__name__}, TurnCreditMixin has no effect: put it first, "
                     f"class {cls.__name__}(TurnCreditMixin, {base.__name__})"
                 )
 
@@ -63,7 +64,7 @@ class TurnCreditMixin:
             )
         if getattr(self, "importance_sampling_level", "token") != "token":
             raise ValueError(
-                "one importance ratio for a sequence spreads each turn's advantage over all of its tokens: set "
+                "a sequence-level importance ratio applies each turn's advantage to the tokens of all turns: set "
                 "importance_sampling_level='token'"
             )
         if _has_no_gold(self.train_dataset):  # type: ignore[attr-defined]
@@ -71,7 +72,7 @@ class TurnCreditMixin:
         _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        """TRL's batch, with (B, L) advantages in the place of (B,)."""
+        """TRL's method, with advantages of shape (B, L) instead of (B,)."""
         import torch
         from accelerate.utils import gather_object
 
@@ -80,13 +81,13 @@ class TurnCreditMixin:
         scored: list[tuple[list[list[Any]], list[list[Any] | None], Any]] = []
 
         def score_and_keep(rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
-            """TRL's rewards; on the way, keep what turn credit needs of this process's completions."""
+            """Compute TRL's rewards, and record the turns and gold calls of this process's completions."""
             rewards = score(rows, prompts, completions, completion_ids)
             scored.append((*_turns_and_golds(rows, completions), rewards))
             return rewards
 
-        # An attribute of the object comes before the methods of every class: the rewards seen are those that TRL gets,
-        # also where a class in front of this one has its own `_calculate_rewards`.
+        # An instance attribute overrides the methods of all classes, so this also sees the rewards of a subclass with
+        # its own `_calculate_rewards`.
         trainer._calculate_rewards = score_and_keep
         try:
             output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
@@ -101,7 +102,7 @@ class TurnCreditMixin:
         unscorable = torch.isnan(rewards_per_function).all(dim=1)
         outcome_B = (rewards_per_function * weights).nansum(dim=1)
         outcome_B[unscorable] = torch.nan
-        outcomes = outcome_B.tolist()  # of all processes, in TRL's order: the completions of a group are neighbours
+        outcomes = outcome_B.tolist()  # of all processes, in TRL's order: the completions of a group are adjacent
 
         first = trainer.accelerator.process_index * len(turns)
         local = slice(first, first + len(turns))
@@ -130,7 +131,7 @@ class TurnCreditMixin:
                     f"completion {index} has {len(row)} turns, but {len(found)} runs of the model's tokens: expected "
                     "from a rollout_func an entry of turn_calls for each run of ones in its env_mask"
                 )
-        # A truncated completion may have lost its last turns, a masked one all of them: credit what is left.
+        # A truncated completion may lack its last turns, and a masked one all of them.
         pairs = [
             (values[: len(found)], found[: len(values)]) for values, found in zip(advantages[local], spans, strict=True)
         ]
@@ -141,7 +142,7 @@ class TurnCreditMixin:
     def _log_turn_credit(
         self, mode: str, *, calls: list[int], call_rewards: list[Array], rewards: list[Array], advantages: list[Array]
     ) -> None:
-        """Turn metrics, of all processes, and two columns of the completions table."""
+        """Log the turn metrics of all processes, and two columns of the completions table."""
         trainer: Any = self
         metrics = trainer._metrics[mode]
         turns = max(sum(len(row) for row in rewards), 1)
@@ -162,14 +163,14 @@ _NO_TOOLS = (
 
 
 def _has_no_gold(train: Any) -> bool:
-    """Whether a dataset has the column gold_calls, and nothing in it (a dataset that streams is not read)."""
+    """Return True if gold_calls is None in every row of a dataset. (Streaming datasets are not read.)"""
     if "gold_calls" not in (getattr(train, "column_names", None) or ()) or not hasattr(train, "__len__"):
         return False
     return len(train) > 0 and all(calls is None for calls in train["gold_calls"])
 
 
 def _check_evaluation(train: Any, evaluation: Any) -> None:
-    """Raise ValueError for evaluation rows without gold calls: at the first evaluation it would cost a training."""
+    """Raise ValueError for an evaluation set without gold_calls, before training instead of at the first evaluation."""
     if "gold_calls" not in (getattr(train, "column_names", None) or ()):
         return
     for name, rows in (evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}).items():
@@ -180,7 +181,7 @@ def _check_evaluation(train: Any, evaluation: Any) -> None:
 def _turns_and_golds(
     rows: Sequence[Mapping[str, Any]], completions: Sequence[Any]
 ) -> tuple[list[list[Any]], list[list[Any] | None]]:
-    """The calls of each turn and the gold calls of each completion. ValueError for what cannot be read."""
+    """Return the calls of each turn and the gold calls of each completion. Raises ValueError for invalid input."""
     if not any("gold_calls" in row for row in rows):
         raise ValueError("the dataset has no column gold_calls: expected a list of calls (or None) in every row")
     golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(rows)]
@@ -202,7 +203,7 @@ def _turns_and_golds(
 
 
 def __getattr__(name: str) -> Any:
-    """`TurnCreditTrainer`, made when asked for: importing this module does not import TRL."""
+    """Create `TurnCreditTrainer` on first use, so that importing this module does not import TRL."""
     if name != "TurnCreditTrainer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from trl import GRPOTrainer

@@ -1,20 +1,20 @@
 """verl: the advantage estimator "rewright". Written for verl 0.9.1 (v1 trainer, its default); no fork needed.
 
-Load it into every process, Ray workers too, in one of two ways::
+Load it into every process, Ray workers included, in one of two ways::
 
     export VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl      # by name
-    pip install rewright                                         # verl finds the entry point `verl.plugins` by itself
+    pip install rewright                                         # verl finds the entry point `verl.plugins`
 
-(verl logs a failing entry point at debug level only: `rewright doctor` imports it and says what is wrong.) Then::
+(verl logs a failing entry point at debug level only; `rewright doctor` reports the error.) Then::
 
     algorithm.adv_estimator=rewright +algorithm.rewright.estimator=matchtir +algorithm.rewright.gamma=0.9
 
-Every setting of `TurnCredit` may stand under `algorithm.rewright` (or, as JSON, in `REWRIGHT_TURN_CREDIT`);
-`algorithm.gamma` is not read. The estimator needs turn rewards in `rm_scores`: the agent loop of
-`rewright.integrations.verl_agent_loop` puts them there. With stock loops, which put one score on the last token, it
-sees turns of which only the last was paid.
+Every setting of `TurnCredit` can be set under `algorithm.rewright` (or, as JSON, in `REWRIGHT_TURN_CREDIT`);
+`algorithm.gamma` is not used. The estimator requires turn rewards in `rm_scores`, as written by the agent loop of
+`rewright.integrations.verl_agent_loop`. With verl's own loops, which put one score on the last token, only the last
+turn has a reward.
 
-This module imports nothing of verl's agent loops, which need more packages: estimators load in trainers without them.
+This module does not import verl's agent loops, which require more packages, so the estimator also loads without them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ __all__ = ["compute_rewright_advantage", "settings_of"]
 
 
 def settings_of(algorithm: Any) -> TurnCredit:
-    """Settings under `rewright` of verl's algorithm configuration, else those of the environment."""
+    """Read the settings under `rewright` of verl's algorithm configuration, else those of the environment.
+
+    Raises ValueError if they are not a mapping of known settings.
+    """
     given = algorithm.get("rewright", None) if algorithm is not None and hasattr(algorithm, "get") else None
     if given is None:
         return TurnCredit.from_environment()
     if not hasattr(given, "items"):
         raise ValueError(f"algorithm.rewright is {given!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
-    # Hydra's lists are not Python's.
+    # Hydra has its own list type.
     return TurnCredit.of(
         {
             str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
@@ -50,10 +53,16 @@ def settings_of(algorithm: Any) -> TurnCredit:
 def compute_rewright_advantage(
     token_level_rewards: Any, response_mask: Any, config: Any = None, index: Any = None, **kwargs: Any
 ) -> tuple[Any, Any]:
-    """verl's contract: tensors (bs, response_length) and uids in; advantages and returns of that shape out.
+    """Advantage estimator with verl's interface.
 
-    Turns are the runs of `response_mask`, their rewards what `token_level_rewards` pays in them, groups the equal
-    entries of `index`. Returns the advantages twice, as verl's critic-free estimators do.
+    Args:
+        token_level_rewards: shape (bs, response_length); the reward of a turn is the sum over its tokens.
+        response_mask: shape (bs, response_length); each run of ones is a turn.
+        config: verl's algorithm configuration (see `settings_of`).
+        index: the uid of the prompt of each row; rows with the same uid are a group.
+
+    Returns the advantages twice (as advantages and returns, like verl's critic-free estimators), of shape
+    (bs, response_length). Raises ValueError without `index`, and for rejection of single tokens.
     """
     import torch
 
@@ -72,12 +81,12 @@ def compute_rewright_advantage(
 
 
 def _check_mask(algorithm: Any) -> None:
-    """Raise ValueError where verl has taken tokens out of the mask, so that its runs are turns no longer."""
+    """Raise ValueError if verl removes single tokens from the mask, so that its runs are no longer turns."""
     correction = algorithm.get("rollout_correction", None) if hasattr(algorithm, "get") else None
     if not correction or correction.get("bypass_mode", False):
         return
     if "token" in str(correction.get("rollout_rs", None)):
         raise ValueError(
-            f"algorithm.rollout_correction.rollout_rs is {correction.get('rollout_rs')!r}: it rejects single tokens, "
-            "which splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
+            f"algorithm.rollout_correction.rollout_rs is {correction.get('rollout_rs')!r}: rejecting single tokens "
+            "splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
         )

@@ -1,18 +1,18 @@
 """verl: the agent loop "rewright_tool_agent", verl's tool agent loop with turn rewards. Written for verl 0.9.1.
 
-Rows of the dataset choose it by `agent_name: rewright_tool_agent`; it is found through
+Rows of the dataset select it by `agent_name: rewright_tool_agent`. It is configured by
 `actor_rollout_ref.rollout.agent.agent_loop_config_path`, a YAML list with::
 
     - name: rewright_tool_agent
       _target_: rewright.integrations.verl_agent_loop.TurnCreditToolAgentLoop
 
-Gold calls come from `extra_info.gold_calls` (best as JSON text; null where they are unknown, while a missing key is an
-error). Tools, parser, limits and tokens are verl's own; after the rollout the calls of all turns are matched with the
-gold calls, and the output's `rm_scores` hold each turn's reward on its last model token, and the reward function's
-score, added, on the very last.
+Gold calls are read from `extra_info.gold_calls` (preferably as JSON text; null if they are unknown; a missing key is an
+error). Tools, parser, limits and tokens are verl's. After the rollout, the calls of all turns are matched with the gold
+calls. The output's `rm_scores` hold the reward of each turn on its last generated token; the score of the reward
+function is added on the last token of the response.
 
-A call that verl did not execute (more than `max_parallel_calls` in a turn, default 1) counts as malformed. Calls of a
-turn at which a limit ended the rollout are not parsed by verl and not counted.
+A call that verl did not execute (more than `max_parallel_calls` in a turn, default 1) counts as malformed. verl does
+not parse the calls of a turn at which a limit ended the rollout, so these are not counted.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ _TURNS = "rewright_turns"
 
 
 class TurnCreditOutput(AgentLoopOutput):  # type: ignore[misc]
-    """verl's output, with a reward for each turn. verl's v1 trainer asks it for its fields by `as_dict`."""
+    """verl's output with one reward per turn. verl's v1 trainer reads its fields with `as_dict`."""
 
     turn_rewards: list[float]
-    """From the calls alone, one for each turn of the model."""
+    """Rewards of the calls, one per turn, without the outcome."""
 
     def as_dict(self) -> dict[str, Any]:
-        """verl's fields; `rm_scores` (response_length,) with the turn rewards and the reward function's score."""
+        """Return verl's fields, with the turn rewards and the reward function's score in `rm_scores`.
+
+        `rm_scores` has shape (response_length,).
+        """
         fields: dict[str, Any] = super().as_dict()
         fields.pop("turn_rewards", None)
         mask = fields["response_mask"].tolist()
@@ -54,7 +57,7 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
     """verl's `ToolAgentLoop`; see the module's docstring."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> TurnCreditOutput:
-        """One rollout of verl's, then its turn rewards."""
+        """Run verl's rollout and compute its turn rewards."""
         output = await super().run(sampling_params, **kwargs)
         turns = output.extra_fields.pop(_TURNS, [])
         golds = gold_of(kwargs.get("extra_info"), "extra_info")
@@ -64,8 +67,8 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
         return TurnCreditOutput(**fields, turn_rewards=rewards.tolist())
 
     async def _handle_generating_state(self, agent_data: AgentData, *args: Any, **kwargs: Any) -> AgentState:
-        """verl's step, after which the turn's calls are noted down."""
-        agent_data.tool_calls = []  # verl leaves those of the turn before where a limit ends the rollout
+        """verl's method; also records the calls of the turn."""
+        agent_data.tool_calls = []  # verl keeps those of the previous turn if a limit ends the rollout
         state = await super()._handle_generating_state(agent_data, *args, **kwargs)
         executed = agent_data.tool_calls[: self.max_parallel_calls]
         ignored = [{"name": call.name, "error": "not executed"} for call in agent_data.tool_calls[len(executed) :]]

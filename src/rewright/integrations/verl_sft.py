@@ -1,9 +1,9 @@
-"""verl: multi-turn SFT on tables whose `tools` are JSON text, as `rewright export --format verl` writes them.
+"""verl: multi-turn SFT on tables whose `tools` column is JSON text, as written by `rewright export --format verl`.
 
     data.custom_cls.path=pkg://rewright.integrations.verl_sft data.custom_cls.name=ToolSFTDataset
 
-verl's own class wants lists of schemas; in a parquet column these come back with the fields of all schemas of the
-table, filled with nulls. Written for verl 0.9.1.
+verl's class expects lists of schemas. A parquet column of schemas would give each schema the fields of all others,
+filled with nulls. Written for verl 0.9.1.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["ToolSFTDataset"]
 
 
 class ToolSFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
-    """verl's `MultiTurnSFTDataset`; the cells of the tools column may be JSON text."""
+    """verl's `MultiTurnSFTDataset` with support for JSON text in the tools column."""
 
     tools: list[Any] | None
 
     def _read_files_and_process(self) -> None:
-        """verl's reading, then the tools as the schemas that they are."""
+        """verl's method; then decode the tools column."""
         super()._read_files_and_process()
         if self.tools is not None:
             self.tools = [json.loads(tools) or None if isinstance(tools, str) else tools for tools in self.tools]

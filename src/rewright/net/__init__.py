@@ -1,1 +1,1 @@
-"""HTTP: one client with retries and deadlines, one server, batching."""
+"""HTTP: a client with retries and deadlines, a server, and request batching."""

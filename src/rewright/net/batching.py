@@ -1,4 +1,4 @@
-"""Requests that come while a forward pass runs share the next one: no waiting on purpose, no idle accelerator."""
+"""Dynamic batching: requests that arrive during a forward pass share the next one, without a batching delay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sequences = Sequence[Sequence[int]]
 
 
 class BusyError(Exception):
-    """Too much is waiting: come back later."""
+    """The queue is full: retry later."""
 
 
 class _Waiting(NamedTuple):
@@ -24,11 +24,11 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Scores the sequences of many requests together, one round after another, in the order of their arrival.
+    """Scores the sequences of concurrent requests in batches (rounds), in order of arrival.
 
-    `score` runs in a thread. A round takes waiting requests up to `round_tokens` tokens; a request with more takes
-    several, and none after its caller has gone. At most `waiting_tokens` may wait. `rounds` and `scored` count what
-    was done.
+    `score` runs in a thread. A round takes queued requests up to `round_tokens` tokens. A larger request takes several
+    rounds, and stops when its caller is cancelled. At most `waiting_tokens` tokens are queued. `rounds` and `scored`
+    count the forward passes and the scored sequences.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Batcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Work through requests inside the block."""
+        """Process requests inside the block."""
         worker = asyncio.create_task(self._work())
         try:
             yield
@@ -55,7 +55,7 @@ class Batcher:
                 one.scores.cancel()
 
     async def score(self, sequences: Sequences) -> list[float]:
-        """One number per sequence. Raises `BusyError`, and what `score` raises."""
+        """Return one score per sequence. Raises `BusyError` if the queue is full, and the exceptions of `score`."""
         tokens = sum(map(len, sequences))
         if self._waiting and self._waiting_tokens + tokens > self._max_waiting_tokens:
             raise BusyError(f"{len(self._waiting)} requests are waiting")
@@ -72,15 +72,15 @@ class Batcher:
             if not batch:
                 self._arrived.clear()
                 continue
-            everything = [sequence for one in batch for sequence in one.sequences]
+            batch_sequences = [sequence for one in batch for sequence in one.sequences]
             scores: list[float] = []
             try:
-                for part in self._parts(everything):
+                for part in self._parts(batch_sequences):
                     if all(one.scores.done() for one in batch):
                         break
                     scores += await asyncio.to_thread(self._score, part)
                     self.rounds += 1
-            except Exception as problem:  # what it may be is the model's business; the requests are told
+            except Exception as problem:  # passed on to the requests of the batch
                 for one in batch:
                     if not one.scores.done():
                         one.scores.set_exception(problem)
@@ -94,7 +94,7 @@ class Batcher:
                 start = end
 
     def _parts(self, sequences: Sequences) -> list[Sequences]:
-        """`sequences` in parts of up to `round_tokens` tokens, or of one sequence."""
+        """Split `sequences` into parts of up to `round_tokens` tokens. A longer sequence is a part of its own."""
         parts: list[Sequences] = []
         start = tokens = 0
         for place, sequence in enumerate(sequences):
@@ -105,7 +105,7 @@ class Batcher:
         return [*parts, sequences[start:]]
 
     def _next_round(self) -> list[_Waiting]:
-        """The next requests, without those whose caller has gone."""
+        """Take the next requests from the queue, without those whose caller was cancelled."""
         batch: list[_Waiting] = []
         tokens = 0
         while self._waiting and (not batch or tokens + self._waiting[0].tokens <= self._round_tokens):

@@ -1,9 +1,9 @@
-"""One HTTP endpoint that answers JSON: POST with retries, a deadline, and an error that says what happened.
+"""HTTP client for a JSON endpoint: POST with retries, backoff, a deadline, and typed errors.
 
-Retried are lost connections, timeouts, HTTP 408, 409, 429 and 5xx, bodies that are cut or are not JSON, and replies
-that the caller's `read` refuses with a retryable `Fault`. Everything else ends at once. Waits double from
-`first_wait_seconds` to `max_wait_seconds`, with jitter; a `Retry-After` is honoured up to that cap. Nothing is retried
-forever: the end is a value, or an `EndpointError` after at most `attempts` tries or at the deadline.
+Lost connections, timeouts, HTTP 408, 409, 429 and 5xx, truncated or non-JSON bodies, and replies that the caller's
+`read` rejects with a retryable `Fault` are retried. Every other fault is final. Waits double from `first_wait_seconds`
+to `max_wait_seconds`, with jitter; `Retry-After` is honoured up to that maximum. A request ends with a value, or with
+an `EndpointError` after at most `attempts` attempts or at the deadline.
 
 aiohttp and tenacity are imported on first use, so that `import rewright` stays fast.
 """
@@ -40,13 +40,13 @@ __all__ = [
 Cause = Literal[
     "status",  # an HTTP status other than 2xx
     "timeout",  # one attempt took longer than `timeout_seconds`
-    "deadline",  # the request's own time is over
+    "deadline",  # the deadline of the request has passed
     "connection",  # refused, reset, unresolved, or not HTTP
     "certificate",  # the server's TLS certificate is not trusted
-    "body",  # the body is cut, or larger than any reply to the request can be
+    "body",  # the body is truncated, or larger than any valid reply to the request
     "json",  # the body is not JSON
-    "reply",  # JSON, but not the reply that was expected: no choices, no finish reason, an error object
-    "impossible",  # more than was asked for, or numbers that measure nothing: text, tokens, usage, scores
+    "reply",  # JSON of an unexpected form: no choices, no finish reason, an error object
+    "impossible",  # values outside their valid range: more text or tokens than requested, invalid usage or scores
     "model",  # another model answered
     "filtered",  # the provider's content filter ended the generation
     "tokens",  # a token engine got no (or not matching) token ids
@@ -60,8 +60,8 @@ MAX_DETAIL: Final = 300
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})
 
 
-class Fault(Exception):  # noqa: N818 - it never leaves the engines
-    """One failed attempt. `retry` says whether the same request may succeed when it is sent again."""
+class Fault(Exception):  # noqa: N818 - internal: callers of an endpoint see EndpointError
+    """One failed attempt. `retry`: the same request may succeed when it is sent again."""
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class Fault(Exception):  # noqa: N818 - it never leaves the engines
 
     @property
     def label(self) -> str:
-        """The word under which it is counted: `http_429`, `timeout`, …"""
+        """The name under which the fault is counted: `http_429`, `timeout`, …"""
         return f"http_{self.status}" if self.cause == "status" else self.cause
 
 
 class EndpointError(EngineError):
-    """A call that failed for good. The message is one line: url, what happened, how many attempts."""
+    """A request that failed after its retries. The message is one line: URL, cause, number of attempts."""
 
     def __init__(self, url: str, fault: Fault, *, attempts: int, ending: str = "") -> None:
         tries = f"{attempts} attempt" + ("" if attempts == 1 else "s")
@@ -96,12 +96,16 @@ class EndpointError(EngineError):
         self.cause = fault.cause
         self.status = fault.status
         self.detail = fault.detail
-        """The server's own words, as far as they could be read."""
+        """The server's error message, if it could be read."""
         self.attempts = attempts
 
 
 class Endpoint:
-    """Posts JSON to `base_url` + path. For one event loop; the connection pool is made by the first post."""
+    """Posts JSON to `base_url` + path. Belongs to one event loop; the first post creates the connection pool.
+
+    `secret` is removed from error messages. At most `concurrency` attempts run at a time. `timeout_seconds` limits one
+    attempt. Raises InputError for settings out of range.
+    """
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Endpoint:
         self.attempts = attempts
         self.timeout_seconds = timeout_seconds
         self.faults: Counter[str] = Counter()
-        """How many attempts failed, by cause, those that a later attempt made good included."""
+        """Number of failed attempts by cause, including those after which a retry succeeded."""
         self._headers = dict(headers or {})
         self._secret = secret
         self._concurrency = concurrency
@@ -145,9 +149,10 @@ class Endpoint:
         deadline: float | None = None,
         max_bytes: int = MAX_BODY_BYTES,
     ) -> T:
-        """`read` of the decoded reply, which may have `max_bytes`. `deadline` is in the event loop's time.
+        """Post `body` and return `read(reply)` of the decoded reply.
 
-        Raises EndpointError, nothing else.
+        `deadline`: of all attempts and waits, in the event loop's time. `max_bytes`: largest reply that is read.
+        Raises only EndpointError.
         """
         import tenacity
 
@@ -167,7 +172,7 @@ class Endpoint:
                 raise
 
         stop: Any = tenacity.stop_after_attempt(self.attempts)
-        if deadline is not None:  # a wait that would end after the deadline is not begun
+        if deadline is not None:  # do not start a wait that would end after the deadline
             stop = stop | tenacity.stop_before_delay(max(0.0, deadline - started))
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and error.retry),
@@ -193,7 +198,7 @@ class Endpoint:
             raise EndpointError(url, over, attempts=made) from None
 
     async def close(self) -> None:
-        """Close the connections. Posts under way fail with EndpointError; later ones too."""
+        """Close the connections. Running and later posts fail with EndpointError."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
@@ -218,7 +223,7 @@ class Endpoint:
 
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._concurrency)
-            # The limits are set here, per attempt; aiohttp's own would count the time spent in its queue.
+            # The timeout is set per attempt below: aiohttp's would include the time spent in its queue.
             self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         headers = {"Content-Type": "application/json", **self._headers}
         async with self._slots:
@@ -229,7 +234,7 @@ class Endpoint:
                 ):
                     status, reply_headers = response.status, response.headers
                     content = await _read(response, max_bytes)
-                    if status >= 500:  # servers drop the connection after a crash: don't let another request use it
+                    if status >= 500:  # servers may drop the connection after an error: do not reuse it
                         response.close()
             except TimeoutError:
                 raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
@@ -238,7 +243,7 @@ class Endpoint:
             except aiohttp.ClientPayloadError as error:
                 raise Fault("body", f"the reply was truncated: {self._line(error)}", retry=True) from None
             except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
-                # RuntimeError and ValueError: aiohttp's words for a closed session and for bytes that are not HTTP.
+                # aiohttp raises RuntimeError for a closed session, and ValueError for bytes that are not HTTP.
                 raise Fault("connection", self._line(error), retry=not self._closed) from None
         if 200 <= status < 300:
             return _decode(content)
@@ -257,17 +262,17 @@ class Endpoint:
         return f"{type(error).__name__}: {self._clean(str(error))[:MAX_DETAIL]}"
 
     def _clean(self, text: str) -> str:
-        """`text` on one line, without the API key."""
+        """Return `text` on one line with the API key removed."""
         if self._secret:
             text = text.replace(self._secret, "[api key]")
         return " ".join(text.split())
 
 
 def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, most: float, draw: float) -> float:
-    """Seconds to wait after failed attempt number `attempt` (1, 2, …); `draw` in [0, 1) is the jitter.
+    """Return the seconds to wait after failed attempt number `attempt` (1, 2, …); `draw` in [0, 1) is the jitter.
 
-    Half of min(most, first * 2^(attempt-1)) is certain, half is drawn. A `retry_after` (capped at `most`) is a lower
-    bound, spread by up to `first` so that many callers do not come back in the same instant.
+    Half of min(most, first * 2^(attempt-1)) is fixed, half is multiplied by the jitter. A `retry_after` (capped at
+    `most`) is a lower bound, plus a jitter of up to `first` so that many callers do not retry at the same time.
     """
     base = min(most, first * 2.0 ** min(attempt - 1, 60))
     wait = base * (0.5 + 0.5 * draw)
@@ -277,7 +282,7 @@ def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, mo
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds asked for by `retry-after-ms` or `Retry-After` (a number or an HTTP date); None where there are none."""
+    """Read `retry-after-ms` or `Retry-After` (seconds or an HTTP date). Returns seconds; None without such a header."""
     milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
     try:
         seconds = float(milliseconds) / 1000 if milliseconds is not None else float(value or "")
@@ -293,7 +298,7 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
 
 
 def error_detail(content: bytes) -> str:
-    """What an error body says, in the shapes that servers use; else its text."""
+    """Return the message of an error body in any of the usual formats; else its text."""
     text = content[: 64 * 1024].decode("utf-8", "replace")
     try:
         value = msgspec.json.decode(content)
@@ -306,13 +311,13 @@ def error_detail(content: bytes) -> str:
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body. Raises Fault where it is longer than `max_bytes`."""
+    """Read the body. Raises Fault if it is longer than `max_bytes`."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > max_bytes:
-            response.close()  # what is still to come is not read
+            response.close()  # discards the rest of the body
             raise Fault("body", f"the reply is larger than {max_bytes} bytes", retry=False)
         chunks.append(chunk)
     return b"".join(chunks)

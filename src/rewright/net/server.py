@@ -1,8 +1,8 @@
-"""What the servers share: JSON in and out, errors in one shape, listening until they are told to stop.
+"""Shared HTTP server code: JSON requests and replies, uniform errors, graceful shutdown.
 
-An error is `{"detail": one line}` with a status: 4xx for what the caller can mend, 500 for a fault of the server. A
-body is bounded as it comes in, and as it is unpacked (gzip, deflate). They listen on loopback unless they are told
-otherwise: there is no authentication.
+An error is `{"detail": one line}` with status 4xx for an invalid request and 500 for a server error. The size of a
+body is limited while it is received and while it is decompressed (gzip, deflate). There is no authentication, so
+servers listen on loopback by default.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["STOP_SECONDS", "Handler", "application", "listening", "read_body", "
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[Any]]
-"""Answers a request with a value that becomes JSON. `InputError` is answered with status 400."""
+"""A request handler. Its return value is sent as JSON; an `InputError` becomes status 400."""
 
 STOP_SECONDS: Final = 5.0
-"""How long a server that is told to stop lets requests under way finish."""
+"""Grace period for running requests at shutdown."""
 
 _PACKED: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""Content codings that a body may have, as zlib's window bits."""
+"""Supported content codings, and zlib's window bits for them."""
 
 
 def application(routes: Mapping[str, Handler], *, max_body_bytes: int = 32 << 20) -> web.Application:
-    """An application with handlers by route: `{"POST /search": handler}`.
+    """Create an application from handlers by route: `{"POST /search": handler}`.
 
-    A body of more than `max_body_bytes`, packed or unpacked, is answered with status 413.
+    A body of more than `max_body_bytes`, compressed or decompressed, is answered with status 413.
     """
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors_as_json])
     for route, handler in routes.items():
@@ -47,7 +47,10 @@ def application(routes: Mapping[str, Handler], *, max_body_bytes: int = 32 << 20
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """The request's body, checked. Raises InputError that says what is wrong with it, or the status 413 or 415."""
+    """Decode and validate the body of a request as `kind`.
+
+    Raises InputError for an invalid body, and aiohttp's exceptions for the statuses 413 and 415.
+    """
     try:
         return msgspec.json.decode(await _unpacked(request), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
@@ -59,7 +62,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
 
 
 async def _unpacked(request: web.Request) -> bytes:
-    """The body, of which never more than its bound is held."""
+    """Read and decompress the body; never holds more than the size limit."""
     most = request.client_max_size
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding != "identity" and coding not in _PACKED:
@@ -83,13 +86,16 @@ async def _unpacked(request: web.Request) -> bytes:
 
 @asynccontextmanager
 async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
-    """Serve `app` inside the block; gives its address. Port 0: any free one. Raises InputError if it can't listen."""
+    """Serve `app` inside the block and yield its address.
+
+    `port` 0 takes any free port. Raises InputError if the address is not available.
+    """
     runner = web.AppRunner(
         app,
         access_log=None,
-        shutdown_timeout=STOP_SECONDS / 2,  # aiohttp waits twice: for the handler, and for what it has been told
+        shutdown_timeout=STOP_SECONDS / 2,  # aiohttp waits twice: before and after it cancels the handlers
         handler_cancellation=True,
-        auto_decompress=False,  # `read_body` does it, within its bound
+        auto_decompress=False,  # `read_body` decompresses, with a size limit
         logger=_log,
     )
     await runner.setup()
@@ -108,7 +114,10 @@ async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0
 
 
 async def serve(app: web.Application, host: str, port: int, what: str) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way get `STOP_SECONDS`. Prints the address to standard output."""
+    """Serve until SIGINT or SIGTERM; running requests get `STOP_SECONDS` to finish.
+
+    Prints the address to standard output. `what` names the server in a message on standard error.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -120,7 +129,7 @@ async def serve(app: web.Application, host: str, port: int, what: str) -> None:
 
 
 class _OneLine(logging.Handler):
-    """What aiohttp reports of a connection, without its traceback: it is the other side's doing."""
+    """Prints aiohttp's messages about connections on one line, without the traceback: the client is the cause."""
 
     def emit(self, record: logging.LogRecord) -> None:
         problem = record.exc_info[1] if record.exc_info else None
@@ -151,7 +160,7 @@ async def _errors_as_json(
     except web.HTTPException as problem:
         status, detail = problem.status, problem.reason
         headers = {name: value for name, value in problem.headers.items() if not name.lower().startswith("content-")}
-    except Exception as problem:  # a server outlives whatever a request does to it
+    except Exception as problem:  # an error in one request must not stop the server
         say(f"{request.method} {request.path}: {type(problem).__name__}: {problem}")
         status, detail = 500, f"{type(problem).__name__}: {problem}"
     body = msgspec.json.encode({"detail": detail})

@@ -1,1 +1,1 @@
-"""Tasks and trajectories as the token ids that a model sees."""
+"""Rendering: convert tasks and trajectories to token ids."""

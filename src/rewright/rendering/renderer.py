@@ -1,12 +1,12 @@
-"""From messages to tokens, once: the one place where prompts and tool results are tokenised.
+"""Tokenise prompts and tool results with a model's chat template.
 
-A `Renderer` wraps a tokenizer with a chat template. Prompts are rendered by the model's own template with `tools=`;
-tool results become the suffix that the same template would put between two turns, found by rendering a conversation
-with a marker in place of the model's text. The model's own tokens are never rendered again. (In a dialect whose results
-stand inside the assistant's text, the suffix is that text: the message simply goes on.)
+A `Renderer` wraps a tokenizer with a chat template. Prompts are rendered by the template with `tools=`. Tool results
+become the suffix that the template would put between two turns; it is found by rendering a conversation with a marker
+in place of the model's text. Generated tokens are never rendered again. (In an inline dialect, the suffix is the text
+of the results, and the assistant's message continues.)
 
-Tool text is data: every control token of the tokenizer and every tag of the dialect that occurs in it is broken up
-before rendering, so that it reaches the model as plain text.
+Control tokens of the tokenizer and tags of the dialect are escaped in tool output before rendering, so that they reach
+the model as plain text.
 
 Works with a `transformers` tokenizer (any object with `apply_chat_template`, `encode`, `decode`); imports no torch.
 """
@@ -46,13 +46,21 @@ PROBE: Final[dict[str, Any]] = {
         },
     },
 }
-"""Every field that a template might read."""
+"""A schema with every field that a template might read."""
 QUESTION: Final[Message] = {"role": "user", "content": "question"}
 NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
 
 
 class Renderer:
-    """Renders prompts and tool results for one tokenizer and one dialect."""
+    """Renders prompts and tool results for one tokenizer and one dialect.
+
+    Args:
+        tokenizer: a `transformers` tokenizer with a chat template.
+        dialect: the format of calls, answers and results.
+        template_options: keyword arguments for the chat template, such as `enable_thinking`.
+
+    Raises InputError for a tokenizer without a chat template.
+    """
 
     def __init__(self, tokenizer: Any, dialect: Dialect, *, template_options: dict[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
@@ -66,31 +74,31 @@ class Renderer:
         control += list(dialect.control_words)
         self._control = control_pattern(control)
         self.native_system = self._writes([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
-        """Does the template write a system message? If not, it goes into the user's first message."""
+        """True if the template supports a system message. Otherwise it is put into the first user message."""
         self.native_tools = self._writes([QUESTION], [PROBE])
-        """Does the template write tool schemas? If not, they go into the system message."""
+        """True if the template supports tool schemas. Otherwise they are put into the system message."""
         self.native_results = self._template_takes_tool_messages()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the vocabulary: token ids mean the same for two renderers with equal fingerprints."""
+        """Hash of the vocabulary: token ids have the same meaning for renderers with equal fingerprints."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         return hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
 
     @cached_property
     def opens_thought(self) -> bool:
-        """Does the template itself write the `<think>` with which the model's message begins?"""
+        """True if the generation prompt ends with `<think>`."""
         return self._render([QUESTION], []).rstrip().endswith(THINK)
 
     @cached_property
     def _opens_thought_after_results(self) -> bool:
-        """As `opens_thought`, for a turn that follows results: some templates then let the message go on."""
+        """As `opens_thought`, for a turn after tool results: some templates then continue the message."""
         results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
         return self._after_marker(self.as_messages(results)).rstrip().endswith(THINK)
 
     @cached_property
     def _closing(self) -> tuple[str, ...]:
-        """The control tokens that the template writes right behind the last message, up to its end token."""
+        """The control tokens that the template writes right after the last message, up to its end token."""
         try:
             run = self._leading(self._after_marker([], generation=False))
         except InputError:
@@ -100,21 +108,21 @@ class Renderer:
 
     @cached_property
     def _closing_between(self) -> tuple[str, ...]:
-        """The same behind a message that is not the last, whoever speaks next.
+        """The control tokens after a message that is not the last, whatever the role of the next message is.
 
-        gpt-oss ends the last message with `<|return|>` and the others with `<|end|>`. GLM ends none: the token that
-        opens what comes next (`<|observation|>`, `<|user|>`) is what the model writes last.
+        gpt-oss ends the last message with `<|return|>` and the others with `<|end|>`. GLM writes no end token: the
+        model's last token is the one that opens the next message (`<|observation|>`, `<|user|>`).
         """
         runs = []
         for following in ([], [QUESTION]):
-            with contextlib.suppress(InputError):  # a template may want the roles to alternate
+            with contextlib.suppress(InputError):  # a template may require alternating roles
                 runs.append(self._leading(self._after_marker(following)))
         shared = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*runs, strict=False))]
         return tuple(shared[: len(self._closing)] if self._closing else shared[: shared[:1] == [self._eos]])
 
     @property
     def ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The control tokens with which the template ends the last message, and those of a message before."""
+        """The control tokens with which the template ends the last message, and earlier messages."""
         return self._closing, self._closing_between
 
     @property
@@ -122,7 +130,7 @@ class Renderer:
         return str(self.tokenizer.eos_token or "")
 
     def _leading(self, text: str) -> tuple[str, ...]:
-        """The control tokens that `text` begins with, behind white space and without any between them."""
+        """Return the control tokens at the start of `text`, after white space and directly adjacent."""
         text = text.lstrip()
         tokens = {str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
         run: list[str] = []
@@ -133,9 +141,9 @@ class Renderer:
 
     @property
     def end_token(self) -> str:
-        """The token with which the model's message ends: the tokenizer's end token, or what the template writes.
+        """The end token of the model's message: the one that the template writes, else the tokenizer's.
 
-        Gemma's templates write `<end_of_turn>` and Phi's `<|end|>`, while their tokenizers name another.
+        Gemma's templates write `<end_of_turn>` and Phi's `<|end|>`, while their tokenizers name another token.
         """
         return self._closing[-1] if self._closing else self._eos
 
@@ -145,16 +153,19 @@ class Renderer:
         return int(self.tokenizer.convert_tokens_to_ids(self.end_token))
 
     def opening(self, turn: int) -> str:
-        """What the prompt has written of the text of turn number `turn` since the user spoke: `<think>` or nothing."""
+        """Return the start of a turn's text that the prompt contains: `<think>` or "".
+
+        `turn`: number of the turn since the last user message, from 0.
+        """
         opened = self.opens_thought if turn == 0 else not self.dialect.inline and self._opens_thought_after_results
         return THINK if opened else ""
 
     def escape(self, text: str) -> str:
-        """`text` with a space after the first character of every control token and tag that occurs in it."""
+        """Escape control tokens and tags in `text`: insert a space after the first character of each."""
         return escape_control_tokens(text, self._control)
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
-        """The prompt with the opening of the model's turn at its end."""
+        """Render the prompt, with the generation prompt at its end."""
         if tools and not self.native_tools:
             messages, tools = with_tools_as_text(messages, tools), ()
         if not self.native_system:
@@ -162,20 +173,20 @@ class Renderer:
         return self._render(list(messages), list(tools))
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
-        """Token ids of `prompt_text`."""
+        """Return the token ids of `prompt_text`. Raises InputError if the template rejects the messages."""
         return self._encode(self.prompt_text(messages, tools))
 
     def task_prompt_ids(self, task: Task) -> list[int]:
-        """Token ids of a task's prompt in this dialect."""
+        """Return the token ids of a task's prompt in this dialect."""
         return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
 
     def end_ids(
         self, calls: Sequence[ToolCall] = (), results: Sequence[ToolResult] = (), follow_up: FollowUp | None = None
     ) -> list[int]:
-        """Tokens with which the model is taught to end a turn that these follow (nothing: the last one).
+        """Return the end tokens to train for a turn that is followed by these (by nothing: the last turn).
 
-        What the template ends the last message with: engines stop there. Where it ends none, a turn ends with the token
-        that opens what comes next, and the last one with the tokenizer's end token.
+        These are the tokens with which the template ends the last message, at which engines stop. If it writes none, a
+        turn ends with the token that opens the next message, and the last turn with the tokenizer's end token.
         """
         if self._closing:
             return self._encode("".join(self._closing))
@@ -192,14 +203,14 @@ class Renderer:
         follow_up: FollowUp | None = None,
         end: int | None = None,
     ) -> list[int]:
-        """Tokens between a turn and the next: results, what the user says next, the opening of the model's next turn.
+        """Return the tokens between a turn and the next: results, the follow-up and the generation prompt.
 
-        `ended` says whether the model wrote an end token: the template's is then not written again. `end` is that
-        token's id, where it is known: a model has several, and one of them may open what comes next.
+        `ended`: the model generated an end token, so the template's is not repeated. `end`: the id of that token, if
+        known; a model can have several, and one of them may open the next message.
         """
         inline = ""
         if self.dialect.inline:
-            if results and not (ended and follow_up is not None):  # a message that has ended can't go on with a result
+            if results and not (ended and follow_up is not None):  # no result can be appended to an ended message
                 inline = results_inline(self.dialect, *self._shown(calls, results))
             if follow_up is None:
                 return self._encode(inline)
@@ -209,7 +220,7 @@ class Renderer:
     def _shown(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
     ) -> tuple[list[ToolCall], list[ToolResult]]:
-        """Calls and results as plain text. (Some templates write a result's name, which is what the model called.)"""
+        """Escape calls and results. (Some templates write the name of a result, which the model chose.)"""
         return (
             [msgspec.structs.replace(call, name=self.escape(call.name)) for call in calls],
             [msgspec.structs.replace(result, content=self.escape(result.content)) for result in results],
@@ -218,7 +229,7 @@ class Renderer:
     def _text_between(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult], follow_up: FollowUp | None
     ) -> str:
-        """What the template writes between the text of a turn and that of the next."""
+        """Return the text that the template writes between a turn and the next."""
         messages: list[Message] = []
         if results and not self.dialect.inline:
             messages = self.dialect.results_as_messages(*self._shown(calls, results))
@@ -227,7 +238,7 @@ class Renderer:
         return self._after_marker(self.as_messages(messages))
 
     def _after_end_token(self, text: str, end: int | None) -> str:
-        """`text` without the end of the message before, which the model has written with the token `end`."""
+        """Remove the end of the previous message from `text`, since the model generated it as the token `end`."""
         written = "" if end is None else str(self.tokenizer.convert_ids_to_tokens(end))
         run, closing = self._leading(text), self._closing_between
         if run[: len(closing)] != closing:
@@ -239,9 +250,10 @@ class Renderer:
         return text.lstrip().removeprefix("".join(closing)) if closing else text
 
     def with_calls(self, text: str, calls: Sequence[ToolCall]) -> str:
-        """A turn's text with calls that stand beside it (`tool_calls` of a message) written as the template does.
+        """Append calls (`tool_calls` of a message) to a turn's text, formatted by the template.
 
-        Where the template knows no calls, or none of this dialect, they are written as the dialect does.
+        If the template does not support calls, or writes them in another format than this dialect, the dialect formats
+        them.
         """
         functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
         message: Message = {
@@ -260,15 +272,15 @@ class Renderer:
         return self.dialect.write(text, calls)
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of text that a model wrote (its control tokens are read as such)."""
+        """Tokenise text that a model wrote; control tokens in it are not escaped."""
         return self._encode(text)
 
     def training_ids(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
-        """(token_ids, mask) to train this renderer's model on: the task's own prompt, then the trajectory.
+        """Return (token_ids, mask) for training: the prompt of the task, then the trajectory. Equal lengths.
 
-        Tokens as they were produced where they belong to this tokenizer; a repair is thereby put under the prompt of
-        the task that it solves. Otherwise `encode_trajectory`. An answer at which generation was stopped is followed by
-        the end token either way, so that how a trajectory ends does not tell who made it.
+        Generated tokens are used unchanged if they belong to this tokenizer; the prompt of a repair is replaced by that
+        of the task. Otherwise the result of `encode_trajectory`. In both cases the end token follows an answer at which
+        a stop string ended the generation, so that the end of a sequence does not reveal how it was generated.
         """
         known = all(turn.token_ids is not None for turn in trajectory.turns)
         if not known or trajectory.provenance.tokenizer != self.fingerprint:
@@ -285,17 +297,18 @@ class Renderer:
         return ids, mask
 
     def encode_trajectory(self, task: Task, trajectory: Trajectory) -> tuple[list[int], list[int]]:
-        """(token_ids, mask) of a trajectory whose tokens are unknown or belong to another tokenizer.
+        """Return (token_ids, mask) of a trajectory without token ids, or with those of another tokenizer.
 
-        Every turn's text is tokenised once, closed as it ends there (`end_ids`), and masked 1; all else is masked 0.
+        Every turn's text is tokenised once and followed by its end tokens (`end_ids`), with mask 1. The mask of all
+        other tokens is 0.
         """
         ids = self.task_prompt_ids(task)
         mask = [0] * len(ids)
-        number = 0  # of the turn since the user spoke
+        number = 0  # of the turn since the last user message
         for index, turn in enumerate(trajectory.turns):
             last = index + 1 == len(trajectory.turns)
             closes = last or turn.follow_up is not None
-            # A message that goes on has no end token; nor has one that was cut off at a call.
+            # A continued message has no end token, and neither has one that a stop string ended at a call.
             stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
             own, after = self._encode(self._text_of(turn, number)), list[int]()
             goes_on = (turn.results or turn.follow_up is not None) and not last
@@ -312,7 +325,7 @@ class Renderer:
         return ids, mask
 
     def _text_of(self, turn: Turn, index: int) -> str:
-        """A turn's text as it stands behind this tokenizer's prompt, which may write its `<think>` or not."""
+        """Return a turn's text without the `<think>` that this tokenizer's prompt may contain."""
         opening = self.opening(index)
         text = turn.opening + turn.text
         return text.removeprefix(opening) if opening else text
@@ -320,7 +333,7 @@ class Renderer:
     def _encode(self, text: str) -> list[int]:
         try:
             text.encode()
-        except UnicodeEncodeError:  # tokenizers take no half of a character; a task file or a tool may bring one
+        except UnicodeEncodeError:  # tokenizers reject lone surrogates, which task files and tools may contain
             text = without_surrogates(text)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
@@ -329,7 +342,7 @@ class Renderer:
             text = self.tokenizer.apply_chat_template(
                 messages, tools=tools or None, tokenize=False, add_generation_prompt=generation, **self.options
             )
-        except Exception as problem:  # a template is a program of the model's author: anything may be raised
+        except Exception as problem:  # a template is code of the model's author and can raise anything
             name = getattr(self.tokenizer, "name_or_path", "")
             raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
         return str(text)
@@ -339,7 +352,7 @@ class Renderer:
         return list(results) if self.native_results else results_as_text(results)
 
     def _writes(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
-        """Does the template take and write what names PROBE_NAME?"""
+        """Return True if the template accepts the input and its output contains PROBE_NAME."""
         try:
             return PROBE_NAME in self._render(messages, tools)
         except InputError:
@@ -359,5 +372,5 @@ class Renderer:
             text = self._after_marker([probe])
         except InputError:
             return False
-        # A template that knows no tool role either drops the text or writes a role its model never saw.
+        # A template without a tool role either drops the text or writes a role that its model was not trained on.
         return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)

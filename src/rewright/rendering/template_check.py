@@ -1,9 +1,9 @@
-"""Does a model's chat template do what rollouts, exports and chat servers expect of it? Seen before any money is spent.
+"""Check a model's chat template for rollouts, exports and chat servers. Does not run a model.
 
-Our own loop renders a conversation once and then only appends, so it is right with any template. Whoever renders a
-whole conversation anew (a chat server at every turn, another trainer with our exports) sees other tokens than the model
-wrote where the template is not prefix-preserving: where the rendering of a longer conversation does not begin with that
-of the shorter one. Nothing here runs a model.
+The rollout loop renders a conversation once and then only appends, so it is exact with any template. A program that
+renders the whole conversation again (a chat server at every turn, another trainer on an export) gets other tokens than
+the model generated if the template is not prefix-preserving, that is, if the rendering of a longer conversation does
+not start with that of the shorter one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["TemplateFinding", "prompt_problem", "template_findings"]
 
 THOUGHT: Final = "REWRIGHT_THOUGHT"
 QUOTED_CHARACTERS: Final = 40
-"""Characters of a difference that are quoted."""
+"""Number of characters of a difference that are quoted."""
 
 
 class TemplateFinding(NamedTuple):
-    """One thing that the template does; `kind` groups findings in reports."""
+    """A finding about the template; `kind` groups findings in reports."""
 
     kind: str
     message: str
 
 
 def prompt_problem(renderer: Renderer, task: Task) -> str | None:
-    """Why the template can't render the prompt of a task, or None."""
+    """Return why the template cannot render the prompt of a task; None if it can."""
     try:
         renderer.task_prompt_ids(task)
     except InputError as problem:
@@ -39,10 +39,10 @@ def prompt_problem(renderer: Renderer, task: Task) -> str | None:
 
 
 def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = False) -> Iterator[TemplateFinding]:
-    """What the template does to a conversation of thoughts, calls and results that begins like `task`.
+    """Yield findings about a conversation of thoughts, calls and results that starts like `task`.
 
-    `follow_ups`: the user may speak again, in front of which some templates drop thoughts. None for a dialect whose
-    results stand in the assistant's own message: it is one message, and is never split.
+    `follow_ups`: also check further user messages, before which some templates drop thoughts. Yields nothing for an
+    inline dialect: its conversation is a single assistant message.
     """
     dialect = renderer.dialect
     if dialect.inline:
@@ -72,7 +72,7 @@ def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = Fals
 
 
 def _ends(renderer: Renderer) -> str | None:
-    """How the end of a message depends on what follows it, or None where it does not."""
+    """Describe how the end of a message depends on the next message; None if it does not."""
     if renderer.ends == ((), ()):
         before_results = renderer.end_ids((ToolCall("f", {}),), (ToolResult("result"),))
         if before_results == renderer.end_ids():
@@ -91,24 +91,24 @@ def _ends(renderer: Renderer) -> str | None:
 
 
 def _reads_calls(renderer: Renderer, call: ToolCall) -> bool:
-    """Does the dialect read the call that the template writes?"""
+    """Return True if the dialect parses the call that the template writes."""
     function = {"name": call.name, "arguments": call.arguments}
     message: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
     try:
         written = renderer.prompt_text([QUESTION, message, QUESTION], [])
     except InputError:
-        return True  # it takes no calls without results, so it does not say how it would write one
+        return True  # it rejects calls without results, so the format cannot be determined
     if call.name not in written:
         return True
     return any(found.name == call.name and found.error is None for found in renderer.dialect.parse(written).calls)
 
 
 def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: bool) -> Iterator[TemplateFinding]:
-    """Renderings of the conversation after the prompt, after two turns with results, and when the user speaks again."""
+    """Compare renderings of the conversation: the prompt, two turns with results, and a further user message."""
     dialect, tools = renderer.dialect, renderer.dialect.schemas(task)
     conversation: list[Message] = dialect.messages(task)
     shorter = renderer.prompt_text(conversation, tools)
-    # Where the prompt has closed the thought already, the model writes none.
+    # If the prompt closes the thought already, the model writes none.
     thought = "" if shorter.rstrip().endswith("</think>") else f"<think>\n{THOUGHT}\n</think>\n\n"
     text = dialect.write(thought, (call,))
     turn = [
@@ -130,6 +130,6 @@ def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: boo
 
 
 def _difference(shorter: str, longer: str) -> str:
-    """Where the two part, quoted."""
+    """Quote the first difference."""
     place = next((at for at, pair in enumerate(zip(shorter, longer, strict=False)) if pair[0] != pair[1]), len(longer))
     return f"{shorter[place : place + QUOTED_CHARACTERS]!r} becomes {longer[place : place + QUOTED_CHARACTERS]!r}"

@@ -1,4 +1,4 @@
-"""A trajectory as plain text, without any dialect's tags: for a repairer to read, for pictures, for people."""
+"""Format a trajectory as plain text without the tags of a dialect, for the repair prompt and for reports."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CALL_OR_ANSWER: Final = re.compile(
 
 
 def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = None) -> str:
-    """Every turn as lines `thought:`, `said:`, `call:`, `result:`, then `answer:` or how the trajectory ended.
+    """Format every turn as lines `thought:`, `said:`, `call:`, `result:`, then `answer:` or the stop reason.
 
-    `said:` is what stands outside of thoughts, calls and answer, an invented result for instance. Where the user spoke
-    again it is all that the model had ended its turn with, and `user:` follows.
+    `said:` is text outside thoughts, calls and the answer, such as a result that the model wrote itself. Before a
+    follow-up it is the whole text with which the model ended its turn, and `user:` follows.
 
-    `escape` (`Rollout.escape`) is for a transcript that a model reads: it must not bring control tokens.
+    `escape` (`Rollout.escape`): escapes control tokens; required if a model reads the transcript.
     """
     lines: list[str] = []
     for turn in trajectory.turns:

@@ -1,1 +1,1 @@
-"""The one rollout loop, its limits, and what stops a stage whose engine is gone."""
+"""Rollouts: the multi-turn loop, its limits, and the check that stops a stage whose engine is down."""

@@ -1,10 +1,12 @@
-"""The one multi-turn loop: a model writes, its calls are executed, the results go back, until something ends it.
+"""The multi-turn rollout loop: generate a turn, execute its calls, append the results, repeat until a stop reason.
 
-A task may have follow-ups: when the model ends its turn, with an answer or without a call, the user speaks again.
+A task may have follow-ups: user messages that are sent when the model has ended its turn with an answer or without a
+call.
 
-Synthesis, repair, RL and evaluation all call `Rollout.run`. A bad rollout is data: whatever a model, a tool or an
-engine does, the outcome is a `Trajectory` with a stop reason. Only the model's tokens carry log-probabilities and
-belong to spans; the results' tokens are appended once, escape_control_tokens, and never read for calls or answers.
+Synthesis, repair, RL and evaluation all use `Rollout.run`. A failed rollout is data: whatever a model, a tool or an
+engine does, the result is a `Trajectory` with a stop reason. Only generated tokens have log-probabilities and belong to
+spans. The tokens of tool results are appended once, with control tokens escaped, and are never parsed for calls or
+answers.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ __all__ = ["Plan", "Rollout", "derive_seed"]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """One trajectory to make."""
+    """A rollout to run: the task, and the id, stage, index and seed of the trajectory."""
 
     id: str
     task: Task
@@ -56,13 +58,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from anything printable: the same on every machine and in every process."""
+    """Derive a 63-bit seed from printable values. The result is the same on every machine and in every process."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class _State:
-    """A trajectory under way."""
+    """The state of a running rollout."""
 
     def __init__(self, messages: list[Message], schemas: list[dict[str, Any]], prompt_ids: list[int] | None) -> None:
         self.messages = messages
@@ -71,24 +73,24 @@ class _State:
         self.context_ids = list(prompt_ids or ())
         self.turns: list[Turn] = []
         self.follow_ups = 0
-        """How many were given."""
+        """Number of follow-ups that were sent."""
         self.number = 0
-        """Turns since the user spoke."""
+        """Turns since the last user message."""
         self.calls = 0
         self.reported: tuple[int, int] | None = None
-        """Tokens of the first prompt, and of the conversation up to now, as a server counts them."""
+        """Token counts of the first prompt and of the conversation so far, as reported by a server."""
         self.answer: str | None = None
         self.failure: Failure | None = None
 
     @property
     def used(self) -> int:
-        """Tokens after the prompt, as far as they are known."""
+        """Number of tokens after the prompt, as far as known."""
         if self.prompt_ids is None and self.reported is not None:
             return self.reported[1] - self.reported[0]
         return len(self.context_ids) - len(self.prompt_ids or ())
 
     def record(self, generation: Generation) -> None:
-        """Take down what a turn has added."""
+        """Add a turn's tokens to the running totals."""
         self.context_ids += generation.token_ids or ()
         if generation.prompt_tokens is not None and generation.completion_tokens is not None:
             first = self.reported[0] if self.reported is not None else generation.prompt_tokens
@@ -96,9 +98,17 @@ class _State:
 
 
 class Rollout:
-    """The loop, with everything that stays the same between trajectories.
+    """The rollout loop with an engine, a dialect and tools.
 
-    `renderer` is needed for token engines (they are given token ids); message engines are given messages.
+    Args:
+        engine: the model.
+        dialect: parses the model's turns and formats tool results.
+        tools: opens the tools of each trajectory.
+        renderer: required for token engines, which take token ids; message engines take messages.
+        limits: when a trajectory ends.
+        sampling: sampling parameters of every turn; `max_tokens`, `stop` and `seed` are set per turn.
+
+    Raises ValueError for a token engine without a renderer.
     """
 
     def __init__(
@@ -120,15 +130,15 @@ class Rollout:
         self.sampling = sampling or Sampling()
 
     def escape(self, text: str) -> str:
-        """Text of a tool or of an earlier attempt, without what is a control token or a tag to the engine's model."""
+        """Escape control tokens and tags of the engine's model in the text of a tool or of an earlier attempt."""
         if self.renderer is not None:
             return self.renderer.escape(text)
         return escape_control_tokens(text, self._control)
 
     async def run(self, plan: Plan) -> Trajectory:
-        """One trajectory. Never raises for what a model, a tool or an engine does.
+        """Run one rollout. Failures of a model, a tool or an engine end the trajectory and are not raised.
 
-        Raises `ServerError` where the server behind a tool does not answer after its retries.
+        Raises `ServerError` if the server behind a tool does not answer after its retries.
         """
         started = time.monotonic()
         task = plan.task
@@ -142,7 +152,7 @@ class Rollout:
         except TimeoutError:
             reason = "time_limit"
         except ServerError:
-            raise  # a tool's server is gone for all trajectories: nothing that this one says is about the model
+            raise  # the server is shared by all trajectories: not a failure of this one
         except RewrightError as problem:
             reason = "error"
             cause = problem.cause if isinstance(problem, EngineError) else None
@@ -170,7 +180,10 @@ class Rollout:
     async def run_many(
         self, plans: Iterable[Plan], *, concurrency: int = 64, on_done: Callable[[Trajectory], None] | None = None
     ) -> AsyncGenerator[Trajectory]:
-        """Trajectories as they become ready. At most `concurrency` are under way; plans are drawn when needed."""
+        """Yield trajectories as they complete, with at most `concurrency` rollouts running.
+
+        Plans are taken from the iterable only when a slot is free. `on_done` is called before each yield.
+        """
         work = (self.run(plan) for plan in plans)
         async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
             async for trajectory in ready:
@@ -212,7 +225,7 @@ class Rollout:
                 return "tool_limit"
             if generation.stop == "length":
                 return "token_limit"
-            # (Inline, a message that the model has ended can't go on with a result.)
+            # (Inline, no result can be appended to a message that the model has ended.)
             ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
             if ended and last:
                 return "no_answer"
@@ -221,10 +234,10 @@ class Rollout:
         return "turn_limit"
 
     async def _generate(self, plan: Plan, state: _State, room: int) -> tuple[Generation, Parsed]:
-        """One turn, with its text as it is stored.
+        """Generate one turn of at most `room` tokens; the text is as stored.
 
-        A stop string that ends neither a call nor an answer (a tag named in a thought, say) ends no turn: a token
-        engine is asked to go on, within the turn's `room` of tokens.
+        A stop string that ends neither a call nor an answer (a tag mentioned in a thought, say) does not end the turn:
+        a token engine continues it.
         """
         generation = await self.engine.generate(self._request(plan, state, room))
         while True:
@@ -242,7 +255,7 @@ class Rollout:
         return self.renderer.opening(state.number) if self.renderer is not None else ""
 
     def _request(self, plan: Plan, state: _State, room: int, written: Sequence[int] = ()) -> Request:
-        """The request for a turn, or for the rest of one of which `written` is there."""
+        """Build the request for a turn, or for the rest of a turn whose first tokens are `written`."""
         parts = (len(state.turns), len(written)) if written else (len(state.turns),)
         seed = derive_seed(plan.seed, *parts) % 2**31  # servers take 32-bit seeds
         room -= len(written)
@@ -257,9 +270,9 @@ class Rollout:
         )
 
     def _read(self, generation: Generation, opening: str) -> tuple[Generation, Parsed]:
-        """The turn's calls and answer; its text with what a server took out of it written back in.
+        """Parse the turn's calls and answer, and restore text that a server removed: parsed calls, a stop string.
 
-        That is: calls that the server parsed, and a stop string. Tokens that don't give the text are dropped.
+        Token ids that no longer match the text are dropped.
         """
         if generation.calls is not None:
             parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
@@ -280,7 +293,7 @@ class Rollout:
             if call.error is not None:
                 return error_result("malformed", call.error)
             if task.follow_ups and all(tool.name != call.name for tool in task.all_tools):
-                # Not by the toolset, which would list the names of tools that are still to come.
+                # Checked here, because the toolset would list tools of later follow-ups.
                 told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
                 names = ", ".join(tool.name for tool in told) or "none"
                 return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
@@ -288,7 +301,7 @@ class Rollout:
                 result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
             except RewrightError:
                 raise
-            except Exception as problem:  # a toolset of somebody's own: what it does is data, as for all others
+            except Exception as problem:  # a user's toolset may raise: recorded as a tool error
                 result = error_result("exception", f"{type(problem).__name__}: {problem}")
             most = self.limits.tool_characters
             if most is not None and len(result.content) > most:
@@ -298,7 +311,7 @@ class Rollout:
         return list(await asyncio.gather(*(one(call) for call in calls)))
 
     def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
-        """Put results and follow-up where the model will read them. False: they do not fit any more."""
+        """Append results and follow-up to the conversation. Returns False if they exceed the token limit."""
         suffix: list[int] = []
         if self.renderer is None:
             state.messages.append(self.dialect.assistant_message(turn.text, turn.calls, malformed=True))
@@ -326,7 +339,7 @@ class Rollout:
 
 
 def _joined(first: Generation, second: Generation) -> Generation:
-    """Two generations that follow one another as one."""
+    """Concatenate a generation and its continuation."""
     log_probs = None
     if first.log_probs is not None and second.log_probs is not None:
         log_probs = first.log_probs + second.log_probs
@@ -346,7 +359,7 @@ def _sum(first: int | None, second: int | None) -> int | None:
 
 
 def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Groups: the trajectories of one task, in order of appearance."""
+    """Group trajectories by task id, in order of appearance."""
     groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
         groups.setdefault(trajectory.task_id, []).append(trajectory)
@@ -354,7 +367,7 @@ def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajecto
 
 
 def failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
-    """How many trajectories failed, by the part that failed."""
+    """Count the trajectories with an infrastructure failure, by component."""
     counts: dict[str, int] = {}
     for trajectory in trajectories:
         if trajectory.failure is not None:

@@ -1,4 +1,4 @@
-"""Where untrusted code runs: the sandbox with its levels, and the `Executor` protocol for others in its place."""
+"""Execution of untrusted code: the local sandbox with its levels, and the `Executor` interface for alternatives."""
 
 from rewright.sandbox.capabilities import Capabilities, Capability, capabilities
 from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, error_kind

@@ -1,4 +1,4 @@
-"""What this machine offers to the sandbox, and what is missing: for `rewright doctor`."""
+"""Report which sandbox features this machine supports, for `rewright doctor`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Use = Literal["strict", "process", "-"]
 
 
 class Capability(msgspec.Struct, frozen=True):
-    """One thing that the kernel or the machine may offer; `needed` is the level that cannot do without it."""
+    """A feature of the kernel or the machine; `needed` is the level that requires it."""
 
     name: str
     present: bool
@@ -31,7 +31,7 @@ class Capability(msgspec.Struct, frozen=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What was found. `levels` are those that a sandbox was really started with; `refusal` says why strict was not."""
+    """Result of the check. `levels`: those with which a sandbox started; `refusal`: why strict did not start."""
 
     system: str
     levels: tuple[Level, ...]
@@ -40,19 +40,19 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     @property
     def strict(self) -> bool:
-        """True where untrusted code can be isolated by the kernel."""
+        """True if the kernel can isolate untrusted code."""
         return "strict" in self.levels
 
     @property
     def missing(self) -> tuple[Capability, ...]:
-        """What is not there."""
+        """The features that are missing."""
         return tuple(item for item in self.items if not item.present)
 
 
 def capabilities() -> Capabilities:
-    """Look at the machine, and start (and stop) a sandbox of each level. Takes about half a second.
+    """Inspect the machine, and start and stop a sandbox of each level. Takes about half a second.
 
-    Works within and without a running event loop.
+    Can be called inside or outside a running event loop.
     """
     found: list[tuple[tuple[Level, ...], str | None]] = []
     thread = threading.Thread(target=lambda: found.append(asyncio.run(_try_levels())))
@@ -125,7 +125,7 @@ def _landlock() -> Capability:
 
 
 def _memory_control() -> Capability:
-    """Not used by the sandbox: tells whether the user could put a whole run under one memory limit."""
+    """Not used by the sandbox: says if the user could put a whole run under one memory limit."""
     mounted = _read("/sys/fs/cgroup/cgroup.controllers")
     present = "memory" in mounted.split()
     detail = "cgroup v2 with memory control" if present else "no cgroup v2 memory control at /sys/fs/cgroup"

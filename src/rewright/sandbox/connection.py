@@ -1,4 +1,7 @@
-"""One child process as the trainer sees it: frames to it and from it, and why it ended. Nothing it sends is trusted."""
+"""Connection from the trainer to one child process: frames in both directions, and why the child ended.
+
+Everything that the child sends is untrusted.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ NOTICE_SECONDS = 0.2
 
 
 class ChildDied(Exception):  # noqa: N818 - an event, which becomes a result
-    """The child ended, or has to be ended, before it answered."""
+    """The child ended, or has to be killed, before it answered."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
@@ -31,7 +34,7 @@ class ChildDied(Exception):  # noqa: N818 - an event, which becomes a result
 
 
 class Connection:
-    """A confined child that waits for work. `frame_bytes` bounds what is read from it at a time."""
+    """A confined child that waits for requests. `frame_bytes`: maximum size of a frame from it."""
 
     def __init__(self, server: ForkServer, child: Child, stream: socket.socket, frame_bytes: int, cpu: float) -> None:
         self._server = server
@@ -44,7 +47,7 @@ class Connection:
     async def open(
         cls, server: ForkServer, modules: Sequence[str], *, frame_bytes: int, cpu_seconds: float
     ) -> Connection:
-        """Have a child forked and wait until it is confined. Raises `SandboxError`."""
+        """Fork a child and wait until it is confined. Raises `SandboxError`."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
@@ -76,7 +79,7 @@ class Connection:
             raise await self._death() from None
 
     async def send_with_output(self, packet: bytes, output: int) -> None:
-        """Send a frame along with the descriptor of the file that the child is to print into."""
+        """Send a frame together with the descriptor of the child's output file. Raises `ChildDied`."""
         try:
             sent = socket.send_fds(self._stream, [packet[: frames.HEADER.size]], [output])
         except OSError:
@@ -84,7 +87,7 @@ class Connection:
         await self.send(packet[sent:])
 
     async def receive(self) -> dict[str, Any]:
-        """The next frame. Raises `ChildDied` where there is none, or where it is not what a frame may be."""
+        """Receive the next frame. Raises `ChildDied` if the stream ends or the frame is invalid."""
         (length,) = frames.HEADER.unpack(await self._exactly(frames.HEADER.size))
         if length > self._frame_bytes:
             raise ChildDied("protocol", "the worker sent a frame longer than a result can be")
@@ -98,11 +101,11 @@ class Connection:
         return frame
 
     def abandon(self) -> None:
-        """Close the stream: a child that waits for work then leaves by itself."""
+        """Close the stream. An idle child then exits by itself."""
         self._stream.close()
 
     async def close(self) -> None:
-        """Kill the child and everything that it started."""
+        """Kill the child and all its descendants."""
         self._stream.close()
         await self._server.kill(self.child)
 
@@ -119,7 +122,7 @@ class Connection:
         return bytes(parts)
 
     async def _death(self) -> ChildDied:
-        """Why the stream has ended. Code that only closed its descriptors is still alive: it is killed."""
+        """Determine why the stream ended. A child that only closed its descriptors is killed."""
         ended = self.child.ended
         await asyncio.wait([ended], timeout=NOTICE_SECONDS)
         closed = not ended.done()
@@ -136,7 +139,7 @@ class Connection:
         if code == -signal.SIGKILL and closed:
             return ChildDied("exited", "the code closed the connection to its result")
         if code == -signal.SIGKILL:
-            return ChildDied("crashed", "the process was killed (the machine is out of memory, or somebody killed it)")
+            return ChildDied("crashed", "the process was killed (out of memory, or killed by another process)")
         if code < 0:
             return ChildDied("crashed", f"the process died of {signal.Signals(-code).name}")
         return ChildDied("exited", f"the code ended its process with status {code}")

@@ -1,4 +1,4 @@
-"""The kinds of error that a tool's result can have, and the words that the model is shown for each.
+"""The kinds of error that a tool result can have.
 
 `ToolResult.error` is `"kind: message"`; `error_kind` reads the kind back, so that reports can count failures.
 """
@@ -12,7 +12,7 @@ from rewright.core.records import ToolResult
 __all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "error_result"]
 
 ErrorKind = Literal[
-    "arguments",  # the arguments do not fit the function's signature
+    "arguments",  # the arguments do not match the function's signature
     "cpu",  # the limit on CPU seconds
     "crashed",  # the process died of a signal (segmentation fault, abort)
     "exception",  # the tool raised
@@ -20,9 +20,9 @@ ErrorKind = Literal[
     "malformed",  # the call itself could not be parsed
     "memory",  # the memory limit
     "output",  # the result is longer than allowed
-    "protocol",  # the worker answered with something that is not a frame: its code tampered with the connection
+    "protocol",  # the worker answered with something that is not a frame: its code modified the connection
     "sandbox",  # no worker could be started
-    "source",  # the tool's source is not valid Python, or defines no function of its name
+    "source",  # the tool's source is not valid Python, or does not define a function with its name
     "timeout",  # the wall-clock limit
     "unknown_tool",  # no tool of that name
 ]
@@ -31,14 +31,14 @@ ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
 
 
 def error_result(kind: ErrorKind, message: str, *, content: str | None = None, seconds: float = 0.0) -> ToolResult:
-    """A result with an error. The model is shown `content`, by default the message after `Error: `."""
+    """Create a result with an error. The model is shown `content`; by default "Error: " and the message."""
     return ToolResult(
         content=f"Error: {message}" if content is None else content, error=f"{kind}: {message}", seconds=seconds
     )
 
 
 def error_kind(result: ToolResult) -> str | None:
-    """The kind of a result's error; None for a success, `"other"` for an error that another part wrote."""
+    """Return the kind of a result's error; None on success, `"other"` for an error of another component."""
     if result.error is None:
         return None
     kind = result.error.partition(":")[0]

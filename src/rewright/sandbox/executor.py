@@ -1,4 +1,4 @@
-"""What executes code: the local `Sandbox` and the `RemoteSandbox` are the same to the tools that use them."""
+"""The interface of code execution, implemented by the local `Sandbox` and by `RemoteSandbox`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Executor", "ExecutorSession", "SessionSetup"]
 
 
 class SessionSetup(NamedTuple):
-    """What a session starts with: sources and targets by tool name, and the data bound to targets."""
+    """The initial state of a session: sources and targets by tool name, and the data bound to targets."""
 
     sources: Mapping[str, str]
     targets: Mapping[str, str]
     data: Mapping[str, Any]
     modules: Sequence[str] = ()
-    """Modules that the fork server may import once for all (trusted targets only)."""
+    """Modules that the fork server imports once for all children (trusted targets only)."""
     within: Mapping[str, Sequence[str]] = {}
-    """By tool name: the packages in one of which its target has to be defined, wherever its import path leads."""
+    """By tool name: the packages that must define the target, whatever its import path is."""
 
 
 class ExecutorSession(ABC):
-    """The calls and programs of one trajectory, one at a time. Nothing raises for what the code does."""
+    """The calls and programs of one trajectory, one at a time. Errors of the code are results and are not raised."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -37,18 +37,20 @@ class ExecutorSession(ABC):
 
     @abstractmethod
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
-        """Call the function `name` with keyword arguments; its value as text."""
+        """Call the function `name` with keyword arguments. The result's content is its return value as text."""
 
     @abstractmethod
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program: what it prints, then the value of its last expression, or the last line of its exception.
+        """Run a program.
 
-        With `keep` its names are there for the next program of this session, where the executor keeps any.
+        The result's content is the printed output, then the value of the last expression or the last line of the
+        traceback. With `keep`, its variables are available to the next program of the session, if the executor
+        supports state. `wall_seconds`: time limit (default: the executor's).
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """End what the session has started."""
+        """Stop the processes of the session."""
 
 
 class Executor(ABC):
@@ -65,7 +67,7 @@ class Executor(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Make sure that code can be executed. Raises `SandboxError`."""
+        """Check that code can be executed. Raises `SandboxError`."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -73,7 +75,7 @@ class Executor(ABC):
 
     @abstractmethod
     def open(self, setup: SessionSetup) -> ExecutorSession:
-        """A session that starts with `setup`."""
+        """Create a session with the initial state `setup`."""
 
     def session(
         self,
@@ -84,21 +86,25 @@ class Executor(ABC):
         modules: Sequence[str] = (),
         within: Mapping[str, Sequence[str]] | None = None,
     ) -> ExecutorSession:
-        """A session of one trajectory: `sources` by function name, each in a module scope of its own.
+        """Create a session for one trajectory.
 
-        `targets` maps a name to `"package.module:function"`, called as `function(data[name], **arguments)`, without
-        data as `function(**arguments)`; `modules` are imported by the fork server itself, once, and so must be trusted.
-        With `within`, a target must be defined in one of these packages: an import path can lead out of its module,
-        into what that imports.
+        Args:
+            sources: source text by function name; each source has a module scope of its own.
+            targets: `"package.module:function"` by name, called as `function(data[name], **arguments)`, or as
+                `function(**arguments)` without data.
+            data: the first argument of targets, by name.
+            modules: imported once by the fork server itself, so they must be trusted.
+            within: by name, the packages that must define the target. An import path can name an object that its
+                module only imports.
         """
         return self.open(SessionSetup(sources or {}, targets or {}, data or {}, modules, within or {}))
 
     async def call(self, source: str, function: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Define `function` by `source` in a session of its own and call it by keywords; its value as text."""
+        """Define `function` by `source` and call it in a new session. The content is its return value as text."""
         async with self.session({function: source}) as session:
             return await session.call(function, arguments)
 
     async def run(self, source: str, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program in a session of its own: what it prints, then the value of its last expression."""
+        """Run a program in a new session. The content is its output, then the value of its last expression."""
         async with self.session() as session:
             return await session.run(source, wall_seconds=wall_seconds)

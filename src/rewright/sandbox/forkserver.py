@@ -1,7 +1,7 @@
-"""The trainer's handle on one fork server process: start it, ask for children, have them killed.
+"""Client of one fork server process: start it, fork children, kill them.
 
-Not in here: what a child is asked to do (`session.py`) and which limits apply (`sandbox.py`). The fork server is
-started with `exec`, never forked from the trainer, whose threads (torch, BLAS) do not survive a fork.
+The requests to a child are in `session.py`, the limits in `sandbox.py`. The fork server is started with `exec` and
+never forked from the trainer, whose threads (torch, BLAS) do not survive a fork.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from rewright_worker import zygote
 zygote.main(int(sys.argv[2]), json.loads(sys.argv[3]))
 """
 
-# Everything that the worker inherits. The OPENBLAS names choose a kernel that is right for the processor.
+# All variables that the worker inherits. The OPENBLAS variables select a kernel for the processor.
 INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 START_SECONDS = 120.0
 
 
 class ExitStatus(NamedTuple):
-    """How a child ended: its exit code, or minus the signal; and the processor time that it had used."""
+    """How a child ended: exit code, or minus the signal number; and its CPU time."""
 
     code: int
     cpu_seconds: float
 
 
 class Child:
-    """A forked child: its number, and its end."""
+    """A forked child: its number, and a future of its exit status."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -57,7 +57,7 @@ class Child:
 
 
 class ForkServer:
-    """One fork server. It belongs to one event loop; `alive` is False once its process has gone."""
+    """One fork server process. It belongs to one event loop."""
 
     def __init__(self, configuration: dict[str, Any]) -> None:
         self._configuration = configuration
@@ -69,7 +69,7 @@ class ForkServer:
         self._ready: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.missing: dict[str, str] = {}
-        """Modules that could not be imported in advance, and why."""
+        """Modules whose preload failed, with the error."""
 
     @property
     def alive(self) -> bool:
@@ -82,7 +82,7 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start the process, wait until its imports are done. Raises `SandboxError`, `InputError` for a `preload`."""
+        """Start the process and wait for its imports. Raises `SandboxError`, and `InputError` for a failed preload."""
         self.loop = asyncio.get_running_loop()
         self._ready = self.loop.create_future()
         if self._configuration["level"] != "strict":
@@ -96,7 +96,7 @@ class ForkServer:
             arguments = [str(WORKER), str(theirs.fileno()), json.dumps({**self._configuration, "home": self._home})]
             self._errors = os.memfd_create("errors")
             try:
-                # Returns once the new process has executed: milliseconds, once in a run.
+                # Blocks until the new process has called exec: milliseconds, once per run.
                 self._process = subprocess.Popen(  # noqa: ASYNC220
                     command + arguments,
                     stdin=subprocess.DEVNULL,
@@ -105,7 +105,7 @@ class ForkServer:
                     pass_fds=[theirs.fileno()],
                     env=environment,
                     cwd="/",
-                    start_new_session=True,  # a Ctrl-C at the terminal is for the trainer alone
+                    start_new_session=True,  # Ctrl-C at the terminal only reaches the trainer
                 )
             except OSError as error:
                 ours.close()
@@ -129,7 +129,7 @@ class ForkServer:
             raise InputError(f"sandbox: a module to preload cannot be imported: {problems}")
 
     async def spawn(self, descriptors: Sequence[int], modules: Sequence[str] = ()) -> Child:
-        """Fork a child that holds copies of `descriptors` (its connection first). Raises `SandboxError`."""
+        """Fork a child that inherits `descriptors` (its connection first). Raises `SandboxError`."""
         if self._control is None:
             raise SandboxError("the sandbox's worker process has ended")
         self._count += 1
@@ -143,22 +143,22 @@ class ForkServer:
         return child
 
     async def kill(self, child: Child) -> None:
-        """Kill a child and everything that it started. Does not wait for its end (`child.ended`)."""
+        """Kill a child and its descendants. Does not wait until it has ended (`child.ended`)."""
         if not child.ended.done() and self._control is not None:
             with contextlib.suppress(SandboxError):
                 await self._send({"op": "kill", "id": child.number})
 
     def stop(self) -> None:
-        """End the process; its children die with it. Safe to call twice and after the loop has closed."""
+        """Stop the process and its children. May be called twice and after the loop was closed."""
         control, process = self._control, self._process
         self._control = None
         if self._ready is not None and not self._ready.done() and not self._ready.get_loop().is_closed():
             self._ready.set_exception(SandboxError("the sandbox was closed while it started"))
-            self._ready.exception()  # read here: whoever starts the server may have been cancelled
+            self._ready.exception()  # mark as retrieved: the caller of `start` may have been cancelled
         if control is not None:
             if self.loop is not None and not self.loop.is_closed():
                 self.loop.remove_reader(control)
-            control.close()  # the fork server reads the end of the stream, kills its children and leaves
+            control.close()  # at the end of the stream, the fork server kills its children and exits
         if process is not None:
             try:
                 process.wait(2.0)
@@ -167,7 +167,7 @@ class ForkServer:
                 process.wait()
             os.close(self._errors)
             self._process = None
-        if self._home:  # the fork server removes it too, where the trainer is gone first
+        if self._home:  # the fork server also removes it, in case the trainer ends first
             remove_tree(self._home)
             self._home = ""
         for child in self._children.values():
@@ -190,7 +190,7 @@ class ForkServer:
 
     async def _writable(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        # A descriptor of its own: the loop keeps one writer per descriptor, and several senders may wait.
+        # Duplicated, because the loop has one writer per descriptor, and several senders may wait.
         with socket.socket(fileno=os.dup(control.fileno())) as copy:
             ready: asyncio.Future[None] = loop.create_future()
             loop.add_writer(copy, _resolve, ready)
@@ -222,12 +222,12 @@ class ForkServer:
         elif (child := self._children.pop(message.get("id", 0), None)) is not None and not child.ended.done():
             if message["op"] == "failed":
                 child.ended.set_exception(SandboxError(f"no worker could be forked: {message['message']}"))
-                child.ended.exception()  # read here, so that nobody is warned where nobody waits
+                child.ended.exception()  # mark as retrieved, to avoid a warning if no task awaits it
             else:
                 child.ended.set_result(ExitStatus(message["code"], message["cpu"]))
 
     def _lost(self) -> None:
-        """The process has gone: tell everyone who waits."""
+        """The process has ended: fail all pending requests."""
         if self._ready is not None and not self._ready.done():
             text = ""
             if self._process is not None:

@@ -1,10 +1,10 @@
-"""A sandbox elsewhere: any server that speaks SandboxFusion's protocol (`POST /run_code`).
+"""Remote sandbox: any server with SandboxFusion's protocol (`POST /run_code`).
 
 Request: {"code", "language": "python", "run_timeout", "memory_limit_MB"}. Reply: {"status": "Success" | "Failed" |
 "SandboxError", "message", "run_result": {"status": "Finished" | "Error" | "TimeLimitExceeded", "return_code", "stdout",
-"stderr", "execution_time"}}. Every call is a program of its own there: no state is kept between calls.
+"stderr", "execution_time"}}. Every call runs as a separate program: no state is kept between calls.
 
-The isolation is the server's. Replies are read as data, but the code can print whatever it likes into them.
+Isolation is provided by the server. Replies are parsed as data; the executed code controls the printed output.
 """
 
 from __future__ import annotations
@@ -46,7 +46,18 @@ print("\\n{mark}" + json.dumps(_value))
 
 
 class RemoteSandbox(Executor):
-    """An executor on another machine. `preload` names what a program finds imported, as for `Sandbox`."""
+    """An executor on another machine.
+
+    Args:
+        url: address of the server.
+        wall_seconds, memory_mb: limits of one call, enforced by the server.
+        output_chars: maximum length of a result; longer output is truncated.
+        concurrency, attempts, first_wait_seconds: concurrent requests, attempts per request, first retry wait.
+        preload: modules that a program finds imported, as for `Sandbox`.
+        headers: added to every request.
+
+    Raises InputError for an invalid address.
+    """
 
     def __init__(
         self,
@@ -69,7 +80,7 @@ class RemoteSandbox(Executor):
         self._settings: dict[str, Any] = {
             "headers": headers,
             "concurrency": concurrency,
-            "timeout_seconds": wall_seconds + 30.0,  # the server may queue; it keeps the time of the code itself
+            "timeout_seconds": wall_seconds + 30.0,  # allows for queueing; the server enforces the limit of the code
             "attempts": attempts,
             "first_wait_seconds": first_wait_seconds,
             "max_wait_seconds": 20.0,
@@ -79,7 +90,7 @@ class RemoteSandbox(Executor):
         self._answered = False
 
     async def start(self) -> None:
-        """Have the server execute one program. Raises `SandboxError` where it does not, after the retries."""
+        """Execute a test program. Raises `SandboxError` if the server does not run it, after the retries."""
         if not self._answered:
             try:
                 reply = await self._post("print(6 * 7)", self.wall_seconds)
@@ -96,13 +107,13 @@ class RemoteSandbox(Executor):
             await endpoint.close()
 
     def open(self, setup: SessionSetup) -> RemoteSession:
-        """A session without state: each call and each program starts afresh. `targets` are not there remotely."""
+        """Create a stateless session: each call and each program starts fresh. Raises InputError for `targets`."""
         if setup.targets:
             raise InputError("a remote sandbox cannot import the target of a tool: give its source")
         return RemoteSession(self, setup.sources)
 
     async def execute(self, program: str, wall_seconds: float | None) -> tuple[dict[str, Any], ToolResult | None]:
-        """The run result of a program, and the result with an error that it already amounts to, if any."""
+        """Run a program. Returns the server's run result, and an error result if the run failed (else None)."""
         limit = self.wall_seconds if wall_seconds is None else min(wall_seconds, self.wall_seconds)
         try:
             reply = await self._post(program, limit)
@@ -129,7 +140,7 @@ class RemoteSandbox(Executor):
         return await self._connected().post("/run_code", body, read_reply)
 
     def _connected(self) -> Endpoint:
-        """The connections of the running event loop."""
+        """Return the endpoint of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._endpoint is None or self._loop is not loop:
             self._loop = loop
@@ -138,14 +149,14 @@ class RemoteSandbox(Executor):
 
 
 class RemoteSession(ExecutorSession):
-    """Calls of one trajectory in a remote sandbox; each stands alone."""
+    """Calls of one trajectory in a remote sandbox; each is independent."""
 
     def __init__(self, sandbox: RemoteSandbox, sources: Mapping[str, str]) -> None:
         self._sandbox = sandbox
         self._sources = sources
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
-        """Call the function `name` with keyword arguments; its value as text."""
+        """Call the function `name` with keyword arguments. The content is its return value as text."""
         source = self._sources.get(name)
         if source is None:
             return error_result("unknown_tool", f"unknown tool '{name}'; available: {', '.join(self._sources)}")
@@ -153,7 +164,7 @@ class RemoteSession(ExecutorSession):
             encoded = json.dumps(dict(arguments))
         except (TypeError, ValueError, RecursionError) as error:
             return error_result("arguments", f"the arguments are not JSON: {error}")
-        mark = secrets.token_hex(8)  # what the code itself prints comes before it
+        mark = secrets.token_hex(8)  # separates the value from the output of the code
         as_text = inspect.getsource(harness.as_text).replace("value: Any", "value")
         program = CALL.format(as_text=as_text, source=source, name=name, arguments=encoded, mark=mark)
         reply, problem = await self._sandbox.execute(program, wall_seconds)
@@ -171,7 +182,7 @@ class RemoteSession(ExecutorSession):
         return ToolResult(value, seconds=seconds)
 
     async def run(self, source: str, *, keep: bool = False, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program: what it prints, then the value of its last expression. Nothing is kept, whatever `keep`."""
+        """Run a program. The content is its output, then the value of its last expression. `keep` is ignored."""
         imports = "\n".join(f"import {module}" for module in self._sandbox.preload)
         names = [text.rpartition(" as ")[2].partition(".")[0].strip() for text in self._sandbox.preload]
         run_program = inspect.getsource(harness.run_program).replace("dict[str, Any]", "dict")
@@ -183,11 +194,11 @@ class RemoteSession(ExecutorSession):
         return ToolResult(truncate_middle(text, self._sandbox.output_chars), seconds=reply["execution_time"])
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: the session holds no resources."""
 
 
 def read_reply(reply: Any) -> dict[str, Any]:
-    """The run result of a reply. Raises `Fault`, to be tried again where the server says that the fault is its own."""
+    """Parse the run result of a reply. Raises `Fault`, retryable if the server reports an internal error."""
     if not isinstance(reply, dict):
         raise Fault("reply", "the reply is not a JSON object", retry=False)
     result = reply.get("run_result")

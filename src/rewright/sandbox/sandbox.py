@@ -1,7 +1,7 @@
-"""Execute Python that nobody has read, outside the trainer process, within limits.
+"""Execute untrusted Python code outside the trainer process, with limits.
 
-Levels: `strict` isolates by the kernel (namespaces, seccomp), `process` is a separate process with limits, `unsafe` a
-separate process with a time limit only. docs/security.md says what each protects from, and what it does not.
+Levels: `strict` uses kernel isolation (namespaces, seccomp), `process` is a separate process with resource limits, and
+`unsafe` is a separate process with a time limit only. docs/security.md describes what each level protects from.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Level", "Sandbox"]
 Level = Literal["strict", "process", "unsafe"]
 
 MEGABYTE = 1024 * 1024
-MAX_LIMIT = 1e9  # of any limit: more than a machine has, less than the kernel's numbers hold
+MAX_LIMIT = 1e9  # above any machine's resources, within the range of the kernel's integers
 
 
 class Sandbox(Executor):
-    """A fork server with warm imports, and the sessions forked from it. Belongs to one event loop at a time.
+    """A fork server with preloaded imports, and the sessions forked from it. Belongs to one event loop at a time.
 
     Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
     of what is loaded already, `disk_mb`, `open_files`, `processes` (1: it can start none). Of the sandbox: `sessions`
@@ -37,9 +37,7 @@ class Sandbox(Executor):
     for each processor; no bound for `trusted` code, which may wait for others). `prefork` children are forked in
     advance.
 
-    `preload` names modules that are imported once; a program finds them under the alias given after `as`
-    ("numpy as np"). `network` gives the host's network, `visible` more folders to read. `trusted` code is the user's
-    own: level `process` then sets limits only. `paths` are added to the module search path.
+    Raises InputError for an unknown level and for limits out of range.
     """
 
     def __init__(
@@ -109,11 +107,11 @@ class Sandbox(Executor):
         self._preforked: deque[asyncio.Task[Connection]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.restarts = 0
-        """How often the fork server had to be started again after it was lost."""
+        """Number of times the fork server was restarted after it had died."""
 
     @property
     def executing(self) -> asyncio.Semaphore:
-        """Held while a call is executed, so that not too many share the processors."""
+        """Limits the number of concurrent calls; held while a call is executed."""
         return self._executing
 
     @property
@@ -122,11 +120,11 @@ class Sandbox(Executor):
         return self._server.process_id if self._server is not None else None
 
     async def start(self) -> None:
-        """Start the fork server, unless it runs. Raises `SandboxError` where the machine does not allow the level."""
+        """Start the fork server if it is not running. Raises `SandboxError` for an unsupported level."""
         await self._running()
 
     async def close(self) -> None:
-        """End the fork server and with it every child, for good."""
+        """Stop the fork server and all children. The sandbox cannot be used again."""
         server, self._server = self._server, None
         self._closed = True
         self._drop_preforked()
@@ -134,27 +132,27 @@ class Sandbox(Executor):
             server.stop()
 
     def open(self, setup: SessionSetup) -> Session:
-        """A session whose child is taken at its first call."""
+        """Create a session. Its child is acquired at the first call."""
         return Session(self, setup, self._limits)
 
     async def acquire(self, modules: Sequence[str] = ()) -> Connection:
-        """A confined child that nobody else has, the next one as soon as there is a place. Raises `SandboxError`."""
+        """Acquire a confined child for exclusive use, as soon as there is a free slot. Raises `SandboxError`."""
         try:
             return await self._acquire(modules)
         except SandboxError:
             if self._closed or (self._server is not None and self._server.alive):
                 raise
-        return await self._acquire(modules)  # the fork server was lost while the child was on its way: from a new one
+        return await self._acquire(modules)  # the fork server died meanwhile: retry with a new one
 
     async def _acquire(self, modules: Sequence[str]) -> Connection:
         server = await self._running()
         preforked, slots = self._preforked, self._slots
         assert slots is not None
         while True:
-            # One for the caller and `prefork` for those who come next, so that they need not wait for the fork.
+            # One for the caller and `prefork` for later callers, who then need not wait for the fork.
             while not preforked or (len(preforked) <= self._prefork and not slots.locked()):
                 task = asyncio.get_running_loop().create_task(self._open(server, slots, modules))
-                task.add_done_callback(_forget)
+                task.add_done_callback(_mark_retrieved)
                 preforked.append(task)
             next_one = preforked.popleft()
             try:
@@ -180,7 +178,7 @@ class Sandbox(Executor):
         await slots.acquire()
         try:
             cpu = self._configuration["limits"]["cpu_seconds"]
-            frame = 12 * self._limits.output_chars + 4096  # at worst twelve bytes a character: escaped surrogate pairs
+            frame = 12 * self._limits.output_chars + 4096  # at most 12 bytes per character (escaped surrogate pairs)
             connection = await Connection.open(server, modules, frame_bytes=frame, cpu_seconds=cpu)
         except BaseException:
             slots.release()
@@ -189,7 +187,7 @@ class Sandbox(Executor):
         return connection
 
     async def _running(self) -> ForkServer:
-        """The fork server, started if there is none, if it was lost, or if it belongs to another event loop."""
+        """Return the fork server; start one if there is none, if it died, or if it belongs to another event loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
@@ -200,14 +198,14 @@ class Sandbox(Executor):
             if self._closed:
                 raise SandboxError("the sandbox is closed")
             if sys.platform != "linux":
-                raise SandboxError("tools are executed in worker processes that need Linux")
+                raise SandboxError("tools are executed in worker processes, which require Linux")
             if self._server is not None and self._server.alive:
                 return self._server
             if self._server is not None:
                 self.restarts += 1
                 self._server.stop()
                 self._drop_preforked()
-            self._server = server = ForkServer(self._configuration)  # from here on `close` ends it
+            self._server = server = ForkServer(self._configuration)  # set before `start`, so that `close` stops it
             try:
                 await server.start()
             except BaseException:
@@ -216,8 +214,8 @@ class Sandbox(Executor):
             return server
 
 
-def _forget(task: asyncio.Task[Connection]) -> None:
-    """Read the outcome of a spare child that nobody may come to take, so that asyncio does not warn of it."""
+def _mark_retrieved(task: asyncio.Task[Connection]) -> None:
+    """Retrieve the exception of a preforked child, which may never be acquired, so that asyncio does not warn."""
     if not task.cancelled():
         task.exception()
 

@@ -1,7 +1,7 @@
-"""One trajectory's calls within one child process: requests go out, checked results come back.
+"""The calls of one trajectory in one child process, with validated results.
 
-The child is taken at the first call. A call that runs out of time, or a child that dies, costs the state of the session
-and nothing more: the next call gets a fresh child with the same tools. A session never raises for what a tool does.
+The child is acquired at the first call. After a timeout or the death of the child, only the state of the session is
+lost: the next call gets a new child with the same tools. Errors of a tool are results and are not raised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Session", "SessionLimits", "clean", "truncate_middle"]
 
 
 class SessionLimits(NamedTuple):
-    """What the trainer enforces on a session: seconds of a call, characters of a result, bytes of a request."""
+    """Limits that the trainer enforces: seconds per call, characters per result, bytes per request."""
 
     wall_seconds: float
     output_chars: int
@@ -33,15 +33,15 @@ class SessionLimits(NamedTuple):
 
 
 class Pool(Protocol):
-    """Where a session takes its child from: bounded in number, restarted when it is lost."""
+    """The source of children for sessions: limited in number, restarted after a failure."""
 
     @property
     def executing(self) -> asyncio.Semaphore:
-        """Held while a call is executed. There once a child has been taken."""
+        """Held while a call is executed. Available once a child was acquired."""
         ...
 
     async def acquire(self, modules: Sequence[str]) -> Connection:
-        """Wait for a free place and a confined child. Raises `SandboxError`."""
+        """Wait for a free slot and a confined child. Raises `SandboxError`."""
         ...
 
 
@@ -58,19 +58,20 @@ class Session(ExecutorSession):
         self._count = 0
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
-        """Call the function `name` with keyword arguments; its value as text."""
+        """Call the function `name` with keyword arguments. The content is its return value as text."""
         request = {"name": name, "arguments": arguments}
         return await self._request(request, wall_seconds, printed=False)
 
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
-        """Run a program: what it prints, then the value of its last expression, or the last line of its exception.
+        """Run a program.
 
-        With `keep` its names are there for the next program of this session.
+        The content is the printed output, then the value of the last expression or the last line of the traceback.
+        With `keep`, its variables are available to the next program of the session.
         """
         return await self._request({"source": source, "keep": keep}, wall_seconds, printed=True)
 
     async def close(self) -> None:
-        """End the child. The session may be used again: it then starts with a fresh one."""
+        """Kill the child. If the session is used again, it starts with a new one."""
         connection, self._connection = self._connection, None
         output, self._output = self._output, None
         if output is not None:
@@ -92,7 +93,7 @@ class Session(ExecutorSession):
             try:
                 connection = await self._connected()
                 async with self._pool.executing:
-                    started = time.perf_counter()  # a wait for a worker or for processor time is not the tool's time
+                    started = time.perf_counter()  # waiting for a worker or a processor does not count
                     async with asyncio.timeout(limit):
                         reply = await self._exchange(connection, packet)
                 return self._result(reply, time.perf_counter() - started, printed=printed)
@@ -102,7 +103,7 @@ class Session(ExecutorSession):
                 problem = (death.kind, death.message)
             except SandboxError as error:
                 problem = ("sandbox", str(error))
-            except BaseException:  # cancelled in the middle of an exchange: the connection is of no more use
+            except BaseException:  # cancelled during an exchange: the connection cannot be reused
                 await self.close()
                 raise
             seconds = time.perf_counter() - started
@@ -114,7 +115,7 @@ class Session(ExecutorSession):
         if self._connection is not None:
             return self._connection
         self._connection = await self._pool.acquire(self._setup.modules)
-        # The trainer holds the file that a program prints into: what was printed outlives the child.
+        # The trainer owns the output file, so that printed output survives the child.
         self._output = os.memfd_create("output")
         fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)
         setup = self._setup
@@ -155,10 +156,10 @@ class Session(ExecutorSession):
         return ToolResult(content=text[:limit], seconds=seconds)
 
     def _printed(self) -> str:
-        """What the program has printed: all of it, or, where that is too long, a beginning and an end."""
+        """Return the printed output; only its beginning and end if it is too long."""
         if self._output is None:
             return ""
-        part = 4 * self._limits.output_chars  # bytes of as many characters at worst
+        part = 4 * self._limits.output_chars  # UTF-8 has at most 4 bytes per character
         size = os.fstat(self._output).st_size
         if size <= 2 * part:
             return os.pread(self._output, 2 * part, 0).decode(errors="replace")
@@ -167,7 +168,7 @@ class Session(ExecutorSession):
 
 
 def clean(value: Any) -> str:
-    """A text that can be stored as UTF-8: lone surrogates become question marks; None is the empty text."""
+    """Return a string that UTF-8 can encode: lone surrogates become question marks. "" for any other type."""
     if not isinstance(value, str):
         return ""
     return value.encode("utf-8", "replace").decode("utf-8")

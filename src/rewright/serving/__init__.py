@@ -1,1 +1,1 @@
-"""Servers for what many processes share, and the clients of them: the search index and the reward model."""
+"""Servers for the search index and the reward model, and the client of the reward server."""

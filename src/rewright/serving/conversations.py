@@ -1,9 +1,9 @@
-"""Token ids of a conversation that comes as chat messages: what `Renderer` makes of the same trajectory.
+"""Convert a conversation in chat messages to the token ids that `Renderer` produces for the same trajectory.
 
-The prompt (everything before the model's first message) goes through the model's own template; each of the model's
-messages is tokenised as it was written (calls that stand in `tool_calls`: as the template writes them), and the tools'
-results stand between them as in training. Where the very token ids of a rollout are known they are the better thing to
-send: a model may have written its calls, or the tokens of the same text, in another way.
+The prompt (everything before the first assistant message) is rendered by the model's chat template. Each assistant
+message is tokenised as written (calls in `tool_calls`: as the template writes them), and tool results are inserted as
+in training. If the token ids of the rollout are known, send those instead: the model may have formatted its calls, or
+tokenised the same text, differently.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ __all__ = ["conversation_ids"]
 def conversation_ids(
     renderer: Renderer, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
 ) -> list[int]:
-    """Token ids of the prompt and the trajectory in `messages` (the rows of preferences.jsonl, `prompt` + `chosen`).
+    """Return the token ids of the prompt and the trajectory in `messages`.
 
-    Results behind the model's last message are left out, as in training: no turn has read them. Raises InputError for
-    messages that are not a prompt followed by the model's messages, with tool messages between them.
+    `messages`: as in the rows of preferences.jsonl, `prompt` + `chosen`. `tools`: the function schemas of the prompt.
+    Results after the last assistant message are left out, as in training. Raises InputError unless the messages are a
+    prompt followed by assistant messages with tool messages between them.
     """
     first = next((place for place, message in enumerate(messages) if message.get("role") == "assistant"), None)
     if not first:
@@ -57,9 +58,9 @@ def conversation_ids(
 
 
 def _message_ids(renderer: Renderer, message: Message, turn: int, place: int) -> list[int]:
-    """What the model wrote, its calls included, without what the prompt had written of it.
+    """Tokenise an assistant message, calls included, without the part that the generation prompt contains.
 
-    Inline, a message is several turns with results between them: each part is tokenised by itself, as in a rollout.
+    Inline, a message is several turns with results between them; each part is tokenised separately, as in a rollout.
     """
     text = str(message.get("content") or "")
     try:

@@ -1,17 +1,16 @@
-"""`rewright serve-reward`: a trained reward model behind HTTP. Needs the extra `train`.
+"""`rewright serve-reward`: serve a trained reward model over HTTP. Requires the extra `train`.
 
     POST /score   one of
-                  {"token_ids": [1, 2, …]}          a trajectory as it was rolled out: exact
+                  {"token_ids": [1, 2, …]}          a trajectory with the token ids of its rollout: exact
                   {"messages": […], "tools": […]}   a conversation: prompt and trajectory; tools of the prompt
                   {"texts": "…"}                    text that is rendered already
                   or lists of these: [[1, 2, …], […]], [[…], […]], ["…", "…"]
-                  -> {"scores": [0.31, …]}          always a list, in the order asked
+                  -> {"scores": [0.31, …]}          always a list, in the order of the request
     GET  /health  {"status": "healthy", "model", "vocabulary", "dialect", …}
 
-Messages are rendered with the template, the dialect and the template options that the model was trained with: they are
-stored in its folder. Scores are of the whole sequence, question included, and are the ones that `RewardModel.score`
-gives in process: it is what runs here. With "vocabulary", token ids of another vocabulary are refused. What one request
-may ask for is bounded: see the constants.
+Messages are rendered with the chat template, the dialect and the template options of training, which are stored in the
+model's folder. Scores are of the whole sequence, prompt included, and equal those of `RewardModel.score`. With
+"vocabulary", token ids of another vocabulary are rejected. The size of a request is limited by the constants below.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ __all__ = ["LocalScorer", "open_scorer", "reward_application"]
 MAX_BODY_BYTES: Final = 32 << 20
 MAX_SEQUENCES: Final = 1024
 MAX_TOKENS: Final = 1 << 22
-"""Of all sequences of a request."""
+"""In all sequences of a request."""
 MAX_TEXT_BYTES: Final = 1 << 22
-"""Of all texts or messages, and tools, as JSON: they are tokenised while nobody else is served."""
+"""In all texts or messages, and tools, as JSON. Tokenisation blocks the event loop."""
 
 
 class LocalScorer(Protocol):
-    """The reward model that is served."""
+    """A reward model in this process."""
 
     vocabulary_size: int
     limit: int
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One number per token sequence."""
+        """Return one score per token sequence."""
         ...
 
 
 class _Request(msgspec.Struct):
-    """What is to be scored: exactly one of the three."""
+    """A scoring request: exactly one of `token_ids`, `messages` and `texts`."""
 
     token_ids: list[int | list[int]] | None = None
     messages: list[dict[str, Any] | list[dict[str, Any]]] | None = None
@@ -63,9 +62,10 @@ class _Request(msgspec.Struct):
 
 
 def open_scorer(path: Path, *, dialect: str | None = None) -> tuple[LocalScorer, Renderer]:
-    """The reward model in a folder and the renderer that it was trained with. Raises InputError for anything else.
+    """Load a reward model and the renderer that it was trained with.
 
-    `dialect`: of a model that was trained elsewhere and does not say it.
+    `path`: the model's folder. `dialect`: for a model whose folder does not name its dialect (trained by another
+    program). Raises InputError for a folder without a reward model, and for a dialect other than the stored one.
     """
     from rewright.engines.loading import load_tokenizer
     from rewright.training.trl.reward_model import RewardModel
@@ -75,12 +75,12 @@ def open_scorer(path: Path, *, dialect: str | None = None) -> tuple[LocalScorer,
     if dialect is not None and about.get("dialect", dialect) != dialect:
         raise InputError(f"{path} was trained on the dialect {about['dialect']}, not on {dialect}")
     tokenizer = load_tokenizer(HFSettings(path=str(path)))
-    spoken = get_dialect(about.get("dialect") or dialect or "hermes")
-    return model, Renderer(tokenizer, spoken, template_options=about.get("template_options"))
+    trained_dialect = get_dialect(about.get("dialect") or dialect or "hermes")
+    return model, Renderer(tokenizer, trained_dialect, template_options=about.get("template_options"))
 
 
 def reward_application(model: LocalScorer, renderer: Renderer, name: str) -> web.Application:
-    """The application that scores with `model`, concurrent requests in one forward pass."""
+    """Create the scoring application; concurrent requests are batched. `name`: the model's name in /health."""
     batcher = Batcher(model.score)
 
     async def score(request: web.Request) -> Any:
@@ -113,7 +113,7 @@ def reward_application(model: LocalScorer, renderer: Renderer, name: str) -> web
 
 
 def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
-    """The token ids of everything that is to be scored."""
+    """Return the token ids of every sequence of a request."""
     given = [key for key in ("token_ids", "messages", "texts") if getattr(asked, key) is not None]
     if len(given) != 1:
         raise InputError(f"got {' and '.join(given) or 'nothing'}: expected one of token_ids, messages, texts")
@@ -147,7 +147,7 @@ def _check_number(count: int) -> None:
 
 
 def _check(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
-    """A wrong token would fail everything that shares its forward pass."""
+    """Raise InputError for invalid sequences: an invalid token id would fail every request of its batch."""
     if not sequences:
         raise InputError("nothing to score: expected at least one trajectory")
     tokens = sum(map(len, sequences))

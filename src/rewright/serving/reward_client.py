@@ -1,7 +1,7 @@
-"""The client of `rewright serve-reward`, in the shape of the reward model itself: RL can use either.
+"""The client of `rewright serve-reward`. It has the interface of the reward model, so RL can use either.
 
-Every request has a deadline and retries; after them a `ServerError` stops the stage: a reward model that does not
-answer is never a silent 0. A request that the server refuses is a person's mistake, an `InputError`.
+Every request has a deadline and retries. If the server still does not answer, a `ServerError` stops the stage; a
+missing score is never replaced by 0. A request that the server rejects is a user error, an `InputError`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["RewardClient"]
 
 REFUSED: Final = frozenset({400, 413, 422})
 MAX_SCORE: Final = 1e6
-"""A reward model's number is the output of one linear layer: beyond this it says nothing of a trajectory."""
+"""A score is the output of one linear layer; a larger absolute value is treated as an error."""
 REPLY_BYTES: Final = 1024 * 1024
-"""Of a reply: thousands for each score."""
+"""Maximum size of a reply: thousands of bytes per score."""
 
 
 class _Scores(msgspec.Struct):
@@ -34,10 +34,16 @@ class _Scores(msgspec.Struct):
 
 
 class RewardClient:
-    """Scores token sequences on a server.
+    """Scores token sequences with a served reward model.
 
-    `vocabulary` (`Renderer.fingerprint`) is sent along: the server refuses token ids of another vocabulary than its
-    model's. `timeout_seconds` is the deadline of one attempt at one request of up to `request_size` sequences.
+    Args:
+        url: address of the server.
+        vocabulary: `Renderer.fingerprint`; the server rejects token ids of another vocabulary than its model's.
+        timeout_seconds: timeout of one attempt.
+        attempts: maximum number of attempts per request.
+        concurrency: maximum number of concurrent requests.
+        request_size: maximum number of sequences per request.
+        first_wait_seconds: wait before the first retry; later waits double.
     """
 
     def __init__(
@@ -72,16 +78,17 @@ class RewardClient:
         self.close()
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One number per token sequence, in the order given; not from inside an event loop (`score_async` is for it).
+        """Return one score per token sequence, in the given order. Inside an event loop, use `score_async`.
 
-        Raises `ServerError` where the server does not answer after the retries, `InputError` where it refuses.
+        Raises `ServerError` if the server does not answer after the retries, and `InputError` if it rejects the
+        request.
         """
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(self.score_async(sequences))
 
     async def score_async(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """As `score`, for one event loop."""
+        """As `score`, as a coroutine. All calls must use the same event loop."""
         size = self._request_size
         parts = [sequences[start : start + size] for start in range(0, len(sequences), size)]
         tasks = [asyncio.create_task(self._request(part)) for part in parts]
@@ -92,14 +99,14 @@ class RewardClient:
                 task.cancel()
 
     def close(self) -> None:
-        """Close the connections that `score` has opened."""
+        """Close the connections opened by `score`."""
         if self._runner is not None:
             self._runner.run(self._endpoint.close())
             self._runner.close()
             self._runner = None
 
     async def close_async(self) -> None:
-        """Close the connections that `score_async` has opened."""
+        """Close the connections opened by `score_async`."""
         await self._endpoint.close()
 
     async def _request(self, sequences: Sequence[Sequence[int]]) -> list[float]:

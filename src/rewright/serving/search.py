@@ -1,11 +1,11 @@
-"""`rewright serve-search`: a search index behind the retriever protocol (see rewright.tools.retriever).
+"""`rewright serve-search`: serve a search index with the retriever protocol (see rewright.tools.retriever).
 
 POST /search        {"query": text, "top_n": 10, "return_score": false}
 POST /batch_search  {"query": [text, …], "top_n": 10, "return_score": false}
 GET  /health        {"status": "healthy", "documents": number}
 
-What one request may ask for is bounded: see the constants. A search ends when its caller has gone, when its time is
-over, and soon after the server is told to stop (status 503).
+The size of a request is limited by the constants below. A search is cancelled when its caller disconnects, when it
+times out, and at shutdown after a grace period (status 503).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from rewright.tools.search_index import Document, SearchHit, SearchIndex, check_
 __all__ = ["search_application"]
 
 MAX_DOCUMENTS: Final = 1000
-"""Of one query."""
+"""Per query."""
 MAX_QUERIES: Final = 1000
 MAX_RESULTS: Final = 20_000
-"""Documents of a batch: queries x top_n."""
+"""Documents per batch: queries x top_n."""
 MAX_BODY_BYTES: Final = 16 << 20
 SEARCH_SECONDS: Final = 60.0
-"""Of one request; clients of the protocol wait some 30."""
+"""Timeout of a request; clients of the protocol usually wait 30 s."""
 GRACE_SECONDS: Final = 1.0
-"""Of the searches that run when the server is told to stop."""
+"""Grace period for running searches at shutdown."""
 
 Q = TypeVar("Q")
 
 
 class _Query(msgspec.Struct, Generic[Q]):
-    """A request of either path."""
+    """A request to /search or /batch_search."""
 
     query: Q
     top_n: int = 10
@@ -46,7 +46,7 @@ class _Query(msgspec.Struct, Generic[Q]):
 
 
 def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -> web.Application:
-    """The application that searches `index`, in threads. A request that takes longer than `seconds` gets status 503."""
+    """Create the application that searches `index` in threads. `seconds`: timeout of a request (status 503)."""
 
     running: set[asyncio.Task[list[list[SearchHit]]]] = set()
     stopping = False
@@ -64,7 +64,7 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
                 f"the search was not done after {seconds:g} s: send fewer or shorter queries"
             ) from None
         except asyncio.CancelledError:
-            if not stopping:  # the caller has gone
+            if not stopping:  # the caller disconnected
                 raise
             raise _service_unavailable("the server is stopping") from None
 

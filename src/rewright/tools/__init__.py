@@ -1,4 +1,4 @@
-"""The tools that Rewright has: function tools, the Python tool, the search tool, and combinations of them."""
+"""Tools: function tools, the Python tool, the search tool, and combinations of them."""
 
 from rewright.tools.base import Toolset, ToolsetFactory
 from rewright.tools.combined import CombinedTools

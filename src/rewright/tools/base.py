@@ -1,8 +1,8 @@
-"""What the rollout loop needs of tools: a toolset is opened for one trajectory, called, and closed.
+"""The tool interface of the rollout loop: a toolset is opened for one trajectory, called, and closed.
 
-A call never raises: every failure of a tool is a `ToolResult` with `error`. Only opening a toolset may raise
-(`ToolError`, `SandboxError`); that ends the trajectory with stop reason `error`. One exception: a tool whose server
-is gone after its retries raises `ServerError`, from either, which stops the stage.
+A call does not raise: every failure of a tool is a `ToolResult` with `error`. Opening a toolset may raise `ToolError`
+or `SandboxError`, which ends the trajectory with stop reason `error`. Both may raise `ServerError` if the server
+behind a tool does not answer after its retries; that stops the stage.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Toolset", "ToolsetFactory"]
 
 
 class Toolset(Protocol):
-    """The tools of one trajectory, with whatever state they keep between its calls."""
+    """The tools of one trajectory, with the state that they keep between its calls."""
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run one call within `wall_seconds` (default: the factory's limit). Never raises for a tool's failure."""
+        """Run one call with a limit of `wall_seconds` (default: the factory's). A failure of the tool is a result."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -34,7 +34,7 @@ class ToolsetFactory(Protocol):
     """Opens toolsets: `async with factory.open(task.tools) as toolset`. One factory serves a whole run."""
 
     def open(self, tools: Sequence[ToolSpec]) -> Toolset:
-        """A toolset for one trajectory; entering it starts what the tools need."""
+        """Create a toolset for one trajectory. Entering it starts the processes and connections of the tools."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Several executors behind one toolset: each tool of a task goes to the factory of its kind."""
+"""Combine several toolset factories: each tool of a task is executed by the factory for its kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CombinedTools", "CombinedToolset"]
 
 
 class CombinedToolset:
-    """The tools of one trajectory, of any kind."""
+    """The tools of one trajectory, of several kinds."""
 
     def __init__(self, parts: Sequence[tuple[Toolset, Sequence[ToolSpec]]], names: Sequence[str]) -> None:
         self._parts = parts
@@ -37,7 +37,7 @@ class CombinedToolset:
         await self._stack.aclose()
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run one call with the executor of its tool."""
+        """Run one call with the toolset of its tool."""
         if call.error is not None:
             return error_result("malformed", call.error)
         owner = self._owners.get(call.name)
@@ -48,13 +48,13 @@ class CombinedToolset:
 
 
 class CombinedTools:
-    """A `ToolsetFactory` made of one factory for each kind of tool."""
+    """A `ToolsetFactory` that combines one factory per kind of tool. `executors`: the factories by kind."""
 
     def __init__(self, executors: Mapping[str, ToolsetFactory]) -> None:
         self._executors = dict(executors)
 
     def open(self, tools: Sequence[ToolSpec]) -> CombinedToolset:
-        """A toolset for one trajectory. Raises `InputError` for a kind that nobody executes."""
+        """Create a toolset for one trajectory. Raises `InputError` for a kind without a factory."""
         kinds: dict[str, list[ToolSpec]] = {}
         for tool in tools:
             if tool.kind not in self._executors:
@@ -65,6 +65,6 @@ class CombinedTools:
         return CombinedToolset(parts, [tool.name for tool in tools])
 
     async def close(self) -> None:
-        """Close every executor."""
+        """Close every factory."""
         for factory in self._executors.values():
             await factory.close()

@@ -1,4 +1,4 @@
-"""Python-function tools: per-task sources (FTRL, ToolHop) and importable functions, one session for each trajectory.
+"""Python function tools: sources from the data set (FTRL, ToolHop) and importable functions.
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
@@ -26,7 +26,7 @@ __all__ = ["FunctionTools", "FunctionToolset"]
 
 
 class FunctionToolset:
-    """The function tools of one trajectory. Calls run one at a time, in the order they are made."""
+    """The function tools of one trajectory. Calls run one at a time, in order."""
 
     def __init__(self, factory: FunctionTools, tools: Sequence[ToolSpec]) -> None:
         self._factory = factory
@@ -50,7 +50,7 @@ class FunctionToolset:
         self._factory.leave()
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
-        """Run one call. A malformed call, an unknown tool or wrong arguments are results with an error."""
+        """Run one call. Malformed calls, unknown tools and wrong arguments give a result with an error."""
         if call.error is not None:
             return error_result("malformed", call.error)
         tool = self._tools.get(call.name)
@@ -64,11 +64,16 @@ class FunctionToolset:
 
 
 class FunctionTools:
-    """Opens one session per trajectory for tools of kind `function`. A `ToolsetFactory`.
+    """A `ToolsetFactory` for tools of kind `function`, with one session per trajectory.
 
-    `sessions` bounds how many toolsets are open at a time: further ones wait when they are entered. `trusted` are
-    packages of the user's own, or functions of them. `sandbox` replaces the sandbox of the untrusted code, for instance
-    by a `RemoteSandbox`. Raises `InputError` where `trusted` names Rewright itself.
+    Args:
+        level: isolation level of untrusted code.
+        wall_seconds, memory_mb, output_chars, preload, network: as for `Sandbox`.
+        sessions: maximum number of open toolsets; further ones wait when they are entered.
+        trusted: the user's own packages, or import paths of their functions.
+        sandbox: replaces the sandbox of untrusted code, for instance by a `RemoteSandbox`.
+
+    Raises `InputError` if `trusted` names Rewright itself.
     """
 
     def __init__(
@@ -102,9 +107,9 @@ class FunctionTools:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self, tools: Sequence[ToolSpec]) -> FunctionToolset:
-        """A toolset for one trajectory.
+        """Create a toolset for one trajectory.
 
-        Raises `InputError` for a tool without exactly one of source and target, and for a target that nobody may call.
+        Raises `InputError` for a tool without exactly one of source and target, and for an invalid target.
         """
         for tool in tools:
             if (tool.source is None) == (tool.target is None):
@@ -114,28 +119,28 @@ class FunctionTools:
         return FunctionToolset(self, tools)
 
     def is_trusted(self, tool: ToolSpec) -> bool:
-        """True for a tool of Rewright's own tasks, and for an importable target that is trusted or whose package is."""
+        """Return True for tools of Rewright's own tasks, and for targets that `trusted` or their package allows."""
         if tool.target is None or is_builtin_path(tool.target):
             return tool.target in own_targets()
         return is_in_packages(tool.target, self._trusted)
 
     async def enter(self) -> None:
-        """Wait for a place among the toolsets. One that uses both sandboxes then never waits while it holds one."""
+        """Wait for a toolset slot. This prevents a deadlock of toolsets that need a session in both sandboxes."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._slots = loop, asyncio.Semaphore(self._sessions)
         await self._slots.acquire()
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Release the toolset slot."""
         self._slots.release()
 
     def executor(self, *, trusted: bool) -> Executor:
-        """The sandbox of the trusted targets, or that of everything else."""
+        """Return the sandbox of trusted targets, or that of untrusted code."""
         return self._own if trusted else self._sandbox
 
     def session(self, tools: Sequence[ToolSpec], *, trusted: bool) -> ExecutorSession:
-        """A session in which `tools` can be called."""
+        """Create a session for `tools`."""
         targets = {tool.name: tool.target for tool in tools if tool.target is not None}
         return self.executor(trusted=trusted).session(
             {tool.name: tool.source for tool in tools if tool.source is not None},

@@ -1,8 +1,8 @@
-"""The Python tool: a model's program runs in the sandbox, and what it prints is what the model sees.
+"""The Python tool: runs a model's program in the sandbox and returns its output.
 
-Parity with AutoTraj (spec section 2): numpy as np, sympy and math are there, five seconds, the output cut to its first
-and last 200 characters, an exception shown by its last line. The value of a last expression is shown too, as at a
-prompt.
+As in AutoTraj (section 2): numpy as np, sympy and math are imported, the time limit is five seconds, the output is
+truncated to its first and last 200 characters, and an exception is shown by its last line. In addition, the value of
+the last expression is shown, as in an interactive interpreter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rewright.sandbox.session import truncate_middle
 __all__ = ["PRELOAD", "PythonTool", "PythonToolset"]
 
 PRELOAD = ("numpy as np", "sympy", "math")
-"""What a program finds imported."""
+"""Modules that are imported for every program."""
 
 FENCE = re.compile(r"\A\s*```(?:python|py)?[^\S\n]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL | re.IGNORECASE)
 
@@ -66,7 +66,7 @@ class PythonToolset:
             await session.close()
 
     def _shown(self, result: ToolResult) -> ToolResult:
-        """What the model is shown: an error by its last line, and everything within the limit."""
+        """Format a result for the model: an error by its last line, everything truncated to the limit."""
         content, error, seconds = result.content.strip("\n"), result.error, result.seconds
         if error is not None:
             message = error.partition(": ")[2]
@@ -75,10 +75,15 @@ class PythonToolset:
 
 
 class PythonTool:
-    """Opens Python tools: a `ToolsetFactory` for tools of kind `python`.
+    """A `ToolsetFactory` for tools of kind `python`.
 
-    `state` is `"call"` (every call starts with nothing) or `"trajectory"` (names stay for the trajectory's next call).
-    `sandbox` replaces the local sandbox, for instance by a `RemoteSandbox`.
+    Args:
+        level, wall_seconds, memory_mb, sessions, preload, network: as for `Sandbox`.
+        state: `"call"` (every call starts with fresh state) or `"trajectory"` (variables persist between calls).
+        output_chars: maximum length of a result, in characters.
+        sandbox: replaces the local sandbox, for instance by a `RemoteSandbox`.
+
+    Raises `InputError` for an unknown state.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class PythonTool:
 
     @staticmethod
     def spec(name: str = "python") -> ToolSpec:
-        """A tool of this kind, for a task's list of tools."""
+        """Return the specification of a Python tool, for a task's list of tools."""
         code = {"type": "string", "description": "The program. Print what you want to see."}
         parameters = {"type": "object", "properties": {"code": code}, "required": ["code"]}
         description = "Run a Python program and see its output. numpy (as np), sympy and math are imported."
@@ -118,7 +123,7 @@ class PythonTool:
         return ToolSpec(schema={"type": "function", "function": function}, kind="python")
 
     def open(self, tools: Sequence[ToolSpec]) -> PythonToolset:
-        """The tool for one trajectory."""
+        """Create the toolset of one trajectory."""
         return PythonToolset(self, tools)
 
     async def close(self) -> None:
@@ -127,7 +132,7 @@ class PythonTool:
 
 
 def program_of(arguments: dict[str, Any]) -> str | None:
-    """The program among a call's arguments, without a Markdown fence around it; None where there is none."""
+    """Return the program in a call's arguments, without a surrounding Markdown fence; None if there is none."""
     code = arguments.get("code")
     if code is None and len(arguments) == 1:
         code = next(iter(arguments.values()))

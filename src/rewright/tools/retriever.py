@@ -1,13 +1,13 @@
-"""A search server elsewhere: any that speaks the retriever protocol of the field (FlashRAG's, used by Tool-Star).
+"""Client of a search server with FlashRAG's retriever protocol (used by Tool-Star and others).
 
     POST /search        {"query": text, "top_n": k, "return_score": bool}
     POST /batch_search  {"query": [text, ...], "top_n": k, "return_score": bool}
 
 The reply is a list of documents {"id", "contents"} (for a batch: one such list per query), or with `return_score` the
-pair [that, its scores in the same shape]. `rewright serve-search` offers the same.
+pair [documents, scores in the same shape]. `rewright serve-search` implements the protocol.
 
-A server that does not answer is a `ServerError` after the retries: it stops the stage. A query that the server refuses
-(too long, say) is the model's: `RefusedQuery`.
+If the server does not answer after the retries, a `ServerError` stops the stage. A query that the server rejects (too
+long, say) is a model error: `RefusedQuery`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
 
 REFUSED: Final = frozenset({400, 413, 414, 422})
 DOCUMENT_BYTES: Final = 4 * 1024 * 1024
-"""Of a reply, for every document asked for (an encyclopedia's longest articles have one)."""
+"""Maximum size of a reply per requested document (the longest articles of an encyclopedia have 1 MiB)."""
 
 
-class RefusedQuery(Exception):  # noqa: N818 - it becomes the result of a call
-    """The server, or the index, says that this query can't be searched. The message is one line."""
+class RefusedQuery(Exception):  # noqa: N818 - becomes an error result
+    """The server or the index rejects this query. The message is one line."""
 
 
 class Searcher(Protocol):
-    """What finds documents: an index in this process, or a server."""
+    """The interface of search back ends: an index in this process, or a server."""
 
     async def start(self) -> None:
-        """Make sure that there is an answer. Raises `ServerError`."""
+        """Check that the back end answers. Raises `ServerError`."""
         ...
 
     async def search(self, query: str, top_k: int) -> list[SearchHit]:
-        """The best documents, best first. Raises `ServerError`, or `RefusedQuery` for what is wrong with the query."""
+        """Return up to `top_k` documents, best first. Raises `ServerError`, and `RefusedQuery` for an invalid query."""
         ...
 
     async def close(self) -> None:
-        """Free the connections."""
+        """Close the connections."""
         ...
 
 
@@ -58,21 +58,32 @@ class LocalSearcher:
         self.index = index
 
     async def start(self) -> None:
-        """The index is open already."""
+        """Does nothing: the index is open."""
 
     async def search(self, query: str, top_k: int) -> list[SearchHit]:
-        """The best documents, best first. Raises `RefusedQuery` for a query that is too long."""
+        """Return up to `top_k` documents, best first. Raises `RefusedQuery` for a query that is too long."""
         try:
             return (await search_in_thread(self.index, [query], top_k))[0]
         except InputError as problem:
             raise RefusedQuery(str(problem)) from None
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no connections are open."""
 
 
 class Retriever:
-    """The client of a search server; for one event loop. `timeout_seconds` is the deadline of one attempt."""
+    """The client of a search server. Belongs to one event loop.
+
+    Args:
+        url: address of the server.
+        concurrency: maximum number of concurrent requests.
+        timeout_seconds: timeout of one attempt.
+        attempts: maximum number of attempts per request.
+        first_wait_seconds: wait before the first retry; later waits double.
+        headers: added to every request.
+
+    Raises InputError for an invalid address.
+    """
 
     def __init__(
         self,
@@ -98,7 +109,7 @@ class Retriever:
         self._answered = False
 
     async def start(self) -> None:
-        """Have the server answer one query. Raises `ServerError` where it does not, after the retries."""
+        """Send a test query, once. Raises `ServerError` if the server does not answer it, after the retries."""
         async with self._starting:
             if not self._answered:
                 try:
@@ -108,14 +119,17 @@ class Retriever:
                 self._answered = True
 
     async def search(self, query: str, top_k: int = 1, *, scores: bool = False) -> list[SearchHit]:
-        """The best documents for a query, best first; with `scores` the server is asked for them too."""
+        """Return up to `top_k` documents for a query, best first; `scores`: request scores too.
+
+        Raises `ServerError` and `RefusedQuery`.
+        """
         body = {"query": query, "top_n": top_k, "return_score": scores}
         return (await self._post("/search", body, lambda reply: [read_found(reply, scores)], top_k))[0][:top_k]
 
     async def batch_search(
         self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False
     ) -> list[list[SearchHit]]:
-        """As `search`, for many queries in one request: one list per query."""
+        """As `search`, for many queries in one request. Returns one list per query."""
 
         def read(reply: Any) -> list[list[SearchHit]]:
             lists = _pair_with_scores(reply) if scores else _as_list(reply)
@@ -150,7 +164,7 @@ class _Reply(msgspec.Struct):
 
 
 def read_found(reply: Any, scores: bool) -> list[SearchHit]:
-    """The documents of one query's reply. Raises `Fault` for anything else."""
+    """Parse the reply to one query. Raises `Fault` for an invalid reply."""
     rows = _pair_with_scores(reply) if scores else _as_list(reply)
     found = []
     for row in rows:
@@ -173,7 +187,7 @@ def _as_list(reply: Any) -> list[Any]:
 
 
 def _pair_with_scores(reply: Any) -> list[Any]:
-    """[(documents, scores), …] out of [documents, scores], as long as each other."""
+    """Convert [documents, scores] of equal length to [(document, score), …]. Raises `Fault`."""
     if not isinstance(reply, list | tuple) or len(reply) != 2:
         raise Fault("reply", f"expected [documents, scores], got {str(reply)[:200]!r}", retry=False)
     documents, scores = _as_list(reply[0]), _as_list(reply[1])

@@ -1,7 +1,7 @@
-"""The search tool: a query goes to an index or a search server, and the best passages are what the model sees.
+"""The search tool: sends a query to an index or a search server and returns the best passages.
 
-Parity with AutoTraj (spec section 2): the best passage alone. Where there are several they are numbered. A query that
-finds nothing is an answer too, no error. An unreachable server is no result but a `ServerError`: it stops the stage.
+As in AutoTraj (section 2), the default is the best passage only; several passages are numbered. A query without hits
+is not an error. An unreachable server raises `ServerError`, which stops the stage.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class SearchToolset:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held for one trajectory."""
+        """Does nothing: a trajectory holds no resources."""
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Search for the call's `query` argument (or for its only text argument).
 
-        `wall_seconds` is not used: a server has its own deadline and its retries, so that a short outage is nothing
-        that a model sees. Raises `ServerError` after them.
+        `wall_seconds` is not used: the client has its own timeouts and retries, so that a short outage does not affect
+        the model. Raises `ServerError` after the retries.
         """
         if call.error is not None:
             return error_result("malformed", call.error)
@@ -60,7 +60,10 @@ class SearchToolset:
 
 
 class SearchTool:
-    """Opens search tools: a `ToolsetFactory` for tools of kind `search`. One searcher serves all trajectories."""
+    """A `ToolsetFactory` for tools of kind `search`. All trajectories share one searcher.
+
+    `top_k`: number of passages in a result. Raises `InputError` if it is below 1.
+    """
 
     def __init__(self, searcher: Searcher | SearchIndex, *, top_k: int = 1) -> None:
         if top_k < 1:
@@ -70,14 +73,14 @@ class SearchTool:
 
     @staticmethod
     def spec(name: str = "search") -> ToolSpec:
-        """A tool of this kind, for a task's list of tools."""
+        """Return the specification of a search tool, for a task's list of tools."""
         query = {"type": "string", "description": "What to search for, in a few words."}
         parameters = {"type": "object", "properties": {"query": query}, "required": ["query"]}
         function = {"name": name, "description": "Find passages about something.", "parameters": parameters}
         return ToolSpec(schema={"type": "function", "function": function}, kind="search")
 
     def open(self, tools: Sequence[ToolSpec]) -> SearchToolset:
-        """The tool for one trajectory."""
+        """Create the toolset of one trajectory."""
         return SearchToolset(self, tools)
 
     async def close(self) -> None:
@@ -86,18 +89,18 @@ class SearchTool:
 
 
 def query_of(arguments: dict[str, Any]) -> str | None:
-    """The query among a call's arguments, without white space around it; None where there is none."""
+    """Return the query in a call's arguments, stripped; None if there is none."""
     query = arguments.get("query")
     if query is None and len(arguments) == 1:
         query = next(iter(arguments.values()))
     if not isinstance(query, str) or not query.strip():
         return None
-    # Half of an escaped pair can't be sent; models do write them.
+    # Models write lone surrogates, which cannot be encoded.
     return query.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def format_passages(found: Sequence[SearchHit], top_k: int) -> str:
-    """What the model reads: the passage, or numbered passages where up to `top_k` > 1 were asked for."""
+    """Format the hits for the model: the passage, or numbered passages if `top_k` > 1."""
     passages = [one.document.contents.strip() for one in found]
     if not passages:
         return NO_RESULTS

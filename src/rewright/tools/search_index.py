@@ -1,12 +1,13 @@
-"""The embedded search index: BM25 over a corpus of `{id, contents}`, in a folder that is memory-mapped, not loaded.
+"""The embedded search index: BM25 over a corpus of `{id, contents}`, stored in a memory-mapped folder.
 
     DIR/
       index.json        format, version, number of documents, how text is split into words
       documents.jsonl   the documents, one a line         offsets.npy   where each line starts
       bm25/             the scores (numpy arrays), the vocabulary (JSON)
 
-Nothing in it is a pickle: opening a folder from elsewhere runs no code. Words are runs of letters and digits in lower
-case, without English stop words and without stemming. Scores are BM25's with k1 = 1.5 and b = 0.75 (Lucene's variant).
+The folder contains no pickle, so opening an untrusted folder runs no code. Words are runs of letters and digits in
+lower case, without English stop words and without stemming. Scores are BM25 (Lucene's variant) with k1 = 1.5 and
+b = 0.75.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ __all__ = [
 FORMAT: Final = "rewright-search-index"
 VERSION: Final = 1
 WORDS: Final = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en"}
-"""How text becomes words; stored with the index, so that a query is always read as the documents were."""
+"""Tokenisation options; stored with the index, so that queries are tokenised like the documents."""
 
 
 MAX_QUERY_CHARACTERS: Final = 4096
-"""Of a query: each of its words costs time and memory in proportion to the documents that have it."""
+"""The time and memory of a query grow with the number of its words and of the documents that contain them."""
 
 _WORDS_PER_STEP: Final = 16
 
 
-class SearchCancelled(Exception):  # noqa: N818 - whoever stops a search expects it
-    """A search was told to stop before it was done."""
+class SearchCancelled(Exception):  # noqa: N818 - expected by the caller that cancels
+    """A search was cancelled."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class SearchHit(NamedTuple):
-    """A document that a query found. `score`: the higher the better; None where a server gave none."""
+    """A document found by a query. `score`: higher is better; None if the server returned none."""
 
     document: Document
     score: float | None = None
@@ -80,9 +81,9 @@ class _Row(msgspec.Struct):
 
 
 def read_corpus(path: Path) -> Iterator[Document]:
-    """The documents of a JSONL corpus, which may be a `.gz` file.
+    """Read the documents of a JSON Lines corpus, which may be a `.gz` file.
 
-    Raises InputError, with file and line, for one that is not {id, contents}, or whose id another one has.
+    Raises InputError, with file and line, for a line that is not {id, contents} and for a duplicate id.
     """
     decoder = msgspec.json.Decoder(_Row)
     lines: dict[str, int] = {}
@@ -118,10 +119,16 @@ def build_index(
     where: str = "the corpus",
     on_document: Callable[[], None] | None = None,
 ) -> int:
-    """Write an index folder, whole or not at all; returns the number of documents.
+    """Build an index folder atomically. Returns the number of documents.
 
-    Raises InputError for documents without a single word and for an `out` that is something else than an index, and
-    StorageError where it cannot be written. `on_document` is called after each document that was read.
+    Args:
+        documents: the corpus.
+        out: the folder; an existing index is replaced.
+        where: describes the corpus in errors.
+        on_document: called after each document.
+
+    Raises InputError for a corpus without words and for an `out` that exists and is not an index, and StorageError if
+    the folder cannot be written.
     """
     if out.exists() and not (out / "index.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not a search index: choose another folder")
@@ -154,7 +161,7 @@ def build_index(
 
 
 class SearchIndex:
-    """Finds the documents that match a query best. Made by `open` (a folder) or `of` (in memory). Thread-safe."""
+    """Finds the documents that match a query best. Created by `open` (a folder) or `of` (in memory). Thread-safe."""
 
     def __init__(self, bm25: Any, documents: Sequence[Document]) -> None:
         self._bm25 = bm25
@@ -162,13 +169,13 @@ class SearchIndex:
 
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Self:
-        """An index in memory, for a small corpus. Raises InputError for documents without a single word."""
+        """Build an index in memory, for a small corpus. Raises InputError for a corpus without words."""
         known = list(documents)
         return cls(_indexed((document.contents for document in known), "the corpus"), known)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """The index in a folder; its arrays and documents are memory-mapped. Raises InputError for anything else."""
+        """Open an index folder, memory-mapped. Raises InputError if it is missing, damaged or of another version."""
         import bm25s
 
         folder = Path(path)
@@ -197,9 +204,9 @@ class SearchIndex:
         return len(self.documents)
 
     def search(self, query: str, top_k: int = 1, *, stopped: Callable[[], bool] = lambda: False) -> list[SearchHit]:
-        """The best `top_k` documents, best first, equal ones in the corpus's order. Without a common word: none.
+        """Return up to `top_k` documents, best first; equal scores in corpus order. Empty without a common word.
 
-        `stopped` is asked between words whether to give up: then `SearchCancelled` is raised. Raises InputError for a
+        `stopped` is called between words; if it returns True, `SearchCancelled` is raised. Raises InputError for a
         query of more than `MAX_QUERY_CHARACTERS`.
         """
         check_query(query)
@@ -220,13 +227,13 @@ class SearchIndex:
 
 
 def check_query(query: str) -> None:
-    """Raise InputError for a query that is longer than an index searches."""
+    """Raise InputError for a query of more than `MAX_QUERY_CHARACTERS`."""
     if len(query) > MAX_QUERY_CHARACTERS:
         raise InputError(f"query has {len(query)} characters: expected at most {MAX_QUERY_CHARACTERS}")
 
 
 async def search_in_thread(index: SearchIndex, queries: Sequence[str], top_k: int) -> list[list[SearchHit]]:
-    """One list of documents per query, found in a thread, which ends soon after the caller was cancelled."""
+    """Search in a thread; returns one list of hits per query. The thread ends soon after a cancellation."""
     stop = threading.Event()
     try:
         return await asyncio.to_thread(lambda: [index.search(query, top_k, stopped=stop.is_set) for query in queries])
@@ -235,7 +242,7 @@ async def search_in_thread(index: SearchIndex, queries: Sequence[str], top_k: in
 
 
 class _StoredDocuments(Sequence[Document]):
-    """The documents of a folder, read when they are asked for."""
+    """The documents of a folder, read on demand."""
 
     def __init__(self, folder: Path) -> None:
         self._offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
@@ -265,7 +272,7 @@ def _words(text: str) -> list[str]:
 
 
 def _indexed(texts: Iterable[str], where: str) -> Any:
-    """A BM25 index of texts, in memory. Raises InputError where there is nothing to index."""
+    """Build a BM25 index of texts in memory. Raises InputError for texts without words."""
     import bm25s
 
     tokens = bm25s.tokenize(texts, show_progress=False, **WORDS)

@@ -1,5 +1,5 @@
-"""What runs outside the trainer: the fork server and the children that execute tools. Standard library only.
+"""Code of the worker processes: the fork server and its children, which execute tools. Standard library only.
 
-The fork server loads this folder as a package of its own (`rewright_worker`), so that a worker process imports nothing
-of Rewright, of asyncio or of torch: a small process forks fast. Modules here import each other relatively.
+The fork server loads this folder as a separate package (`rewright_worker`), so that a worker process imports neither
+Rewright nor asyncio nor torch: a small process forks fast. Modules here import each other relatively.
 """

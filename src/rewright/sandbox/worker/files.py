@@ -1,4 +1,4 @@
-"""Removing what untrusted code has left behind, whatever it has made of it."""
+"""Remove folders that untrusted code has written, of any depth and mode."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove_tree(path: str) -> None:
-    """Remove the folder `path` and everything in it, as far as that goes. Follows no link.
+    """Remove the folder `path` and its contents. Follows no links and ignores errors.
 
-    Code can nest folders deeper than recursion, paths or open descriptors reach. So a folder's own folders are moved
-    up, beside it, before it is removed: never more than two are open.
+    Code can nest folders more deeply than recursion, path lengths or open descriptors allow. Subfolders are therefore
+    moved up next to their parent before that is removed, so that at most two folders are open.
     """
     mark = secrets.token_hex(8)
-    names = (f"{mark}-{number}" for number in itertools.count())  # none that the code could have taken
+    names = (f"{mark}-{number}" for number in itertools.count())  # unpredictable, so that they do not exist already
     with contextlib.suppress(OSError):
         top = os.open(path, FOLDER)
         try:
@@ -41,14 +41,14 @@ def remove_tree(path: str) -> None:
 
 
 def _empty(folder: int, top: int, names: Iterator[str]) -> list[str]:
-    """Remove the files of `folder` and move its folders into `top`. Returns the new names of these."""
+    """Remove the files of `folder` and move its subfolders into `top`. Returns the new names of the subfolders."""
     moved = []
     for entry in os.listdir(folder):
         with contextlib.suppress(OSError):
             try:
                 os.unlink(entry, dir_fd=folder)
             except (IsADirectoryError, PermissionError):
-                os.chmod(entry, 0o700, dir_fd=folder)  # a folder can be moved and read by whoever may write to it
+                os.chmod(entry, 0o700, dir_fd=folder)  # moving and reading a folder needs write permission
                 name = next(names)
                 os.rename(entry, name, src_dir_fd=folder, dst_dir_fd=top)
                 moved.append(name)

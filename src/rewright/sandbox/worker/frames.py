@@ -1,4 +1,4 @@
-"""Frames between a session and its child: four bytes of length (big endian), then JSON in ASCII. Never pickle."""
+"""Framing between a session and its child: four bytes of length (big endian), then JSON in ASCII. Never pickle."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ HEADER = struct.Struct(">I")
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """The bytes of one frame. Escaping everything beyond ASCII keeps lone surrogates representable."""
+    """Encode one frame. Non-ASCII characters are escaped, so that lone surrogates can be represented."""
     body = json.dumps(message, ensure_ascii=True).encode("ascii")
     return HEADER.pack(len(body)) + body
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """The next frame of a blocking socket, or None where the other side has closed it."""
+    """Receive the next frame from a blocking socket; None if the other side has closed it."""
     return _receive_rest(connection, b"")
 
 
 def receive_with_descriptors(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next frame, and the descriptors that came with it."""
+    """Receive the next frame and the file descriptors sent with it."""
     start, descriptors, _, _ = socket.recv_fds(connection, HEADER.size, 4)
     return (_receive_rest(connection, start) if start else None), descriptors
 

@@ -1,8 +1,8 @@
-"""The child's side of a session: executes sources, targets and programs, and answers with frames.
+"""The child's side of a session: execute sources, targets and programs, and reply with frames.
 
-Everything here runs in the same interpreter as untrusted code, so nothing here is a protection: the parent treats every
-frame as hostile (size-capped, parsed as JSON, checked) and kills the process at the deadline. What this file does
-protect is correctness: each source has a module scope of its own, and every failure becomes a frame with a kind and a
+Everything here runs in the same interpreter as untrusted code, so nothing here is a security boundary. The parent
+treats every frame as untrusted (limited in size, parsed as JSON, validated) and kills the process at the deadline. This
+module provides correctness: each source has its own module scope, and every failure becomes a frame with a kind and a
 message.
 """
 
@@ -29,8 +29,8 @@ __all__ = ["Refused", "Tools", "run_program", "serve", "truncate_middle"]
 RESERVE_BYTES = 8 * 1024 * 1024
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer
-    """A call that was not carried out, or failed: a kind of `rewright.sandbox.errors` and a message for the model."""
+class Refused(Exception):  # noqa: N818 - becomes an error result
+    """A call that was rejected or failed: a kind of `rewright.sandbox.errors` and a message for the model."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Refused(Exception):  # noqa: N818 - a refusal is an answer
 
 
 def describe(error: BaseException) -> str:
-    """The last line of the traceback of `error`, as Python prints it."""
+    """Return the last line of the traceback of `error`, as Python prints it."""
     name = type(error).__name__
     try:
         text = str(error)
@@ -49,7 +49,7 @@ def describe(error: BaseException) -> str:
 
 
 def failure(error: BaseException) -> Refused:
-    """What an exception of a tool becomes."""
+    """Convert an exception of a tool to `Refused`."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, MemoryError):
@@ -60,7 +60,7 @@ def failure(error: BaseException) -> Refused:
 
 
 class Tools:
-    """The functions of one session. A source is compiled and executed at its first call, in a module of its own."""
+    """The functions of one session. A source is compiled and executed at its first call, in its own module."""
 
     def __init__(
         self, sources: dict[str, str], targets: dict[str, str], data: dict[str, Any], within: dict[str, list[str]]
@@ -108,10 +108,10 @@ class Tools:
 
 
 def check_arguments(name: str, function: Callable[..., Any], bound: tuple[Any, ...], arguments: dict[str, Any]) -> None:
-    """Raise `Refused` where `arguments` do not fit the signature, naming the parameters that it has."""
+    """Raise `Refused` if `arguments` do not match the signature. The message lists the expected parameters."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in functions have none: the call itself will tell
+    except (TypeError, ValueError):  # some built-in functions have no signature: the call itself will fail
         return
     try:
         signature.bind(*bound, **arguments)
@@ -125,7 +125,7 @@ def check_arguments(name: str, function: Callable[..., Any], bound: tuple[Any, .
 
 
 def as_text(value: Any) -> str:
-    """A string as it is; anything else as JSON, or by `str` where JSON cannot hold it."""
+    """Return a string unchanged; any other value as JSON, or by `str` if it is not serialisable."""
     if isinstance(value, str):
         return str(value)
     try:
@@ -135,7 +135,7 @@ def as_text(value: Any) -> str:
 
 
 def run_program(source: str, scope: dict[str, Any]) -> str | None:
-    """Execute a program in `scope`. Returns the text of the last statement's value where that is an expression."""
+    """Execute a program in `scope`. Returns the value of the last statement as text if it is an expression."""
     tree = ast.parse(source, "<program>", "exec")
     last: ast.Expression | None = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -148,23 +148,20 @@ def run_program(source: str, scope: dict[str, Any]) -> str | None:
 
 
 def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -> None:
-    """Answer the frames of one session until the other side closes. `names` are given to every program."""
+    """Process the frames of one session until the connection closes. `names`: variables of every program."""
     connection.sendall(frames.encode({"id": 0}))
     setup, descriptors = frames.receive_with_descriptors(connection)
     if setup is None:
         return
-    for descriptor in descriptors:  # the file that is printed into; the parent can read it whatever happens here
+    for descriptor in descriptors:  # the output file, which the parent can read even after a crash
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
     tools = Tools(setup["sources"], setup["targets"], setup["data"], setup["within"])
     scope: dict[str, Any] | None = None
-    send, flush, cut = (
-        connection.sendall,
-        _flush,
-        truncate_middle,
-    )  # bound here: a tool may overwrite the modules' names
-    reserve: mmap.mmap | None = None  # mapped, never touched: what is left to answer with when all else is used up
+    # Local names, because a tool may overwrite module attributes.
+    send, flush, cut = connection.sendall, _flush, truncate_middle
+    reserve: mmap.mmap | None = None  # address space that is released to report a MemoryError
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
         with contextlib.suppress(OSError):
@@ -189,7 +186,7 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
 
 
 def truncate_middle(text: str, limit: int, mark: str = "\n[... cut ...]\n") -> str:
-    """`text`, or its first and last `limit` / 2 characters around `mark` where it is longer."""
+    """Return `text`; if it is longer than `limit`, its first and last `limit` / 2 characters joined by `mark`."""
     if len(text) <= limit:
         return text
     return text[: limit - limit // 2] + mark + text[len(text) - limit // 2 :]
@@ -202,5 +199,5 @@ def _flush() -> None:
 
 
 def exit_immediately(status: int) -> None:
-    """End the process without running anything that a tool has registered to run at exit."""
+    """End the process without running exit handlers that a tool has registered."""
     os._exit(status)

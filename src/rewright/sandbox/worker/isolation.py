@@ -1,10 +1,10 @@
-"""What each level does: once in the fork server (`prepare`), and in every child before it runs anything (`confine`).
+"""The isolation levels: set up once in the fork server (`prepare`), and in every child before it runs code (`confine`).
 
-strict   The fork server moves into a file system of its own and, as root, becomes an ordinary user. Each child is
-         cloned into user, pid, mount, ipc, host-name and network namespaces of its own, with a private tmpfs, no
-         capabilities and a seccomp filter. If any step fails, nothing is executed.
-process  A process group with resource limits; for untrusted code also the seccomp filter and Landlock, where there.
-unsafe   A process.
+strict   The fork server enters its own file system view and drops root. Each child is cloned into its own user, pid,
+         mount, ipc, host-name and network namespaces, with a private tmpfs, no capabilities and a seccomp filter. If
+         any step fails, nothing is executed.
+process  A process group with resource limits; for untrusted code also the seccomp filter and Landlock, if available.
+unsafe   A process without limits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REASONS = {
 
 
 class Isolation:
-    """The confinement of one fork server's children."""
+    """Confines the children of one fork server."""
 
     def __init__(self, configuration: dict[str, Any], home: str) -> None:
         self.level: str = configuration["level"]
@@ -53,8 +53,8 @@ class Isolation:
         self.namespaces = NAMESPACES | (0 if self.network else kernel.CLONE_NEWNET)
 
     def prepare(self) -> None:
-        """Prepare the fork server, and try the confinement on one child. Raises `OSError` that says what is missing."""
-        tempfile.tempdir = None  # to be found again by the child, in its own folder
+        """Prepare the fork server, and test the confinement on one child. Raises `OSError` for a missing feature."""
+        tempfile.tempdir = None  # reset, so that the child determines its own
         os.environ.clear()
         os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
         if self.level != "unsafe" and (self.level == "strict" or not self.trusted):
@@ -70,13 +70,13 @@ class Isolation:
             limits.become_subreaper()
 
     def fork(self) -> int:
-        """A child, in its namespaces already: its process id in the parent, 0 in the child."""
+        """Fork a child into its namespaces. Returns its process id in the parent, 0 in the child."""
         if self.level == "strict":
             return kernel.clone(self.namespaces | kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
         return os.fork()
 
     def confine(self, session: int, mapped: int) -> None:
-        """Give up, in the child, everything that the level takes away. `mapped` bytes of memory do not count."""
+        """Apply the restrictions of the level in the child. `mapped`: bytes of memory that do not count."""
         if self.level == "strict":
             self._enter_strict()
             folder = view.BOX
@@ -87,7 +87,8 @@ class Isolation:
         os.chdir(folder)
         if self.level != "strict":
             os.environ.update({"HOME": folder, "TMPDIR": folder})
-        # A group to be killed as one. Not a session: the scheduler would give each child as much time as the trainer.
+        # A process group, to be killed as one. Not a session: with autogrouping, each child would get as much CPU time
+        # as the trainer.
         os.setpgid(0, 0)
         limits.die_with_parent()
         if self.level == "unsafe":
@@ -100,18 +101,18 @@ class Isolation:
         elif not self.trusted:
             kernel.drop_capabilities()
             kernel.set_no_new_privileges()
-            kernel.set_dumpable(False)  # as at level strict: a crash starts no handler of core dumps outside
+            kernel.set_dumpable(False)  # as at level strict: a crash starts no core-dump handler outside the sandbox
             if self.landlock:
                 landlock.confine(self.readable, folder, self.landlock)
             if self.filter is not None:
-                with contextlib.suppress(OSError):  # capabilities() tells where there is none
+                with contextlib.suppress(OSError):  # optional at this level; capabilities() reports it
                     self.filter.install()
 
     def _enter_view(self) -> None:
-        """Move the fork server into namespaces of its own and become an ordinary user in there."""
+        """Move the fork server into its own namespaces and drop root."""
         user, group = os.getuid(), os.getgid()
         try:
-            kernel.unshare(self.namespaces)  # allowed to root, who can then show files that only root can reach
+            kernel.unshare(self.namespaces)  # as root, files that only root can read can be made visible
         except PermissionError:
             kernel.unshare(self.namespaces | kernel.CLONE_NEWUSER)
             kernel.map_user(self.proc, NOBODY, user, group)
@@ -122,20 +123,20 @@ class Isolation:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-        except OSError:  # a root without the right to become somebody else, as in a container of one user
+        except OSError:  # root without permission to change its user, as in a single-user container
             kernel.unshare(kernel.CLONE_NEWUSER)
             kernel.map_user(self.proc, NOBODY, user, group)
 
     def _enter_strict(self) -> None:
         user, group = self.outside
-        kernel.set_dumpable(True)  # a process that is not, may not write its own maps
+        kernel.set_dumpable(True)  # required to write its own user maps
         kernel.map_user(self.proc, NOBODY, user, group)
         kernel.mount_memory(view.BOX, self.limits["disk_bytes"], "700")
         kernel.drop_capabilities()
         kernel.set_dumpable(False)
 
     def _try(self) -> None:
-        """Confine one child that does nothing, so that a machine that cannot do it is found out at the start."""
+        """Confine a test child, so that missing features are detected at startup."""
         self.outside = os.getuid(), os.getgid()
         read, write = os.pipe()
         process = self.fork()
@@ -156,7 +157,7 @@ class Isolation:
 
 
 def explain(error: OSError) -> str:
-    """What is missing on this machine for level `strict`."""
+    """Explain which feature for level `strict` is missing on this machine."""
     text = error.strerror or str(error)
     call = text.split(" ")[0].rstrip(":")
     return f"{REASONS[call]} ({text})" if call in REASONS else text

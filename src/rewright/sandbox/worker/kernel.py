@@ -1,6 +1,6 @@
-"""The system calls that Python 3.11 has no function for, by ctypes: namespaces, mounts, capabilities, clone.
+"""ctypes bindings for system calls that Python 3.11 does not provide: namespaces, mounts, capabilities, clone.
 
-Linux only, x86-64 and AArch64. Every function raises `OSError` naming the call. Nothing here decides anything.
+Linux only, x86-64 and AArch64. Every function raises `OSError` naming the call. No policy here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ NUMBERS = {
     "aarch64": {"clone": 220, "pivot_root": 41, "mount_setattr": 442},
 }
 
-# PyDLL keeps Python's global lock: the child of a raw clone must come back holding it.
+# PyDLL keeps the GIL, which the child of a raw clone must hold.
 libc = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -77,13 +77,13 @@ def _check(what: str, result: int) -> int:
 
 
 def syscall(what: str, number: int, *arguments: object) -> int:
-    """A system call by number. Integers are passed as 64-bit values, everything else as ctypes passes it."""
+    """Invoke a system call by number. Integers are passed as 64-bit values, other types as ctypes passes them."""
     converted = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     return _check(what, int(libc.syscall(ctypes.c_long(number), *converted)))
 
 
 def clone(flags: int) -> int:
-    """Fork into new namespaces: the process id in the parent, 0 in the child (`os.fork` takes no flags)."""
+    """Fork into new namespaces. Returns the process id in the parent, 0 in the child."""
     ctypes.pythonapi.PyOS_BeforeFork()
     try:
         process = syscall("clone", NUMBERS[MACHINE]["clone"], flags | int(signal.SIGCHLD), 0, 0, 0, 0)
@@ -110,18 +110,18 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
 
 
 def make_private() -> None:
-    """Keep every later mount from showing up outside this mount namespace."""
+    """Make mounts private: later mounts are not propagated outside this mount namespace."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
 def mount_memory(target: str, byte_count: int, mode: str) -> None:
-    """A small private tmpfs: no devices, no set-user-id, nothing executable."""
+    """Mount a small private tmpfs: no devices, no set-user-id, no executables."""
     options = f"size={byte_count},nr_inodes=4096,mode={mode}"
     mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
 
 
 def bind(source: str, target: str) -> None:
-    """Show `source` (with what is mounted below it) at `target`."""
+    """Bind-mount `source`, with the mounts below it, at `target`."""
     mount(source, target, None, MS_BIND | MS_REC)
 
 
@@ -135,7 +135,7 @@ class _MountAttributes(ctypes.Structure):
 
 
 def restrict_mount(target: str, *, devices: bool = False, recursive: bool = True) -> None:
-    """Make a mount (and what is below it) read-only, without set-user-id and, unless wanted, without devices."""
+    """Make a mount (and those below it) read-only, without set-user-id and, unless `devices`, without devices."""
     attributes = _MountAttributes(set=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (0 if devices else MOUNT_ATTR_NODEV))
     flags = AT_RECURSIVE if recursive else 0
     number = NUMBERS[MACHINE]["mount_setattr"]
@@ -144,12 +144,12 @@ def restrict_mount(target: str, *, devices: bool = False, recursive: bool = True
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make `new` the root of this mount namespace, and show the previous root at `old`."""
+    """Make `new` the root of this mount namespace, and move the previous root to `old`."""
     syscall("pivot_root", NUMBERS[MACHINE]["pivot_root"], os.fsencode(new), os.fsencode(old))
 
 
 def unmount(target: str) -> None:
-    """Detach a mount with everything below it."""
+    """Detach a mount and all mounts below it."""
     _check(f"umount {target}", int(libc.umount2(os.fsencode(target), MNT_DETACH)))
 
 
@@ -161,27 +161,27 @@ def prctl(what: str, option: int, *arguments: object) -> int:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether processes of the same user may look into this one (and this one into its own /proc files)."""
+    """Allow or forbid processes of the same user to inspect this one (and this one to open its /proc files)."""
     prctl("prctl PR_SET_DUMPABLE", PR_SET_DUMPABLE, int(dumpable))
 
 
 def set_no_new_privileges() -> None:
-    """No program that is executed from here on can gain privileges."""
+    """Forbid programs that are executed later to gain privileges."""
     prctl("prctl PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1)
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of this process."""
+    """Drop all capabilities of this process."""
     header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
     _check("capset", int(libc.capset(header, nothing)))
 
 
 def collapse_memory() -> int:
-    """Gather this process's anonymous memory in huge pages, of which a fork copies one entry instead of 512.
+    """Collapse this process's anonymous memory into huge pages: a fork then copies one page-table entry, not 512.
 
-    Returns how many there are; 0 where the kernel (before 6.1) cannot. Measured on a fork server with numpy and sympy:
-    a fork and the end of its child cost a third less.
+    Returns the number of huge pages; 0 if the kernel (before 6.1) does not support it. Measured on a fork server with
+    numpy and sympy: fork and exit of a child take a third less time.
     """
     count = 0
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:  # noqa: PTH123
@@ -198,10 +198,10 @@ def collapse_memory() -> int:
 
 
 def map_user(proc: int, inside: int, user: int, group: int) -> None:
-    """In a new user namespace, be user and group `inside`; outside, `user` and `group` as before.
+    """Map `user` and `group` to `inside` in a new user namespace.
 
-    `proc` is a descriptor of a proc file system's root. An ordinary user may map just themselves, and has to
-    give up changing supplementary groups first.
+    `proc`: a descriptor of the root of a proc file system. An unprivileged user may only map themselves, and has to
+    disable setgroups first.
     """
     for name, text in (
         ("setgroups", "deny"),

@@ -1,7 +1,7 @@
-"""File access without namespaces: Landlock, for level `process` where the kernel offers it (Linux 5.13 and later).
+"""Restrict file access without namespaces: Landlock, for level `process` (Linux 5.13 and later).
 
-An ordinary process confines itself for good: files may be read beneath the given paths, written beneath one folder, and
-nothing else; from Linux 6.12 on, signals and abstract sockets do not leave the confined process either.
+An unprivileged process restricts itself irrevocably: it can read files beneath the given paths and write beneath one
+folder. From Linux 6.12 on, it also cannot send signals or use abstract sockets outside the confined process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READ = EXECUTE | READ_FILE | READ_DIRECTORY
 
 
 def version() -> int:
-    """The kernel's version of Landlock; 0 where there is none."""
+    """Return the kernel's version of Landlock; 0 if it has none."""
     try:
         return kernel.syscall("landlock", CREATE_RULESET, 0, 0, GET_VERSION)
     except OSError:
@@ -36,7 +36,7 @@ def version() -> int:
 
 
 def _handled(offered: int) -> int:
-    """The access rights that this version knows."""
+    """Return the access rights of this version."""
     rights = (1 << 13) - 1
     for since, bit in ((2, 13), (3, 14), (5, 15)):
         if offered >= since:

@@ -1,4 +1,4 @@
-"""Resource limits and process groups of a child: what every level but `unsafe` sets before it runs anything."""
+"""Resource limits and process groups of children, for all levels except `unsafe`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 THREADS = 32  # of a child that may not start processes
 SIGNALS = 16  # queued real-time signals, and POSIX timers, of a child
-RESERVE = 256  # of the user's processes: as many (or an eighth of a small quota) stay free for everything else
-QUOTAS = {  # of the user as a whole: untrusted code has no use for them
+RESERVE = 256  # processes of the user (or an eighth of a small quota) that are kept free for other programs
+QUOTAS = {  # limits that count per user; untrusted code does not need them
     resource.RLIMIT_MEMLOCK: 0,
     resource.RLIMIT_MSGQUEUE: 0,
     resource.RLIMIT_NICE: 0,
@@ -37,12 +37,12 @@ QUOTAS = {  # of the user as a whole: untrusted code has no use for them
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies. Cleared by a change of user: set it after."""
+    """Let the kernel kill this process when its parent dies. A change of user clears this: call it afterwards."""
     kernel.prctl("prctl PR_SET_PDEATHSIG", PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants become children of this process, so that none is out of reach."""
+    """Let orphaned descendants become children of this process, so that they can be killed."""
     kernel.prctl("prctl PR_SET_CHILD_SUBREAPER", PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -54,7 +54,7 @@ def kill_group(process: int) -> None:
 
 
 def own_children() -> list[int]:
-    """Process ids of this process's children; empty where the kernel does not list them."""
+    """Return the process ids of this process's children; empty if the kernel does not list them."""
     try:
         text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     except OSError:
@@ -63,10 +63,10 @@ def own_children() -> list[int]:
 
 
 def reserve_user_processes() -> None:
-    """Have this process, and all its children together, leave the last of the user's processes to others.
+    """Limit this process and its descendants, so that a reserve of the user's process quota stays free.
 
-    Lowers the soft limit alone. In a user namespace below this process, it bounds what the namespace adds to the user's
-    number (from Linux 5.14 on). The kernel does not count root's processes.
+    Only lowers the soft limit. In a user namespace below this process, the limit applies to the processes of the
+    namespace (from Linux 5.14 on). The kernel exempts root.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     bounds = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
@@ -79,9 +79,9 @@ def reserve_user_processes() -> None:
 
 
 def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
-    """Set the limits of this process. Memory counts on top of the `mapped` bytes that are loaded already.
+    """Set the resource limits of this process. Memory counts on top of the `mapped` bytes that are loaded already.
 
-    Code that is not `trusted` is also kept from the user's quotas, and loses a priority above the ordinary one.
+    Untrusted code also gets no share of per-user quotas and no elevated scheduling priority.
     """
     wanted = {
         resource.RLIMIT_AS: mapped + limits["memory_bytes"],
@@ -90,25 +90,24 @@ def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
         resource.RLIMIT_FSIZE: limits["disk_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],
     }
-    if limits["level"] == "strict":  # elsewhere it would count every process that the user has
+    if limits["level"] == "strict":  # at other levels, all processes of the user would count
         wanted[resource.RLIMIT_NPROC] = THREADS if limits["processes"] == 1 else limits["processes"]
     if not trusted:
         wanted |= QUOTAS
-        wanted.setdefault(
-            resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        )  # may not be raised again
-        _be_ordinary()
+        # Makes the soft limit the hard limit too, so that the code cannot raise it.
+        wanted.setdefault(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[0])
+        _reset_priority()
     for kind, limit in wanted.items():
         _, hard = resource.getrlimit(kind)
         value = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
-        # At the soft limit of CPU time comes SIGXCPU, which the first process of a pid namespace does not feel; at
-        # the hard one SIGKILL.
+        # The soft limit of CPU time sends SIGXCPU, which process 1 of a pid namespace ignores; the hard limit sends
+        # SIGKILL.
         soft = max(1, value - 1) if kind == resource.RLIMIT_CPU else value
         resource.setrlimit(kind, (soft, value))
 
 
-def _be_ordinary() -> None:
-    """Give up the real-time policy and the negative niceness that a trainer may run with, and its children inherit."""
+def _reset_priority() -> None:
+    """Reset a real-time policy and a negative niceness that were inherited from the trainer."""
     if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
@@ -116,7 +115,7 @@ def _be_ordinary() -> None:
 
 
 def mapped_bytes(proc: int) -> int:
-    """The size of this process's address space. `proc` is a descriptor of a proc file system's root."""
+    """Return the size of this process's address space in bytes. `proc`: descriptor of a proc file system's root."""
     descriptor = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
     try:
         return int(os.read(descriptor, 4096).split()[0]) * resource.getpagesize()

@@ -1,9 +1,9 @@
-"""The system calls that untrusted code may make: an allow-list, installed as a seccomp filter of the child.
+"""Seccomp filter for untrusted code: an allow-list of system calls.
 
-Everything else fails with "operation not permitted", or "not implemented" where libraries then take an older way. Not
-allowed, among the rest: other namespaces, mounts, tracing, keys, bpf, io_uring, perf, sockets (unless the network is
-allowed), new processes and pipes (unless more than one process is allowed), memory files, System V and POSIX queues,
-changing users; and what takes kernel memory, or from a quota of the user's, that no limit of the child counts: POSIX
+Every other call fails with "operation not permitted", or with "not implemented" if libraries then fall back to an older
+call. Among those not allowed: other namespaces, mounts, tracing, keys, bpf, io_uring, perf, sockets (unless the network
+is allowed), new processes and pipes (unless more than one process is allowed), memory files, System V and POSIX queues,
+and changing users. Also calls that use kernel memory or per-user quotas which no limit of the child covers: POSIX
 timers, pipes, epoll, record locks, reserved huge pages, passed descriptors, larger socket buffers.
 """
 
@@ -67,8 +67,8 @@ BY_ARGUMENT = """
 clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, prctl 157 167, ioctl 16 29, socketpair 53 199, fcntl 72 25,
 prlimit64 302 261, socket 41 198, mmap 9 222, setsockopt 54 208
 """
-# Refused as if this kernel were older: Python and the C library then copy, and wait, by other calls. Copying in the
-# kernel takes a pipe for each thread.
+# Reported as not implemented: Python and the C library then copy and wait with other calls. Copying in the kernel uses
+# a pipe per thread.
 OLDER_WAYS = """
 epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441,
 sendfile 40 71, copy_file_range 326 285
@@ -76,7 +76,7 @@ sendfile 40 71, copy_file_range 326 285
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000
-LAST_KNOWN = 467  # later system calls do not exist, as far as the code can see
+LAST_KNOWN = 467  # later system calls are reported as not implemented
 
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
 CLONE_NAMESPACES = 0x7E020080
@@ -89,8 +89,8 @@ IOCTL_REQUESTS = (
     0x5450,
     0x5451,
 )  # is it a terminal; bytes to read; flags of descriptors
-# Copies and flags of descriptors, F_GETLK, the size of a pipe. Not: signals to a process of one's choice, leases,
-# notification of changes, larger pipes.
+# Copies and flags of descriptors, F_GETLK, the size of a pipe. Not: signals to arbitrary processes, leases, change
+# notification, larger pipes.
 FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 1030, 1032)
 F_SETLK, F_SETLKW = 6, 7
 MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
@@ -107,13 +107,13 @@ NO_TERMINAL = 0x00050000 | errno.ENOTTY
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
-SELF = 0x5E1F5E1F  # stands for the child's process id until it is known
+SELF = 0x5E1F5E1F  # placeholder for the child's process id
 
 Instruction = tuple[int, int, int, int]
 
 
 def numbers(table: str, machine: str = kernel.MACHINE) -> dict[str, int]:
-    """The numbers of a table's system calls on a machine."""
+    """Return the system call numbers of a table for a machine, by name."""
     column = 1 if machine == "x86_64" else 2
     rows = (entry.split() for entry in table.split(","))
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
@@ -124,7 +124,7 @@ def _argument(index: int) -> Instruction:
 
 
 def _one_of(index: int, values: tuple[int, ...], otherwise: int, *, then: int = ALLOW) -> list[Instruction]:
-    """Allow (or what `then` says) where the argument is one of `values`."""
+    """Return `then` if the argument is one of `values`, else `otherwise`."""
     tests = [step for value in values for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, then))]
     return [_argument(index), *tests, (RETURN, 0, 0, otherwise)]
 
@@ -132,7 +132,7 @@ def _one_of(index: int, values: tuple[int, ...], otherwise: int, *, then: int = 
 def _blocks(
     processes: int, network: bool, private_files: bool, own: int, machine: str
 ) -> Iterator[tuple[int, list[Instruction]]]:
-    """For each system call that is not simply refused: its number, and what decides once it is the one."""
+    """Yield, for each system call with a rule of its own, its number and the instructions that decide it."""
     plain = numbers(ALLOWED, machine) | numbers(EXTENDED_ATTRIBUTES, machine)
     if private_files:
         plain |= numbers(FILE_MODES, machine)
@@ -159,7 +159,7 @@ def _blocks(
             (RETURN, 0, 0, REFUSE),
         ],
     )
-    yield special["clone3"], [(RETURN, 0, 0, ABSENT)]  # its flags are in memory, out of a filter's sight
+    yield special["clone3"], [(RETURN, 0, 0, ABSENT)]  # its flags are in memory, which a filter cannot read
     for name in ("kill", "tgkill"):
         yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), REFUSE)
     yield special["prctl"], _one_of(0, PRCTL_OPTIONS, REFUSE)
@@ -168,12 +168,12 @@ def _blocks(
         yield special["socket"], _one_of(0, (AF_INET, AF_INET6), REFUSE)
     family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, REFUSE)]
     yield special["socketpair"], [*family, *_one_of(1, STREAMS, REFUSE)]
-    # Nothing counts the record locks of a process. The locks of one process never stand in its own way: said to be
-    # taken, they work (SQLite's, say) and cost nothing. Several processes would rely on them.
+    # Record locks use kernel memory without a limit. Locks never conflict within one process, so for a single process
+    # they are reported as taken (SQLite works). Several processes would rely on real locks.
     locks = PRETEND if processes == 1 else REFUSE
     taken = [step for value in (F_SETLK, F_SETLKW) for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, locks))]
     yield special["fcntl"], [_argument(1), *taken, *_one_of(1, FCNTL_COMMANDS, REFUSE)[1:]]
-    if network:  # the size of a buffer is a wish
+    if network:  # requests for another buffer size are ignored
         sized = _one_of(2, SOCKET_BUFFERS, ALLOW, then=PRETEND)
         yield special["setsockopt"], [_argument(1), (EQUAL, 1, 0, SOL_SOCKET), (RETURN, 0, 0, ALLOW), *sized]
     yield special["prlimit64"], _one_of(0, (0, own), REFUSE)
@@ -182,9 +182,9 @@ def _blocks(
 def program(
     processes: int, network: bool, private_files: bool, own: int, machine: str = kernel.MACHINE
 ) -> list[Instruction]:
-    """The filter (classic BPF) for a child that has the process id `own` in its own eyes.
+    """Build the filter (classic BPF) for a child whose process id in its own namespace is `own`.
 
-    Without `private_files` the child may not change modes and times of files, which Landlock does not cover.
+    Without `private_files`, the child may not change modes and times of files, which Landlock does not cover.
     """
     steps: list[Instruction] = [
         (LOAD, 0, 0, 4),
@@ -204,7 +204,7 @@ class _Program(ctypes.Structure):
 
 
 class Filter:
-    """A filter packed once, for every child of a fork server."""
+    """A filter that is assembled once for all children of a fork server."""
 
     def __init__(self, processes: int, network: bool, private_files: bool) -> None:
         steps = program(processes, network, private_files, SELF)
@@ -212,7 +212,7 @@ class Filter:
         self._packed = b"".join(struct.pack("=HBBI", *step) for step in steps)
 
     def install(self) -> None:
-        """Confine this process, for good. Needs no privileges but `no_new_privileges`, set before."""
+        """Install the filter in this process, irrevocably. Requires `no_new_privileges`."""
         packed = self._packed.replace(struct.pack("=I", SELF), struct.pack("=I", os.getpid()))
         buffer = ctypes.create_string_buffer(packed, len(packed))
         filters = _Program(self._length, ctypes.cast(buffer, ctypes.c_void_p))

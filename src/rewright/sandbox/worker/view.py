@@ -1,4 +1,4 @@
-"""What the sandbox sees of the file system: the interpreter with its packages, read-only, and nothing of the user's."""
+"""The file system view of the sandbox: the interpreter with its packages, read-only, and no user files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import kernel
 
 __all__ = ["BOX", "enter", "readable"]
 
-BOX = "/box"  # where a child has its private disk
+BOX = "/box"  # mount point of a child's private disk
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -20,7 +20,7 @@ NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "
 
 
 def readable(extra: Sequence[str], network: bool) -> list[str]:
-    """The paths that may be read, without those that lie beneath another one."""
+    """Return the readable paths, without those that lie beneath another one."""
     wanted = [*LIBRARIES, *DATA, *extra, *(NETWORK if network else ())]
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
         wanted += [f"{prefix}/lib", f"{prefix}/lib64"]
@@ -34,10 +34,10 @@ def readable(extra: Sequence[str], network: bool) -> list[str]:
 
 
 def enter(paths: Sequence[str]) -> None:
-    """Make `paths` and four devices all there is of the file system, read-only, with an empty folder `BOX` to mount on.
+    """Reduce the file system to `paths` and four devices, read-only, with an empty mount point `BOX`.
 
-    Needs a mount namespace of its own. The new root is put together in a small tmpfs over /tmp; moving the root into it
-    uncovers the real /tmp again for as long as the old root is visible, so that paths beneath /tmp can be shown too.
+    Requires a private mount namespace. The new root is built in a small tmpfs over /tmp. Moving the root into it
+    uncovers the real /tmp while the old root is visible, so that paths beneath /tmp can be bound too.
     """
     shown = {path: os.path.realpath(path) for path in (*paths, *DEVICES)}
     kernel.make_private()

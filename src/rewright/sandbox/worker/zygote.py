@@ -1,9 +1,9 @@
-"""The fork server: imports what the tools need once, then forks one child for every session.
+"""The fork server: import the modules of the tools once, then fork one child per session.
 
-Started by `rewright.sandbox.forkserver` as a process of its own. It has one thread, executes no untrusted code, and
-speaks packets of JSON over a Unix socket: `spawn` (with the child's connection as a passed descriptor) and `kill` come
-in; `ready`, `ended` and `failed` go out. When the trainer is gone, the socket closes, and every child dies with the
-fork server.
+Started by `rewright.sandbox.forkserver` as a separate process. It has one thread and executes no untrusted code. It
+exchanges JSON packets over a Unix socket: it receives `spawn` (with the child's connection as a passed descriptor) and
+`kill`, and sends `ready`, `ended` and `failed`. When the trainer ends, the socket closes, and all children are killed
+with the fork server.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ PACKET_BYTES = 65536
 
 
 class Zygote:
-    """One fork server: its configuration and the children that live."""
+    """One fork server: its configuration and its running children."""
 
     def __init__(self, control: socket.socket, configuration: dict[str, Any]) -> None:
         self.control = control
         self.configuration = configuration
         self.children: dict[int, int] = {}  # process id -> session id
-        self.cleaners: set[int] = set()  # processes that remove what a session has left on the disk
+        self.cleaners: set[int] = set()  # processes that remove the folders of ended sessions
         self.names: dict[str, Any] = {}
-        self.home: str = configuration["home"]  # empty at level strict, where each child has a disk of its own
+        self.home: str = configuration["home"]  # empty at level strict, where each child has a private disk
 
     def run(self) -> None:
         """Serve until the trainer closes the control socket."""
@@ -49,7 +49,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the trainer, which closes the socket
         self.private = (wake_read, wake_write)
-        self.lifeline = os.pipe()  # its writing end is this process's alone: at its end of file the fork server is gone
+        self.lifeline = os.pipe()  # only this process holds the write end: end of file means that it has ended
         self._preload()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
@@ -94,7 +94,7 @@ class Zygote:
         if "numpy" in sys.modules:
             importlib.import_module("numpy.random")  # numpy itself loads it at first use
         gc.collect()
-        gc.freeze()  # children must not touch (and so copy) the pages of what is loaded
+        gc.freeze()  # so that garbage collection in children does not copy the shared pages
         kernel.collapse_memory()
 
     def _receive(self) -> bool:
@@ -117,7 +117,7 @@ class Zygote:
     def _spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
         for module in message["modules"]:
             if module not in sys.modules:
-                with contextlib.suppress(Exception):  # the child will report it, if the function is ever called
+                with contextlib.suppress(Exception):  # the child reports it if the function is called
                     importlib.import_module(module)
         try:
             mapped = limits.mapped_bytes(self.isolation.proc)
@@ -151,7 +151,7 @@ class Zygote:
         except OSError as error:
             connection.sendall(frames.encode({"id": 0, "failed": str(error)}))
             return
-        # From `confine` on the kernel kills this process when the fork server dies. Has it died before that?
+        # From `confine` on, the kernel kills this process when the fork server dies. Check that it has not died before.
         if select.select([lifeline], [], [], 0)[0]:
             return
         os.close(lifeline)
@@ -167,10 +167,10 @@ class Zygote:
             except ChildProcessError:
                 return
             if dead is None:
-                self._kill_strays()
+                self._kill_orphans()
                 return
             process = dead.si_pid
-            if process in self.children:  # its group, while the unreaped child still keeps the number from being reused
+            if process in self.children:  # kill its group before reaping, while its process id cannot be reused
                 limits.kill_group(process)
             _, status, usage = os.wait4(process, 0)
             self.cleaners.discard(process)
@@ -181,15 +181,15 @@ class Zygote:
             code = os.waitstatus_to_exitcode(status)
             self._send({"op": "ended", "id": session, "code": code, "cpu": usage.ru_utime + usage.ru_stime})
 
-    def _kill_strays(self) -> None:
-        """Orphans become children of the fork server: kill those that left their group to outlive their session."""
+    def _kill_orphans(self) -> None:
+        """Kill orphaned descendants that left their process group to outlive their session."""
         for process in limits.own_children():
             if process not in self.children and process not in self.cleaners:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
 
     def _remove(self, session: int) -> None:
-        """Remove a session's folder, in a process of its own where there is much of it: other sessions don't wait."""
+        """Remove a session's folder; if it is not empty, in a separate process, so that other sessions do not wait."""
         if not self.home:
             return
         folder = Path(self.home, str(session))
@@ -198,11 +198,11 @@ class Zygote:
             return
         try:
             process = os.fork()
-        except OSError:  # no room for another process now: the folder goes with the others at the end
+        except OSError:  # process limit reached: the folder is removed at the end
             return
         if process == 0:
             try:
-                os.closerange(3, 4096)  # an end of file must tell the others that the fork server has gone
+                os.closerange(3, 4096)  # includes the lifeline, whose end of file signals the fork server's end
                 files.remove_tree(str(folder))
             finally:
                 harness.exit_immediately(0)
