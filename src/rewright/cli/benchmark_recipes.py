@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewright.benchmarks.base import Benchmark
+from rewright.benchmarks import Benchmark
 from rewright.core.errors import InputError
 from rewright.core.registry import find
 from rewright.recipe.loader import load_recipe

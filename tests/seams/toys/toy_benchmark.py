@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from rewright.benchmarks.base import Benchmark
+from rewright.benchmarks import Benchmark
 from rewright.core.records import Gold, Task
 from rewright.core.registry import register
 from rewright.judging import Judgement

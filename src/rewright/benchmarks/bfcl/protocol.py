@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewright.benchmarks.base import Benchmark
+from rewright.benchmarks import Benchmark
 
 __all__ = ["BENCHMARK"]
 

@@ -6,24 +6,12 @@ columns that hold JSON may be text (the published parquet) or decoded already. S
 
 from __future__ import annotations
 
-import re
-
-from rewright.core.answer_text import parse_plain_number
 from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
+from rewright.judging.fitting import fitting_judge
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 
-__all__ = ["FORMAT", "fitting_judge", "to_task"]
-
-_CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
-
-
-def fitting_judge(answer: str) -> str:
-    """`exact` for numbers, dates, yes/no and lettered choices (whose order counts), else `qa`."""
-    plain = answer.strip().rstrip(".")
-    closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)
-    return "exact" if closed or parse_plain_number(plain) is not None else "qa"
+__all__ = ["FORMAT", "to_task"]
 
 
 def read_messages(row: Row, key: str = "messages") -> tuple[Message, ...]:

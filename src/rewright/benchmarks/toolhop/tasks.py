@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from rewright.benchmarks.ftrl.tasks import fitting_judge
 from rewright.core.records import Gold, Task, ToolSpec
+from rewright.judging.fitting import fitting_judge
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 

@@ -1,0 +1,22 @@
+"""Which judge fits an answer, where a data set does not say so."""
+
+from __future__ import annotations
+
+import re
+
+from rewright.core.answer_text import parse_plain_number
+
+__all__ = ["fitting_judge"]
+
+
+_CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
+
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
+
+
+def fitting_judge(answer: str) -> str:
+    """`exact` for numbers, dates, yes/no and lettered choices (whose order counts), else `qa`."""
+    plain = answer.strip().rstrip(".")
+    closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)
+    return "exact" if closed or parse_plain_number(plain) is not None else "qa"
