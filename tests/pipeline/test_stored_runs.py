@@ -65,7 +65,7 @@ def test_stages_are_done_again_with_the_same_results(run: Path) -> None:
     assert json.loads((run / "environment.json").read_text())["format"] == FORMAT
     recipe = (run / "recipe.yaml").read_text()
     assert "singleton_turn: raw" in recipe and "lonely_turn" not in recipe
-    assert "rewright.repair.quality:confidence" in recipe and "rewright.quality:" not in recipe
+    assert "function: confidence" in recipe and "rewright.quality:" not in recipe
     assert "base_url" not in recipe  # a key of another engine
     for name in ("tasks.jsonl", "eval_tasks.jsonl"):
         text = (run / name).read_text()
@@ -170,4 +170,6 @@ def test_a_format_that_is_no_number_is_said(run: Path, number: object) -> None:
 
 def test_a_renamed_key_in_ones_own_recipe_is_an_error_that_names_the_new_one(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("rl: {credit: {lonely_turn: zero}}\n")
-    rewright(tmp_path, "run", "own.yaml").refused("rl.credit.lonely_turn: did you mean singleton_turn?")
+    rewright(tmp_path, "run", "own.yaml").refused(
+        "rl.credit.lonely_turn was renamed: expected rl.credit.singleton_turn"
+    )

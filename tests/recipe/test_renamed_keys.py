@@ -34,8 +34,7 @@ MISTAKES = [
     (
         "quality:\n  dimensions:\n  - {name: a, function: 'rewright.quality:length', weight: 1}\n",
         [],
-        "r.yaml:3: quality.dimensions[0].function: rewright.quality:length has moved: expected "
-        "rewright.repair.quality:length",
+        "r.yaml:3: quality.dimensions[0].function: rewright.quality:length has moved: expected length",
     ),
 ]
 

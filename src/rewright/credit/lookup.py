@@ -19,10 +19,13 @@ def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[
     """
     if callable(given):
         return given  # type: ignore[no-any-return]
-    expected = f"expected one of {', '.join(known(kind))}, or 'package.module:function'"
     if not isinstance(given, str) or (":" in given and is_builtin_path(given)):
-        raise ValueError(f"{kind} is {given!r}: {expected}")
+        raise ValueError(f"{kind} is {given!r}: {_expected(kind)}")
     found = find(kind, given)
     if not callable(found):
-        raise ValueError(f"{kind} {given!r} is a {type(found).__name__}: {expected}")
+        raise ValueError(f"{kind} {given!r} is a {type(found).__name__}: {_expected(kind)}")
     return found  # type: ignore[no-any-return]
+
+
+def _expected(kind: Literal["estimator", "signal"]) -> str:
+    return f"expected one of {', '.join(known(kind))}, or 'package.module:function'"

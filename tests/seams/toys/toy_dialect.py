@@ -8,7 +8,7 @@ from typing import Any
 
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory
 from rewright.core.registry import register
-from rewright.dialects.base import Parsed, instructed, malformed_calls
+from rewright.dialects.base import Parsed, with_instruction, malformed_calls
 
 INSTRUCTION = 'Call a tool in a line of its own, as in: ! name {"argument": 1}\nPut your answer behind "= ".'
 
@@ -43,7 +43,7 @@ class Toy:
 
     def messages(self, task: Task) -> list[Message]:
         """The prompt of a task."""
-        return instructed(task, INSTRUCTION)
+        return with_instruction(task, INSTRUCTION)
 
     def schemas(self, task: Task) -> list[dict[str, Any]]:
         """The task's function schemas."""
