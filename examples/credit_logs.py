@@ -4,7 +4,7 @@
     python examples/credit_logs.py my_logs.jsonl --estimator fixed_horizon
 
 Each line of the log is one conversation in OpenAI's format, with what it was to call and whether it succeeded:
-{"id", "task_id", "outcome", "gold_calls", "messages"}. Conversations of one task are a group. Needs numpy and scipy.
+{"id", "task_id", "reward", "gold_calls", "messages"}. Conversations of one task are a group. Needs numpy and scipy.
 `rewright credit examples/credit_logs.jsonl` prints the same advantages without a line of Python.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--estimator", default="matchtir", choices=estimator_names())
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.log.read_text(encoding="utf-8").splitlines()]
-    rewards = [turn_rewards(turns_of(row["messages"]), row["gold_calls"], outcome=row["outcome"]) for row in rows]
+    rewards = [turn_rewards(turns_of(row["messages"]), row["gold_calls"], outcome=row["reward"]) for row in rows]
     credit = advantages(rewards, [row["task_id"] for row in rows], estimator=options.estimator)
     print(f"{'trajectory':<12}{'turn':>5}{'reward':>9}{'advantage':>11}  calls, and the gold call that each matches")
     for row, row_rewards, row_credit in zip(rows, rewards, credit, strict=True):

@@ -52,7 +52,7 @@ def median_baseline(group: Group) -> np.ndarray:
 def main() -> None:
     """Print what the turns of the log earn, and their advantages by two estimators."""
     rows = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()]
-    rewards = [progress(row["messages"], row["outcome"]) for row in rows]
+    rewards = [progress(row["messages"], row["reward"]) for row in rows]
     groups = [row["task_id"] for row in rows]
     mine = advantages(rewards, groups, estimator=median_baseline, gamma=1.0)
     known = advantages(rewards, groups, estimator="matchtir", gamma=1.0)

@@ -122,7 +122,7 @@ def test_pictures_are_svg_or_png(logs: Path, capsys: pytest.CaptureFixture[str])
         (["gamma=x"], "rl.credit.gamma: expected `float`, got `str`"),
         (["gamma=7"], "rl.credit.gamma: must be at most 1, got 7"),
         (["estimator=os:getcwd"], "estimator 'os:getcwd' failed: TypeError"),
-        (["estimator=foo"], "estimator is 'foo': expected one of delta"),
+        (["estimator=foo"], "unknown estimator 'foo': expected one of delta"),
         (["--picture", "no/such/folder.svg"], "no/such/folder.svg: cannot be written: No such file or directory"),
         (["--picture", "no/such/folder.png"], "no/such/folder.png: cannot be written: No such file or directory"),
         (["--picture", "one.pdf"], "one.pdf: unknown kind of picture, expected .svg or .png"),

@@ -23,7 +23,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task
 from rewright.core.registry import find, known
 from rewright.core.storage import RecordFile, read_bounded, write_atomically
-from rewright.engines.settings import ModelSettings
+from rewright.engines.settings import DEFAULT_ENGINE, ModelSettings
 from rewright.pipeline.environment import FORMAT
 from rewright.recipe.loader import load_recipe, recipe_hash
 from rewright.recipe.renamed import moved_path, rename
@@ -132,11 +132,13 @@ def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]
 def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
     """A stored recipe of format 1 with the keys and import paths of today."""
     rename(data)
+    engines = known("engine")
     for keys in MODEL_SECTIONS:
         section = _section(data, keys)
-        if section is not None:
+        # An engine of another package is code: it is imported only after its user has allowed it.
+        if section is not None and section.get("engine", DEFAULT_ENGINE) in engines:
             own = ModelSettings.kind(section).__struct_fields__
-            others = {key for name in known("engine") for key in find("engine", name).__struct_fields__}
+            others = {key for name in engines for key in find("engine", name).__struct_fields__}
             for key in others.difference(own) & section.keys():
                 del section[key]
     return data
