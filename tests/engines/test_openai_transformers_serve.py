@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
 
@@ -23,6 +24,12 @@ LOOKUP = {
         "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
     },
 }
+
+
+newer = pytest.mark.skipif(
+    tuple(map(int, version("transformers").split(".")[:2])) < (5, 13),
+    reason="transformers serve reads calls and thoughts out of the text from 5.13 on",
+)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +83,7 @@ def ask(*messages: dict, tools: tuple = (LOOKUP,), **sampling: object) -> Reques
     return Request(messages, tools, Sampling(**sampling), timeout_seconds=30)
 
 
+@newer
 async def test_a_tool_call_its_result_and_the_answer(engine):
     question = {"role": "user", "content": "How old is Ada?"}
     first = await engine.generate(ask(question, seed=3))
@@ -103,6 +111,7 @@ async def test_a_tool_call_its_result_and_the_answer(engine):
     assert engine.faults == {"http_422": 1}
 
 
+@newer
 async def test_reasoning_is_kept_as_text_in_think_tags(engine):
     generation = await engine.generate(ask({"role": "user", "content": "please think"}, max_tokens=40))
     assert generation.text == f"<think>{THOUGHT.strip()}</think>{ANSWER}"
