@@ -10,7 +10,7 @@ import hashlib
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,12 @@ from rewright.tasks.settings import TaskSettings
 
 __all__ = ["load_recipe", "recipe_hash"]
 
+FORMAT_1_MODEL: Final = {
+    "api_key_env": "OPENAI_API_KEY", "attempts": 5, "base_url": None, "check_model": True, "concurrency": 32,
+    "extra_body": None, "log_probs": "raw", "max_length": None, "max_wait_seconds": 60.0, "mode": "auto", "slots": 48,
+    "timeout_seconds": 300.0,
+}  # fmt: skip
+"""The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string then is."""
 
@@ -89,8 +95,15 @@ def load_recipe(
 
 
 def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
-    """Eight hexadecimal digits of the named sections: part of every id that depends on them."""
-    parts = {name: getattr(recipe, name) for name in sections}
+    """Eight hexadecimal digits of the named sections: part of every id that depends on them.
+
+    Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
+    format of run directories, whatever its engine.
+    """
+    parts = {name: msgspec.to_builtins(getattr(recipe, name)) for name in sections}
+    for section in (parts, parts.get("repair", {})):
+        if isinstance(section.get("model"), dict):
+            section["model"] = {**FORMAT_1_MODEL, **section["model"]}
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
 
 
