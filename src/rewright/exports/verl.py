@@ -77,7 +77,7 @@ def prompt_row(recipe: Recipe, task: Task, index: int) -> dict[str, Any]:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write a table atomically. Raises InputError without pyarrow and StorageError if writing fails."""
+    """Write a table atomically and return its path. Raises InputError without pyarrow, StorageError on failure."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
