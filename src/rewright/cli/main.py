@@ -85,7 +85,7 @@ def quickstart(
     if dry_run:
         _dry_run(recipe, as_json=as_json)
         return
-    folder = run or _fresh(Path("runs") / "quickstart", resume=resume)
+    folder = run or _new_run_directory(Path("runs") / "quickstart", resume=resume)
     _run(recipe, folder, resume=resume, as_json=as_json)
 
 
@@ -120,7 +120,7 @@ def _stage_verb(stage: Stage) -> None:
             if stage.redone:
                 _redo(opened, stage)
             else:
-                _go_on(opened, stage)
+                _complete_stage(opened, stage)
         _print_report(opened, as_json=as_json)
 
     app.command(name=stage.verb, help=stage.help)(command)
@@ -154,7 +154,9 @@ def evaluate(
         if trusted:
             raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
         recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
-        _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
+        _run(
+            recipe, run or _new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
+        )
         return
     if run is not None or limit is not None or resume:
         raise InputError("--run, --limit and --resume of eval need --benchmark")
@@ -209,7 +211,7 @@ def _packaged(name: str) -> Path:
     return Path(str(files("rewright.recipe"))) / name
 
 
-def _fresh(path: Path, *, resume: bool) -> Path:
+def _new_run_directory(path: Path, *, resume: bool) -> Path:
     """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
     numbered = [
         (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
@@ -230,22 +232,22 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     done = Run(folder)
     check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _saying_how_to_resume(run):
+    with run.locked(), _resume_hint_on_error(run):
         Pipeline(run).run_all()
     _print_report(run, as_json=as_json)
 
 
 @contextmanager
-def _saying_how_to_resume(run: Any) -> Iterator[None]:
+def _resume_hint_on_error(run: Any) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, RewrightError) as problem:
         if not (isinstance(problem, InputError) and run.is_untouched()):
-            say(f"stopped; what was done is saved: {_resuming(run)}")
+            say(f"stopped; what was done is saved: {_resume_hint(run)}")
         raise
 
 
-def _resuming(run: Any) -> str:
+def _resume_hint(run: Any) -> str:
     recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
     return f"go on with rewright run {recipe} --run {folder} --resume"
 
@@ -264,18 +266,18 @@ def _redo(run: Any, stage: Stage) -> None:
             f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
         )
         begun = Redo.pending(run, stage) is not None
-        say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
+        say(f"{kept}, and what was done is saved: {_resume_hint(run)}" if begun else kept)
         raise
 
 
-def _go_on(run: Any, stage: Stage) -> None:
+def _complete_stage(run: Any, stage: Stage) -> None:
     """Complete a stage. If an error stops it before anything is generated, its state is restored."""
     from rewright.pipeline.runner import Pipeline
 
     pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
     run.undo(stage.name)  # before running it, because a stage marked as done must have all its records if killed
     try:
-        with _saying_how_to_resume(run):
+        with _resume_hint_on_error(run):
             pipeline.run_stage(stage.name)
     except (KeyboardInterrupt, RewrightError):
         if run.trajectories.keys_in_order() == before:
@@ -333,17 +335,17 @@ def main() -> None:
         _main()
     except OSError as problem:  # for example standard output on a full disk, or a missing permission
         what = problem.filename if problem.filename is not None else "standard output or a file"
-        _complain(f"{what}: {problem.strerror or problem}")
+        _print_error(f"{what}: {problem.strerror or problem}")
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - its buffer must not be flushed again at exit
-        sys.exit(_code_of(problem))
+        sys.exit(_exit_code(problem))
 
 
-def _code_of(problem: OSError) -> int:
+def _exit_code(problem: OSError) -> int:
     """Return exit code 2 if the user can fix the error, and 1 for a failure of the disk or machine."""
     return 2 if problem.errno in USER_FIXABLE_ERRNOS else 1
 
 
-def _refuse_empty(arguments: list[str]) -> None:
+def _reject_empty(arguments: list[str]) -> None:
     """Raise InputError for an empty argument, as from an unset variable. As a path it would be the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if not argument.strip():
@@ -367,19 +369,19 @@ def _main() -> None:
             sys.path.append(str(Path.cwd()))
     started = time.monotonic()
     try:
-        _refuse_empty(sys.argv[1:])
+        _reject_empty(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:
-        _complain(problem)
+        _print_error(problem)
         sys.exit(2)
     except RewrightError as problem:
-        _complain(problem)
-        sys.exit(_code_of(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
+        _print_error(problem)
+        sys.exit(_exit_code(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
     except Exception as problem:
         # Usage errors of click, such as an unknown command or a missing argument.
         if hasattr(problem, "format_message"):
-            _complain(problem.format_message() or "no verb: expected one of those above")
+            _print_error(problem.format_message() or "no verb: expected one of those above")
             sys.exit(2)
         raise
     # Commands return None; an integer is an exit code, which typer returns for typer.Exit and Ctrl-C (130).
@@ -388,6 +390,6 @@ def _main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(problem: object) -> None:
+def _print_error(problem: object) -> None:
     line = str(problem).splitlines()[0] if str(problem) else repr(problem)
     print(f"error: {line}", file=sys.stderr)

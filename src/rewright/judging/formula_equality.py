@@ -19,10 +19,10 @@ from sympy.core.relational import Relational
 __all__ = ["equal"]
 
 _DIGITS = 30
-_SAME = sympy.Rational(1, 10**20)
-_PRINTED = sympy.Rational(1, 10**14)
+_RELATIVE_TOLERANCE = sympy.Rational(1, 10**20)
+_FLOAT_TOLERANCE = sympy.Rational(1, 10**14)
 """Relative tolerance for printed floats, whose last of 15 to 17 digits may be wrong."""
-_SIGNIFICANT = 6
+_MIN_SIGNIFICANT_DIGITS = 6
 _MAX_ITEMS = 200
 _POINTS = (
     (2, 3, 5, 7, 11, 13, 17, 19),
@@ -32,8 +32,8 @@ _POINTS = (
     (-5, 53, -7, 59, -3, 61, -2, 67),
     (43, -3, 41, -5, 37, -7, 31, -2),
 )
-_BELOW = 10
-_TRIED_NAMES = 8
+_FIRST_DENOMINATOR = 10
+_MAX_VARIABLES = 8
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -45,7 +45,7 @@ def equal(left: Any, right: Any) -> bool:
     if names is not None and values is not None:
         if names.keys() != values.keys():
             return _sets(names, values) or _equations(left, right)
-        return all(_any_order(names[name], values[name]) for name in names)
+        return all(_equal_unordered(names[name], values[name]) for name in names)
     if names is not None or values is not None:
         assigned, other = (names, right) if names is not None else (values, left)
         assert assigned is not None
@@ -136,14 +136,14 @@ def _chain(side: Any) -> tuple[str, Any] | None:
 def _values_are(assigned: dict[str, list[Any]], other: Any) -> bool:
     """Compare assigned values with `other`. Several are ordered by variable name: x=5, y=3 equals (5,3)."""
     if len(assigned) == 1:
-        return _any_order(next(iter(assigned.values())), other)
+        return _equal_unordered(next(iter(assigned.values())), other)
     items = _ordered(other)
     if items is None or len(items) != len(assigned) or any(len(values) > 1 for values in assigned.values()):
         return False
     return all(equal(assigned[name][0], item) for name, item in zip(sorted(assigned), items, strict=True))
 
 
-def _any_order(values: Any, other: Any) -> bool:
+def _equal_unordered(values: Any, other: Any) -> bool:
     """Compare the values of one variable with `other`, ignoring order."""
     left = values[0] if isinstance(values, list) and len(values) == 1 else FiniteSet(*values)
     right = other
@@ -155,7 +155,7 @@ def _any_order(values: Any, other: Any) -> bool:
 def _sets(left: dict[str, list[Any]], right: dict[str, list[Any]]) -> bool:
     """Return True for an assignment and an evaluated expression with the same value: `x = 5` and `2+3 = 5`."""
     if len(left) == len(right) == 1 and ("" in left) != ("" in right):
-        return _any_order(next(iter(left.values())), next(iter(right.values())))
+        return _equal_unordered(next(iter(left.values())), next(iter(right.values())))
     return False
 
 
@@ -309,7 +309,7 @@ def _decimal_places(value: Any) -> int | None:
         rest //= 10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5
         places += 1
     digits = abs(value.p) * 10**places // value.q
-    return places if rest == 1 and len(str(digits)) >= _SIGNIFICANT else None
+    return places if rest == 1 and len(str(digits)) >= _MIN_SIGNIFICANT_DIGITS else None
 
 
 def _is_decimal(value: Any) -> bool:
@@ -320,7 +320,7 @@ def _is_decimal(value: Any) -> bool:
     return rest == 1
 
 
-def _rounded_is(decimal: Any, exact: Any) -> bool:
+def _is_rounding_of(decimal: Any, exact: Any) -> bool:
     """Return True if `decimal` is `exact` rounded or truncated, with at least six significant digits."""
     places = _decimal_places(decimal)
     if places is None or not exact.is_real:
@@ -330,12 +330,12 @@ def _rounded_is(decimal: Any, exact: Any) -> bool:
     if abs(sympy.N(scaled - shown, places + _DIGITS)) > 1:
         return False
     down = sympy.floor(scaled)
-    if shown in (down, down + 1) and (shown == sympy.floor(scaled + sympy.S.Half) or shown == _cut(scaled)):
+    if shown in (down, down + 1) and (shown == sympy.floor(scaled + sympy.S.Half) or shown == _truncated(scaled)):
         return True
-    return len(str(abs(shown))) >= 15 and abs(sympy.N((exact - decimal) / decimal, _DIGITS)) < _PRINTED
+    return len(str(abs(shown))) >= 15 and abs(sympy.N((exact - decimal) / decimal, _DIGITS)) < _FLOAT_TOLERANCE
 
 
-def _cut(scaled: Any) -> Any:
+def _truncated(scaled: Any) -> Any:
     return sympy.floor(scaled) if scaled > 0 else sympy.ceiling(scaled)
 
 
@@ -344,24 +344,24 @@ def _numbers(left: Any, right: Any) -> bool:
     if left.is_Rational and right.is_Rational:
         if _is_decimal(left) and _is_decimal(right):
             return bool(left == right)
-    elif _near(left, right):
+    elif _close(left, right):
         return True
     for decimal, exact in ((left, right), (right, left)):
         if decimal.is_Rational and _is_decimal(decimal) and not (exact.is_Rational and _is_decimal(exact)):
-            return _rounded_is(decimal, exact)
+            return _is_rounding_of(decimal, exact)
     return False
 
 
-def _near(left: Any, right: Any) -> bool:
+def _close(left: Any, right: Any) -> bool:
     one, other = left.evalf(_DIGITS, maxn=400), right.evalf(_DIGITS, maxn=400)
     if not (_finite(one) and _finite(other)):
         return False
     size = max(abs(one), abs(other))
-    if abs(one - other) <= size * _SAME:
+    if abs(one - other) <= size * _RELATIVE_TOLERANCE:
         return True
-    if min(abs(one), abs(other)) > _SAME * size:  # neither is an unevaluated zero
+    if min(abs(one), abs(other)) > _RELATIVE_TOLERANCE * size:  # neither is an unevaluated zero
         return False
-    return size < _SAME and bool(sympy.simplify(left - right).is_zero)
+    return size < _RELATIVE_TOLERANCE and bool(sympy.simplify(left - right).is_zero)
 
 
 def _finite(value: Any) -> bool:
@@ -373,16 +373,16 @@ def _formulas(left: Any, right: Any) -> bool:
     names = sorted(left.free_symbols | right.free_symbols, key=str)
     usable = 0
     imaginary = left.has(sympy.I) or right.has(sympy.I)
-    if len(names) <= _TRIED_NAMES:
+    if len(names) <= _MAX_VARIABLES:
         for point in _POINTS:
-            at = {name: sympy.Rational(point[place], _BELOW + place) for place, name in enumerate(names)}
+            at = {name: sympy.Rational(point[place], _FIRST_DENOMINATOR + place) for place, name in enumerate(names)}
             there, here = left.subs(at), right.subs(at)
             one, other = there.evalf(_DIGITS, maxn=400), here.evalf(_DIGITS, maxn=400)
             if not (_finite(one) and _finite(other)):
                 continue
             if not imaginary and not (one.is_real and other.is_real):
                 continue
-            if not _near(there, here):
+            if not _close(there, here):
                 return False
             usable += 1
     if usable:

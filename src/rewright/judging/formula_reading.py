@@ -172,10 +172,10 @@ def _python(text: str) -> Any:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval")
     except (SyntaxError, ValueError) as problem:
         raise UnreadableFormulaError("it is no Python expression") from problem
-    return _walked(tree.body)
+    return _convert_node(tree.body)
 
 
-def _walked(node: ast.AST, nested: bool = False) -> Any:
+def _convert_node(node: ast.AST, nested: bool = False) -> Any:
     """Convert a syntax tree node. `nested`: the node is an argument or a row, where a list is not an interval."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex):
         if isinstance(node.value, complex):
@@ -187,10 +187,10 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if re.fullmatch(r"[a-zA-Z]_?[0-9]*", node.id):
             return sympy.Symbol(node.id)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _walked(node.operand)
+        value = _convert_node(node.operand)
         return -value if isinstance(node.op, ast.USub) else value
     elif isinstance(node, ast.BinOp):
-        left, right = _walked(node.left), _walked(node.right)
+        left, right = _convert_node(node.left), _convert_node(node.right)
         if isinstance(node.op, ast.Pow):
             return _power(left, right)
         if isinstance(node.op, ast.BitOr) and isinstance(left, sympy.Set) and isinstance(right, sympy.Set):
@@ -198,7 +198,7 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](left, right)
     elif isinstance(node, ast.Compare):
-        sides = [_walked(side) for side in (node.left, *node.comparators)]
+        sides = [_convert_node(side) for side in (node.left, *node.comparators)]
         parts = [
             _COMPARISONS[type(operator)](left, right, evaluate=False)
             for left, operator, right in zip(sides, node.ops, sides[1:], strict=False)
@@ -207,7 +207,7 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if len(parts) == len(node.ops):
             return parts[0] if len(parts) == 1 else sympy.And(*parts, evaluate=False)
     elif isinstance(node, (ast.Tuple, ast.List)):
-        items = [_walked(item, nested=True) for item in node.elts]
+        items = [_convert_node(item, nested=True) for item in node.elts]
         if isinstance(node, ast.List) and items and all(isinstance(item, ast.List) for item in node.elts):
             return _matrix(items)
         if isinstance(node, ast.List) and len(items) == 2 and not nested and not isinstance(node.elts[0], ast.Tuple):
@@ -216,14 +216,14 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
             return FiniteSet(*items)
         return sympy.Tuple(*items)
     elif isinstance(node, ast.Set):
-        return FiniteSet(*(_walked(item) for item in node.elts))
+        return FiniteSet(*(_convert_node(item) for item in node.elts))
     elif isinstance(node, ast.Dict):
         pairs = [(key, value) for key, value in zip(node.keys, node.values, strict=True) if key is not None]
-        return FiniteSet(*(sympy.Eq(_walked(key), _walked(value), evaluate=False) for key, value in pairs))
+        return FiniteSet(*(sympy.Eq(_convert_node(key), _convert_node(value), evaluate=False) for key, value in pairs))
     elif isinstance(node, ast.Call) and not node.keywords:
         function = _FUNCTIONS.get(ast.unparse(node.func))
         if function is not None:
-            arguments = [_walked(argument, nested=True) for argument in node.args]
+            arguments = [_convert_node(argument, nested=True) for argument in node.args]
             if function in (sympy.factorial, sympy.binomial):
                 _check_factorial(arguments[0])
             if function is _matrix and isinstance(arguments[0], sympy.MatrixBase):

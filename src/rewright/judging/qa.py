@@ -18,7 +18,7 @@ from rewright.judging.exact import same
 __all__ = ["exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
 
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
-_SHORT_MEASURE = 2
+_MAX_MEASURE_TOKENS = 2
 
 
 def _values(words: Sequence[str]) -> set[Decimal | None]:
@@ -50,7 +50,7 @@ def token_f1(answer: str, gold: str) -> float:
     if any(" ".join(side) in _CLOSED_ANSWERS for side in (words, gold_words)):
         return 0.0
     values = _values(gold_words)
-    if len(gold_words) <= _SHORT_MEASURE and values and not values <= _values(words):
+    if len(gold_words) <= _MAX_MEASURE_TOKENS and values and not values <= _values(words):
         return 0.0
     shared = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0

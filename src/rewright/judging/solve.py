@@ -34,11 +34,11 @@ _FAILURE_WORDS = re.compile(
     r"no (?:data|information|results?|records?|match(?:es|ing)?|specific|such)|"
     r"no (?:\w+ ){1,6}(?:found|available|identified|specified|exists?|recorded|provided))\b"
 )
-_MOST_ARGUMENTS = 200
+_MAX_ARGUMENTS = 200
 """Maximum number of argument values to search for; with more, a failing output always counts as an echo."""
 
 
-_DEEPEST_FIELD = 8
+_MAX_FIELD_DEPTH = 8
 
 
 def _plain(text: str) -> str:
@@ -63,10 +63,10 @@ def solves_by_words(output: str, expected: str) -> bool:
     lower = output.lower()
     texts = {lower, _GROUP_COMMA.sub("", lower)}
     parts = [_plain(part) for part in expected.split(", ")]
-    return all(any(_stands_in(part, text) for text in texts) for part in parts)
+    return all(any(_occurs_in(part, text) for text in texts) for part in parts)
 
 
-def _stands_in(part: str, text: str) -> bool:
+def _occurs_in(part: str, text: str) -> bool:
     if not part:
         return True
     start = text.find(part)
@@ -148,7 +148,7 @@ def _is_failure(value: Any) -> bool:
 
 def _without_repeated_fields(value: Any, arguments: Mapping[str, Any], depth: int = 0) -> Any:
     """Remove fields whose name and value equal an argument's from a JSON value."""
-    if depth == _DEEPEST_FIELD:
+    if depth == _MAX_FIELD_DEPTH:
         return value
     if isinstance(value, list):
         return [_without_repeated_fields(item, arguments, depth + 1) for item in value]
@@ -174,7 +174,7 @@ def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
     if not failure:
         return True
     texts = _argument_texts(call.arguments)
-    if len(texts) > _MOST_ARGUMENTS:
+    if len(texts) > _MAX_ARGUMENTS:
         return False
     remaining = _GROUP_COMMA.sub("", result.content.lower())
     for text in texts:

@@ -63,7 +63,7 @@ def apply_cross_field_rules(
         if section is not None:
             if section.get("path") is not None:
                 section.setdefault("format", file_format)
-            draws = _draws_tasks(section, usual, name, places, where, stored=stored)
+            draws = _is_world(section, usual, name, places, where, stored=stored)
             if draws and (problem := tasks.path_problem(section, usual, name)) is not None:
                 raise InputError(f"{places.get(f'{name}.path', places.get(name, where))}: {problem}")
             if draws is False:
@@ -100,7 +100,7 @@ def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
             raise InputError(f"{place_of(name)}: {name}: {problem}") from None
 
 
-def _draws_tasks(
+def _is_world(
     section: Mapping[str, Any],
     usual: Mapping[str, Any],
     name: str,

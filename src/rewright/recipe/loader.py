@@ -74,7 +74,7 @@ def load_recipe(
         check_recipe_code(imported_code(data), trusted, where)
     check_numbers(data, "", where, places)
     check_renamed(data, where, places)
-    apply_cross_field_rules(data, places, _standard(), where, stored=stored)
+    apply_cross_field_rules(data, places, _all_defaults(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     check_keys(data, Recipe, "", where, places)
     try:
@@ -141,7 +141,7 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
     return expanded
 
 
-def _standard() -> dict[str, Any]:
+def _all_defaults() -> dict[str, Any]:
     """Return the defaults of all sections, including optional ones."""
     standard: dict[str, Any] = msgspec.to_builtins(Recipe())
     standard["rl"]["tasks"] = msgspec.to_builtins(TaskSettings())

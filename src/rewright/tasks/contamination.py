@@ -24,9 +24,9 @@ from rewright.core.records import Task
 __all__ = ["Overlap", "find_overlaps", "question_text"]
 
 _WORD = re.compile(r"\w+|[+*/^=<>×÷]|[-−](?=\s*[0-9])")
-_COMMON_IN_TEST = 0.02
-_COMMON_IN_TRAIN = 0.5
-_COMMON_LEAST = 10
+_COMMON_SHARE_TEST = 0.02
+_COMMON_SHARE_TRAIN = 0.5
+_MIN_COMMON_COUNT = 10
 
 
 class Overlap(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
         raise ValueError(f"threshold is {threshold}, expected a number above 0 and at most 1")
     train_words, test_words = ([_words(question_text(task)) for task in tasks] for tasks in (train, test))
     train_grams, test_grams = ([_grams(words, n) for words in each] for each in (train_words, test_words))
-    common = _common(train_grams, _COMMON_IN_TRAIN) | _common(test_grams, _COMMON_IN_TEST)
+    common = _common(train_grams, _COMMON_SHARE_TRAIN) | _common(test_grams, _COMMON_SHARE_TEST)
 
     exact: dict[tuple[str, ...], int] = {}
     for number, words in enumerate(train_words):
@@ -102,5 +102,5 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
 
 def _common(questions: Sequence[set[int]], share: float) -> set[int]:
     counts = Counter(gram for grams in questions for gram in grams)
-    most = max(_COMMON_LEAST, share * len(questions))
+    most = max(_MIN_COMMON_COUNT, share * len(questions))
     return {gram for gram, count in counts.items() if count > most}

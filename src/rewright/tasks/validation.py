@@ -33,7 +33,7 @@ from rewright.tools import FunctionTools
 
 __all__ = ["Finding", "Validation", "validate_file", "validate_tasks"]
 
-_AT_ONCE = 4
+_MAX_CONCURRENT_TASKS = 4
 """Number of tasks whose tools are executed concurrently."""
 
 
@@ -295,7 +295,7 @@ async def _execute(
     wall_seconds: float,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    places = asyncio.Semaphore(_AT_ONCE)
+    places = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
     done = 0
     async with Sandbox(level, wall_seconds=wall_seconds) as box:
 

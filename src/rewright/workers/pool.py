@@ -33,7 +33,7 @@ CPU_SECONDS = 3.0
 _WALL_SECONDS = 120.0
 """Wall-clock backstop for a blocked or starved worker; CPU time is the real limit."""
 _START_SECONDS = 120.0
-_PLACES = {"guarded": 2, "unguarded": 4}
+_MAX_WORKERS = {"guarded": 2, "unguarded": 4}
 _PROGRAM = "from rewright.workers.worker import main; import sys; main(int(sys.argv[1]), *sys.argv[2:])"
 
 
@@ -117,7 +117,7 @@ class _Pool:
     def __init__(self, kind: str, module: str) -> None:
         self._kind, self._module = kind, module
         self._idle: list[_Worker] = []
-        self._places = threading.Semaphore(_PLACES[kind])
+        self._places = threading.Semaphore(_MAX_WORKERS[kind])
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -158,13 +158,13 @@ def _pool(kind: str, module: str) -> _Pool:
         return _pools[key]
 
 
-def _forget() -> None:
+def _drop_inherited_pools() -> None:
     """Drop the pools in a forked child, because the workers belong to its parent."""
     global _pools, _pools_lock
     _pools, _pools_lock = {}, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_drop_inherited_pools)
 
 
 def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
         reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
         if reply is not None:
             pool.put(worker)
-            return _answered(reply)
+            return _unwrap(reply)
         code = worker.end()
     if worker.late:  # the machine is overloaded, so this is not a failure of the request
         raise WorkerError(f"a request got no {cpu_seconds:g} s of processor time within {_WALL_SECONDS:g} s")
@@ -203,14 +203,14 @@ def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, An
             reply = worker.ask({"arguments": arguments, "seconds": seconds}, seconds)
         if reply is not None:
             pool.put(worker)
-            return _answered(reply)
+            return _unwrap(reply)
         code = worker.end()
     if worker.late:
         raise RequestError("time", f"takes more than {seconds:g} s")
     raise RequestError("died", f"ended its process (exit status {code})")
 
 
-def _answered(reply: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(reply: dict[str, Any]) -> dict[str, Any]:
     if "failed" in reply:
         raise RequestError(*reply["failed"])
     answer: dict[str, Any] = reply["answer"]

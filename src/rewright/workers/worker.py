@@ -32,15 +32,15 @@ from typing import Any
 __all__ = ["main"]
 
 MEMORY_BYTES = 3 * 1024**3
-_REFUSED = (
+_BLOCKED_EVENTS = (
     "os.exec", "os.fork", "os.forkpty", "os.kill", "os.link", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir",
     "os.spawn", "os.startfile", "os.symlink", "os.system", "os.truncate", "os.chmod", "os.chown", "os.mkdir",
     "os.putenv", "pty.spawn", "shutil.", "signal.pthread_kill", "socket.", "subprocess.", "ctypes.", "urllib.",
 )  # fmt: skip
 
 
-def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event.startswith(_REFUSED):
+def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event.startswith(_BLOCKED_EVENTS):
         raise PermissionError(f"{event} is refused in a guarded worker")
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         raise PermissionError("writing files is refused in a guarded worker")
@@ -55,7 +55,7 @@ def _answer(module: ModuleType, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"failed": ["raised", f"{type(problem).__name__}: {str(problem)[:200]}"]}
 
 
-def _leave_with_parent(descriptor: int) -> None:
+def _exit_with_parent(descriptor: int) -> None:
     """End this process when its parent exits, even if the user's code is blocked."""
     poller = select.poll()
     poller.register(descriptor, 0)  # with no events requested, only a hang-up is reported
@@ -77,7 +77,7 @@ def _serve(connection: Connection, reply_to: Callable[[dict[str, Any]], dict[str
 
 
 def _serve_unguarded(connection: Connection, module: ModuleType) -> None:
-    threading.Thread(target=_leave_with_parent, args=(connection.fileno(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
     prepare = getattr(module, "prepare", None)
 
     def reply_to(request: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _serve_guarded(connection: Connection, module: ModuleType) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.addaudithook(_refuse)
+    sys.addaudithook(_audit_hook)
     prepare = getattr(module, "prepare", None)
 
     def reply_to(request: dict[str, Any]) -> dict[str, Any]:
