@@ -1,4 +1,4 @@
-"""What the registry knows from the start. A new part of ours is its file and one line here (docs/architecture.md)."""
+"""Registrations of all built-in components. A new component needs one line here (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RENAMED: Final[dict[str, str]] = {
     "rewright.worlds.town:calculate": "rewright.tasks.worlds.town:calculate",
     "rewright.benchmarks.bfcl_world:call": "rewright.benchmarks.bfcl.world:call",
 }
-"""Import paths of ours that run directories of format 1 hold (recipes, tools of tasks), and what they are now called.
+"""Old import paths in recipes and tasks of run directories of format 1, and their current names.
 
-Migration of run directories reads this table; nothing else follows the old paths.
+Used only by the migration of run directories.
 """
 
 register("dialect", "hermes", "rewright.dialects.hermes:Hermes")
@@ -54,7 +54,7 @@ register("importer", "rewright", "rewright.importers.own:IMPORTER")
 
 register("trainer", "trl", "rewright.training.trl.backend:TRL")
 
-# In the order of a run.
+# In run order.
 register("stage", "eval_base", "rewright.pipeline.stages.evaluate:EVAL_BASE")
 register("stage", "synth", "rewright.pipeline.stages.data:SYNTH")
 register("stage", "judge", "rewright.pipeline.stages.data:JUDGE")

@@ -1,7 +1,7 @@
-"""Published benchmarks, a folder each: loader, tools, judge, metrics, protocol.
+"""Published benchmarks, one package each: loader, tools, judge, metrics and evaluation protocol.
 
 The parts of a benchmark are registered under its name: a task format (kind `task_format`), a judge (kind `judge`), and
-a `Benchmark` (kind `benchmark`), the protocol under which `rewright eval --benchmark NAME` evaluates a model.
+a `Benchmark` (kind `benchmark`), which holds the evaluation settings of `rewright eval --benchmark NAME`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ __all__ = ["Benchmark"]
 
 
 class Benchmark(msgspec.Struct, frozen=True):
-    """The settings of a recipe with which a model is evaluated, as `section.key=value`; they set `eval.tasks.format`.
+    """Evaluation protocol: recipe overrides (`section.key=value`) that include `eval.tasks.format`.
 
-    The recipe has one stage, `eval_base`. What the user gives on the command line comes after these settings.
+    The recipe has the single stage `eval_base`. Overrides on the command line take precedence over these settings.
     """
 
     settings: tuple[str, ...]
     summary: str = ""
-    """One line: what is evaluated."""
+    """One-line description of what is evaluated."""

@@ -1,4 +1,4 @@
-"""The recipe with which a model is evaluated on a benchmark: `rewright eval --benchmark NAME --model MODEL`."""
+"""Recipe for evaluating a model on a benchmark: `rewright eval --benchmark NAME --model MODEL`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ __all__ = ["benchmark_recipe"]
 
 
 def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe of one stage, the evaluation of `model` (None: the benchmark's, else pico) on a registered benchmark.
+    """Return a recipe with one stage: the evaluation of `model` on a registered benchmark.
 
-    `overrides` come last, as in `rewright run`. Raises InputError for an unknown benchmark, with the known ones.
+    If `model` is None, the benchmark's model is used, else pico. `overrides` take precedence, as in `rewright run`.
+    Raises InputError for an unknown benchmark, with the known ones.
     """
     found = find("benchmark", name, setting="--benchmark")
     if not isinstance(found, Benchmark):

@@ -1,6 +1,6 @@
-"""The command line. Results go to standard output, progress to standard error; a person's mistake exits with 2.
+"""The command line. Results go to standard output, progress to standard error; user errors exit with code 2.
 
-Every verb is a thin call: what it does is in the stages, the pipeline and the libraries.
+Commands only parse arguments and print results. The work is done by the stages, the pipeline and the libraries.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-# OpenMP's threads otherwise spin while they wait, which starves the tools' processes on a small machine.
+# By default, waiting OpenMP threads spin, which starves tool processes on machines with few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# One product kernel for every shape: a row's result does not depend on the batch around it.
+# Use the same matrix-product kernel for every shape, so that a row's result does not depend on its batch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import typer
@@ -57,14 +57,14 @@ USER_FIXABLE_ERRNOS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL),
 }
-"""What a person can mend by giving another path, or a permission."""
+"""errno values that the user can fix with another path or permission; the exit code is then 2."""
 
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run directory (default: runs/<recipe name>).")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …")]
-LimitOption = Annotated[int | None, typer.Option(help="At most so many tasks (training and held out).")]
-ModelOption = Annotated[str | None, typer.Option(help="pico, smollm2, a folder, or a Hugging Face id.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan, stop.")]
+LimitOption = Annotated[int | None, typer.Option(help="Maximum number of tasks (for training and held-out each).")]
+ModelOption = Annotated[str | None, typer.Option(help="Model: pico, smollm2, a folder, or a Hugging Face id.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check recipe and tasks, print the plan and exit.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
 
 
@@ -80,12 +80,12 @@ def quickstart(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the shipped pico model from tasks to RL on this machine, offline, in minutes."""
+    """Run the whole pipeline, from tasks to RL, with the bundled pico model. Works offline and takes minutes."""
     recipe = load_recipe(_packaged("quickstart.yaml"), [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
         _dry_run(recipe, as_json=as_json)
         return
-    folder = run or _fresh(Path("runs") / "quickstart", resume=resume)
+    folder = run or _new_run_directory(Path("runs") / "quickstart", resume=resume)
     _run(recipe, folder, resume=resume, as_json=as_json)
 
 
@@ -120,7 +120,7 @@ def _stage_verb(stage: Stage) -> None:
             if stage.redone:
                 _redo(opened, stage)
             else:
-                _go_on(opened, stage)
+                _complete_stage(opened, stage)
         _print_report(opened, as_json=as_json)
 
     app.command(name=stage.verb, help=stage.help)(command)
@@ -134,27 +134,29 @@ for _stage in stages():
 @app.command(name="eval")
 def evaluate(
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Run directory; with --benchmark section.key=value …")
+        list[str] | None, typer.Argument(help="Run directory; with --benchmark: section.key=value …")
     ] = None,
     *,
     model: Annotated[
-        str | None, typer.Option(help="Which model of the run: base, sft or rl. With --benchmark any model.")
+        str | None, typer.Option(help="Model of the run: base, sft or rl. With --benchmark: any model.")
     ] = None,
     benchmark: Annotated[
-        str | None, typer.Option(help="Name of a benchmark: evaluate a model on it in a run of its own.")
+        str | None, typer.Option(help="Name of a benchmark. The model is evaluated on it in a new run.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="With --benchmark: at most so many tasks.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --benchmark: maximum number of tasks.")] = None,
     run: RunOption = None,
     resume: ResumeOption = False,
     trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a model of the run on the held-out tasks, or any model on a benchmark."""
+    """Evaluate a model of a run on the held-out tasks, or any model on a benchmark."""
     if benchmark is not None:
         if trusted:
             raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
         recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
-        _run(recipe, run or _fresh(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json)
+        _run(
+            recipe, run or _new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
+        )
         return
     if run is not None or limit is not None or resume:
         raise InputError("--run, --limit and --resume of eval need --benchmark")
@@ -181,7 +183,7 @@ def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: boo
 
 @app.command()
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Print the table of a run again."""
+    """Print the results table of a run."""
     from rewright.pipeline.run_directory import Run
 
     _print_report(Run.open(run), as_json=as_json)
@@ -198,7 +200,7 @@ serving.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
-    """Flags as overrides."""
+    """Convert command-line options to recipe overrides."""
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}: expected at least 1")
     given = {"seed": seed, "tasks.limit": limit, "eval.tasks.limit": limit, "model.path": model}
@@ -209,8 +211,8 @@ def _packaged(name: str) -> Path:
     return Path(str(files("rewright.recipe"))) / name
 
 
-def _fresh(path: Path, *, resume: bool) -> Path:
-    """`path`, or with a number behind it if it is taken; with `resume`, the newest that exists."""
+def _new_run_directory(path: Path, *, resume: bool) -> Path:
+    """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
     numbered = [
         (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
     ]
@@ -230,28 +232,28 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     done = Run(folder)
     check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _saying_how_to_resume(run):
+    with run.locked(), _resume_hint_on_error(run):
         Pipeline(run).run_all()
     _print_report(run, as_json=as_json)
 
 
 @contextmanager
-def _saying_how_to_resume(run: Any) -> Iterator[None]:
+def _resume_hint_on_error(run: Any) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, RewrightError) as problem:
         if not (isinstance(problem, InputError) and run.is_untouched()):
-            say(f"stopped; what was done is saved: {_resuming(run)}")
+            say(f"stopped; what was done is saved: {_resume_hint(run)}")
         raise
 
 
-def _resuming(run: Any) -> str:
+def _resume_hint(run: Any) -> str:
     recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
     return f"go on with rewright run {recipe} --run {folder} --resume"
 
 
 def _redo(run: Any, stage: Stage) -> None:
-    """Do a stage again. Its earlier results stay until it is finished, however it ends."""
+    """Run a finished stage again. Its earlier results are kept until the new ones are complete."""
     from rewright.pipeline.preflight import check_stages
     from rewright.pipeline.redo import Redo
     from rewright.pipeline.runner import redo
@@ -264,18 +266,18 @@ def _redo(run: Any, stage: Stage) -> None:
             f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
         )
         begun = Redo.pending(run, stage) is not None
-        say(f"{kept}, and what was done is saved: {_resuming(run)}" if begun else kept)
+        say(f"{kept}, and what was done is saved: {_resume_hint(run)}" if begun else kept)
         raise
 
 
-def _go_on(run: Any, stage: Stage) -> None:
-    """Make what a stage lacks. A mistake that stops it before anything is made leaves it as done as it was."""
+def _complete_stage(run: Any, stage: Stage) -> None:
+    """Complete a stage. If an error stops it before anything is generated, its state is restored."""
     from rewright.pipeline.runner import Pipeline
 
     pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
-    run.undo(stage.name)  # first: a stage that is done has all its records, whenever this is killed
+    run.undo(stage.name)  # before running it, because a stage marked as done must have all its records if killed
     try:
-        with _saying_how_to_resume(run):
+        with _resume_hint_on_error(run):
             pipeline.run_stage(stage.name)
     except (KeyboardInterrupt, RewrightError):
         if run.trajectories.keys_in_order() == before:
@@ -288,11 +290,11 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from rewright.pipeline.preflight import check_stages
     from rewright.pipeline.run_directory import Run
 
-    context = Context(Run(Path(recipe.name)), recipe)  # checks estimator, dimensions and judges
+    context = Context(Run(Path(recipe.name)), recipe)  # validates estimator, dimensions and judges
     chosen = recipe_stages(recipe)
     check_stages(recipe, chosen)
     if any(stage.uses_tools for stage in chosen):
-        asyncio.run(context.open_tools().close())  # a search index that is none, an address that is none
+        asyncio.run(context.open_tools().close())  # fails for an invalid search index or server address
     plan: dict[str, Any] = {
         "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
         "candidates": 0,
@@ -322,29 +324,29 @@ def _print_report(run: Any, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """The console script: one line and exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C."""
-    # A text that standard output cannot hold (another encoding, half of a character) is escaped; a closed one is none.
+    """Console script. Errors print one line; the exit code is 2 for user errors, 1 for failures, 130 for Ctrl-C."""
+    # Escape text that the encoding of standard output can't represent. `sys.stdout` is None if it is closed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - open until the process ends
     try:
         _main()
-    except OSError as problem:  # standard output on a full disk, a folder without permission that nobody foresaw
+    except OSError as problem:  # for example standard output on a full disk, or a missing permission
         what = problem.filename if problem.filename is not None else "standard output or a file"
-        _complain(f"{what}: {problem.strerror or problem}")
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - what is left in it must not be tried again
-        sys.exit(_code_of(problem))
+        _print_error(f"{what}: {problem.strerror or problem}")
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - its buffer must not be flushed again at exit
+        sys.exit(_exit_code(problem))
 
 
-def _code_of(problem: OSError) -> int:
-    """2 where the path is to blame, 1 for a disk or a machine that fails."""
+def _exit_code(problem: OSError) -> int:
+    """Return exit code 2 if the user can fix the error, and 1 for a failure of the disk or machine."""
     return 2 if problem.errno in USER_FIXABLE_ERRNOS else 1
 
 
-def _refuse_empty(arguments: list[str]) -> None:
-    """An empty argument, of a variable that is not set, means nothing: as a path it would be the current folder."""
+def _reject_empty(arguments: list[str]) -> None:
+    """Raise InputError for an empty argument, as from an unset variable. As a path it would be the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if not argument.strip():
             raise InputError(f"the argument behind {before or 'rewright'} is empty: expected a value")
@@ -358,35 +360,36 @@ def _main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on when its terminal is closed
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run continues without its terminal
         signal.signal(signal.SIGHUP, stop)
-    # As `python -m` has it: judges, dimensions and tools of one's own are named by import path. Last: it hides nothing.
-    with suppress(OSError):  # the directory is gone
+    # Like `python -m`, allow imports of custom judges, dimensions and tools from the current directory. It is appended
+    # last, so that it does not shadow installed packages.
+    with suppress(OSError):  # the current directory has been deleted
         if not {"", str(Path.cwd())} & set(sys.path):
             sys.path.append(str(Path.cwd()))
     started = time.monotonic()
     try:
-        _refuse_empty(sys.argv[1:])
+        _reject_empty(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:
-        _complain(problem)
+        _print_error(problem)
         sys.exit(2)
     except RewrightError as problem:
-        _complain(problem)
-        sys.exit(_code_of(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
+        _print_error(problem)
+        sys.exit(_exit_code(problem.__cause__) if isinstance(problem.__cause__, OSError) else 1)
     except Exception as problem:
-        # click's own usage errors: unknown verb, missing argument
+        # Usage errors of click, such as an unknown command or a missing argument.
         if hasattr(problem, "format_message"):
-            _complain(problem.format_message() or "no verb: expected one of those above")
+            _print_error(problem.format_message() or "no verb: expected one of those above")
             sys.exit(2)
         raise
-    # What is no result of a verb is its exit code: typer makes one of typer.Exit, and 130 of Ctrl-C.
+    # Commands return None; an integer is an exit code, which typer returns for typer.Exit and Ctrl-C (130).
     if code == 130:
         say(f"interrupted after {time.monotonic() - started:.0f} s")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(problem: object) -> None:
+def _print_error(problem: object) -> None:
     line = str(problem).splitlines()[0] if str(problem) else repr(problem)
     print(f"error: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Verbs that need no run of ours: validate, credit, doctor, import, export, view. Registered on the app by cli.py."""
+"""Commands that execute no stages: validate, credit, doctor, import, export and view."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Last line of standard output is one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 TrustedOption = Annotated[
     list[str] | None,
-    typer.Option("--trusted", help="Code that the run's recipe names and that may run, such as a package of your own."),
+    typer.Option("--trusted", help="Package or import path in the run's recipe whose code may run. Repeatable."),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module to the app."""
+    """Add the commands of this module to the app."""
     app.command()(validate)
     app.command()(credit)
     app.command()(doctor)
@@ -39,29 +39,29 @@ def register(app: typer.Typer) -> None:
 def validate(
     tasks: Annotated[Path, typer.Argument(help="Task file.")],
     *,
-    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: our own).")] = None,
-    against: Annotated[Path | None, typer.Option(help="A test set: report its tasks that are in this file.")] = None,
+    task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: rewright).")] = None,
+    against: Annotated[Path | None, typer.Option(help="Test set; report its tasks that are also in this file.")] = None,
     against_format: Annotated[
-        str | None, typer.Option(help="Format of the test set (default: that of the file).")
+        str | None, typer.Option(help="Format of the test set (default: the format of the file).")
     ] = None,
     level: Annotated[
-        Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox that runs tool sources.")
+        Literal["strict", "process", "unsafe"], typer.Option(help="Sandbox level for tool sources.")
     ] = "strict",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Check the chat template of this model too: a folder or a Hugging Face id.")
+        str | None, typer.Option(help="Also check the chat template of this model: a folder or a Hugging Face id.")
     ] = None,
-    dialect: Annotated[str, typer.Option(help="With --model: how it writes calls, hermes or tags.")] = "hermes",
+    dialect: Annotated[str, typer.Option(help="With --model: its dialect, hermes or tags.")] = "hermes",
     judges: Annotated[
-        list[str] | None, typer.Option(help="A package of your own whose functions the tasks may name as judges.")
+        list[str] | None, typer.Option(help="Package whose functions the tasks may name as judges. Repeatable.")
     ] = None,
     trusted: Annotated[
-        list[str] | None, typer.Option(help="Package of your own, whose importable tools run outside of the sandbox.")
+        list[str] | None, typer.Option(help="Package whose importable tools run outside of the sandbox. Repeatable.")
     ] = None,
     execute: Annotated[bool, typer.Option(help="Run tool sources and gold calls.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check tasks before any money is spent: schemas, sources, gold calls and answers, overlap, a chat template."""
+    """Validate tasks before a run: schemas, sources, gold calls and answers, test-set overlap, chat template."""
     if against_format is not None and against is None:
         raise InputError("--against-format needs --against, the test set")
     from rewright.core.progress import Bar
@@ -72,13 +72,13 @@ def validate(
         raise InputError(f"--limit is {limit}: expected at least 1")
     check_packages(judges or (), "--judges")
     check_packages(trusted or (), "--trusted")
-    spoken, renderer = get_dialect(dialect), None
+    call_dialect, renderer = get_dialect(dialect), None
     if model is not None:
         from rewright.engines.embedded import HFSettings
         from rewright.engines.loading import load_tokenizer
         from rewright.rendering.renderer import Renderer
 
-        renderer = Renderer(load_tokenizer(HFSettings(path=model)), spoken)
+        renderer = Renderer(load_tokenizer(HFSettings(path=model)), call_dialect)
     with Bar("rows", limit or 0) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -124,7 +124,7 @@ def validate(
 
 
 def credit(
-    file: Annotated[Path, typer.Argument(help="A run, our trajectories.jsonl, chat logs, or a TRL completions table.")],
+    file: Annotated[Path, typer.Argument(help="Run directory, trajectories.jsonl, chat logs or TRL completions.")],
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of rl.credit: gamma=1 singleton_turn=zero …"),
@@ -133,38 +133,40 @@ def credit(
     file_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Of a file of logs: chat-logs, or an importer of your own (default: by its rows)."
+            "--format", help="Format of the logs: chat-logs, or an importer's import path (default: detected)."
         ),
     ] = None,
-    gold: Annotated[Path | None, typer.Option(help="Gold calls: our tasks, or rows with an id and gold_calls.")] = None,
+    gold: Annotated[Path | None, typer.Option(help="Gold calls: a task file, or rows with id and gold_calls.")] = None,
     outcome: Annotated[
         list[str] | None,
-        typer.Option(help="Column of the outcome (default: reward); again for a sum; none: there is none."),
+        typer.Option(help="Outcome column (default: reward). Repeat to sum columns; 'none' if there is none."),
     ] = None,
     allowed_values: Annotated[
         bool, typer.Option("--allowed-values", help="Gold arguments are lists of allowed values, as in BFCL.")
     ] = False,
-    assignment: Annotated[Literal["optimal", "greedy", "ot"] | None, typer.Option()] = None,
+    assignment: Annotated[
+        Literal["optimal", "greedy", "ot"] | None, typer.Option(help="Assignment of calls to gold calls.")
+    ] = None,
     estimator: Annotated[
-        str | None, typer.Option(help=f"Of the advantages{names_of('estimator')}, or an import path.")
+        str | None, typer.Option(help=f"Advantage estimator{names_of('estimator')}, or an import path.")
     ] = None,
     signal: Annotated[
-        str | None, typer.Option(help=f"What turns earn{names_of('signal')}, or an import path (default: matched).")
+        str | None, typer.Option(help=f"Credit signal{names_of('signal')}, or an import path (default: matched).")
     ] = None,
     trusted: TrustedOption = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw one trajectory: a file .svg or .png.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw one trajectory to this .svg or .png file.")] = None,
     trajectory: Annotated[
-        str | None, typer.Option(help="Id of the trajectory in the picture (default: first).")
+        str | None, typer.Option(help="With --picture: id of the trajectory (default: the first).")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Of a run, show one stage only: synth, repair, eval-base, eval-sft, eval-rl, rl.")
+        str | None, typer.Option(help="Show only this stage of a run: synth, repair, eval-base, eval-sft, eval-rl, rl.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")] = False,
 ) -> None:
-    """Turn rewards and advantages of stored trajectories from any source.
+    """Compute turn rewards and advantages of stored trajectories from any source.
 
-    Settings are those of the run's recipe, or MatchTIR's for files from elsewhere. The rollouts of RL have the numbers
-    that RL used, unless other settings are given here.
+    Settings are those of the run's recipe, or MatchTIR's for files of other projects. RL rollouts show the values that
+    RL used, unless settings are given here.
     """
     if trajectory is not None and picture is None:
         raise InputError("--trajectory needs --picture, which shows it")
@@ -206,7 +208,7 @@ def credit(
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """What this machine offers: sandbox levels, versions, plug-ins."""
+    """Show the sandbox levels, package versions and plug-ins that are available on this machine."""
     from rewright.integrations.doctor import check_plugins
     from rewright.pipeline.environment import environment
     from rewright.sandbox.capabilities import capabilities
@@ -230,15 +232,15 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def import_trajectories(
-    file: Annotated[Path, typer.Argument(help="Trajectories in our own JSONL format, or records with tags.")],
+    file: Annotated[Path, typer.Argument(help="File of trajectories.")],
     run: Annotated[Path, typer.Option("--run", help="New run directory.")],
-    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run (its tasks must know the trajectories).")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run, with the trajectories' tasks.")],
     file_format: Annotated[
-        str, typer.Option("--format", help=f"What wrote the file{names_of('importer')}, or an import path.")
+        str, typer.Option("--format", help=f"Format of the file{names_of('importer')}, or an import path.")
     ] = "rewright",
     as_json: JsonOption = False,
 ) -> None:
-    """Start a run from trajectories made elsewhere: judging and everything after it go on from them."""
+    """Create a run from existing trajectories. The run continues with judging."""
     from rewright.importers.base import find_importer
     from rewright.pipeline.context import Context
     from rewright.pipeline.run_directory import Run
@@ -255,12 +257,12 @@ def import_trajectories(
         assert importer.trajectories is not None
         return importer.trajectories(file, tasks)
 
-    count = sum(1 for _ in found())  # read to the end first: a mistake leaves no half of a run behind
+    count = sum(1 for _ in found())  # validates the whole file before a run directory is created
     if not count:
         raise InputError(f"{file}: holds no trajectories")
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
-        _ = Context(opened, settings).tasks  # stored with the run
+        _ = Context(opened, settings).tasks  # loading the tasks stores them in the run
         for trajectory in found():
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=count)
@@ -277,7 +279,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help=f"What reads the files{names_of('exporter')}, or an import path. docs/exports.md explains them.",
+            help=f"Format to write{names_of('exporter')}, or an import path. See docs/exports.md.",
         ),
     ] = "trl",
     as_json: JsonOption = False,
@@ -296,12 +298,12 @@ def export(
 
 def view(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the page (default: report.html in the run).")] = None,
-    examples: Annotated[int, typer.Option(help="How many trajectories to show.")] = 40,
+    out: Annotated[Path | None, typer.Option(help="Output file (default: report.html in the run directory).")] = None,
+    examples: Annotated[int, typer.Option(help="Maximum number of trajectories to show.")] = 40,
     trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one page that shows the run: table, curves, trajectories with the credit of every turn."""
+    """Write an HTML page of a run: results table, learning curves, and trajectories with turn-level credit."""
     from rewright.pipeline.run_directory import Run
     from rewright.reports.page import write_page
 

@@ -1,4 +1,4 @@
-"""Names of the registry in the help texts of the command line."""
+"""Registered names for help texts of the command line."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["names_of"]
 
 
 def names_of(kind: Kind) -> str:
-    """`: NAME, NAME` for a help text; empty where no help is asked for, as other packages are imported for it."""
+    """Return `: NAME, NAME` for a help text. Empty unless help is requested, because listing imports other packages."""
     return f": {', '.join(known(kind))}" if {"--help", "-h"} & set(sys.argv) else ""

@@ -1,4 +1,4 @@
-"""The verbs index, serve-search and serve-reward. Registered on the app by cli.py."""
+"""The commands index, serve-search and serve-reward."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rewright.cli.offline import JsonOption
 
 __all__ = ["register"]
 
-Host = Annotated[str, typer.Option(help="Address to listen on. There is no authentication: loopback unless you know.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one, which is printed.")]
+Host = Annotated[str, typer.Option(help="Address to listen on. There is no authentication, so prefer loopback.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free port and prints it.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module to the app."""
+    """Add the commands of this module to the app."""
     app.command()(index)
     app.command(name="serve-search")(serve_search)
     app.command(name="serve-reward")(serve_reward)
 
 
 def index(
-    corpus: Annotated[Path, typer.Argument(help='JSONL file (also as .gz), one {"id": …, "contents": …} a line.')],
+    corpus: Annotated[Path, typer.Argument(help='JSONL file (or .jsonl.gz), one {"id": …, "contents": …} per line.')],
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write; an older index in it is replaced (default: CORPUS.index beside the file)."),
+        typer.Option(help="Output folder (default: CORPUS.index beside the file). An existing index is replaced."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,14 +57,14 @@ def index(
 
 
 def serve_search(
-    folder: Annotated[Path, typer.Argument(help="Folder that `rewright index` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Folder written by `rewright index`.")],
     *,
     host: Host = "127.0.0.1",
     port: Port = 8001,
 ) -> None:
-    """Serve a search index: POST /search and /batch_search, as retrievers of the field do.
+    """Serve a search index: POST /search and /batch_search, compatible with common retrieval servers.
 
-    A query has at most 4096 characters, a request at most 1000 queries, a top_n of 1000 and 20,000 documents in all.
+    Limits: 4096 characters per query; 1000 queries, a top_n of 1000 and 20,000 documents in total per request.
     """
     from rewright.net.server import serve
     from rewright.serving.search import search_application
@@ -75,15 +75,15 @@ def serve_search(
 
 
 def serve_reward(
-    model: Annotated[Path, typer.Argument(help="Folder of a reward model, as models/reward of a run.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a reward model, such as models/reward of a run.")],
     *,
     host: Host = "127.0.0.1",
     port: Port = 8002,
-    dialect: Annotated[str | None, typer.Option(help="Of a model that does not say it: hermes, tags.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Dialect (hermes, tags) if the model has none.")] = None,
 ) -> None:
     """Serve a reward model: POST /score, GET /health.
 
-    A request has at most 1024 trajectories and 4,194,304 tokens (of texts and messages: bytes).
+    Limits per request: 1024 trajectories and 4,194,304 tokens (bytes for texts and messages).
     """
     from rewright.net.server import serve
     from rewright.serving.reward import open_scorer, reward_application

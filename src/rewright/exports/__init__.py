@@ -1,1 +1,1 @@
-"""SFT and preference sets, and their exports."""
+"""Export SFT and preference sets to the formats of other trainers."""

@@ -1,7 +1,7 @@
-"""Records of AutoTraj and Tool-Star: a question and one long text with tags. (Read: `rewright.importers.autotraj`.)
+"""Export records of AutoTraj and Tool-Star: a question and a trajectory as one tagged text.
 
-SFT rows {instruction, input, output} and ranking rows {instruction, input, chosen, rejected}, as LLaMA-Factory's alpaca
-format has them.
+SFT rows are {instruction, input, output}, ranking rows {instruction, input, chosen, rejected}, as in LLaMA-Factory's
+alpaca format. The importer is `rewright.importers.autotraj`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["export", "row"]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the sets as such records."""
+    """Write the sets of a run as AutoTraj records."""
     return write_rows(sets, out, row)
 
 
 def row(given: dict[str, Any]) -> dict[str, Any] | None:
-    """An SFT or preference row of a run as such a record, or None where it is no single exchange in this dialect."""
+    """Convert an SFT or preference row, or return None if it is not a single exchange in the `tags` dialect."""
     messages: list[Message] = list(given["messages"] if "messages" in given else given["prompt"])
     sides = {"output": [messages.pop()]} if "messages" in given else {key: given[key] for key in ("chosen", "rejected")}
     roles = [message["role"] for message in messages]

@@ -1,7 +1,7 @@
-"""What an exporter is given and gives back: the sets of a run, and the files that it wrote.
+"""Interface of exporters: their input (`ExportSets`) and output (`Written`).
 
-An exporter is a function of `ExportSets` and of the folder to write to. It is one file here, or in another package, and
-one registration (kind `exporter`); `rewright export --format NAME` finds it. Most convert row by row: `write_rows`.
+An exporter is a function `(sets, folder) -> list[Written]`, registered as kind `exporter` for
+`rewright export --format NAME`. Exporters that convert row by row use `write_rows`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class Written(NamedTuple):
-    """One file, how many rows it has, and how many the format cannot hold."""
+    """A written file, its number of rows, and the number of rows that the format can't represent."""
 
     path: Path
     rows: int
@@ -30,11 +30,14 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExportSets:
-    """The sets of a run; what a tool returned is plain text in them, without control tokens or tags.
+    """The data sets of a run. Control tokens and tags in tool results are escaped.
 
-    `format`: the name that the exporter was asked for by. `sft`: conversations with `messages` and `tools` in the
-    Hugging Face convention. `preferences`: pairs with `prompt`, `chosen`, `rejected` and `tools`; `preferences_heldout`
-    measure a reward model and are not to be trained on. `run`: for what else an exporter needs, its recipe and tasks.
+    Attributes:
+        format: Name under which the exporter was selected.
+        sft: Conversations with `messages` and `tools` in the Hugging Face convention.
+        preferences: Pairs with `prompt`, `chosen`, `rejected` and `tools`.
+        preferences_heldout: Pairs for evaluating a reward model; not for training.
+        run: The run, for its recipe and tasks.
     """
 
     format: str
@@ -44,7 +47,7 @@ class ExportSets:
     preferences_heldout: Sequence[Row]
 
     def named(self) -> dict[str, Sequence[Row]]:
-        """The sets that have rows, by the name of the file that usually holds them."""
+        """Return the non-empty sets by their default file name."""
         names = ("sft", "preferences", "preferences_heldout")
         return {name: rows for name in names if (rows := getattr(self, name))}
 
@@ -53,9 +56,9 @@ Exporter = Callable[[ExportSets, Path], list[Written]]
 
 
 def write_rows(sets: ExportSets, out: Path, convert: Callable[[Row], Row | None]) -> list[Written]:
-    """Write every set as JSON Lines, row by row. `convert` gives None for a row that the format cannot hold.
+    """Write every set as JSON Lines. `convert` returns None for a row that the format can't represent.
 
-    Raises InputError, and writes nothing, where there are rows and the format can hold none of them.
+    Raises InputError and writes nothing if the format can represent none of the rows.
     """
     converted = {name: [convert(row) for row in rows] for name, rows in sets.named().items()}
     if converted and not any(row is not None for rows in converted.values() for row in rows):

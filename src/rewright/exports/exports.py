@@ -1,8 +1,8 @@
-"""The sets of a run in the formats of other trainers: `rewright export`. docs/exports.md says what each file holds.
+"""Implements `rewright export`: export the sets of a run to other trainers. docs/exports.md lists the files.
 
-Read are `sft.jsonl` and `preferences.jsonl` (conversations in the Hugging Face convention) and, for verl, the tasks.
-Held-out pairs go into a file of their own. Whatever the format: what a tool returned is text, so control tokens and
-tags in it are broken up, also those of tokenizers that this run never saw.
+The inputs are `sft.jsonl` and `preferences.jsonl` (conversations in the Hugging Face convention) and, for verl, the
+tasks. Held-out pairs are written to a separate file. In every format, control tokens and tags in tool results are
+escaped, including those of tokenizers that the run did not use.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class _Message(TypedDict, total=False):
 
 
 class _Conversation(TypedDict):
-    """What must hold of a row of sft.jsonl, whatever else is in it."""
+    """Required fields of a row of sft.jsonl."""
 
     messages: list[_Message]
     tools: list[dict[str, Any]]
 
 
 class _Pair(TypedDict):
-    """What must hold of a row of preferences.jsonl."""
+    """Required fields of a row of preferences.jsonl."""
 
     prompt: list[_Message]
     chosen: list[_Message]
@@ -56,11 +56,10 @@ class _Pair(TypedDict):
 
 
 def export(run: Run, out: Path, export_format: str) -> list[Written]:
-    """Write the sets of a run into the folder `out`, which is made. Existing files of the same names are replaced.
+    """Write the sets of a run into the folder `out`, which is created if needed. Existing files are replaced.
 
-    `export_format`: the registered name of an exporter, or its import path. Raises InputError for another name (with
-    the known ones and the nearest), for a run that has nothing to export, or nothing that the format can hold, and
-    StorageError where nothing can be written.
+    `export_format` is the registered name of an exporter or its import path. Raises InputError for an unknown name, if
+    the run has nothing to export and if the format can represent none of it, and StorageError if writing fails.
     """
     exporter: Exporter = find("exporter", export_format, setting="--format")
     if not callable(exporter):
@@ -102,7 +101,7 @@ def export(run: Run, out: Path, export_format: str) -> list[Written]:
 
 
 def neutral(messages: Iterable[Message], escape: Callable[[str], str]) -> list[Message]:
-    """`messages` with the text of their tools made plain text."""
+    """Return `messages` with `escape` applied to the text of tool messages."""
     return [
         {**message, "content": escape(str(message.get("content") or ""))} if message.get("role") == "tool" else message
         for message in messages

@@ -1,11 +1,13 @@
-"""LLaMA-Factory: sharegpt with function calls, and ranking records. Its rules (0.9.5, `data/converter.py`):
+"""Export to LLaMA-Factory: sharegpt with function calls, and ranking records.
 
-Roles alternate: human or observation, then gpt or function_call; SFT rows end with the second kind, the conversation of
-a ranking row with the first. A row that breaks this is dropped there, so it is left out here and counted.
-`function_call` holds a JSON call or a list of them behind the thought; the first thing in call tags is taken for it, so
-a row whose model wrote such tags elsewhere too (a malformed call, a call in a thought) is left out as well.
-`tools` is a JSON list; `chosen` and `rejected` are one message each: the turns in which the two sides differ are
-flattened into its text.
+Its rules (0.9.5, `data/converter.py`):
+
+- Roles alternate: human or observation, then gpt or function_call. SFT rows end with the second kind, the conversation
+  of a ranking row with the first. LLaMA-Factory drops other rows, so they are skipped and counted here.
+- `function_call` holds a JSON call or a list of them after the thought. LLaMA-Factory parses the first text in call
+  tags, so rows with such tags elsewhere (a malformed call, a call in a thought) are skipped too.
+- `tools` is a JSON list. `chosen` and `rejected` are one message each, so the turns in which the two sides differ are
+  flattened into one text.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rewright.exports.base import ExportSets, Written, write_rows
 __all__ = ["export", "flattened", "row", "write_dataset_info"]
 
 OBSERVATIONS: Final = "\n</tool_response>\n<tool_response>\n"
-"""Between two results of a turn, as its own converter of OpenAI records has it; the template adds the outer tags."""
+"""Separator of two results of a turn, as in LLaMA-Factory's OpenAI converter. The template adds the outer tags."""
 
 _THOUGHT: Final = re.compile(r"\s*<think>((?:(?!</think>).)*)</think>\s*", re.DOTALL)
 _CALL: Final = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
@@ -34,7 +36,7 @@ Shared = dict[str, str]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the sets, and their entries in `dataset_info.json`."""
+    """Write the sets and their entries in `dataset_info.json`."""
     written = write_rows(sets, out, row)
     if written:
         write_dataset_info(out, [one.path.name for one in written])
@@ -42,14 +44,14 @@ def export(sets: ExportSets, out: Path) -> list[Written]:
 
 
 def row(given: dict[str, Any]) -> dict[str, Any] | None:
-    """An SFT or preference row in LLaMA-Factory's form, or None where the format cannot hold it."""
+    """Convert an SFT or preference row, or return None if the format can't represent it."""
     tools = {"tools": json.dumps(given["tools"], ensure_ascii=False) if given["tools"] else ""}
     if "messages" in given:
         system, talk = _conversation(given["messages"])
         return {"conversations": talk, "system": system, **tools} if _holds(talk, ranking=False) else None
     chosen, rejected = list(given["chosen"]), list(given["rejected"])
     same = 0
-    # Equal turns belong to the prompt, as long as both sides go on after them.
+    # Turns shared by both sides move to the prompt, except for the last turn of either side.
     for index, (left, right) in enumerate(zip(chosen[:-1], rejected[:-1], strict=False)):
         if left != right:
             break
@@ -66,7 +68,7 @@ def row(given: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def flattened(messages: Sequence[Message]) -> str:
-    """Several messages as one text: turns as the model wrote them, results in `<tool_response>` tags between them."""
+    """Join messages into one text: turns as the model wrote them, with results in `<tool_response>` tags."""
     parts: list[str] = []
     for message in messages:
         content = str(message.get("content") or "")
@@ -79,7 +81,7 @@ def flattened(messages: Sequence[Message]) -> str:
 
 
 def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
-    """The entries `rewright_<file>` of `dataset_info.json`; what else stands in it stays."""
+    """Add the entries `rewright_<file>` to `dataset_info.json`, and keep its other entries."""
     path = folder / "dataset_info.json"
     entries: dict[str, Any] = {}
     if path.exists():
@@ -100,7 +102,7 @@ def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
 
 
 def _conversation(messages: Sequence[Message]) -> tuple[str, list[Shared]]:
-    """The system text, and everything else with LLaMA-Factory's roles; neighbours of one role are joined."""
+    """Return the system text, and the other messages with LLaMA-Factory's roles. Adjacent equal roles are merged."""
     system = ""
     if messages and messages[0]["role"] == "system":
         system, messages = str(messages[0]["content"]), messages[1:]
@@ -121,7 +123,7 @@ def _conversation(messages: Sequence[Message]) -> tuple[str, list[Shared]]:
 
 
 def _readable(value: str) -> bool:
-    """Whether what is found in call tags is what `_calls` has written there (in JSON there are no line breaks)."""
+    """Return True if the text in call tags is the one written by `_calls` (whose JSON has no line breaks)."""
     found = _CALL.search(value)
     return found is None or found.span() == (value.rfind("\n<tool_call>\n") + 1, len(value))
 
@@ -131,13 +133,13 @@ def _said(role: str, text: str) -> Shared:
 
 
 def _calls(content: str, calls: Sequence[dict[str, Any]]) -> str:
-    """A turn with calls: thought, then the call as JSON (several: a list), as `FunctionFormatter` reads it."""
+    """Return a turn with calls as `FunctionFormatter` parses it: the thought, then one JSON call or a list."""
     functions = [_function(call["function"]) for call in calls]
     written = _json(functions[0] if len(functions) == 1 else functions)
     thought = _THOUGHT.fullmatch(content)
     if thought:
         return f"<think>\n{thought[1].strip()}\n</think>\n\n{written}"
-    # With more than a thought before it, the call is found by its tags.
+    # With text other than a thought before it, LLaMA-Factory finds the call only by its tags.
     return f"{content}\n<tool_call>\n{written}\n</tool_call>" if content.strip() else written
 
 
@@ -146,12 +148,12 @@ def _function(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    """JSON in which no closing tag can stand: it is found by searching for tags."""
+    """Encode as JSON without closing tags, because LLaMA-Factory searches the text for tags."""
     return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
 
 
 def _holds(talk: Sequence[Shared], *, ranking: bool) -> bool:
-    """Whether LLaMA-Factory takes the conversation, and reads the calls that were made."""
+    """Return True if LLaMA-Factory accepts the conversation and parses its calls correctly."""
     if not all(_readable(message["value"]) for message in talk if message["from"] == "function_call"):
         return False
     sides = (("human", "observation"), ("gpt", "function_call"))

@@ -1,4 +1,4 @@
-"""OpenAI's convention: call arguments are JSON text, calls and their results have ids."""
+"""Export in OpenAI's convention: call arguments are JSON text, and calls and results have ids."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["export", "row"]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the sets with their messages as OpenAI's servers take them."""
+    """Write the sets with messages in the format of OpenAI's API."""
     return write_rows(sets, out, row)
 
 
 def row(given: Row) -> Row:
-    """An SFT or preference row in this convention."""
+    """Convert an SFT or preference row."""
     return {key: value if key == "tools" else messages_to_wire(value) for key, value in trl.row(given).items()}

@@ -1,8 +1,8 @@
-"""ms-swift: `messages` with the roles tool_call and tool_response, `tools` as JSON, `rejected_messages` for pairs.
+"""Export to ms-swift: `messages` with the roles tool_call and tool_response, and `rejected_messages` for pairs.
 
-Its rules (4.6, `dataset/preprocessor/core.py`): content is never null, a call's content is the JSON of its name and
-arguments, several calls are several messages, and their results follow in the same order. With `rejected_messages` the
-rejected side inherits nothing, so it gets its tools too.
+Its rules (4.6, `dataset/preprocessor/core.py`): `tools` is JSON text. Content is never null. The content of a call is
+the JSON of its name and arguments. Several calls are several messages, followed by their results in the same order.
+The rejected side inherits nothing from the chosen one, so it needs its own tools.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["export", "row"]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the sets in ms-swift's form."""
+    """Write the sets in ms-swift's format."""
     return write_rows(sets, out, row)
 
 
 def row(given: dict[str, Any]) -> dict[str, Any] | None:
-    """An SFT or preference row in ms-swift's form, or None for a pair of which one side says nothing."""
+    """Convert an SFT or preference row, or return None for a pair with an empty side."""
     tools = json.dumps(given["tools"], ensure_ascii=False) if given["tools"] else None
     if "messages" in given:
         return {"messages": _messages(given["messages"]), **({"tools": tools} if tools else {})}

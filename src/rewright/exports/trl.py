@@ -1,4 +1,4 @@
-"""TRL, and whatever reads the Hugging Face convention: call arguments are dicts, tool messages have a `name`."""
+"""Export to TRL in the Hugging Face convention: call arguments are dicts, and tool messages have a `name`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["export", "row"]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the sets as they are, without what only Rewright reads."""
+    """Write the sets unchanged, without the columns that only Rewright uses."""
     return write_rows(sets, out, row)
 
 
 def row(given: Row) -> Row:
-    """An SFT or preference row with the columns that TRL reads."""
+    """Return an SFT or preference row with the columns that TRL uses."""
     return {key: given[key] for key in ("messages", "prompt", "chosen", "rejected", "tools") if key in given}

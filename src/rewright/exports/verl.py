@@ -1,9 +1,9 @@
-"""verl: parquet tables for multi-turn SFT and for RL. Its rules (0.9.1, `utils/dataset/`):
+"""Export to verl: parquet tables for multi-turn SFT and for RL (0.9.1, `utils/dataset/`). Requires pyarrow.
 
-A parquet column has one type, so a list of different schemas or arguments comes back with the fields of all of them,
-filled with nulls, which the chat template then writes into the prompt. Hence tools and gold calls are JSON text here
-(`rewright.integrations.verl_sft` reads the tools back), and an assistant's calls stand in its text as the dialect
-writes them, which is also what the model itself writes. Needs pyarrow.
+A parquet column has one type. A list of different schemas or arguments would be read back with the fields of all of
+them, filled with nulls that the chat template writes into the prompt. Therefore tools and gold calls are JSON text
+(`rewright.integrations.verl_sft` decodes the tools), and an assistant's calls are part of its text in the run's
+dialect, exactly as the model writes them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from rewright.recipe.schema import Recipe
 __all__ = ["AGENT", "export", "prompt_row", "sft_row", "write_parquet"]
 
 AGENT: Final = "rewright_tool_agent"
-"""The agent loop that pays for matched calls (`rewright.integrations.verl_agent_loop`)."""
+"""Agent loop that rewards matched calls (`rewright.integrations.verl_agent_loop`)."""
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
-    """Write the SFT set, and the tasks of the run: those to train on and those held out."""
+    """Write the SFT set and the training and held-out tasks of the run."""
     run = sets.run
     tables: dict[str, list[Mapping[str, Any]]] = {
         "sft": [sft_row(row) for row in sets.sft],
@@ -41,11 +41,11 @@ def export(sets: ExportSets, out: Path) -> list[Written]:
 
 
 def sft_row(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the SFT table: `messages` of role and content, `tools` as JSON text."""
+    """Return a row of the SFT table: `messages` with role and content, `tools` as JSON text."""
     messages: list[dict[str, str]] = []
     for message in given["messages"]:
         if message["role"] == "tool" and messages and messages[-1]["role"] == "tool":
-            # verl renders every message by itself, which templates that join neighbouring results don't expect.
+            # verl renders every message separately, which breaks templates that merge adjacent results.
             messages[-1]["content"] += OBSERVATIONS + _text(message)
         else:
             messages.append({"role": message["role"], "content": _text(message)})
@@ -53,7 +53,7 @@ def sft_row(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prompt_row(recipe: Recipe, task: Task, index: int) -> dict[str, Any]:
-    """A row of an RL table: the prompt in the run's dialect, the gold answer and the gold calls of a task."""
+    """Return a row of the RL table: the prompt in the run's dialect, and the gold answer and gold calls of a task."""
     dialect = get_dialect(recipe.dialect)
     answers = list(task.gold.answers or ())
     calls = [{"name": call.name, "arguments": call.arguments} for call in task.gold.calls or ()]
@@ -77,7 +77,7 @@ def prompt_row(recipe: Recipe, task: Task, index: int) -> dict[str, Any]:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write a table, whole or not at all; its path. Raises InputError without pyarrow, StorageError for a full disk."""
+    """Write a table atomically and return its path. Raises InputError without pyarrow, StorageError on failure."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -99,7 +99,7 @@ def _text(message: Message) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Arrow refuses lone surrogates, which models write."""
+    """Replace lone surrogates, which models may generate and Arrow rejects."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, Mapping):

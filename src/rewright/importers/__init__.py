@@ -1,1 +1,1 @@
-"""Trajectories from elsewhere: logs of other projects, read or refused."""
+"""Importers of trajectories and logs written by other projects."""

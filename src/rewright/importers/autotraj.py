@@ -1,10 +1,11 @@
-"""Trajectories out of records of AutoTraj and Tool-Star: a question and one long text with tags.
+"""Import records of AutoTraj and Tool-Star: a question and a trajectory as one tagged text.
 
-JSON or JSON Lines: the question under `question`, or `input` (else `instruction`) of an SFT row; the text under
-`output`, `trajectory` or `react_trajectory`, or several under `trajectories`. (Written: `rewright.exports.autotraj`.)
+Files are JSON or JSON Lines. The question is in `question`, or in `input` (else `instruction`) of an SFT row. The text
+is in `output`, `trajectory` or `react_trajectory`, or several are in `trajectories`. The exporter is
+`rewright.exports.autotraj`.
 
-The results of a record are what it says: nobody here has run the tools. A record that writes them, or its calls, in
-other tags (`<information>`, `<interpreter>`, `<tool_call>`) is refused: they would become the model's words.
+Tool results are taken from the record and not verified. A record with calls or results in other tags (`<information>`,
+`<interpreter>`, `<tool_call>`) is rejected, because they would be parsed as text of the model.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ _OTHER_TAG: Final = re.compile(
     r"function_results?|execution_results?)>",
     re.IGNORECASE,
 )
-"""Tags of other projects for calls and results."""
+"""Tags that other projects use for calls and results."""
 _ANY_TAG: Final = re.compile(r"<(\w[\w-]*)[^<>]*>")
 
 TEXTS: Final = ("output", "trajectory", "react_trajectory", "trajectories")
 
 
 def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Trajectory]:
-    """Every attempt of a file, as a trajectory of the task that asks its question. Ids count the attempts of a task.
+    """Yield every attempt in a file as a trajectory of the task with the same question. Ids number the attempts.
 
-    Raises InputError for a row without question or text, whose question no task asks, or whose text is not written in
-    the dialect's tags.
+    Raises InputError for a row without question or text, whose question matches no task, or whose text is not in the
+    dialect's tags.
     """
     dialect = Tags()
     asked: dict[str, Task] = {}
@@ -74,7 +75,7 @@ def _task_of(record: Row, asked: dict[str, Task]) -> Task:
     question = _plain(record.text(*(given or keys)))
     if question in asked:
         return asked[question]
-    # Some rows hold instruction and question in one text, the question last.
+    # Some rows have instruction and question in one text, with the question last.
     for known, task in asked.items():
         if known and question.endswith(known):
             return task
@@ -92,7 +93,7 @@ def _texts(record: Row) -> list[str]:
 
 
 def _problem(dialect: Tags, text: str, last: str) -> str | None:
-    """Why a text is not written in the dialect, or None. `last`: its last turn, in which all that was not read is."""
+    """Return why a text is not in the dialect, or None. `last` is its last turn, which contains all unparsed text."""
     if not any(word in text for word in dialect.control_words):
         return f"no tag of the dialect in it: expected <think>, <search>, <code>, <result>, <answer>; got {text!r:.100}"
     parsed = dialect.parse(last)

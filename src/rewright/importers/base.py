@@ -1,7 +1,7 @@
-"""What an importer is: a reader of files that another program wrote.
+"""Interface of importers, which read files written by other programs.
 
-An importer is one file here, or in another package, and one registration (kind `importer`). A function of a path and of
-tasks, which yields trajectories, is one too.
+An importer is registered as kind `importer`. A plain function `(path, tasks)` that yields trajectories is also
+accepted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ __all__ = ["Importer", "find_importer", "importer_names"]
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """How the files of one format are read. Both functions raise InputError with file and row for what is not read.
+    """Reader of one file format. Both functions raise InputError with file and row for invalid input.
 
-    `trajectories(path, tasks)`: the attempts in a file, each of one of the tasks, for `rewright import --format`.
-    `logs(path, outcome)`: its rows as `rewright.importers.chat_logs.Log`, for `rewright credit --format`; `outcome`
-    names the columns of the outcome. None where a format is not read for that. `dialect`: the one that the texts are
-    written in, where the format has one.
+    Attributes:
+        trajectories: `trajectories(path, tasks)` yields the attempts at `tasks` in a file, for
+            `rewright import --format`. None if not supported.
+        logs: `logs(path, outcome)` yields rows as `rewright.importers.chat_logs.Log`, for `rewright credit --format`.
+            `outcome` names the outcome columns. None if not supported.
+        dialect: Dialect of the texts, or None if the format has none.
     """
 
     trajectories: Callable[[Path, Sequence[Task]], Iterator[Trajectory]] | None = None
@@ -34,10 +36,10 @@ class Importer:
 
 
 def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
-    """The importer of a registered name or import path, for `use` ("trajectories" or "logs").
+    """Return the importer with that registered name or import path, for `use` ("trajectories" or "logs").
 
-    Raises InputError for an unknown name, with the known ones and the nearest, and for a format that is not read for
-    this use.
+    Raises InputError for an unknown name, with the known names and the closest one, and if the importer does not
+    support this use.
     """
     found = find("importer", name, setting=setting)
     if not isinstance(found, Importer):
@@ -53,5 +55,5 @@ def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
 
 
 def importer_names(use: str) -> list[str]:
-    """The registered formats that are read for `use`, sorted."""
+    """Return the sorted names of the registered importers that support `use`."""
     return [name for name in known("importer") if getattr(find("importer", name), use, use == "trajectories")]

@@ -1,10 +1,10 @@
-"""Trajectories out of logs of other projects: chat messages (`messages`) and TRL's tables (`prompt`, `completion`).
+"""Import chat logs (`messages`) and TRL's completions tables (`prompt`, `completion`).
 
-A row is read whole or refused: roles, calls and texts that are not understood are an error that names what was found.
-Read as turns without calls they would get credit 0, which looks like a model that did nothing.
+Unknown roles, calls and content are errors that describe what was found. If they were skipped, turns would appear to
+have no calls and get credit 0.
 
-Not here: gold calls and credit (`rewright.reports.stored_credit`), our own files, the shapes of calls
-(`rewright.credit.calls`).
+Not here: gold calls and credit (`rewright.reports.stored_credit`), Rewright's own files (`rewright.importers.own`), and
+call formats (`rewright.credit.calls`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROMPT_KEYS: Final = ("prompt", "messages")
 
 _OUTCOME: Final = "reward"
 _NOT_OUTCOMES: Final = frozenset({"id", "index", "step", "advantage", "seed", "epoch", *GROUP_KEYS})
-"""Columns of numbers that nobody would take for the outcome; others than these are asked about."""
+"""Numeric columns that are never the outcome. If there are others, the user must choose one."""
 
 _RESULTS: Final = frozenset({"tool", "function", "ipython", "observation", "environment", "tool_response"})
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", *_RESULTS})
@@ -51,7 +51,7 @@ _MARKS: Final = (
     "<tool_call>", "<function=", "<function_call>", "<invoke", "<|python_tag|>", "[TOOL_CALLS]", "<search>", "<python>",
     "<code>", "```tool_code", "\nAction:", '"arguments":', '"parameters":',
 )  # fmt: skip
-"""How models write calls as text. Where such text is all there is, the log has not been parsed."""
+"""Markers of calls in model output. If calls occur only as text, the log has not been parsed."""
 
 _OTHER_SHAPES: Final = {
     "conversations": "a conversation in LLaMA-Factory's sharegpt form",
@@ -65,10 +65,10 @@ _OTHER_SHAPES: Final = {
 
 
 class Log(NamedTuple):
-    """One row: the parts of a `rewright.reports.stored_credit.Stored`.
+    """One row, with the fields of a `rewright.reports.stored_credit.Stored`.
 
-    `seen`: what the row holds, for messages. `whole`: all that is known of the trajectory, for signals that see more
-    than calls; None where nothing more is.
+    `seen` describes the row in error messages. `whole` is the full trajectory, for credit signals that use more than
+    calls; None if it is not available.
     """
 
     id: str
@@ -83,14 +83,14 @@ class Log(NamedTuple):
 
 
 def read_logs(path: Path, outcome: str | Sequence[str] | None = None) -> Iterator[Log]:
-    """The rows of a file, in order.
+    """Yield the rows of a file, in order.
 
-    `outcome` names the column of the outcome, several are added up, "none" says that there is none. Without it the
-    outcome is the column `reward`; a file that has other columns of numbers in its place is an error that names them.
-    Raises InputError with file and row for what is not understood.
+    `outcome` names the outcome column; several are summed, and "none" means that there is no outcome. The default is
+    the column `reward`; if it is missing and there are other numeric columns, an error lists them. Raises InputError
+    with file and row for invalid input.
     """
     names = (outcome,) if isinstance(outcome, str) else tuple(outcome or ())
-    drop_nulls = path.suffix == ".parquet"  # every row of a table has every column
+    drop_nulls = path.suffix == ".parquet"  # parquet fills missing keys with nulls
     missing = dict.fromkeys(names or (_OUTCOME,))
     candidates: dict[str, None] = {}
     columns: list[str] = []
@@ -115,9 +115,9 @@ def read_logs(path: Path, outcome: str | Sequence[str] | None = None) -> Iterato
 
 
 def check_read(logs: Sequence[Any]) -> None:
-    """Raise InputError where no turn or no call at all was read from logs of which some have gold calls.
+    """Raise InputError if some logs have gold calls but no turn or no call was read from any log.
 
-    `logs` have `turns`, `texts`, `golds` and `seen` (a `Log`, or what was made of one).
+    `logs` are objects with `turns`, `texts`, `golds` and `seen`, such as `Log`.
     """
     wanted = [log for log in logs if log.golds]
     if not wanted or any(read_call(call) is not None for log in logs for turn in log.turns for call in turn):
@@ -140,14 +140,14 @@ def check_read(logs: Sequence[Any]) -> None:
 
 
 def unread_calls(log: Any) -> str | None:
-    """How calls seem to be written in the texts of a log of which no call was read; None where nothing looks so."""
+    """Return the marker of unparsed calls in the texts of a log without parsed calls, or None."""
     if any(log.turns):
         return None
     return next((mark.strip() for text in log.texts for mark in _MARKS if mark in text), None)
 
 
 def prompt_text(prompt: Any) -> str:
-    """The text of the last message of a prompt that a person or program wrote (a text is taken as it is)."""
+    """Return the text of the last user or system message of a prompt. A prompt that is text is returned unchanged."""
     if isinstance(prompt, str):
         return prompt
     for message in reversed(prompt if isinstance(prompt, list) else []):
@@ -157,33 +157,33 @@ def prompt_text(prompt: Any) -> str:
 
 
 def name_some(keys: Sequence[str]) -> str:
-    """A few names for a message; `…` where there may be more."""
+    """Return a list of names for an error message, ending with `…`."""
     return ", ".join(repr(key[:60]) for key in keys) + ", …" if keys else "none"
 
 
 def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
-    """A chat log or a row of a completions table. Raises InputError for what is not understood."""
+    """Convert a chat log or a row of a completions table. Raises InputError for invalid input."""
     values = row.values
     label = ""
     if isinstance(values.get("completion"), list) and values.get("prompt") is not None:
-        prompt, spoken = values["prompt"], values["completion"]
+        prompt, completion = values["prompt"], values["completion"]
         label = f"step {values['step']}, " if "step" in values else ""
     elif isinstance(values.get("messages"), list):
         messages = values["messages"]
         first = next((i for i, message in enumerate(messages) if _role(message) == "assistant"), len(messages))
-        prompt, spoken = messages[:first], messages[first:]
+        prompt, completion = messages[:first], messages[first:]
     else:
         guess = next((f": it looks like {what}" for key, what in _OTHER_SHAPES.items() if key in values), "")
         raise row.fail(
             f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
             f"(TRL) as lists of messages; it has {', '.join(map(repr, values)) or 'none'}{guess}"
         )
-    given = [*(prompt if isinstance(prompt, list) else ()), *spoken]
+    given = [*(prompt if isinstance(prompt, list) else ()), *completion]
     _check_messages(row, given)
     if drop_nulls:
-        spoken = [{key: value for key, value in message.items() if value is not None} for message in spoken]
-    turns = turns_of_messages(spoken, drop_nulls=drop_nulls)
-    texts = [_content(message) for message in spoken if _role(message) == "assistant"]
+        completion = [{key: value for key, value in message.items() if value is not None} for message in completion]
+    turns = turns_of_messages(completion, drop_nulls=drop_nulls)
+    texts = [_content(message) for message in completion if _role(message) == "assistant"]
     _check_calls(row, turns, texts)
     roles = list(dict.fromkeys(str(_role(message)) for message in given))
     if given and not turns:
@@ -206,7 +206,7 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
         outcome=_outcome(row, outcomes),
         seen=f"{row.place} has the roles {', '.join(roles) or 'none'} and the keys {', '.join(map(str, values))}",
         whole=CreditTrajectory(
-            _credit_turns(spoken, turns),
+            _credit_turns(completion, turns),
             id=name,
             task_id=shared,
             messages=prompt if isinstance(prompt, list) else [{"role": "user", "content": text}],
@@ -214,22 +214,22 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
     )
 
 
-def _credit_turns(spoken: Sequence[Any], turns: Sequence[Sequence[Any]]) -> list[CreditTurn]:
-    """The turns with what followed each: results (None where there are calls and no results), what the user said."""
-    places = [place for place, message in enumerate(spoken) if _role(message) == "assistant"]
+def _credit_turns(completion: Sequence[Any], turns: Sequence[Sequence[Any]]) -> list[CreditTurn]:
+    """Return the turns, each with the results (None for calls without results) and user messages that follow it."""
+    starts = [index for index, message in enumerate(completion) if _role(message) == "assistant"]
     found: list[CreditTurn] = []
-    for calls, start, end in zip(turns, places, [*places, len(spoken)][1:], strict=True):
-        after = spoken[start + 1 : end]
+    for calls, start, end in zip(turns, starts, [*starts, len(completion)][1:], strict=True):
+        after = completion[start + 1 : end]
         results = [_content(message) for message in after if _role(message) in _RESULTS]
-        said = [dict(message) for message in after if _role(message) not in _RESULTS]
+        others = [dict(message) for message in after if _role(message) not in _RESULTS]
         found.append(
-            CreditTurn(calls, results if results or not calls else None, _content(spoken[start]), messages=said)
+            CreditTurn(calls, results if results or not calls else None, _content(completion[start]), messages=others)
         )
     return found
 
 
 def _check_messages(row: Row, messages: Iterable[Any]) -> None:
-    """Raise InputError for the first message that is none, has an unknown role, or calls in parts of its content."""
+    """Raise InputError for an invalid message, an unknown role, or calls outside of `tool_calls`."""
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise row.fail(f"message {number} is {message!r:.100}: expected an object with role and content")
@@ -260,7 +260,7 @@ def _check_messages(row: Row, messages: Iterable[Any]) -> None:
 
 
 def _check_calls(row: Row, turns: Sequence[Sequence[Any]], texts: Sequence[str]) -> None:
-    """Raise InputError for calls of an unknown shape, and for calls that stand unread in the text."""
+    """Raise InputError for calls in an unknown format, and for unparsed calls in the text."""
     for number, (calls, text) in enumerate(zip(turns, texts, strict=True)):
         for call in calls:
             if read_call(call) is None and not _is_shaped_as_call(call):
@@ -278,7 +278,7 @@ def _check_calls(row: Row, turns: Sequence[Sequence[Any]], texts: Sequence[str])
 
 
 def _is_shaped_as_call(call: Any) -> bool:
-    """Whether a malformed call is at least one of a known shape, so that the model is to blame and not the reader."""
+    """Return True if a malformed call has a known format, so that the error is the model's and not the importer's."""
     if not isinstance(call, Mapping):
         return False
     inner = call.get("function")
@@ -289,7 +289,7 @@ def _is_shaped_as_call(call: Any) -> bool:
 
 
 def _golds(row: Row) -> list[Any] | None:
-    """The row's own gold calls: `gold_calls`, or a `ground_truth` that holds calls (elsewhere it is an answer)."""
+    """Return the row's gold calls from `gold_calls`, or from `ground_truth` unless that holds an answer."""
     for key in ("gold_calls", "ground_truth"):
         value = row.values.get(key)
         try:
@@ -314,7 +314,7 @@ def _may_be_outcome(key: str, value: Any) -> bool:
 
 
 def _outcome(row: Row, names: Sequence[str]) -> float | None:
-    """The sum of the named columns; None where all of them are null or absent."""
+    """Return the sum of the named columns, or None if all of them are null or missing."""
     found = [row.values[name] for name in names if row.values.get(name) is not None]
     for value in found:
         if not isinstance(value, (int, float)):
@@ -338,7 +338,7 @@ def _role(message: Any) -> Any:
 
 
 def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, also of one in parts (OpenAI)."""
+    """Return the text of a message, joining content parts (OpenAI)."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))

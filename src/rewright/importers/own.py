@@ -1,4 +1,4 @@
-"""Trajectories in our own JSON Lines format, as a run stores them."""
+"""Import trajectories in Rewright's own JSON Lines format, as stored by a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["IMPORTER", "read_trajectories"]
 
 
 def read_trajectories(path: Path, tasks: Sequence[Task]) -> Iterator[Trajectory]:
-    """Every trajectory of a file.
+    """Yield every trajectory of a file.
 
-    Raises InputError for a row that is none, whose task is not one of `tasks`, whose id is used already, or whose calls
-    have arguments that are nested too deeply.
+    Raises InputError for an invalid row, a task that is not in `tasks`, a duplicate id, and call arguments that are
+    nested too deeply.
     """
     known = {task.id for task in tasks}
     first: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Judges: whether a trajectory's answer is right. One judge per task, named by `Task.judge`."""
+"""Judges score a trajectory's final answer. Each task names its judge in `Task.judge`."""
 
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
 from rewright.judging.judges import judge_answer, judge_trajectory

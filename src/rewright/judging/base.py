@@ -1,4 +1,4 @@
-"""What a judge is, what it returns, and what it says about itself."""
+"""Judge types (`AnswerJudge`, `TrajectoryJudge`) and their result type, `Judgement`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "lacking"]
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """How right one answer is: `outcome` in [0, 1], one line of reason, and the judge's other numbers."""
+    """Score of one answer: `outcome` in [0, 1], a one-line `reason`, and additional metrics."""
 
     outcome: float
     reason: str
@@ -21,48 +21,48 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class AnswerJudge(msgspec.Struct, frozen=True):
-    """A judge of answers: `function(answer, golds)` compares a non-empty answer with one or more gold answers.
+    """Judge of final answers: `function(answer, golds)` compares a non-empty answer with one or more gold answers.
 
-    A function that is registered as a judge without more is one of these. It never raises on any answer text.
+    A plain function registered as a judge is wrapped in this class. `function` must not raise for any answer text.
     """
 
     function: Callable[[str, Sequence[str]], Judgement]
     gold_problem: Callable[[str], str | None] | None = None
-    """Why a gold answer only equals what is written exactly like it, or None; for `rewright validate`."""
+    """Returns why a gold answer can only match verbatim, or None. Used by `rewright validate`."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The keys of a task that it compares with."""
+        """Task keys that the judge requires."""
         return ("gold.answers",)
 
     @property
     def reads_answer(self) -> bool:
-        """True: a trajectory without an answer is wrong without being judged."""
+        """Always True: a trajectory without an answer scores 0 without calling the judge."""
         return True
 
     def __call__(self, answer: str, golds: Sequence[str]) -> Judgement:
-        """How right `answer` is."""
+        """Score `answer` against `golds`."""
         return self.function(answer, golds)
 
 
 class TrajectoryJudge(msgspec.Struct, frozen=True):
-    """A judge of whole trajectories: `function(task, trajectory, answer)`; `answer` is "" where there is none."""
+    """Judge of whole trajectories: `function(task, trajectory, answer)`. `answer` is "" if there is none."""
 
     function: Callable[[Task, Trajectory, str], Judgement]
     needs: tuple[str, ...] = ()
-    """Keys of a task that must not be empty, such as "gold.outputs" or "metadata.entry"."""
+    """Task keys that must not be empty, such as "gold.outputs" or "metadata.entry"."""
     reads_answer: bool = True
-    """Whether a trajectory without an answer is wrong without being judged."""
+    """Whether a trajectory without an answer scores 0 without calling the judge."""
     self_contained: bool = False
-    """Whether it runs nothing but its own code, so that it may be asked where a stored run is only read."""
+    """Whether the judge needs no other package or process, so that it can be called when reading a stored run."""
 
     def __call__(self, task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-        """How right the trajectory is."""
+        """Score the trajectory."""
         return self.function(task, trajectory, answer)
 
 
 def lacking(task: Task, needs: Sequence[str]) -> str | None:
-    """The first key of `needs` that the task does not have, or that is empty there; None where it has all."""
+    """Return the first key of `needs` that is missing or empty in the task, or None."""
     return next((key for key in needs if not _value(task, key)), None)
 
 

@@ -1,8 +1,10 @@
-"""The `answer_correctness` judge: does the answer, in whatever sentence, state the gold answer? (ToolHop's measure.)
+"""The `answer_correctness` judge: does the answer contain the gold answer? (ToolHop's metric, made stricter.)
 
-ToolHop counts an answer as correct that holds the gold answer. Ours asks for whole words and whole numbers, so that
-"15" does not hold "5"; for a number gold no other number may stand in the answer, unless "the answer is ..." names it;
-for a gold of yes or no the other word must not stand there.
+ToolHop accepts any answer that contains the gold answer as a substring. This judge differs in three ways:
+
+- It matches whole words and whole numbers: "15" does not contain "5".
+- If the gold answer is a number, the answer must contain no other number, except before "the answer is ...".
+- If the gold answer is yes or no, the answer must not contain the other word.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _CLOSED = frozenset({"yes", "no"})
 
 
 def states(answer: str, gold: str) -> bool:
-    """True where `answer` is the gold answer, or a text that states it."""
+    """Return True if `answer` equals `gold` or contains it."""
     if same(strip_answer_prefix(answer), gold):
         return True
     lead = _LAST_STATEMENT.match(answer)
@@ -38,7 +40,7 @@ def states(answer: str, gold: str) -> bool:
 
 
 def answer_correctness(answer: str, golds: Sequence[str]) -> Judgement:
-    """Outcome 1.0 where `answer` states one of `golds`, else 0.0."""
+    """Return outcome 1.0 if `answer` contains one of `golds`, else 0.0."""
     for gold in golds:
         if states(answer, gold):
             return Judgement(1.0, f"{shown(answer)} states the gold answer {shown(gold)}")

@@ -1,4 +1,4 @@
-"""The `exact` judge: the same plain number, the same option letter, or the same text after normalisation."""
+"""The `exact` judge: equal plain numbers, equal option letters, or equal text after normalisation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["exact", "same"]
 
 
 def same(answer: str, gold: str) -> bool:
-    """True where both are the same plain number (`1,000` and `1000`, `5` and `5.0`), the same option, or the same text.
+    """Return True for equal plain numbers (`1,000` and `1000`, `5` and `5.0`), options or normalised texts.
 
-    A number never equals a text that is not a number; an empty answer equals nothing.
+    A number never equals text that is not a number. An empty answer equals nothing.
     """
     left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None or right is not None:
@@ -26,7 +26,7 @@ def same(answer: str, gold: str) -> bool:
 
 
 def exact(answer: str, golds: Sequence[str]) -> Judgement:
-    """Outcome 1.0 where `answer` equals one of `golds`, else 0.0. "The answer is X." and "**X**" are X."""
+    """Return outcome 1.0 if `answer` equals one of `golds`, else 0.0. "The answer is X." and "**X**" equal X."""
     for gold in golds:
         if same(answer, gold) or same(strip_answer_prefix(answer), strip_answer_prefix(gold)):
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")

@@ -1,4 +1,4 @@
-"""Which judge fits an answer, where a data set does not say so."""
+"""Default judge for a gold answer of a data set that does not specify one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
 
 
 def fitting_judge(answer: str) -> str:
-    """`exact` for numbers, dates, yes/no and lettered choices (whose order counts), else `qa`."""
+    """Return `exact` for numbers, dates, yes/no and lettered choices (ordered), else `qa`."""
     plain = answer.strip().rstrip(".")
     closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)
     return "exact" if closed or parse_plain_number(plain) is not None else "qa"

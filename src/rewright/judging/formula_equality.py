@@ -1,8 +1,8 @@
-"""Are two formulas equal? Symmetric, and relative in numbers. Runs in the judge's worker only.
+"""Equality of two parsed formulas. Symmetric. Runs only in the judge's worker process.
 
-Numbers without variables are compared at 30 digits, relative to their size. Formulas with variables are equal where
-they have the same values at random points (an identity that holds there holds everywhere, but for a chance that is
-none), and by sympy's `simplify` where no point can be used. Equations, inequalities, sets and tuples are taken apart.
+Constant expressions are compared at 30 digits, relative to their size. Expressions with variables are equal if they
+agree at fixed rational points (false positives are negligibly rare), or by sympy's `simplify` if no point can be used.
+Equations, inequalities, sets and tuples are compared by their parts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sympy.core.relational import Relational
 __all__ = ["equal"]
 
 _DIGITS = 30
-_SAME = sympy.Rational(1, 10**20)
-_PRINTED = sympy.Rational(1, 10**14)
-"""A float is printed with 15 to 17 digits: the last of them may be wrong."""
-_SIGNIFICANT = 6
+_RELATIVE_TOLERANCE = sympy.Rational(1, 10**20)
+_FLOAT_TOLERANCE = sympy.Rational(1, 10**14)
+"""Relative tolerance for printed floats, whose last of 15 to 17 digits may be wrong."""
+_MIN_SIGNIFICANT_DIGITS = 6
 _MAX_ITEMS = 200
 _POINTS = (
     (2, 3, 5, 7, 11, 13, 17, 19),
@@ -32,12 +32,12 @@ _POINTS = (
     (-5, 53, -7, 59, -3, 61, -2, 67),
     (43, -3, 41, -5, 37, -7, 31, -2),
 )
-_BELOW = 10
-_TRIED_NAMES = 8
+_FIRST_DENOMINATOR = 10
+_MAX_VARIABLES = 8
 
 
 def equal(left: Any, right: Any) -> bool:
-    """True where both say the same, in either order."""
+    """Return True if both are mathematically equal."""
     left, right = _same_case(left, right)
     if left == right:
         return True
@@ -45,7 +45,7 @@ def equal(left: Any, right: Any) -> bool:
     if names is not None and values is not None:
         if names.keys() != values.keys():
             return _sets(names, values) or _equations(left, right)
-        return all(_any_order(names[name], values[name]) for name in names)
+        return all(_equal_unordered(names[name], values[name]) for name in names)
     if names is not None or values is not None:
         assigned, other = (names, right) if names is not None else (values, left)
         assert assigned is not None
@@ -62,9 +62,9 @@ def _inequalities(side: Any) -> bool:
 
 
 def _same_case(left: Any, right: Any) -> tuple[Any, Any]:
-    """Capital letters as small ones, where that makes no two variables one."""
+    """Convert one-letter variables to lower case, unless two variables would become the same."""
     both = {symbol for side in (left, right) for symbol in _symbols(side)}
-    letters = {symbol for symbol in both if len(symbol.name.rstrip("0123456789")) == 1}  # Delta is no delta
+    letters = {symbol for symbol in both if len(symbol.name.rstrip("0123456789")) == 1}  # Delta and delta differ
     small = {symbol: sympy.Symbol(symbol.name.lower(), real=True) if symbol in letters else symbol for symbol in both}
     for side in (left, right):
         own = _symbols(side)
@@ -92,14 +92,14 @@ def _replaced(side: Any, changed: dict[Any, Any]) -> Any:
 
 
 def _name(side: Any) -> str | None:
-    """The name on the left of `x = 5` or `f(x) = 5`; "" for a number (`2 + 3 = 5`)."""
+    """Return the name on the left of `x = 5` or `f(x) = 5`, "" for a number (`2 + 3 = 5`), else None."""
     if isinstance(side, (sympy.Symbol, AppliedUndef)):
         return str(side)
     return "" if isinstance(side, sympy.Expr) and not side.free_symbols and not side.atoms(sympy.I) else None
 
 
 def _assigned(side: Any) -> dict[str, list[Any]] | None:
-    """Values by name where `side` is nothing but assignments (`x=5, y=3`; `x=1` or `x=2`; `(x,y)=(5,3)`), else None."""
+    """Return values by name if `side` consists of assignments (`x=5, y=3`; `x=1` or `x=2`; `(x,y)=(5,3)`)."""
     if isinstance(side, sympy.And) and all(isinstance(part, sympy.Eq) for part in side.args):
         parts = _chain(side)
         return None if parts is None else {parts[0]: [parts[1]]}
@@ -124,7 +124,7 @@ def _assigned(side: Any) -> dict[str, list[Any]] | None:
 
 
 def _chain(side: Any) -> tuple[str, Any] | None:
-    """(name, last value) of `x = a = b`; None where the values differ."""
+    """Return (name, last value) of `x = a = b`, or None if the values differ."""
     equations = list(getattr(side, "_unsorted_args", side.args))
     values = [equations[0].lhs, *(equation.rhs for equation in equations)]
     name = _name(values[0])
@@ -134,17 +134,17 @@ def _chain(side: Any) -> tuple[str, Any] | None:
 
 
 def _values_are(assigned: dict[str, list[Any]], other: Any) -> bool:
-    """Is `other` what the variables are? Of several, in the order of their names: x=5, y=3 is (5,3)."""
+    """Compare assigned values with `other`. Several are ordered by variable name: x=5, y=3 equals (5,3)."""
     if len(assigned) == 1:
-        return _any_order(next(iter(assigned.values())), other)
+        return _equal_unordered(next(iter(assigned.values())), other)
     items = _ordered(other)
     if items is None or len(items) != len(assigned) or any(len(values) > 1 for values in assigned.values()):
         return False
     return all(equal(assigned[name][0], item) for name, item in zip(sorted(assigned), items, strict=True))
 
 
-def _any_order(values: Any, other: Any) -> bool:
-    """Are the values of one variable those of `other`?"""
+def _equal_unordered(values: Any, other: Any) -> bool:
+    """Compare the values of one variable with `other`, ignoring order."""
     left = values[0] if isinstance(values, list) and len(values) == 1 else FiniteSet(*values)
     right = other
     if isinstance(other, list):
@@ -153,9 +153,9 @@ def _any_order(values: Any, other: Any) -> bool:
 
 
 def _sets(left: dict[str, list[Any]], right: dict[str, list[Any]]) -> bool:
-    """`2+3 = 5` and `x = 5`: a sum that is worked out says its value."""
+    """Return True for an assignment and an evaluated expression with the same value: `x = 5` and `2+3 = 5`."""
     if len(left) == len(right) == 1 and ("" in left) != ("" in right):
-        return _any_order(next(iter(left.values())), next(iter(right.values())))
+        return _equal_unordered(next(iter(left.values())), next(iter(right.values())))
     return False
 
 
@@ -163,7 +163,7 @@ def _sets(left: dict[str, list[Any]], right: dict[str, list[Any]]) -> bool:
 
 
 def _equations(left: Any, right: Any) -> bool:
-    """Two equations are one where the difference of the sides is a multiple of the other's."""
+    """Return True if lhs - rhs of one equation is a constant non-zero multiple of the other's."""
     if not (isinstance(left, sympy.Eq) and isinstance(right, sympy.Eq)):
         return False
     try:
@@ -174,7 +174,7 @@ def _equations(left: Any, right: Any) -> bool:
 
 
 def _as_set(side: Any) -> Any:
-    """The solutions of an inequality in one variable; a set as it is; None for all else."""
+    """Return the solution set of an inequality in one variable, a set unchanged, else None."""
     if isinstance(side, (Relational, sympy.And)):
         try:
             return side.as_set() if len(side.free_symbols) == 1 else None
@@ -184,7 +184,8 @@ def _as_set(side: Any) -> Any:
         parts = [_as_set(part) for part in side.args]
         if len(side.free_symbols) != 1 or any(part is None for part in parts):
             return None
-        # "x < -3 or x > 3", "x > 3 and x < 5": the word between them is gone, and two parts that meet mean both.
+        # The parser drops the "and" or "or" between inequalities. Disjoint parts are read as "or" ("x < -3 or x > 3"),
+        # overlapping ones as "and" ("x > 3 and x < 5").
         apart = all(a.intersect(b).is_empty for a, b in itertools.combinations(parts, 2))
         return sympy.Union(*parts) if apart else sympy.Intersection(*parts)
     return side if isinstance(side, sympy.Set) else None
@@ -226,7 +227,7 @@ def _relations(left: Any, right: Any) -> bool:
 
 
 def _ordered(side: Any) -> list[Any] | None:
-    """The items of a tuple; (1, 2) is read as an interval, and 5, 3 without brackets as a set that kept its order."""
+    """Return the items of a tuple, or the ends of an open interval, which is how (1, 2) is parsed; else None."""
     if isinstance(side, sympy.Tuple):
         return list(side.args)
     if isinstance(side, sympy.Interval) and side.left_open and side.right_open:
@@ -268,7 +269,7 @@ def _items(side: Any) -> list[Any] | None:
 
 
 def _matched(left: Sequence[Any], right: Sequence[Any]) -> bool:
-    """Does each item have its equal in the other set?"""
+    """Return True if the items can be matched one to one."""
     if len(left) != len(right) or len(left) > _MAX_ITEMS:
         return False
     rest = list(right)
@@ -300,7 +301,7 @@ def _same_sets(left: Any, right: Any) -> bool:
 
 
 def _decimal_places(value: Any) -> int | None:
-    """Digits behind the point of a number that ends, with at least six that count; else None."""
+    """Return the decimal places of a terminating decimal with at least six significant digits; else None."""
     rest, places = int(value.q), 0
     if rest == 1:
         return None
@@ -308,7 +309,7 @@ def _decimal_places(value: Any) -> int | None:
         rest //= 10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5
         places += 1
     digits = abs(value.p) * 10**places // value.q
-    return places if rest == 1 and len(str(digits)) >= _SIGNIFICANT else None
+    return places if rest == 1 and len(str(digits)) >= _MIN_SIGNIFICANT_DIGITS else None
 
 
 def _is_decimal(value: Any) -> bool:
@@ -319,8 +320,8 @@ def _is_decimal(value: Any) -> bool:
     return rest == 1
 
 
-def _rounded_is(decimal: Any, exact: Any) -> bool:
-    """Is `decimal` the number `exact`, rounded or cut off? Only of numbers with six digits and more."""
+def _is_rounding_of(decimal: Any, exact: Any) -> bool:
+    """Return True if `decimal` is `exact` rounded or truncated, with at least six significant digits."""
     places = _decimal_places(decimal)
     if places is None or not exact.is_real:
         return False
@@ -329,38 +330,38 @@ def _rounded_is(decimal: Any, exact: Any) -> bool:
     if abs(sympy.N(scaled - shown, places + _DIGITS)) > 1:
         return False
     down = sympy.floor(scaled)
-    if shown in (down, down + 1) and (shown == sympy.floor(scaled + sympy.S.Half) or shown == _cut(scaled)):
+    if shown in (down, down + 1) and (shown == sympy.floor(scaled + sympy.S.Half) or shown == _truncated(scaled)):
         return True
-    return len(str(abs(shown))) >= 15 and abs(sympy.N((exact - decimal) / decimal, _DIGITS)) < _PRINTED
+    return len(str(abs(shown))) >= 15 and abs(sympy.N((exact - decimal) / decimal, _DIGITS)) < _FLOAT_TOLERANCE
 
 
-def _cut(scaled: Any) -> Any:
+def _truncated(scaled: Any) -> Any:
     return sympy.floor(scaled) if scaled > 0 else sympy.ceiling(scaled)
 
 
 def _numbers(left: Any, right: Any) -> bool:
-    """Equality of two numbers, relative to their size."""
+    """Compare two constants, relative to their size."""
     if left.is_Rational and right.is_Rational:
         if _is_decimal(left) and _is_decimal(right):
             return bool(left == right)
-    elif _near(left, right):
+    elif _close(left, right):
         return True
     for decimal, exact in ((left, right), (right, left)):
         if decimal.is_Rational and _is_decimal(decimal) and not (exact.is_Rational and _is_decimal(exact)):
-            return _rounded_is(decimal, exact)
+            return _is_rounding_of(decimal, exact)
     return False
 
 
-def _near(left: Any, right: Any) -> bool:
+def _close(left: Any, right: Any) -> bool:
     one, other = left.evalf(_DIGITS, maxn=400), right.evalf(_DIGITS, maxn=400)
     if not (_finite(one) and _finite(other)):
         return False
     size = max(abs(one), abs(other))
-    if abs(one - other) <= size * _SAME:
+    if abs(one - other) <= size * _RELATIVE_TOLERANCE:
         return True
-    if min(abs(one), abs(other)) > _SAME * size:  # neither is a zero in disguise
+    if min(abs(one), abs(other)) > _RELATIVE_TOLERANCE * size:  # neither is an unevaluated zero
         return False
-    return size < _SAME and bool(sympy.simplify(left - right).is_zero)
+    return size < _RELATIVE_TOLERANCE and bool(sympy.simplify(left - right).is_zero)
 
 
 def _finite(value: Any) -> bool:
@@ -368,20 +369,20 @@ def _finite(value: Any) -> bool:
 
 
 def _formulas(left: Any, right: Any) -> bool:
-    """Equality of two expressions with variables."""
+    """Compare two expressions with variables."""
     names = sorted(left.free_symbols | right.free_symbols, key=str)
     usable = 0
     imaginary = left.has(sympy.I) or right.has(sympy.I)
-    if len(names) <= _TRIED_NAMES:
+    if len(names) <= _MAX_VARIABLES:
         for point in _POINTS:
-            at = {name: sympy.Rational(point[place], _BELOW + place) for place, name in enumerate(names)}
+            at = {name: sympy.Rational(point[place], _FIRST_DENOMINATOR + place) for place, name in enumerate(names)}
             there, here = left.subs(at), right.subs(at)
             one, other = there.evalf(_DIGITS, maxn=400), here.evalf(_DIGITS, maxn=400)
             if not (_finite(one) and _finite(other)):
                 continue
             if not imaginary and not (one.is_real and other.is_real):
                 continue
-            if not _near(there, here):
+            if not _close(there, here):
                 return False
             usable += 1
     if usable:

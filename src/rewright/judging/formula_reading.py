@@ -1,8 +1,8 @@
-r"""A formula's text as sympy objects, or what could not be read of it. Runs in the judge's worker only.
+r"""Parse a formula to sympy objects. Runs only in the judge's worker process.
 
-`readings` gives every way to read a text: as LaTeX (latex2sympy2_extended, the parser of math-verify) and as what sympy
-prints (`8*I - 15`, `Matrix([[1], [2]])`). A text counts as read only where all of it was: math-verify's own `parse`
-takes the last part that it understands, so that `1-\frac{1}{\mathrm{e}}` is 1 to it.
+`readings` returns every interpretation of a text: as LaTeX (latex2sympy2_extended, the parser of math-verify) and as
+sympy output (`8*I - 15`, `Matrix([[1], [2]])`). A text must be parsed completely. math-verify's own `parse` returns
+the last part that it understands, so that it reads `1-\frac{1}{\mathrm{e}}` as 1.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CONVERSION = ConversionConfig(lowercase_symbols=False)
 
 
 class UnreadableFormulaError(ValueError):
-    """A text is no formula, or not all of it is."""
+    """The text is not a formula, or only a part of it is."""
 
 
 def readings(text: str) -> list[Any]:
-    """Every reading of a prepared text, at least one. Raises UnreadableFormulaError where there is none."""
+    """Return all readings of a normalised text, at least one. Raises `UnreadableFormulaError` if there is none."""
     depth = itertools.accumulate(1 if sign in "([{" else -1 if sign in ")]}" else 0 for sign in text)
     if max(depth, default=0) > _MAX_DEPTH:
         raise UnreadableFormulaError("it is nested too deep")
@@ -66,7 +66,7 @@ _SUBSCRIPTED_NUMBER = re.compile(r"(?:(?<![a-zA-Z}\\])[0-9]+|\))\s*_")
 _DROPPED = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\.\.|\\phantom|[$\"]|\\top(?![a-zA-Z])|\\prime")
 _DERIVATIVE = re.compile(r"\\frac\s*\{\s*(?:d|\\partial)[^{}]*\}\s*\{\s*(?:d|\\partial)\s*[a-z]")
 _PRIME = re.compile(r"(?<=[a-zA-Z])('+)")
-# The parser takes I for a unit matrix, an exponent T for a transposed one, and gamma for Euler's constant.
+# The parser reads I as the identity matrix, an exponent T as a transpose, and gamma as Euler's constant.
 _SPECIAL = re.compile(
     r"(?<![a-zA-Z\\{])(I)(?![a-zA-Z])|(?<=\^)\s*\{?\s*(T)\s*(?:\}|(?![a-zA-Z]))|"
     r"\\(gamma|Gamma)(?![a-zA-Z]|\s*\()"
@@ -110,11 +110,11 @@ def _latex(text: str) -> Any:
 
 
 def _named(found: re.Match[str]) -> str:
-    """A letter that means something to the parser, as the name of a variable."""
+    """Rewrite a letter with a special meaning to the parser as a variable name."""
     return rf"{{\text{{{found[2]}}}}}" if found[2] else rf"\text{{{found[1] or found[3] + 'letter'}}}"
 
 
-# What sympy and Python print
+# Output of sympy and Python
 
 _PYTHON_MARK = re.compile(
     r"\*|(?<![a-zA-Z\\])(?:oo|I|pi|Matrix|Rational|FiniteSet|Interval|Union|Eq|Tuple|Abs|binomial|factorial|sqrt|exp|log|floor|ceil|"
@@ -162,7 +162,7 @@ _COMPARISONS: dict[type, Callable[..., Any]] = {
 
 
 def _python(text: str) -> Any:
-    """A text as Python writes it. It is walked, never run: names and functions are those of the tables."""
+    """Parse Python notation. The syntax tree is walked and never evaluated; only names in the tables are accepted."""
     text = text.replace(r"\infty", "oo").replace(r"\pi", "pi").replace(r"\sqrt", "sqrt").replace(r"\cup", "|")
     text = re.sub(r"\\(arc|a)?(sin|cos|tan|log|ln|exp|cot|sec|csc)h?(?![a-zA-Z])", lambda name: name[0][1:], text)
     text = re.sub(r"(?<=sqrt)\{([^{}]*)\}", r"(\1)", re.sub(r"(?<=\^)\{([^{}]*)\}", r"(\1)", text))
@@ -172,11 +172,11 @@ def _python(text: str) -> Any:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval")
     except (SyntaxError, ValueError) as problem:
         raise UnreadableFormulaError("it is no Python expression") from problem
-    return _walked(tree.body)
+    return _convert_node(tree.body)
 
 
-def _walked(node: ast.AST, nested: bool = False) -> Any:
-    """`nested`: the node is an argument or a row, where a list is no interval."""
+def _convert_node(node: ast.AST, nested: bool = False) -> Any:
+    """Convert a syntax tree node. `nested`: the node is an argument or a row, where a list is not an interval."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float, complex):
         if isinstance(node.value, complex):
             return sympy.Rational(repr(node.value.imag)) * sympy.I
@@ -187,10 +187,10 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if re.fullmatch(r"[a-zA-Z]_?[0-9]*", node.id):
             return sympy.Symbol(node.id)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _walked(node.operand)
+        value = _convert_node(node.operand)
         return -value if isinstance(node.op, ast.USub) else value
     elif isinstance(node, ast.BinOp):
-        left, right = _walked(node.left), _walked(node.right)
+        left, right = _convert_node(node.left), _convert_node(node.right)
         if isinstance(node.op, ast.Pow):
             return _power(left, right)
         if isinstance(node.op, ast.BitOr) and isinstance(left, sympy.Set) and isinstance(right, sympy.Set):
@@ -198,7 +198,7 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](left, right)
     elif isinstance(node, ast.Compare):
-        sides = [_walked(side) for side in (node.left, *node.comparators)]
+        sides = [_convert_node(side) for side in (node.left, *node.comparators)]
         parts = [
             _COMPARISONS[type(operator)](left, right, evaluate=False)
             for left, operator, right in zip(sides, node.ops, sides[1:], strict=False)
@@ -207,7 +207,7 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
         if len(parts) == len(node.ops):
             return parts[0] if len(parts) == 1 else sympy.And(*parts, evaluate=False)
     elif isinstance(node, (ast.Tuple, ast.List)):
-        items = [_walked(item, nested=True) for item in node.elts]
+        items = [_convert_node(item, nested=True) for item in node.elts]
         if isinstance(node, ast.List) and items and all(isinstance(item, ast.List) for item in node.elts):
             return _matrix(items)
         if isinstance(node, ast.List) and len(items) == 2 and not nested and not isinstance(node.elts[0], ast.Tuple):
@@ -216,14 +216,14 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
             return FiniteSet(*items)
         return sympy.Tuple(*items)
     elif isinstance(node, ast.Set):
-        return FiniteSet(*(_walked(item) for item in node.elts))
+        return FiniteSet(*(_convert_node(item) for item in node.elts))
     elif isinstance(node, ast.Dict):
         pairs = [(key, value) for key, value in zip(node.keys, node.values, strict=True) if key is not None]
-        return FiniteSet(*(sympy.Eq(_walked(key), _walked(value), evaluate=False) for key, value in pairs))
+        return FiniteSet(*(sympy.Eq(_convert_node(key), _convert_node(value), evaluate=False) for key, value in pairs))
     elif isinstance(node, ast.Call) and not node.keywords:
         function = _FUNCTIONS.get(ast.unparse(node.func))
         if function is not None:
-            arguments = [_walked(argument, nested=True) for argument in node.args]
+            arguments = [_convert_node(argument, nested=True) for argument in node.args]
             if function in (sympy.factorial, sympy.binomial):
                 _check_factorial(arguments[0])
             if function is _matrix and isinstance(arguments[0], sympy.MatrixBase):
@@ -236,7 +236,7 @@ def _walked(node: ast.AST, nested: bool = False) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """A power, unless it is a number too long to be written."""
+    """Return the power. Raises `UnreadableFormulaError` if the number would be too large."""
     if base.is_Rational and exponent.is_Rational and base not in (0, 1, -1):
         bits = max(abs(int(base.p)), int(base.q)).bit_length()
         if abs(exponent) * bits > _MAX_POWER_BITS:
@@ -250,12 +250,12 @@ def _check_factorial(value: Any) -> None:
 
 
 def _exact(number: sympy.Float) -> sympy.Rational:
-    """A decimal as the fraction that it is: 0.1 is 1/10."""
+    """Convert a decimal to its exact fraction: 0.1 is 1/10."""
     return sympy.Rational(str(number))
 
 
 def evaluated(expression: Any, bound: frozenset[str] = frozenset()) -> Any:
-    """An expression with its arithmetic done, decimals as fractions, i as the imaginary unit and real variables."""
+    """Evaluate an expression: exact arithmetic, decimals as fractions, i as the imaginary unit, real variables."""
     if isinstance(expression, sympy.MatrixBase):
         return sympy.ImmutableMatrix(expression.applyfunc(lambda item: evaluated(item, bound)))
     if isinstance(expression, sympy.Float):

@@ -1,4 +1,4 @@
-"""Comparisons of ours on untrusted text, in a worker process that the kernel stops when they take too long."""
+"""Run built-in comparisons of untrusted text in a worker process with CPU and memory limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["compare"]
 
 
 def compare(worker: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """What `answer(**arguments)` of the module `worker` returns; outcome 0 with the reason where it fails.
+    """Call `answer(**arguments)` of the module `worker` and return its result; outcome 0 with a reason if it fails.
 
-    Raises `JudgeError` only where no worker can be started, or where it gets no processor time.
+    Raises `JudgeError` if no worker can be started or the worker gets no CPU time.
     """
     try:
         return pool.ask(worker, arguments)

@@ -1,12 +1,12 @@
-"""`judge_trajectory`: the one place that turns a trajectory into a verdict. Judges are chosen by `Task.judge`.
+"""Look up the judge named by `Task.judge` and compute verdicts with it.
 
-A judge is registered under a name (`rewright.core.registry`, kind `judge`) or named by its import path. It is a
-function `(answer, golds) -> Judgement`, an `AnswerJudge` or a `TrajectoryJudge` (`rewright.judging.base`). One from
-another package runs in a process of its own, within `seconds`. Solve metrics are in every verdict whose task has
-`gold.outputs`. An empty answer is wrong under every judge that reads answers.
+A judge is registered by name (`rewright.core.registry`, kind `judge`) or referenced by import path. It is a function
+`(answer, golds) -> Judgement`, an `AnswerJudge` or a `TrajectoryJudge` (`rewright.judging.base`). Judges from other
+packages run in a separate process with a time limit of `seconds`. Verdicts include the Solve metrics if the task has
+`gold.outputs`. An empty answer scores 0 under every judge that reads answers.
 
-A task file can name any function of any package. Whoever reads task files asks `check_judge` first, which lets through
-what the user has named; `judge_answer` and `judge_trajectory` run what they are given.
+Security: a task file can reference any function of any package. Code that reads task files must call `check_judge`
+first, which accepts only packages that the user allowed. `judge_answer` and `judge_trajectory` do not check.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def check_judge(name: str, packages: Sequence[str] = ()) -> None:
-    """Raise `InputError` unless `name` is a registered judge, or one in the user's own `packages` that is there."""
+    """Raise `InputError` unless `name` is a registered judge or an importable judge in one of `packages`."""
     if ":" not in name:
         find("judge", name)
         return
@@ -52,9 +52,9 @@ def check_judge(name: str, packages: Sequence[str] = ()) -> None:
 
 
 def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | TrajectoryJudge:
-    """The judge of that name or import path. One of another package is asked in a process of its own.
+    """Return the judge with that name or import path. Judges of other packages are called in a separate process.
 
-    Raises `InputError` for an unknown name, and for a path that leads to no judge.
+    Raises `InputError` for an unknown name or an import path that is not a judge.
     """
     check_judge(name, [name])
     found = load_function(name, "judge") if ":" in name else find("judge", name)
@@ -66,12 +66,12 @@ def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | Traject
 
 
 def answer_judges() -> list[str]:
-    """The names of the registered judges that compare an answer with gold answers, sorted."""
+    """Return the sorted names of the registered answer judges."""
     return [name for name in known("judge") if not isinstance(find("judge", name), TrajectoryJudge)]
 
 
 def is_self_contained(name: str) -> bool:
-    """Whether a judge is one of ours that needs no other package: it may be asked where a stored run is only read."""
+    """Return True for a built-in judge that needs no other package, which can be called when reading a stored run."""
     if ":" in name or name not in known("judge"):
         return False
     found = find("judge", name)
@@ -84,10 +84,16 @@ def _is_ours(found: Any) -> bool:
 
 
 def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, seconds: float = OWN_SECONDS) -> Judgement:
-    r"""How right `answer` is. The last `\\boxed{}` of the answer is what counts, if it has one.
+    r"""Score `answer` against `golds`. If the answer contains `\\boxed{}`, the content of the last box is compared.
 
-    A judge of another package has `seconds`. Raises `InputError` for an unknown judge, for one that judges whole
-    trajectories or for golds without content, and `JudgeError` for a judge that fails; never because of the answer.
+    Args:
+        judge: Name or import path of an answer judge.
+        answer: The answer; None scores 0.
+        golds: Gold answers; empty ones are ignored.
+        seconds: Time limit of a judge from another package.
+
+    Raises `InputError` for an unknown judge, a trajectory judge or if no gold answer is left, and `JudgeError` if the
+    judge fails. Never raises because of the answer.
     """
     found = find_judge(judge, seconds)
     if isinstance(found, TrajectoryJudge):
@@ -104,7 +110,7 @@ def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, second
 
 
 def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement:
-    """What a judge says, with numbers that are in range. `content`: the answer that an error names."""
+    """Call the judge and check that its numbers are in range. `content` is the answer shown in errors."""
     try:
         judgement = ask()
     except RewrightError:
@@ -120,12 +126,11 @@ def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement
 
 
 def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN_SECONDS) -> Verdict:
-    """The verdict on one trajectory. Never raises on what a model wrote, unless a judge of the user's own does.
+    """Return the verdict on one trajectory. Built-in judges never raise because of model output.
 
-    `Verdict.answer` is the text that was compared (the content of the answer's box). A trajectory that an engine or a
-    tool server broke is not solved. Raises `InputError` for a task that can't be judged (unknown judge, no gold) and
-    `JudgeError` where the judge's process can't start, or where a judge of the user's own raises or takes more than
-    `seconds`.
+    `Verdict.answer` is the text that was compared (the content of the answer's box). A trajectory with an
+    infrastructure failure has outcome 0. Raises `InputError` for a task that can't be judged (unknown judge, no gold),
+    and `JudgeError` if the judge's process can't start or a user-defined judge raises or exceeds `seconds`.
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
@@ -142,7 +147,7 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
         judgement = _checked(task.judge, content or "", lambda: judge(task, trajectory, content or ""))
     else:
         judgement = judge_answer(task.judge, content, task.gold.answers or (), seconds=seconds)
-    if trajectory.failure is not None:  # judges that read calls may find enough in what was there before
+    if trajectory.failure is not None:  # a trajectory judge may score the calls made before the failure
         judgement = Judgement(0.0, f"it broke: {trajectory.failure.kind} error")
     return Verdict(
         trajectory_id=trajectory.id,

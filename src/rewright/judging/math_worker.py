@@ -1,4 +1,4 @@
-"""The work of a guarded worker (`rewright.workers.pool`): is one formula equal to another? Judge `math` asks."""
+"""Guarded worker (`rewright.workers.pool`) of the `math` judge: compare two formulas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["answer"]
 
 @lru_cache(maxsize=4096)
 def _read(text: str) -> tuple[Any, ...] | str:
-    """Every reading of a formula, or why there is none."""
+    """Return all readings of a formula, or the reason why it can't be parsed."""
     try:
         return tuple(readings(text))
     except UnreadableFormulaError as problem:
@@ -21,7 +21,7 @@ def _read(text: str) -> tuple[Any, ...] | str:
 
 
 def answer(answer: str, gold: str) -> dict[str, Any]:
-    """`outcome` and `reason`; `unread`: why the gold answer is no formula."""
+    """Return `outcome` and `reason`, and `unread` with the reason if the gold answer can't be parsed."""
     golds, answers = _read(gold), _read(answer)
     if isinstance(golds, str):
         return {"outcome": 0.0, "reason": f"the gold answer can not be read: {golds}", "unread": golds}

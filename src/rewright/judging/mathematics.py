@@ -1,9 +1,9 @@
-r"""The `math` judge: are two formulas the same? docs/judges.md lists what it accepts and rejects.
+r"""The `math` judge: mathematical equality of two formulas. docs/judges.md lists what it accepts and rejects.
 
-What is decided here without sympy: plain numbers (by value), words such as "even", "Evelyn" or "AB" (by spelling, since
-a parser would read them as products of letters: "listen" = "silent"), units that contradict each other. Everything else
-is read and compared in a worker process (`rewright.judging.math_worker`): `formula_reading` by math-verify's parser,
-`formula_equality` by sympy. A text of which something is left over is never right.
+Decided here without sympy: plain numbers (by value), words such as "even", "Evelyn" or "AB" (by spelling, because a
+parser would read them as products of letters, so that "listen" = "silent"), and contradicting units. Everything else
+is parsed and compared in a worker process (`rewright.judging.math_worker`): `formula_reading` uses math-verify's
+parser, `formula_equality` uses sympy. An answer that is parsed only in part is always wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rewright.judging.units import Unit, measured, same_unit
 __all__ = ["JUDGE", "LONGEST_ANSWER", "mathematics", "unreadable"]
 
 LONGEST_ANSWER = 2000
-"""Characters of an answer (after its box is opened) beyond which it is wrong without being read."""
+"""Maximum length in characters of an answer (without its box). Longer answers are wrong without being parsed."""
 
 _NAMED_CONSTANTS = frozenset({"inf", "infinity", "infty"})
 _PERCENT: Unit = (("%", 1),)
@@ -80,7 +80,7 @@ _FLOAT_DIGITS = 15
 
 
 def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
-    """Outcome 1.0 where `answer` is mathematically equal to one of `golds`, else 0.0."""
+    """Return outcome 1.0 if `answer` is mathematically equal to one of `golds`, else 0.0."""
     reason = "no gold answer"
     for gold in golds:
         equal, reason = _compare(answer.strip(), (final_answer(gold) or gold).strip())
@@ -90,7 +90,7 @@ def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
 
 
 def unreadable(gold: str) -> str | None:
-    """Why a gold answer can't be read in full, or None: such a gold equals only what is written exactly like it."""
+    """Return why a gold answer can't be parsed completely, or None. Such a gold answer only matches verbatim."""
     text = (final_answer(gold) or gold).strip()
     if len(text) > LONGEST_ANSWER:
         return f"it is longer than {LONGEST_ANSWER} characters"
@@ -110,13 +110,13 @@ def unreadable(gold: str) -> str | None:
 
 
 def _is_sentence(text: str) -> bool:
-    """Does a formula have to be taken out of other words, more than "the answer is"?"""
+    """Return True if the text contains prose besides a lead such as "the answer is"."""
     text = _LEAD.sub("", _numbers(to_ascii(text)), count=1)
     return has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None
 
 
 def _formula(text: str) -> str | None:
-    """What is compared of an answer, in one notation; None for a sentence that states no formula, or several."""
+    """Return the part of an answer to compare, normalised, or None for a sentence without exactly one formula."""
     text = _unwrapped(_LEAD.sub("", _numbers(to_ascii(text)), count=1))
     if has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None:
         found = first_formula(text, _is_measured)
@@ -136,20 +136,20 @@ def _is_measured(text: str) -> bool:
 
 
 def _numbers(text: str) -> str:
-    """Thousands groups and mixed numbers in one way."""
+    """Normalise thousands separators and mixed numbers."""
     text = _SPACED_GROUPS.sub(lambda group: group[0].replace(" ", ""), _GROUPED.sub("", text))
     return _MIXED.sub(r"\1\\frac{\2}{\3}", text)
 
 
 def _fraction(number: re.Match[str]) -> str:
-    """A repeating decimal as a fraction: the parser takes its digits for a product."""
+    """Rewrite a repeating decimal as a fraction, because the parser would read its digits as a product."""
     first, repeated = number[1] + number[2], number[3] or number[4]
     below = (10 ** len(repeated) - 1) * 10 ** len(number[2])
     return rf"\frac{{{int(first + repeated) - int(first or 0)}}}{{{below}}}"
 
 
 def _latex(text: str) -> str:
-    """Python's powers, exponents and pi as LaTeX: the parser reads pi as p times i, and e as 2.7."""
+    """Rewrite Python's powers, exponents and pi as LaTeX: the parser would read pi as p times i, and e as 2.718."""
     if parse_plain_number(text) is not None:
         return _EXPONENT.sub(r"\1\\times 10^{\2}", text)
     text = _INNER_EXPONENT.sub(lambda number: rf"{number[1]}\times 10^{{{int(number[2])}}}", text)
@@ -157,19 +157,19 @@ def _latex(text: str) -> str:
 
 
 def _power(operator: re.Match[str]) -> str:
-    """Python's power sign (not the two stars of bold text), with its exponent where that is a number."""
+    """Rewrite Python's power operator (not the markers of bold text) with its exponent if that is a number."""
     exponent = operator[2] or operator[3]
     return f"^{{{exponent}}}" if exponent else "^"
 
 
 def _without_groups(text: str) -> str:
-    """A text without the commas inside its numbers, as in (1,000, 2) and x = 1,000; a list of one would be no list."""
+    """Remove thousands separators, as in (1,000, 2) and x = 1,000, unless a bracketed list would lose its commas."""
     plain = _GROUPS.sub(lambda group: group[0].replace(",", ""), text)
     return plain if "," in plain or _BRACKETED.match(text) is None else text
 
 
 def _words(text: str) -> str | None:
-    """`text` as words where it is nothing but words (or capitals, or one option letter), to compare; else None."""
+    """Normalise a text that consists of words, capitals or one option letter, for comparison; else None."""
     plain = strip_text_commands(text).strip()
     if (letter := option_letter(plain)) is not None:
         return letter
@@ -183,7 +183,7 @@ def _words(text: str) -> str | None:
 
 
 def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
-    """The value of a number written with its base, such as `2516_8`; its parts where it has none."""
+    """Return the value of a number with a base, such as `2516_8`, or (digits, base) if it is invalid."""
     digits, base = number[1], int(number[2])
     try:
         return int(digits, base) if base >= 2 else (digits, number[2])
@@ -192,7 +192,7 @@ def _based_value(number: re.Match[str]) -> int | tuple[str, str]:
 
 
 def _same_text(answer: str, gold: str) -> bool:
-    r"""True where both are the same text with words in it, such as "June 20"; nothing that holds a command is text."""
+    r"""Return True for equal texts that contain words, such as "June 20". Texts with LaTeX commands never match."""
     plain, gold_plain = strip_text_commands(answer), strip_text_commands(gold)
     if "\\" in plain + gold_plain or _LETTERS.search(gold_plain) is None:
         return False
@@ -200,13 +200,13 @@ def _same_text(answer: str, gold: str) -> bool:
 
 
 def _clock(text: str) -> tuple[int, int, str] | None:
-    """(hour, minute, "a" or "p" or "") of a time of the day."""
+    """Return (hour, minute, "a" or "p" or "") of a time of day, or None."""
     found = _CLOCK.fullmatch(strip_text_commands(to_latex(text)))
     return (int(found[1]), int(found[2] or 0), (found[3] or "").lower()) if found is not None else None
 
 
 def _same_time(answer: str, gold: str) -> bool | None:
-    """Are two times of the day the same, with a.m. or p.m. left out in one of them? None where they are no times."""
+    """Compare two times of day; one of them may omit a.m. or p.m. Returns None if they are not times."""
     time, gold_time = _clock(answer), _clock(gold)
     if time is None or gold_time is None or not (time[2] or gold_time[2]):
         return None
@@ -214,7 +214,7 @@ def _same_time(answer: str, gold: str) -> bool | None:
 
 
 def _same_number(left: Decimal, right: Decimal) -> bool:
-    """Equal, or one is how a float is printed: 0.30000000000000004 is 0.3."""
+    """Return True if equal up to float printing: 0.30000000000000004 equals 0.3."""
     if left == right:
         return True
     printed = any(
@@ -228,7 +228,7 @@ def _same_number(left: Decimal, right: Decimal) -> bool:
 
 
 def _compare(answer: str, gold: str) -> tuple[bool, str]:
-    """(equal, reason) of two answers. Symmetric."""
+    """Return (equal, reason) for two answers. Symmetric."""
     if not answer:
         return False, "the answer is empty"
     if answer == gold:
@@ -261,11 +261,11 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
 
 
 def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
-    """(equal, reason) of two formulas that may have units."""
+    """Return (equal, reason) for two formulas that may have units."""
     if answer == gold:
         return True, "equal"
     found, gold_found = _unit(answer), _unit(gold)
-    # "5 m" may be a product. It is a length beside another unit, and (with its space) beside a number.
+    # "5 m" may be a product. It is read as a length if the other side has a unit, or is a number and "5 m" has a space.
     if found is None and (gold_found is not None or (parse_plain_number(gold) is not None and " " in answer)):
         found = measured(answer, letters=True)
     if gold_found is None and (found is not None or (parse_plain_number(answer) is not None and " " in gold)):
@@ -279,7 +279,7 @@ def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
     if left is not None and right is not None:
         if _same_number(left, right):
             return True, "equal"
-        # 12.5% is 12.5 where no sign is asked for, and 0.125.
+        # A percentage equals both readings of a number without the sign: 12.5% equals 12.5 and 0.125.
         percent = (unit == _PERCENT) - (gold_unit == _PERCENT)
         return percent != 0 and left * (1 if percent < 0 else Decimal("0.01")) == right * (
             Decimal("0.01") if percent < 0 else 1
@@ -294,7 +294,7 @@ def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
     if based is not None or gold_based is not None:
         digits = (based[1] if based is not None else answer, gold_based[1] if gold_based is not None else gold)
         if digits[0] == digits[1] and digits[0].isdecimal():
-            return True, "equal"  # the base left out, as a unit may be
+            return True, "equal"  # the base may be omitted, like a unit
     if (_LISTED_SET.fullmatch(gold) and _is_ordered(answer)) or (_LISTED_SET.fullmatch(answer) and _is_ordered(gold)):
         return False, "one is a set, which has no order"
     answer, gold = _with_brackets(answer, gold), _with_brackets(gold, answer)
@@ -305,7 +305,7 @@ def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
 
 
 def _unit(text: str) -> tuple[str, Unit] | None:
-    """Value and unit; the degrees of a sine's argument are no unit of the whole."""
+    """Return (value, unit). The degrees in a trigonometric argument are not a unit of the whole formula."""
     return None if _ANGLE_ARGUMENT.search(text) else measured(text)
 
 
@@ -321,7 +321,7 @@ def _unit_text(unit: Unit) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    r"""`{18}` is 18 and `{1, 2}` the set \{1, 2\}: braces that Python and some data sets print."""
+    r"""Convert braces as printed by Python and some data sets: `{18}` to 18, and `{1, 2}` to the set \{1, 2\}."""
     if not text.startswith("{") or closing_brace(text, 1) != len(text) - 1:
         return text
     inner = text[1:-1].strip()
@@ -335,10 +335,10 @@ def _is_ordered(text: str) -> bool:
 
 
 def _with_brackets(text: str, other: str) -> str:
-    """ "3,4" with the brackets of the pair that it is compared with: the order counts there."""
+    """Add the brackets of `other` to a bare list such as "3,4", so that both are compared as ordered."""
     if not _is_ordered(other) or other[-1:] not in (")", "]") or re.search(r"[=<>]|\\[lg]e(?![a-zA-Z])", text):
         return text
-    if any(depth == 0 for depth in _depths(other)[:-1]):  # several brackets, such as a union
+    if any(depth == 0 for depth in _depths(other)[:-1]):  # several bracketed parts, such as a union
         return text
     if "," not in text or re.search(r"[()\[\]{}\\]", text[:1] + text[-1:]) is not None:
         return text
@@ -346,7 +346,7 @@ def _with_brackets(text: str, other: str) -> str:
 
 
 def _depths(text: str) -> list[int]:
-    """How many round and square brackets are open after each character."""
+    """Return the nesting depth of round and square brackets after each character."""
     steps = (1 if character in "([" else -1 if character in ")]" else 0 for character in text)
     return list(itertools.accumulate(steps))
 

@@ -1,7 +1,7 @@
-r"""One notation for formulas: what models, Python, sympy and Unicode write, as the LaTeX that the parser reads.
+r"""Normalise formulas in plain text, Python, sympy or Unicode notation to the LaTeX that the parser accepts.
 
-`to_latex` works on text alone, in linear time apart from balanced brackets (bounded by `MAX_LENGTH` of the judge).
-`first_formula` takes an answer out of a sentence. Neither decides what is equal.
+`to_latex` is text-based and runs in linear time except for bracket matching, which the judge's `LONGEST_ANSWER`
+bounds. `first_formula` extracts a formula from a sentence. Equality is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -104,23 +104,23 @@ _COMPARING = re.compile(
     r"impossible|wrong|january|february|march|april|may|june|july|august|september|october|november|december)\b|n't\b",
     re.IGNORECASE,
 )
-"""Words that change what a number in a sentence says: "at least 5" is not 5."""
+"""Words that change the meaning of a number in a sentence: "at least 5" is not 5."""
 _NUMBER_IN_TEXT = re.compile(
     r"(?<![\w.,/^-])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:\s*/\s*[0-9]+)?%?(?![\w/^*+=-])(?!\.[0-9])"
 )
 
 
 def has_prose(text: str) -> bool:
-    """True for a text with words of a sentence outside of LaTeX commands and formulas."""
+    """Return True if the text contains prose outside of LaTeX commands and formulas."""
     outside = _COMMAND.sub(" ", _DELIMITED.sub(" ", text))
     return any(words.search(outside) is not None for words in (_PROSE, _COMPARING, _WORD_AND_NUMBER))
 
 
 def first_formula(text: str, is_one: Callable[[str], bool]) -> str | None:
-    r"""The formula or number that a sentence states, without its delimiters; None where it states none, or several.
+    r"""Return the only formula or number in a sentence, without delimiters, or None if there is not exactly one.
 
-    "The answer is $x=5$." states x=5; "there are 5 ways" 5; "3 apples and 4 oranges" and "at least 5" nothing. `is_one`
-    says whether a rest with words in it, such as "5 square feet", is one after all.
+    "The answer is $x=5$." gives x=5 and "there are 5 ways" gives 5. "3 apples and 4 oranges" and "at least 5" give
+    None. `is_one` decides whether a remainder with words, such as "5 square feet", is a single value.
     """
     text = text.strip().rstrip(".。!").strip()
     outside = _DELIMITED.sub(" ", text)
@@ -140,7 +140,7 @@ def first_formula(text: str, is_one: Callable[[str], bool]) -> str | None:
 
 
 def _joined(text: str) -> str | None:
-    """`text` without math delimiters, where nothing but commas, "and" and "or" stands outside of them; else None."""
+    """Remove math delimiters if only commas, "and" and "or" are outside of them; else return None."""
     if _DELIMITED.search(text) is None:
         return text
     outside = _DELIMITED.split(text)[::5]
@@ -150,7 +150,7 @@ def _joined(text: str) -> str | None:
 
 
 def to_latex(text: str) -> str:
-    """`text` in one notation: ASCII and LaTeX commands, without delimiters, decoration and a final stop."""
+    """Normalise `text` to ASCII and LaTeX commands, without delimiters, markup and a final full stop."""
     text = _undecorated(to_ascii(text))
     text = _UPRIGHT_CONSTANT.sub(lambda found: f" {found[1] or found[2]} ".replace("uppi", "pi"), text)
     text = _FONT_GROUP.sub(lambda found: found[1] if found[2] is None else found[2], text)
@@ -166,7 +166,7 @@ def to_latex(text: str) -> str:
 
 
 def to_ascii(text: str) -> str:
-    """Full-width, superscript, fraction and other signs of Unicode in ASCII and LaTeX."""
+    """Replace full-width, superscript, fraction and other Unicode characters by ASCII and LaTeX."""
     text = _INVISIBLE.sub("", text)
     if text.isascii():
         return text
@@ -200,7 +200,7 @@ def _sign(character: str) -> str:
 
 
 def _undecorated(text: str) -> str:
-    """Without bold signs, math delimiters and what ends a sentence."""
+    """Remove bold markers, math delimiters and trailing punctuation."""
     for _ in range(4):
         before = text
         text = text.strip()
@@ -224,12 +224,12 @@ def _undecorated(text: str) -> str:
 
 
 def _content(found: re.Match[str]) -> str:
-    """What stands between math delimiters."""
+    """Return the text between math delimiters."""
     return next(group for group in found.groups() if group)
 
 
 def _closing(text: str, start: int, opening: str, closing: str) -> int | None:
-    """The position of the bracket that closes the one before `start`, or None."""
+    """Return the position of the bracket that closes the one before `start`, or None."""
     depth = 1
     for position in range(start, len(text)):
         if text[position] == opening:
@@ -242,7 +242,7 @@ def _closing(text: str, start: int, opening: str, closing: str) -> int | None:
 
 
 def braced(text: str) -> str:
-    r"""`\sqrt(...)` and `^(...)` with braces, which the parser reads."""
+    r"""Rewrite `\sqrt(...)` and `^(...)` with the braces that the parser requires."""
     position = 0
     while (found := _PAREN_ARGUMENT.search(text, position)) is not None:
         end = _closing(text, found.end(), "(", ")")
@@ -256,7 +256,7 @@ def braced(text: str) -> str:
 
 
 def _absolute(text: str) -> str:
-    """Python's `abs(...)` as bars."""
+    """Rewrite Python's `abs(...)` as `|...|`."""
     while (found := _ABSOLUTE.search(text)) is not None:
         start = text.index("(", found.end()) + 1
         end = _closing(text, start, "(", ")")

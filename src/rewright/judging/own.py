@@ -1,4 +1,4 @@
-"""Judges from other packages than Rewright: they run in a process of their own, within a limit of real time."""
+"""Run judges from other packages in a separate process with a wall-clock limit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rewright.workers import pool
 __all__ = ["OWN_SECONDS", "in_own_process", "path_of"]
 
 OWN_SECONDS = 60.0
-"""How long a user's own judge may take for one answer, unless the recipe says otherwise."""
+"""Default time limit in seconds of a user-defined judge for one answer."""
 WORKER = "rewright.judging.own_worker"
 
 
 def path_of(function: Callable[..., Any]) -> str | None:
-    """The import path of a function, or None where there is none that leads to it (a lambda, a closure)."""
+    """Return the import path of a function, or None if it has none (a lambda, a closure)."""
     path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     try:
         return path if load_object(path, "judge") is function else None
@@ -32,11 +32,11 @@ def path_of(function: Callable[..., Any]) -> str | None:
 
 
 def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float) -> AnswerJudge | TrajectoryJudge:
-    """The judge at the import path `path`, asked in a process of its own.
+    """Return a judge that calls the function at the import path `path` in a separate process.
 
-    In this process where no other could import it (a notebook's). Importing its module is not among its `seconds`. It
-    raises `JudgeError` where the function raises, returns something else than a `Judgement`, takes too long or ends its
-    process; `InputError` where it raises that itself.
+    A function that another process can't import, such as one of a notebook, runs in this process without a limit.
+    Importing the module does not count towards `seconds`. The judge raises `JudgeError` if the function raises,
+    returns no `Judgement`, exceeds the limit or ends its process. An `InputError` of the function is passed on.
     """
     if isinstance(judge, AnswerJudge):
         compare = judge.function
@@ -79,10 +79,10 @@ def _ask(path: str, seconds: float, answer: str, seen: dict[str, Any]) -> Judgem
 
 
 def _has_a_file(path: str) -> bool:
-    """Whether another process can import the module of an import path."""
+    """Return True if another process can import the module of an import path."""
     module = path.partition(":")[0]
     try:
         spec = None if module == "__main__" else importlib.util.find_spec(module)
-    except ValueError:  # made by hand, without a specification
+    except ValueError:  # a module without `__spec__`, such as one created at run time
         return False
     return spec is not None and spec.has_location

@@ -1,6 +1,6 @@
-"""The work of an unguarded worker (`rewright.workers.pool`): import and call a judge of the user's own.
+"""Unguarded worker (`rewright.workers.pool`) that imports and calls a user-defined judge.
 
-Whatever goes wrong in there is part of the reply: `input` is a mistake that the judge itself names, `raised` all else.
+Errors are part of the reply: `input` is an `InputError` raised by the judge, `raised` any other exception.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["answer", "prepare"]
 
 
 def prepare(path: str, **_: Any) -> dict[str, Any] | None:
-    """Import the judge, which is not among its seconds. A reply only where that fails."""
+    """Import the judge before its time limit starts. Returns a reply only if the import fails."""
 
     def imported() -> None:
         load_function(path, "judge")
@@ -28,7 +28,7 @@ def prepare(path: str, **_: Any) -> dict[str, Any] | None:
 
 
 def answer(path: str, **seen: Any) -> dict[str, Any]:
-    """What the judge says of an answer with its golds, or of a trajectory with its task."""
+    """Call the judge on an answer and its golds, or on a task and its trajectory."""
 
     def judged() -> dict[str, Any]:
         found: Any = load_function(path, "judge")
@@ -51,5 +51,5 @@ def _reply(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
         return work()
     except InputError as problem:
         return {"input": str(problem)}
-    except BaseException as problem:  # SystemExit too: a judge does not end its process by what an answer says
+    except BaseException as problem:  # includes SystemExit, so that an answer can't make the judge end the worker
         return {"raised": f"{type(problem).__name__}: {problem}"}

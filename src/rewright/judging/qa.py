@@ -1,7 +1,7 @@
-"""The `qa` judge (exact match and token F1 of SQuAD, over all golds) and the `token_set_f1` judge of MatchTIR.
+"""The `qa` judge (SQuAD exact match and token F1, best over golds) and the `token_set_f1` judge (MatchTIR).
 
-Both work on words. `qa` reads a number as one word with its sign and decimal point (-3 is not 3, 1,000 is 1000);
-`token_set_f1` is MatchTIR's rule as it is.
+`qa` differs from SQuAD in that a number is one token with its sign and decimal point: -3 differs from 3, and 1,000
+equals 1000. `token_set_f1` follows MatchTIR exactly.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from rewright.judging.exact import same
 __all__ = ["exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
 
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
-_SHORT_MEASURE = 2
+_MAX_MEASURE_TOKENS = 2
 
 
 def _values(words: Sequence[str]) -> set[Decimal | None]:
-    """The numbers among the words of an answer."""
+    """Return the numeric values among the tokens of an answer."""
     return {parse_plain_number(word) for word in words} - {None}
 
 
 def exact_match(answer: str, gold: str) -> bool:
     """SQuAD exact match: equal after normalisation (`qa_tokens`).
 
-    Where normalisation leaves nothing ("The The", "a") the texts themselves are compared, so that an answer without
-    content never matches another.
+    If normalisation leaves no tokens ("The The", "a"), the original texts are compared. Otherwise any two such texts
+    would match.
     """
     words, gold_words = qa_tokens(answer), qa_tokens(gold)
     if not words or not gold_words or parse_plain_number(gold) is not None:
@@ -39,10 +39,10 @@ def exact_match(answer: str, gold: str) -> bool:
 
 
 def token_f1(answer: str, gold: str) -> float:
-    """SQuAD token F1 in [0, 1]: harmonic mean of precision and recall over the bags of normalised words.
+    """SQuAD token F1 in [0, 1]: harmonic mean of precision and recall over bags of normalised tokens.
 
-    yes / no / noanswer on either side must match exactly (HotpotQA's rule), and where the gold is a number, or a number
-    with one word to it ("1.95 m"), that number must occur in the answer.
+    yes, no and noanswer must match exactly on both sides (HotpotQA's rule). If the gold answer is a number, or a number
+    with one other token ("1.95 m"), the F1 is 0 unless that number occurs in the answer.
     """
     if exact_match(answer, gold):
         return 1.0
@@ -50,14 +50,14 @@ def token_f1(answer: str, gold: str) -> float:
     if any(" ".join(side) in _CLOSED_ANSWERS for side in (words, gold_words)):
         return 0.0
     values = _values(gold_words)
-    if len(gold_words) <= _SHORT_MEASURE and values and not values <= _values(words):
+    if len(gold_words) <= _MAX_MEASURE_TOKENS and values and not values <= _values(words):
         return 0.0
     shared = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0
 
 
 def qa(answer: str, golds: Sequence[str]) -> Judgement:
-    """Outcome = the best token F1 over `golds`; metrics `exact_match` and `f1`."""
+    """Return the best token F1 over `golds` as the outcome, with the metrics `exact_match` and `f1`."""
     scores = [token_f1(answer, gold) for gold in golds]
     best = max(range(len(golds)), key=scores.__getitem__)
     f1 = scores[best]
@@ -73,19 +73,19 @@ _NOT_A_WORD = re.compile(r"[^\w\s]|_")
 
 
 def token_sets(text: str) -> frozenset[str]:
-    """MatchTIR's tokens of a text: lower case, punctuation replaced by spaces, as a set."""
+    """MatchTIR's tokenisation: lower case, punctuation replaced by spaces, as a set."""
     return frozenset(_NOT_A_WORD.sub(" ", text.lower()).split())
 
 
 def set_f1(answer: str, gold: str) -> float:
-    """MatchTIR's outcome (arXiv 2601.10712) in [0, 1]: F1 of the two sets of tokens, 0 where they share none."""
+    """MatchTIR's outcome (arXiv 2601.10712) in [0, 1]: F1 of the two token sets, 0 if they are disjoint."""
     tokens, gold_tokens = token_sets(answer), token_sets(gold)
     shared = len(tokens & gold_tokens)
     return 2 * shared / (len(tokens) + len(gold_tokens)) if shared else 0.0
 
 
 def token_set_f1(answer: str, golds: Sequence[str]) -> Judgement:
-    """MatchTIR's outcome: F1 of the sets of tokens, best over `golds` (parity; it can't tell -3 from 3)."""
+    """MatchTIR's outcome: best token-set F1 over `golds`. Does not distinguish -3 from 3; kept for parity."""
     best, best_gold = max(((set_f1(answer, gold), gold) for gold in golds), key=lambda scored: scored[0])
     return Judgement(
         best, f"{shown(answer)} has token-set F1 {best:.3f} with {shown(best_gold)}", {"token_set_f1": best}

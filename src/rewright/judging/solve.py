@@ -1,14 +1,17 @@
-"""FTRL's Solve metrics: which of the expected sub-answers did the trajectory's calls really bring up?
+"""FTRL's Solve metrics: how many of the expected sub-answers did the trajectory's tool calls return?
 
-Parity (the rule of FTRL's evaluation): a call solves one pending expected answer of its own tool if every part of it
-(split at ", "), commas removed and in lower case, is a substring of the tool's output (commas removed, lower case).
-With s solved, c calls and u expected: Solve-P = s/c (1 where c = 0), Solve-R = s/u, Solve-F1 = 2s/(c + u).
+Parity (the rule of FTRL's evaluation): a call solves one pending expected answer of the same tool if every part of it
+(split at ", ") is a substring of the tool's output. Both are lower-cased and have their commas removed.
+With s solved, c calls and u expected: Solve-P = s/c (1 if c = 0), Solve-R = s/u, Solve-F1 = 2s/(c + u).
 
-Strict (ours): every part must stand in the output as words of its own, not inside others ("no" in "know", "5" in "15",
-"12" in "-12" or "2023-12-05"). Solve-P = 0 where c = 0. An output that only echoes the call's arguments solves nothing:
-a result with an error; an error or not-found text that no longer holds the answer once the arguments are taken out of
-it; a JSON object that holds it only in fields with the name and the value of an argument. A text that repeats an
-argument without failing can't be told from a finding, and counts.
+Strict (Rewright's variant) differs as follows:
+
+- Every part must match whole words: "no" does not match "know", "5" not "15", and "12" not "-12" or "2023-12-05".
+- Solve-P = 0 if c = 0.
+- An output that only echoes the call's arguments solves nothing. This covers a result with an error, an error or
+  not-found text that no longer contains the answer after the arguments are removed, and a JSON object that contains
+  the answer only in fields that repeat an argument's name and value.
+- Any other text that repeats an argument counts, because it can't be distinguished from a genuine result.
 """
 
 from __future__ import annotations
@@ -31,11 +34,11 @@ _FAILURE_WORDS = re.compile(
     r"no (?:data|information|results?|records?|match(?:es|ing)?|specific|such)|"
     r"no (?:\w+ ){1,6}(?:found|available|identified|specified|exists?|recorded|provided))\b"
 )
-_MOST_ARGUMENTS = 200
-"""Values in one call beyond which a failing output counts as an echo without being searched for each of them."""
+_MAX_ARGUMENTS = 200
+"""Maximum number of argument values to search for; with more, a failing output always counts as an echo."""
 
 
-_DEEPEST_FIELD = 8
+_MAX_FIELD_DEPTH = 8
 
 
 def _plain(text: str) -> str:
@@ -43,7 +46,7 @@ def _plain(text: str) -> str:
 
 
 def solves(output: str, expected: str) -> bool:
-    """True where every ", "-separated part of `expected` is a substring of `output` (FTRL's rule)."""
+    """Return True if every ", "-separated part of `expected` is a substring of `output` (FTRL's rule)."""
     plain = _plain(output)
     return all(_plain(part) in plain for part in expected.split(", "))
 
@@ -53,17 +56,17 @@ _SIGNS = "-−–"
 
 
 def solves_by_words(output: str, expected: str) -> bool:
-    """True where every ", "-separated part of `expected` stands in `output` as whole words and whole numbers.
+    """Return True if every ", "-separated part of `expected` occurs in `output` as whole words and whole numbers.
 
-    Letter case does not count, nor do commas between groups of three digits. 36.0 is 36; -12 is not 12.
+    Letter case and thousands separators are ignored. 36.0 matches 36; -12 does not match 12.
     """
     lower = output.lower()
     texts = {lower, _GROUP_COMMA.sub("", lower)}
     parts = [_plain(part) for part in expected.split(", ")]
-    return all(any(_stands_in(part, text) for text in texts) for part in parts)
+    return all(any(_occurs_in(part, text) for text in texts) for part in parts)
 
 
-def _stands_in(part: str, text: str) -> bool:
+def _occurs_in(part: str, text: str) -> bool:
     if not part:
         return True
     start = text.find(part)
@@ -75,7 +78,7 @@ def _stands_in(part: str, text: str) -> bool:
 
 
 def _joined(left: str, right: str) -> bool:
-    """Are two neighbouring characters of one word? Scripts without spaces between words have no such border."""
+    """Return True if two adjacent characters belong to one word. Scripts without spaces have no word boundaries."""
     return all(character.isalnum() or character == "_" for character in (left, right)) and not any(
         "\u2e80" <= character <= "\uffdc" or "\u0e00" <= character <= "\u0eff" for character in (left, right)
     )
@@ -89,7 +92,7 @@ def _starts_a_word(first: str, text: str, start: int) -> bool:
         return False
     if not first.isdigit():
         return True
-    if before in _SIGNS:  # a sign, or the middle of a date or a number; "F-16" and "10 - 12" are none
+    if before in _SIGNS:  # a minus sign, or a hyphen in a date; the hyphen in "F-16" is neither
         return start > 1 and text[start - 2].isalpha()
     return not (before in ".:/" and start > 1 and text[start - 2].isdigit()) and before != "."
 
@@ -106,7 +109,7 @@ def _ends_a_word(last: str, text: str, end: int) -> bool:
 
 
 def _argument_texts(arguments: Mapping[str, Any]) -> list[str]:
-    """Every scalar value in `arguments`, nested ones included, in plain form, longest first."""
+    """Return all normalised scalar values in `arguments`, including nested ones, longest first."""
     texts: set[str] = set()
     pending: list[Any] = [arguments]
     while pending:
@@ -128,7 +131,7 @@ def _decoded(output: str) -> Any:
 
 
 def _is_failure(value: Any) -> bool:
-    """True for an error or a not-found text: by the words in it, or by an `error` key that is not empty."""
+    """Return True for an error or not-found text, detected by its words or by a non-empty `error` key."""
     pending = [value]
     while pending:
         value = pending.pop()
@@ -144,8 +147,8 @@ def _is_failure(value: Any) -> bool:
 
 
 def _without_repeated_fields(value: Any, arguments: Mapping[str, Any], depth: int = 0) -> Any:
-    """A JSON value without the fields of its objects that have the name and the value of an argument."""
-    if depth == _DEEPEST_FIELD:
+    """Remove fields whose name and value equal an argument's from a JSON value."""
+    if depth == _MAX_FIELD_DEPTH:
         return value
     if isinstance(value, list):
         return [_without_repeated_fields(item, arguments, depth + 1) for item in value]
@@ -171,7 +174,7 @@ def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
     if not failure:
         return True
     texts = _argument_texts(call.arguments)
-    if len(texts) > _MOST_ARGUMENTS:
+    if len(texts) > _MAX_ARGUMENTS:
         return False
     remaining = _GROUP_COMMA.sub("", result.content.lower())
     for text in texts:
@@ -180,7 +183,7 @@ def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
 
 
 def aligned_results(trajectory: Trajectory) -> list[tuple[ToolCall, ToolResult | None]]:
-    """Every call with its result, in order; None for a call that was not run (tool limit, error)."""
+    """Return every call with its result, in order; the result is None if the call was not run (tool limit, error)."""
     pairs: list[tuple[ToolCall, ToolResult | None]] = []
     for turn in trajectory.turns:
         results: list[ToolResult | None] = [*turn.results, *[None] * len(turn.calls)]
@@ -206,10 +209,10 @@ def _count_solved(
 
 
 def solve_metrics(trajectory: Trajectory, outputs: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """`solve_p`, `solve_r`, `solve_f1` and their `_strict` variants, each in [0, 1].
+    """Return `solve_p`, `solve_r`, `solve_f1` and their `_strict` variants, each in [0, 1].
 
-    Malformed calls count among the calls. No expected answers at all: recall is 1 and F1 as the formula has it (0
-    without calls as well, where the formula is 0/0).
+    Malformed calls count as calls. Without expected answers, recall is 1 and F1 follows the formula; F1 is 0 if there
+    are no calls either.
     """
     pairs = aligned_results(trajectory)
     calls, expected = len(pairs), sum(len(answers) for answers in outputs.values())

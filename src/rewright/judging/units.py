@@ -1,7 +1,7 @@
-r"""What a number is counted in: physical units, currencies, percent, and words such as "apples".
+r"""Units of a number: physical units, currencies, percent, and words such as "apples".
 
-`measured` splits a value from its unit. Two units contradict each other unless they have the same form: `12 km/h`,
-`12 \text{ kilometers per hour}` and `12 km h^{-1}` are one; `2 kJ` is not `2 J`. Nothing is converted.
+`measured` splits a text into value and unit. Units are normalised but not converted: `12 km/h`,
+`12 \text{ kilometers per hour}` and `12 km h^{-1}` have the same unit; `2 kJ` and `2000 J` do not.
 """
 
 from __future__ import annotations
@@ -76,17 +76,18 @@ _NUMBER = re.compile(
     r"(?:[a-zA-Z]\s*=\s*)?[-+]?(?:[0-9][0-9.,/ ]*|\\frac\s*\{[0-9]+\}\s*\{[0-9]+\}|[0-9]+\s*\\frac\{[0-9]+\}\{[0-9]+\})"
 )
 _CURRENCY = re.compile(r"([-+]?)\s*(?:\\?([$€£¥₹])|(USD|EUR|GBP|JPY|INR|Rs)\.?\s)\s*(?=[-+0-9.\\])(?!.*\$)", re.DOTALL)
-_CURRENCY_BEHIND = re.compile(r"([-+]?[0-9][0-9.,]*)\s*\\?([$€£¥₹])")
+_CURRENCY_AFTER = re.compile(r"([-+]?[0-9][0-9.,]*)\s*\\?([$€£¥₹])")
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z'-]*(?:\s+[a-zA-Z][a-zA-Z'-]*){0,3}\.?")
 
 Unit = tuple[tuple[str, int], ...] | str
-"""Powers of known units, sorted; or the words themselves."""
+"""Sorted (unit, exponent) pairs of known units, or the words of an unknown unit."""
 
 
 def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
-    r"""(value, unit) of a text that ends with a unit (or begins with a currency's sign), else None.
+    r"""Return (value, unit) of a text that ends with a unit or begins with a currency sign, else None.
 
-    A single letter is a unit inside `\text{}` or over another one; elsewhere ("5 m" may be a product) with `letters`.
+    A single letter counts as a unit inside `\text{}` or as part of a compound unit. Elsewhere it may be a variable
+    ("5 m" may be a product), so it counts only with `letters=True`.
     """
     if (currency := _CURRENCY.match(text)) is not None:
         rest = text[currency.end() :]
@@ -95,7 +96,7 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
         if inner is None:
             return currency[1] + rest, ((name, 1),)
         return currency[1] + inner[0], inner[1] if inner[1] != (("%", 1),) else ((name, 1),)
-    if (behind := _CURRENCY_BEHIND.fullmatch(text)) is not None:
+    if (behind := _CURRENCY_AFTER.fullmatch(text)) is not None:
         return behind[1].strip(), ((_CURRENCIES[behind[2]], 1),)
     for found in _tails(text):
         value, unit_text = found
@@ -115,7 +116,7 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
 
 
 def _tails(text: str) -> list[tuple[str, str]]:
-    """Ways to split a text into value and unit, shortest value first."""
+    """Return candidate splits into (value, unit text), shortest value first."""
     found: list[tuple[str, str]] = []
     start = 0
     while len(found) < 8 and (split := _TAIL.fullmatch(text, start)) is not None:
@@ -125,7 +126,7 @@ def _tails(text: str) -> list[tuple[str, str]]:
 
 
 def _unit(text: str) -> Unit | None:
-    """The unit that a text names: powers of known units, or words; None for what is neither."""
+    """Parse a unit: powers of known units, or words. Returns None for anything else."""
     plain = _TEXT.sub(lambda command: f" {command[1]} ", text).replace(r"\%", "%")
     plain = re.sub(r"\\mu\s*", "u", plain.replace(r"\Omega", "ohm"))
     plain = re.sub(r"\^\s*\\circ\s*", " degree ", plain).replace(r"\cdot", "*").replace("{}", "")
@@ -195,5 +196,5 @@ def _factor(word: str) -> tuple[tuple[str, int], ...] | None:
 
 
 def same_unit(left: Unit, right: Unit) -> bool:
-    """True where both name one unit. Words are compared without their plural."""
+    """Return True if both units are the same. Words are compared without their plural."""
     return left == right

@@ -1,1 +1,1 @@
-"""Recipes: the settings of all rooms composed, read from YAML and checked."""
+"""Recipes: the settings of a run, read from YAML and validated."""

@@ -1,4 +1,4 @@
-"""Which code the recipe of a stored run names, and whether its user has allowed it."""
+"""Find code that a stored run's recipe references, and check that the user trusts it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ UNSAFE: Final = "unsafe"
 
 
 def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(key, what) for all code that a recipe has run as the user's own: import paths, packages, a model's own code.
+    """Yield (key, code) for all code that a recipe runs unsandboxed: import paths, packages, a model's remote code.
 
-    For `sandbox.level: unsafe`, which runs what models and data sets have written with nothing around it, `what` is
-    that word.
+    For `sandbox.level: unsafe`, which runs code of models and data sets without a sandbox, the code is "unsafe".
     """
     for dimension in recipe.quality.dimensions:
         if ":" in dimension.function:
@@ -45,7 +44,7 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def imported_code(data: Any) -> Iterator[tuple[str, str]]:
-    """(key, import path) of the code that is imported as soon as a recipe (as written: `data`) is read or reported."""
+    """Yield (key, import path) of code that is imported when a recipe is loaded. `data` is the recipe as written."""
     for key in ("dialect", "model.engine", "repair.model.engine"):
         value: Any = data
         for part in key.split("."):
@@ -55,7 +54,7 @@ def imported_code(data: Any) -> Iterator[tuple[str, str]]:
 
 
 def check_recipe_code(code: Iterable[tuple[str, str]], trusted: Sequence[str], where: str) -> None:
-    """Raise InputError where `code` (of `recipe_code`, of the recipe `where`) is not all `trusted`."""
+    """Raise InputError unless all `code` of the recipe `where` (see `recipe_code`) is `trusted`."""
     missing = [(key, what) for key, what in code if not is_in_packages(what, trusted)]
     if missing:
         flags = " ".join(dict.fromkeys(f"--trusted {what.partition(':')[0]}" for _, what in missing))

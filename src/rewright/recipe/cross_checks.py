@@ -1,8 +1,8 @@
-"""Rules that concern several sections of a recipe, applied before anything runs.
+"""Validate rules that involve several sections of a recipe, before anything runs.
 
-A key that is written down and has no effect is a mistake: whoever wrote it expects one. Which keys these are is said by
-the function `unused_keys` of the room that owns the settings; here stands where they are written, and what an override
-changes. So are the addresses of servers checked: a run must not end at the first request to one.
+- A key that has no effect is an error, because its author expects one. The function `unused_keys` of the package that
+  owns the settings lists such keys. This module adds their location and handles overrides.
+- Server addresses are checked, so that a run does not fail at the first request.
 """
 
 from __future__ import annotations
@@ -32,10 +32,16 @@ def apply_cross_field_rules(
 ) -> None:
     """Validate and normalize dependent keys in place. Raises InputError for a key that has no effect.
 
-    `data` is the recipe as it was written, `defaults` the defaults of every section, `places` says where each key
-    stands, `where` the whole. A path without a format is a file in the format of `tasks`, else in our own. A key
-    without effect is dropped, not refused, where it has its default value (a resolved recipe holds every key), where an
-    override has taken its effect away, and where the file is a run's own (`stored`).
+    A path without a format has the format of `tasks`, else Rewright's own format. A key without effect is dropped
+    instead of an error if it has its default value (a resolved recipe contains every key), if an override removed its
+    effect, or if the file is a run's copy (`stored`).
+
+    Args:
+        data: The recipe as written.
+        places: Location of each key.
+        defaults: Defaults of every section.
+        where: Location of the recipe.
+        stored: Whether the file is a run's copy.
     """
 
     def drop(unused: Iterable[UnusedKey], prefix: str, usual: Mapping[str, Any]) -> None:
@@ -57,7 +63,7 @@ def apply_cross_field_rules(
         if section is not None:
             if section.get("path") is not None:
                 section.setdefault("format", file_format)
-            draws = _draws_tasks(section, usual, name, places, where, stored=stored)
+            draws = _is_world(section, usual, name, places, where, stored=stored)
             if draws and (problem := tasks.path_problem(section, usual, name)) is not None:
                 raise InputError(f"{places.get(f'{name}.path', places.get(name, where))}: {problem}")
             if draws is False:
@@ -79,9 +85,9 @@ def apply_cross_field_rules(
 
 
 def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
-    """Raise InputError for an address in the recipe that no client could use. `place_of`: where a key stands."""
+    """Raise InputError for an invalid server address in the recipe. `place_of` returns the location of a key."""
     for name, url, is_model in _addresses(recipe):
-        from rewright.net.urls import normalize_base_url, server_address  # not before there is an address to check
+        from rewright.net.urls import normalize_base_url, server_address  # lazy: only needed if there is an address
 
         try:
             if re.search(r"[\s\x00-\x1f\x7f]", url):
@@ -94,7 +100,7 @@ def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
             raise InputError(f"{place_of(name)}: {name}: {problem}") from None
 
 
-def _draws_tasks(
+def _is_world(
     section: Mapping[str, Any],
     usual: Mapping[str, Any],
     name: str,
@@ -103,10 +109,10 @@ def _draws_tasks(
     *,
     stored: bool,
 ) -> bool | None:
-    """Whether the format of a tasks section is a world. Raises InputError for an unknown format.
+    """Return True if the format of a tasks section is a world. Raises InputError for an unknown format.
 
-    None: that is not looked at. Another check says what is wrong with a format that is no text; and a stored recipe
-    may name code, which is not imported before its user has allowed it, or a format of a package that is gone.
+    Returns None if this is not checked: for a format that is not text (another check reports that), and for a stored
+    recipe whose format is untrusted code or from a package that is no longer installed.
     """
     kind = section.get("format", usual.get("format"))
     if not isinstance(kind, str) or (stored and kind not in known("task_format")):
@@ -118,7 +124,7 @@ def _draws_tasks(
 
 
 def _addresses(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, bool]]:
-    """(dotted key, address, is it a model's?) of all sections."""
+    """Yield (dotted key, address, whether it is a model server) for all sections."""
     for key, url in settings.addresses().items():
         yield f"{prefix}{key}", url, isinstance(settings, engines.ModelSettings)
     for name in settings.__struct_fields__:
@@ -132,7 +138,7 @@ def _same(value: Any, usual: Any) -> bool:
 
 
 def _section(data: Any, name: str) -> Any:
-    """The section of that name as a mapping, its short form (a path) written out; None where there is none."""
+    """Return the section as a mapping with its short form (a path) expanded, or None if it is missing."""
     for key in name.split("."):
         if not isinstance(data, dict):
             return None
@@ -143,7 +149,7 @@ def _section(data: Any, name: str) -> Any:
 
 
 def _at(defaults: Any, name: str) -> Any:
-    """The default of a dotted key; None where there is none."""
+    """Return the default of a dotted key, or None."""
     for key in name.split("."):
         defaults = defaults.get(key) if isinstance(defaults, Mapping) else None
     return defaults

@@ -1,4 +1,4 @@
-"""The checks of a recipe's keys against its schema, each mistake with its file, line and key."""
+"""Check a recipe's keys and values against its schema. Errors include file, line and key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check_keys", "check_numbers", "located", "struct_of"]
 
 
 def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
-    """The section type in `X` or `X | None`. That of a model is its engine's, which `data` names."""
+    """Return the section type in `X` or `X | None`. The type of a model section depends on the engine in `data`."""
     if get_origin(kind) in (typing.Union, types.UnionType):
         found = [struct for part in get_args(kind) if (struct := struct_of(part, data)) is not None]
         return found[0] if found else None
@@ -30,7 +30,7 @@ def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
 
 
 def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
-    """Raise InputError for a key that the schema does not have, with the nearest one that it has."""
+    """Raise InputError for a key that is not in the schema, with the closest valid one."""
     struct = struct_of(kind, data)
     if not isinstance(data, dict):
         return
@@ -48,7 +48,7 @@ def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, 
 
 
 def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> None:
-    """Refuse what JSON has no word for, in a section of free keys: it could be neither stored nor sent as it is."""
+    """Raise InputError for values in a free-form section that JSON can't represent."""
     if isinstance(data, dict):
         for key, value in data.items():
             below = f"{name}.{key}"
@@ -68,7 +68,7 @@ def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> Non
 
 
 def check_numbers(data: Any, name: str, where: str, places: dict[str, str]) -> None:
-    """Refuse a whole number beyond 64 bits, as key or value: most of what reads a recipe can hold none."""
+    """Raise InputError for integers beyond 64 bits, as key or value, because msgspec and others can't store them."""
     if isinstance(data, dict):
         for key, value in data.items():
             check_numbers(key, name, where, places)
@@ -81,7 +81,7 @@ def check_numbers(data: Any, name: str, where: str, places: dict[str, str]) -> N
 
 
 def _choices(name: str) -> str:
-    """The words that the key `name` may be, or an empty string."""
+    """Return a hint with the valid values of the key `name`, or an empty string."""
     kind: Any = Recipe
     for key in re.sub(r"\[[^\]]*\]", "", name).split("."):
         struct = struct_of(kind)
@@ -93,17 +93,17 @@ def _choices(name: str) -> str:
 
 
 def located(problem: str, where: str, places: dict[str, str]) -> str:
-    """A msgspec message ("Expected `int`, got `str` - at `$.synth.n`") with file, line and key in front."""
+    """Prefix a msgspec message ("Expected `int`, got `str` - at `$.synth.n`") with file, line and key."""
     reason, _, path = problem.partition(" - at `$")
     name = path.rstrip("`").lstrip(".")
-    # The check of a whole section names its key in the message, not in the path.
+    # Checks in `__post_init__` name the key in the message instead of in the path ("gamma must be …").
     if " must " in reason:
         key, _, reason = reason.partition(" ")
         name = f"{name}.{key}".lstrip(".")
     plain = re.sub(r"\[[^\]]*\]", "", name)
     choices = _choices(name) if "enum" in reason else ""
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
-    # A check of a whole section names the key in its words: "gamma is …", "unknown estimator …".
+    # Other such messages have the forms "gamma is …" and "unknown estimator …".
     said = f"{plain}.{reason.removeprefix('unknown ').partition(' ')[0]}"
     if said in places:
         plain = said

@@ -1,7 +1,7 @@
-"""Recipes: a YAML file plus dotted overrides, checked into one frozen settings object.
+"""Load a recipe: a YAML file plus dotted overrides, validated into one frozen `Recipe`.
 
-Every mistake is an `InputError` in one line with file, line and key, and names the nearest valid key. Nothing here runs
-anything. What can be set is in `rewright.recipe.schema`.
+Each error is a one-line `InputError` with file, line and key, and the closest valid key. The settings are defined in
+`rewright.recipe.schema`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FORMAT_1_MODEL: Final = {
 }  # fmt: skip
 """The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
-"""Sections that may be given as one string, and the key that the string then is."""
+"""Sections that may be given as one string, and the key that the string sets."""
 
 
 def load_recipe(
@@ -45,14 +45,16 @@ def load_recipe(
     trusted: Sequence[str] | None = (),
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Recipe:
-    """Read a recipe file (None: all defaults) and apply `section.key=value` overrides.
+    """Read a recipe file and apply `section.key=value` overrides.
 
-    `stored`: the file is a run's own copy. A key that has no effect under its reward was refused or dropped when the
-    run was started, and one that an older version let pass is no reason not to read the run. Reading it imports no
-    code but that of `trusted` (None: any; the user has given the recipe). `upgrade` makes what an older version has
-    stored into a recipe of today (`rewright.pipeline.migration`).
+    Args:
+        path: Recipe file; None means all defaults.
+        overrides: Settings that take precedence over the file.
+        stored: The file is a run's copy: keys without effect are dropped, and only `trusted` code may be imported.
+        trusted: Trusted code of a stored recipe; None trusts all of it (the user has given the recipe).
+        upgrade: Converts the data of an older version's recipe to the current format (`rewright.pipeline.migration`).
 
-    Raises InputError, also for a file that says nothing: a run of nothing but defaults was not asked for.
+    Raises InputError for an invalid recipe, and for an empty file, which is probably a mistake.
     """
     data: Any = {}
     places: dict[str, str] = {}
@@ -78,12 +80,12 @@ def load_recipe(
         check_recipe_code(imported_code(data), trusted, where)
     check_numbers(data, "", where, places)
     check_renamed(data, where, places)
-    apply_cross_field_rules(data, places, _standard(), where, stored=stored)
+    apply_cross_field_rules(data, places, _all_defaults(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     check_keys(data, Recipe, "", where, places)
     try:
         recipe = convert(_with_engines(data, Recipe, "", where, places), Recipe, dec_hook=_as_built)
-        msgspec.json.encode(recipe)  # as its hash and its copy in the run need it
+        msgspec.json.encode(recipe)  # fails early for what can't be hashed and stored
     except msgspec.ValidationError as problem:
         raise InputError(located(str(problem), where, places)) from None
     except UnicodeEncodeError:
@@ -95,7 +97,7 @@ def load_recipe(
 
 
 def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
-    """Eight hexadecimal digits of the named sections: part of every id that depends on them.
+    """Return a hash of the named sections (8 hexadecimal digits), which is part of ids that depend on them.
 
     Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
     format of run directories, whatever its engine.
@@ -125,9 +127,10 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> No
 
 
 def _expand(data: Any, kind: Any, standard: Any) -> Any:
-    """`data` with its short forms written out. What a section leaves out is as in `standard`, its default.
+    """Expand short forms in `data`, and fill in missing keys from the section's default `standard`.
 
-    (`eval.tasks` has other defaults than `tasks`: giving one of its keys must not change the others.)
+    The defaults of a section may differ from those of its type: setting one key of `eval.tasks` must not reset its
+    other keys to the defaults of `tasks`.
     """
     struct = struct_of(kind, data)
     if struct is None or not isinstance(data, dict):
@@ -142,7 +145,7 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
             expanded[key] = value
             continue
         if value is None and isinstance(below, type):
-            given: Any = {}  # a section whose keys are all commented out
+            given: Any = {}  # YAML null: a section whose keys are all commented out
         elif isinstance(value, str) and key in SHORT_FORMS:
             given = {SHORT_FORMS[key]: value}
         else:
@@ -151,15 +154,15 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
     return expanded
 
 
-def _standard() -> dict[str, Any]:
-    """The defaults of every section, those included that are None unless given."""
+def _all_defaults() -> dict[str, Any]:
+    """Return the defaults of all sections, including optional ones."""
     standard: dict[str, Any] = msgspec.to_builtins(Recipe())
     standard["rl"]["tasks"] = msgspec.to_builtins(TaskSettings())
     return standard
 
 
 def _own_defaults(standard: Any) -> dict[str, Any]:
-    """The fields in which a section's default differs from the default of its type."""
+    """Return the fields in which a section's default differs from the default of its type."""
     if not isinstance(standard, msgspec.Struct):
         return {}
     usual = type(standard)()
@@ -168,7 +171,7 @@ def _own_defaults(standard: Any) -> dict[str, Any]:
 
 
 def _with_engines(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> Any:
-    """`data` with the sections of models made into the settings of their engines, which msgspec cannot choose."""
+    """Convert model sections to the settings type of their engine, which msgspec can't select."""
     struct = struct_of(kind, data)
     if struct is None or not isinstance(data, dict):
         return data
@@ -186,7 +189,7 @@ def _with_engines(data: Any, kind: Any, prefix: str, where: str, places: dict[st
 
 
 def _as_built(kind: type, value: Any) -> Any:
-    """msgspec's hook for what `_with_engines` has made."""
+    """Decoding hook of msgspec that accepts the objects created by `_with_engines`."""
     if isinstance(value, kind):
         return value
     raise ValueError(f"Expected `object`, got `{type(value).__name__}`")

@@ -1,7 +1,7 @@
-"""Keys of a recipe that have another name than in earlier versions, and modules of import paths that have moved.
+"""Renamed recipe keys and moved import paths of earlier versions.
 
-A recipe that a person writes gets an error that names the new one. The recipe of a stored run is read as if it had been
-written today.
+For a recipe written by a user, an old name is an error that gives the new one. The recipe of a stored run is converted
+to the new names.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rewright.recipe.yaml_file import nearest
 __all__ = ["RENAMED_KEYS", "check_renamed", "moved_path", "rename"]
 
 RENAMED_KEYS: Final[dict[str, str]] = {f"rl.credit.{old}": f"rl.credit.{new}" for old, new in RENAMED_CREDIT.items()}
-"""Dotted key of an earlier version -> its key today."""
+"""Old dotted key -> current key."""
 
 
 def moved_path(text: str) -> str:
-    """An import path of an earlier version by its name today (`rewright.builtin.RENAMED`); other texts as they are."""
+    """Return the current name of a moved import path (`rewright.builtin.RENAMED`), or `text` unchanged."""
     return RENAMED.get(text, text)
 
 
 def rename(data: dict[str, Any], places: dict[str, str] | None = None) -> None:
-    """Give the keys and values of a stored recipe their names of today, in place.
+    """Rename the keys and values of a stored recipe to their current names, in place.
 
-    `data` is the recipe as it was read, `places` says where its keys stand. A key that stands under both names keeps
-    the value of the new one.
+    `data` is the parsed recipe and `places` the locations of its keys. If both names of a key are present, the value of
+    the new one is kept.
     """
     for old, new in RENAMED_KEYS.items():
         section, key = _section(data, old)
@@ -47,7 +47,7 @@ def rename(data: dict[str, Any], places: dict[str, str] | None = None) -> None:
 
 
 def check_renamed(data: dict[str, Any], where: str, places: dict[str, str]) -> None:
-    """Raise InputError for a key or a value of an earlier version, naming the one of today."""
+    """Raise InputError for a renamed key or value, with its current name."""
     for old, new in RENAMED_KEYS.items():
         if _section(data, old)[0] is not None:
             raise InputError(f"{nearest(old, where, places)}: {old} was renamed: expected {new}")
@@ -55,7 +55,7 @@ def check_renamed(data: dict[str, Any], where: str, places: dict[str, str]) -> N
 
 
 def _section(data: Any, name: str) -> tuple[dict[str, Any] | None, str]:
-    """(the section that holds the key, the key); None where there is no such key."""
+    """Return (section, key) of a dotted key. The section is None if the key is not present."""
     *sections, key = name.split(".")
     for section in sections:
         data = data.get(section) if isinstance(data, dict) else None

@@ -1,4 +1,4 @@
-"""The recipe: the settings of all rooms, composed.
+"""The `Recipe`: all settings of a run, composed of the settings of each package.
 
 Defaults target a 2-core CPU machine; scale them up on larger hardware.
 """
@@ -27,27 +27,27 @@ from rewright.training.settings import BuildSettings, RewardSettings, RLSettings
 __all__ = ["Recipe"]
 
 MAX_NAME_BYTES: Final = 200
-"""Bytes of a run's name: it is a folder's, with a number behind it."""
+"""Maximum length in bytes of a run's name. It becomes a folder name with a numeric suffix."""
 
 
 class Recipe(Settings, frozen=True):
-    """A whole run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
+    """Settings of a run. `tasks=FILE` on the command line is short for `tasks.path=FILE`."""
 
     name: str = "run"
     """Name of the run: the default run directory is `runs/NAME`."""
     seed: Seed = 0
     """Seed of sampling, shuffling and training. Part of every trajectory's id."""
     stages: tuple[str, ...] = ALL_STAGES
-    """Stages to run, in their order: names of the table of stages, or import paths of your own."""
+    """Stages to run, in order: registered names, or import paths of custom stages."""
     stage_seconds: PositiveFloat | None = None
-    """Time limit of each stage, in seconds. The stage is stopped as by Ctrl-C, and --resume continues it with a new
+    """Time limit of each stage, in seconds. The stage is stopped as with Ctrl-C, and --resume continues it with a new
     limit."""
     judge_seconds: PositiveFloat = 60.0
-    """Time limit of your own judge for one answer, in seconds."""
+    """Time limit of a custom judge for one answer, in seconds."""
     judges: tuple[str, ...] = ()
-    """Your own packages whose functions a task file may name as judges."""
+    """Packages whose functions a task file may name as judges."""
     prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict)
-    """Prices by the model's name (`model.path`)."""
+    """Prices by model name (`model.path`)."""
     dialect: str = "hermes"
     """Dialect: how the model writes calls and answers."""
     model: ModelSettings = HFSettings()
@@ -89,6 +89,6 @@ class Recipe(Settings, frozen=True):
 
 
 def _names_a_folder(name: str) -> bool:
-    """Is it one plain name of a folder: not a path, not hidden, nothing that cannot be shown?"""
+    """Return True for a valid folder name: not a path, not hidden, and printable."""
     plain = bool(name.strip()) and name == name.strip() and name.isprintable() and not name.startswith(".")
     return plain and not {"/", "\\"} & {*name} and len(os.fsencode(name)) <= MAX_NAME_BYTES

@@ -1,4 +1,4 @@
-"""The names of stages, and the order in which they run."""
+"""Names and order of stages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["ALL_STAGES", "check_stage_names", "stage_order"]
 ALL_STAGES: Final = (
     "eval_base", "synth", "judge", "score", "repair", "build", "sft", "eval_sft", "reward", "rl", "eval_rl",
 )  # fmt: skip
-"""The stages of a recipe that names none: all of ours. Other packages may register more."""
+"""Default stages of a recipe: all built-in ones. Other packages may register more."""
 
 
 class _Row(Protocol):
-    """What of a registered stage says where it stands."""
+    """The attributes of a registered stage that determine its position."""
 
     @property
     def name(self) -> str: ...
@@ -27,10 +27,9 @@ class _Row(Protocol):
 
 
 def stage_order() -> list[str]:
-    """The names of all registered stages in the order of a run: ours, and each other one behind the one it names.
+    """Return the names of all registered stages in run order: built-in ones, and others after their `after` stage.
 
-    A stage of another package that cannot be loaded is left out with a warning; one that stands behind an unknown
-    stage is last.
+    A stage of another package that can't be loaded is skipped with a warning. A stage with an unknown `after` is last.
     """
     rows: dict[str, _Row] = {}
     for name in in_order("stage"):
@@ -39,7 +38,8 @@ def stage_order() -> list[str]:
         except InputError as problem:
             warnings.warn(f"rewright: {problem}", RuntimeWarning, stacklevel=2)
     order = [name for name, row in rows.items() if row.after is None]
-    waiting = [name for name in reversed(rows) if name not in order]  # each goes right behind: the first one at last
+    # Reversed, because each stage is inserted directly after its `after` stage.
+    waiting = [name for name in reversed(rows) if name not in order]
     while placed := [name for name in waiting if rows[name].after in order]:
         for name in placed:
             order.insert(order.index(str(rows[name].after)) + 1, name)
@@ -55,9 +55,9 @@ def _row(name: str) -> _Row:
 
 
 def check_stage_names(names: Sequence[str]) -> None:
-    """Raise ValueError for no stage, an unknown one, one that is named twice, and a wrong order.
+    """Raise ValueError if there is no stage, an unknown or duplicate one, or the order is wrong.
 
-    A stage that is named by import path runs where it stands; nothing of it is imported here.
+    A stage given by import path runs at its position in the list and is not imported here.
     """
     if not names:
         raise ValueError("stages must name at least one stage, got none")

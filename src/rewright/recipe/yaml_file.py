@@ -1,4 +1,4 @@
-"""A YAML file, or a value of the command line, as data; and where each of its keys stands."""
+"""Parse YAML files and command-line values, and record the location of each key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rewright.core.storage import read_bounded
 __all__ = ["nearest", "one_line", "parse_value", "read_yaml"]
 
 MAX_YAML_NODES = 10_000
-"""In a recipe file: aliases of aliases would be more than any memory holds."""
+"""Maximum number of nodes of a recipe file. Guards against alias bombs (billion laughs)."""
 
 _TAG_ERRORS = (KeyError, AttributeError)
-"""What PyYAML raises for a value that does not fit its tag, as in `!!bool maybe`."""
+"""Exceptions of PyYAML for a value that does not match its tag, such as `!!bool maybe`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it (1.2): `1e-5` is a number, `off` is a word."""
+    """YAML 1.2 scalars: `1e-5` is a number, `off` is a string."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -37,7 +37,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(data, dotted key -> "file:line") of a YAML file. Raises InputError for one that is no mapping in plain YAML."""
+    """Return (data, dotted key -> "file:line") of a YAML file. Raises InputError unless it is a plain mapping."""
     places: dict[str, str] = {}
     try:
         text = read_bounded(path).decode("utf-8")
@@ -46,7 +46,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except OSError as problem:
         raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}") from None
     try:
-        _collect_places(yaml.compose(text, Loader=_Loader), "", str(path), places)  # first: it bounds the size
+        # Before loading, because it enforces MAX_YAML_NODES.
+        _collect_places(yaml.compose(text, Loader=_Loader), "", str(path), places)
         data = yaml.load(text, _Loader)
     except _TAG_ERRORS:
         raise InputError(f"{path}: not valid YAML: a value does not fit its tag") from None
@@ -67,7 +68,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], depth: int = 0) -> None:
-    """Where every key stands: dotted name -> "file:line". Raises InputError for a key that is given twice."""
+    """Add dotted name -> "file:line" of every key to `places`. Raises InputError for a duplicate key."""
     if depth > 20 or len(places) > MAX_YAML_NODES:
         raise InputError(f"{path}: not a recipe: nested too deeply, or more than {MAX_YAML_NODES} values")
     if isinstance(node, yaml.MappingNode):
@@ -86,7 +87,7 @@ def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], d
 
 
 def parse_value(text: str) -> Any:
-    """The value that a text on the command line says in YAML; the text itself where it is no YAML."""
+    """Parse a command-line value as YAML. Returns the text itself if it is not valid YAML."""
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError, *_TAG_ERRORS):
@@ -94,12 +95,12 @@ def parse_value(text: str) -> Any:
 
 
 def one_line(text: object) -> str:
-    """A text without line breaks."""
+    """Return the text without line breaks."""
     return " ".join(str(text).split())
 
 
 def nearest(name: str, where: str, places: dict[str, str]) -> str:
-    """The place of a key, or of what it stands in: nothing inside a list or an override has a place of its own."""
+    """Return the location of a key or its nearest parent. Items of lists and overrides have no location."""
     while name and name not in places:
         name = name.rpartition(".")[0]
     return places.get(name, where)

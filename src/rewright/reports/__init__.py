@@ -1,1 +1,1 @@
-"""Pictures and the page that shows a run."""
+"""Reports of a run: tables, figures and the HTML page."""

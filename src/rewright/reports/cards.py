@@ -1,6 +1,6 @@
-"""The cards of the page: a candidate with its repair, or trajectories of one task side by side, with their credit.
+"""HTML cards of the page: a candidate with its repair, or trajectories of one task side by side, with their credit.
 
-Whatever a model, a tool or a data set wrote goes through `_text`, which escapes it.
+Untrusted text of models, tools and data sets is escaped by `_text`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rewright.reports.stored_credit import prompt_text
 __all__ = ["LONGEST", "MEANINGS", "card", "shown_card"]
 
 LONGEST = 8000
-"""Characters of one text that are shown; a tool result can be megabytes."""
+"""Maximum length of a text in characters; longer ones are cut, because a tool result can have megabytes."""
 
 MEANINGS = {
     "kept": "right and of high quality",
@@ -36,7 +36,7 @@ MEANINGS = {
 
 
 def card(example: Example, *, is_open: bool) -> str:
-    """One candidate beside its repair."""
+    """Return the HTML of one candidate beside its repair."""
     sides = [_side("Candidate", example.candidate, _facts(example))]
     if example.repair is not None:
         sides.append(_repair_side(example))
@@ -48,7 +48,7 @@ def card(example: Example, *, is_open: bool) -> str:
 
 
 def shown_card(shown: Shown) -> str:
-    """Trajectories of one task side by side: of several models, or the rollouts of a step."""
+    """Return the HTML of trajectories of one task side by side: of several models, or the rollouts of a step."""
     sides = [_side(title, attempt, [("verdict", _verdict(attempt))]) for title, attempt in shown.attempts]
     task_id = shown.attempts[0][1].trajectory.task_id
     return _details([shown.label], shown.task, task_id, [_sides(sides), _credits(shown.attempts)], note=shown.note)
@@ -156,7 +156,7 @@ def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
         said = said.replace(call.raw, "", 1)
     said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()
     if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
-        said = ""  # it stands below the turns
+        said = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""
     parts = [f'<span class="soft">turn {number}{stop}</span>']
     if thought.strip():
@@ -179,7 +179,7 @@ def _bare(text: str) -> str:
 
 def _call(call: ToolCall, *, answered: bool) -> str:
     if call.error is not None:
-        error = "malformed" if answered else call.error  # the result says what is wrong
+        error = "malformed" if answered else call.error  # the result has the full error
         return f'<div class="call">{_text(call.raw.strip())} <span class="bad">{_text(error)}</span></div>'
     arguments = arguments_of(call)
     written = ", ".join(f"{key}: {_json(value)}" for key, value in arguments.items())
@@ -194,14 +194,14 @@ def _result(result: ToolResult) -> str:
     if result.error is None:
         return f'<div class="result">{_text(result.content)}</div>'
     kind, _, message = result.error.partition(": ")
-    # The content is what the model was shown and mostly says the error's message already.
+    # The content is what the model was shown, and usually contains the error message already.
     error = kind if message and message in result.content else result.error
     error = "" if error in result.content else f'<span class="bad">{_text(error)}</span>\n'
     return f'<div class="result failed">{error}{_text(result.content)}</div>'
 
 
 def _credits(pictures: list[tuple[str, Attempt]]) -> str:
-    """The credit of attempts, each with its title."""
+    """Return the HTML of the credit of attempts, each with its title."""
     drawn = [
         f'<h3>{title}</h3><div class="picture">{drawing_of(attempt.credited).svg()}</div>'
         for title, attempt in pictures
@@ -213,7 +213,7 @@ def _credits(pictures: list[tuple[str, Attempt]]) -> str:
 
 
 def _text(text: str) -> str:
-    """Anything that somebody wrote, as HTML: escaped, and cut where it is longer than a person reads."""
+    """Escape untrusted text for HTML and cut it to `LONGEST` characters."""
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
     return escape(text)

@@ -1,8 +1,8 @@
-"""What generating cost: tokens, seconds and money of each stage, from what the trajectories have recorded.
+"""Tokens, seconds and costs of generation per stage, computed from stored trajectories.
 
-Counted is every turn that is on disk: as the server reported it, else from the token ids. Not counted is what left no
-turn: attempts that failed and were tried again, and generations that an error ended. A prompt is counted whole in every
-turn, as providers bill it without their discounts for cached prompts.
+Every stored turn is counted, as reported by the server or else from the token ids. Failed attempts that were retried
+and generations that ended with an error have no stored turn and are not counted. The full prompt is counted in every
+turn, as providers bill it without discounts for cached prompts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["run_usage"]
 
 
 def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]:
-    """Usage of the stages of a run that have generated anything, by stage. RL is left out: it runs its own model."""
+    """Return the usage of each stage that has generated text. RL is excluded, because it runs its own model."""
     state = run.state()
     table = sorted((stage for stage in stages() if stage.generates), key=lambda stage: stage.evaluates is not None)
     found = {

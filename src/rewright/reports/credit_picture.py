@@ -1,9 +1,10 @@
-"""The picture of one trajectory's credit: predicted calls left, gold calls right, and who is paid for what.
+"""Draw one trajectory's credit: predicted calls on the left, gold calls on the right, and their matches and rewards.
 
-Rows are turns. In each: the turn's reward and advantage as bars, its calls with their arguments, and lines to the gold
-calls that they match, as thick as the similarity (or, for optimal transport, as the share of the call that is
-transported, times its similarity). Wrong and extra arguments stand out on the left, missing ones on the right.
-As SVG it needs nothing (no fonts, no scripts), as PNG matplotlib.
+Rows are turns. Each shows the turn's reward and advantage as bars, its calls with their arguments, and lines to the
+matching gold calls. The line width is the similarity; for optimal transport, it is the transported fraction of the call
+times the similarity. Wrong and extra arguments are highlighted on the left, missing ones on the right.
+
+SVG output has no dependencies (no fonts, no scripts); PNG output needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from rewright.reports.stored_credit import Credited
 __all__ = ["credit_drawing", "drawing_of"]
 
 _INK, _GREY, _FAINT, _LINE = "#1f2933", "#66727f", "#f2f4f7", "#c9d1da"
-_PAID, _WRONG, _GAIN, _LOSS = "#0b7a75", "#b4540a", "#2563a8", "#b4540a"
-"""Teal: paid. Orange: wrong, or below zero. Blue: above zero. Told apart without red and green."""
+_REWARDED, _WRONG, _GAIN, _LOSS = "#0b7a75", "#b4540a", "#2563a8", "#b4540a"
+"""Teal: rewarded. Orange: wrong or negative. Blue: positive. The palette is safe for red-green colour blindness."""
 
 _WIDTH, _MARGIN = 1080, 20
 _BARS_LEFT, _BARS_WIDTH = 92, 150
@@ -37,7 +38,7 @@ _TOP = 84
 
 
 def drawing_of(credited: Credited, title: str = "") -> Drawing:
-    """`credit_drawing` of a trajectory as `rewright.reports.stored_credit.credit` returns it."""
+    """Return the `credit_drawing` of a trajectory from `rewright.reports.stored_credit.credit`."""
     stored = credited.stored
     return credit_drawing(
         stored.turns,
@@ -64,12 +65,19 @@ def credit_drawing(
     outcome: float | None = None,
     trajectory_reward: float | None = None,
 ) -> Drawing:
-    """The picture, to be had as SVG text or saved.
+    """Draw the credit of one trajectory with T turns and G gold calls.
 
-    `turns`: calls of each of the T turns. `golds`: G gold calls. `match`: of all calls in order with the gold calls.
-    `rewards`, `advantages`: (T,). `texts`: what the model wrote in each turn, shown where it made no call. `outcome`,
-    `trajectory_reward` (None: the sum of `rewards`; NaN: not known): named in the caption. Raises
-    ValueError for numbers of turns or calls that do not fit.
+    Args:
+        turns: Calls of each turn, length T.
+        golds: Gold calls, length G.
+        match: Match of all calls, in order, with the gold calls.
+        rewards: Turn rewards, shape (T,).
+        advantages: Turn advantages, shape (T,).
+        texts: Text of each turn, shown if it has no call.
+        outcome: Outcome for the caption.
+        trajectory_reward: Reward for the caption; None means the sum of `rewards`, NaN means unknown.
+
+    Raises ValueError if the numbers of turns or calls are inconsistent.
     """
     turn_rewards = np.asarray(rewards, dtype=np.float64)
     turn_advantages = None if advantages is None else np.asarray(advantages, dtype=np.float64)
@@ -115,12 +123,12 @@ def credit_drawing(
 
 
 def _links(match: Match) -> list[tuple[int, int, str, float]]:
-    """Lines to draw: predicted, gold, label, weight in (0, 1]."""
+    """Return the lines to draw as (predicted index, gold index, label, weight in (0, 1])."""
     if match.plan_PG is None:
         return [
             (i, j, f"{match.similarity_PG[i, j]:.2f}", float(match.similarity_PG[i, j])) for i, j in match.pairs or ()
         ]
-    shares = match.plan_PG * len(match.plan_PG)  # of each predicted call, where its mass goes
+    shares = match.plan_PG * len(match.plan_PG)  # row-normalised: fraction of each predicted call's mass
     weights = shares * match.similarity_PG
     return [
         (int(i), int(j), f"{shares[i, j]:.0%}" if shares[i, j] >= 0.2 else "", float(weights[i, j]))
@@ -129,7 +137,7 @@ def _links(match: Match) -> list[tuple[int, int, str, float]]:
 
 
 def _predicted_lines(call: Any, gold: Any) -> list[Words]:
-    """Name and arguments of a predicted call, beside the gold call that it is matched with (None: unmatched)."""
+    """Return name and arguments of a predicted call, compared with its matched gold call (None: unmatched)."""
     read = read_call(call)
     name, arguments = name_of(call), arguments_of(call)
     if read is None or not isinstance(arguments, dict):
@@ -153,7 +161,7 @@ _MISSING = object()
 def _gold_lines(
     golds: Sequence[Any], calls: Sequence[Any], links: list[tuple[int, int, str, float]]
 ) -> list[list[Words]]:
-    """Name and arguments of the gold calls; arguments that the matched call lacks stand out."""
+    """Return names and arguments of the gold calls. Arguments that the matched call lacks are highlighted."""
     lines = []
     for index, gold in enumerate(golds):
         owners = [calls[i] for i, j, _, _ in sorted(links, key=lambda link: -link[3]) if j == index]
@@ -172,7 +180,7 @@ def _argument(key: Any, value: Any) -> str:
 
 
 def _wrap(words: Words, width: int) -> list[Words]:
-    """Pieces of text in lines that fit a box, at most three; what is left is an ellipsis."""
+    """Wrap pieces of text to the width of a box, with at most three lines and an ellipsis for the rest."""
     room = int((width - 2 * _PADDING) / _CHARACTER)
     lines: list[Words] = []
     used = 0
@@ -200,7 +208,7 @@ def _draw_turns(
     numbers: tuple[Any, Any],
     texts: Sequence[str] | None,
 ) -> tuple[float, list[float], list[Shape]]:
-    """Bands, bars and predicted calls: the bottom, the middle of each predicted call's box, and the shapes."""
+    """Return the bottom, the centre of each predicted call's box, and the shapes of the turns."""
     shapes: list[Shape] = []
     rewards, advantages = numbers
     both = [np.abs(row).max() for row in (rewards, advantages) if row is not None and len(row)]
@@ -233,17 +241,17 @@ def _draw_turns(
 
 
 def _bars(centre: float, reward: float, advantage: float | None, scale: float) -> list[Shape]:
-    """Reward above, advantage below, from a common zero line, each with its number."""
+    """Return the bars of reward (top) and advantage (bottom) from a common zero line, with their values."""
     zero = _BARS_LEFT + _BARS_WIDTH / 2
     shapes: list[Shape] = [Line(zero, centre - 20, zero, centre + 20, _LINE)]
-    rows = [(reward, -16.0, _PAID, "reward")]
+    rows = [(reward, -16.0, _REWARDED, "reward")]
     if advantage is not None:
         rows.append((advantage, 4.0, _GAIN if advantage >= 0 else _LOSS, "advantage"))
     for value, offset, colour, label in rows:
         length = max(abs(value) * scale, 0.8)
         left = zero if value >= 0 else zero - length
         shapes.append(Rect(left, centre + offset, length, 12, colour, radius=2, label=f"{label} {value:.4f}"))
-        # The number stands on the empty side of the zero line, where the bar cannot cover it.
+        # The value is placed on the other side of the zero line, so that the bar does not cover it.
         words, base = [(f"{value:.2f}", _INK)], centre + offset + 10
         right = Text(zero + 5, base, words, size=11)
         shapes.append(right if value < 0 else right._replace(x=zero - 5, anchor="end"))
@@ -253,36 +261,36 @@ def _bars(centre: float, reward: float, advantage: float | None, scale: float) -
 def _box(
     x: float, y: float, width: float, height: float, lines: list[Words], *, dashed: bool, note: str = ""
 ) -> list[Shape]:
-    """A call: its name, its arguments, and what it is paid."""
-    border = _LINE if dashed else _PAID
+    """Return the box of a call with name, arguments and reward."""
+    border = _LINE if dashed else _REWARDED
     shapes: list[Shape] = [Rect(x, y, width, height, "#ffffff", radius=5, stroke=border, dashed=dashed)]
     for number, words in enumerate(lines):
         base = y + _PADDING + 10 + _LINE_HEIGHT * number
         code = number > 0
         shapes.append(Text(x + _PADDING, base, words, bold=not code, mono=code, size=11 if code else 12))
     if note:
-        colour = _GREY if dashed else _PAID
+        colour = _GREY if dashed else _REWARDED
         end = x + width - _PADDING
         shapes.append(Text(end, y + _PADDING + 10, [(note, colour)], anchor="end", bold=not dashed))
     return shapes
 
 
 def _link(left: float, right: float, label: str, weight: float) -> list[Shape]:
-    """A line from a predicted to a gold call."""
+    """Return the line from a predicted call to a gold call."""
     start, end = _LEFT + _BOX, _RIGHT
-    shapes: list[Shape] = [Curve(start, left, end, right, _PAID, 0.8 + 4.2 * weight, 0.25 + 0.55 * weight)]
+    shapes: list[Shape] = [Curve(start, left, end, right, _REWARDED, 0.8 + 4.2 * weight, 0.25 + 0.55 * weight)]
     if label:
-        # On the curve at a fifth of the way: near the predicted call, where lines have not crossed yet.
+        # The label is near the predicted call, where lines do not cross yet.
         middle = (start + end) / 2
         x, y = 0.512 * start + 0.48 * middle + 0.008 * end, left + 0.104 * (right - left)
         shapes.append(Rect(x - 17, y - 8, 34, 16, "#ffffff", radius=3, opacity=0.92))
-        shapes.append(Text(x, y + 4, [(label, _PAID)], anchor="middle", size=11))
+        shapes.append(Text(x, y + 4, [(label, _REWARDED)], anchor="middle", size=11))
     return shapes
 
 
 def _headings(with_advantages: bool) -> list[Shape]:
     zero = _BARS_LEFT + _BARS_WIDTH / 2
-    shapes: list[Shape] = [Text(zero - 5, _TOP - 10, [("reward", _PAID)], anchor="end")]
+    shapes: list[Shape] = [Text(zero - 5, _TOP - 10, [("reward", _REWARDED)], anchor="end")]
     if with_advantages:
         shapes.append(Text(zero - 5, _TOP - 10, [(" / ", _GREY), ("advantage", _GAIN)]))
     return [

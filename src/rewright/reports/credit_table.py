@@ -1,4 +1,4 @@
-"""Credit of stored trajectories (`rewright.reports.stored_credit`): as a table, or as plain types for JSON."""
+"""Format the credit of stored trajectories (`rewright.reports.stored_credit`) as a table or as JSON types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_remarks"
 
 
 def credit_notes(found: Sequence[Credited]) -> list[str]:
-    """What must be said of rollouts of RL whose numbers are not those that RL used, a line each."""
+    """Return notes, one line each, about RL rollouts whose credit differs from the values used in RL."""
     rollouts = [one.stored for one in found if one.stored.stage == "rl" and not one.used_by_rl]
     anew = sum(one.kept is not None for one in rollouts)
     lacking = len(rollouts) - anew
@@ -32,10 +32,10 @@ def credit_notes(found: Sequence[Credited]) -> list[str]:
 
 
 def credit_as_json(credited: Credited) -> dict[str, Any]:
-    """One trajectory's credit in plain types.
+    """Convert one trajectory's credit to JSON types.
 
-    `calls` in order, each with its turn, its reward and, for a hard assignment, the gold call that it matched. `reward`
-    is the trajectory reward, and `group` and `turn_advantages` are null for a trajectory that is in no group.
+    `calls` is in order; each has its turn, its reward and, for a hard assignment, its matched gold call. `reward` is
+    the trajectory reward. `group` and `turn_advantages` are null for a trajectory without a group.
     """
     stored, found = credited.stored, credited.match
     partner = dict(found.pairs or ())
@@ -71,7 +71,7 @@ def _gold(call: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: a table's dates and numbers of other kinds as text, what is not finite as null."""
+    """Convert a value to JSON types: dates and other number types become text, non-finite numbers null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
-    """Lines of text: a heading, then one trajectory a line, its numbers turn by turn."""
+    """Yield lines of text: a header, then one line per trajectory with its values per turn."""
     names = ("trajectory", "outcome", "reward", "turn rewards")
     rows = [
         (
@@ -100,9 +100,9 @@ def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
 
 
 def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
-    """What the numbers do not say, one line each: trajectories without gold calls, outcome or anything to compare with.
+    """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
 
-    Numbers of such trajectories are not measured, though they look like the others.
+    Their values are not measurements, although they look like those of other trajectories.
     """
     stored = [one.stored for one in found]
     counts = Counter(one.group for one in stored if one.group is not None)
@@ -144,7 +144,7 @@ def _share(count: int, total: int, noun: str) -> str:
 
 
 def _look_allowed(golds: Sequence[Any]) -> bool:
-    """Whether ordinary gold calls look as if their lists were allowed values."""
+    """Return True if the gold calls look as if their lists were allowed values."""
     values = [value for call in golds if allowed_parts(call) is None for value in _values(call)]
     return bool(values) and all(isinstance(value, list) for value in values) and any("" in value for value in values)
 

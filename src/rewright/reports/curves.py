@@ -1,4 +1,4 @@
-"""The learning curves of a run: SFT loss, reward-model accuracy, RL success, and held-out success after each stage."""
+"""Plot the learning curves of a run: SFT loss, reward-model accuracy, RL success, and held-out success per stage."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["learning_curves"]
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#059669", "#9ca3af"
 COLOURS = (BLUE, ORANGE, GREEN)
 FEW = 20
-"""Curves of fewer points are drawn as they are, not smoothed."""
+"""Curves with fewer points are not smoothed."""
 
 
 def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
-    """Draw the curves of metrics.jsonl into a PNG file."""
+    """Plot the curves of metrics.jsonl to a PNG file."""
     drawn = [(stage, *stage.curve) for stage in stages() if stage.curve is not None]
     panels = len(drawn) + 1
     figure, axes = plt.subplots(1, panels, figsize=(3.75 * panels, 3.6), layout="constrained")
@@ -39,7 +39,8 @@ def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], pa
 
 def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *, title: str, colour: str) -> None:
     points = [(row.get("step"), row.get(key)) for row in metrics if row["stage"] == stage]
-    rows = [point for point in points if all(isinstance(number, int | float) for number in point)]  # null: it was NaN
+    # NaN is stored as null.
+    rows = [point for point in points if all(isinstance(number, int | float) for number in point)]
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("optimizer step")
     axis.spines[["top", "right"]].set_visible(False)
@@ -47,7 +48,7 @@ def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *
         axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes, color=GREY)
         return
     steps, values = zip(*rows, strict=True)
-    if len(values) < FEW:  # a mean of so few points would hide what happened
+    if len(values) < FEW:  # smoothing so few points would hide the data
         axis.plot(steps, values, color=colour, linewidth=1.5, marker="o", markersize=4)
     else:
         axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
@@ -59,7 +60,7 @@ def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A centred moving mean over about a tenth of the curve."""
+    """Return the centred moving average with a window of about a tenth of the curve."""
     half = max(1, len(values) // 20)
     return [
         sum(values[max(0, index - half) : index + half + 1]) / len(values[max(0, index - half) : index + half + 1])

@@ -1,4 +1,4 @@
-"""Shapes of a picture, written as SVG text (nothing needed) or drawn as PNG (matplotlib). Lengths in pixels, y down."""
+"""Shapes of a drawing, written as SVG text or as PNG (needs matplotlib). Lengths are in pixels, and y points down."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rewright.core.storage import refuse_special
 __all__ = ["Curve", "Drawing", "Line", "Rect", "Shape", "Text", "Words"]
 
 Words = list[tuple[str, str]]
-"""Pieces of text with their colours."""
+"""(text, colour) pairs of one line."""
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SPACE = re.compile(r"[\t\n\r]")
 _PIXELS_PER_INCH = 100
-_SHARPNESS = 2
-"""Dots of a PNG for a pixel."""
-_MOST_DOTS = 1 << 16
-"""More than matplotlib draws."""
+_PIXEL_RATIO = 2
+"""PNG pixels per drawing pixel."""
+_MAX_PNG_SIZE = 1 << 16
+"""Exclusive limit of matplotlib for the width and height of an image, in pixels."""
 
 
 class Rect(NamedTuple):
-    """A rectangle with rounded corners. `label` is shown under the pointer (SVG)."""
+    """A rectangle with rounded corners. `label` is shown as a tooltip (SVG)."""
 
     x: float
     y: float
@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line from left to right that leaves and arrives level."""
+    """A curve from left to right with horizontal tangents at both ends."""
 
     x: float
     y: float
@@ -79,7 +79,7 @@ Shape = Rect | Line | Curve | Text
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Shapes on a white ground, those that come later on top."""
+    """Shapes on a white background. Later shapes are on top."""
 
     title: str
     width: float
@@ -87,7 +87,7 @@ class Drawing:
     shapes: list[Shape]
 
     def svg(self) -> str:
-        """The drawing as SVG text: opens in every browser, can be put into a page as it is."""
+        """Return the drawing as SVG text, which can be embedded in an HTML page."""
         size = f'width="{self.width:.0f}" height="{self.height:.0f}"'
         return "\n".join(
             [
@@ -101,7 +101,7 @@ class Drawing:
         )
 
     def save(self, path: Path) -> None:
-        """Write the drawing, as SVG or PNG by the file's name. Raises InputError."""
+        """Write the drawing as SVG or PNG, depending on the suffix of `path`. Raises InputError."""
         kind = path.suffix.lower()
         if kind not in (".svg", ".png"):
             raise InputError(f"{path}: unknown kind of picture, expected .svg or .png")
@@ -120,10 +120,10 @@ class Drawing:
             from matplotlib.figure import Figure
         except ImportError:
             raise InputError(f"{path}: a PNG needs matplotlib: pip install 'rewright[view]', or .svg") from None
-        if max(self.width, self.height) * _SHARPNESS >= _MOST_DOTS:
+        if max(self.width, self.height) * _PIXEL_RATIO >= _MAX_PNG_SIZE:
             raise InputError(f"{path}: {self.height:.0f} pixels are too high for a PNG, expected .svg")
         size = (self.width / _PIXELS_PER_INCH, self.height / _PIXELS_PER_INCH)
-        figure = Figure(figsize=size, dpi=_PIXELS_PER_INCH * _SHARPNESS, facecolor="#ffffff")
+        figure = Figure(figsize=size, dpi=_PIXELS_PER_INCH * _PIXEL_RATIO, facecolor="#ffffff")
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
         axes.set_axis_off()
@@ -135,7 +135,7 @@ class Drawing:
 
 
 def _svg(shape: Shape) -> str:
-    """One shape as an SVG element."""
+    """Return one shape as an SVG element."""
     if isinstance(shape, Rect):
         stroke = "" if shape.stroke is None else f' stroke="{shape.stroke}"'
         stroke += ' stroke-dasharray="4 3"' if shape.dashed else ""
@@ -166,7 +166,7 @@ def _svg(shape: Shape) -> str:
 
 
 def _paint(axes: Any, shape: Shape, layer: int) -> None:
-    """One shape as matplotlib's artists. Widths of lines and letters are in points there."""
+    """Draw one shape with matplotlib, where line widths and font sizes are in points."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import FancyBboxPatch, PathPatch
     from matplotlib.path import Path as Outline
@@ -200,7 +200,7 @@ def _paint(axes: Any, shape: Shape, layer: int) -> None:
 
 
 def _write(axes: Any, shape: Text, layer: int, point: float) -> None:
-    """A line of text, piece by piece: matplotlib's texts have one colour."""
+    """Draw a line of text piece by piece, because a matplotlib text has one colour."""
     look = {
         "fontsize": shape.size * point,
         "fontfamily": "monospace" if shape.mono else "sans-serif",
@@ -210,11 +210,11 @@ def _write(axes: Any, shape: Text, layer: int, point: float) -> None:
     }
 
     def width(word: str) -> float:
-        """In pixels. Between two bars, because blanks at an end have no extent."""
+        """Return the width in pixels. Measured between two bars, because trailing blanks have no extent."""
         found = []
         for probe in (f"|{word}|", "||"):
             artist = axes.text(0, 0, probe, **look)
-            found.append(artist.get_window_extent().width / _SHARPNESS)
+            found.append(artist.get_window_extent().width / _PIXEL_RATIO)
             artist.remove()
         return float(found[0] - found[1])
 
@@ -227,6 +227,6 @@ def _write(axes: Any, shape: Text, layer: int, point: float) -> None:
 
 
 def _escape(text: str) -> str:
-    """Text for XML: markup escaped, characters that XML does not know replaced."""
+    """Escape text for XML and replace characters that XML does not allow."""
     cleaned = _NOT_XML.sub("\ufffd", text)
     return cleaned.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -1,6 +1,6 @@
-"""The trajectories that the page of a run shows: which ones, and everything that is known of each.
+"""Select the trajectories shown on the page of a run and collect their verdicts, scores and credit.
 
-Record files are streamed; what is held in memory grows with the number of examples, not with the run.
+Record files are streamed. Memory use depends on the number of examples and not on the size of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Attempt", "Example", "Head", "credited_by_id", "heads", "read_exampl
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One trajectory with its verdict and its credit; None: not known (`credited`: nothing to compute it from)."""
+    """One trajectory with its verdict and credit; None if unknown (`credited`: if it can't be computed)."""
 
     trajectory: Trajectory
     verdict: Verdict | None
@@ -33,9 +33,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A candidate with what was decided about it. `repaired` is the last attempt at its repair, taken or not.
+    """A candidate with its quality and repair. `repaired` is the last repair attempt, accepted or not.
 
-    The advantages of `candidate` are those within its task's candidates; a repair is in no group and has rewards only.
+    The advantages of `candidate` are relative to its task's candidates. A repair has no group and only has rewards.
     """
 
     task: Task | None
@@ -46,9 +46,9 @@ class Example:
 
     @property
     def labels(self) -> list[str]:
-        """What the page filters by: the selection (`kept`, `low`, `wrong`; `unscored`), then `repaired` or `hard`.
+        """Return the filter labels of the page: selection (`kept`, `low`, `wrong`; `unscored`), `repaired` or `hard`.
 
-        What an engine or a tool server broke is `broken`, not `wrong`.
+        A trajectory with an infrastructure failure is `broken` instead of `wrong`.
         """
         selected = self.quality.selected if self.quality is not None else None
         broken = selected == "wrong" and self.candidate.trajectory.failure is not None
@@ -59,7 +59,7 @@ class Example:
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What choosing needs of a trajectory: its tokens and texts are skipped."""
+    """The fields of a trajectory that selection needs. Tokens and texts are not decoded."""
 
     id: str
     task_id: str
@@ -67,10 +67,10 @@ class Head(msgspec.Struct, frozen=True):
 
 
 def read_examples(run: Run, count: int, settings: RLSettings, dialect: str) -> list[Example]:
-    """At most `count` candidates in file order, of every kind (kept, low, wrong, repaired, hard) as evenly as possible.
+    """Return at most `count` candidates in file order, balanced over the kinds kept, low, wrong, repaired and hard.
 
-    `settings` and `dialect` say how credit is computed. Raises InputError for files that cannot be read and for an
-    estimator that is not known.
+    `settings` and `dialect` determine how credit is computed. Raises InputError for unreadable files and for an unknown
+    estimator.
     """
     chosen = _choose(run, count)
     wanted = {head.id: head.task_id for head in heads(run.trajectories.path) if head.id in chosen}
@@ -108,7 +108,7 @@ def read_examples(run: Run, count: int, settings: RLSettings, dialect: str) -> l
 
 
 def _choose(run: Run, count: int) -> set[str]:
-    """Ids of the candidates to show: the first ones of each kind in turn, until `count` are found."""
+    """Return the ids of the candidates to show, taken round-robin from the kinds until there are `count`."""
     kinds: dict[str, list[str]] = {"repaired": [], "kept": [], "hard": [], "low": [], "wrong": [], "unscored": []}
 
     def add(kind: str, key: str) -> None:
@@ -133,13 +133,13 @@ def _choose(run: Run, count: int) -> set[str]:
 
 
 def heads(path: Path) -> Iterator[Head]:
-    """The heads of a file of trajectories; none where there is no file."""
+    """Yield the heads of a file of trajectories. Yields nothing if the file does not exist."""
     if path.exists():
         yield from (head for _, head in read_jsonl(path, Head))
 
 
 def credited_by_id(stored: Sequence[Stored], settings: RLSettings) -> dict[str, Credited]:
-    """The credit of trajectories by their ids; one without turns, or of which nothing is known, has none."""
+    """Return credit by trajectory id. Trajectories without turns or known inputs for credit are omitted."""
     if not any(is_known(one) for one in stored):
         return {}
     try:

@@ -1,7 +1,7 @@
-"""The page of a run: one HTML file with table, curves and trajectories, each with its repair and its credit.
+"""Write the page of a run: one HTML file with table, curves and trajectories, each with its repair and its credit.
 
-It loads nothing from anywhere and works from `file://`. Whatever a model, a tool or a data set wrote is escaped, and
-the page's content policy lets no script run but its own. Without JavaScript everything is there but filter and search.
+The page loads no external resources and works from `file://`. Untrusted text is escaped, and the content security
+policy allows only the page's own script. Without JavaScript, only filter and search are missing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rewright.training.settings import RLSettings
 __all__ = ["write_page"]
 
 ALWAYS = ("kept", "low", "wrong", "repaired", "hard")
-"""Kinds that have a button even where there are none of them."""
+"""Kinds that always have a filter button."""
 
 RULES = (
     "Then held-out tasks, each with one trajectory of every model, those first on which the models differ; and "
@@ -42,10 +42,10 @@ RULES = (
 
 
 def write_page(run: Run, out: Path | None = None, *, examples: int = 40) -> Path:
-    """Write the page (default: `report.html` in the run directory) with at most `examples` candidates; its path.
+    """Write the page (default: `report.html` in the run directory) with at most `examples` candidates.
 
-    Raises InputError for a number of examples below 0 and for records that cannot be read, StorageError where the page
-    cannot be written.
+    Returns its path. Raises InputError if `examples` is negative or records can't be read, and StorageError if the page
+    can't be written.
     """
     if examples < 0:
         raise InputError(f"examples is {examples}: expected 0 or more")
@@ -87,10 +87,10 @@ def _hash(text: str) -> str:
 
 
 def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
-    """The recipe's `rl` section and dialect.
+    """Return the recipe's `rl` section, its dialect and a note.
 
-    A recipe of another version is no reason to show nothing: defaults, with a note. Nor is an estimator or a signal
-    that is code which the run does not trust: it does not run.
+    If the recipe is of another version, or its estimator or signal is untrusted code, defaults are used instead and the
+    note says so.
     """
     try:
         recipe = run.recipe()
@@ -167,7 +167,7 @@ def _stages(found: dict[str, Any]) -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    """Success and its interval on a line from 0 to 1."""
+    """Return an SVG of success and its interval on a line from 0 to 1."""
     low, value, high = (160 * min(max(float(row[key]), 0.0), 1.0) + 5 for key in ("low", "success", "high"))
     return (
         '<svg class="interval" width="170" height="12" aria-hidden="true"><line x1="5" x2="165" y1="6" y2="6"/>'

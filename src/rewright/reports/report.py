@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves as PNG (needs matplotlib; without it nothing is drawn)."""
+"""Write the figures of a run: learning curves as PNG. Does nothing if matplotlib is not installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["write_report"]
 
 
 def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
-    """Write `learning_curves.png` if the run has trained anything; returns the files written."""
+    """Write `learning_curves.png` if the run has trained a model. Returns the written files."""
     metrics = run.metrics()
     drawn = {stage.name for stage in stages() if stage.curve is not None}
     if not any(row["stage"] in drawn for row in metrics):

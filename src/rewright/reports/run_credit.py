@@ -1,7 +1,7 @@
-"""The trajectories of a run as credit is computed from them: `rewright credit RUN` and the page read them here.
+"""Read the trajectories of a run as input of credit computation, for `rewright credit RUN` and the page.
 
-Which trajectories are compared with each other is decided in one place, `group_of`; what RL used is taken from the
-rollouts themselves, where it is stored.
+`group_of` defines which trajectories are compared with each other. The values that RL used are read from the stored
+rollouts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "st
 
 
 def step_of(identity: str) -> int | None:
-    """The step (from 0) of a rollout of RL, whose id is rl/TASK/STEP/PLACE; None for any other id."""
+    """Return the step (from 0) of an RL rollout, whose id is rl/TASK/STEP/PLACE, or None for any other id."""
     parts = identity.rsplit("/", 2)
     if len(parts) == 3 and identity.startswith("rl/") and parts[1].isdecimal():
         return int(parts[1])
@@ -37,10 +37,10 @@ def step_of(identity: str) -> int | None:
 
 
 def group_of(trajectory: Trajectory, *, held_out: bool = False) -> str | None:
-    """What the trajectories share that are compared with this one: their task, and in RL their step.
+    """Return the group label of a trajectory: its task, and in RL also its step.
 
-    None: it is compared with none. That is a repair, a trajectory of an evaluation (`held_out`), and one that an
-    engine or a tool server broke.
+    Returns None for a trajectory without a group: a repair, an evaluation (`held_out`), and a trajectory with an
+    infrastructure failure.
     """
     if held_out or trajectory.failure is not None or trajectory.provenance.parent is not None:
         return None
@@ -57,9 +57,9 @@ def stored_of(
     held_out: bool = False,
     metric: str | None = None,
 ) -> Stored:
-    """A trajectory of ours, as credit is computed from it. `metric`: of the verdict, in the place of its outcome.
+    """Convert one of Rewright's trajectories. `metric` names a verdict metric to use instead of its outcome.
 
-    Raises InputError where the verdict has no such metric.
+    Raises InputError if the verdict has no such metric.
     """
     kept = trajectory.credit
     verdict = kept.verdict if kept is not None and kept.verdict is not None else verdict
@@ -83,11 +83,11 @@ def stored_of(
 
 
 def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
-    """The trajectories of a run directory: candidates and repairs, evaluations, rollouts of RL; or of one file of ours.
+    """Yield the candidates, repairs, evaluations and RL rollouts of a run directory or of one of its files.
 
-    Gold calls come from the tasks, outcomes from the verdicts that lie beside them (`metric` names another number of
-    theirs). Rollouts bring their own; those of older versions are judged here, by built-in judges only. Raises
-    InputError for what cannot be read, and where there is nothing.
+    Gold calls come from the tasks, and outcomes from the verdicts beside the file (`metric` names another metric to
+    use). Rollouts store their verdicts; those of older versions are judged here with built-in judges only. Raises
+    InputError if files can't be read or there are no trajectories.
     """
     folder = path if path.is_dir() else path.parent.parent if path.parent.name == "evaluations" else path.parent
     evaluations = [
@@ -112,9 +112,10 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
 
 
 def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
-    """The tasks that RL trained on: the run's own, or those of `rl.tasks`, as far as they can be read."""
+    """Return the tasks that RL trained on: those of the run, or of `rl.tasks` if they can be loaded."""
     settings = None if recipe is None else recipe.rl.tasks
-    if settings is not None and ":" not in settings.format:  # code, which runs only with its user's consent
+    # A format given as an import path is code, which must not run without consent.
+    if settings is not None and ":" not in settings.format:
         try:
             return load_recipe_tasks(settings)
         except RewrightError:
@@ -123,7 +124,7 @@ def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
 
 
 def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSettings) -> Verdict | None:
-    """The verdict that RL used; of an older version's rollout, which has none, that of a built-in judge, or None."""
+    """Return the verdict that RL used. Rollouts of older versions are judged by built-in judges, if possible."""
     if trajectory.credit is not None:
         return trajectory.credit.verdict
     if task is None or trajectory.failure is not None:
@@ -157,6 +158,6 @@ def _by_id(tasks: Iterable[Task]) -> Mapping[str, Task]:
 
 
 def _read(path: Path, kind: type[Any]) -> Iterator[Any]:
-    """The records of a file; none where there is no file."""
+    """Yield the records of a file. Yields nothing if the file does not exist."""
     if path.exists():
         yield from (record for _, record in read_strict(path, kind))

@@ -1,8 +1,9 @@
-"""What the page shows of evaluations and of RL: a few trajectories, chosen by rules that it states.
+"""Select the trajectories of evaluations and RL that the page shows. The page states the selection rules.
 
-Evaluations: held-out tasks with the first trajectory of every evaluated model side by side; tasks on which the models
-differ come first, in the order of the file. RL: from the first and from the last stored step, the first group that has
-right and wrong rollouts (else the first group), two right and two wrong ones of it, with the group's credit.
+- Evaluations: held-out tasks with the first trajectory of every evaluated model side by side. Tasks on which the models
+  differ come first, in file order.
+- RL: for the first and the last stored step, the first group with right and wrong rollouts (else the first group), with
+  two right and two wrong rollouts and the group's credit.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from rewright.training.settings import RLSettings
 __all__ = ["Shown", "read_evaluations", "read_rollouts"]
 
 TASKS: Final = 6
-"""How many held-out tasks."""
+"""Number of held-out tasks."""
 OF_A_KIND: Final = 2
-"""How many right and how many wrong rollouts of a group."""
+"""Number of right and of wrong rollouts per group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Trajectories of one task to be shown side by side, each with its title."""
+    """Trajectories of one task to show side by side, each with a title."""
 
     label: str
     task: Task | None
@@ -41,7 +42,7 @@ class Shown:
 
 
 def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = TASKS) -> list[Shown]:
-    """At most `count` held-out tasks, each with a trajectory of every evaluated model."""
+    """Return at most `count` held-out tasks, each with a trajectory of every evaluated model."""
     folder = run.path / "evaluations"
     titles = {stage.evaluates: stage.title for stage in stages() if stage.evaluates is not None}
     files = {label: folder / f"{label}.jsonl" for label in titles if (folder / f"{label}.jsonl").exists()}
@@ -71,7 +72,7 @@ def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = 
 
 
 def read_rollouts(run: Run, settings: RLSettings, dialect: str) -> list[Shown]:
-    """A group of rollouts of the first stored step of RL, and one of the last."""
+    """Return one group of rollouts of the first stored step of RL and one of the last."""
     steps = sorted({step for head in heads(run.rollouts.path) if (step := step_of(head.id)) is not None})
     if not steps:
         return []
@@ -107,7 +108,7 @@ def _verdicts(path: Path) -> dict[str, Verdict]:
 def _recipe(run: Run) -> Recipe | None:
     try:
         return run.recipe()
-    except InputError:  # of another version
+    except InputError:  # a recipe of another version
         return None
 
 
@@ -120,7 +121,7 @@ def _attempts(
     *,
     held_out: bool = False,
 ) -> list[Attempt]:
-    """The trajectories of one task with their credit."""
+    """Return the trajectories of one task with their credit."""
     pairs = list(zip(trajectories, verdicts, strict=True))
     credited = credited_by_id(
         [stored_of(one, task, verdict, dialect, held_out=held_out) for one, verdict in pairs], settings

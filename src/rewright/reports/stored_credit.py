@@ -1,10 +1,10 @@
-"""Turn credit for stored trajectories from any source: what `rewright credit FILE --gold …` reads and computes.
+"""Turn credit for stored trajectories from any source. Implements `rewright credit FILE --gold …`.
 
-Sources, told apart by what a row holds: our `trajectories.jsonl` (or a run directory), chat logs in OpenAI's or Hugging
-Face's convention (`messages`), TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines). Every
-assistant message is a turn; what tools and users wrote is never read for calls. Files are streamed.
+Sources, detected by the keys of a row: Rewright's `trajectories.jsonl` (or a run directory), chat logs in OpenAI's or
+Hugging Face's convention (`messages`), and TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines).
+Every assistant message is a turn; messages of tools and users are not searched for calls. Files are streamed.
 
-Not here: the command line, its output (`rewright.reports.credit_table`) and the picture
+Not here: the command line, its output (`rewright.reports.credit_table`) and the figure
 (`rewright.reports.credit_picture`).
 """
 
@@ -52,14 +52,15 @@ _GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One trajectory as it was found.
+    """One stored trajectory, as input of the credit computation.
 
-    `group`: the label of those that it is compared with, None where it is compared with none. `turns`: the calls of
-    each turn. `texts`: what the model wrote in each turn. `golds`: gold calls, None where unknown. `outcome`: None
-    where the file has none. `prompt`: the text of the last message before the first turn.
+    `group`: label of the trajectories that it is compared with; None without a group. `turns`: calls of each turn.
+    `texts`: text of each turn. `golds`: gold calls; None if unknown. `outcome`: None if the file has none. `prompt`:
+    text of the last message before the first turn.
 
-    Known of our own trajectories only: `stage` and `task_id` of the record; whether it is `broken` and whether its
-    format is valid; the `reward_model`'s score; what RL has used and `kept`.
+    Only set for Rewright's own trajectories: `stage` and `task_id` of the record; whether it is `broken` (has an
+    infrastructure failure) and whether its format is valid; the `reward_model`'s score; and `kept`, the values that RL
+    used.
     """
 
     id: str
@@ -76,12 +77,12 @@ class Stored:
     reward_model: float | None = None
     kept: Credit | None = None
     seen: str = ""
-    """What a row of another project's log holds, for messages; empty for trajectories of our own."""
+    """Description of a row of another project's log for error messages; empty for Rewright's own trajectories."""
     whole: CreditTrajectory | None = None
-    """All that is known of it, for signals that see more than calls; None: what stands here."""
+    """Full trajectory, for signals that use more than calls; None if the fields of this class are all there is."""
 
     def as_credit_sees_it(self) -> CreditTrajectory:
-        """The trajectory with these gold calls and this outcome, as a credit signal sees it."""
+        """Return the trajectory as input of a credit signal, with these gold calls and this outcome."""
         if self.whole is not None:
             return replace(self.whole, golds=self.golds, outcome=self.outcome)
         turns = [CreditTurn(calls, text=text) for calls, text in zip(self.turns, self.texts, strict=True)]
@@ -92,10 +93,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """A trajectory with its credit: match of all its calls, turn rewards (T,), turn advantages (T,), trajectory reward.
+    """A trajectory with its credit: match of all calls, turn rewards (T,), turn advantages (T,), trajectory reward.
 
-    `advantages`: None where it is in no group. `trajectory_reward`: None where it broke, or its outcome is needed and
-    not known. `used_by_rl`: these are the numbers that RL stored, not computed anew.
+    `advantages` is None without a group. `trajectory_reward` is None after an infrastructure failure, or if it needs an
+    unknown outcome. `used_by_rl` is True if the values are those stored by RL and not recomputed.
     """
 
     stored: Stored
@@ -115,7 +116,7 @@ class GoldCalls:
     for_all: list[Any] | None = None
 
     def of(self, stored: Stored) -> list[Any] | None:
-        """The gold calls of a trajectory, or None."""
+        """Return the gold calls of a trajectory, or None."""
         if self.for_all is not None:
             return self.for_all
         found = self.by_id.get(stored.task_id or stored.group or "")
@@ -123,11 +124,10 @@ class GoldCalls:
 
 
 def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> RLSettings:
-    """How to compute the credit of a file: by the run's recipe, else with MatchTIR's settings and trajectory reward.
+    """Return the credit settings for a file: those of the run's recipe, else MatchTIR's settings and trajectory reward.
 
-    `changes` are `key=value`, keys of `rl.credit`. Raises InputError for a recipe or a key that cannot be read, for a
-    key that has no effect, and for an estimator or a signal of the run's recipe that is code, unless `trusted` names
-    its package too.
+    `changes` are `key=value` overrides of `rl.credit`. Raises InputError for an invalid recipe or key, for a key
+    without effect, and if the estimator or signal of the run's recipe is code from a package that is not `trusted`.
     """
     recipe = path / "recipe.yaml" if path.is_dir() else None
     overrides = [f"rl.credit.{change}" for change in changes]
@@ -146,12 +146,12 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
 def read_stored(
     path: Path | str, *, outcome: str | Sequence[str] | None = None, file_format: str | None = None
 ) -> Iterator[Stored]:
-    """The trajectories of a file or a run directory, in order.
+    """Yield the trajectories of a file or a run directory, in order.
 
-    `outcome` names what holds the outcome. Without it: the verdicts beside our own files, the column `reward` of
-    others' (see `rewright.importers.chat_logs.read_logs`, which also takes several columns, and "none").
-    `file_format`: an importer that reads the file (a registered name or an import path); None: it is told by its rows.
-    Raises InputError with file and row for what cannot be read.
+    `outcome` names the source of the outcome. The default is the verdict for Rewright's own files, and the column
+    `reward` for others (see `rewright.importers.chat_logs.read_logs`, which also accepts several columns and "none").
+    `file_format` is an importer (a registered name or an import path); None detects the format from the rows. Raises
+    InputError with file and row for invalid input.
     """
     path = Path(path)
     if file_format is not None:
@@ -176,13 +176,13 @@ def read_stored(
 
 
 def read_gold(path: Path | str, *, allowed_values: bool = False) -> GoldCalls:
-    """Gold calls out of a file.
+    """Read gold calls from a file.
 
-    Either one list of calls for every trajectory (a .json file), or rows: our tasks (`id`, `gold.calls`), or any rows
-    with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth` (verl's may stand in
-    `extra_info`). `allowed_values`: the arguments are lists of allowed values, also where the call's shape
-    (`rewright.credit.allowed`) does not say so. Raises InputError for what cannot be read, and for one id with
-    different calls.
+    The file is either one list of calls for all trajectories (a .json file), or rows: Rewright's tasks (`id`,
+    `gold.calls`), or any rows with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth` (for
+    verl also in `extra_info`). With `allowed_values`, arguments are lists of allowed values, even if the call's format
+    (`rewright.credit.allowed`) does not indicate that. Raises InputError for invalid input, and for an id with
+    conflicting calls.
     """
     path = Path(path)
     if path.suffix == ".json" and (calls := _one_list(path)) is not None:
@@ -237,12 +237,11 @@ def credit(
     *,
     recompute: bool = False,
 ) -> list[Credited]:
-    """Turn rewards, trajectory rewards and advantages of trajectories, grouped by `Stored.group`.
+    """Compute turn rewards, trajectory rewards and advantages of trajectories, grouped by `Stored.group`.
 
-    `gold` fills in gold calls where a trajectory brings none of its own. `settings`: a recipe's `rl` section, or turn
-    credit alone (MatchTIR's trajectory reward). Rollouts that hold what RL used have those numbers, unless they are to
-    be computed anew (`recompute`). Raises InputError where nothing could be computed: with the signal "matched", no
-    trajectory has gold calls.
+    `gold` provides gold calls for trajectories without their own. `settings` is a recipe's `rl` section, or credit
+    settings alone (with MatchTIR's trajectory reward). Rollouts keep the values stored by RL, unless `recompute` is
+    set. Raises InputError if the signal is "matched" and no trajectory has gold calls.
     """
     if not isinstance(settings, RLSettings):
         settings = RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
@@ -273,7 +272,7 @@ def credit(
     factor = call_factor(settings)
     if settings.credit.signal == "matched":
         matches: list[Match] = [own.details for own in earned]
-    else:  # shown beside the numbers of the signal, which pays for turns and not for calls
+    else:  # matches are shown for information; this signal rewards turns and not calls
         factor, plain = 0.0, msgspec.structs.replace(settings.credit, signal="matched")
         matches = plain.signal_of([one.trajectory for one in attempted], details=True).details or []
     if factor != 1.0:
@@ -290,22 +289,22 @@ def credit(
 
 
 def is_known(stored: Stored) -> bool:
-    """Is anything known that credit can be computed from? Of foreign logs that is gold calls only."""
+    """Return True if credit can be computed. Logs of other projects need gold calls for that."""
     return stored.golds is not None or stored.kept is not None or (bool(stored.stage) and stored.outcome is not None)
 
 
 def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
-    from rewright.reports.run_credit import read_run  # it needs more than files from elsewhere do
+    from rewright.reports.run_credit import read_run  # lazy: only needed for runs
 
     return read_run(path, metric=outcome)
 
 
 def _one_list(path: Path) -> list[Any] | None:
-    """The list of calls that a whole .json file is, or None where it holds rows."""
+    """Return the list of calls if a .json file is one, or None if it holds rows."""
     try:
         value = STRICT.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None  # the reader of rows says what is wrong
+        return None  # the reader of rows reports the error
     if not isinstance(value, list) or not value or any("gold" in item for item in value if isinstance(item, dict)):
         return None
     try:
@@ -316,5 +315,5 @@ def _one_list(path: Path) -> list[Any] | None:
 
 
 def _allowing(call: Any) -> Any:
-    """A gold call whose arguments are read as lists of allowed values."""
+    """Return a gold call whose arguments are interpreted as lists of allowed values."""
     return call if allowed_parts(call) is not None else {"name": name_of(call), "allowed": arguments_of(call)}

@@ -1,4 +1,4 @@
-"""What a run has shown so far."""
+"""Summarise the results of a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["report"]
 
 
 def report(run: Run) -> dict[str, Any]:
-    """What a run has shown so far: evaluations, counts, reward-model accuracy, costs, engine faults, seconds.
+    """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
 
-    A candidate that an engine or a tool server broke says nothing of the model: it is `broken`, by part and cause in
-    `broke`, and not `wrong`. Raises InputError where a stage that is done lacks the records that it has written.
+    A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
+    component and cause in `broke`. Raises InputError if records of a finished stage are missing.
     """
     table = stages()
     run.require(stage for stage in table if stage.trains is None)
@@ -37,7 +37,7 @@ def report(run: Run) -> dict[str, Any]:
     selected = Counter(str(quality.selected) for quality in run.qualities)
     repairs = list(run.repairs)
     accepted = sum(one.accepted for one in repairs)
-    broke = _broken(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
+    broke = _count_failures(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
     counts = {
         "candidates": sum(selected.values()),
         "kept": selected["kept"],
@@ -48,12 +48,12 @@ def report(run: Run) -> dict[str, Any]:
         "hard": len(repairs) - accepted,
         "pairs": int(state.get("build", {}).get("pairs", 0)),
     }
-    # RL on a served reward model has measured that one.
+    # RL with a served reward model has measured its accuracy.
     accuracies = state.get("rl", {}).get("accuracies") or state.get("reward", {}).get("accuracies", {})
     length = length_rule(accuracies)
     try:
         prices = run.recipe().prices
-    except InputError:  # of another version: what was done can be shown all the same
+    except InputError:  # a recipe of another version; the results can still be shown
         prices = {}
     return {
         "run": str(run.path),
@@ -76,16 +76,16 @@ def report(run: Run) -> dict[str, Any]:
     }
 
 
-class _Broken(msgspec.Struct, frozen=True):
-    """What counting needs of a trajectory: its turns are skipped."""
+class _FailureHead(msgspec.Struct, frozen=True):
+    """The fields of a trajectory that counting needs. Turns are not decoded."""
 
     id: str
     failure: Failure | None = None
 
 
-def _broken(run: Run, wrong: set[str]) -> Counter[str]:
-    """Those of the candidates without a right answer that something broke, by part and cause."""
+def _count_failures(run: Run, wrong: set[str]) -> Counter[str]:
+    """Count the unsolved candidates with an infrastructure failure, by component and cause."""
     if not wrong or not run.trajectories.path.exists():
         return Counter()
-    read = (one for _, one in read_jsonl(run.trajectories.path, _Broken))
+    read = (one for _, one in read_jsonl(run.trajectories.path, _FailureHead))
     return Counter(one.failure.label for one in read if one.failure is not None and one.id in wrong)

@@ -1,4 +1,4 @@
-"""The one table of a run: stage, held-out success with its interval, Solve-F1, calls, seconds; then the counts."""
+"""Format the table of a run: stage, held-out success with its interval, Solve-F1, calls and seconds; then counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["table"]
 
 
 def table(found: dict[str, Any]) -> str:
-    """The report of a run (`rewright.reports.summary.report`) as plain text."""
+    """Return the report of a run (`rewright.reports.summary.report`) as plain text."""
     lines: list[str] = []
     if found["stages"]:
         lines.append(f"{'stage':<8}{'success':>9}{'95% interval':>18}{'Solve-F1':>10}{'calls':>8}{'tasks':>7}{'s':>8}")

@@ -1,1 +1,1 @@
-"""What is asked: loading, checking and generating tasks."""
+"""Load, validate and generate tasks."""

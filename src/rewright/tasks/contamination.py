@@ -1,10 +1,12 @@
-"""Do two task sets share questions? Exact after normalisation, and by overlapping runs of words.
+"""Detect test questions that also occur in a training set (contamination).
 
-A test question that was trained on measures memory. Exact: the same words in the same order, whatever the case,
-punctuation and spacing; what stands between numbers (2 + 3, 2 - 3) counts as a word. Overlap: the share of the test
-question's word n-grams that occur in one training question (n = 8 by default; questions shorter than n are compared
-exactly only). Time and memory are linear in the words of both sets. Words that most questions share (an instruction,
-FTRL's preamble) are not counted as overlap.
+- Exact match: the same words in the same order, ignoring case, punctuation and spacing. Arithmetic operators
+  (2 + 3, 2 - 3) count as words.
+- Overlap: the fraction of the test question's word n-grams that occur in one training question (n = 8 by default).
+  Questions shorter than n words are only matched exactly.
+
+Time and memory are linear in the number of words of both sets. n-grams that most questions share, such as an
+instruction or FTRL's preamble, are ignored.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from rewright.core.records import Task
 __all__ = ["Overlap", "find_overlaps", "question_text"]
 
 _WORD = re.compile(r"\w+|[+*/^=<>×÷]|[-−](?=\s*[0-9])")
-_COMMON_IN_TEST = 0.02
-_COMMON_IN_TRAIN = 0.5
-_COMMON_LEAST = 10
+_COMMON_SHARE_TEST = 0.02
+_COMMON_SHARE_TRAIN = 0.5
+_MIN_COMMON_COUNT = 10
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """A test task and the training task nearest to it: `share` of the test question's n-grams, 1.0 where exact."""
+    """A test task and its nearest training task. `share`: fraction of shared n-grams in [0, 1]; 1.0 if exact."""
 
     test_id: str
     train_id: str
@@ -43,7 +45,7 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 def question_text(task: Task) -> str:
-    """The text of the user messages, joined by line breaks."""
+    """Return the text of the user messages, joined by line breaks."""
     texts = (message.get("content") for message in task.messages if message.get("role") == "user")
     return "\n".join(text for text in texts if isinstance(text, str))
 
@@ -53,16 +55,17 @@ def _words(text: str) -> list[str]:
 
 
 def _grams(words: Sequence[str], n: int) -> set[int]:
-    """Hashes of the word n-grams: 8 bytes each, whatever the words."""
+    """Return hashes of the word n-grams, which take less memory than the words."""
     return {hash(tuple(words[start : start + n])) for start in range(len(words) - n + 1)}
 
 
 def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, threshold: float = 0.5) -> list[Overlap]:
-    """Every test task that is in the training set, exactly or by at least `threshold` of its n-grams.
+    """Find test tasks that occur in the training set, exactly or with at least `threshold` of their n-grams.
 
-    One overlap for each such test task, with the training task nearest to it (ties: the first), in the order of the
-    test set. n-grams of more than 2% of the test questions or half of the training questions (and of more than 10) are
-    taken for a common preamble and left out. Raises ValueError for n < 1 or a threshold outside (0, 1].
+    Returns one overlap per contaminated test task, in the order of the test set, with its nearest training task (the
+    first one for ties). n-grams that occur in more than 2% of the test questions or half of the training questions, and
+    in more than 10, count as a common preamble and are ignored. Raises ValueError for n < 1 or a threshold outside
+    (0, 1].
     """
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")
@@ -70,7 +73,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
         raise ValueError(f"threshold is {threshold}, expected a number above 0 and at most 1")
     train_words, test_words = ([_words(question_text(task)) for task in tasks] for tasks in (train, test))
     train_grams, test_grams = ([_grams(words, n) for words in each] for each in (train_words, test_words))
-    common = _common(train_grams, _COMMON_IN_TRAIN) | _common(test_grams, _COMMON_IN_TEST)
+    common = _common(train_grams, _COMMON_SHARE_TRAIN) | _common(test_grams, _COMMON_SHARE_TEST)
 
     exact: dict[tuple[str, ...], int] = {}
     for number, words in enumerate(train_words):
@@ -99,5 +102,5 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
 
 def _common(questions: Sequence[set[int]], share: float) -> set[int]:
     counts = Counter(gram for grams in questions for gram in grams)
-    most = max(_COMMON_LEAST, share * len(questions))
+    most = max(_MIN_COMMON_COUNT, share * len(questions))
     return {gram for gram, count in counts.items() if count > most}

@@ -1,4 +1,4 @@
-"""The tasks of a `tasks:` section."""
+"""Load the tasks of a recipe's `tasks:` section."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ __all__ = ["drawn_count", "draws_tasks", "load_recipe_tasks"]
 
 
 def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = None) -> list[Task]:
-    """The tasks of a `tasks:` section. Raises InputError for a file that is not what the section says.
+    """Load the tasks of a `tasks:` section.
 
-    `judges`: packages of the user's own whose functions the file may name as judges; None: judges are not looked at.
+    `judges` lists the packages whose functions the file may name as judges; None skips the check of judges. Raises
+    InputError for a file that does not match the section.
     """
     tasks = _recipe_tasks(settings, judges)
     return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
 
 
 def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
-    """The task with the judge that the recipe names. Raises InputError where that judge has nothing to compare with."""
+    """Replace the task's judge by the recipe's. Raises InputError if the task lacks a key that the judge needs."""
     if judges is not None:
         check_judge(judge, judges)
-    # Where judges are not looked at, nobody has allowed the import of one that is code.
+    # Without a check of judges, a judge given as an import path is not trusted and must not be imported.
     needs = ("gold.answers",) if judges is None and ":" in judge else find_judge(judge).needs
     missing = lacking(task, needs)
     if missing is not None:
@@ -54,10 +55,10 @@ def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[
 
 
 def draws_tasks(settings: TaskSettings) -> bool:
-    """Whether the tasks of a section are drawn (`WorldFormat`): then it has no path. Raises as `find_format`."""
+    """Return True if the tasks of a section are generated (`WorldFormat`). Raises like `find_format`."""
     return isinstance(find_format(settings.format, "tasks.format"), WorldFormat)
 
 
 def drawn_count(settings: TaskSettings) -> int:
-    """How many tasks a section draws, where its tasks are drawn."""
+    """Return the number of tasks that a section with a `WorldFormat` generates."""
     return settings.count if settings.limit is None else min(settings.count, settings.limit)

@@ -1,4 +1,4 @@
-"""Rewright's own format of tasks: one `Task` record a row (docs/tasks.md)."""
+"""Rewright's own task format: one `Task` record per row (docs/tasks.md)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _KEYS: dict[type, tuple[str, ...]] = {
 
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-"""Who may have written a message, in the words of chat templates and servers."""
+"""Valid message roles, as in chat templates and OpenAI-compatible servers."""
 
 
 def _unknown_keys(row: Row, value: Any, kind: type, path: str) -> None:
-    """Refuse a key that the record does not have: msgspec would drop it, and a typo would stay unseen."""
+    """Raise for a key that the record does not have. msgspec would silently drop it and hide a typo."""
     for key in value if isinstance(value, dict) else ():
         if key not in _KEYS[kind]:
             near = difflib.get_close_matches(str(key), _KEYS[kind], n=1)
@@ -65,7 +65,7 @@ def _to_task(row: Row) -> Task:
             if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
                 raise row.fail(f"{key}[{number}] has no content, expected a text")
     for number, tool in enumerate(task.all_tools):
-        # A bare {name, parameters}, which other formats have, is no schema here.
+        # Unlike other formats, this one does not accept a schema without the outer `function` object.
         function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
     return task
 

@@ -1,7 +1,7 @@
-"""Rows of a data file: JSON Lines, JSON, or parquet, each with the place it came from, for messages.
+"""Read rows of a JSON Lines, JSON or parquet file, each with its location for error messages.
 
-A place reads `file.jsonl:3` (line 3) or `file.parquet: row 2` (counted from 0, as data frames do). Every mistake in a
-file is one `InputError` line that names the place and says what was expected.
+A location is `file.jsonl:3` (line 3, counted from 1) or `file.parquet: row 2` (counted from 0). Each error in a file is
+a one-line `InputError` with the location and the expected value.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rewright.core.strict_json import TOLERANT, NestingError
 __all__ = ["Row", "function_schema", "read_rows"]
 
 MAX_JSON_BYTES = 2**30
-"""A whole .json file is in memory; the end of a packed bomb is not waited for."""
+"""Maximum decompressed size of a .json file, which is read into memory. Guards against decompression bombs."""
 _LIST_KEYS = ("data", "rows", "examples", "tasks")
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One record of a file: `index` counts from 0, `place` names it in messages.
+    """One record of a file. `index` counts from 0; `place` is the location for messages.
 
-    `problem` is set where the place holds no record at all; `values` is empty then.
+    `problem` is set if the row is not a valid record; `values` is then empty.
     """
 
     index: int
@@ -38,15 +38,15 @@ class Row(msgspec.Struct, frozen=True):
     problem: str | None = None
 
     def fail(self, message: str) -> InputError:
-        """The error to raise for this row."""
+        """Return an error for this row, for the caller to raise."""
         return InputError(f"{self.place}: {message}")
 
     def get(self, *keys: str) -> Any:
-        """The value of the first of `keys` that is there and not None, else None."""
+        """Return the value of the first of `keys` that is present and not None, else None."""
         return next((self.values[key] for key in keys if self.values.get(key) is not None), None)
 
     def text(self, *keys: str) -> str:
-        """The non-empty text under the first of `keys` that is there. Numbers are taken as their text."""
+        """Return the non-empty text of the first present key; numbers are converted. Raises InputError otherwise."""
         value = self.get(*keys)
         named = " or ".join(repr(key) for key in keys)
         if value is None:
@@ -62,12 +62,12 @@ class Row(msgspec.Struct, frozen=True):
         return value
 
     def optional_text(self, *keys: str) -> str | None:
-        """Like `text`, or None where no key is there or its text is empty."""
+        """Like `text`, but return None if no key is present or the text is empty."""
         value = self.get(*keys)
         return None if value is None or value == "" else self.text(*keys)
 
     def texts(self, *keys: str) -> list[str]:
-        """A list of texts under the first of `keys` that is there (one text is a list of one); [] without any."""
+        """Return the list of texts of the first present key, or [] if there is none. A single text becomes a list."""
         value = self.get(*keys)
         if value is None:
             return []
@@ -78,7 +78,7 @@ class Row(msgspec.Struct, frozen=True):
         return value
 
     def decoded(self, key: str, kind: type) -> Any:
-        """The value of `key`, a `kind` (list or dict), which may be JSON in a text (as in parquet files)."""
+        """Return the list or dict under `key`, decoding JSON text, which parquet files often contain."""
         if self.values.get(key) is None:
             raise self.fail(f"no key {key!r}; it has {', '.join(map(repr, self.values)) or 'none'}")
         value = self.values[key]
@@ -100,7 +100,7 @@ def _kind(value: object) -> str:
 
 
 def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
-    """An OpenAI function schema; a bare `{name, description, parameters}` is wrapped."""
+    """Return an OpenAI function schema. A plain `{name, description, parameters}` is wrapped."""
     if isinstance(value, dict) and "function" not in value and isinstance(value.get("name"), str):
         value = {"type": "function", "function": value}
     function = value.get("function") if isinstance(value, dict) else None
@@ -110,17 +110,17 @@ def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
 
 
 def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
-    """Rows of `path`, streaming where the format allows it. A `.gz` file is unpacked on the way.
+    """Yield the rows of `path`, streaming if the format allows it. `.gz` files are decompressed.
 
     `columns` are required of a parquet file. Raises InputError for a file that is missing, a directory, empty,
-    unreadable, or of an unknown kind. A line or item that is no object is a row with a `problem`.
+    unreadable or of an unknown type. A line or item that is not an object yields a row with a `problem`.
     """
     path = Path(path)
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as problem:  # no permission, a name that no file can have
+    except (OSError, ValueError) as problem:  # ValueError: an invalid path, such as one with a null byte
         raise InputError(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     if stat.S_ISDIR(kind):
         raise InputError(f"{path}: is a directory, expected a .jsonl, .json or .parquet file")
@@ -184,7 +184,7 @@ def _json(path: Path, file: IO[bytes]) -> Iterator[Row]:
         lines = text.split(b"\n", 2)
         if not (len(lines) > 1 and lines[0].rstrip().endswith(b"}") and lines[1].startswith(b"{")):
             raise
-        # JSON Lines under the name .json, as several data sets are published
+        # Several published data sets are JSON Lines with the extension .json.
         yield from _json_lines(path, _lines(text))
         return
     if isinstance(value, dict):
@@ -202,7 +202,7 @@ def _lines(text: bytes) -> IO[bytes]:
 
 
 def _value_of(text: str) -> Any:
-    """The value of a JSON text. Half of an escaped pair, which UTF-8 cannot hold, is read as it would be stored."""
+    """Decode JSON text. Lone surrogates, which UTF-8 can't encode, are replaced."""
     value = TOLERANT.decode(text)
     return without_surrogates(value) if "\\ud" in text or "\\uD" in text else value
 

@@ -1,10 +1,10 @@
-"""The work of a guarded worker (`rewright.workers.pool`): arguments against a schema that may take forever to check."""
+"""Guarded worker (`rewright.workers.pool`) that validates arguments against a potentially expensive schema."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jsonschema  # noqa: F401  # here, because afterwards the worker refuses what its import needs
+import jsonschema  # noqa: F401  # imported here, because the worker's audit hook would block it later
 
 from rewright.tasks.schemas import disagreements
 
@@ -12,5 +12,5 @@ __all__ = ["answer"]
 
 
 def answer(parameters: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`problems`: how `arguments` disagree with the JSON text of a schema."""
+    """Return `problems`, the validation errors of `arguments` against the JSON text of a schema."""
     return {"problems": disagreements(parameters, arguments)}

@@ -1,4 +1,4 @@
-"""JSON schemas of tools: is a schema valid, do arguments fit it? By the package jsonschema (draft 2020-12)."""
+"""Validate tool schemas, and arguments against them, with the package jsonschema (draft 2020-12)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _where(path: Any) -> str:
 
 
 def schema_problems(schema: dict[str, Any]) -> list[str]:
-    """What is wrong with an OpenAI function schema; [] for a valid one."""
+    """Return the errors of an OpenAI function schema; [] if it is valid."""
     problems = []
     if schema.get("type") != "function":
         problems.append(f"'type' is {schema.get('type')!r}, expected 'function'")
@@ -65,14 +65,15 @@ def _validator(text: str) -> Any:
     from jsonschema import Draft202012Validator
     from referencing import Registry
 
-    # An empty registry: a reference to another document is an error, never a download.
+    # With an empty registry, a reference to another document is an error and never causes a download.
     return Draft202012Validator(json.loads(text), registry=Registry())
 
 
 def argument_problems(schema: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
-    """How `arguments` disagree with a function schema; [] where they fit, or where the schema itself is not valid.
+    """Return the validation errors of `arguments` against a function schema; [] if the schema itself is invalid.
 
-    An argument that the schema does not name is a disagreement, unless `additionalProperties` allows it.
+    An argument that is not in the schema is an error, unless the schema sets `additionalProperties` or
+    `patternProperties`.
     """
     if schema_problems(schema):
         return []
@@ -88,14 +89,15 @@ def argument_problems(schema: dict[str, Any], arguments: dict[str, Any]) -> list
 
 
 def disagreements(parameters: str, arguments: dict[str, Any]) -> list[str]:
-    """How `arguments` disagree with the JSON text of a schema. Takes as long as the schema wants it to."""
+    """Return the validation errors of `arguments` against the JSON text of a schema. Has no time limit."""
     problems = []
     try:
         for problem in _validator(parameters).iter_errors(arguments):
             where = _where(problem.absolute_path)
             problems.append((f"argument '{where}': " if where else "") + problem.message[:200])
     except Exception as problem:
-        # A reference that leads nowhere, a bad pattern: the schema is at fault, whatever the library calls it.
+        # The schema is invalid, for example through a dangling reference or a bad pattern. The library raises many
+        # types of exceptions for that.
         problems.append(f"could not be checked against the schema: {str(problem)[:200]}")
     return problems
 
@@ -104,7 +106,7 @@ _COSTLY = ('"pattern', '"$ref"', '"$dynamicRef"', '"uniqueItems"', '"unevaluated
 
 
 def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
-    """`disagreements`; in a process with a time limit where the schema could take longer than it is long."""
+    """Call `disagreements`, in a worker process with a time limit if the schema may be expensive to check."""
     if not any(word in parameters for word in _COSTLY):
         return disagreements(parameters, arguments)
     from rewright.workers import pool
@@ -118,16 +120,16 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
 
 
 def target_problems(task: Task) -> Iterator[tuple[str, str]]:
-    """(tool, message) for every target of a task that no file may name."""
+    """Yield (tool, message) for every target of a task that a task file must not use."""
     for tool in task.all_tools:
         if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
             yield tool.name, problem
 
 
 def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:
-    """(tool, message) for every disagreement inside one record between its gold and its tools.
+    """Yield (tool, message) for every inconsistency between a record's gold calls or outputs and its tools.
 
-    A task without tools is given them by the recipe, so its gold is not held against them.
+    A task without tools is skipped, because the recipe provides its tools.
     """
     schemas: dict[str, dict[str, Any]] = {}
     for tool in task.all_tools:

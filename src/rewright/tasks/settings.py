@@ -1,4 +1,4 @@
-"""Settings of a source of tasks."""
+"""Settings of a `tasks` section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TaskSettings", "path_problem", "unused_keys"]
 
 
 class TaskSettings(Settings, frozen=True):
-    """Where tasks come from: `format` names a registered task format (an embedded world, a file's format …)."""
+    """Source of tasks. `format` is a registered task format (an embedded world, a file format …)."""
 
     format: str = "town"
     """Task format: an embedded world, `rewright` (JSON Lines of this package), or that of a published data set."""
@@ -38,11 +38,11 @@ class TaskSettings(Settings, frozen=True):
 
 
 WORLD_KEYS: Final = ("split", "profile", "count", "seed")
-"""Settings that only the embedded worlds read."""
+"""Settings that only embedded worlds use."""
 
 
 def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """The keys of a section of tasks that a format other than a world does not read. `defaults`: of that section."""
+    """Yield the keys of a `tasks` section that formats other than worlds do not use."""
     kind = section.get("format", defaults.get("format"))
     for key in WORLD_KEYS:
         hint = f", and {key} is for the embedded worlds (to bound the number of tasks: limit)"
@@ -50,7 +50,7 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
 
 
 def path_problem(section: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> str | None:
-    """What is wrong with the `path` of the section `name`, whose format is a world: it has none."""
+    """Return an error if the section `name` sets `path` although its format is a world, else None."""
     kind, path = section.get("format", defaults.get("format")), section.get("path")
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""Reading tool sources without running them: do they define the function, does its signature fit the schema?"""
+"""Static checks of tool sources: is the function defined, and does its signature match the schema?"""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, Literal
 __all__ = ["Problem", "source_problems"]
 
 Problem = tuple[Literal["error", "warning"], str, str]
-"""Severity, kind of finding, message."""
+"""(severity, kind of finding, message)."""
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def source_problems(name: str, source: str, schema: dict[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the source of the tool `name`, beside its OpenAI function schema."""
+    """Yield the problems in the source of the tool `name`, also compared with its OpenAI function schema."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes and the like are the data set's business
+            warnings.simplefilter("ignore")  # warnings such as invalid escapes are not ours to report
             tree = ast.parse(source)
             compile(source, f"<{name}>", "exec", dont_inherit=True)
     except SyntaxError as problem:
@@ -76,7 +76,7 @@ def _signature_problems(function: _Function, schema: dict[str, Any]) -> Iterator
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """Names that the module scope binds otherwise than by `def`: what they are only running it tells."""
+    """Return names that the module scope binds by other means than `def`. Static checks can't tell their type."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -94,7 +94,7 @@ def _assigned(tree: ast.Module) -> set[str]:
 
 
 def _undefined(name: str, source: str) -> set[str]:
-    """Names that some scope reads and neither the module nor Python defines; none where `import *` hides them."""
+    """Return names that are used but not defined by the module or builtins. Empty if the source uses `import *`."""
     module = symtable.symtable(source, f"<{name}>", "exec")
     scopes, used, bound = [module], set[str](), set[str]()
     while scopes:
@@ -123,7 +123,7 @@ def _imports(tree: ast.Module) -> set[str]:
 
 @lru_cache(maxsize=1024)
 def _importable(module: str) -> bool:
-    """Whether a top-level module is there, without importing it."""
+    """Return True if a top-level module is installed, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ValueError, ImportError):

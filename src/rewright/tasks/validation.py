@@ -1,8 +1,8 @@
-"""Check tasks before any money is spent: schemas, tool sources, gold calls, gold outputs, gold answers.
+"""Validate tasks before a run: schemas, tool sources, gold calls, gold outputs and gold answers.
 
-`validate_file` reads a task file to its end and reports every bad row; `validate_tasks` checks tasks that are there
-already. A finding is an error where the task can't work as it is written, and a warning where it may work but
-probably not as meant. Sources are parsed here and executed in the sandbox only, never in this process.
+`validate_file` reads a whole task file and reports every invalid row. `validate_tasks` checks tasks in memory. A
+finding is an error if the task can't work as written, and a warning if it may work but probably not as intended.
+Sources are parsed in this process but executed only in the sandbox.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from rewright.tools import FunctionTools
 
 __all__ = ["Finding", "Validation", "validate_file", "validate_tasks"]
 
-_AT_ONCE = 4
-"""Tasks whose tools run at the same time."""
+_MAX_CONCURRENT_TASKS = 4
+"""Number of tasks whose tools are executed concurrently."""
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `row` counts tasks (or rows of the file) from 0; `kind` groups findings in reports."""
+    """One error or warning. `row` counts tasks (or rows of the file) from 0; `kind` groups findings in reports."""
 
     severity: Literal["error", "warning"]
     kind: str
@@ -48,30 +48,30 @@ class Finding(msgspec.Struct, frozen=True):
     tool: str | None = None
 
     def __str__(self) -> str:
-        """One line: where, what."""
+        """Return severity, location and message on one line."""
         where = f"row {self.row}" + (f" ({self.task_id})" if self.task_id else "")
         return f"{self.severity}: {where}: {self.message}"
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """What was checked, and what was found, in the order of the rows."""
+    """Numbers of checked items, and findings in row order. `seconds` is the wall-clock time."""
 
     tasks: int
     tools: int
     expected_outputs: int
     executed: bool
-    """False where no tool source was executed: then only the records and sources were read."""
+    """Whether tool sources were executed. If False, only static checks were done."""
     findings: tuple[Finding, ...]
     seconds: float
 
     @property
     def errors(self) -> int:
-        """How many findings are errors."""
+        """Number of findings that are errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Findings by kind, most frequent first."""
+        """Number of findings by kind, most frequent first."""
         return dict(Counter(finding.kind for finding in self.findings).most_common())
 
 
@@ -100,11 +100,12 @@ def validate_file(
     judges: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
-    """Validate every row of a task file. A row that is no task is a finding, and the rows after it are read.
+    """Validate every row of a task file. An invalid row is a finding and does not stop the validation.
 
-    A judge that is code runs only where its package is among `judges`, which names the user's own.
+    A judge given as an import path runs only if its package is in `judges`. The other arguments are those of
+    `validate_tasks`.
 
-    Raises InputError for a file that can't be read at all, and SandboxError where the machine does not allow `level`.
+    Raises InputError for an unreadable file, and SandboxError if `level` is not available on this machine.
     """
     started = time.perf_counter()
     tasks: list[Task] = []
@@ -146,12 +147,20 @@ def validate_tasks(
     judges: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Validation:
-    """Validate `tasks`; `rows` are their numbers in findings (default: their positions).
+    """Validate `tasks`.
 
-    With `execute`, module scopes and gold calls run in a sandbox of `level`; importable tools of the `trusted` packages
-    run as the user's own code. With a `renderer` the model's chat template is checked too.
-    `progress(done, total)` is called as tasks are done. Not for use inside a running event loop. Raises SandboxError
-    where the machine refuses `level`.
+    Args:
+        tasks: The tasks to check.
+        rows: Row numbers to use in findings (default: positions in `tasks`).
+        execute: Run module scopes and gold calls in the sandbox.
+        level: Sandbox level.
+        trusted: Packages whose importable tools run outside of the sandbox.
+        wall_seconds: Wall-clock limit of one call.
+        renderer: If given, the model's chat template is checked too.
+        judges: Packages whose functions the tasks may name as judges.
+        progress: Called as `progress(done, total)` after each executed task.
+
+    Must not be called inside a running event loop. Raises SandboxError if `level` is not available on this machine.
     """
     started = time.perf_counter()
     notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
@@ -189,7 +198,7 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
 
 
 def _check_gold_calls(notes: Sequence[_Notes]) -> None:
-    """Said once: turn credit gives the calls of tasks without gold calls 0, beside tasks whose calls are measured."""
+    """Warn once if only some tasks have gold calls: turn credit is 0 for all calls of the others."""
     without = [note for note in notes if note.task.gold.calls is None]
     if without and len(without) < len(notes):
         without[0].warning(
@@ -225,7 +234,7 @@ def _check_record(note: _Notes, judges: Sequence[str]) -> None:
 
 
 def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
-    """Every prompt can be rendered; what else the template does is said once, at the first task."""
+    """Check that every prompt can be rendered. Warnings about the template itself are reported once."""
     first: _Notes | None = None
     for note in notes:
         problem = prompt_problem(renderer, note.task)
@@ -286,7 +295,7 @@ async def _execute(
     wall_seconds: float,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    places = asyncio.Semaphore(_AT_ONCE)
+    places = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
     done = 0
     async with Sandbox(level, wall_seconds=wall_seconds) as box:
 
@@ -306,9 +315,9 @@ async def _execute(
 
 
 def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
-    """(tool, probe, source): the source with a function behind it that only asks for the tool's function.
+    """Yield (tool, probe, source): the tool's source followed by a function that checks for the tool's function.
 
-    Sources in which an error was found already have nothing to add by running.
+    Sources with a known error are skipped.
     """
     broken = {finding.tool for finding in note.findings if finding.kind.startswith("source-")}
     for number, tool in enumerate(note.task.all_tools):
@@ -318,7 +327,7 @@ def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
 
 
 async def _probe_sources(note: _Notes, box: Sandbox) -> None:
-    """Run the module scope of every source: does it end, and leave a function of the tool's name?"""
+    """Run the module scope of every source and check that it terminates and defines the tool's function."""
     probes = list(_probes(note))
     if not probes:
         return
@@ -332,7 +341,7 @@ async def _probe_sources(note: _Notes, box: Sandbox) -> None:
 
 
 async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
-    """Run the gold calls in order: each succeeds, and together they bring up the expected outputs."""
+    """Run the gold calls in order; each must succeed and together they must return the expected outputs."""
     calls = note.task.gold.calls
     if not calls or any(finding.severity == "error" for finding in note.findings):
         return

@@ -1,1 +1,1 @@
-"""Processes that do bounded work and can be killed. What they do is a module that the caller names."""
+"""Worker processes with resource limits that run functions of a given module."""

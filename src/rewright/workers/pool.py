@@ -1,14 +1,14 @@
-"""Work in child processes that can be killed: safe in any thread, in async code and after a fork.
+"""Pool of worker processes with time limits. Safe to use from any thread, from async code and after a fork.
 
-Some libraries can't be interrupted from a thread, and an alarm signal works in the main thread only. So a few warm
-workers do the work. The caller names a module; the worker imports it and calls its `answer(**arguments)` for each
-request (`rewright.workers.worker`). There are two kinds of worker:
+Worker processes are needed because some libraries can't be interrupted from a thread, and SIGALRM only works in the
+main thread. The caller names a module; the worker imports it and calls its `answer(**arguments)` for each request
+(`rewright.workers.worker`). There are two kinds of workers:
 
-- `ask` runs code of ours on untrusted data: each request has CPU seconds that the kernel enforces, limited memory, and
-  no way to write files or open connections. CPU time is counted, not waiting: a loaded machine changes no answer.
-- `call` runs the user's own code, which may wait for a server: it has the user's environment and a limit in real time.
+- `ask` runs built-in code on untrusted data. Each request has a CPU time limit enforced by the kernel, a memory limit,
+  and no file writes or network connections. CPU time is used so that machine load does not change results.
+- `call` runs user-defined code, which may wait for a server. It has the user's environment and a wall-clock limit.
 
-A worker that dies is replaced.
+Workers are reused between requests, and replaced if they die.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ CPU_SECONDS = 3.0
 _WALL_SECONDS = 120.0
 """Wall-clock backstop for a blocked or starved worker; CPU time is the real limit."""
 _START_SECONDS = 120.0
-_PLACES = {"guarded": 2, "unguarded": 4}
+_MAX_WORKERS = {"guarded": 2, "unguarded": 4}
 _PROGRAM = "from rewright.workers.worker import main; import sys; main(int(sys.argv[1]), *sys.argv[2:])"
 
 
 class RequestError(Exception):
-    """One request failed; the message says how, as in "takes more than 3 s". `cause` is one word for it.
+    """A request failed. The message describes the failure, for example "takes more than 3 s".
 
-    `time`: it took too long. `memory`: it needed too much. `raised`: `answer` raised. `died`: its process ended.
+    `cause`: `time` (time limit exceeded), `memory` (memory limit exceeded), `raised` (`answer` raised an exception) or
+    `died` (the process ended).
     """
 
     def __init__(self, cause: Literal["time", "memory", "raised", "died"], message: str) -> None:
@@ -49,13 +50,13 @@ class RequestError(Exception):
 
 
 class _Worker:
-    """One child and the connection to it."""
+    """A child process and the connection to it."""
 
     def __init__(self, kind: str, module: str) -> None:
         self._connection, theirs = Pipe()
         self.late = False
         descriptor = theirs.fileno()
-        own = kind == "unguarded"  # the user's code: in the user's environment, and what it prints is shown
+        own = kind == "unguarded"  # user-defined code gets the user's environment, and its output is shown
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         environment = {**(os.environ if own else environment), "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -85,7 +86,7 @@ class _Worker:
                 self._process.stderr.close()
 
     def ask(self, request: dict[str, Any], wall_seconds: float) -> dict[str, Any] | None:
-        """The reply, or None where the worker died or gave none in time (`late`)."""
+        """Send a request and return the reply, or None if the worker died or timed out (`late`)."""
         try:
             self._connection.send_bytes(json.dumps(request).encode())
             if self._connection.poll(wall_seconds):
@@ -95,13 +96,13 @@ class _Worker:
             self._process.kill()
         except (EOFError, OSError):
             pass
-        except BaseException:  # Ctrl-C, a deadline: what it is at would outlive us
+        except BaseException:  # on Ctrl-C or a deadline, the worker would otherwise continue with the request
             self._process.kill()
             raise
         return None
 
     def end(self) -> int:
-        """Close the connection, which ends the child, and return its exit status (negative: the signal it died of)."""
+        """Close the connection, which ends the child, and return its exit status (negative for a signal)."""
         self._connection.close()
         try:
             return self._process.wait(timeout=1.0)
@@ -111,28 +112,28 @@ class _Worker:
 
 
 class _Pool:
-    """A few workers of one kind for one module, started when they are needed."""
+    """Workers of one kind for one module, started on demand."""
 
     def __init__(self, kind: str, module: str) -> None:
         self._kind, self._module = kind, module
         self._idle: list[_Worker] = []
-        self._places = threading.Semaphore(_PLACES[kind])
+        self._places = threading.Semaphore(_MAX_WORKERS[kind])
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Wait for one of the places."""
+        """Limit the number of concurrent requests."""
         with self._places:
             yield
 
     def take(self) -> _Worker:
-        """An idle worker, or a new one."""
+        """Return an idle worker, or start a new one."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         return worker or _Worker(self._kind, self._module)
 
     def put(self, worker: _Worker) -> None:
-        """Give a healthy worker back."""
+        """Return a worker to the pool."""
         with self._lock:
             self._idle.append(worker)
 
@@ -149,7 +150,7 @@ _pools_lock = threading.Lock()
 
 
 def _pool(kind: str, module: str) -> _Pool:
-    # A worker that was started earlier can't import from a folder that was added to sys.path later.
+    # Workers take over sys.path at their start, so user code needs new workers after sys.path has changed.
     key = (kind, module, *(sys.path if kind == "unguarded" else ()))
     with _pools_lock:
         if key not in _pools:
@@ -157,20 +158,21 @@ def _pool(kind: str, module: str) -> _Pool:
         return _pools[key]
 
 
-def _forget() -> None:
-    """In a forked child: its parent's workers are not its own."""
+def _drop_inherited_pools() -> None:
+    """Drop the pools in a forked child, because the workers belong to its parent."""
     global _pools, _pools_lock
     _pools, _pools_lock = {}, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_drop_inherited_pools)
 
 
 def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
-    """What `answer(**arguments)` of `module`, one of ours, returns in a guarded worker. Both are JSON.
+    """Call `answer(**arguments)` of the built-in `module` in a guarded worker.
 
-    The module's optional `prepare(**arguments)` runs before it and is not counted among the `cpu_seconds`. Raises
-    `RequestError` where the request fails, and `WorkerError` where no worker can be started or gets processor time.
+    Arguments and result must be JSON-serialisable. The module's optional `prepare(**arguments)` runs first and does not
+    count towards `cpu_seconds`. Raises `RequestError` if the request fails, and `WorkerError` if no worker can be
+    started or the worker gets no CPU time.
     """
     pool = _pool("guarded", module)
     with pool.place():
@@ -178,9 +180,9 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
         reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
         if reply is not None:
             pool.put(worker)
-            return _answered(reply)
+            return _unwrap(reply)
         code = worker.end()
-    if worker.late:  # this says nothing about the request
+    if worker.late:  # the machine is overloaded, so this is not a failure of the request
         raise WorkerError(f"a request got no {cpu_seconds:g} s of processor time within {_WALL_SECONDS:g} s")
     if code == -signal.SIGPROF:
         raise RequestError("time", f"takes more than {cpu_seconds:g} s")
@@ -188,10 +190,10 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
 
 
 def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What `answer(**arguments)` of `module` returns in a worker without guards, which may do what the user may.
+    """Call `answer(**arguments)` of `module` in an unguarded worker, which has the user's permissions.
 
-    The module's optional `prepare(**arguments)` is not counted among its `seconds`, which are real time. Raises
-    `RequestError` where the request fails, and `WorkerError` where no worker can be started.
+    The module's optional `prepare(**arguments)` runs first and does not count towards `seconds` of wall-clock time.
+    Raises `RequestError` if the request fails, and `WorkerError` if no worker can be started.
     """
     pool = _pool("unguarded", module)
     with pool.place():
@@ -201,14 +203,14 @@ def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, An
             reply = worker.ask({"arguments": arguments, "seconds": seconds}, seconds)
         if reply is not None:
             pool.put(worker)
-            return _answered(reply)
+            return _unwrap(reply)
         code = worker.end()
     if worker.late:
         raise RequestError("time", f"takes more than {seconds:g} s")
     raise RequestError("died", f"ended its process (exit status {code})")
 
 
-def _answered(reply: dict[str, Any]) -> dict[str, Any]:
+def _unwrap(reply: dict[str, Any]) -> dict[str, Any]:
     if "failed" in reply:
         raise RequestError(*reply["failed"])
     answer: dict[str, Any] = reply["answer"]
@@ -216,7 +218,7 @@ def _answered(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def close() -> None:
-    """End this process's workers; the next request starts new ones."""
+    """End all workers of this process. The next request starts new ones."""
     for pool in list(_pools.values()):
         pool.close()
 

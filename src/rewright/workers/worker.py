@@ -1,15 +1,15 @@
-"""The child process of `rewright.workers.pool`: it imports one module and calls its `answer` for each request.
+"""Child process of `rewright.workers.pool`: imports one module and calls its `answer` for each request.
 
-`python -c "from rewright.workers.worker import main; main(fd, kind, module)"`. It reads one JSON request a message and
-writes one JSON reply: `{"answer": …}`, or `{"failed": [cause, message]}`. `module` defines:
+Started as `python -c "from rewright.workers.worker import main; main(fd, kind, module)"`. Each message is one JSON
+request, and the reply is JSON: `{"answer": …}` or `{"failed": [cause, message]}`. `module` defines:
 
-- `answer(**arguments)`: the answer, as JSON;
-- `prepare(**arguments)`, optional: work for a request that is not counted among its seconds, such as an import.
+- `answer(**arguments)`: computes the answer; must be JSON-serialisable;
+- `prepare(**arguments)`, optional: work that does not count towards the time limit, such as an import.
 
-A `guarded` worker has CPU seconds for each request (the kernel ends the process, also inside C code), a limit on
-memory, no file writes, and an audit hook that refuses processes, sockets and file changes. The hook is a second fence
-for libraries that evaluate text; it is no sandbox for hostile code. An `unguarded` worker runs the user's own code,
-which may do whatever the user may: it has none of the guards but the end of its time.
+A `guarded` worker has a CPU time limit per request (enforced by the kernel, so it also stops C code), a memory limit,
+no file writes, and an audit hook that blocks processes, sockets and file changes. The hook is defence in depth for
+libraries that evaluate text; it is not a sandbox for hostile code. An `unguarded` worker runs user-defined code with
+the user's permissions and only has a time limit.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from typing import Any
 __all__ = ["main"]
 
 MEMORY_BYTES = 3 * 1024**3
-_REFUSED = (
+_BLOCKED_EVENTS = (
     "os.exec", "os.fork", "os.forkpty", "os.kill", "os.link", "os.posix_spawn", "os.remove", "os.rename", "os.rmdir",
     "os.spawn", "os.startfile", "os.symlink", "os.system", "os.truncate", "os.chmod", "os.chown", "os.mkdir",
     "os.putenv", "pty.spawn", "shutil.", "signal.pthread_kill", "socket.", "subprocess.", "ctypes.", "urllib.",
 )  # fmt: skip
 
 
-def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event.startswith(_REFUSED):
+def _audit_hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event.startswith(_BLOCKED_EVENTS):
         raise PermissionError(f"{event} is refused in a guarded worker")
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         raise PermissionError("writing files is refused in a guarded worker")
@@ -51,14 +51,14 @@ def _answer(module: ModuleType, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"answer": module.answer(**arguments)}
     except MemoryError:
         return {"failed": ["memory", f"needs more than {MEMORY_BYTES // 1024**3} GB of memory"]}
-    except Exception as problem:  # RecursionError among them: whatever a library raises on its input
+    except Exception as problem:  # libraries raise many types on malformed input, including RecursionError
         return {"failed": ["raised", f"{type(problem).__name__}: {str(problem)[:200]}"]}
 
 
-def _leave_with_parent(descriptor: int) -> None:
-    """End this process when its parent is gone, whatever the user's code waits for."""
+def _exit_with_parent(descriptor: int) -> None:
+    """End this process when its parent exits, even if the user's code is blocked."""
     poller = select.poll()
-    poller.register(descriptor, 0)  # nothing but the end of the connection
+    poller.register(descriptor, 0)  # with no events requested, only a hang-up is reported
     poller.poll()
     os._exit(0)
 
@@ -77,11 +77,11 @@ def _serve(connection: Connection, reply_to: Callable[[dict[str, Any]], dict[str
 
 
 def _serve_unguarded(connection: Connection, module: ModuleType) -> None:
-    threading.Thread(target=_leave_with_parent, args=(connection.fileno(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(connection.fileno(),), daemon=True).start()
     prepare = getattr(module, "prepare", None)
 
     def reply_to(request: dict[str, Any]) -> dict[str, Any]:
-        # The parent keeps the time. This is for an endless loop whose parent has been killed.
+        # The parent enforces the time limit. This timer ends an endless loop if the parent has been killed.
         signal.setitimer(signal.ITIMER_PROF, (os.cpu_count() or 1) * request.get("seconds", 3600.0))
         if "prepare" in request:
             early = prepare(**request["prepare"]) if prepare is not None else None
@@ -97,7 +97,7 @@ def _serve_guarded(connection: Connection, module: ModuleType) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.addaudithook(_refuse)
+    sys.addaudithook(_audit_hook)
     prepare = getattr(module, "prepare", None)
 
     def reply_to(request: dict[str, Any]) -> dict[str, Any]:
@@ -111,9 +111,9 @@ def _serve_guarded(connection: Connection, module: ModuleType) -> None:
 
 def main(descriptor: int, kind: str, module: str) -> None:
     """Serve requests of a module on the connection `descriptor` until the parent closes it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which closes the connection
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and closes the connection
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     connection = Connection(descriptor)
-    # Imports don't count among a request's CPU seconds, and some need what is refused afterwards.
+    # Imports don't count towards a request's CPU time, and some need operations that the audit hook blocks later.
     loaded = importlib.import_module(module)
     (_serve_unguarded if kind == "unguarded" else _serve_guarded)(connection, loaded)

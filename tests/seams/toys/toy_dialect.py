@@ -8,7 +8,7 @@ from typing import Any
 
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory
 from rewright.core.registry import register
-from rewright.dialects.base import Parsed, with_instruction, malformed_calls
+from rewright.dialects.base import Parsed, malformed_calls, with_instruction
 
 INSTRUCTION = 'Call a tool in a line of its own, as in: ! name {"argument": 1}\nPut your answer behind "= ".'
 

@@ -1,4 +1,4 @@
-"""Judge `bfcl`: the calls run again in fresh APIs, and the package's multi-turn checker compares states and results."""
+"""Judge `bfcl`: replays the calls on fresh API instances and applies bfcl-eval's official multi-turn checker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of a guarded worker (`rewright.workers.pool`): BFCL's own checker on the calls of one trajectory."""
+"""Guarded worker (`rewright.workers.pool`): runs BFCL's official checker on the calls of one trajectory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["answer"]
 
 
 def answer(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) -> dict[str, Any]:
-    """`outcome` and `reason`; `missing` names a package that is not installed."""
+    """Return `outcome` and `reason`, or `missing` with the name of a package that is not installed."""
     if world is None:
         return {"missing": "bfcl-eval"}
     found = world.check(entry, exchanges)

@@ -1,4 +1,4 @@
-"""How a model is evaluated on BFCL's multi-turn categories: `rewright eval --benchmark bfcl-multi-turn`."""
+"""Evaluation protocol of BFCL's multi-turn categories: `rewright eval --benchmark bfcl-multi-turn`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from rewright.benchmarks import Benchmark
 __all__ = ["BENCHMARK"]
 
 BENCHMARK = Benchmark(
-    # As bfcl-eval: nearly greedy, at most 20 steps with calls for a message of the user. Its only other limit is the
-    # model's context.
+    # As in bfcl-eval: nearly greedy decoding and at most 20 steps with calls per user message. Its only other limit is
+    # the model's context length.
     settings=(
         "eval.tasks.format=bfcl-multi-turn",
         "eval.tasks.path=all",

@@ -1,8 +1,8 @@
-"""BFCL's multi-turn categories as tasks (package bfcl-eval, optional): stateful APIs, gold call traces.
+"""BFCL's multi-turn categories as tasks (optional package bfcl-eval): stateful APIs with gold call traces.
 
-800 entries, 200 each of `base`, `miss_func` (functions that are named later), `miss_param` (a value that is given
-later) and `long_context`. Every user message after the first is a follow-up. The tools run in a worker process of the
-trajectory's own (`rewright.benchmarks.bfcl.world`); judge `bfcl` is the package's own checker.
+There are 800 entries, 200 each of `base`, `miss_func` (functions are added later), `miss_param` (a value is given
+later) and `long_context`. Every user message after the first is a follow-up. The tools of each trajectory run in a
+separate worker process (`rewright.benchmarks.bfcl.world`). The judge `bfcl` uses the package's official checker.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["FORMAT", "INSTALL", "tasks"]
 
 NAME: Final = "bfcl-multi-turn"
 INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
-"""Without its dependencies, of which these categories need nothing but mpmath."""
+"""Installs without dependencies, because these categories need only mpmath."""
 
 TARGET: Final = "rewright.benchmarks.bfcl.world:call"
 _LATER: Final = "I have updated some more functions you can choose from. What about now?"
-"""What the package's user says where functions are added (its text for models with native function calling)."""
+"""User message when functions are added (the package's text for models with native function calling)."""
 _HINT: Final = " Note that the provided function is in Python 3 syntax."
 
 
@@ -38,9 +38,9 @@ def _world() -> ModuleType:
 
 
 def tasks(selection: str = "all") -> Iterator[Task]:
-    """The tasks of `all`, or of categories with commas between them; several are taken in turn, one task of each.
+    """Yield the tasks of `all` or of comma-separated categories. Several categories are interleaved.
 
-    Raises InputError for an unknown category, and where the package is missing.
+    Raises InputError for an unknown category, and if the package is not installed.
     """
     world = _world()
     names = world.CATEGORIES if selection == "all" else tuple(name.strip() for name in selection.split(","))
@@ -83,12 +83,12 @@ def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
 
 
 def _messages(said: list[Message]) -> tuple[Message, ...]:
-    """The messages of one turn of the user; none where functions are added."""
+    """Return the messages of one user turn, or none if the turn only adds functions."""
     return tuple(said) or ({"role": "user", "content": _LATER},)
 
 
 def _schema(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAI schema of a documented method, with the words that the package adds to it for such models."""
+    """Return the OpenAI schema of a method, with the description that the package adds for function-calling models."""
     response = json.dumps(document["response"])
     function = {
         "name": document["name"],
@@ -102,7 +102,7 @@ _TYPES: Final = {"dict": "object", "float": "number", "tuple": "array", "any": "
 
 
 def _typed(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of the package, with the names that JSON schema has for its types."""
+    """Convert the package's type names to those of JSON Schema."""
     typed = dict(schema)
     if "type" in schema:
         typed["type"] = _TYPES.get(schema["type"], schema["type"])

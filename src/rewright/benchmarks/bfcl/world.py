@@ -1,9 +1,9 @@
 """BFCL's stateful APIs (package bfcl-eval) for one trajectory, and its official multi-turn checker.
 
-Runs in child processes only: the tools of a trajectory in a worker of their own (`call` is the target of the tasks'
-tools), the checker in the judge's (`rewright.workers.pool`). Differences from the package, which keeps instances in
-module globals under the model's name and evaluates calls as Python text: here instances belong to their trajectory,
-and a call is a name and JSON arguments that reach one documented method. No text is ever evaluated.
+Runs only in child processes: the tools of each trajectory in a separate worker (`call` is the target of the tasks'
+tools), the checker in the judge's worker (`rewright.workers.pool`). The package keeps instances in module globals by
+model name and evaluates calls as Python text. Here instances belong to one trajectory, and a call consists of the name
+of a documented method and JSON arguments. No text is evaluated.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ APIS: Final[dict[str, str]] = {
     "TwitterAPI": "posting_api",
     "VehicleControlAPI": "vehicle_control",
 }
-"""The classes of the multi-turn categories, and the files that document their methods."""
+"""API classes of the multi-turn categories, and the files that document their methods."""
 
 _DATA: Final = Path(str(bfcl_eval.__file__)).parent / "data"
-# Imported here, so that a worker that is forked for a trajectory has them already.
+# Imported at module level, so that workers forked for a trajectory don't import them again.
 _CLASSES: Final[dict[str, type[Any]]] = {
     name: getattr(importlib.import_module(CLASS_FILE_PATH_MAPPING[name]), name) for name in APIS
 }
 
 
 def read_lines(name: str) -> list[dict[str, Any]]:
-    """The records of a data file of the package, `name` relative to its data folder."""
+    """Return the records of the package's data file `name`, relative to its data folder."""
     return [json.loads(line) for line in (_DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
 @lru_cache(maxsize=len(APIS))
 def documented(api: str) -> dict[str, dict[str, Any]]:
-    """The documents of a class's methods, by name: name, description, parameters, response."""
+    """Return the documentation of a class's methods by name: name, description, parameters, response."""
     return {document["name"]: document for document in read_lines(f"multi_turn_func_doc/{APIS[api]}.json")}
 
 
@@ -61,7 +61,7 @@ def _lines(category: str) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def _entry(identity: str) -> dict[str, Any]:
-    """One test entry, by its id (`multi_turn_<category>_<number>`). Only its line is decoded: a call is waiting."""
+    """Return one test entry by id (`multi_turn_<category>_<number>`). Decodes only its line, to reduce latency."""
     category, _, number = identity.removeprefix("multi_turn_").rpartition("_")
     if category in CATEGORIES and number.isdigit() and int(number) < len(_lines(category)):
         entry: dict[str, Any] = json.loads(_lines(category)[int(number)])
@@ -77,7 +77,7 @@ def _gold_lines(category: str) -> dict[str, list[list[str]]]:
 
 
 def gold(identity: str) -> list[list[tuple[str, dict[str, Any]]]]:
-    """The right calls of an entry, for every message of the user: names and arguments by name."""
+    """Return the gold calls of an entry for every user message, as names and keyword arguments."""
     entry = _entry(identity)
     documents = {name: document for api in entry["involved_classes"] for name, document in documented(api).items()}
     category = identity.removeprefix("multi_turn_").rpartition("_")[0]
@@ -85,7 +85,7 @@ def gold(identity: str) -> list[list[tuple[str, dict[str, Any]]]]:
 
 
 def _read(text: str, documents: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """A gold call, Python text such as `cd(folder='a')`, as name and arguments. Parsed, never evaluated."""
+    """Parse a gold call in Python text such as `cd(folder='a')` into name and arguments, without evaluating it."""
     node = ast.parse(text, mode="eval").body
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError(f"gold call {text!r}: expected name(argument=value, …)")
@@ -95,7 +95,7 @@ def _read(text: str, documents: dict[str, dict[str, Any]]) -> tuple[str, dict[st
 
 
 class Worlds:
-    """The API instances of one trajectory of an entry, and what its calls return."""
+    """API instances of one trajectory of an entry."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.instances: dict[str, Any] = {}
@@ -108,10 +108,10 @@ class Worlds:
             self._owners |= dict.fromkeys(documented(api), instance)
 
     def run(self, name: str, arguments: dict[str, Any]) -> str:
-        """What a call returns, as text. Raises whatever the method raises, NameError for a name without a method."""
+        """Run a call and return its result as text. Raises NameError for an unknown name, or the method's exception."""
         if name not in self._owners:
             raise NameError(f"name '{name}' is not defined")
-        # A copy: some methods keep or change the lists that they are given.
+        # Some methods keep or modify the lists that they are given.
         value = getattr(self._owners[name], name)(**copy.deepcopy(arguments))
         if isinstance(value, dict):
             try:
@@ -121,7 +121,7 @@ class Worlds:
         return str(value)
 
     def result(self, name: str, arguments: dict[str, Any]) -> str:
-        """As `run`; an exception is the text that the package makes of it."""
+        """Like `run`, but return exceptions as the package's error text."""
         try:
             return self.run(name, arguments)
         except Exception as problem:
@@ -129,11 +129,11 @@ class Worlds:
 
 
 _worlds: dict[str, Worlds] = {}
-"""In a worker: the world of its one trajectory."""
+"""Worlds of this worker process, by entry id. A worker serves one trajectory."""
 
 
 def call(data: dict[str, str], /, **arguments: Any) -> str:
-    """Target of the tools: run the method `data["method"]` in this process's world of the entry `data["entry"]`."""
+    """Target of the tools: run the method `data["method"]` in this process's world for the entry `data["entry"]`."""
     identity = data["entry"]
     if identity not in _worlds:
         _worlds[identity] = Worlds(_entry(identity))
@@ -141,14 +141,14 @@ def call(data: dict[str, str], /, **arguments: Any) -> str:
 
 
 Step = Sequence[tuple[str, dict[str, Any]]]
-"""The calls of one generation: name and arguments."""
+"""Calls of one generation, as (name, arguments)."""
 
 
 def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
-    """The verdict of the package's `multi_turn_checker`: `{"valid": True}`, or with `error_type` and `error_message`.
+    """Run the package's `multi_turn_checker`. Returns `valid`, and `error_type` and `error_message` on failure.
 
-    `exchanges` holds the model's steps for every message of the user; those without calls don't count. The checker's
-    own code runs, with the function that executes calls exchanged for one that evaluates no text.
+    `exchanges` holds the model's steps for every user message; steps without calls are ignored. The checker's original
+    code runs, with its function for executing calls replaced by one that evaluates no text.
     """
     right = gold(identity)
     if len(exchanges) != len(right):
@@ -169,7 +169,7 @@ def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
 
 
 def _official(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """The package's checker, with `execute` in the place of its `execute_multi_turn_func_call`."""
+    """Return the package's checker with `execute_multi_turn_func_call` replaced by `execute`."""
     from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_checker as module
 
     names = {**vars(module), "execute_multi_turn_func_call": execute}

@@ -1,1 +1,1 @@
-"""FTRL: multi-hop tasks with tools of their own."""
+"""FTRL: multi-hop tasks with task-specific tools."""

@@ -1,7 +1,7 @@
-"""FTRL: tool-use tasks with a schema and Python source for every tool, and the sub-answers that its calls must find.
+"""FTRL: tool-use tasks with a schema and Python source for every tool, and the expected sub-answers of its calls.
 
-Columns: messages, tools, codes, unsolved_set, answer, data_source, split; the training split adds ground_truth. The
-columns that hold JSON may be text (the published parquet) or decoded already. Solve metrics: `rewright.judging.solve`.
+Columns: messages, tools, codes, unsolved_set, answer, data_source, split; the training split adds ground_truth. Columns
+with JSON may be text (as in the published parquet) or already decoded. Solve metrics: `rewright.judging.solve`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["FORMAT", "to_task"]
 
 
 def read_messages(row: Row, key: str = "messages") -> tuple[Message, ...]:
-    """The chat messages of a row, each with a role and content."""
+    """Return the chat messages of a row, each with a role and content."""
     messages = row.decoded(key, list)
     if not messages:
         raise row.fail(f"{key!r} is empty, expected at least one message")
@@ -49,7 +49,7 @@ def _outputs(row: Row) -> dict[str, list[str]]:
 
 
 def to_task(row: Row) -> Task:
-    """The task of one row. `id` is `ftrl-<split>-<row>`, rows counted from 0."""
+    """Convert one row to a task. `id` is `ftrl-<split>-<row>`, with rows counted from 0."""
     schemas = [function_schema(row, f"'tools'[{n}]", tool) for n, tool in enumerate(row.decoded("tools", list))]
     codes = row.decoded("codes", dict)
     tools = []

@@ -1,4 +1,4 @@
-"""The question sets as formats of tasks: the columns that they need, and where they are published."""
+"""Task formats of the question sets: required columns and published locations."""
 
 from __future__ import annotations
 

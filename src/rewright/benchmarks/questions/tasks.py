@@ -1,7 +1,7 @@
 """Question sets: mathematics with a final answer, and multi-hop questions over an encyclopedia.
 
-Each function takes a row in the set's published schema (several publish more than one; each is named) to a `Task`
-without tools: the recipe says which tools the model is given. Ids are `<set>-<id of the row, or its number>`.
+Each function converts a row in one of the set's published schemas to a `Task` without tools; the recipe provides the
+tools. Ids are `<set>-<row id or row number>`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORMULA = re.compile(
 
 
 def _unwrapped(gold: str) -> str:
-    """A gold answer without the braces that AutoTraj's files put around every one of them: `{18}`."""
+    """Remove the braces that AutoTraj's files put around every gold answer (`{18}`)."""
     gold = gold.strip()
     while gold.startswith("{") and closing_brace(gold, 1) == len(gold) - 1 and gold[1:-1].strip():
         gold = gold[1:-1].strip()
@@ -104,7 +104,7 @@ def amc23(row: Row) -> Task:
 
 
 def _golds(row: Row) -> list[str]:
-    """FlashRAG's `golden_answers`, or `answer` with `answer_aliases`."""
+    """Return FlashRAG's `golden_answers`, or `answer` with `answer_aliases`."""
     golds = row.texts("golden_answers")
     if not golds:
         golds = [*row.texts("answer", "Answer"), *row.texts("answer_aliases")]
@@ -124,7 +124,7 @@ def _question(row: Row, source: str, metadata: dict[str, Any] | None = None) -> 
 
 
 def _supporting_titles(row: Row) -> list[str] | None:
-    """Titles of the supporting paragraphs: pairs of title and sentence, or columns of them, possibly inside a text."""
+    """Return the titles of the supporting paragraphs, from pairs or columns of title and sentence, or JSON text."""
     facts = row.get("supporting_facts")
     if isinstance(facts, str):
         facts = row.decoded("supporting_facts", list)
@@ -161,7 +161,7 @@ def bamboogle(row: Row) -> Task:
 
 
 def _math_or_qa(answer: str) -> str:
-    """`math` for numbers, formulas and option letters; `qa` for words, yes and no, dates, scores and spans of years."""
+    """Return `math` for numbers, formulas and option letters, `qa` for words, yes/no, dates, scores and year ranges."""
     plain = answer.strip().rstrip(".")
     if plain.lower() in _CLOSED or _DATES.fullmatch(plain):
         return "qa"
@@ -171,9 +171,9 @@ def _math_or_qa(answer: str) -> str:
 
 
 def autotraj(row: Row) -> Task:
-    """The questions of AutoTraj's records and question files: question, and gold_answer or answer.
+    """AutoTraj's records and question files: question, and gold_answer or answer.
 
-    Their files write every gold in braces (`{18}`). Numbers and formulas are `math`, words `qa`.
+    Gold answers are in braces (`{18}`). Numbers and formulas use the judge `math`, words use `qa`.
     """
     gold = row.text("gold_answer", "answer")
     answer = _unwrapped(boxed(gold) or gold)
@@ -181,9 +181,10 @@ def autotraj(row: Row) -> Task:
 
 
 def hle(row: Row) -> Task | None:
-    """Humanity's Last Exam (`cais/hle`): id, question, image, answer, answer_type, category. None for an image.
+    """Humanity's Last Exam (`cais/hle`): id, question, image, answer, answer_type, category. None if it has an image.
 
-    Its own grading is by a language model; here multiple choice is `exact`, numbers and formulas `math`, words `qa`.
+    The official grading uses a language model. Here multiple choice uses the judge `exact`, numbers and formulas
+    `math`, words `qa`.
     """
     if row.get("image"):
         return None

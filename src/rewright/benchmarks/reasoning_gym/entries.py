@@ -1,8 +1,8 @@
-"""Entries of reasoning-gym's sets as JSON: made in a process of their own, and read back for the scorer.
+"""Generate reasoning-gym entries in a separate process, and encode them as JSON.
 
-`python -m rewright.benchmarks.reasoning_gym.entries` reads one JSON request and writes one JSON reply. A process of its
-own because some sets draw from Python's shared random numbers and from the order of sets of texts, which differs from
-process to process unless PYTHONHASHSEED says otherwise, and some print.
+`python -m rewright.benchmarks.reasoning_gym.entries` reads one JSON request and writes one JSON reply. It is a separate
+process because some data sets use Python's global random state or depend on the iteration order of string sets, which
+is only reproducible with a fixed PYTHONHASHSEED, and some print to standard output.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any, Final
 __all__ = ["COMPOSITE", "decoded", "encoded", "make_entries"]
 
 COMPOSITE: Final = "composite"
-"""The set that mixes others."""
+"""Name of the data set that mixes others."""
 
 _MARK: Final = "__gym__"
 
 
 def encoded(value: Any) -> Any:
-    """`value` as JSON can hold it, with marks on what JSON does not have (`decoded` is the way back).
+    """Encode `value` as JSON types, with markers for types that JSON lacks. `decoded` is the inverse.
 
-    Scorers compare with an entry's tuples, sets and keys that are no text.
+    Markers are needed because scorers compare tuples, sets and non-string keys of an entry.
     """
     if isinstance(value, dict):
         if all(isinstance(key, str) and key != _MARK for key in value):
@@ -47,12 +47,12 @@ def encoded(value: Any) -> Any:
         return int(value) if abs(value) < 2**63 else {_MARK: "int", "of": str(value)}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {_MARK: "float", "of": str(value)}
-    item = getattr(value, "item", None)  # a number of numpy's
+    item = getattr(value, "item", None)  # a numpy scalar
     return encoded(item()) if item is not None and getattr(value, "ndim", 1) == 0 else str(value)
 
 
 def decoded(value: Any) -> Any:
-    """What `encoded` was given. What carries no mark is as it is."""
+    """Inverse of `encoded`. Values without markers are returned unchanged."""
     if isinstance(value, list):
         return [decoded(part) for part in value]
     if not isinstance(value, dict):
@@ -68,7 +68,7 @@ def decoded(value: Any) -> Any:
 
 
 def make_entries(dataset: str, size: int, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries, each with the set that it is of and that set's settings. Raises ValueError for what can't be made."""
+    """Generate entries, each with its data set and that set's settings. Raises ValueError if that fails."""
     package = importlib.import_module("reasoning_gym")
     known = importlib.import_module("reasoning_gym.factory").DATASETS
     configs: dict[str, dict[str, Any]] = {dataset: settings}
@@ -93,7 +93,7 @@ def make_entries(dataset: str, size: int, seed: int, settings: dict[str, Any]) -
 
 
 def _part(given: Any) -> dict[str, Any]:
-    """One set of a mixture: its name, weight and settings."""
+    """Return name, weight and settings of one data set of a mixture."""
     if isinstance(given, str):
         return {"name": given, "weight": 1.0, "config": {}}
     if isinstance(given, dict) and isinstance(given.get("name"), str) and set(given) <= {"name", "weight", "config"}:
@@ -102,7 +102,7 @@ def _part(given: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer the request on standard input: the entries, or what is wrong with it."""
+    """Reply to the request on standard input with the entries or an error."""
     request = decoded(json.load(sys.stdin))
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""Judge `reasoning_gym`: the scorer of the set that a task is of."""
+"""Judge `reasoning_gym`: the scorer of the task's data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of a guarded worker (`rewright.workers.pool`): the scorer of a reasoning-gym set on one answer."""
+"""Guarded worker (`rewright.workers.pool`): runs the scorer of a reasoning-gym data set on one answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rewright.benchmarks.reasoning_gym.entries import decoded
 
 __all__ = ["answer", "prepare"]
 
-with contextlib.suppress(ImportError):  # here, because afterwards the worker refuses what its import needs
+with contextlib.suppress(ImportError):  # at module level, because the worker's audit hook would block the import later
     importlib.import_module("reasoning_gym")
 
 
 @lru_cache(maxsize=256)
 def _scorer(dataset: str, settings: str) -> Callable[[str, dict[str, Any]], float]:
-    """The scorer of a set with its settings. Some sets read files of many megabytes before they can score."""
+    """Return the scorer of a data set with its settings. Cached, because some sets load large files."""
     package = importlib.import_module("reasoning_gym")
     scorer: Callable[[str, dict[str, Any]], float]
     scorer = package.create_dataset(dataset, **decoded(json.loads(settings))).score_answer
@@ -28,13 +28,13 @@ def _scorer(dataset: str, settings: str) -> Callable[[str, dict[str, Any]], floa
 
 
 def prepare(dataset: str, settings: dict[str, Any], **_: Any) -> None:
-    """Make the scorer, which does not depend on the answer."""
-    with contextlib.suppress(Exception):  # the request itself says what is wrong
+    """Create the scorer before the time limit of the answer starts."""
+    with contextlib.suppress(Exception):  # `answer` reports the error
         _scorer(dataset, json.dumps(settings))
 
 
 def answer(answer: str, dataset: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """`outcome` in [0, 1] and `reason`; `missing` names a package that is not installed."""
+    """Return `outcome` in [0, 1] and `reason`, or `missing` with the name of a package that is not installed."""
     try:
         outcome = float(_scorer(dataset, json.dumps(settings))(answer, decoded(entry)))
     except ModuleNotFoundError as problem:

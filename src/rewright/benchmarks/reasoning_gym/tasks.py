@@ -1,7 +1,7 @@
-"""reasoning-gym's procedural sets as tasks, judged by the set's own scorer (package reasoning-gym, optional).
+"""reasoning-gym's procedural data sets as tasks, judged by their own scorers (optional package reasoning-gym).
 
-`metadata.entry` is the entry that the scorer is given again (`gym_entries.decoded`), `metadata.dataset` the set whose
-scorer judges, `metadata.settings` that set's settings where they are not the usual ones.
+`metadata.entry` is the encoded entry for the scorer (see `entries.decoded`), `metadata.dataset` the data set whose
+scorer is used, and `metadata.settings` that data set's non-default settings.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["FORMAT", "generate", "task_of"]
 
 
 def generate(dataset: str, size: int, seed: int = 0, **settings: Any) -> list[Task]:
-    """`size` tasks of the set `dataset` (for instance `leg_counting`), with the set's own `settings`.
+    """Generate `size` tasks of the data set `dataset` (for example `leg_counting`) with the set's `settings`.
 
-    Several names with commas between them are mixed in equal parts; `composite` mixes what `datasets` says (names, or
-    {name, weight, config}), by default all other sets. The same arguments give the same tasks on every machine. Raises
-    InputError for an unknown set or setting, and for entries that can't be made.
+    Several comma-separated names are mixed in equal parts. `composite` mixes the sets in the setting `datasets` (names,
+    or {name, weight, config}), by default all others. The same arguments give the same tasks on every machine. Raises
+    InputError for an unknown data set or setting, and if entries can't be generated.
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise InputError("reasoning-gym tasks need the package reasoning-gym: pip install reasoning-gym")
@@ -38,7 +38,7 @@ def generate(dataset: str, size: int, seed: int = 0, **settings: Any) -> list[Ta
 
 
 def _ask(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries, from a process in which their making depends on nothing but the request."""
+    """Generate the entries in a separate process, so that they depend only on the request."""
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-m", "rewright.benchmarks.reasoning_gym.entries"],
@@ -58,7 +58,7 @@ def _ask(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def task_of(identity: str, dataset: str, settings: dict[str, Any], entry: dict[str, Any]) -> Task:
-    """The task of one entry that `gym_entries.make_entries` has made."""
+    """Convert an entry of `entries.make_entries` to a task."""
     answer = entry.get("answer")
     return Task(
         id=identity,
@@ -71,7 +71,7 @@ def task_of(identity: str, dataset: str, settings: dict[str, Any], entry: dict[s
 
 
 def _selected(path: str, seed: int) -> list[Task]:
-    """The tasks of `<set>[:<number of tasks>[:<seed>]]`."""
+    """Return the tasks of `<data set>[:<number of tasks>[:<seed>]]`."""
     dataset, *numbers = path.split(":")
     if len(numbers) > 2 or not all(number.isdecimal() and int(number) < 2**31 for number in numbers):
         raise InputError(

@@ -1,6 +1,6 @@
 """ToolHop: multi-hop questions with local Python tools (`bytedance-research/ToolHop`).
 
-Record: id, question, answer, sub_task {sub-question: answer}, tools {sub-question: {name, description, parameters}},
+Columns: id, question, answer, sub_task {sub-question: answer}, tools {sub-question: {name, description, parameters}},
 functions [Python source of each tool], domain, answer_type. Sub-answers become the expected outputs of their tools.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["FORMAT", "to_task"]
 
 
 def _sources(row: Row) -> dict[str, str]:
-    """Source by the name of the function that it defines (the last one, where a source defines helpers too)."""
+    """Return sources by the name of the function that they define (the last one, if there are helpers)."""
     functions: Any = row.get("functions")
     if isinstance(functions, str):
         functions = row.decoded("functions", list)
@@ -39,7 +39,7 @@ def _sources(row: Row) -> dict[str, str]:
 
 
 def to_task(row: Row) -> Task:
-    """The task of one record. Judged `exact` or `qa` by the kind of its answer."""
+    """Convert one record to a task. The judge is `exact` or `qa`, depending on the answer."""
     sources = _sources(row)
     answers = row.decoded("sub_task", dict) if row.get("sub_task") is not None else {}
     tools: dict[str, ToolSpec] = {}

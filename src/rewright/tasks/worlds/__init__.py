@@ -1,1 +1,1 @@
-"""The embedded world: generated tasks, tools, gold calls, and the pico models."""
+"""Embedded worlds: procedurally generated tasks with tools and gold calls."""

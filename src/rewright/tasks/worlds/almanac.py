@@ -1,16 +1,16 @@
-r"""The almanac: tasks for the `tags` dialect, arithmetic that wants a program and questions that want a search.
+r"""The almanac: tasks for the `tags` dialect that need a Python program, a search, or both.
 
-Its corpus is generated: made-up people, one short passage for each fact about them, `TITLE\nSENTENCE` as in the
-corpora of the field. The passage that answers a question cannot be guessed from it: each hop's query needs what the
-hop before found. `tools.search: almanac` in a recipe is the index over it, built in memory when it is first needed.
+The corpus is generated. It has fictional people and one short passage per fact in the form `TITLE\nSENTENCE`, like
+Wikipedia passages in retrieval corpora. Questions are multi-hop: the query of each hop depends on the result of the
+previous one. `tools.search: almanac` in a recipe uses a search index of the corpus, built in memory on first use.
 
-Families
-- `sum`: several steps of arithmetic on numbers that are too long for the head, best written as one program.
-- `fact`: hops from person to person in the corpus ("the age of the mentor of the manager of Kalo").
+Task families
+- `sum`: multi-step arithmetic on large numbers, best solved with one program.
+- `fact`: multi-hop questions about people in the corpus ("the age of the mentor of the manager of Kalo").
 - `both`: two facts to look up, then one calculation on them.
 
-The splits share nobody and no sum: a name or a sum belongs to one of `train` and `heldout` by its hash. Not here: how a
-model writes calls (dialects/), how tools run (tools/), worked examples (almanac_demonstrations.py).
+The splits are disjoint: each name and each sum belongs to either `train` or `heldout` by its hash. Not here: call
+formats (dialects/), tool execution (tools/), demonstrations (almanac_demonstrations.py).
 """
 
 from __future__ import annotations
@@ -34,38 +34,38 @@ __all__ = ["FORMAT", "PROFILES", "SPLITS", "SYSTEM_PROMPT", "Almanac", "Profile"
 
 SPLITS: Final = ("train", "heldout")
 PEOPLE: Final = {"train": 180, "heldout": 120}
-"""How many people the corpus has of each split."""
+"""Number of people per split."""
 RELATIONS: Final = PEOPLE_RELATIONS[:8]
 SIGNS: Final = {"add": "+", "subtract": "-", "multiply": "*"}
 
-# It describes the format itself (as short as pico needs it), so the dialect adds nothing to it.
+# The prompt describes the call format itself, kept short for the pico models, so the dialect adds no instructions.
 SYSTEM_PROMPT: Final = (
     "Think inside <think></think>. Look up people inside <search></search>, run Python inside <code></code>. "
     "Put the final answer in <answer>\\boxed{}</answer>."
 )
 
 Step = tuple[str, int]
-"""An operation (a key of SIGNS) and the number that it is done with."""
+"""(operation, operand); the operation is a key of SIGNS."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Which tasks to draw. Weights need not sum to 1."""
+    """Distribution of the tasks. Weights need not sum to 1."""
 
     families: dict[str, float]
     steps: dict[int, float]
-    """sum: how many operations."""
+    """Family `sum`: weights by number of operations."""
     hops: dict[int, float]
-    """fact: how many searches in a row."""
+    """Family `fact`: weights by number of consecutive searches."""
 
 
 PROFILES: Final[dict[str, Profile]] = {
-    # What pico-tags was trained on: short tasks, hardly ever a longer one.
+    # The training distribution of pico-tags: mostly short tasks.
     "short": Profile(
         families={"sum": 0.4, "fact": 0.5, "both": 0.1},
         steps={1: 0.4, 2: 0.5, 3: 0.08, 4: 0.02},
         hops={1: 0.45, 2: 0.5, 3: 0.05},
     ),
-    # What the pipeline is about.
+    # The default for running the pipeline.
     "standard": Profile(
         families={"sum": 0.45, "fact": 0.4, "both": 0.15},
         steps={2: 0.2, 3: 0.4, 4: 0.4},
@@ -75,7 +75,7 @@ PROFILES: Final[dict[str, Profile]] = {
 
 
 class Almanac:
-    """The people of one split and all facts about them. `edition` 0 is the one whose corpus can be searched."""
+    """The people of one split and all facts about them. Only the corpus of `edition` 0 is in the search index."""
 
     def __init__(self, split: str, edition: int = 0) -> None:
         rng = random.Random(f"almanac-{split}-{edition}")
@@ -84,43 +84,43 @@ class Almanac:
             people[draw_name(rng, split)] = None
         self.people: Final = list(people)
         self.facts: Final[dict[str, dict[str, str]]] = {}
-        """By field, then by person."""
+        """Values by field, then by person."""
         for field in RELATIONS:
-            # A cycle through everybody in random order: nobody is their own manager.
+            # A random cycle, so that no person is their own manager.
             order = rng.sample(self.people, len(self.people))
             self.facts[field] = dict(zip(order, [*order[1:], order[0]], strict=True))
         for field in NUMBERS:
             self.facts[field] = {name: str(rng.randint(11, 999)) for name in self.people}
 
     def documents(self) -> Iterator[Document]:
-        """One passage for each fact."""
+        """Yield one passage per fact."""
         for field, table in self.facts.items():
             for name in table:
                 yield Document(id=f"{name.lower()}-{field}", contents=self.passage(field, name))
 
     def passage(self, field: str, name: str) -> str:
-        """What a search for "FIELD of NAME" finds. The title says whom it is about: others name the same person."""
+        """Return the passage for the query "FIELD of NAME". The title identifies its subject."""
         return f"{name}\nThe {field} of {name} is {self.facts[field][name]}."
 
 
 @lru_cache(maxsize=4)
 def almanac(split: str, edition: int = 0) -> Almanac:
-    """The almanac of a split, made once."""
+    """Return the almanac of a split. Cached."""
     return Almanac(split, edition)
 
 
 @lru_cache(maxsize=1)
 def almanac_index() -> SearchIndex:
-    """BM25 over the passages of all splits."""
+    """Return a BM25 index of the passages of all splits."""
     return SearchIndex.of(document for split in SPLITS for document in almanac(split).documents())
 
 
 def generate(
     split: str, count: int, *, seed: int = 0, profile: str | Profile | None = None, edition: int = 0
 ) -> Iterator[Task]:
-    """`count` tasks of a split, each drawn from its own seed, so that task i does not depend on `count`.
+    """Generate `count` tasks of a split. Each task has its own seed, so that task i does not depend on `count`.
 
-    `profile` defaults to `standard`. Raises InputError for unknown names.
+    `profile` defaults to `standard`. Raises InputError for an unknown split or profile.
     """
     if split not in SPLITS:
         raise InputError(f"unknown almanac split {split!r}: expected one of {', '.join(SPLITS)}")
@@ -137,7 +137,7 @@ def generate(
 
 
 def _task(task_id: str, split: str, profile: Profile, book: Almanac) -> Task:
-    rng = random.Random(task_id)  # a string seed is hashed with SHA-512: the same on every machine
+    rng = random.Random(task_id)  # string seeds are hashed with SHA-512, so they are the same on every machine
     family = _choice(rng, profile.families)
     if family == "sum":
         question, calls, answer = _sum(rng, split, _choice(rng, profile.steps))
@@ -162,7 +162,7 @@ def _choice(rng: random.Random, weights: dict[Any, float]) -> Any:
 
 
 Built = tuple[str, list[ToolCall], str]
-"""Question, gold calls, answer."""
+"""(question, gold calls, answer)."""
 
 
 def _sum(rng: random.Random, split: str, steps: int) -> Built:
@@ -210,7 +210,7 @@ def _both(rng: random.Random, book: Almanac) -> Built:
 
 
 def _chain(rng: random.Random, book: Almanac, hops: int, *, number: bool) -> tuple[str, list[str], list[str]]:
-    """A start, the fields to follow, and what each hop finds."""
+    """Return the start person, the field of each hop, and the result of each hop."""
     fields = rng.sample(RELATIONS, hops)[: hops - number]
     if number:
         fields.append(rng.choice(NUMBERS))
@@ -223,7 +223,7 @@ def _chain(rng: random.Random, book: Almanac, hops: int, *, number: bool) -> tup
 
 
 def _phrase(rng: random.Random, start: str, fields: Sequence[str]) -> str:
-    """The chain in English: "Kalo's manager's age" or "the age of the manager of Kalo"."""
+    """Return the chain in English: "Kalo's manager's age" or "the age of the manager of Kalo"."""
     if rng.random() < 0.5:
         return start + "'s " + "'s ".join(fields)
     return "the " + " of the ".join(reversed(fields)) + f" of {start}"
@@ -238,18 +238,18 @@ def _searches(start: str, fields: Sequence[str], found: Sequence[str]) -> list[T
 
 
 def python_call(program: str) -> ToolCall:
-    """A call of the Python tool."""
+    """Return a call of the Python tool."""
     return ToolCall(name="python", arguments={"code": program})
 
 
 def write_program(first: int, steps: Sequence[Step]) -> str:
-    """The sum as a program: one line for each step."""
+    """Return the sum as a program with one line per step."""
     lines = [f"x = {first}", *(f"x {SIGNS[operation]}= {number}" for operation, number in steps), "print(x)"]
     return "\n".join(lines)
 
 
 def calculated(value: int, step: Step) -> int:
-    """`value` after one step."""
+    """Apply one step to `value`."""
     operation, number = step
     return value + number if operation == "add" else value - number if operation == "subtract" else value * number
 

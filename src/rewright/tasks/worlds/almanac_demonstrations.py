@@ -1,7 +1,7 @@
-r"""Worked examples of the almanac, as somebody who knows the gold calls would write them in the `tags` dialect.
+r"""Expert demonstrations of almanac tasks in the `tags` dialect, built from the gold calls.
 
-In the same three styles as the town's (demonstrations.py): all are right, they differ in how much is said. Used to
-train the pico models only.
+They have the same three styles as the town's (demonstrations.py). All are correct and differ in verbosity. Used only to
+train the pico models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["demonstrate"]
 def demonstrate(
     task: Task, *, style: str = "concise", rng: random.Random | None = None, edition: int = 0
 ) -> Trajectory:
-    """A correct trajectory for a generated task. With `rng`, hedging comes and goes from turn to turn."""
+    """Return a correct trajectory for a generated task. With `rng`, hedging varies from turn to turn."""
     book, calls = almanac(task.split, edition), task.gold.calls or ()
     turns: list[Turn] = []
     for index, call in enumerate(calls):
@@ -42,9 +42,9 @@ def demonstrate(
 
 
 def _result(book: Almanac, call: ToolCall, task: Task) -> ToolResult:
-    """What the tool returns for a gold call, without asking it (a test compares the two)."""
+    """Compute the tool's result for a gold call without running the tool. A test checks that both agree."""
     if call.name == "python":
-        return ToolResult((task.gold.answers or ("",))[0])  # a program is the last call of every task that has one
+        return ToolResult((task.gold.answers or ("",))[0])  # a program is always the last gold call
     field, found, name = str(call.arguments["query"]).partition(" of ")
     if not found:
         raise InputError(f"task {task.id}: the query {call.arguments['query']!r} is none of the almanac's")

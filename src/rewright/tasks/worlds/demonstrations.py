@@ -1,7 +1,7 @@
-"""Worked examples of the world: how somebody who knows the gold calls would write a trajectory.
+"""Expert demonstrations of town tasks, built from the gold calls. Used only to train the pico models.
 
-Used to train the pico models only. Every style is correct; they differ in how much is said: `concise` plans and acts,
-`wordy` explains, `hedging` doubts. (The styles are why a policy trained on them has something to repair.)
+Every style is correct. They differ in verbosity: `concise` plans and acts, `wordy` explains, `hedging` expresses doubt.
+The variation gives a policy trained on the demonstrations quality differences that the repair stage can improve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STYLES: Final = ("concise", "wordy", "hedging")
 
 
 def execute(task: Task, call: ToolCall) -> ToolResult:
-    """Run a call of a generated task in this process: the town's own tools only, never a model's calls."""
+    """Run a call to one of the town's tools in this process. Must not be used for calls of a model."""
     spec = next((spec for spec in task.tools if spec.name == call.name), None)
     if spec is None:
         return ToolResult(content=f"Error: unknown tool {call.name}", error="unknown tool")
@@ -91,7 +91,7 @@ def _moved_tool(task: Task, call: ToolCall) -> ToolSpec | None:
 
 
 def _from_cache(task: Task, call: ToolCall) -> ToolCall | None:
-    """The same question to the cache, if there is one that knows the answer."""
+    """Return the equivalent call to the cache if there is one with the right answer, else None."""
     cached = ToolCall(name=call.name + CACHED, arguments=call.arguments)
     result = execute(task, cached)
     return cached if result.error is None and result.content == execute(task, call).content else None
@@ -100,10 +100,10 @@ def _from_cache(task: Task, call: ToolCall) -> ToolCall | None:
 def demonstrate(
     task: Task, *, style: str = "concise", rng: random.Random | None = None, cached: float = 0.0
 ) -> Trajectory:
-    """A correct trajectory for a generated task. With `rng`, hedging comes and goes from turn to turn.
+    """Return a correct trajectory for a generated task. With `rng`, hedging varies from turn to turn.
 
-    `cached`: how often (needs `rng`) a cache is asked, where there is one that happens to be right. Where a tool has
-    moved, the demonstration first meets the error, as anybody must who reads the question only.
+    `cached` is the probability (needs `rng`) of calling a cache if it has the right entry. If a tool has moved, the
+    demonstration includes the call that fails, because the question does not reveal the move.
     """
     turns: list[Turn] = []
     think = THINK[style]

@@ -1,20 +1,20 @@
-"""The embedded world: a small town, drawn anew for every task, that can only be known through its tools.
+"""The town: an embedded world that is generated anew for every task and is accessible only through tools.
 
-Every task gets its own people and its own tables (who manages whom, who is how old), so an answer cannot be
-remembered: the tools have to be called and their results read. A task states a question in English, offers the tools
-that it needs among others that it does not, and knows its gold calls, the expected tool outputs and its answer.
+Every task has its own people and tables (who manages whom, ages), so that answers can't be memorised and the tools must
+be called. A task has a question in English, the required tools among distractors, gold calls, expected tool outputs and
+the answer.
 
-Families
-- `chain`: k lookups in a row, each on the previous result ("the age of the mentor of the manager of Kalo").
+Task families
+- `chain`: k sequential lookups, each on the previous result ("the age of the mentor of the manager of Kalo").
 - `arithmetic`: two chains, then one calculation on the two values.
-- `parallel`: the same attribute of several people, best asked for in one turn; the answer lists them in order.
-- `recover`: a chain in which one tool answers with an error that names the tool to use instead.
+- `parallel`: the same attribute of several people, best looked up in one turn; the answer lists them in order.
+- `recover`: a chain in which one tool returns an error that names its replacement.
 
-With `Profile.cached`, some lookups can also be had from a cache (`get_manager_cached`), which does not say that some of
-its entries are out of date: whoever asks it may be lucky.
+With `Profile.cached`, some lookups are also available from a cache (`get_manager_cached`). Some cache entries are
+outdated, which the cache does not indicate.
 
-Splits share no entity: a name belongs to exactly one of `train`, `heldout` and `long` (by its hash). Not here: how a
-model writes calls (dialects/), how tools are executed (tools/), demonstrations (demonstrations.py).
+Splits share no entity: each name belongs to one of `train`, `heldout` and `long` by its hash. Not here: call formats
+(dialects/), tool execution (tools/), demonstrations (demonstrations.py).
 """
 
 from __future__ import annotations
@@ -53,40 +53,40 @@ PEOPLE_RELATIONS: Final = (
 NUMBERS: Final = ("age", "rent", "height", "weight", "debt", "salary", "score", "floor")
 OPERATIONS: Final = ("add", "subtract", "multiply")
 STYLES: Final = (("get", "person"), ("fetch", "name"), ("find", "who"), ("read", "of"))
-"""How tools are named in one task: the verb before the relation, and the name of the only parameter."""
+"""Naming schemes for tools: the verb before the relation, and the name of the only parameter."""
 
 PEOPLE_PER_TASK: Final = 10
 CACHED: Final = "_cached"
-"""The end of a cache's name."""
+"""Suffix of a cache tool's name."""
 
 Step = tuple[ToolCall, ...]
-"""Calls that belong in one turn."""
+"""Calls of one turn."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Which tasks to draw. Weights need not sum to 1; `hops` are the lookups in a row of one chain."""
+    """Distribution of the tasks. Weights need not sum to 1; `hops` is the number of sequential lookups of a chain."""
 
     families: dict[str, float]
     hops: dict[int, float]
     styles: tuple[int, ...] = (0, 1, 2, 3)
     relations: int = len(PEOPLE_RELATIONS)
-    """How many of the relations, from the front of the list, may occur."""
+    """Number of relations used, counted from the start of PEOPLE_RELATIONS."""
     distractors: tuple[int, int] = (2, 4)
     cached: float = 0.0
-    """The share of the lookups that can also be had from a cache."""
+    """Fraction of lookups that also have a cache."""
     outdated: float = 0.5
-    """The share of a cache's entries that are wrong."""
+    """Fraction of a cache's entries that are wrong."""
 
 
 PROFILES: Final[dict[str, Profile]] = {
-    # What pico was trained on: short tasks, hardly ever a longer one.
+    # The training distribution of pico: mostly short tasks.
     "short": Profile(
         families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
         hops={1: 0.47, 2: 0.47, 3: 0.04, 4: 0.02},
         styles=(0, 1),
         relations=8,
     ),
-    # What the pipeline is about: longer horizons.
+    # The default for running the pipeline: longer horizons.
     "standard": Profile(
         families={"chain": 0.6, "arithmetic": 0.1, "parallel": 0.1, "recover": 0.2},
         hops={2: 0.15, 3: 0.3, 4: 0.35, 5: 0.2},
@@ -99,7 +99,7 @@ PROFILES: Final[dict[str, Profile]] = {
         styles=(0, 1),
         relations=8,
     ),
-    # The same, with caches that may be out of date. No pico model was shown a wrong entry.
+    # Like `standard`, with caches that may be outdated. No pico model was trained on a wrong entry.
     "cached": Profile(
         families={"chain": 0.7, "arithmetic": 0.1, "recover": 0.2},
         hops={2: 0.5, 3: 0.5},
@@ -108,7 +108,7 @@ PROFILES: Final[dict[str, Profile]] = {
         distractors=(2, 3),
         cached=0.6,
     ),
-    # Everything, with ways of naming tools that no pico model was trained on.
+    # All families, with tool naming schemes that no pico model was trained on.
     "all": Profile(
         families={"chain": 0.5, "arithmetic": 0.2, "parallel": 0.15, "recover": 0.15},
         hops={1: 0.15, 2: 0.2, 3: 0.2, 4: 0.2, 5: 0.15, 6: 0.1},
@@ -117,13 +117,13 @@ PROFILES: Final[dict[str, Profile]] = {
 
 
 def split_of(name: str) -> str:
-    """The split that owns a name: 60% train, 30% held out, 10% long horizon, by hash."""
+    """Return the split of a name by its hash: 60% train, 30% held out, 10% long horizon."""
     bucket = hashlib.sha256(name.encode()).digest()[0] % 10
     return "train" if bucket < 6 else "heldout" if bucket < 9 else "long"
 
 
 def draw_name(rng: random.Random, split: str) -> str:
-    """A made-up name that belongs to `split`."""
+    """Return a random name that belongs to `split`."""
     while True:
         syllables = [rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.choice((2, 2, 3)))]
         name = ("".join(syllables) + rng.choice(("", "", "n", "r", "s"))).capitalize()
@@ -132,9 +132,9 @@ def draw_name(rng: random.Random, split: str) -> str:
 
 
 def look_up(data: dict[str, Any], **arguments: Any) -> str:
-    """The tool behind every relation and attribute: one table, one parameter.
+    """Implements the lookup tool of every relation and attribute: one table, one parameter.
 
-    Raises LookupError for an unknown name, TypeError for other parameters, RuntimeError where the tool has moved.
+    Raises LookupError for an unknown name, TypeError for wrong parameters, RuntimeError if the tool has moved.
     """
     parameter = data["parameter"]
     if set(arguments) != {parameter}:
@@ -149,7 +149,7 @@ def look_up(data: dict[str, Any], **arguments: Any) -> str:
 
 
 def calculate(data: dict[str, Any], **arguments: Any) -> str:
-    """The calculator behind `add`, `subtract` and `multiply`. Raises TypeError unless a and b are numbers."""
+    """Implements `add`, `subtract` and `multiply`. Raises TypeError unless a and b are numbers."""
     if set(arguments) != {"a", "b"}:
         raise TypeError("expected exactly the parameters a and b")
     a, b = arguments["a"], arguments["b"]
@@ -160,7 +160,7 @@ def calculate(data: dict[str, Any], **arguments: Any) -> str:
 
 
 class _Town:
-    """One task's people, tables and tool names."""
+    """People, tables and tool names of one task."""
 
     def __init__(self, rng: random.Random, split: str, profile: Profile) -> None:
         self.rng = rng
@@ -179,7 +179,7 @@ class _Town:
             if field in NUMBERS:
                 self.tables[field] = {name: self.rng.randint(2, 99) for name in self.people}
             else:
-                # A cycle through everybody in random order: nobody is their own manager.
+                # A random cycle, so that no person is their own manager.
                 order = self.rng.sample(self.people, len(self.people))
                 self.tables[field] = dict(zip(order, [*order[1:], order[0]], strict=True))
         return self.tables[field]
@@ -191,7 +191,7 @@ class _Town:
         return ToolCall(name=self.moved.get(field, self.tool(field)), arguments={self.parameter: name})
 
     def chain(self, hops: int, *, number: bool | None = None) -> tuple[str, list[str], str, list[Step]]:
-        """A start, the fields to follow, the final value, and one step per lookup."""
+        """Return the start person, the field of each hop, the final value, and one step per lookup."""
         rng = self.rng
         if number is None:
             number = rng.random() < 0.6
@@ -206,25 +206,25 @@ class _Town:
         return start, fields, value, steps
 
     def phrase(self, start: str, fields: Sequence[str]) -> str:
-        """The chain in English: "Kalo's manager's age" or "the age of the manager of Kalo"."""
+        """Return the chain in English: "Kalo's manager's age" or "the age of the manager of Kalo"."""
         if self.rng.random() < 0.5:
             return start + "'s " + "'s ".join(fields)
         return "the " + " of the ".join(reversed(fields)) + f" of {start}"
 
     def question(self, start: str, fields: Sequence[str]) -> str:
-        """The chain as a question or as a request."""
+        """Return the chain phrased as a question or as a request."""
         phrase = self.phrase(start, fields)
         asks = "What is {}?" if fields[-1] in NUMBERS else "Who is {}?"
         return self.rng.choice((asks, "Tell me {}.", "Find {}.")).format(phrase)
 
     def move_one(self, fields: Sequence[str]) -> None:
-        """One of the fields is served by another tool from now on; its own tool answers with an error."""
+        """Move one of the fields to another tool. Its original tool returns an error from then on."""
         field = self.rng.choice(list(fields))
         verb = self.rng.choice([verb for verb, _ in STYLES if verb != self.verb])
         self.moved[field] = f"{verb}_{field}"
 
     def specs(self, operation: str | None, distractors: int) -> tuple[ToolSpec, ...]:
-        """The tools of the task in random order, distractors included."""
+        """Return the tools of the task, including distractors, in random order."""
         unused = [field for field in (*self.relations, *NUMBERS) if field not in self.tables]
         for field in self.rng.sample(unused, min(distractors, len(unused))):
             self.table(field)
@@ -244,7 +244,7 @@ class _Town:
         return ToolSpec(schema=schema, target="rewright.tasks.worlds.town:look_up", data=data)
 
     def _cache(self, field: str) -> ToolSpec:
-        """The field's cache: it never moves, and some of its entries are those of somebody else."""
+        """Return the field's cache tool. It never moves, and some of its entries are another person's values."""
         table = {
             name: self.rng.choice([other for other in self.tables[field].values() if other != value])
             if self.rng.random() < self.outdated
@@ -282,7 +282,7 @@ def _calculator(name: str) -> ToolSpec:
 
 
 Built = tuple[str, str, list[Step], str | None, int]
-"""Question, answer, steps, the calculator's operation if any, hops."""
+"""(question, answer, steps, calculator operation or None, number of hops)."""
 
 
 def _chain(town: _Town, hops: int) -> Built:
@@ -302,7 +302,7 @@ def _recover(town: _Town, hops: int) -> Built:
 
 
 def _arithmetic(town: _Town, hops: int) -> Built:
-    # Two chains share the hops; the calculation is one step more.
+    # The hops are divided between two chains and the final calculation.
     first = town.chain(max(1, min(2, hops - 1)), number=True)
     second = town.chain(1, number=True)
     operation = town.rng.choice(OPERATIONS)
@@ -333,9 +333,10 @@ BUILDERS: Final[dict[str, Callable[[_Town, int], Built]]] = {
 
 
 def generate(split: str, count: int, *, seed: int = 0, profile: str | Profile | None = None) -> Iterator[Task]:
-    """`count` tasks of a split, each drawn from its own seed, so that task i does not depend on `count`.
+    """Generate `count` tasks of a split. Each task has its own seed, so that task i does not depend on `count`.
 
-    `profile` defaults to `long` for the split `long`, else to `standard`. Raises InputError for unknown names.
+    `profile` defaults to `long` for the split `long`, else to `standard`. Raises InputError for an unknown split or
+    profile.
     """
     if split not in SPLITS:
         raise InputError(f"unknown world split {split!r}: expected one of {', '.join(SPLITS)}")
@@ -350,7 +351,7 @@ def generate(split: str, count: int, *, seed: int = 0, profile: str | Profile | 
 
 
 def _task(task_id: str, split: str, profile: Profile) -> Task:
-    rng = random.Random(task_id)  # a string seed is hashed with SHA-512: the same on every machine
+    rng = random.Random(task_id)  # string seeds are hashed with SHA-512, so they are the same on every machine
     family = rng.choices(list(profile.families), list(profile.families.values()))[0]
     hops = rng.choices(list(profile.hops), list(profile.hops.values()))[0]
     town = _Town(rng, split, profile)
@@ -375,7 +376,7 @@ def _task(task_id: str, split: str, profile: Profile) -> Task:
 
 
 def plan_of(task: Task) -> list[Step]:
-    """The gold calls of a generated task, grouped by the turn they belong in."""
+    """Return the gold calls of a generated task, grouped by turn."""
     calls = list(task.gold.calls or ())
     steps: list[Step] = []
     for size in task.metadata["steps"]:
