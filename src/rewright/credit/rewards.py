@@ -149,18 +149,16 @@ def _check_counts(count: int, *given: tuple[str, Sequence[Any] | None]) -> None:
             raise ValueError(f"{len(values)} {name}, but {count} trajectories: give exactly one each")
 
 
-def _aggregate_by_turn(
-    turns: Sequence[Sequence[Any]], call_rewards: list[float], aggregate: str
-) -> NDArray[np.float64]:
+def _aggregate_by_turn(turns: Sequence[Sequence[Any]], rewards_P: list[float], aggregate: str) -> NDArray[np.float64]:
     """Aggregate the rewards of all calls (P,) to turn rewards (T,)."""
     rewards: list[float] = []
     position = 0
     for turn in turns:
         count = len(turn)
         if count == 1:
-            rewards.append(call_rewards[position])
+            rewards.append(rewards_P[position])
         elif count:
-            total = math.fsum(call_rewards[position : position + count])
+            total = math.fsum(rewards_P[position : position + count])
             rewards.append(total / count if aggregate == "mean" else total)
         else:
             rewards.append(0.0)

@@ -165,7 +165,7 @@ def score_rollouts(
         broken = one.failure is not None
         score = None if scores is None else scores[index]
         if scores is not None and score is None and not broken:
-            raise ValueError(f"trajectory {one.id} has no score: only a rollout that broke has none")
+            raise ValueError(f"trajectory {one.id} has no score: expected one unless it has an infrastructure failure")
         attempted.append(
             Attempted(
                 trajectory=CreditTrajectory.of(one, task, outcome=verdict.outcome),
