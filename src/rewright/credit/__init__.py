@@ -1,12 +1,12 @@
-"""Credit: how much each turn of a trajectory contributed, from gold tool calls. numpy and scipy only.
+"""Turn-level credit assignment from gold tool calls. Depends on numpy and scipy only.
 
-similarity -> match -> turn rewards -> advantages -> tokens (MatchTIR, arXiv 2601.10712, with the differences that
-docs/credit.md lists). Every function is pure, and none raises on what a model wrote::
+similarity -> match -> turn rewards -> advantages -> tokens (MatchTIR, arXiv 2601.10712; docs/credit.md lists the
+differences). Every function is pure. None raises on model output::
 
     rewards = turn_rewards([turn.calls for turn in trajectory.turns], task.gold.calls, outcome=verdict.outcome)
     advantages([rewards, ...], group_ids)
 
-`turn_signal` computes any credit signal, of which matched calls are one, from whole trajectories::
+`turn_signal` computes any registered credit signal from whole trajectories; "matched" is one of them::
 
     signal = turn_signal([CreditTrajectory.of(one, task) for one in rollouts], "matched", outcomes=outcomes)
     advantages(signal, group_ids)

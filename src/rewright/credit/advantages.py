@@ -1,8 +1,8 @@
-"""Advantages: one number for each turn of each trajectory, from turn rewards and groups (MatchTIR, dual level).
+"""Turn advantages from turn rewards and groups (MatchTIR, dual-level advantage).
 
-A group is the rollouts of one task. r_t are the turn rewards of a trajectory with T turns, R its trajectory reward
-(the sum over its turns, or what the caller gives), D_t = r_t + gamma D_{t+1} its turn returns. Which estimator is
-unbiased, and when to use which, is explained in docs/bias.md.
+A group is the rollouts of one task. For a trajectory with T turns, r_t are the turn rewards, R is the trajectory
+reward (the sum over turns, or `trajectory_rewards`) and D_t = r_t + gamma D_{t+1} are the turn returns. docs/bias.md
+explains which estimators are unbiased and when to use each.
 """
 
 from __future__ import annotations
@@ -38,28 +38,32 @@ def advantages(
     token_counts: Sequence[Sequence[int]] | None = None,
     missing: Literal["raise", "bridge"] = "raise",
 ) -> list[Array]:
-    """Turn advantages of B trajectories: a list of float64 (T_i,), in the order given.
+    """Compute the turn advantages of B trajectories. The defaults are those of the MatchTIR release.
 
-    `turn_rewards`: B arrays (T_i,), T_i may differ and may be 0. `group_ids`: B hashable labels; equal labels are one
-    group, in any order. `trajectory_rewards` (B,) replaces the sum over turns at trajectory level, so that a reward
-    model and the like join there only. The defaults are those of the MatchTIR release.
+    Args:
+        turn_rewards: B arrays (T_i,); T_i may differ and may be 0. Or a `TurnSignal`: rewards are used as given,
+            values as differences, and advantages are added to the estimator's advantages of the trajectory rewards
+            (zeros if none are given).
+        group_ids: B hashable labels; trajectories with equal labels form a group, in any order.
+        estimator: "matchtir", "grpo", "fixed_horizon", "delta", "leave_one_out" (see `rewright.credit.estimators`), a
+            name registered with `register_estimator`, an import path "package.module:function", or a function.
+        gamma: discount factor per turn.
+        eps: added to standard deviations.
+        fusion: "mean" or "sum" of the trajectory-level and turn-level advantages.
+        singleton_turn: turn-level advantage of a turn index that only one rollout of the group reaches: "raw" (parity)
+            is its return, "zero" is 0.
+        trajectory_rewards: (B,), replaces the sum over turns at the trajectory level, for example to include a reward
+            model's score there only.
+        state_keys: for estimators that read `Group.keys_nT`: B lists of T_i hashable keys, None for an unknown state;
+            or a function from a trajectory's index to its list, called only when needed.
+        token_counts: for estimators that read `Group.tokens_nT`: B lists of T_i.
+        missing: handling of rewards that could not be computed (NaN, or the mask of a signal). "bridge" counts them
+            as 0 and marks them in `Group.missing_nT`.
 
-    In place of turn rewards, a `TurnSignal`: rewards as they are, of a value its differences; an advantage is added to
-    what the estimator makes of the trajectory rewards (of nothing, where none are given).
-
-    `estimator`: "matchtir", "grpo", "fixed_horizon", "delta", "leave_one_out" (see `rewright.credit.estimators`), a
-    name registered with `register_estimator`, an import path "package.module:function", or a function.
-    `gamma`: discount from turn to turn. `eps`: added to standard deviations. `fusion`: of the two levels.
-    `singleton_turn`: a turn index that only one rollout of the group reaches has nothing to be normalised with; "raw"
-    (parity) keeps its return, "zero" gives it no turn-level advantage. `state_keys` (B lists of T_i hashable keys, None
-    where a state has none; or a function from the place of a trajectory to its list, called only where it is needed)
-    and `token_counts` (B lists of T_i) are for estimators that read `Group.keys_nT` and `Group.tokens_nT`. `missing`:
-    what to do where a reward could not be computed (NaN, or the mask of a signal); "bridge" counts it as 0, and marks
-    it in `Group.missing_nT`.
-
-    Equal values in a group give exactly 0. Raises ValueError for lengths that do not fit, unknown settings, labels
-    that cannot be compared, rewards that are not finite (with `missing="raise"` a reward that could not be computed
-    does not become a number here), and an estimator that fails, or returns another shape or what is not finite.
+    Returns a list of float64 (T_i,), in the given order. Equal values in a group give exactly 0. Raises ValueError for
+    lengths that do not match, unknown settings, labels that cannot be compared, rewards that are not finite (missing
+    rewards included, with `missing="raise"`), and an estimator that raises or returns a wrong shape or values that are
+    not finite.
     """
     function = find_estimator(estimator)
     if fusion not in ("mean", "sum"):
@@ -106,7 +110,7 @@ def advantages(
         )
         try:
             advantage_nT = np.asarray(function(group), dtype=np.float64)
-        except Exception as error:  # a user's function, perhaps none of this kind
+        except Exception as error:  # user code can raise anything
             raise ValueError(f"estimator {estimator!r} failed: {type(error).__name__}: {error}") from error
         if advantage_nT.shape != group.rewards_nT.shape:
             raise ValueError(
@@ -119,13 +123,15 @@ def advantages(
             )
         for position, index in enumerate(indices):
             results[index] = advantage_nT[position, : len(rewards[index])].copy()
-    return results if added is None else [row + more for row, more in zip(results, added, strict=True)]
+    if added is None:
+        return results
+    return [row + signal_row for row, signal_row in zip(results, added, strict=True)]
 
 
 def _read_rewards(
     given: Sequence[ArrayLike] | TurnSignal, *, bridge: bool
 ) -> tuple[list[Array], list[NDArray[np.bool_]], list[Array] | None]:
-    """Turn rewards (T_i,), which of them are missing, and the advantages that a signal gives by itself (else None)."""
+    """Return turn rewards (T_i,), the masks of missing ones, and the advantages of an advantage signal (else None)."""
     added = None
     if isinstance(given, TurnSignal):
         rewards, masks = given.rewards, given.missing
@@ -158,31 +164,31 @@ def _keys_of(
 
 
 def _check_rows(name: str, rows: Sequence[Sequence[Any]] | None, rewards: Sequence[Array]) -> None:
-    """Raise ValueError unless there is one entry for each turn of each trajectory, or nothing at all."""
+    """Raise ValueError unless `rows` is None or has one valid entry per turn of each trajectory."""
     if rows is None:
         return
     if len(rows) != len(rewards):
         raise ValueError(f"{len(rows)} {name}, but {len(rewards)} trajectories: give exactly one list each")
-    for index, (row, own) in enumerate(zip(rows, rewards, strict=True)):
+    for index, (row, turn_rewards) in enumerate(zip(rows, rewards, strict=True)):
         expected = "a hashable key, or None" if name == "state_keys" else "a number of tokens"
-        _check_row(f"{name}[{index}]", row, own, expected)
+        _check_row(f"{name}[{index}]", row, turn_rewards, expected)
 
 
-def _check_row(name: str, row: Sequence[Any], own: Array, expected: str) -> None:
-    if len(row) != len(own):
-        raise ValueError(f"{name} has {len(row)} entries: expected {len(own)}, one for each turn")
+def _check_row(name: str, row: Sequence[Any], turn_rewards: Array, expected: str) -> None:
+    if len(row) != len(turn_rewards):
+        raise ValueError(f"{name} has {len(row)} entries: expected {len(turn_rewards)}, one for each turn")
     for entry in row:
         if not isinstance(entry, Hashable) or ("tokens" in expected and not _is_count(entry)):
             raise ValueError(f"{name} holds {entry!r:.200}: expected {expected}")
 
 
 def _is_count(value: Any) -> bool:
-    """Whether this is a whole number from 0 (numpy's too)."""
+    """Whether `value` is a non-negative Python or numpy integer."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < 2**62
 
 
 def _numbers(name: str, values: Any) -> Array:
-    """An array of numbers; ValueError with the name of what cannot be one."""
+    """Convert `values` to a float64 array. Raises ValueError with `name` if that fails."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -190,10 +196,10 @@ def _numbers(name: str, values: Any) -> Array:
 
 
 def _labels(group_ids: Any) -> list[Hashable]:
-    """Group labels that can be compared: tensors and arrays as the Python values that they hold.
+    """Convert group labels to comparable Python values; elements of tensors and arrays are unpacked.
 
-    A torch tensor is equal to itself only, and so is NaN (pandas' missing value): every rollout would silently be a
-    group of its own.
+    Torch tensors compare by identity and NaN (pandas' missing value) equals nothing, so either would silently put each
+    rollout into a separate group. Raises ValueError for labels that are NaN or not hashable.
     """
     values = group_ids.tolist() if callable(getattr(group_ids, "tolist", None)) else group_ids
     if not isinstance(values, Iterable):
@@ -206,6 +212,6 @@ def _labels(group_ids: Any) -> list[Hashable]:
 
 
 def _check_finite(name: str, values: Array) -> None:
-    """Raise ValueError with the name of what is not a usable number."""
+    """Raise ValueError with `name` unless all values are finite and at most `LARGEST`."""
     if values.size and not np.abs(values).max() <= LARGEST:  # False for NaN too
         raise ValueError(f"{name} is {values.tolist()!r:.200}: expected finite numbers (of at most {LARGEST:g})")

@@ -1,13 +1,13 @@
-"""Gold calls that name the values allowed for each argument, as the Berkeley Function-Calling Leaderboard (BFCL) does.
+"""Gold calls that list the allowed values of each argument, as the Berkeley Function-Calling Leaderboard (BFCL) does.
 
-Two shapes, and nothing else, are read this way; lists in ordinary arguments stay lists::
+Only two shapes are read this way; lists in ordinary arguments stay lists::
 
     {"name": "area", "allowed": {"base": [10], "unit": ["units", ""]}}
     {"area": {"base": [10], "unit": ["units", ""]}}                      # BFCL's possible answers (`ground_truth`)
 
-A value is right if it is in its list. `""` in a list says that the argument may be left out too. Inside a list, an
-object whose values are all lists names the values allowed for each of its fields (BFCL's rule; so do the objects in a
-list of objects). Values are compared as everywhere here, as JSON; BFCL's checker also ignores case and punctuation.
+A value is correct if it is in the argument's list. `""` in a list marks the argument as optional. Inside a list, an
+object whose values are all lists gives the allowed values of each of its fields (BFCL's rule; the same holds for the
+objects in a list of objects). Values are compared as JSON; BFCL's checker also ignores case and punctuation.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from rewright.credit.calls import Values, freeze
 __all__ = ["Allowed", "allowed_parts", "any_of", "read_allowed"]
 
 _FIELDS = ("arguments", "parameters", "allowed")
-"""A call of these alone has lost its name."""
+"""A mapping with only one of these keys is a call without a name, not BFCL's second shape."""
 
-_MOST = 10_000
-"""Combinations that one argument may allow."""
+_MAX_COMBINATIONS = 10_000
+"""Maximum number of allowed values per argument, nested fields expanded."""
 
 
 class Allowed(NamedTuple):
-    """Argument name -> the hashable values that are right, and the names that may be left out."""
+    """The allowed values of each argument (argument name -> hashable values), and the optional argument names."""
 
     values: dict[Hashable, frozenset[Hashable]]
     optional: frozenset[Hashable]
 
 
 def allowed_parts(call: Any) -> tuple[str, Mapping[Any, Any]] | None:
-    """Name and lists of allowed values of a gold call in one of the two shapes; None for any other call."""
+    """Return the name and the lists of allowed values of a gold call in one of the two shapes, else None."""
     if not isinstance(call, Mapping):
         return None
     name, lists = call.get("name"), call.get("allowed")
@@ -54,9 +54,9 @@ def allowed_parts(call: Any) -> tuple[str, Mapping[Any, Any]] | None:
 
 
 def read_allowed(call: Any) -> tuple[str, Allowed] | None:
-    """A gold call with allowed values in comparable form (lower-case name); None for any other call.
+    """Convert a gold call with allowed values to comparable form (lower-case name); None for any other call.
 
-    Raises ValueError for an argument that allows no value, and for one that allows too many combinations.
+    Raises ValueError for an argument without allowed values or with more than 10,000 combinations.
     """
     parts = allowed_parts(call)
     if parts is None:
@@ -73,12 +73,12 @@ def read_allowed(call: Any) -> tuple[str, Allowed] | None:
 
 
 def any_of(values: Values) -> Allowed:
-    """An ordinary call's arguments in this form: each has one value, and none may be left out."""
+    """Convert an ordinary call's arguments: each has one allowed value, and none is optional."""
     return Allowed({name: frozenset((value,)) for name, value in values.items()}, frozenset())
 
 
 def _meanings(item: Any, where: str) -> Sequence[Any]:
-    """The values that one entry of a list of allowed values stands for."""
+    """Expand one entry of a list of allowed values to the values it allows."""
     if _has_lists(item):
         return _objects(item, where)
     if isinstance(item, (list, tuple)) and item and all(map(_has_lists, item)):
@@ -89,7 +89,7 @@ def _meanings(item: Any, where: str) -> Sequence[Any]:
 
 
 def _objects(item: Mapping[Any, Any], where: str) -> list[dict[Any, Any]]:
-    """All objects that an object of lists allows; a field that allows "" may be missing."""
+    """Expand an object of lists to all allowed objects; a field that allows "" is optional."""
     choices: list[list[tuple[Any, ...]]] = [
         [*((key, value) for value in found), *([()] if "" in found else [])] for key, found in item.items()
     ]
@@ -102,5 +102,5 @@ def _has_lists(item: Any) -> bool:
 
 
 def _check(count: int, where: str) -> None:
-    if count > _MOST:
-        raise ValueError(f"the gold call allows {count} combinations for {where}: expected at most {_MOST}")
+    if count > _MAX_COMBINATIONS:
+        raise ValueError(f"the gold call allows {count} combinations for {where}: expected at most {_MAX_COMBINATIONS}")

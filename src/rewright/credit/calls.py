@@ -1,10 +1,10 @@
-"""Reading a call as it comes: record, mapping, OpenAI or Hugging Face shape; whole or malformed.
+"""Read tool calls from records, mappings, and the OpenAI and Hugging Face shapes.
 
-Not here: parsing a model's text (that is `rewright.dialects`) and the similarity itself.
+Parsing model text is in `rewright.dialects`; the similarity is in `rewright.credit.similarity`.
 
-What counts as malformed (and then is similar to nothing): `error` is set, the name is not a string, or the arguments
-are neither an object nor the JSON text of one. Values are compared as JSON: booleans are not numbers, `5` equals
-`5.0`, `"5"` equals neither, lists and objects are equal all-or-nothing. NaN, which JSON has not, equals itself, so
+A call is malformed (similarity 0 to every call) if `error` is set, the name is not a string, or the arguments are
+neither an object nor the JSON text of one. Values are compared as JSON: booleans are not numbers, `5` equals `5.0`,
+`"5"` equals neither, and lists and objects are compared as a whole. NaN, which JSON does not have, equals itself, so
 that every well-formed call has similarity 1 with itself.
 """
 
@@ -21,11 +21,11 @@ Values = dict[Hashable, Hashable]
 """The arguments of a well-formed call: name -> hashable typed value."""
 
 ReadCall = tuple[str, Values]
-"""A well-formed call, ready to compare: lower-case name, arguments."""
+"""A well-formed call in comparable form: lower-case name, arguments."""
 
 
 class _Mark:
-    """A value that is equal to itself only."""
+    """A sentinel that equals only itself."""
 
     __slots__ = ("label",)
 
@@ -39,17 +39,17 @@ class _Mark:
 _TRUE, _FALSE, _NAN = _Mark("true"), _Mark("false"), _Mark("NaN")
 _LIST, _OBJECT, _END, _OTHER = _Mark("["), _Mark("{"), _Mark("end"), _Mark("other")
 _PLAIN = frozenset({str, int, type(None)})
-"""Types whose values are their own stand-in."""
+"""Types whose values are hashable and compare as JSON without conversion."""
 
 
 def read_call(call: Any) -> ReadCall | None:
-    """A call in comparable form, or None where it is malformed. Never raises: calls are model output.
+    """Return a call in comparable form, or None if it is malformed. Never raises, since calls are model output.
 
-    Accepts objects with `.name` and `.arguments`, mappings with those keys (`parameters` in place of `arguments`
-    too), and either of them under `function` (OpenAI). Arguments may be an object or its JSON text.
+    Accepts objects with `.name` and `.arguments`, mappings with those keys (or `parameters` for `arguments`), and
+    either of them under `function` (OpenAI). Arguments may be an object or its JSON text.
     """
     try:
-        try:  # the two common shapes, without the checks that the rare ones need
+        try:  # fast path for the two common shapes
             if type(call) is dict:
                 name, arguments, error = call["name"], call["arguments"], call.get("error")
             else:
@@ -57,7 +57,7 @@ def read_call(call: Any) -> ReadCall | None:
         except (KeyError, AttributeError):
             name, arguments, error = fields_of(call)
         if arguments is None or type(arguments) is float or type(error) is float:
-            # a table in which arguments have two names holds null under one; a data frame NaN, for errors too
+            # A table with both argument columns holds null in one of them; a data frame holds NaN.
             name, arguments, error = fields_of(call)
         if not isinstance(name, str) or (error is not None and error is not False and error != ""):
             return None
@@ -71,17 +71,17 @@ def read_call(call: Any) -> ReadCall | None:
             if type(value) not in _PLAIN:
                 return name.lower(), {key: freeze(value) for key, value in arguments.items()}
         return name.lower(), arguments
-    except Exception:  # whatever a model or a foreign class produced, it is a malformed call and not our crash
+    except Exception:  # model output and third-party classes can raise anything; treat the call as malformed
         return None
 
 
 def calls_of(found: Any) -> Sequence[Any]:
-    """The calls of a turn or a trajectory, whatever stands in the list's place: none for None, or one call alone."""
+    """Normalize the calls of a turn or trajectory to a sequence: None becomes (), a single call a list of one."""
     if type(found) is list or type(found) is tuple:
         return found
     if found is None:
         return ()
-    # A call may be iterable itself: a named tuple, a pydantic model. A pandas column is not one, though it has a name.
+    # A call may be iterable (a named tuple, a pydantic model). A pandas column has a name but is not a call.
     is_call = isinstance(found, (str, bytes, Mapping)) or any(
         hasattr(found, part) for part in ("arguments", "parameters", "function")
     )
@@ -89,9 +89,9 @@ def calls_of(found: Any) -> Sequence[Any]:
 
 
 def fields_of(call: Any) -> tuple[Any, Any, Any]:
-    """Name, arguments and error of a call of any accepted shape, as they were written, whole or malformed.
+    """Name, arguments and error of a call of any accepted shape, unconverted; the call may be malformed.
 
-    None for what is not there (NaN in a data frame).
+    A missing field (or NaN in a data frame) is None.
     """
 
     def part(key: str) -> Any:
@@ -106,9 +106,10 @@ def fields_of(call: Any) -> tuple[Any, Any, Any]:
 
 
 def freeze(value: Any) -> Hashable:
-    """A hashable stand-in that is equal for two values exactly where they are equal as JSON.
+    """Convert a value to a hashable that is equal for two values exactly if they are equal as JSON.
 
-    Works with a stack of its own: nested lists as deep as a model cares to write neither recurse nor overflow.
+    Iterative, so that deeply nested model output cannot exceed the recursion limit. Raises ValueError for a value that
+    contains itself.
     """
     if not isinstance(value, (dict, list, tuple, Mapping)):
         return _scalar(value)
@@ -134,17 +135,17 @@ def freeze(value: Any) -> Hashable:
                 tokens.extend(scalar)
             else:
                 tokens.append(scalar)
-        if len(stack) > _DEEPEST:
+        if len(stack) > _MAX_OPEN_ITEMS:
             raise ValueError("arguments are nested without end")
     return tuple(tokens)
 
 
-_DEEPEST = 2_000_000
-"""More open items than any JSON text of sensible size has: an object that contains itself."""
+_MAX_OPEN_ITEMS = 2_000_000
+"""Limit on the traversal stack, which detects objects that contain themselves."""
 
 
 def _scalar(value: Any) -> Hashable:
-    """The stand-in of a value that is neither a list nor an object."""
+    """`freeze` for a value that is neither a list nor an object."""
     if value is True:
         return _TRUE
     if value is False:
@@ -153,7 +154,7 @@ def _scalar(value: Any) -> Hashable:
         return _NAN if math.isnan(value) else value
     if value is None or isinstance(value, (str, int)):
         return value
-    plain = getattr(value, "tolist", None)  # numpy scalars and arrays, as a parquet reader hands them out
+    plain = getattr(value, "tolist", None)  # numpy scalars and arrays from a parquet reader
     if callable(plain):
         return freeze(plain())
     return (_OTHER, type(value).__name__, repr(value))

@@ -1,8 +1,8 @@
-"""The estimators behind `advantages`: functions from one group to its turn advantages.
+"""Advantage estimators: functions from one group to its turn advantages.
 
-An estimator is a function `f(group: Group) -> (n, T) array`; what it writes behind a trajectory's last turn is cut
-off. Register one with `@register_estimator("name")` (kind `estimator` of `rewright.core.registry`), or name it by
-import path, "package.module:function". Ours are registered in `rewright.builtin`.
+An estimator is a function `f(group: Group) -> (n, T) array`; entries after a trajectory's last turn are ignored.
+Register one with `@register_estimator("name")` (kind `estimator` of `rewright.core.registry`), or refer to it by
+import path, "package.module:function". The built-in estimators are registered in `rewright.builtin`.
 """
 # ruff: noqa: N802, N815  (arrays are named by axis)
 
@@ -24,20 +24,24 @@ __all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_
 Array = NDArray[np.float64]
 
 _EQUAL = 1e-12
-"""Values of a group that differ by less than this part of the largest are the same number, summed in another order."""
+"""Relative tolerance below which the values of a group count as equal (rounding of sums)."""
 
 _SQUARABLE = 1e-100
-"""Differences below this have a square of 0, and then a standard deviation of 0."""
+"""Values below this are rescaled before normalization, since their squares underflow to 0."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The n rollouts of one task, padded with zeros to the T turns of the longest.
+    """The n rollouts of one task, zero-padded to the T turns of the longest.
 
-    `rewards_nT` (n, T): turn rewards. `present_nT` (n, T) bool: which turns exist. `trajectory_n` (n,): trajectory
-    rewards. The settings are those of `advantages`. `missing_nT` (n, T) bool: turns whose reward could not be computed
-    (it is 0 there). `tokens_nT` (n, T) of int: the model's tokens in each turn. None where the caller of `advantages`
-    gave none. `keys_of`: the state keys of a rollout by its row, see `keys_nT`.
+    Attributes:
+        rewards_nT: turn rewards (n, T).
+        present_nT: bool (n, T), which turns exist.
+        trajectory_n: trajectory rewards (n,).
+        gamma, eps, fusion, singleton_turn: settings of `advantages`.
+        missing_nT: bool (n, T), turns whose reward could not be computed (0 in `rewards_nT`).
+        tokens_nT: int (n, T), generated tokens per turn; None if `advantages` got no `token_counts`.
+        keys_of: the state keys of a rollout by its row, see `keys_nT`.
     """
 
     rewards_nT: Array
@@ -65,7 +69,7 @@ class Group:
         keys_of: Callable[[int], Sequence[Hashable]] | None = None,
         token_counts: Sequence[Sequence[int]] | None = None,
     ) -> Group:
-        """Pad the turn rewards (T_i,) of n rollouts; `trajectory_rewards` None means the sum over turns."""
+        """Pad the turn rewards (T_i,) of n rollouts. `trajectory_rewards` (n,) defaults to the sum over turns."""
         longest = max((len(row) for row in rewards), default=0)
         padded = np.zeros((len(rewards), longest))
         for index, row in enumerate(rewards):
@@ -83,21 +87,21 @@ class Group:
 
     @cached_property
     def keys_nT(self) -> NDArray[np.object_] | None:
-        """The key of the state before each turn, (n, T) of objects: None for a state without one, and behind the end.
+        """The key of the state before each turn, object (n, T); None for unknown states and padding.
 
-        None in all where the caller of `advantages` gave no state keys.
+        The property is None if `advantages` got no `state_keys`.
         """
         if self.keys_of is None:
             return None
         keys_nT = np.full(self.rewards_nT.shape, None, dtype=object)
         for row in range(len(keys_nT)):
-            for turn, key in enumerate(self.keys_of(row)):  # one by one: a key may be a tuple
+            for turn, key in enumerate(self.keys_of(row)):  # no slice assignment: numpy would unpack tuple keys
                 keys_nT[row, turn] = key
         return keys_nT
 
     @cached_property
     def returns_nT(self) -> Array:
-        """D_t = r_t + gamma D_{t+1}, (n, T); 0 behind the end."""
+        """Turn returns D_t = r_t + gamma D_{t+1}, (n, T); 0 in padding."""
         returns: Array = self.rewards_nT.copy()
         for turn in range(returns.shape[1] - 2, -1, -1):
             returns[:, turn] += self.gamma * returns[:, turn + 1]
@@ -105,11 +109,11 @@ class Group:
 
     @property
     def beyond_n(self) -> Array:
-        """What the trajectory rewards hold beyond the turn rewards (a reward model's score …), (n,); 0 if nothing."""
+        """Trajectory rewards minus the sums of the turn rewards (such as a reward model's score), (n,)."""
         return np.asarray(self.trajectory_n - self.rewards_nT.sum(axis=1))
 
     def normalised(self, values: ArrayLike) -> Array:
-        """(x - mean) / (std + eps), sample std; one value: mean 0, std 1; equal values: exactly 0."""
+        """(x - mean) / (std + eps) with the sample std. A single value uses mean 0 and std 1; equal values give 0."""
         array = np.asarray(values, dtype=np.float64)
         if array.size == 0:
             return array.copy()
@@ -124,7 +128,7 @@ class Group:
         return np.asarray((array - array.mean()) / (array.std(ddof=1) + eps))
 
     def fused(self, trajectory_nT: Array, turn_nT: Array) -> Array:
-        """Both levels together: their mean (the release) or their sum (the paper's figure)."""
+        """Combine both levels (n, T): their mean (MatchTIR's code) or their sum (the paper's figure)."""
         total = trajectory_nT + turn_nT
         return total / 2.0 if self.fusion == "mean" else total
 
@@ -133,28 +137,28 @@ Estimator = Callable[[Group], ArrayLike]
 
 
 def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
-    """Decorator: make an estimator known by name. Raises ValueError where the name is taken, or there is none."""
+    """Decorator that registers an estimator by name. Raises ValueError if the name is empty or taken."""
     return register("estimator", name)
 
 
 def estimator_names() -> list[str]:
-    """The registered names, sorted: ours, and those of installed packages."""
+    """Sorted names of the registered estimators, those of installed packages included."""
     return known("estimator")
 
 
 def find_estimator(estimator: str | Estimator) -> Estimator:
-    """The function for a name, an import path or a function. Raises ValueError naming what is known."""
+    """Look up an estimator (see `find_function`). Raises ValueError listing the known names."""
     found: Estimator = find_function("estimator", estimator)
     return found
 
 
 def all_equal(values: Array) -> bool:
-    """Whether the values are one number, but for the rounding of sums: their std would be noise."""
+    """Whether the values are equal up to rounding, so that their std would be noise."""
     return bool(np.ptp(values) <= _EQUAL * np.abs(values).max())
 
 
 def _trajectory_level(group: Group) -> Array:
-    """A_traj on every turn, (n, T)."""
+    """The trajectory-level advantage A_traj on every turn, (n, T)."""
     return np.broadcast_to(group.normalised(group.trajectory_n)[:, None], group.rewards_nT.shape)
 
 
@@ -164,7 +168,10 @@ def grpo(group: Group) -> Array:
 
 
 def matchtir(group: Group) -> Array:
-    """MatchTIR's dual level: GRPO's term, fused with turn returns normalised among the rollouts that have the turn."""
+    """MatchTIR's dual-level advantage: GRPO's term fused with turn returns normalised per turn index.
+
+    A turn index is normalised over the rollouts that reach it.
+    """
     turn_nT = np.zeros_like(group.rewards_nT)
     for turn in range(turn_nT.shape[1]):
         present = group.present_nT[:, turn]
@@ -177,11 +184,11 @@ def matchtir(group: Group) -> Array:
 
 
 def fixed_horizon(group: Group) -> Array:
-    """A_t = D_t minus the mean of D_t over the whole group, a rollout that has ended counting as 0.
+    """A_t = D_t minus the mean of D_t over the whole group, where rollouts that have ended count as 0.
 
-    The baseline of a turn index has the same n terms for every rollout, however early it stopped, so the policy cannot
-    change it by stopping. Not divided by a standard deviation: the expected gradient is (n - 1) / n of the true one.
-    What `trajectory_rewards` hold beyond the turn rewards arrives at the end of the rollout, undiscounted.
+    The baseline of a turn index always averages n terms, so the policy cannot change it by stopping early. There is no
+    division by a standard deviation: the expected gradient is (n - 1) / n times the true one. The part of
+    `trajectory_rewards` beyond the turn rewards is received at the end of the rollout, undiscounted.
     """
     returns = np.where(group.present_nT, group.returns_nT + group.beyond_n[:, None], 0.0)
     return _centred(returns)
@@ -190,7 +197,7 @@ def fixed_horizon(group: Group) -> Array:
 def leave_one_out(group: Group) -> Array:
     """A = R minus the mean R of the other rollouts, on every turn (RLOO: Kool et al. 2019, Ahmadian et al. 2024).
 
-    Unbiased without a factor. A rollout alone has nothing to be compared with and keeps R.
+    Unbiased without a correction factor. In a group of one, A = R.
     """
     count = len(group.trajectory_n)
     if count == 1:
@@ -201,10 +208,10 @@ def leave_one_out(group: Group) -> Array:
 
 
 def delta(group: Group) -> Array:
-    """GRPO's term, fused with the turn's own progress: r_t, normalised over all turns of the group.
+    """GRPO's term fused with the turn reward r_t, normalised over all turns of the group.
 
-    r_t is what the turn added to the trajectory's reward. A turn that adds nothing lies below the group's average turn,
-    whenever it happens. What the turn made possible later is credited by the trajectory level only.
+    r_t is the turn's contribution to the trajectory reward. A turn that contributes nothing is below the group's mean,
+    regardless of its position. Effects on later turns are credited at the trajectory level only.
     """
     progress = group.rewards_nT[group.present_nT]
     turn_nT = np.zeros_like(group.rewards_nT)
@@ -216,7 +223,7 @@ def delta(group: Group) -> Array:
 
 
 def _centred(values_nT: Array) -> Array:
-    """Each column minus its mean; exactly 0 where a column holds one number only."""
+    """Subtract the column means; columns of equal values become exactly 0."""
     centred: Array = values_nT - values_nT.mean(axis=0)
     for turn in range(values_nT.shape[1]):
         if all_equal(values_nT[:, turn]):

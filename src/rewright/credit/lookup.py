@@ -1,4 +1,4 @@
-"""Finding the functions that credit is computed with: estimators and signals, by name, import path or as they are."""
+"""Look up estimators and signals by registered name or import path."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ __all__ = ["find_function"]
 
 
 def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[..., Any]:
-    """The function for a registered name, an import path "package.module:function", or a function.
+    """Return the function for a registered name or an import path "package.module:function".
 
-    Raises ValueError for an unknown name (with the known ones and the nearest), for a path to nothing or to what is no
-    function, and for a path into Rewright: its functions are named by their registered names.
+    A callable is returned unchanged.
+
+    Raises ValueError for an unknown name (listing the known names and the closest one), for a path that does not
+    resolve to a function, and for a path into Rewright, whose functions are available under registered names.
     """
     if callable(given):
         return given  # type: ignore[no-any-return]

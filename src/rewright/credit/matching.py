@@ -1,7 +1,7 @@
-"""Which predicted call is paid for which gold call: optimal, greedy or by optimal transport (MatchTIR, assignments).
+"""Assign predicted to gold calls: optimal, greedy, or by optimal transport (MatchTIR, section on assignments).
 
-`match` does one trajectory, `match_many` a batch: the same numbers, the transport problems solved together. P
-predicted calls, G gold calls.
+`match` handles one trajectory. `match_many` handles a batch with identical results and solves the transport problems
+together. P predicted calls, G gold calls.
 """
 # ruff: noqa: N815  (arrays are named by axis)
 
@@ -39,19 +39,21 @@ Problem = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 _EXACT_FIRST = 1e-9
 _EARLY_FIRST = 1e-14
-"""Ties between equally good assignments: first towards larger squares (an exact match and a poor one rather than two
-halves), then towards earlier predicted calls.
+"""Tie-breaking between equally good assignments: first the larger sum of squares (an exact match and a poor one rather
+than two partial ones), then earlier predicted calls.
 
-Both are far below any difference that similarities (fractions with small denominators) can have."""
+Both are far smaller than any difference between similarities, which are fractions with small denominators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the predicted calls of one trajectory are paid.
+    """The rewards of one trajectory's predicted calls.
 
-    `rewards_P`: float64 (P,). `similarity_PG`: float64 (P, G). `pairs`: matched (predicted, gold) indices by predicted
-    index for a hard assignment, None for "ot". `plan_PG`: float64 (P, G) transport plan for "ot" (sums to 1; zeros
-    where there is nothing to transport), None for a hard assignment.
+    Attributes:
+        rewards_P: float64 (P,).
+        similarity_PG: float64 (P, G).
+        pairs: matched (predicted, gold) indices of a hard assignment, sorted by predicted index; None for "ot".
+        plan_PG: float64 (P, G), the transport plan for "ot" with sum 1 (or empty); None for a hard assignment.
     """
 
     rewards_P: NDArray[np.float64]
@@ -72,17 +74,25 @@ def match(
 ) -> Match:
     """Match the predicted calls of one trajectory to the gold calls.
 
-    "optimal": maximum total similarity, one to one (MatchTIR's KM); a pair of similarity 0 is no match; the reward
-    of a call is the similarity of its pair, or `unmatched`. Ties go to the assignment with the larger sum of squares
-    (rather an exact match and a poor one than two halves), then to earlier predicted calls. "greedy": the rule of the
-    released code: pairs in falling order of similarity, ties by lower predicted then lower gold index, taken while
-    both are free and the similarity is positive. "ot": entropic transport of uniform marginals 1/P to 1/G with cost
-    -S and regularisation `reg`, to a marginal error of 1e-9; reward of call i = sum_j T_ij S_ij, times P with
-    `ot_scale="calls"`; `unmatched` plays no part.
+    Args:
+        preds: P predicted calls; anything but a list is read as a single call.
+        golds: G gold calls.
+        assignment:
+            "optimal": one-to-one with maximum total similarity (MatchTIR's KM). A pair with similarity 0 is not a
+            match. Ties are broken by the larger sum of squares (an exact match and a poor one rather than two partial
+            ones), then by earlier predicted calls.
+            "greedy": the rule of the released code. Pairs in descending order of similarity, ties by lower predicted,
+            then lower gold index, are taken while both calls are free and the similarity is positive.
+            "ot": entropic transport from uniform marginals 1/P to 1/G with cost -S, to a marginal error of 1e-9.
+        unmatched: reward of a call without a match; not used by "ot".
+        reg: entropic regularisation of "ot".
+        ot_scale: "calls" multiplies the rewards of "ot" by P.
+        weights: weights of the similarity.
 
-    P = 0 gives an empty array; G = 0 gives zeros, whatever `unmatched` is: nothing to be measured against. A malformed
-    call never matches and gets min(unmatched, 0). `preds` that are no list are that one call. Raises ValueError for
-    settings and for gold calls that are no list, never for predicted calls.
+    Returns a `Match`. A hard assignment rewards a call with the similarity of its pair, "ot" call i with
+    sum_j T_ij S_ij. P = 0 gives an empty array. G = 0 gives zeros regardless of `unmatched`. A malformed call never
+    matches and gets min(unmatched, 0). Raises ValueError for invalid settings and for gold calls that are not a list,
+    never for predicted calls.
     """
     return match_many(
         [(preds, golds)], assignment=assignment, unmatched=unmatched, reg=reg, ot_scale=ot_scale, weights=weights
@@ -98,7 +108,7 @@ def match_many(
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
 ) -> list[Match]:
-    """`match` for a list of (preds, golds): one `Match` each, in order; transport is vectorised over problems."""
+    """`match` for a batch of (preds, golds): one `Match` each, in order; transport is vectorised over problems."""
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
@@ -120,7 +130,7 @@ def call_rewards(
     ot_scale: Literal["raw", "calls"],
     weights: Weights,
 ) -> list[list[float]]:
-    """`rewards_P` of `match_many` as lists, without what nobody looks at while training (no matrix is built)."""
+    """`rewards_P` of `match_many` as lists. Faster in training: hard assignments build no similarity matrix."""
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
@@ -132,9 +142,9 @@ Read = tuple[list[ReadCall | None], GoldCalls]
 
 
 def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
-    """Calls in comparable form. The rollouts of a group share one gold list: it is read once."""
+    """Convert calls to comparable form. Gold lists shared by the rollouts of a group are converted once."""
     check_weights(weights)
-    problems = list(problems)  # keeps the lists alive, so that their ids stay theirs
+    problems = list(problems)  # keeps the gold lists alive, so that their ids stay unique
     known: dict[int, GoldCalls] = {}
     read: list[Read] = []
     for preds, golds in problems:
@@ -146,7 +156,7 @@ def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
 
 
 def _transported(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
-    """Matches by optimal transport, all problems together."""
+    """Matches by optimal transport, solved as a batch."""
     matrices = [matrix_of(len(preds), gold.count, compare(preds, gold)) for preds, gold in read]
     return [
         Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
@@ -157,14 +167,14 @@ def _transported(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
 def _hard(
     preds: list[ReadCall | None], gold: GoldCalls, blocks: list[Block], assignment: str, unmatched: float
 ) -> tuple[Pairs, list[float]]:
-    """Pairs of a hard assignment by predicted index, and the rewards of the predicted calls."""
+    """Pairs of a hard assignment sorted by predicted index, and the rewards of the predicted calls."""
     rewards = [0.0] * len(preds)
     if unmatched != 0.0 and gold.count:
         rewards = [min(unmatched, 0.0) if call is None else unmatched for call in preds]
     pairs: Pairs = []
     chosen = [_greedy(block.scores) for block in blocks] if assignment == "greedy" else _optimal(blocks)
-    for (rows, columns, scores), places in zip(blocks, chosen, strict=True):
-        for i, j in places:
+    for (rows, columns, scores), block_pairs in zip(blocks, chosen, strict=True):
+        for i, j in block_pairs:
             score = scores[i][j]
             if score > 0.0:
                 rewards[rows[i]] = float(score)
@@ -174,53 +184,53 @@ def _hard(
 
 
 def _optimal(blocks: list[Block]) -> list[Pairs]:
-    """Optimal pairs of each block. The costs of all small ones that need the solver are made in one array."""
+    """Optimal pairs of each block. The costs of all small blocks that need the solver are computed in one array."""
     chosen: list[Pairs] = []
-    waiting: list[tuple[int, list[Row]]] = []
+    pending: list[tuple[int, list[Row]]] = []
     for _, _, scores in blocks:
         if isinstance(scores, list):
-            pairs = _seen(scores)
+            pairs = _closed_form(scores)
             if pairs is None:
-                waiting.append((len(chosen), scores))
+                pending.append((len(chosen), scores))
             chosen.append(pairs or [])
         else:
-            chosen.append(_solved(-_worth(scores)))
-    if waiting:
-        entries = chain.from_iterable(line for _, scores in waiting for line in scores)
-        costs = -_worth(np.array(list(entries), dtype=np.float64))
+            chosen.append(_solve(-_utility(scores)))
+    if pending:
+        entries = chain.from_iterable(row for _, scores in pending for row in scores)
+        costs = -_utility(np.array(list(entries), dtype=np.float64))
         start = 0
-        for place, scores in waiting:
+        for index, scores in pending:
             stop = start + len(scores) * len(scores[0])
-            chosen[place] = _solved(costs[start:stop].reshape(len(scores), -1))
+            chosen[index] = _solve(costs[start:stop].reshape(len(scores), -1))
             start = stop
     return chosen
 
 
-def _seen(scores: list[Row]) -> Pairs | None:
-    """Optimal pairs of a few calls where the answer can be seen; None where it takes the solver."""
+def _closed_form(scores: list[Row]) -> Pairs | None:
+    """Optimal pairs of small problems that need no solver, else None."""
     if len(scores[0]) == 1:
-        column = [line[0] for line in scores]
+        column = [row[0] for row in scores]
         return [(column.index(max(column)), 0)]
-    favourites = [line.index(max(line)) for line in scores]
-    if len(set(favourites)) == len(favourites):  # everybody gets what suits best: nothing can be better
-        return list(enumerate(favourites))
+    best_columns = [row.index(max(row)) for row in scores]
+    if len(set(best_columns)) == len(best_columns):  # no conflicts: the row maxima are optimal
+        return list(enumerate(best_columns))
     if len(scores) == 2:
-        return list(enumerate(_two(*([_worth(score) for score in line] for line in scores))))
+        return list(enumerate(_assign_two(*([_utility(score) for score in row] for row in scores))))
     if len(scores[0]) == 2:
-        first, second = _two(
-            *([_worth(line[place]) - row * _EARLY_FIRST for row, line in enumerate(scores)] for place in (0, 1))
+        first, second = _assign_two(
+            *([_utility(row[column]) - i * _EARLY_FIRST for i, row in enumerate(scores)] for column in (0, 1))
         )
         return [(first, 0), (second, 1)]
     return None
 
 
-def _worth(score: Any) -> Any:
-    """What a pair (or an array of pairs) counts for in the choice of an assignment."""
+def _utility(score: Any) -> Any:
+    """The objective of a pair (or an array of pairs): its similarity plus the tie-breaking square."""
     return score * (1.0 + _EXACT_FIRST * score)
 
 
-def _two(first: list[float], second: list[float]) -> tuple[int, int]:
-    """Where two lines of values find their best places, if they must not share one."""
+def _assign_two(first: list[float], second: list[float]) -> tuple[int, int]:
+    """Optimal distinct indices for two rows of values."""
     best_first, best_second = first.index(max(first)), second.index(max(second))
     if best_first != best_second:
         return best_first, best_second
@@ -232,43 +242,43 @@ def _two(first: list[float], second: list[float]) -> tuple[int, int]:
     return next_first, best_second
 
 
-def _solved(costs_PG: NDArray[np.float64]) -> Pairs:
-    """Optimal pairs by scipy's solver (shortest augmenting paths). Changes `costs_PG`."""
+def _solve(costs_PG: NDArray[np.float64]) -> Pairs:
+    """Optimal pairs by scipy's solver (shortest augmenting paths). Modifies `costs_PG` in place."""
     count = len(costs_PG)
-    if count > costs_PG.shape[1]:  # else every predicted call has a partner, and none has to stand back
-        costs_PG += _stand_back(count)
+    if count > costs_PG.shape[1]:  # otherwise every predicted call is matched, and its position does not matter
+        costs_PG += _position_costs(count)
     rows, columns = _solver()(costs_PG)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 @cache
-def _stand_back(count: int) -> NDArray[np.float64]:
-    """What later predicted calls cost on top: float64 (count, 1)."""
+def _position_costs(count: int) -> NDArray[np.float64]:
+    """Tie-breaking costs of later predicted calls, float64 (count, 1)."""
     return np.arange(count, dtype=np.float64)[:, None] * _EARLY_FIRST
 
 
 @cache
 def _solver() -> Any:
-    """scipy's solver, imported on first use: importing scipy.optimize takes longer than importing Rewright."""
+    """scipy's solver, imported on first use because importing scipy.optimize is slow."""
     from scipy.optimize import linear_sum_assignment
 
     return linear_sum_assignment
 
 
 def _greedy(scores: list[Row] | NDArray[np.float64]) -> Pairs:
-    """Pairs in falling order of similarity, ties by lower row then lower column, while both are free.
+    """Pairs in descending order of similarity, ties by lower row then lower column, while both are free.
 
-    Done tool by tool: calls of different tools never compete, and rows and columns of a block keep their order.
+    Each block is solved separately, since calls of different tools never compete.
     """
-    # Rounded: equal fractions reached by different sums may differ in the last bit, and are ties.
+    # Rounded, because equal fractions computed by different sums may differ in the last bit.
     if isinstance(scores, list):
-        ranked = [(-round(score, 12), i, j) for i, line in enumerate(scores) for j, score in enumerate(line)]
+        ranked = [(-round(score, 12), i, j) for i, row in enumerate(scores) for j, score in enumerate(row)]
         ranked.sort()
         order = [(i, j) for _, i, j in ranked]
     else:
-        falling = np.argsort(-np.round(scores, 12), axis=None, kind="stable")
-        order = list(zip(*(places.tolist() for places in np.unravel_index(falling, scores.shape)), strict=True))
-    most = min(len(scores), len(scores[0]))
+        descending = np.argsort(-np.round(scores, 12), axis=None, kind="stable")
+        order = list(zip(*(axis.tolist() for axis in np.unravel_index(descending, scores.shape)), strict=True))
+    max_pairs = min(len(scores), len(scores[0]))
     pairs: Pairs = []
     used_rows: set[int] = set()
     used_columns: set[int] = set()
@@ -277,13 +287,13 @@ def _greedy(scores: list[Row] | NDArray[np.float64]) -> Pairs:
             used_rows.add(i)
             used_columns.add(j)
             pairs.append((i, j))
-            if len(pairs) == most:
+            if len(pairs) == max_pairs:
                 break
     return pairs
 
 
 def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str) -> None:
-    """Raise ValueError with what was given and what is possible."""
+    """Raise ValueError for an invalid setting."""
     if assignment not in ("optimal", "greedy", "ot"):
         raise ValueError(f"assignment is {assignment!r}: expected 'optimal', 'greedy' or 'ot'")
     if ot_scale not in ("raw", "calls"):

@@ -1,4 +1,4 @@
-"""Turns and gold calls out of chat messages and dataset columns, as other projects store them. No trainer, no torch."""
+"""Read turns and gold calls from chat messages and dataset columns. Imports neither a trainer nor torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from rewright.credit.calls import calls_of, fields_of, read_call
 __all__ = ["arguments_of", "gold_calls", "gold_of", "name_of", "turns_of_messages", "warn_of_unread_calls"]
 
 _FIELDS = frozenset({"name", "arguments", "parameters", "function", "allowed", "error"})
-"""What a call of an ordinary shape has at least one of."""
+"""A call of an ordinary shape has at least one of these keys."""
 
 
 def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> list[list[Any]]:
-    """The calls of each turn of a conversation: every assistant message is a turn, with or without calls.
+    """Return the calls of each turn of a conversation. Every assistant message is a turn, with or without calls.
 
-    Reads `tool_calls` (OpenAI: arguments as JSON text; Hugging Face: as a dict) and the older `function_call`. Only
-    assistant messages are looked at: what a tool or a user wrote is never a call. `drop_nulls` takes arguments that
-    are null for absent, as in a parquet table, where every row has every column. What stands in the place of the list
-    is read as the list's JSON text or as one call, which counts as malformed where it is none.
+    Reads `tool_calls` (OpenAI: arguments as JSON text; Hugging Face: as a dict) and the deprecated `function_call`.
+    If `tool_calls` is not a list, it is read as the list's JSON text or as a single call, possibly malformed.
+
+    Args:
+        messages: chat messages; only assistant messages are read.
+        drop_nulls: treat null arguments as absent, as needed for parquet tables, where every row has every column.
     """
     turns: list[list[Any]] = []
     for message in messages:
@@ -34,7 +36,7 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
                 given = STRICT.decode(given) if given.strip() else None
             except ValueError:
                 given = [given]
-        elif isinstance(given, float):  # NaN: what a data frame has for an absent cell
+        elif isinstance(given, float):  # NaN: an absent cell of a data frame
             given = None
         calls: list[Any] = list(calls_of(given))
         if message.get("function_call") is not None:
@@ -44,12 +46,12 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
 
 
 def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
-    """Gold calls out of a dataset's cell: a list of calls, its JSON text, or None (unknown).
+    """Read gold calls from a dataset cell: a list of calls, its JSON text, or None (unknown).
 
-    A call may name allowed values, in the two shapes of `rewright.credit.allowed`. In a list, arguments that are null,
-    at any depth, are taken for absent: `datasets` and parquet fill them in, because every row has every column. Where
-    null is meant, store the calls as JSON text. Raises ValueError for anything else, also for a call without a name or
-    without an object of arguments: nothing would match it, and every turn look wrong.
+    A call may list allowed values in the two shapes of `rewright.credit.allowed`. In a list, null arguments at any
+    depth are treated as absent, because `datasets` and parquet add every column to every row. Store the calls as JSON
+    text to keep nulls. Raises ValueError for anything else, including a call without a name or an arguments object,
+    which no predicted call could match.
     """
     if value is None:
         return None
@@ -83,10 +85,10 @@ def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:
 
 
 def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | None:
-    """The gold calls under `key` of a row's metadata, named `where`; None where it says null (unknown).
+    """Read the gold calls under `key` of a row's metadata; None if the value is null (unknown).
 
-    Raises ValueError where the key is missing, which would look like a row whose gold calls are unknown, and for what
-    is no gold calls.
+    `where` names the metadata in error messages. Raises ValueError if the key is missing (a missing key is not the
+    same as unknown gold calls) or its value is invalid.
     """
     if not isinstance(holder, Mapping) or key not in holder:
         keys = ", ".join(map(repr, holder)) if isinstance(holder, Mapping) else ""
@@ -97,9 +99,9 @@ def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | Non
 
 
 def warn_of_unread_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:
-    """Warn where no call of a batch is well-formed: then it is rather the rollout's code than the model.
+    """Warn if every call of a batch is malformed, which suggests a bug in the rollout code rather than the model.
 
-    `turns`: the calls of each turn of each rollout. A single malformed call is the model's, and earns nothing quietly.
+    `turns`: the calls of each turn of each rollout. Single malformed calls are model errors and give no warning.
     """
     calls = [call for trajectory in turns for turn in trajectory for call in calls_of(turn)]
     if calls and any(golds) and all(read_call(call) is None for call in calls):
@@ -111,9 +113,9 @@ def warn_of_unread_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequen
 
 
 def without_nulls(call: Any) -> Any:
-    """A copy of a call given as a mapping, without arguments that are null at any depth; other shapes as they are.
+    """Copy a call given as a mapping without its null arguments, at any depth; other shapes are returned unchanged.
 
-    Of gold calls with allowed values too: the names of functions and of arguments that are null.
+    For gold calls with allowed values, null functions and arguments are removed.
     """
     if not isinstance(call, Mapping):
         return call
@@ -133,7 +135,7 @@ def without_nulls(call: Any) -> Any:
 
 
 def _without_empty(lists: Any) -> Any:
-    """Lists of allowed values by argument, without the arguments that are null."""
+    """Remove null entries from a mapping of argument names to allowed values."""
     if not isinstance(lists, Mapping):
         return lists
     return {
@@ -144,16 +146,16 @@ def _without_empty(lists: Any) -> Any:
 
 
 def _without_nulls_inside(value: Any) -> Any:
-    """A copy of the objects and lists of a value, without the fields that are null; a null in a list was written there.
+    """Copy a value without the null fields of its objects. Nulls in lists are kept, since no table format adds them.
 
-    Works with a stack of its own: what is nested deeply does not recurse.
+    Iterative, so that deep nesting cannot exceed the recursion limit.
     """
     root = [value]
     open_places: list[tuple[Any, Any]] = [(root, 0)]
     while open_places:
         parent, key = open_places.pop()
         item = parent[key]
-        if hasattr(item, "tolist"):  # an array of numpy: a list inside a cell of a parquet table
+        if hasattr(item, "tolist"):  # numpy array: a list inside a parquet cell
             item = item.tolist()
         if isinstance(item, Mapping):
             item = {name: inner for name, inner in item.items() if inner is not None}
@@ -166,7 +168,7 @@ def _without_nulls_inside(value: Any) -> Any:
 
 
 def name_of(call: Any) -> str | None:
-    """The name in a call of any shape, as it was written; None where there is none."""
+    """The function name of a call of any shape, unconverted; None if it has none."""
     name = fields_of(call)[0]
     if name is None and (parts := allowed_parts(call)) is not None:
         return parts[0]
@@ -174,7 +176,10 @@ def name_of(call: Any) -> str | None:
 
 
 def arguments_of(call: Any) -> Any:
-    """The arguments in a call of any shape: an object (of lists, for allowed values), or what stands in its place."""
+    """The arguments of a call of any shape: an object (of lists, for allowed values), or the value as given if invalid.
+
+    JSON text is decoded where possible.
+    """
     found = fields_of(call)[1]
     if found is None and (parts := allowed_parts(call)) is not None:
         found = dict(parts[1])

@@ -1,4 +1,4 @@
-"""Turn rewards: the matched calls of each turn, and the outcome on the last (MatchTIR, turn and trajectory rewards)."""
+"""Turn rewards: call rewards aggregated by turn, plus the outcome on the last turn (MatchTIR, section on rewards)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rewright.credit.similarity import PARITY_WEIGHTS, Weights, is_finite
 __all__ = ["add_outcomes", "turn_rewards", "turn_rewards_many", "turn_rewards_of_matches"]
 
 Turns = Iterable[Any]
-"""The turns of a trajectory, each the list of its calls."""
+"""The turns of a trajectory, each a list of calls."""
 
 
 def turn_rewards(
@@ -31,16 +31,19 @@ def turn_rewards(
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
 ) -> NDArray[np.float64]:
-    """Rewards of the T turns of one trajectory, float64 (T,).
+    """Compute the turn rewards of one trajectory.
 
-    `turns` holds the calls of each turn, as the rollout delimited them. All calls of the trajectory are matched
-    together (`match` explains the settings); a turn's reward is the mean (or sum) over its own calls, 0 for a turn
-    without calls; `outcome` is added to the last turn (None: not computed, nothing is added). Malformed calls
-    count as calls with reward 0, so they lower a mean. No gold (empty or None) or no calls: zeros, plus the outcome.
-    A turn that is None has no calls; one that is no list is a turn of that one call.
+    All calls of the trajectory are matched together (see `match` for the matching settings).
 
-    Never raises on what a model wrote; ValueError for settings, for gold calls that are no list and for an outcome
-    that is not a finite number.
+    Args:
+        turns: the calls of each turn. None counts as a turn without calls; a single call as a turn with one call.
+        golds: gold calls. Without gold calls (empty or None) the rewards are 0, plus the outcome.
+        outcome: added to the last turn; None: not added.
+        aggregate: a turn's reward is the "mean" or "sum" over its calls, 0 for a turn without calls. Malformed calls
+            count as calls with reward 0, so they lower a mean.
+
+    Returns float64 (T,). Model output never raises. Raises ValueError for invalid settings, gold calls that are not a
+    list, and an outcome that is not a finite number.
     """
     return turn_rewards_many(
         [turns],
@@ -67,7 +70,7 @@ def turn_rewards_many(
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
 ) -> list[NDArray[np.float64]]:
-    """`turn_rewards` for a batch: one (T_i,) array for each trajectory, matched together by `match_many`."""
+    """`turn_rewards` for a batch: one float64 (T_i,) array per trajectory. Raises ValueError if the lengths differ."""
     _check_aggregate(aggregate)
     trajectories, golds = list(trajectories), list(golds)
     outcomes = None if outcomes is None else list(outcomes)
@@ -79,7 +82,7 @@ def turn_rewards_many(
     problems: list[Problem] = [
         ([call for turn in turns for call in turn], gold) for turns, gold in zip(plain, golds, strict=True)
     ]
-    paid = call_rewards(
+    rewards_by_trajectory = call_rewards(
         problems,
         assignment=assignment,
         unmatched=unmatched,
@@ -87,7 +90,10 @@ def turn_rewards_many(
         ot_scale=ot_scale,
         weights=weights,
     )
-    found = [_per_turn(turns, rewards, aggregate) for turns, rewards in zip(plain, paid, strict=True)]
+    found = [
+        _aggregate_by_turn(turns, rewards, aggregate)
+        for turns, rewards in zip(plain, rewards_by_trajectory, strict=True)
+    ]
     return found if outcomes is None else add_outcomes(found, outcomes)
 
 
@@ -97,9 +103,10 @@ def turn_rewards_of_matches(
     *,
     aggregate: Literal["mean", "sum"] = "mean",
 ) -> list[NDArray[np.float64]]:
-    """Turn rewards (T_i,) out of what `match_many` found for all calls of each trajectory, without outcomes.
+    """Turn rewards (T_i,) from the results of `match_many`, without outcomes.
 
-    `trajectories` holds the calls of each turn. Raises ValueError for an unknown aggregate and another number of calls.
+    `trajectories` holds the calls of each turn. Raises ValueError for an unknown aggregate, and if a match does not
+    have one reward per call.
     """
     _check_aggregate(aggregate)
     _check_counts(len(trajectories), ("matches", matches))
@@ -107,7 +114,7 @@ def turn_rewards_of_matches(
         if (count := sum(map(len, turns))) != len(found.rewards_P):
             raise ValueError(f"matches[{index}] is of {len(found.rewards_P)} calls: the trajectory has {count}")
     return [
-        _per_turn(turns, found.rewards_P.tolist(), aggregate)
+        _aggregate_by_turn(turns, found.rewards_P.tolist(), aggregate)
         for turns, found in zip(trajectories, matches, strict=True)
     ]
 
@@ -115,9 +122,9 @@ def turn_rewards_of_matches(
 def add_outcomes(
     turn_rewards: Sequence[NDArray[np.float64]], outcomes: Sequence[float | None]
 ) -> list[NDArray[np.float64]]:
-    """Copies of turn rewards (T_i,) with the outcomes on the last turns. None: not computed, nothing is added.
+    """Copy turn rewards (T_i,) and add each outcome to the last turn; an outcome of None is not added.
 
-    Raises ValueError for another number of outcomes, and for one that is not a finite number.
+    Raises ValueError if the number of outcomes differs, and for an outcome that is not a finite number.
     """
     _check_counts(len(turn_rewards), ("outcomes", outcomes))
     rewards = [row.copy() for row in turn_rewards]
@@ -142,16 +149,16 @@ def _check_counts(count: int, *given: tuple[str, Sequence[Any] | None]) -> None:
             raise ValueError(f"{len(values)} {name}, but {count} trajectories: give exactly one each")
 
 
-def _per_turn(turns: Sequence[Sequence[Any]], paid: list[float], aggregate: str) -> NDArray[np.float64]:
-    """Distribute what the calls were paid over their turns."""
+def _aggregate_by_turn(turns: Sequence[Sequence[Any]], rewards_P: list[float], aggregate: str) -> NDArray[np.float64]:
+    """Aggregate the rewards of all calls (P,) to turn rewards (T,)."""
     rewards: list[float] = []
     position = 0
     for turn in turns:
         count = len(turn)
         if count == 1:
-            rewards.append(paid[position])
+            rewards.append(rewards_P[position])
         elif count:
-            total = math.fsum(paid[position : position + count])
+            total = math.fsum(rewards_P[position : position + count])
             rewards.append(total / count if aggregate == "mean" else total)
         else:
             rewards.append(0.0)

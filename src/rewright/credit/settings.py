@@ -1,4 +1,4 @@
-"""The settings that every plug-in shares, and the two steps they feed: turn rewards, then advantages."""
+"""Turn credit settings shared by the trainer integrations, and the two steps they configure: rewards and advantages."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from rewright.credit.trajectories import CreditTrajectory
 __all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
 
 RENAMED: Final = {"lonely_turn": "singleton_turn"}
-"""Settings of earlier versions -> their names today."""
+"""Renamed settings: old name -> new name."""
 CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
-"""Settings of the signal `matched`: the rewards of calls."""
+"""Settings of the signal `matched`."""
 UNUSED_BY_ESTIMATOR: Final = {
     "grpo": ("gamma", "fusion", "singleton_turn", "join"),
     "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
     "fixed_horizon": ("fusion", "singleton_turn", "eps"),
     "delta": ("gamma",),
 }
-"""Settings that an estimator of ours does not read. (Which ones an estimator of another package reads is not known.)"""
+"""Settings that each built-in estimator ignores. (Those that estimators of other packages ignore are unknown.)"""
 
 
 def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """The settings that the signal, the assignment or the estimator of a `credit:` section does not read."""
+    """Yield the settings of a `credit:` section that its signal, assignment or estimator ignores."""
     signal = section.get("signal", defaults["signal"])
     if signal != "matched":
         yield from (UnusedKey(key, "signal", signal) for key in CALL_KEYS)
@@ -49,13 +49,12 @@ Array = NDArray[np.float64]
 
 
 class TurnCredit(Settings, frozen=True, kw_only=True):
-    """How turn credit is computed. The defaults are MatchTIR's (see docs/credit.md for every setting).
+    """Turn credit settings. The defaults are MatchTIR's (see docs/credit.md for every setting).
 
-    `join` says where the trainer's own reward (the outcome) comes in: "last_turn" adds it to the last turn (parity),
-    "trajectory" adds it to the trajectory reward only. `signal` says what turns earn before that: "matched" calls,
-    nothing ("outcome"), or what a signal of another name or import path makes of whole trajectories. Raises ValueError
-    for a value that is out of range, and for an estimator or a signal of an unknown name (an import path is followed
-    when it is used).
+    `join` sets where the trainer's reward (the outcome) is added: "last_turn" to the last turn (parity), "trajectory"
+    to the trajectory reward only. `signal` sets the turn rewards before that: "matched" calls, zeros ("outcome"), or
+    another registered or imported signal. Raises ValueError for a value out of range and for an unknown estimator or
+    signal name (import paths are resolved on first use).
     """
 
     signal: str = "matched"
@@ -86,7 +85,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """Where the outcome is added: `last_turn` (and so the trajectory reward), or `trajectory` only."""
 
     def __post_init__(self) -> None:
-        """Let the functions look at the settings before there is anything to compute."""
+        """Validate the settings by calling the functions on empty batches."""
         super().__post_init__()
         turn_signal([], "matched", **self._matching)
         if ":" not in self.signal:
@@ -96,7 +95,10 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
-        """Settings as they are, from a mapping, or the defaults. ValueError names an unknown key or a wrong value."""
+        """Build settings from a mapping; None gives the defaults, a `TurnCredit` is returned unchanged.
+
+        Raises ValueError for an unknown key or an invalid value.
+        """
         if isinstance(given, TurnCredit):
             return given
         if given is not None and not isinstance(given, Mapping):
@@ -114,7 +116,10 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls) -> TurnCredit:
-        """Settings from the JSON object in `REWRIGHT_TURN_CREDIT`, else the defaults: for trainers without a place."""
+        """Settings from the JSON object in `REWRIGHT_TURN_CREDIT`, else the defaults.
+
+        For trainers that have no configuration section for plug-ins. Raises ValueError for invalid JSON or settings.
+        """
         text = os.environ.get("REWRIGHT_TURN_CREDIT", "")
         if not text.strip():
             return cls()
@@ -129,9 +134,9 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def call_rewards(
         self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
     ) -> list[Array]:
-        """Turn rewards (T_i,) of a batch of which the calls of each turn and the gold calls are known, no outcomes.
+        """Turn rewards (T_i,) of a batch from the calls of each turn and the gold calls, without outcomes.
 
-        For trainers that have no more. Raises ValueError for a signal that gives no rewards.
+        For trainers that provide nothing else. Raises ValueError for a signal of kind "advantage".
         """
         known = [CreditTrajectory.of_calls(turns, gold) for turns, gold in zip(trajectories, golds, strict=True)]
         found = self.signal_of(known)
@@ -140,14 +145,14 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         return found.rewards
 
     def signal_of(self, trajectories: Sequence[CreditTrajectory], *, details: bool = False) -> TurnSignal:
-        """The signal of a batch, without outcomes. `details`: with the `Match` of each trajectory, for "matched"."""
+        """Compute the signal of a batch, without outcomes. `details`: keep the `Match` objects ("matched" only)."""
         matching = {**self._matching, "details": details} if self.signal == "matched" else {}
         return turn_signal(trajectories, self.signal, **matching)
 
     def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
-        """Turn rewards (T_i,) of a batch: the outcomes on the last turns, where `join` is "last_turn".
+        """Copy turn rewards (T_i,) and, if `join` is "last_turn", add each outcome to the last turn.
 
-        None and NaN (not computed) add nothing.
+        Outcomes of None or NaN (not computed) are not added.
         """
         rewards = [row.copy() for row in call_rewards]
         if self.join == "last_turn":
@@ -165,11 +170,15 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         trajectory_rewards: Sequence[float] | None = None,
         trajectories: Sequence[CreditTrajectory] | None = None,
     ) -> list[Array]:
-        """Turn advantages (T_i,) of a batch. A trajectory whose outcome is NaN is in no group and gets zeros.
+        """Compute turn advantages (T_i,) of a batch. A trajectory with outcome NaN belongs to no group and gets zeros.
 
-        The trajectory reward is `trajectory_rewards` where they are given, else MatchTIR's: the sum of the turn
-        rewards, and of the outcome where `join` is "trajectory". `trajectories`: what the rewards were computed from,
-        for estimators that compare states or weigh tokens.
+        Args:
+            turn_rewards: B arrays (T_i,).
+            group_ids: group labels (B,).
+            outcomes: (B,), or None.
+            trajectory_rewards: (B,). None: MatchTIR's, the sum of the turn rewards, plus the outcome if `join` is
+                "trajectory".
+            trajectories: the B trajectories, for estimators that read state keys or token counts.
         """
         given = outcomes or [None] * len(turn_rewards)
         kept = [index for index, outcome in enumerate(given) if outcome is None or not math.isnan(outcome)]
@@ -200,12 +209,12 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
     @property
     def _normalising(self) -> dict[str, Any]:
-        """The settings that every estimator is given."""
+        """The settings passed to every estimator."""
         return {name: getattr(self, name) for name in ("gamma", "eps", "fusion", "singleton_turn")}
 
 
 def _token_counts(trajectories: Sequence[CreditTrajectory]) -> list[list[int]] | None:
-    """The model's tokens in each turn; None where they are not known of all."""
+    """Number of generated tokens of each turn, B lists (T_i,); None if unknown for any turn."""
     if any(turn.token_ids is None for one in trajectories for turn in one.turns):
         return None
     return [[len(turn.token_ids or ()) for turn in one.turns] for one in trajectories]

@@ -1,14 +1,14 @@
-"""Credit signals: a number for each turn of whole trajectories. `matched` is MatchTIR's, one among others.
+"""Credit signals: one number per turn, computed from whole trajectories. `matched` is MatchTIR's signal.
 
-A signal is a function of a batch of trajectories, which may be of several tasks::
+A signal is a function of a batch of trajectories, which may belong to several tasks::
 
     @register("signal", "short_thoughts")               # from rewright.core.registry import register
     def short_thoughts(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
         return [[1.0 / (1 + len(turn.text or "")) for turn in one.turns] for one in trajectories]
 
-It returns a `TurnSignal`, or for each trajectory one sequence of T numbers, which are rewards; NaN stands for what
-could not be computed. Its further arguments are its settings. The outcome is not in its values: that is added once,
-where advantages are computed.
+It returns a `TurnSignal`, or one sequence of T rewards per trajectory, with NaN for rewards that could not be
+computed. Its other arguments are its settings. Its values exclude the outcome, which is added once, before advantages
+are computed.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ Array = NDArray[np.float64]
 Kind = Literal["reward", "value", "advantage"]
 
 KINDS: Final = ("reward", "value", "advantage")
-"""What the numbers of a signal are: what a turn earned, how good the state after it is, or its advantage as it is."""
+"""Kinds of signals: the reward of a turn, the value of the state after it, or its advantage."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSignal:
-    """A number for each turn of B trajectories.
+    """One number per turn of B trajectories.
 
-    `values`: B arrays float64 (T_i,). `missing`: B arrays bool (T_i,), True where the number could not be computed; the
-    value there is 0. `kind`: "reward", "value" (of the state after the turn) or "advantage". `initial`: float64 (B,),
-    for values those of the states before the first turn; NaN where it is not known. `stats`: numbers to log.
-    `provenance`: the signal's name and settings. `details`: what it was computed from, one entry for each trajectory
-    (of `matched`: a `Match`), where that was asked for.
+    Attributes:
+        values: B arrays float64 (T_i,).
+        missing: B arrays bool (T_i,), True where the number could not be computed; the value there is 0.
+        kind: "reward", "value" (of the state after the turn) or "advantage".
+        initial: float64 (B,), the values of the states before the first turn; NaN if unknown. Only for kind "value".
+        stats: metrics to log.
+        provenance: the signal's name and settings.
+        details: the intermediate results, one entry per trajectory (a `Match` for `matched`), if requested.
     """
 
     values: list[Array]
@@ -58,7 +61,10 @@ class TurnSignal:
 
     @classmethod
     def of(cls, values: Iterable[ArrayLike], **fields: Any) -> TurnSignal:
-        """A signal of these values, NaN for what is missing. `fields`: the others. ValueError for what is no number."""
+        """Build a signal from values with NaN for missing numbers. `fields`: the other attributes.
+
+        Raises ValueError for a row that is not a one-dimensional sequence of numbers.
+        """
         arrays, masks = [], []
         for index, row in enumerate(values):
             try:
@@ -75,10 +81,10 @@ class TurnSignal:
 
     @property
     def rewards(self) -> list[Array]:
-        """What each turn earned, B arrays (T_i,): rewards as they are, of values the differences, of advantages zeros.
+        """Turn rewards, B arrays (T_i,): rewards unchanged, values as differences, zeros for advantages.
 
-        A turn whose number is missing earns 0. The difference of a value is to the last one before it that is known,
-        so a gap is bridged; without one (no `initial` either) it is 0.
+        A missing number gives reward 0. The difference of a value is to the last known value before it, so gaps are
+        bridged; without one (`initial` included) it is 0.
         """
         if self.kind == "reward":
             return [row.copy() for row in self.values]
@@ -89,7 +95,7 @@ class TurnSignal:
 
 
 Signal = Callable[..., TurnSignal | Iterable[ArrayLike]]
-"""A function of `Sequence[CreditTrajectory]` and settings of its own by name."""
+"""A function of `Sequence[CreditTrajectory]` and keyword settings."""
 
 
 def turn_signal(
@@ -99,14 +105,17 @@ def turn_signal(
     outcomes: Iterable[float | None] | None = None,
     **settings: Any,
 ) -> TurnSignal:
-    """The numbers of a signal for the turns of B trajectories.
+    """Compute a signal for the turns of B trajectories.
 
-    `signal`: a registered name ("matched", "outcome"), an import path "package.module:function", or a function.
-    `settings`: the signal's own. `outcomes` (B,): added to the last turns of a reward, as MatchTIR does; None: nothing
-    is added (the trajectories' own outcomes are for the signal to look at).
+    Args:
+        trajectories: B trajectories.
+        signal: a registered name ("matched", "outcome"), an import path "package.module:function", or a function.
+        outcomes: (B,), added to the last turn's reward, as in MatchTIR; None: not added. (The outcomes stored in the
+            trajectories are only inputs of the signal.)
+        settings: keyword arguments of the signal.
 
-    Raises ValueError for an unknown signal (with the known ones), for one that fails, and for one that returns other
-    shapes or numbers that are not finite; of outcomes, for a wrong number of them and for a signal that is no reward.
+    Raises ValueError for an unknown signal (listing the known ones), a signal that raises or returns wrong shapes or
+    values that are not finite, a wrong number of outcomes, and outcomes for a signal that is not a reward.
     """
     given = list(trajectories)
     function = find_signal(signal)
@@ -114,8 +123,8 @@ def turn_signal(
     try:
         found = function(given, **settings)
         result = found if isinstance(found, TurnSignal) else TurnSignal.of(found)
-    except Exception as problem:  # a user's function, perhaps none of this kind
-        if function in (matched, outcome) and isinstance(problem, ValueError):  # which names the setting
+    except Exception as problem:  # user code can raise anything
+        if function in (matched, outcome) and isinstance(problem, ValueError):  # the message already names the setting
             raise
         raise ValueError(f"signal {name!r} failed: {type(problem).__name__}: {problem}") from problem
     values, masks = _checked(name, result, given)
@@ -128,12 +137,12 @@ def turn_signal(
 
 
 def signal_names() -> list[str]:
-    """The registered names, sorted: ours, and those of installed packages."""
+    """Sorted names of the registered signals, those of installed packages included."""
     return known("signal")
 
 
 def find_signal(signal: str | Signal) -> Signal:
-    """The function for a name, an import path or a function. Raises ValueError naming what is known."""
+    """Look up a signal (see `find_function`). Raises ValueError listing the known names."""
     return find_function("signal", signal)
 
 
@@ -148,10 +157,10 @@ def matched(
     weights: Weights = PARITY_WEIGHTS,
     details: bool = False,
 ) -> TurnSignal:
-    """What the calls of each turn are paid for matching gold calls (MatchTIR): `rewright.credit.turn_rewards`.
+    """MatchTIR's turn rewards for calls that match gold calls: `rewright.credit.turn_rewards`, without outcomes.
 
-    A reward; nothing is missing: a trajectory without gold calls earns 0. `details`: keep the `Match` of each
-    trajectory.
+    The kind is "reward", and no number is missing: a trajectory without gold calls has rewards 0. `details`: keep the
+    `Match` of each trajectory.
     """
     turns, golds = [one.calls for one in trajectories], [one.golds for one in trajectories]
     matches = None
@@ -180,12 +189,12 @@ def matched(
 
 
 def outcome(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
-    """No turn earns anything by itself, so the outcome alone counts, where it is added (GRPO's reward)."""
+    """Zero turn rewards, so that only the outcome, which is added later, is rewarded (as in GRPO)."""
     return TurnSignal.of([np.zeros(len(one.turns)) for one in trajectories])
 
 
 def _differences(values: Array, missing: NDArray[np.bool_], before: float) -> Array:
-    """What each turn changed, 0 where that is not known."""
+    """Differences of consecutive known values, (T,); 0 where unknown. `before` is the initial value or NaN."""
     gained = np.zeros(len(values))
     for turn, (value, is_missing) in enumerate(zip(values.tolist(), missing.tolist(), strict=True)):
         if is_missing:
@@ -199,7 +208,7 @@ def _differences(values: Array, missing: NDArray[np.bool_], before: float) -> Ar
 def _checked(
     name: str, found: TurnSignal, trajectories: Sequence[CreditTrajectory]
 ) -> tuple[list[Array], list[NDArray[np.bool_]]]:
-    """Values and masks as arrays. Raises ValueError for a signal that is not what its kind promises."""
+    """Return values and masks as arrays. Raises ValueError for a wrong kind, wrong shapes or non-finite values."""
     if found.kind not in KINDS:
         raise ValueError(f"signal {name!r} has the kind {found.kind!r}: expected one of {', '.join(KINDS)}")
     count = len(trajectories)

@@ -1,15 +1,15 @@
-"""How much a predicted call resembles a gold call: MatchTIR, section on tool-call similarity.
+"""Similarity of a predicted and a gold call (MatchTIR, section on tool-call similarity).
 
 With Kp, Kg the argument names of the predicted and the gold call and n = |Kg|::
 
-    S = 0                                   if the names differ (upper and lower case are the same)
-    S = (1 + keys + values) / (2 + n)       else
+    S = 0                                   if the tool names differ (ignoring case)
+    S = (1 + keys + values) / (2 + n)       otherwise
         keys   = |Kp & Kg| / |Kp | Kg|      (1 if both are empty)
         values = number of shared names with equal values
 
-so S is 0 or lies in [1 / (2 + n), 1]. A gold call may name allowed values (`rewright.credit.allowed`): then any of them
-is equal, and Kg has the arguments that must be given, and those of the others that were given. Different from the
-released code: values are compared as JSON (there `True` equals `1`), and a malformed call is a call with similarity 0.
+so S is 0 or lies in [1 / (2 + n), 1]. If a gold call lists allowed values (`rewright.credit.allowed`), any of them
+counts as equal, and Kg contains the required arguments and the optional ones that the predicted call has. Differences
+from the released code: values are compared as JSON (there `True` equals `1`), and a malformed call has similarity 0.
 """
 
 from __future__ import annotations
@@ -32,23 +32,26 @@ Weights = tuple[float, float, float]
 PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
 
 LARGEST = 1e100
-"""Settings and rewards beyond this would overflow when added up or squared."""
+"""Maximum magnitude of settings and rewards; larger ones would overflow when summed or squared."""
 
-_SMALL = 144
-"""Pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
+_MAX_LOOP_PAIRS = 144
+"""Number of pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
 
 
 def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> float:
-    """Similarity in [0, 1] of one predicted and one gold call (MatchTIR, tool-call similarity).
+    """Similarity in [0, 1] of one predicted and one gold call (MatchTIR, section on tool-call similarity).
 
     With weights (wn, wk, wv): (wn + wk * keys + wv * values) / (wn + wk + wv * n). A malformed call gives 0.0.
-    Raises ValueError only for unusable weights.
+    Raises ValueError for invalid weights.
     """
     return float(similarity_matrix([pred], [gold], weights=weights)[0, 0])
 
 
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
-    """Similarities of all pairs: float64 (P, G), P = len(preds), G = len(golds); either may be 0."""
+    """Similarities of all pairs of P predicted and G gold calls, float64 (P, G); P and G may be 0.
+
+    Raises ValueError for invalid weights and for gold calls that are not a list.
+    """
     check_weights(weights)
     read, gold = [read_call(call) for call in calls_of(preds)], GoldCalls(golds, weights)
     return matrix_of(len(read), gold.count, compare(read, gold))
@@ -58,7 +61,10 @@ Row = list[float]
 
 
 class Block(NamedTuple):
-    """The calls of one tool, the only ones that can be similar: rows (predicted), columns (gold), similarities."""
+    """The similarities of one tool's calls; calls of different tools have similarity 0.
+
+    `rows` and `columns` are the indices of the predicted and gold calls in the full matrix.
+    """
 
     rows: list[int]
     columns: list[int]
@@ -66,7 +72,7 @@ class Block(NamedTuple):
 
 
 class GoldTool:
-    """The gold calls of one tool: their columns in the matrix, and the two forms in which blocks are computed."""
+    """The gold calls of one tool, their columns in the matrix, and indices for computing small and large blocks."""
 
     __slots__ = ("_coded", "_levels", "allowed", "columns", "holders", "names", "sets", "values", "weights")
 
@@ -77,36 +83,39 @@ class GoldTool:
         self.sets: list[frozenset[Hashable]] = []
         """The argument names of each call."""
         self.holders: dict[Hashable, dict[Hashable, list[int]]] = {}
-        """Argument name -> value -> the calls that have it, as places in `values`."""
+        """Argument name -> value -> indices in `values` of the calls that have it."""
         self.names: frozenset[Hashable] | None = None
-        """Argument names, where all calls have the same: the usual case."""
+        """The argument names if all calls have the same (the usual case), else None."""
         self.allowed: list[Allowed] | None = None
-        """All calls, where one of them names allowed values; these blocks are computed pair by pair."""
+        """All calls, if one of them lists allowed values, else None. Such blocks are computed pair by pair."""
         self._levels: dict[frozenset[Hashable], Row] = {}
         self._coded: Coded | None = None
 
     def add_allowed(self, column: int, call: Allowed) -> None:
-        """One more call with these allowed values, in column `column`."""
+        """Add a call with allowed values, in column `column`."""
         if self.allowed is None:
             self.allowed = [any_of(values) for values in self.values]
         self.allowed.append(call)
         self.columns.append(column)
 
     def add(self, column: int, values: Values) -> None:
-        """One more call with these arguments, in column `column`."""
+        """Add a call with arguments `values`, in column `column`."""
         if self.allowed is not None:
             self.add_allowed(column, any_of(values))
             return
-        place, names = len(self.values), frozenset(values)
-        self.names = names if place == 0 or self.names == names else None
+        index, names = len(self.values), frozenset(values)
+        self.names = names if index == 0 or self.names == names else None
         self.columns.append(column)
         self.values.append(values)
         self.sets.append(names)
         for name, value in values.items():
-            self.holders.setdefault(name, {}).setdefault(value, []).append(place)
+            self.holders.setdefault(name, {}).setdefault(value, []).append(index)
 
     def levels(self, names: frozenset[Hashable]) -> Row:
-        """Similarity of a call with these argument names by its number of equal values, where `names` is not None."""
+        """Similarities of a predicted call with argument names `names`, indexed by the number of equal values.
+
+        Requires that `self.names` is not None.
+        """
         found = self._levels.get(names)
         if found is None:
             assert self.names is not None
@@ -116,7 +125,7 @@ class GoldTool:
 
     @property
     def coded(self) -> Coded:
-        """Values as integer codes, made once and only for large blocks."""
+        """Values as integer codes, computed on first use by a large block."""
         if self._coded is None:
             values = self.values
             names = list(dict.fromkeys(name for call in values for name in call))
@@ -130,9 +139,13 @@ class GoldTool:
 
 
 class Coded(NamedTuple):
-    """All argument names of some calls, an integer for each of their values, and the integers (calls, names).
+    """Integer-coded argument values of the gold calls of one tool.
 
-    `sizes`: how many arguments each call has, float64 (calls,).
+    Attributes:
+        names: all argument names.
+        codes: value -> integer code.
+        coded: codes, int32 (calls, names).
+        sizes: number of arguments of each call, float64 (calls,).
     """
 
     names: list[Hashable]
@@ -142,14 +155,17 @@ class Coded(NamedTuple):
 
 
 class GoldCalls:
-    """Gold calls read once and sorted by tool, for any number of trajectories to be compared with."""
+    """Gold calls in comparable form, grouped by tool. Reusable for all trajectories of a task.
+
+    Raises ValueError for gold calls that are not a list.
+    """
 
     __slots__ = ("count", "tools")
 
     def __init__(self, golds: Iterable[Any], weights: Weights) -> None:
         if isinstance(golds, (str, bytes, Mapping)) or not isinstance(golds, Iterable):
             raise ValueError(f"the gold calls are {golds!r:.200}: expected a list of calls")
-        if weights is not PARITY_WEIGHTS:  # numpy's float32 would lower the precision of everything
+        if weights is not PARITY_WEIGHTS:  # Python floats: numpy float32 weights would lower the precision
             name_weight, key_weight, value_weight = weights
             weights = float(name_weight), float(key_weight), float(value_weight)
         self.tools: dict[str, GoldTool] = {}
@@ -162,16 +178,16 @@ class GoldCalls:
                 if tool is None:
                     tool = self.tools[name] = GoldTool(weights)
                 tool.add(self.count, values)
-            elif (one_of := read_allowed(gold)) is not None:
-                name, allowed = one_of
+            elif (parsed := read_allowed(gold)) is not None:
+                name, allowed = parsed
                 self.tools.setdefault(name, GoldTool(weights)).add_allowed(self.count, allowed)
             self.count += 1
 
 
 def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
-    """The blocks of the similarity matrix of calls already read: one per tool that both sides call.
+    """Compute the blocks of the similarity matrix, one per tool called on both sides.
 
-    A block's scores are lists where it is small, an array where it is large: whatever was faster to make.
+    The scores of small blocks are lists, those of large blocks arrays, whichever is faster to compute.
     """
     tools: dict[str, tuple[list[int], list[Values]]] = {}
     for row, pred in enumerate(preds):
@@ -186,7 +202,7 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
     blocks: list[Block] = []
     for name, (rows, calls) in tools.items():
         tool = golds.tools[name]
-        block = _large_block if len(rows) * len(tool.columns) > _SMALL else _small_block
+        block = _large_block if len(rows) * len(tool.columns) > _MAX_LOOP_PAIRS else _small_block
         if tool.allowed is not None:
             block = _allowed_block
         blocks.append(Block(rows, tool.columns, block(calls, tool)))
@@ -194,27 +210,27 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
 
 
 def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.float64]:
-    """The whole matrix, float64 (count, gold_count)."""
+    """The full similarity matrix, float64 (count, gold_count)."""
     if len(blocks) == 1 and np.shape(blocks[0].scores) == (count, gold_count):
         return np.array(blocks[0].scores, dtype=np.float64)
     matrix = np.zeros((count, gold_count))
-    where: list[int] = []
-    what: list[float] = []
+    flat_indices: list[int] = []
+    flat_scores: list[float] = []
     for rows, columns, scores in blocks:
         if not isinstance(scores, list):
             matrix[np.ix_(rows, columns)] = scores
             continue
-        for row, line in zip(rows, scores, strict=True):
+        for row, row_scores in zip(rows, scores, strict=True):
             start = row * gold_count
-            where.extend([start + column for column in columns])
-            what.extend(line)
-    if where:
-        matrix.reshape(-1)[where] = what
+            flat_indices.extend([start + column for column in columns])
+            flat_scores.extend(row_scores)
+    if flat_indices:
+        matrix.reshape(-1)[flat_indices] = flat_scores
     return matrix
 
 
 def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
-    """The formula for a few calls of one tool."""
+    """Similarities of a few calls of one tool, by a plain loop."""
     scores: list[Row] = []
     holders, count = golds.holders, len(golds.values)
     same = None if golds.names is None else golds.levels(golds.names)
@@ -226,8 +242,8 @@ def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
             if held is None:
                 same_names = False
             elif value in held:
-                for place in held[value]:
-                    equal_G[place] += 1
+                for index in held[value]:
+                    equal_G[index] += 1
         if same is not None and same_names:
             scores.append([same[equal] for equal in equal_G])
             continue
@@ -242,16 +258,16 @@ def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
 
 
 def _allowed_block(preds: list[Values], golds: GoldTool) -> list[Row]:
-    """The formula for calls of one tool of which some name allowed values."""
+    """Similarities of the calls of one tool if some gold calls list allowed values."""
     assert golds.allowed is not None
     scores: list[Row] = []
     for pred in preds:
         names = frozenset(pred)
-        line: Row = []
+        row: Row = []
         for values, optional in golds.allowed:
             equal = sum(value in values[name] for name, value in pred.items() if name in values)
-            line.append(_formula(names, frozenset(values) - (optional - names), equal, golds.weights))
-        scores.append(line)
+            row.append(_formula(names, frozenset(values) - (optional - names), equal, golds.weights))
+        scores.append(row)
     return scores
 
 
@@ -264,9 +280,9 @@ def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal:
 
 
 def _large_block(preds: list[Values], golds: GoldTool) -> NDArray[np.float64]:
-    """The formula for many calls of one tool: values become integer codes, compared one argument at a time."""
+    """Similarities of many calls of one tool (P, G): integer-coded values, compared one argument at a time."""
     names, codes, gold_GK, size_G = golds.coded
-    # A missing argument has another code on each side, and a value that no gold call has a third: never equal.
+    # Missing predicted (-2) and gold (-3) arguments and values that no gold call has (-1) are never equal.
     pred_PK = _code_rows(preds, names, codes, missing=-2)
     equal_PG = np.zeros((len(preds), len(gold_GK)), dtype=np.int32)
     for pred_P, gold_G in zip(pred_PK.T, gold_GK.T, strict=True):
@@ -285,7 +301,10 @@ def _large_block(preds: list[Values], golds: GoldTool) -> NDArray[np.float64]:
 def _code_rows(
     calls: list[Values], names: list[Hashable], codes: dict[Hashable, int], missing: int
 ) -> NDArray[np.int32]:
-    """Integer codes (calls, names) of the values; -1 for a value without a code, arguments not named are left out."""
+    """Integer codes (calls, names): -1 for values without a code, `missing` for absent arguments.
+
+    Arguments not in `names` are ignored.
+    """
     get = codes.get
     rows = [
         [get(value, -1) for value in call.values()]
@@ -297,7 +316,7 @@ def _code_rows(
 
 
 def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashable]]) -> NDArray[np.float64]:
-    """|Kp & Kg| / |Kp | Kg| of all pairs."""
+    """|Kp & Kg| / |Kp | Kg| of all pairs, float64 (P, G)."""
     kinds: dict[frozenset[Hashable], int] = {}
     pred_P = [kinds.setdefault(names, len(kinds)) for names in preds]
     gold_G = [kinds.setdefault(names, len(kinds)) for names in golds]
@@ -309,12 +328,12 @@ def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashabl
 
 
 def _jaccard(left: frozenset[Hashable], right: frozenset[Hashable]) -> float:
-    """Shared part of two sets; 1 if both are empty."""
+    """Jaccard index of two sets; 1 if both are empty."""
     return len(left & right) / len(left | right) if left or right else 1.0
 
 
 def check_weights(weights: Weights) -> None:
-    """Raise ValueError unless `weights` are three numbers from 0 to 1e100, not all zero."""
+    """Raise ValueError unless `weights` are three numbers in [0, 1e100], not all zero."""
     if weights is PARITY_WEIGHTS:
         return
     three = isinstance(weights, Sequence) and len(weights) == 3
@@ -330,7 +349,7 @@ def check_weights(weights: Weights) -> None:
 
 
 def is_finite(number: Any) -> bool:
-    """Whether this is a number (numpy's too) that is neither NaN nor without bound."""
+    """Whether `number` is a finite Python or numpy number."""
     try:
         return math.isfinite(number)
     except (TypeError, OverflowError):

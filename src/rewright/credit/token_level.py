@@ -1,8 +1,8 @@
-"""Token-level rewards in, token-level advantages out: what verl's and SkyRL's estimators have in common.
+"""Token-level advantages from token-level rewards; shared by the verl and SkyRL estimators.
 
-Both trainers hand an estimator two (B, L) arrays: rewards, non-zero on the last token of a turn, and a mask of the
-model's tokens. Turns are the mask's runs of ones; what was paid from the start of a turn up to the start of the next
-is the turn's reward (so a penalty per token, or a score behind the last turn, counts too).
+Both trainers pass an estimator two (B, L) arrays: rewards, non-zero on the last token of a turn, and a mask of the
+generated tokens. Each run of ones in the mask is a turn. A turn's reward is the sum of the token rewards from its
+start up to the start of the next turn, so per-token penalties and scores after the last turn are included.
 """
 
 from __future__ import annotations
@@ -30,31 +30,38 @@ def token_advantages(
     *,
     ends_from_rewards: bool = False,
 ) -> NDArray[np.float32]:
-    """Advantages float32 (B, L): each turn's on all its tokens, 0 outside the mask.
+    """Compute turn advantages and broadcast them to tokens.
 
-    `rewards` and `mask` (B, L), `group_ids` (B,). With `ends_from_rewards`, a run of the mask that holds several
-    rewards is cut behind each of them: for trainers whose mask does not show the gaps between turns. A row without a
-    token of the model (rejected, filtered, padding) is in no group: where its turns ended cannot be seen. Raises
-    ValueError for shapes that differ, and for `join` "trajectory": the outcome has been added to a token already.
+    Args:
+        rewards: token-level rewards (B, L).
+        mask: 1 for generated tokens, else 0 (B, L).
+        group_ids: one group label per row (B,).
+        settings: estimator settings; `join` must be "last_turn", since the outcome is already added to a token.
+        ends_from_rewards: split a run of the mask after each non-zero reward, for trainers whose mask does not
+            separate the turns.
+
+    Returns advantages float32 (B, L), 0 outside the mask. A row without generated tokens (rejected, filtered, padding)
+    belongs to no group, because its turn boundaries are unknown. Raises ValueError if the shapes differ or `join` is
+    "trajectory".
     """
     if settings.join != "last_turn":
         raise ValueError(
             f"join is {settings.join!r}, but this trainer adds the outcome to the last token before the estimator sees "
             "it: expected 'last_turn'"
         )
-    paid, own = np.asarray(rewards, dtype=np.float64), np.asarray(mask) != 0
-    if paid.shape != own.shape or paid.ndim != 2:
-        raise ValueError(f"rewards have shape {paid.shape}, the mask {own.shape}: expected the same (B, L)")
-    spans = spans_from_mask(own)
+    rewards_BL, mask_BL = np.asarray(rewards, dtype=np.float64), np.asarray(mask) != 0
+    if rewards_BL.shape != mask_BL.shape or rewards_BL.ndim != 2:
+        raise ValueError(f"rewards have shape {rewards_BL.shape}, the mask {mask_BL.shape}: expected the same (B, L)")
+    spans = spans_from_mask(mask_BL)
     if ends_from_rewards:
-        spans = [_cut(row, ranges) for row, ranges in zip(paid, spans, strict=True)]
-    in_no_group = [0.0 if ranges else math.nan for ranges in spans]
-    advantages = settings.advantages(rewards_by_turn(paid, spans), group_ids, in_no_group)
-    return per_token(advantages, spans, paid.shape[1])
+        spans = [_split_after_rewards(row, ranges) for row, ranges in zip(rewards_BL, spans, strict=True)]
+    outcomes = [0.0 if ranges else math.nan for ranges in spans]  # NaN excludes the row from its group
+    advantages = settings.advantages(rewards_by_turn(rewards_BL, spans), group_ids, outcomes)
+    return per_token(advantages, spans, rewards_BL.shape[1])
 
 
 def rewards_by_turn(rewards: NDArray[np.float64], spans: Spans) -> list[NDArray[np.float64]]:
-    """Turn rewards (T_i,): the sum from the start of each turn up to the start of the next (the last: to the end)."""
+    """Turn rewards (T_i,): sum of token rewards from each turn's start to the next turn's start (or the row's end)."""
     results = []
     for row, ranges in zip(rewards, spans, strict=True):
         starts = [start for start, _ in ranges]
@@ -84,10 +91,10 @@ def turn_to_token_rewards(
     return tokens
 
 
-def _cut(rewards: NDArray[np.float64], ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges, each cut behind every reward inside it (the last piece keeps what follows the last reward)."""
+def _split_after_rewards(rewards: NDArray[np.float64], ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Split each range after every non-zero reward; tokens after the last reward stay in the last piece."""
     pieces: list[tuple[int, int]] = []
     for start, end in ranges:
-        cuts = [start, *(start + 1 + int(place) for place in np.flatnonzero(rewards[start:end])[:-1]), end]
+        cuts = [start, *(start + 1 + int(index) for index in np.flatnonzero(rewards[start:end])[:-1]), end]
         pieces.extend(itertools.pairwise(cuts))
     return pieces

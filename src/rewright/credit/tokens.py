@@ -1,7 +1,7 @@
-"""From turns to tokens and back: advantages on every token of a turn, turn values out of token arrays.
+"""Convert turn-level values to token-level arrays and back.
 
-B trajectories, L tokens. A span is a half-open range [start, end) of the tokens that the model wrote in one turn.
-Tool tokens and padding belong to no span and get 0.
+B trajectories, L tokens. A span is a half-open range [start, end) of the tokens generated in one turn. Tool tokens
+and padding belong to no span and get 0.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ _LARGEST = float(np.finfo(np.float32).max)
 def per_token(
     advantages: Sequence[ArrayLike], spans: Sequence[Sequence[tuple[int, int]]], length: int
 ) -> NDArray[np.float32]:
-    """Each turn's advantage on each of its tokens: float32 (B, length), 0 elsewhere.
+    """Broadcast each turn's advantage to its tokens.
 
-    `advantages`: B arrays (T_i,). `spans`: for each trajectory T_i pairs (start, end), positions in the row. What lies
-    behind `length` (a truncated response) is cut off. Raises ValueError where the numbers of spans and advantages
-    differ, for an advantage that float32 cannot hold, and for a span that is negative, ends before it starts, or starts
-    before the end of the one before it.
+    Args:
+        advantages: B arrays (T_i,).
+        spans: for each trajectory T_i pairs (start, end), positions in the row.
+        length: row length L; tokens beyond it (a truncated response) are dropped.
+
+    Returns float32 (B, length), 0 outside the spans. Raises ValueError if the numbers of spans and advantages differ,
+    if an advantage is not a finite float32, or if a span is negative, reversed or overlaps the previous one.
     """
     if len(advantages) != len(spans):
         raise ValueError(f"{len(spans)} lists of spans, but {len(advantages)} advantage arrays: give one each")
@@ -38,22 +41,24 @@ def per_token(
         if not all(abs(value) <= _LARGEST for value in numbers):  # False for NaN too
             raise ValueError(f"trajectory {index}: advantages {numbers!r:.200}: expected finite numbers of float32")
         row = tokens[index]
-        free = 0
+        previous_end = 0
         for value, (start, end) in zip(numbers, ranges, strict=True):
             if not 0 <= start <= end:
                 raise ValueError(f"trajectory {index}: span ({start}, {end}) is no token range")
-            if start < free:
-                raise ValueError(f"trajectory {index}: span ({start}, {end}) starts before the last turn's end, {free}")
+            if start < previous_end:
+                raise ValueError(
+                    f"trajectory {index}: span ({start}, {end}) starts before the last turn's end, {previous_end}"
+                )
             row[start:end] = value
-            free = end
+            previous_end = end
     return tokens
 
 
 def spans_from_mask(mask: ArrayLike) -> list[list[tuple[int, int]]]:
-    """The turns of each row of a (B, L) mask of model tokens: every rising edge starts one, every falling edge ends it.
+    """Spans of the turns in each row of a (B, L) mask of generated tokens: one span per run of ones.
 
-    Two turns with no tool token between them cannot be told apart and come back as one; a turn without tokens is
-    not seen.
+    Adjacent turns without a tool token between them are returned as one span; a turn without tokens is not detected.
+    Raises ValueError unless the mask has two axes.
     """
     array = np.asarray(mask)
     if array.ndim != 2:
@@ -72,11 +77,17 @@ def spans_from_mask(mask: ArrayLike) -> list[list[tuple[int, int]]]:
 def per_turn(
     values: ArrayLike, mask: ArrayLike, *, how: Literal["first", "last", "sum"] = "first"
 ) -> list[NDArray[Any]]:
-    """The inverse of `per_token`: B arrays float64 (T_i,), one number for each turn found in the (B, L) mask.
+    """Inverse of `per_token`: reduce token values to one value per turn.
 
-    "first" and "last" take the value at the turn's first or last token: `per_turn(per_token(a, spans, L), mask)` is
-    `a`. "sum" adds the values of its tokens: turn rewards out of token-level rewards. Tokens outside the mask are
-    not looked at.
+    Args:
+        values: token values (B, L).
+        mask: generated tokens (B, L); each run of ones is a turn.
+        how: "first" or "last" takes the value at the turn's first or last token, so that
+            `per_turn(per_token(a, spans, L), mask)` is `a`. "sum" adds the values of the turn's tokens, which gives
+            turn rewards from token-level rewards.
+
+    Returns B arrays float64 (T_i,). Tokens outside the mask are ignored. Raises ValueError for an unknown `how` and
+    for shapes that differ.
     """
     if how not in ("first", "last", "sum"):
         raise ValueError(f"how is {how!r}: expected 'first', 'last' or 'sum'")

@@ -1,8 +1,8 @@
-"""What a credit signal sees of an attempt at a task: whole trajectories, ours or another project's.
+"""Trajectories as input of credit signals, independent of where they were recorded.
 
-`CreditTrajectory.of` makes one of a stored `rewright.core.records.Trajectory`; `CreditTrajectory.of_calls` makes one
-where nothing but the calls and the gold calls is known, as in another trainer or in a chat log. A field that is not
-known is None, so that a signal can tell it from an empty one.
+`CreditTrajectory.of` converts a stored `rewright.core.records.Trajectory`. `CreditTrajectory.of_calls` is for sources
+that provide only calls and gold calls, such as other trainers or chat logs. An unknown field is None, which signals
+can distinguish from an empty one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ __all__ = ["CreditTrajectory", "CreditTurn"]
 
 
 class CreditTurn(NamedTuple):
-    """One turn of the model and what followed from it.
+    """One model turn and the environment's response.
 
-    `calls`: in any shape that `rewright.credit` reads, malformed ones included. `results`: what the tools returned, in
-    the order of the calls. `text`: what the model wrote. `token_ids`: the tokens that it produced. `suffix_ids`: the
-    tokens between this turn and the next. `messages`: what the user said behind the results. `masked`: the turn is not
-    trained on; its reward still counts in the returns of the turns before it.
+    Attributes:
+        calls: tool calls in any shape that `rewright.credit` reads, malformed ones included.
+        results: tool results, in the order of the calls.
+        text: the generated text.
+        token_ids: the generated tokens.
+        suffix_ids: the tokens between this turn and the next.
+        messages: user messages after the tool results.
+        masked: the turn is excluded from the loss; its reward still counts in the returns of earlier turns.
     """
 
     calls: Sequence[Any]
@@ -41,12 +45,18 @@ class CreditTurn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CreditTrajectory:
-    """One attempt at a task, of T turns.
+    """One attempt at a task, with T turns.
 
-    `id`: for messages. `task_id`: the task, or the label of those that attempt the same. `messages`: the conversation
-    before the first turn. `golds`: gold calls. `answers`: gold answers. `outcome`: how right the answer is.
-    `prompt_ids`: the tokens before the first turn. `scores`: how good the state is, T + 1 numbers of which the first
-    one is that of the task before any turn; None where a state was not scored.
+    Attributes:
+        turns: the T turns.
+        id: identifier for error messages.
+        task_id: the task, or a label shared by attempts at the same task.
+        messages: the conversation before the first turn.
+        golds: gold calls.
+        answers: gold answers.
+        outcome: the outcome reward of the final answer.
+        prompt_ids: the tokens before the first turn.
+        scores: T + 1 state values, the first one before any turn; None for states that were not scored.
     """
 
     turns: Sequence[CreditTurn]
@@ -68,9 +78,9 @@ class CreditTrajectory:
         outcome: float | None = None,
         scores: Sequence[float | None] | None = None,
     ) -> CreditTrajectory:
-        """A stored trajectory. `task` adds its messages and what is right; `outcome` is the verdict's.
+        """Convert a stored trajectory. `task` provides messages and gold; `outcome` is the verdict's.
 
-        Token ids become arrays: of a whole run, tuples would take several times the memory.
+        Token ids are stored as arrays, since tuples would need several times the memory for a whole run.
         """
         turns = [
             CreditTurn(
@@ -99,9 +109,9 @@ class CreditTrajectory:
     def of_calls(
         cls, turns: Sequence[Any] | None, golds: Sequence[Any] | None = None, **known: Any
     ) -> CreditTrajectory:
-        """A trajectory of which the calls of each turn are known. `known`: further fields, such as `outcome`.
+        """Build a trajectory from the calls of each turn. `known`: further fields, such as `outcome`.
 
-        A turn that is None has no calls; one that is no list is a turn of that one call.
+        A turn of None has no calls; a turn that is not a list is read as a single call.
         """
         return cls(turns=[CreditTurn(calls_of(turn)) for turn in turns or ()], golds=golds, **known)
 
@@ -112,8 +122,8 @@ class CreditTrajectory:
 
     @property
     def spans(self) -> list[Span] | None:
-        """The token range [start, end) of every turn: model tokens only. None where there are no token ids."""
-        from rewright.core.records import Span  # needs msgspec, which a program with calls alone does without
+        """The range [start, end) of each turn's generated tokens. None without token ids."""
+        from rewright.core.records import Span  # imported lazily: credit from calls alone does not need msgspec
 
         if not self._has_tokens:
             return None
@@ -126,12 +136,12 @@ class CreditTrajectory:
 
     @property
     def token_ids(self) -> list[int] | None:
-        """The whole sequence, prompt first. None where there are no token ids."""
+        """The whole sequence, prompt included. None without token ids."""
         return self.prefix_ids(len(self.turns))
 
     @property
     def mask(self) -> list[int] | None:
-        """1 for every token of `token_ids` that the model produced in a turn that is trained on, else 0; or None."""
+        """Loss mask over `token_ids`: 1 for generated tokens of turns that are not masked, else 0. None without ids."""
         if not self._has_tokens:
             return None
         mask = [0] * len(self.prompt_ids or ())
@@ -141,24 +151,24 @@ class CreditTrajectory:
         return mask
 
     def prefix_ids(self, turn: int) -> list[int] | None:
-        """The tokens that turn `turn` was written behind; None where there are no token ids.
+        """The tokens before turn `turn`, 0 <= turn <= T; turn T gives the whole sequence. None without token ids.
 
-        Turn T, behind the last one, is the whole sequence. Raises IndexError for another turn than 0 to T.
+        Raises IndexError for a turn outside that range.
         """
         if not 0 <= turn <= len(self.turns):
             raise IndexError(f"turn is {turn}: expected 0 to {len(self.turns)}")
         if not self._has_tokens:
             return None
         ids = list(self.prompt_ids or ())
-        for one in self.turns[:turn]:
-            ids.extend(one.token_ids or ())
-            ids.extend(one.suffix_ids)
+        for earlier in self.turns[:turn]:
+            ids.extend(earlier.token_ids or ())
+            ids.extend(earlier.suffix_ids)
         return ids
 
     def score(self, turn: int) -> float | None:
-        """How good the state after turn `turn` is; -1: before the first turn. None: not scored.
+        """The value of the state after turn `turn`, -1 <= turn < T; -1 is before the first turn. None if not scored.
 
-        Raises IndexError for another turn than -1 to T - 1, and ValueError where there are not T + 1 scores.
+        Raises IndexError for a turn outside that range, and ValueError unless there are T + 1 scores.
         """
         if not -1 <= turn < len(self.turns):
             raise IndexError(f"turn is {turn}: expected -1 to {len(self.turns) - 1}")
@@ -173,27 +183,27 @@ class CreditTrajectory:
 
     @property
     def state_keys(self) -> list[str | None]:
-        """For each turn, what equal states before it have in common; None where the state is not known.
+        """A hash of the state before each turn, (T,); equal states have equal keys, unknown states None.
 
-        A state is the task, what system and user said, and the calls so far with their results. The order of arguments
-        and how a number is written (5, 5.0) make no difference, what the model thought neither. A state is not known
-        where the task is not, or the results of an earlier turn that has calls.
+        A state consists of the task, the system and user messages, and the calls so far with their results. Argument
+        order, number format (5, 5.0) and the model's other text are ignored. A state is unknown if the task or the
+        results of an earlier turn with calls are unknown.
         """
         if self.task_id is None:
             return [None] * len(self.turns)
-        key: str | None = _digest([repr(self.task_id), *map(_said, self.messages or ())])
+        key: str | None = _digest([repr(self.task_id), *map(_message_text, self.messages or ())])
         keys: list[str | None] = []
         for turn in self.turns:
             keys.append(key)
             if key is None or (turn.calls and turn.results is None):
                 key = None
                 continue
-            calls, results = map(_written_call, turn.calls), map(repr, turn.results or ())
-            key = _digest([key, *calls, "results", *results, "messages", *map(_said, turn.messages)])
+            calls, results = map(_call_text, turn.calls), map(repr, turn.results or ())
+            key = _digest([key, *calls, "results", *results, "messages", *map(_message_text, turn.messages)])
         return keys
 
     def state_key(self, turn: int) -> str | None:
-        """The entry of `state_keys` for one turn. Raises IndexError for a turn that there is not."""
+        """The entry of `state_keys` for one turn. Raises IndexError for a turn out of range."""
         if not 0 <= turn < len(self.turns):
             raise IndexError(f"turn is {turn}: expected 0 to {len(self.turns) - 1}")
         return self.state_keys[turn]
@@ -207,22 +217,22 @@ def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _said(message: Message) -> str:
-    return f"{_written(message.get('role'))} {_written(message.get('content'))}"
+def _message_text(message: Message) -> str:
+    return f"{_canonical_text(message.get('role'))} {_canonical_text(message.get('content'))}"
 
 
-def _written_call(call: Any) -> str:
-    """A call as text, equal for calls that are equal as JSON."""
+def _call_text(call: Any) -> str:
+    """Serialize a call; the text is equal for calls that are equal as JSON."""
     read = read_call(call)
     if read is None:
-        return f"malformed {_written(call) if isinstance(call, Mapping) else repr(getattr(call, 'raw', call))}"
+        return f"malformed {_canonical_text(call) if isinstance(call, Mapping) else repr(getattr(call, 'raw', call))}"
     name, values = read
-    return f"{name!r} {_written(values)}"
+    return f"{name!r} {_canonical_text(values)}"
 
 
-def _written(value: Any) -> str:
-    """A value as text in one line, equal for values that are equal as JSON."""
+def _canonical_text(value: Any) -> str:
+    """Serialize a value to one line; the text is equal for values that are equal as JSON."""
     frozen = freeze(value)
     tokens = frozen if isinstance(frozen, tuple) else (frozen,)
-    plain = (int(one) if isinstance(one, float) and one.is_integer() else one for one in tokens)
+    plain = (int(token) if isinstance(token, float) and token.is_integer() else token for token in tokens)
     return " ".join(map(repr, plain))

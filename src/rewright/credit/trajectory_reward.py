@@ -1,4 +1,4 @@
-"""Trajectory-level rewards as pure functions, chosen by name in a recipe. (Turn-level rewards: `rewright.credit`.)"""
+"""Trajectory-level rewards as pure functions, selected by name in a recipe. Turn-level rewards: `rewright.credit`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 __all__ = ["TrajectoryReward", "autotraj", "trajectory_reward"]
 
 TrajectoryReward = Literal["matchtir", "autotraj", "matchtir+autotraj"]
-"""`matchtir`: the sum of the turn rewards. `autotraj`: format, outcome and reward model, no calls. Or both."""
+"""`matchtir`: sum of the turn rewards. `autotraj`: format, outcome and reward model, without call rewards.
+`matchtir+autotraj`: sum of the call rewards and `autotraj`."""
 
 
 def autotraj(format_ok: bool, outcome: float, rm: float = 0.0, weight: float = 0.2, clip: float = 3.0) -> float:
     """AutoTraj's reward of one trajectory (arXiv 2601.23032, RL stage).
 
-    -1 for an invalid format; else max(f, clip(f + weight * rm)) with f = `outcome` in [0, 1], where the reward model's
-    score `rm` only joins an f above 0 and `clip` bounds the sum to [-clip, clip]. So a reward model can add to a right
-    answer, never take from it, and never lift a wrong one.
+    -1 for an invalid format; else max(f, clip(f + weight * rm)) with f = `outcome` in [0, 1]. The reward model's score
+    `rm` is added only if f > 0, and the sum is clipped to [-clip, clip]. The score can therefore raise the reward of
+    a correct answer but never lower it, and never changes the reward of a wrong answer.
 
-    Raises ValueError for an outcome outside [0, 1] and for a score that is not a number: a reward model that gave
-    none is an error of its own, never a silent 0.
+    Raises ValueError for an outcome outside [0, 1] and for a NaN score.
     """
     if not 0.0 <= outcome <= 1.0:
         raise ValueError(f"outcome is {outcome}: expected a number in [0, 1]")
@@ -41,15 +41,20 @@ def trajectory_reward(
     weight: float = 0.2,
     clip: float = 3.0,
 ) -> float:
-    """The reward R of one trajectory. `calls`: the sum of what its turns earned with calls.
+    """Compute the trajectory reward R.
 
-    "matchtir" (arXiv 2601.10712): `calls` + `outcome`, which is the sum of the turn rewards; nothing for the format.
-    "autotraj": `autotraj` of the others; `calls` has no part. "matchtir+autotraj": `calls` + `autotraj`. Raises
-    ValueError for another name, and as `autotraj` does.
+    Args:
+        kind: "matchtir" (arXiv 2601.10712): `calls` + `outcome`, the sum of the turn rewards; the format is ignored.
+            "autotraj": `autotraj` of the other arguments; `calls` is ignored. "matchtir+autotraj": `calls` +
+            `autotraj`.
+        calls: sum of the call rewards over the turns.
+        outcome: outcome reward, in [0, 1] for `autotraj`.
+
+    The keyword arguments are those of `autotraj`. Raises ValueError for an unknown kind, and as `autotraj` does.
     """
     if kind == "matchtir":
         return calls + outcome
     if kind not in ("autotraj", "matchtir+autotraj"):
         raise ValueError(f"trajectory_reward is {kind!r}: expected matchtir, autotraj or matchtir+autotraj")
-    own = autotraj(format_ok, outcome, rm, weight, clip)
-    return own if kind == "autotraj" else calls + own
+    reward = autotraj(format_ok, outcome, rm, weight, clip)
+    return reward if kind == "autotraj" else calls + reward

@@ -1,13 +1,13 @@
-"""Entropic optimal transport between predicted and gold calls (MatchTIR, soft assignment), many problems at once.
+"""Batched entropic optimal transport between predicted and gold calls (MatchTIR, soft assignment).
 
 For similarities S in [0, 1], uniform marginals a = 1/P and b = 1/G and regularisation reg::
 
     T = argmin_T  sum_ij -S_ij T_ij + reg * sum_ij T_ij (log T_ij - 1),   T 1 = a,  T' 1 = b
 
-The plan has the form T_ij = exp((f_i + g_j + S_ij) / reg). Sinkhorn's iteration alternates between the two
-marginals and is fast where reg is not small; with a small reg it would need up to 1/reg times as many steps, so the
-regularisation is lowered in stages and each stage is finished by Newton steps on the concave semi-dual in g (rows
-exact, f eliminated), which converge quadratically. Potentials stay in the log domain: nothing overflows for any reg.
+The plan has the form T_ij = exp((f_i + g_j + S_ij) / reg). Sinkhorn iterations alternate between the two marginals
+and converge fast unless reg is small, where they would need up to 1/reg times as many steps. The regularisation is
+therefore annealed, and each stage ends with Newton steps on the concave semi-dual in g (rows exact, f eliminated),
+which converge quadratically. Potentials stay in the log domain, so that no reg overflows.
 """
 
 from __future__ import annotations
@@ -22,36 +22,41 @@ __all__ = ["plans"]
 Array = NDArray[np.float64]
 
 _TOLERANCE = 1e-12
-"""Sum of the absolute errors of the column marginals at which a problem is finished (1e-9 is promised)."""
+"""Convergence threshold on the L1 error of the column marginals (the documented accuracy is 1e-9)."""
 
 _KERNEL_REG = 0.05
-"""From here on exp(S / reg) <= exp(20): Sinkhorn may run on the kernel itself, as matrix products."""
+"""For reg >= this, exp(S / reg) <= exp(20), so Sinkhorn can run on the kernel itself as matrix products."""
 
-_LEAST_REG, _MOST_REG = 1e-12, 1e12
-"""Beyond these a plan is at its limit, an assignment or the product of the marginals, and arithmetic would overflow."""
+_MIN_REG, _MAX_REG = 1e-12, 1e12
+"""Bounds on reg. Beyond them the plan has reached its limit (an assignment, or the product of the marginals) and
+arithmetic would overflow."""
 
-_CHUNK = 30_000
-"""Matrix entries solved together: enough to hide Python's overhead, few enough to stay in the processor's cache."""
+_CHUNK_SIZE = 30_000
+"""Matrix entries solved together: large enough to amortize Python overhead, small enough for the CPU cache."""
 
 
 def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
-    """Transport plans float64 (P, G), one for each similarity matrix (P, G), each with total mass 1.
+    """Solve one transport problem per similarity matrix.
 
-    Row sums are 1/P and column sums 1/G to 1e-9. A problem without rows or columns gets an array of its shape.
-    A problem's plan does not depend on what else is in the batch.
+    Args:
+        similarities: arrays (P, G) with entries in [0, 1]; shapes may differ.
+        reg: entropic regularisation, clipped to [1e-12, 1e12].
+
+    Returns plans float64 (P, G) with row sums 1/P and column sums 1/G to 1e-9. An empty problem gets an empty array of
+    its shape. A plan does not depend on the other problems of the batch.
     """
-    reg = float(np.clip(float(reg), _LEAST_REG, _MOST_REG))
+    reg = float(np.clip(float(reg), _MIN_REG, _MAX_REG))
     results: list[Array] = [np.zeros(matrix.shape) for matrix in similarities]
     shapes: dict[tuple[int, int], list[int]] = {}
     for index, matrix in enumerate(similarities):
         if matrix.size == 0:
             continue
         if 1 in matrix.shape or not matrix.any():
-            results[index][:] = 1.0 / matrix.size  # the marginals leave no other plan, or nothing prefers one
+            results[index][:] = 1.0 / matrix.size  # the only feasible plan, or the optimum for all-zero similarities
         else:
             shapes.setdefault(matrix.shape, []).append(index)
     for (P, G), members in shapes.items():
-        size = max(1, _CHUNK // (P * G))
+        size = max(1, _CHUNK_SIZE // (P * G))
         for start in range(0, len(members), size):
             chunk = members[start : start + size]
             stack = np.stack([similarities[index] for index in chunk])
@@ -62,7 +67,7 @@ def plans(similarities: Sequence[Array], reg: float) -> list[Array]:
 
 def _solve(S_NPG: Array, reg: float) -> Array:
     """Plans (N, P, G) of N problems of one shape."""
-    if S_NPG.shape[2] > S_NPG.shape[1]:  # Newton solves systems of the size of the second side: make it the smaller
+    if S_NPG.shape[2] > S_NPG.shape[1]:  # Newton solves (G, G) systems: transpose so that G is the smaller axis
         return np.ascontiguousarray(_solve(np.ascontiguousarray(S_NPG.transpose(0, 2, 1)), reg).transpose(0, 2, 1))
     if reg >= _KERNEL_REG:
         g_NG = _kernel_sinkhorn(S_NPG, reg, sweeps=20)
@@ -77,7 +82,7 @@ def _solve(S_NPG: Array, reg: float) -> Array:
 
 
 def _kernel_sinkhorn(S_NPG: Array, reg: float, sweeps: int) -> Array:
-    """Potentials g (N, G) after some Sinkhorn sweeps on the kernel exp(S / reg)."""
+    """Potentials g (N, G) after `sweeps` Sinkhorn iterations on the kernel exp(S / reg)."""
     N, P, G = S_NPG.shape
     kernel = np.exp(S_NPG / reg)
     transposed = kernel.transpose(0, 2, 1)
@@ -101,11 +106,14 @@ def _evaluate(S_NPG: Array, g_NG: Array, reg: float) -> tuple[Array, Array, Arra
 
 
 def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: int) -> tuple[Array, Array]:
-    """Maximise the semi-dual from g (N, G): potentials and plans, once every column error is below `tolerance`.
+    """Maximise the semi-dual from g (N, G) until every column error is below `tolerance`, or for `steps` iterations.
 
     The semi-dual sum_j b_j g_j - reg sum_i a_i log sum_j exp((S_ij + g_j) / reg) is concave with gradient b - c (c the
-    column sums) and Hessian -(diag(c) - T' diag(1/a) T) / reg. Steps are damped: accepted where they raise the value
-    or halve the error; a Sinkhorn sweep, which always raises the value, replaces a refused one.
+    column sums) and Hessian -(diag(c) - T' diag(1/a) T) / reg. Steps are damped: a step is accepted if it increases
+    the value sufficiently or halves the error. A Sinkhorn iteration, which always increases the value, replaces a
+    rejected step.
+
+    Returns potentials (N, G) and plans (N, P, G).
     """
     N, P, G = S_NPG.shape
     b = 1.0 / G
@@ -125,17 +133,18 @@ def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: i
         if not len(active):
             return potentials, plans_NPG
         gradient = b - c
-        hessian = -P * (plan.transpose(0, 2, 1) @ plan) + 1.0 / (G * G)  # the constant lifts the null direction
+        # The constant regularises the null direction (adding a constant to g changes nothing).
+        hessian = -P * (plan.transpose(0, 2, 1) @ plan) + 1.0 / (G * G)
         diagonal = np.arange(G)
         hessian[:, diagonal, diagonal] += c * (1.0 + 1e-13) + 1e-18
         step = reg * np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         step -= step.mean(axis=1, keepdims=True)
-        # No two potentials differ by more than 1 at the optimum, because no two similarities do.
+        # At the optimum no two potentials differ by more than 1, because similarities lie in [0, 1].
         step /= np.maximum(np.abs(step).max(axis=1, keepdims=True), 1.0)
         step[~np.isfinite(step).all(axis=1)] = 0.0
         slope = (gradient * step).sum(axis=1)
         scale = np.ones(len(active))
-        # The whole step first, which is the end of it nearly always; shorter ones where it is refused.
+        # The full step is nearly always accepted; otherwise backtrack.
         new_g = g + step
         new_plan, new_c, new_value = _evaluate(S, new_g, reg)
         pending = np.flatnonzero(~_accepted(new_c, new_value, b, value + 1e-4 * slope, error))
@@ -163,22 +172,22 @@ def _newton(S_NPG: Array, g_NG: Array, reg: float, *, tolerance: float, steps: i
 
 
 def _accepted(c_NG: Array, value_N: Array, b: float, enough_N: Array, error_N: Array) -> NDArray[np.bool_]:
-    """Whether a step raised the value enough, or halved the error of the columns, (N,)."""
+    """Whether a step increased the value sufficiently or halved the column error, bool (N,)."""
     return np.asarray((value_N >= enough_N + 1e-15) | (np.abs(c_NG - b).sum(axis=1) <= 0.5 * error_N))
 
 
 def _balance(plan_NPG: Array) -> Array:
-    """Move the marginal error that is left (of the order of rounding) so that rows and columns are exact.
+    """Round a plan to exact marginals (Altschuler, Weed, Rigollet 2017, algorithm 2).
 
-    Scale down rows, then columns, that have too much; spread what is missing (Altschuler, Weed, Rigollet 2017,
-    algorithm 2). Changes the plan by at most twice its marginal error.
+    Rows, then columns with excess mass are scaled down, and the missing mass is added as a rank-one term. Changes the
+    plan by at most twice its marginal error.
     """
     P, G = plan_NPG.shape[1:]
     plan = plan_NPG * np.minimum(1.0, (1.0 / P) / plan_NPG.sum(axis=2, keepdims=True))
     columns = plan.sum(axis=1, keepdims=True)
     plan *= np.minimum(1.0, (1.0 / G) / np.maximum(columns, 1e-300))
-    short_P = 1.0 / P - plan.sum(axis=2)
-    short_G = 1.0 / G - plan.sum(axis=1)
-    missing = short_P.sum(axis=1)
-    spread = short_P[:, :, None] * short_G[:, None, :] / np.where(missing > 0.0, missing, 1.0)[:, None, None]
-    return np.asarray(np.where((missing > 0.0)[:, None, None], np.maximum(plan + spread, 0.0), plan))
+    deficit_P = 1.0 / P - plan.sum(axis=2)
+    deficit_G = 1.0 / G - plan.sum(axis=1)
+    missing = deficit_P.sum(axis=1)
+    correction = deficit_P[:, :, None] * deficit_G[:, None, :] / np.where(missing > 0.0, missing, 1.0)[:, None, None]
+    return np.asarray(np.where((missing > 0.0)[:, None, None], np.maximum(plan + correction, 0.0), plan))

@@ -1,1 +1,1 @@
-"""The stages of a run over its run directory."""
+"""Runs the stages of a recipe in a run directory."""

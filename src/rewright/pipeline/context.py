@@ -1,4 +1,4 @@
-"""What every stage needs: the run, its recipe, its tasks, and a way to roll trajectories out into a file."""
+"""Context of the stages: the run, its recipe, its tasks, and generation of trajectories into a file."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from rewright.tools import ToolsetFactory
 __all__ = ["ID_SECTIONS", "Context", "eval_settings"]
 
 ID_SECTIONS = ("seed", "dialect", "limits", "tools")
-"""The sections of a recipe that the ids of all trajectories depend on."""
+"""Recipe sections that the ids of all trajectories depend on."""
 
 
 def _check_functions(recipe: Recipe) -> None:
-    """Raise InputError for a function that the recipe names and that is not there, before anything is generated."""
+    """Raise InputError for an unknown dimension, estimator or signal, and for dimension weights that sum to 0."""
     dimensions = recipe.quality.dimensions
     for dimension in dimensions:
         dimension.load("quality.dimensions: ")
@@ -51,7 +51,7 @@ def _check_functions(recipe: Recipe) -> None:
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:
-    """Where the held-out tasks come from: a section that names no file means that of `tasks`."""
+    """The source of the held-out tasks; `path` defaults to that of `tasks`."""
     settings = recipe.eval.tasks
     if settings.path is None and not draws_tasks(settings):
         settings = msgspec.structs.replace(settings, path=recipe.tasks.path)
@@ -59,36 +59,39 @@ def eval_settings(recipe: Recipe) -> TaskSettings:
 
 
 class Context:
-    """One run in progress. `tasks` and `eval_tasks` are read from the run where it has them, else from the recipe."""
+    """A run in progress.
+
+    Raises InputError for a recipe with unknown functions.
+    """
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self.run, self.recipe = run, recipe
         self.dialect: Dialect = get_dialect(recipe.dialect)
         _check_functions(recipe)
         self.faults: Counter[str] = Counter()
-        """Failed attempts of the engines that were opened, by cause, those that a later attempt made good included."""
+        """Failed requests of the engines by cause, including those that succeeded on a later attempt."""
         self._tasks: dict[str, list[Task]] = {}
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks that candidates are made for."""
-        return self._kept("tasks", self.run.tasks, self.load_tasks)
+        """The tasks of the candidates. They are loaded once and stored in tasks.jsonl."""
+        return self._stored("tasks", self.run.tasks, self.load_tasks)
 
     @property
     def eval_tasks(self) -> list[Task]:
-        """The held-out tasks."""
-        return self._kept("eval_tasks", self.run.eval_tasks, self.load_eval_tasks)
+        """The held-out tasks. They are loaded once and stored in eval_tasks.jsonl."""
+        return self._stored("eval_tasks", self.run.eval_tasks, self.load_eval_tasks)
 
     def load_tasks(self) -> list[Task]:
-        """The tasks that candidates are made for, from the recipe. Writes nothing."""
+        """Load the tasks of the candidates as set in the recipe. Writes nothing."""
         return self.load(self.recipe.tasks)[: self.recipe.synth.limit]
 
     def load_eval_tasks(self) -> list[Task]:
-        """The held-out tasks, from the recipe. Writes nothing."""
+        """Load the held-out tasks as set in the recipe. Writes nothing."""
         return self.load(eval_settings(self.recipe))
 
     def check_rewards(self) -> None:
-        """Raise InputError for a task of RL without what `rl.outcome` compares with. Writes nothing."""
+        """Raise InputError for an RL task without the gold answers that `rl.outcome` needs. Writes nothing."""
         settings = self.recipe.rl
         if settings.outcome == "judge":
             return
@@ -100,7 +103,7 @@ class Context:
                 "expected rl.outcome: judge, the task's own"
             )
 
-    def _kept(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:
+    def _stored(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:
         if name not in self._tasks:
             tasks = load()
             wanted = [task.id for task in tasks]
@@ -110,11 +113,11 @@ class Context:
         return self._tasks[name]
 
     def load(self, settings: TaskSettings) -> list[Task]:
-        """The tasks of a `tasks:` section with the tools of the recipe."""
+        """Load the tasks of a `tasks:` section and add the tools of the recipe."""
         return with_recipe_tools(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
 
     def task(self, task_id: str) -> Task:
-        """A task by its id."""
+        """Return a task by id. Raises InputError for an unknown one."""
         if "by_id" not in self.__dict__:
             self.by_id = {task.id: task for task in self.tasks}
         if task_id not in self.by_id:
@@ -122,7 +125,7 @@ class Context:
         return self.by_id[task_id]
 
     def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
-        """`n` plans per task. Ids depend on task, stage, index and the named sections of the recipe."""
+        """Yield `n` plans per task. Ids depend on task, stage, index and the given recipe sections."""
         digest = self.run.id_digest(recipe_hash(self.recipe, sections))
         for task in tasks:
             for index in range(n):
@@ -131,10 +134,10 @@ class Context:
 
     @asynccontextmanager
     async def rollout(self, model: ModelSettings, sampling: Sampling, tasks: Iterable[Task]) -> AsyncIterator[Rollout]:
-        """The loop with a model's engine and this run's tools; everything is closed at the end.
+        """Open a rollout loop with a model's engine and this run's tools; all are closed at the end.
 
-        Raises SandboxError where the machine does not execute the tools of `tasks` as the recipe asks: before anything
-        is generated, for every trajectory would fail.
+        Raises SandboxError, before anything is generated, if the machine cannot execute the tools of `tasks` in the
+        configured sandbox.
         """
         async with AsyncExitStack() as stack:
             tools = self.open_tools()
@@ -144,7 +147,7 @@ class Context:
             stack.push_async_callback(engine.close)
             stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
             if Path(model.path).is_relative_to(self.run.path):
-                engine.name = str(Path(model.path).relative_to(self.run.path))  # equal runs have equal files anywhere
+                engine.name = str(Path(model.path).relative_to(self.run.path))  # stored; independent of the location
             renderer = None
             if tokenizer is not None:
                 renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
@@ -158,7 +161,7 @@ class Context:
             )
 
     async def try_tools(self, tasks: Iterable[Task]) -> None:
-        """Raise SandboxError where the machine does not execute the tools of `tasks` as the recipe asks."""
+        """Raise SandboxError if the machine cannot execute the tools of `tasks` in the configured sandbox."""
         tools = self.open_tools()
         try:
             await try_tools(tools, tasks)
@@ -166,7 +169,7 @@ class Context:
             await tools.close()
 
     def open_tools(self) -> ToolsetFactory:
-        """What executes the tools of this run, in the sandbox that the recipe asks for."""
+        """Open the executors of this run's tools, in the configured sandbox."""
         seconds = self.recipe.limits.tool_seconds
         return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
 
@@ -181,9 +184,18 @@ class Context:
         concurrency: int,
         on_done: Callable[[Trajectory], None] | None = None,
     ) -> None:
-        """Make the planned trajectories that `file` lacks, append each as it becomes ready, then order them.
+        """Generate the planned trajectories that `file` lacks, append each when it is ready, then sort the file.
 
-        Raises the error of the last one where all that are made break (`rewright.rollout.outage`).
+        Args:
+            label: label of the progress bar.
+            model: the model that generates.
+            sampling: sampling parameters.
+            plans: the trajectories to generate.
+            file: the output file.
+            concurrency: maximum number of concurrent trajectories.
+            on_done: called with each new trajectory.
+
+        Raises the error of the last trajectory if all have infrastructure failures (`rewright.rollout.outage`).
         """
         known = file.keys()
         missing = [plan for plan in plans if plan.id not in known]

@@ -1,4 +1,4 @@
-"""What environment.json says of a run: the format of its directory, and versions, machine, commit and seed."""
+"""The content of a run's environment.json: directory format, versions, machine, commit and seed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Final
 __all__ = ["FORMAT", "environment"]
 
 FORMAT: Final = 2
-"""The format of run directories that this version writes. Older ones are read as `rewright.pipeline.migration` says."""
+"""The format of run directories that this version writes. `rewright.pipeline.migration` converts older ones."""
 
 PACKAGES = ("rewright", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "msgspec")
 
 
 def environment(seed: int) -> dict[str, Any]:
-    """Versions, machine and commit, for whoever wants to repeat the run."""
+    """Versions, machine, commit and seed, to reproduce the run."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -1,12 +1,12 @@
-"""Run directories of older formats: what has changed in them since, in one table, and how they are read and updated.
+"""Read and update run directories of older formats.
 
 environment.json holds the format (`rewright.pipeline.environment.FORMAT`); format 1 had no number. An older run is
-converted as it is read. Its files are rewritten when it is first opened for writing, environment.json last, so that an
-interrupted update is made again.
+converted when it is read. Its files are rewritten when it is first opened for writing, environment.json last, so that
+an interrupted update is repeated.
 
-Format 2: the modules that stored import paths name have moved, a model's section holds only the keys of its engine,
-and `rl.credit.lonely_turn` is `rl.credit.singleton_turn`. With the recipe's sections the ids of new trajectories change
-too, so the earlier digests are kept: what an older run has made is not made again.
+Format 2: modules in stored import paths have moved, a model section holds only the keys of its engine, and
+`rl.credit.lonely_turn` was renamed to `rl.credit.singleton_turn`. Changed recipe sections would change the ids of
+trajectories, so the earlier digests are stored and existing trajectories are not generated again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODEL_SECTIONS: Final = (("model",), ("repair", "model"))
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What environment.json says; nothing where there is none that can be read."""
+    """The content of environment.json; empty if it cannot be read."""
     try:
         found = msgspec.json.decode(read_bounded(folder / "environment.json"))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -44,7 +44,7 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def check_format(folder: Path) -> int:
-    """The format of a run directory. Raises InputError for a newer one than this version reads."""
+    """The format of a run directory. Raises InputError for an invalid or newer format."""
     number = about(folder).get("format", 1)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InputError(f"{folder}/environment.json: format is {number!r:.80}: expected a whole number from 1")
@@ -57,28 +57,28 @@ def check_format(folder: Path) -> int:
 
 
 def is_older(folder: Path) -> bool:
-    """Has the run directory an older format? Raises InputError for a newer one."""
+    """Whether the run directory has an older format. Raises InputError for a newer one."""
     return check_format(folder) < FORMAT
 
 
 def stored_recipe(folder: Path, overrides: Iterable[str] = (), *, trusted: Sequence[str] | None = ()) -> Recipe:
-    """The recipe of a run directory of any format, with overrides. Raises InputError as `load_recipe` does.
+    """Load the recipe of a run directory of any format, with overrides. Raises InputError as `load_recipe` does.
 
-    `trusted`: the code that reading it may import; None: any.
+    `trusted`: the code that loading may import; None: any.
     """
     upgrade = _upgrade_recipe if is_older(folder) else None
     return load_recipe(folder / "recipe.yaml", list(overrides), stored=True, trusted=trusted, upgrade=upgrade)
 
 
 def written_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe that a person names: their own file, or the one of a run, which may be older."""
-    own = path.name != "recipe.yaml" or not about(path.parent)
-    upgrade = None if own or not is_older(path.parent) else _upgrade_recipe
+    """Load a recipe given by path: a user's file, or the recipe of a run, which may have an older format."""
+    is_user_file = path.name != "recipe.yaml" or not about(path.parent)
+    upgrade = None if is_user_file or not is_older(path.parent) else _upgrade_recipe
     return load_recipe(path, list(overrides), upgrade=upgrade)
 
 
 def upgrade_task(task: Task) -> Task:
-    """A stored task with the import paths of today."""
+    """Update the import paths of a stored task."""
     if not any(tool.target is not None and tool.target != moved_path(tool.target) for tool in task.tools):
         return task
     tools = [
@@ -89,10 +89,10 @@ def upgrade_task(task: Task) -> Task:
 
 
 def migrate(folder: Path, tasks: Iterable[RecordFile[Task]], id_sections: Iterable[Iterable[str]]) -> None:
-    """Rewrite an older run directory in today's format. The caller holds it locked.
+    """Rewrite an older run directory in the current format. The caller has locked it.
 
-    `tasks` are its files of tasks, `id_sections` the sections of the recipe that the ids of each stage depend on.
-    Raises InputError for a recipe that cannot be read; nothing is written then.
+    `tasks` are its task files, `id_sections` the recipe sections that the ids of each stage depend on. Raises
+    InputError, before anything is written, for a recipe that cannot be read.
     """
     environment = about(folder)
     if not environment or not is_older(folder):
@@ -102,7 +102,7 @@ def migrate(folder: Path, tasks: Iterable[RecordFile[Task]], id_sections: Iterab
     recipe = stored_recipe(folder)
     text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True).encode()
     earlier = environment.get("earlier_ids") or _earlier_ids(yaml.safe_load(before), recipe, id_sections)
-    # Kept before the recipe is rewritten: it cannot be found from the new one.
+    # Stored before the recipe is rewritten, because it cannot be computed from the new one.
     _write_environment(folder, {**environment, "earlier_ids": earlier})
     for copy in [*folder.glob("redo/*/recipe.yaml"), path]:
         if copy.read_bytes() == before:
@@ -118,28 +118,28 @@ def _write_environment(folder: Path, value: dict[str, Any]) -> None:
 
 
 def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]) -> dict[str, str]:
-    """The digests that end the ids of stored trajectories, by those of the same settings today."""
+    """Map current id digests to those of the stored trajectories with the same settings."""
     found = {}
     for names in (tuple(sections) for sections in id_sections):
         if isinstance(data, dict) and data.keys() >= {*names}:
             encoded = msgspec.json.encode({name: data[name] for name in names}, order="sorted")
             earlier = hashlib.blake2b(encoded, digest_size=4).hexdigest()
-            if (today := recipe_hash(recipe, names)) != earlier:
-                found[today] = earlier
+            if (current := recipe_hash(recipe, names)) != earlier:
+                found[current] = earlier
     return found
 
 
 def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
-    """A stored recipe of format 1 with the keys and import paths of today."""
+    """Update the keys and import paths of a stored recipe of format 1, in place."""
     rename(data)
     engines = known("engine")
     for keys in MODEL_SECTIONS:
         section = _section(data, keys)
         # An engine of another package is code: it is imported only after its user has allowed it.
         if section is not None and section.get("engine", DEFAULT_ENGINE) in engines:
-            own = ModelSettings.kind(section).__struct_fields__
-            others = {key for name in engines for key in find("engine", name).__struct_fields__}
-            for key in others.difference(own) & section.keys():
+            accepted = ModelSettings.kind(section).__struct_fields__
+            all_keys = {key for name in engines for key in find("engine", name).__struct_fields__}
+            for key in all_keys.difference(accepted) & section.keys():
                 del section[key]
     return data
 

@@ -1,6 +1,6 @@
-"""What can be wrong with a recipe for its stages, seen before the first stage runs.
+"""Check a recipe for all of its stages before the first stage runs.
 
-Rolling out comes before training: a wrong name among the arguments of a trainer must not be found hours later.
+Training follows hours of rollouts, so an invalid trainer argument must be found earlier.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["check_stages"]
 
 
 def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
-    """Raise InputError for the first thing that some of the stages would trip over. Runs and loads no model.
+    """Raise InputError for the first problem of any of the stages. Neither runs nor loads a model.
 
-    Tasks of RL that are read from a file are read, to count them.
+    RL tasks in a file are read to count them.
     """
     wanted = list(stages)
     get_dialect(recipe.dialect)

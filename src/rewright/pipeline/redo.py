@@ -1,11 +1,11 @@
-"""A finished stage done again: the new results are written beside the old ones and replace them at the end.
+"""Redo a finished stage: the new results are written to a separate folder and replace the old ones at the end.
 
-    RUN/redo/<stage>/   what the stage has written so far, under the names that it has in RUN
-      recipe.yaml       the recipe it began with: with another one, what is here is begun anew
-      done.json         the stage is finished: from here on its files replace those in RUN
+    RUN/redo/<stage>/   files that the stage has written so far, named as in RUN
+      recipe.yaml       the recipe at the start; if the run's recipe has changed, the redo is discarded
+      done.json         exists when the stage is finished and its files are to replace those in RUN
 
-Until done.json is there, nothing in RUN has changed. Once it is, the files are moved, and whoever opens the run for
-writing finishes a move that a kill has interrupted.
+RUN is not modified until done.json exists. Then the files are moved. If a kill interrupts this, the next process that
+opens the run for writing completes it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rewright.training.checkpoints import checkpoint_folder
 
 __all__ = ["Redo", "complete", "discard_later"]
 
-OWN: Final = ("recipe.yaml", "done.json", "metrics.jsonl")
+BOOKKEEPING_FILES: Final = ("recipe.yaml", "done.json", "metrics.jsonl")
 
 
 class _Done(TypedDict):
-    """What done.json says: the stage's entry in state.json, its files, its rows of metrics.jsonl (None: as before)."""
+    """The content of done.json: the stage's entry in state.json, its files, its metrics rows (None: unchanged)."""
 
     state: dict[str, Any]
     files: list[str]
@@ -37,7 +37,7 @@ class _Done(TypedDict):
 
 
 class Redo(Run):
-    """A run whose `stage` is done again: that stage writes into a folder of its own, all others are as they are."""
+    """A view of a run in which `stage` is not done and writes to a separate folder."""
 
     def __init__(self, run: Run, stage: Stage) -> None:
         self.stage, self.folder = stage, _folder(run, stage.name)
@@ -47,7 +47,7 @@ class Redo(Run):
 
     @classmethod
     def begin(cls, run: Run, stage: Stage) -> Self:
-        """A new one; what an earlier one that was stopped has left is removed."""
+        """Start a redo; files of an earlier, interrupted one are removed. Raises StorageError if writing fails."""
         shutil.rmtree(_folder(run, stage.name), ignore_errors=True)
         redo = cls(run, stage)
         try:
@@ -59,7 +59,7 @@ class Redo(Run):
 
     @classmethod
     def pending(cls, run: Run, stage: Stage) -> Self | None:
-        """The one that was stopped, None where there is none or the recipe is another one now."""
+        """The interrupted redo of a stage; None if there is none, or if the recipe has changed (it is discarded)."""
         redo = cls(run, stage)
         if not redo.folder.exists():
             return None
@@ -72,31 +72,33 @@ class Redo(Run):
         return redo if same else None
 
     def has_work(self) -> bool:
-        """Has the stage written anything that took work?"""
-        return any(one.is_file() and one.name not in (*OWN, *TASK_FILES) for one in self.folder.rglob("*"))
+        """Whether the stage has written any results."""
+        return any(
+            one.is_file() and one.name not in (*BOOKKEEPING_FILES, *TASK_FILES) for one in self.folder.rglob("*")
+        )
 
     def discard(self) -> None:
-        """Remove what the stage has written: the earlier results stay."""
+        """Remove the new files; the earlier results stay."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         _drop_empty(self.folder.parent)
 
-    # What differs from a run.
+    # Overrides of `Run`.
 
     def file(self, name: str) -> Path:
-        """Where a file stands: those of the stage in its own folder, all others in the run."""
+        """Path of a file: in the redo folder for files of the stage, else in the run."""
         return (self.folder if name in (*self.stage.files, *TASK_FILES) else self.path) / name
 
     def is_done(self, stage: str) -> bool:
-        """Has the stage finished? The one that is done again has not."""
+        """Whether the stage is done; False for the redone stage."""
         return stage != self.stage.name and super().is_done(stage)
 
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the metrics of the stage when it is finished."""
+        """Store the metrics of the stage until it is finished."""
         self._metrics = list(rows)
 
     def finish(self, stage: str, seconds: float, **details: Any) -> None:
-        """Mark the stage as done: its files replace the earlier ones."""
+        """Mark the stage as done and replace the earlier files."""
         self.close()
         names = [name for name in (*self.stage.files, *TASK_FILES) if (self.folder / name).exists()]
         state = {"done": True, "seconds": round(seconds, 2), **details}
@@ -106,7 +108,7 @@ class Redo(Run):
 
 
 def complete(run: Run) -> None:
-    """Finish the moves that a kill has interrupted. The run is held for writing."""
+    """Complete interrupted replacements of files. The caller has locked the run."""
     for stage in run_order(run.recipe()):
         folder = _folder(run, stage.name)
         if (folder / "done.json").exists():
@@ -114,7 +116,7 @@ def complete(run: Run) -> None:
 
 
 def discard_later(run: Run, stage: Stage) -> None:
-    """Remove what was begun of stages behind `stage`, which has changed what they begin with."""
+    """Discard pending redos of the stages after `stage`, because their inputs have changed."""
     order = run_order(run.recipe())
     for later in order[order.index(stage) + 1 :]:
         if _folder(run, later.name).exists():
@@ -126,7 +128,7 @@ def _folder(run: Run, stage: str) -> Path:
 
 
 def _replace(run: Run, stage: Stage, folder: Path) -> None:
-    """Move the files of `folder` over those of the run. It may be called again and again until it comes to its end."""
+    """Move the files of `folder` over those of the run. Idempotent, so that an interrupted call can be repeated."""
     try:
         done = msgspec.json.decode((folder / "done.json").read_bytes(), type=_Done)
     except (OSError, msgspec.DecodeError) as problem:
@@ -146,13 +148,13 @@ def _replace(run: Run, stage: Stage, folder: Path) -> None:
 
 
 def _move(new: Path, old: Path, *, written: bool, aside: Path) -> None:
-    """Put `new` in the place of `old`; a file or folder that the stage has not written this time is removed.
+    """Replace `old` by `new`, or remove `old` if the stage has not written the file this time.
 
-    Where `new` was written and is not there, it has been moved before.
+    If `new` was written but does not exist, it has already been moved.
     """
     if written and not new.exists():
         return
-    if old.is_dir():  # no folder can be renamed over another
+    if old.is_dir():  # a folder cannot be renamed over another one
         shutil.rmtree(aside, ignore_errors=True)
         old.rename(aside)
     elif not written:

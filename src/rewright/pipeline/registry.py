@@ -1,17 +1,17 @@
-"""The table of stages: one row says everything about a stage that anything else needs to know.
+"""The table of stages. One entry holds all that other code needs to know about a stage.
 
-A stage of one's own is a row and a registration; its recipe then names it in `stages:`.
+Register an entry to add a custom stage, and list it under `stages:` in the recipe.
 
     from rewright.core.registry import register
     from rewright.pipeline.registry import Stage
 
     def shorten(context):                      # a rewright.pipeline.context.Context: the run, its recipe, its tasks
         ...
-        return {"shortened": 3}                # kept with the stage in state.json
+        return {"shortened": 3}                # stored with the stage in state.json
 
     register("stage", "shorten", Stage(name="shorten", run=shorten, after="build", files=("short.jsonl",)))
 
-The command line, preflight, redo, costs and reports read this table; none of them knows the name of a stage.
+The command line, preflight, redo, costs and reports read this table and contain no stage names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rewright.core.registry import find
 from rewright.recipe.schema import Recipe
 from rewright.recipe.stages import stage_order
 
-if TYPE_CHECKING:  # what a stage is given; the table itself is needed below it
+if TYPE_CHECKING:  # Context imports this module
     from rewright.pipeline.context import Context
 
 __all__ = ["Generated", "Stage", "get_stage", "recipe_stages", "run_order", "stages"]
@@ -33,73 +33,75 @@ __all__ = ["Generated", "Stage", "get_stage", "recipe_stages", "run_order", "sta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """The trajectories that a stage generates: those of a file, or those of its repairs, or of its other ones."""
+    """The trajectories that a stage generates."""
 
     file: str
     repairs: bool | None = None
+    """True: only the repairs in `file`. False: only the others. None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage of a run. Only `name` and `run` are needed."""
+    """One stage of a run. Only `name` and `run` are required."""
 
     name: str
     run: Callable[[Context], Mapping[str, Any] | None]
-    """What the stage does. What it returns is kept in state.json; `skipped` and `reason` say that it had no work."""
+    """Runs the stage. The result is stored in state.json; `skipped` and `reason` mark a stage without work."""
     after: str | None = None
-    """The stage behind which it stands; None: behind those that were registered before it."""
+    """The preceding stage; None: after the stages registered before it."""
     reads: tuple[str, ...] = ()
     """The stages whose files it reads."""
 
-    # What it owns.
+    # Output.
     files: tuple[str, ...] = ()
-    """The files and folders it writes, by their names in the run directory (its rows of metrics.jsonl besides)."""
+    """Files and folders that it writes, relative to the run directory (in addition to rows of metrics.jsonl)."""
     owes: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
-    """Which of `files` a finished stage has written, by its entry in state.json; None: all."""
+    """Maps a finished stage's entry in state.json to the subset of `files` that it has written; None: all."""
     id_sections: tuple[str, ...] = ()
-    """The sections of the recipe that the ids of its trajectories depend on."""
+    """Recipe sections that the ids of its trajectories depend on."""
 
-    # How it is done again.
+    # Redo.
     verb: str | None = None
-    """`rewright VERB RUN` does it (again); None: it has no verb."""
+    """Subcommand that runs the stage (again): `rewright VERB RUN`; None: no subcommand."""
     help: str = ""
+    """Help text of the subcommand."""
     redone: bool = True
-    """Doing it again makes its files anew and replaces them at the end; False: it makes what its files lack."""
+    """True: a redo writes all files anew and replaces the old ones at the end. False: it adds what is missing."""
 
-    # What it is for.
+    # Role in reports and in later stages.
     evaluates: str | None = None
-    """It evaluates the model of the stage of that name, or the `base` model: `rewright eval RUN --model NAME`."""
+    """The stage whose model it evaluates, or `base`: `rewright eval RUN --model NAME`."""
     title: str = ""
-    """Of an evaluation, in reports, such as "After SFT"."""
+    """Title of an evaluation in reports, such as "After SFT"."""
     trains: Literal["policy", "reward_model"] | None = None
-    """What it trains. The newest policy is the one that later stages use."""
+    """Kind of model that it trains. Later stages use the newest policy."""
     curve: tuple[str, str] | None = None
-    """A key of its rows in metrics.jsonl that reports draw over the steps, and the title of that curve."""
+    """(key of its rows in metrics.jsonl, title) of a curve over the steps in reports."""
     generates: Generated | None = None
-    """What its generating cost is read from."""
+    """The trajectories from which its generation cost is computed."""
 
-    # What it needs.
+    # Requirements.
     models: tuple[str, ...] = ()
-    """The recipe's model sections that it opens."""
+    """Model sections of the recipe that it opens."""
     uses_tools: bool = False
-    """It executes the tools of tasks."""
+    """Whether it executes the tools of tasks."""
     uses_tasks: bool = False
-    """It reads the tasks that candidates are made for."""
+    """Whether it reads the tasks of the candidates."""
     check: Callable[[Recipe], None] | None = None
-    """Raises InputError for a mistake in the recipe, before anything runs. Loads no model."""
+    """Raises InputError for a mistake in the recipe, before any stage runs. Loads no model."""
     prepare: Callable[[Context], None] | None = None
     """Raises InputError for tasks that it cannot use, before the first stage runs. Writes nothing."""
     plan: Callable[[Context], Mapping[str, Any]] | None = None
-    """What `--dry-run` says of it. Writes nothing (`context.load_tasks`, not `context.tasks`)."""
+    """Counts shown by `--dry-run`. Writes nothing (use `context.load_tasks`, not `context.tasks`)."""
 
     def owed(self, about: Mapping[str, Any]) -> Sequence[str]:
-        """The files that must be there when the stage is done, by its entry in state.json."""
+        """The files that a finished stage must have, given its entry in state.json."""
         if about.get("skipped"):
             return ()
         return self.files if self.owes is None else self.owes(about)
 
     def command(self, run: object) -> str:
-        """The command that does it again in a run directory."""
+        """The shell command that runs the stage again in a run directory."""
         if self.evaluates is not None:
             return f"rewright eval {run} --model {self.evaluates}"
         return f"rewright {self.verb} {run}" if self.verb else f"rewright run {run}/recipe.yaml"
@@ -117,9 +119,9 @@ def get_stage(name: str) -> Stage:
 
 
 def recipe_stages(recipe: Recipe) -> list[Stage]:
-    """The stages of a recipe in their order. Imports those that are named by import path.
+    """The stages of a recipe in order. Stages given by import path are imported.
 
-    Raises InputError for an import path to no stage, and for one with the name of another stage.
+    Raises InputError for an import path that does not resolve to a stage, and for a duplicate stage name.
     """
     found: list[Stage] = []
     for name in recipe.stages:
@@ -133,11 +135,11 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
 
 
 def run_order(recipe: Recipe) -> list[Stage]:
-    """All stages that a run of the recipe may have: the registered ones, and its own ones where they stand."""
+    """All stages that a run of the recipe may have: the registered ones and those of the recipe, in order."""
     order, before = stages(), -1
     for stage in recipe_stages(recipe):
-        place = next((index for index, one in enumerate(order) if one.name == stage.name), None)
-        if place is None:
+        position = next((index for index, one in enumerate(order) if one.name == stage.name), None)
+        if position is None:
             order.insert(before + 1, stage)
-        before = before + 1 if place is None else place
+        before = before + 1 if position is None else position
     return order

@@ -1,17 +1,17 @@
-"""The run directory: what a run has written, so that it can go on, be looked at, and be redone from any stage.
+"""The run directory: all files of a run, from which it can be resumed, inspected, and redone from any stage.
 
     runs/<name>/
       recipe.yaml          resolved recipe        environment.json     versions, commit, seed
-      tasks.jsonl          the tasks asked        eval_tasks.jsonl     the held-out tasks
+      tasks.jsonl          tasks of the candidates eval_tasks.jsonl    held-out tasks
       trajectories.jsonl   candidates and repairs verdicts.jsonl, quality.jsonl, repairs.jsonl
-      hard.jsonl           what no repair was good enough for, as text
+      hard.jsonl           candidates without an accepted repair, as text
       sft.jsonl, preferences.jsonl                datasets
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
-      metrics.jsonl        one line per measured thing                 state.json    which stages are done
-      report.html          the page                redo/<stage>/      a finished stage that is being done again
+      metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
+      report.html          the report              redo/<stage>/      files of a stage that is being redone
 
-One process writes at a time: a lock file sees to that and is released by the kernel when its holder dies.
+A lock file ensures a single writer. The kernel releases it when the process ends.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ __all__ = ["Run", "evaluation_files"]
 TASK_FILES = ("tasks.jsonl", "eval_tasks.jsonl")
 
 BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
-"""What a run has before its first stage has made anything."""
+"""The files of a run before its first stage has written anything."""
 
 
 class Run:
-    """One run directory, opened for reading and, inside `locked()`, for writing."""
+    """A run directory, opened for reading and, inside `locked()`, for writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trusted: tuple[str, ...] | None = None
-        """Which code of its recipe may run (`check_code`); None: all of it, for the caller has given the recipe."""
+        """The code that its recipe may run (`check_code`); None: any, because the caller provided the recipe."""
         self.tasks = RecordFile(self.file("tasks.jsonl"), Task, lambda task: task.id, upgrade_task)
         self.eval_tasks = RecordFile(self.file("eval_tasks.jsonl"), Task, lambda task: task.id, upgrade_task)
         self.trajectories = RecordFile(self.file("trajectories.jsonl"), Trajectory, lambda one: one.id)
@@ -62,23 +62,23 @@ class Run:
         self.rollouts = RecordFile(self.file("rollouts.jsonl"), Trajectory, lambda one: one.id)
 
     def file(self, name: str) -> Path:
-        """Where a file or folder of the run stands, by its name in the run directory."""
+        """Path of a file or folder, given its name in the run directory."""
         return self.path / name
 
     def close(self) -> None:
-        """Close the files of records."""
+        """Close the record files."""
         for file in vars(self).values():
             if isinstance(file, RecordFile):
                 file.close()
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, *, resume: bool) -> Run:
-        """A new run directory, or with `resume` an existing one of the same recipe.
+        """Create a run directory, or with `resume` open an existing one with the same recipe.
 
-        One in which nothing has been made (a mistake in the recipe stopped it at once) is taken for new.
+        A run in which no stage has written anything (for example after a mistake in the recipe) is treated as new.
 
-        Raises InputError for an existing run without `resume`, no run or a different recipe with it, and for a folder
-        that holds other files.
+        Raises InputError for an existing run without `resume`, for a missing run or a different recipe with it, and
+        for a folder that holds other files. Raises StorageError if the folder cannot be read or written.
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
@@ -96,7 +96,7 @@ class Run:
         if taken:
             check_format(path)
             if run.is_untouched():
-                with run.locked(update=False):  # nobody is about to write
+                with run.locked(update=False):  # raises if another process is about to write
                     pass
             elif not resume:
                 raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
@@ -116,16 +116,16 @@ class Run:
         return run
 
     def is_untouched(self) -> bool:
-        """Is it a run in which no stage has written anything? (A recipe.yaml alone is somebody's own.)"""
+        """Whether no stage has written anything. (A folder with only a recipe.yaml is not a run.)"""
         names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
         return "environment.json" in names and names <= set(BEFORE_STAGES)
 
     @classmethod
     def open(cls, path: Path, *, trusted: Sequence[str] = ()) -> Run:
-        """An existing run. Raises InputError where there is none, and for one of a newer format.
+        """Open an existing run. Raises InputError if there is none, or if it has a newer format.
 
-        Its recipe may be anybody's. `trusted` names what runs of the code that it names: packages, functions, and what
-        else `rewright.recipe.consent.recipe_code` tells.
+        Its recipe is untrusted input. `trusted` lists the code in it that may run: packages, functions, and the other
+        kinds reported by `rewright.recipe.consent.recipe_code`.
         """
         if not (path / "recipe.yaml").exists():
             raise InputError(f"{path} is not a run directory: expected a recipe.yaml in it")
@@ -135,20 +135,21 @@ class Run:
         return run
 
     def recipe(self) -> Recipe:
-        """The resolved recipe. Raises InputError if the file was changed into something invalid."""
+        """Load the resolved recipe. Raises InputError if the file is invalid."""
         return stored_recipe(self.path, trusted=self.trusted)
 
     def check_code(self, *keys: str) -> None:
-        """Raise InputError where the recipe names code that is not `trusted`, under these keys (none: anywhere)."""
+        """Raise InputError if the recipe refers to untrusted code under one of these keys (no keys: anywhere)."""
         if self.trusted is not None:
             named = [(key, what) for key, what in recipe_code(self.recipe()) if not keys or key in keys]
             check_recipe_code(named, self.trusted, f"{self.path}/recipe.yaml")
 
     @contextmanager
     def locked(self, *, update: bool = True) -> Iterator[None]:
-        """Hold the run for writing, and with `update` rewrite one of an older format in that of today.
+        """Lock the run for writing, and with `update` convert an older format.
 
-        Raises RunLockedError while another process holds it, and InputError for a run that cannot be rewritten.
+        Raises RunLockedError while another process holds the lock, InputError for a run that cannot be converted, and
+        StorageError if the lock file cannot be written.
         """
         try:
             lock = (self.path / ".lock").open("a+")
@@ -177,18 +178,18 @@ class Run:
             lock.close()
 
     def _task_files(self) -> list[RecordFile[Task]]:
-        """The files of tasks, those included that a stage has written that is being done again."""
+        """The task files, including those of stages that are being redone."""
         files = [file for name in TASK_FILES for file in (self.path / name, *self.path.glob(f"redo/*/{name}"))]
         return [RecordFile(file, Task, lambda task: task.id, upgrade_task) for file in files]
 
     def id_digest(self, digest: str) -> str:
-        """What the ids of trajectories end with: the digest of the settings, in an older run its digest of them."""
+        """The id suffix of trajectories for a digest of settings; converted runs keep their earlier digests."""
         return str((about(self.path).get("earlier_ids") or {}).get(digest, digest))
 
     # Stages.
 
     def state(self) -> dict[str, Any]:
-        """What is known of every finished stage: {stage: {"seconds": …}}."""
+        """The entries of the finished stages: {stage: {"seconds": …}}. Raises InputError for an invalid file."""
         path = self.path / "state.json"
         if not path.exists():
             return {}
@@ -202,24 +203,24 @@ class Run:
         return stages
 
     def finish(self, stage: str, seconds: float, **details: Any) -> None:
-        """Mark a stage as done; its seconds add up over resumed attempts."""
+        """Mark a stage as done. `seconds` is added to the time of earlier attempts."""
         state = self.state()
         before = float(state.get(stage, {}).get("seconds", 0.0))
         state[stage] = {"done": True, "seconds": round(before + seconds, 2), **details}
         self.write_json("state.json", state)
 
     def is_done(self, stage: str) -> bool:
-        """Has the stage finished?"""
+        """Whether the stage is done."""
         return bool(self.state().get(stage, {}).get("done"))
 
     def undo(self, stage: str) -> None:
-        """Forget that a stage is done: it goes on from what it has written."""
+        """Mark a stage as not done; when it runs again, it continues from its stored records."""
         state = self.state()
         if state.pop(stage, None) is not None:
             self.write_json("state.json", state)
 
     def require(self, required: Iterable[Stage]) -> None:
-        """Raise InputError where a stage that is done lacks one of its files: nothing else may stand in for it."""
+        """Raise InputError if a finished stage lacks one of its files."""
         state = self.state()
         for stage in required:
             about = state.get(stage.name, {})
@@ -236,7 +237,7 @@ class Run:
     # Other files.
 
     def evaluation(self, label: str) -> tuple[RecordFile[Trajectory], RecordFile[Verdict]]:
-        """The files of one evaluation."""
+        """The trajectory and verdict files of one evaluation."""
         trajectories, verdicts = (self.file(name) for name in evaluation_files(label))
         trajectories.parent.mkdir(exist_ok=True)
         return (
@@ -245,7 +246,7 @@ class Run:
         )
 
     def model_folder(self, stage: str) -> Path:
-        """Where a stage saves its model."""
+        """The folder in which a stage saves its model."""
         return self.file(f"models/{stage}")
 
     def write_json(self, name: str, value: Any) -> None:
@@ -266,12 +267,12 @@ class Run:
         return count
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a JSONL file, or none if it does not exist."""
+        """The rows of a JSONL file; empty if it does not exist."""
         path = self.file(name)
         return [row for _, row in read_jsonl(path, dict[str, Any])] if path.exists() else []
 
     def sft_rows(self) -> list[dict[str, Any]]:
-        """The rows of sft.jsonl, with token ids and their mask. Raises InputError where one lacks them."""
+        """The rows of sft.jsonl with token ids and mask. Raises InputError for a row without them."""
         path = self.file("sft.jsonl")
         rows: list[dict[str, Any]] = []
         for number, row in read_checked(path, SFTRow):
@@ -283,11 +284,11 @@ class Run:
         return rows
 
     def pairs(self) -> list[dict[str, Any]]:
-        """The rows of preferences.jsonl, with or without token ids. Raises InputError for one that is no pair."""
+        """The rows of preferences.jsonl, with or without token ids. Raises InputError for an invalid row."""
         return [row for _, row in read_checked(self.file("preferences.jsonl"), PairRow)]
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl. Raises InputError for one that nothing of ours has written."""
+        """The rows of metrics.jsonl. Raises InputError for an invalid row."""
         path = self.path / "metrics.jsonl"
         rows: list[dict[str, Any]] = []
         evaluations = {stage.name for stage in stages() if stage.evaluates is not None}
@@ -301,18 +302,18 @@ class Run:
         return rows
 
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the metrics of a stage in metrics.jsonl, and give them to the trackers of its `report_to`."""
+        """Replace the metrics of a stage in metrics.jsonl, and pass them to the trackers of its `report_to`."""
         others = [row for row in self.metrics() if row["stage"] != stage]
-        own = [{"stage": stage, **row} for row in rows]
-        self.write_lines("metrics.jsonl", [*others, *own])
-        report(getattr(getattr(self.recipe(), stage, None), "report_to", ()), self.path, stage, own)
+        stage_rows = [{"stage": stage, **row} for row in rows]
+        self.write_lines("metrics.jsonl", [*others, *stage_rows])
+        report(getattr(getattr(self.recipe(), stage, None), "report_to", ()), self.path, stage, stage_rows)
 
 
 def evaluation_files(label: str) -> tuple[str, str]:
-    """Where the trajectories and the verdicts of an evaluation stand in a run directory."""
+    """The trajectory and verdict files of an evaluation, relative to the run directory."""
     return f"evaluations/{label}.jsonl", f"evaluations/{label}.verdicts.jsonl"
 
 
 def _listed(path: Path) -> list[Path]:
-    """What is in a folder; nothing where there is none."""
+    """The sorted entries of a folder; empty if it does not exist."""
     return sorted(path.iterdir()) if path.is_dir() else []

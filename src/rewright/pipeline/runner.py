@@ -1,10 +1,9 @@
-"""The whole flow in order, one stage after another, resumable anywhere.
+"""Run the stages of a recipe in order; resumable at any point.
 
-A stage that is marked as done is skipped; a stage that was interrupted goes on from the records that it has written.
-Training stages save their model whole or not at all, so an interrupted one starts again (from its last checkpoint
-where the recipe saves any). A stage that is done again replaces its earlier results when it is finished
-(`rewright.pipeline.redo`). What each stage does is in `rewright.pipeline.stages`, and the table of them in
-`rewright.pipeline.registry`.
+Finished stages are skipped. An interrupted stage continues from its stored records. Training stages save their model
+atomically, so an interrupted one starts again, from its last checkpoint if the recipe saves any. A redone stage
+replaces its earlier results when it is finished (`rewright.pipeline.redo`). The stages are implemented in
+`rewright.pipeline.stages` and described by the table in `rewright.pipeline.registry`.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ __all__ = ["Pipeline", "redo"]
 
 
 class Pipeline:
-    """Runs the stages of a recipe in a run directory (which the caller holds locked).
+    """Runs the stages of a recipe in a run directory, which the caller has locked.
 
-    Raises InputError for a recipe that names code which the run does not trust (`Run.open`).
+    Raises InputError for a recipe that refers to untrusted code (see `Run.open`).
     """
 
     def __init__(self, run: Run) -> None:
@@ -36,29 +35,29 @@ class Pipeline:
         self.context = Context(run, self.recipe)
 
     def run_all(self) -> None:
-        """Every stage of the recipe that is not done yet, and those that were stopped while they were done again."""
+        """Run every unfinished stage of the recipe, and resume interrupted redos."""
         wanted = {stage.name for stage in recipe_stages(self.recipe)}
         for stage in self.stages.values():
             if stage.name in wanted and stage.prepare is not None:
                 stage.prepare(self.context)
         for stage in self.stages.values():
-            again = Redo.pending(self.run, stage)
-            if again is not None:
-                _redo(again)
+            pending = Redo.pending(self.run, stage)
+            if pending is not None:
+                _redo(pending)
             elif stage.name in wanted:
                 self.run_stage(stage.name)
 
     def run_stage(self, name: str) -> None:
-        """One stage, unless it is done.
+        """Run one stage unless it is done.
 
-        Raises InputError for an unknown one, and where a stage that is done lacks one of its files.
+        Raises InputError for an unknown stage, and if a finished stage that it reads (or itself) lacks a file.
         """
         stage = self.stages[name] if name in self.stages else get_stage(name)
         if self.run.is_done(name):
             self.run.require([stage])
             say(f"{name}: done before")
             return
-        self.run.require(self.stages[one] for one in self._read_by(stage))
+        self.run.require(self.stages[name] for name in self._inputs_of(stage))
         started = time.monotonic()
         faults = self.context.faults
         faults.clear()
@@ -73,7 +72,7 @@ class Pipeline:
         self.run.finish(name, time.monotonic() - started, **details)
         discard_later(self.run, stage)
 
-    def _read_by(self, stage: Stage) -> tuple[str, ...]:
+    def _inputs_of(self, stage: Stage) -> tuple[str, ...]:
         unknown = next((name for name in stage.reads if name not in self.stages), None)
         if unknown is not None:
             raise InputError(f"stage {stage.name} reads the files of stage {unknown}, which is not registered")
@@ -81,18 +80,18 @@ class Pipeline:
 
 
 def redo(run: Run, stage: Stage) -> None:
-    """Do a stage again, from the beginning. Its earlier results stay until it is finished.
+    """Run a stage again from the beginning. Its earlier results stay until it is finished.
 
-    What a stage has written that was stopped is kept for `run_all`, unless it has written nothing.
+    If it is interrupted, its partial results are kept for `run_all`.
     """
-    Pipeline(run)  # checks the recipe, and finishes what a kill has interrupted
+    Pipeline(run)  # checks the recipe and completes an interrupted replacement of files
     _redo(Redo.begin(run, stage))
 
 
-def _redo(again: Redo) -> None:
+def _redo(attempt: Redo) -> None:
     try:
-        Pipeline(again).run_stage(again.stage.name)
+        Pipeline(attempt).run_stage(attempt.stage.name)
     finally:
-        again.close()
-        if not again.has_work():
-            again.discard()
+        attempt.close()
+        if not attempt.has_work():
+            attempt.discard()

@@ -1,4 +1,7 @@
-"""What must hold of the rows and entries that a run directory stores as plain JSON, checked when they are read."""
+"""Schemas of the plain JSON rows and entries of a run directory, checked when they are read.
+
+Other keys are allowed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ __all__ = ["EvaluationRow", "MetricsRow", "PairRow", "SFTRow", "StageEntry"]
 
 
 class StageEntry(TypedDict, total=False):
-    """What must hold of a finished stage in state.json, whatever else is said of it."""
+    """A finished stage in state.json."""
 
     done: bool
     seconds: Required[float]
@@ -23,13 +26,13 @@ class StageEntry(TypedDict, total=False):
 
 
 class MetricsRow(TypedDict):
-    """What must hold of a row of metrics.jsonl."""
+    """A row of metrics.jsonl."""
 
     stage: str
 
 
 class EvaluationRow(MetricsRow):
-    """What must hold of an evaluation's row, from which tables and curves are made."""
+    """A row of metrics.jsonl from an evaluation, used for tables and curves."""
 
     success: float
     low: float
@@ -40,14 +43,14 @@ class EvaluationRow(MetricsRow):
 
 
 class SFTRow(TypedDict, total=False):
-    """What must hold of a row of sft.jsonl for training."""
+    """A row of sft.jsonl, as needed for training."""
 
     input_ids: list[int]
     mask: list[int]
 
 
 class PairRow(TypedDict, total=False):
-    """What must hold of a row of preferences.jsonl for training."""
+    """A row of preferences.jsonl, as needed for training."""
 
     split: Required[str]
     matched_format: Required[bool]

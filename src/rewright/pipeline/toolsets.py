@@ -1,4 +1,4 @@
-"""The tools of a run: those that its tasks bring, and the Python and search tools that the recipe adds."""
+"""The tools of a run: the tools of its tasks, and the Python and search tools added by the recipe."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rewright.tools.settings import ToolSettings
 __all__ = ["open_toolsets", "try_tools", "with_recipe_tools"]
 
 PYTHON_MEMORY_MB: Final = 1024
-"""numpy and sympy are in every worker: with much less their import fails."""
+"""Minimum memory of a Python worker, in MB; importing numpy and sympy fails with much less."""
 
 
 def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) -> list[Task]:
-    """The tasks with the recipe's tools behind their own. Raises InputError for a tool that the dialect can't call.
+    """Append the recipe's tools to the tools of each task. A task's tool takes precedence over one of the same name.
 
-    A task that has a tool of the same name keeps its own.
+    Raises InputError for a tool that the dialect cannot call.
     """
     offered, known = _offered(settings), dialect.tool_names
     found = []
@@ -44,9 +44,10 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
 
 
 def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
-    """What executes the tools of every kind. `tool_seconds` bounds a call where `sandbox.wall_seconds` is None.
+    """Open the executors of all kinds of tools.
 
-    Raises InputError for what can't be opened as the settings say.
+    `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. Raises InputError if the settings are
+    inconsistent.
     """
     limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
     python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
@@ -80,7 +81,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
 
 
 async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:
-    """Open a toolset of every kind that `tasks` have. Raises SandboxError where the machine refuses to execute one."""
+    """Open a toolset for each kind of tool in `tasks`. Raises SandboxError if the machine cannot execute one."""
     kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.all_tools}
     for tool in kinds.values():
         try:

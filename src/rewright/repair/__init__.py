@@ -1,1 +1,1 @@
-"""Repair of trajectories: quality and selection, the prompt, the decision."""
+"""Repair of trajectories: quality and selection of candidates, repair prompts, acceptance of repairs."""

@@ -1,8 +1,7 @@
-"""LLM-as-Repairer (AutoTraj, section 5 of its method): show a model a bad trajectory, let it solve the task again.
+"""LLM-as-Repairer (AutoTraj, section 5 of its method): repair prompts, and acceptance of repairs.
 
-The repairer is given the task, its tools and the trajectory; its calls run for real in the same rollout loop as
-everything else, so a repaired trajectory's results are what the tools returned. Here: what the repairer is asked,
-and the rule that accepts or rejects what it did. Running it is the pipeline's work (rewright.pipeline.stages.repair).
+The repairer gets the task, its tools and the trajectory, and solves the task again. Its calls are executed in the same
+rollout loop as all others, so the results in a repaired trajectory are real. `rewright.pipeline.stages.repair` runs it.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ RULES: Final = (
     "needed, at most {calls} calls, think after each result, do not hedge, and give exactly one final answer. Your "
     "reader sees the task only: never mention the attempt, what was wrong with it, or that you know the right answer."
 )
-"""The end of the repairer's prompt, where the recipe (`repair.rules`) has none of its own."""
+"""The default end of the repairer's prompt (`repair.rules`)."""
 PHRASE_CHARACTERS: Final = 80
-"""Of a refused phrase, shown in the reason."""
+"""Maximum length of a refused phrase in the reason."""
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Whether one attempt at a repair is taken, and why (not)."""
+    """Whether a repair attempt is accepted, the reason, and its quality if it was scored."""
 
     accepted: bool
     reason: str
@@ -57,11 +56,16 @@ def repair_task(
     escape: Callable[[str], str] | None = None,
     rules: str = RULES,
 ) -> Task:
-    """The task as the repairer is asked it: the same system message and tools, the attempt in the last message.
+    """Build the repairer's task: the original task with the attempt and instructions added to the last message.
 
-    The gold answer is shown only if `show_gold` says so. `escape` (`Rollout.escape` of the repairer's)
-    makes the attempt plain text: it brings no control tokens into the prompt. `rules` is the end of the prompt;
-    `{calls}` in it is replaced by the number of calls.
+    Args:
+        task: the original task.
+        attempt: the trajectory to repair.
+        mode: selects the instructions.
+        calls: number of calls that the prompt allows.
+        show_gold: show the gold answers.
+        escape: `Rollout.escape` of the repairer, which escapes control tokens in the attempt.
+        rules: end of the prompt; `{calls}` in it is replaced by `calls`.
     """
     parts = [f"Attempt:\n{transcript(attempt, escape)}", INSTRUCTIONS[mode]]
     if show_gold and task.gold.answers:
@@ -87,14 +91,14 @@ def decide(
     refused_phrases: Sequence[str] = (DEFAULT,),
     refused_first_phrases: Sequence[str] = (DEFAULT,),
 ) -> Decision:
-    """Accept or reject one attempt (AutoTraj's thresholds; both comparisons are strict).
+    """Accept or reject one repair attempt with AutoTraj's thresholds (all comparisons are strict).
 
-    A right one that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`): the
-    student sees `task` only. Phrases of the task's own are allowed.
+    A repair must be well formed and correct. Its total quality must exceed the threshold of the mode and, for
+    "low_quality", the original's total. L* of the length score is the repair's length for "wrong_answer", and the
+    shorter of original and repair for "low_quality".
 
-    low_quality: correct, total above the threshold and above the original's as it was scored among its task's
-    candidates; measured against the shorter of original and repair. wrong_answer: correct, total above the threshold,
-    measured against its own length.
+    A correct repair that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`),
+    because the student sees only `task`. Phrases that occur in the task are allowed.
     """
     if repaired.failure is not None:
         return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
@@ -126,7 +130,7 @@ Mode = Literal["wrong_answer", "low_quality"]
 
 
 def mode_of(quality: Quality) -> Mode | None:
-    """The repair that a scored candidate needs: None for a kept one."""
+    """The repair mode of a scored candidate; None for a kept one."""
     if quality.selected == "wrong":
         return "wrong_answer"
     return "low_quality" if quality.selected == "low" else None

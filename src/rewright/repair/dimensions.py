@@ -1,4 +1,7 @@
-"""Extra quality dimensions, available with weight 0: tool errors, redundant calls, the format."""
+"""Additional quality dimensions with default weight 0: tool errors, redundant calls, format.
+
+Each function maps a `Sample` to a score in [0, 1] and returns 1 for a sample without a trajectory.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,18 @@ def redundant_calls(sample: Sample) -> float:
     """1 - (calls that repeat an earlier call with equal arguments) / calls; 1 without calls."""
     if sample.trajectory is None or not (calls := sample.trajectory.calls):
         return 1.0
-    return len({(call.name, _written(call)) for call in calls}) / len(calls)
+    return len({(call.name, _canonical_arguments(call)) for call in calls}) / len(calls)
 
 
-def _written(call: ToolCall) -> str:
-    """The arguments of a call in one form; as they were written where they are malformed, or nested without end."""
+def _canonical_arguments(call: ToolCall) -> str:
+    """The arguments of a call as canonical JSON; the raw text if they are malformed or nested too deeply."""
     if call.error is not None or nested_deeper(call.arguments):
         return call.raw
     return json.dumps(call.arguments, sort_keys=True, default=str)
 
 
 def well_formed(sample: Sample) -> float:
-    """1 where the trajectory has its dialect's format (it ends with an answer, its calls can be read), else 0."""
+    """1 if the trajectory has its dialect's format (well-formed calls, an answer at the end), else 0."""
     from rewright.dialects.format_check import format_problem
 
     if sample.trajectory is None:
@@ -48,7 +51,7 @@ def well_formed(sample: Sample) -> float:
 
 
 def tags_format(sample: Sample) -> float:
-    """1 where the trajectory is valid in the tags dialect, else 0."""
+    """1 if the trajectory is valid in the tags dialect, else 0."""
     if sample.trajectory is None:
         return 1.0
     return float(validate_turns(sample.trajectory.turns).valid)

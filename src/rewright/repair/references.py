@@ -1,18 +1,18 @@
-r"""Repairs that refer to what the student never sees: the attempt, its correction, the answer that was shown.
+r"""Detect repairs that refer to text the student never sees: the attempt, its correction, or the shown answer.
 
-A repair becomes a training example under the task's own prompt, which has no attempt in it. "The attempt above misread
-the year" would teach the student to talk about a text that is not there. Here: the phrases that tell, and the search.
+A repair becomes a training example with the task's prompt, which does not contain the attempt. "The attempt above
+misread the year" would teach the student to refer to missing text.
 
-There are two lists, because words such as "the previous attempt" are right where the repair made a call before.
+There are two lists, because "the previous attempt" is legitimate after a call of the repair itself.
 
-- `REFUSED_PHRASES` are refused wherever they stand.
-- `REFUSED_FIRST_PHRASES` are refused in the first turn only: nothing has been tried before it. They are not looked for
-  where the task itself holds a message of the assistant, which "your previous answer" may mean.
+- `REFUSED_PHRASES` are refused in any turn.
+- `REFUSED_FIRST_PHRASES` are refused in the first turn only. They are not searched if the task contains an assistant
+  message, to which "your previous answer" may refer.
 
 In a recipe (`repair.refused_phrases`, `repair.refused_first_phrases`) the entry `default` stands for these lists.
-A phrase that stands word for word in the task's messages, or in a tool's result before it, is never refused. Patterns
-are regular expressions of Python's `re`. They are searched without regard to case, in text with single spaces, straight
-quotes and no emphasis (`*`, backticks, double quotes). The defaults are English.
+A phrase that occurs verbatim in the task's messages or in an earlier tool result is never refused. Patterns are regular
+expressions of Python's `re`. The search ignores case and is done on normalized text: single spaces, straight quotes and
+no emphasis (`*`, backticks, double quotes). The default patterns are English.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rewright.core.records import Message, Task, Trajectory
 __all__ = ["DEFAULT", "REFUSED_FIRST_PHRASES", "REFUSED_PHRASES", "compiled", "unseen_reference"]
 
 DEFAULT: Final = "default"
-"""An entry of a list of phrases: all that the list holds where nobody sets it."""
+"""Entry of a list of phrases that stands for the default list."""
 
 _FAULT: Final = (
     r"(?:wrong|incorrect|fail(?:s|ed)?|mistakes?|mistaken(?:ly)?|errors?|misread|misunderst\w+|misus\w+|confus\w+|"
@@ -83,7 +83,7 @@ REFUSED_PHRASES: Final[tuple[str, ...]] = (
     r"\b(?:ground[- ]truth|gold(?:en)?) (?:answer|solution|label|calls?|is|says)\b",
     r"\b(?:answer key|reference solution)\b",
 )
-"""Refused wherever they stand in a repair."""
+"""Refused in any turn of a repair."""
 
 REFUSED_FIRST_PHRASES: Final[tuple[str, ...]] = (
     r"(?<!\bif )(?<!\bshould )(?<!\bwhen )(?<!\bonce )(?<!\bcase )\b(?:the|this|that|my|your) "
@@ -102,16 +102,16 @@ REFUSED_FIRST_PHRASES: Final[tuple[str, ...]] = (
     r"\b(?:start(?:ing)? over|again from the (?:start|beginning))\b",
     r"\b(?:improved|rewritten|revised|polished|more concise|cleaner|clearer|shorter) version\b",
 )
-"""Refused in the first turn of a repair, where nothing of its own has been tried yet."""
+"""Refused in the first turn of a repair, which has no earlier call or answer to refer to."""
 
 _QUOTES: Final = str.maketrans(dict.fromkeys("‘’ʼ", "'") | dict.fromkeys('*`"“”„', ""))
 
 
 @lru_cache(maxsize=64)
 def compiled(patterns: tuple[str, ...], standard: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    """The patterns, ready to search with; `default` stands for those of `standard`.
+    """Compile patterns; the entry `default` is replaced by the patterns of `standard`.
 
-    Raises ValueError for one that is no regular expression, or that would refuse every repair: it matches empty text.
+    Raises ValueError for an invalid regular expression, and for one that matches the empty text (and so every repair).
     """
     found = []
     for pattern in (one for entry in patterns for one in (standard if entry == DEFAULT else (entry,))):
@@ -131,17 +131,23 @@ def unseen_reference(
     phrases: Sequence[str] = (DEFAULT,),
     first_phrases: Sequence[str] = (DEFAULT,),
 ) -> str | None:
-    """The first phrase of a repair that refers to what its reader does not see, as written; None where there is none.
+    """Return the first phrase of a repair that refers to text the student does not see, or None.
 
-    `task` is the task as the student is asked it. Thoughts, calls and answers are searched, results are not.
+    Args:
+        task: the task as seen by the student.
+        repaired: the repair. All generated text (thoughts, calls, answers) is searched; tool results are not.
+        phrases: patterns for all turns.
+        first_phrases: patterns for the first turn.
+
+    Raises ValueError for an invalid pattern.
     """
-    seen = _plain("\n".join(_texts(task.messages)))
+    seen = _normalize("\n".join(_texts(task.messages)))
     anywhere = compiled(tuple(phrases), REFUSED_PHRASES)
     first = compiled(tuple(first_phrases), REFUSED_FIRST_PHRASES)
-    spoke_before = any(message.get("role") == "assistant" for message in task.messages)
+    has_assistant_message = any(message.get("role") == "assistant" for message in task.messages)
     for index, turn in enumerate(repaired.turns):
-        patterns = anywhere if index or spoke_before else (*anywhere, *first)
-        text = _plain(turn.opening + turn.text)
+        patterns = anywhere if index or has_assistant_message else (*anywhere, *first)
+        text = _normalize(turn.opening + turn.text)
         found = (match[0] for pattern in patterns for match in pattern.finditer(text))
         refused = next((phrase for phrase in found if phrase.casefold() not in seen.casefold()), None)
         if refused is not None:
@@ -149,7 +155,7 @@ def unseen_reference(
         shown = [result.content for result in turn.results]
         if turn.follow_up is not None:
             shown += _texts(turn.follow_up.messages)
-        seen += _plain("\n".join(["", *shown]))
+        seen += _normalize("\n".join(["", *shown]))
     return None
 
 
@@ -157,5 +163,5 @@ def _texts(messages: Iterable[Message]) -> list[str]:
     return [str(message.get("content") or "") for message in messages]
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).translate(_QUOTES))

@@ -1,4 +1,4 @@
-"""Settings of the repairer."""
+"""Settings of the `repair` section of a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RepairSettings"]
 
 
 class RepairSettings(Settings, frozen=True):
-    """LLM-as-Repairer (AutoTraj section 3.3). Thresholds are the authors'."""
+    """LLM-as-Repairer (AutoTraj section 3.3). The default thresholds are the paper's."""
 
     model: ModelSettings | None = None
     """The repairer; default: the policy repairs its own trajectories."""

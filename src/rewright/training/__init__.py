@@ -1,1 +1,1 @@
-"""SFT, reward model and RL on TRL (needs the extra `train`)."""
+"""SFT, reward model and RL training. The TRL back end needs the extra `train`."""

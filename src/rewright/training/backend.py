@@ -1,8 +1,8 @@
-"""A trainer back end: what trains the models of a run (registry kind `trainer`).
+"""Interface of trainer back ends (registry kind `trainer`).
 
-A back end takes the data of a run directory and saves a model. Each training section of a recipe names one (`backend`,
-default `trl`). What belongs to no trainer is here for all of them: an RL step's rollouts, verdicts, scores and credit
-(`rewright.training.rl_step`), and the checks of the sections (`rewright.training.settings`).
+A back end trains a model on the data of a run directory and saves it. Each training section of a recipe selects one
+(`backend`, default `trl`). Trainer-independent code is shared: rollouts, verdicts, scores and credit of an RL step in
+`rewright.training.rl_step`, and checks of the settings in `rewright.training.settings`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 __all__ = ["Backend", "RLJob", "Section", "get_backend"]
 
 Section = Literal["sft", "reward", "rl"]
-"""The recipe sections that name a back end."""
+"""The recipe sections that select a back end."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLJob:
-    """One RL training: from a policy and its tasks to a saved model.
+    """Arguments of one RL training.
 
-    `on_rollouts` is given the rollouts of each step with their credit. `judge_seconds`: how long a judge of the user's
-    own may take for one answer. `tools` is the back end's to close.
+    Attributes:
+        tools: the tools of the tasks; the back end closes them.
+        on_rollouts: called with the rollouts of each step and their credit.
+        judge_seconds: time limit of a custom judge per answer, in seconds.
     """
 
     tasks: Sequence[Task]
@@ -53,19 +55,19 @@ class RLJob:
 
 
 class Backend(Protocol):
-    """Trains models. Every training saves the model whole to `out`, or leaves nothing there, and returns logged rows.
+    """Trains models.
 
-    All trainings raise InputError where there is nothing to train on, and TrainingError where no weight changes. A
-    training that a back end does not have is an InputError of `check`.
+    Each training method saves the model to `out` atomically and returns the logged rows. It raises InputError without
+    training data, and TrainingError if no weight changes. `check` raises InputError for an unsupported training.
     """
 
     def check(self, section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
-        """Raise InputError for a missing package and for settings it cannot take. Runs and loads no model."""
+        """Raise InputError for a missing package or unsupported settings. Neither runs nor loads a model."""
 
     def train_sft(
         self, rows: Sequence[Row], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
     ) -> list[Row]:
-        """Train on rows with `input_ids` and `mask` (1: the model's own token, which has a loss)."""
+        """Train on rows with `input_ids` and `mask` (1 for generated tokens, which have a loss)."""
 
     def train_reward_model(
         self,
@@ -77,22 +79,22 @@ class Backend(Protocol):
         seed: int,
         dialect: str,
     ) -> tuple[list[Row], dict[str, float | None]]:
-        """Train on pairs with `chosen_ids`, `rejected_ids` and `split`; (logged rows, accuracies on the held-out ones).
+        """Train on pairs with `chosen_ids`, `rejected_ids` and `split`.
 
-        The accuracies are those of `rewright.training.pair_accuracy.pair_accuracies`.
+        Returns (logged rows, accuracies on the held-out pairs as of `rewright.training.pair_accuracy.pair_accuracies`).
         """
 
     def load_reward_model(self, path: Path) -> Scorer:
-        """The reward model that `train_reward_model` has saved."""
+        """Load a reward model saved by `train_reward_model`."""
 
     def train_rl(self, job: RLJob) -> list[Row]:
         """Train the policy by RL, with the advantages of `rewright.training.group_credit`."""
 
 
 def get_backend(name: str, setting: str) -> Backend:
-    """The back end that is registered as `name`, or that stands at that import path. `setting`: the key that names it.
+    """Return the back end with the registered name or import path `name`.
 
-    Raises InputError for an unknown one.
+    Raises InputError, which mentions the recipe key `setting`, for an unknown one.
     """
     found = find("trainer", name, setting=setting)
     if not callable(found):

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a training stage lie."""
+"""Location of the checkpoints of a training stage."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["checkpoint_folder"]
 
 
 def checkpoint_folder(model: Path) -> Path:
-    """Where the checkpoints of a model under training are: beside it, so that `model` is whole or not there."""
+    """The checkpoint folder of a model in training: a sibling, so that the folder `model` is complete if it exists."""
     return model.with_name(model.name + ".checkpoints")

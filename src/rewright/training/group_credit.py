@@ -1,7 +1,7 @@
-"""Credit of groups of rollouts: the one place where calls, outcomes, formats and scores become rewards and advantages.
+"""Rewards and advantages of groups of rollouts from calls, outcomes, formats and reward-model scores.
 
-RL, `rewright credit` and the page of a run call `credit_groups` with the recipe's `rl` section. (The plug-ins for other
-trainers, whose rewards come from there, use the steps of `TurnCredit` by themselves.)
+RL, `rewright credit` and a run's report call `credit_groups` with the recipe's `rl` section. The plug-ins for other
+trainers, which provide rewards themselves, use the steps of `TurnCredit` directly.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What credit is computed from, of one rollout.
+    """Input of credit assignment for one rollout.
 
-    `trajectory`: its turns, gold calls and outcome (None where they are not known). `group`: the label that the
-    rollouts compared with each other share; None: it is compared with none. `broken`: an engine or a tool server broke
-    it. `reward_model`: the score; None where there is no reward model.
+    Attributes:
+        trajectory: turns, gold calls and outcome (None if unknown).
+        group: label shared by the rollouts of a group; None: in no group.
+        broken: the rollout has an infrastructure failure.
+        format_ok: the trajectory has the format of its dialect.
+        reward_model: the reward model's score; None without a reward model.
     """
 
     trajectory: CreditTrajectory
@@ -56,11 +59,13 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """The credit of one rollout: turn rewards (T,), trajectory reward R, turn advantages (T,).
+    """The credit of one rollout.
 
-    R is None for a rollout that broke, and where the outcome is needed and not known. `advantages` is None for a
-    rollout that is in no group, or that has no R. `details`: what the signal was computed from, where that was asked
-    for (of `matched`, a `Match`).
+    Attributes:
+        turn_rewards: float64 (T,).
+        trajectory_reward: R; None after an infrastructure failure, or if a required outcome is unknown.
+        advantages: float64 (T,); None for a rollout without a group or without R.
+        details: intermediate results of the signal (a `Match` for `matched`), if requested.
     """
 
     turn_rewards: Array
@@ -70,14 +75,14 @@ class Earned:
 
 
 def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings, *, details: bool = False) -> list[Earned]:
-    """Turn rewards, trajectory rewards and turn advantages of rollouts, in the order given.
+    """Compute turn rewards, trajectory rewards and turn advantages of rollouts, in the given order.
 
-    A turn earns what `credit.signal` says (with "matched", what its matched calls are paid) times `call_weight`, and
-    nothing with `trajectory_reward` "autotraj"; the outcome is added to the last turn where `credit.join` says so. R is
-    `rewright.credit.trajectory_reward.trajectory_reward`, and the advantages are those of `credit.estimator` within
-    each group; what a signal gives as an advantage is added to them. A turn whose number is missing earns 0. Raises
-    ValueError for settings and for an outcome or a score that is not a number of its range; never on what a model
-    wrote.
+    A turn reward is the value of `credit.signal` ("matched": the reward of its matched calls) times `call_weight`, or
+    0 if `trajectory_reward` is "autotraj" or the value is missing. With `credit.join` "last_turn" the outcome is added
+    to the last turn. R is `rewright.credit.trajectory_reward.trajectory_reward`. `credit.estimator` computes the
+    advantages within each group, and the values of an advantage signal are added to them.
+
+    Raises ValueError for invalid settings and for an outcome or a score out of range, never for model output.
     """
     credit, factor = settings.credit, call_factor(settings)
     trajectories = [one.trajectory for one in rollouts]
@@ -101,32 +106,38 @@ def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings, *, detail
     advantages = dict(zip(grouped, found, strict=True))
     if signal.kind == "advantage":
         advantages = {index: row + factor * signal.values[index] for index, row in advantages.items()}
-    seen = signal.details or [None] * len(rollouts)
+    signal_details = signal.details or [None] * len(rollouts)
     return [
-        Earned(row, total, advantages.get(index), seen[index])
+        Earned(row, total, advantages.get(index), signal_details[index])
         for index, (row, total) in enumerate(zip(turn_rewards, totals, strict=True))
     ]
 
 
 def call_factor(settings: RLSettings) -> float:
-    """What the numbers of the signal, the reward of a matched call say, are multiplied with."""
+    """The factor of the signal's values (such as the rewards of matched calls) in the turn rewards."""
     return 0.0 if settings.trajectory_reward == "autotraj" else settings.call_weight
 
 
 def uses_reward_model(settings: RLSettings) -> bool:
-    """Has a reward model's score any part in the trajectory reward?"""
+    """Whether the trajectory reward depends on a reward model's score."""
     return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
 
 
 def verdict_for(task: Task, trajectory: Trajectory, settings: RLSettings, *, seconds: float = OWN_SECONDS) -> Verdict:
-    """The verdict that RL uses, of the task's judge or of the one that `rl.outcome` names. Raises as the judge does."""
+    """The verdict that RL uses: by the task's judge or by the judge in `rl.outcome`.
+
+    `seconds`: time limit of a custom judge. Raises as the judge does.
+    """
     if settings.outcome != "judge":
         task = msgspec.structs.replace(task, judge=settings.outcome)
     return judge_trajectory(task, trajectory, seconds=seconds)
 
 
 class Rewards(msgspec.Struct, frozen=True):
-    """What a batch of rollouts earned; lists by trajectory. None: the rollout broke and was not scored."""
+    """Rewards and advantages of a batch of rollouts, one entry per trajectory.
+
+    None marks rollouts with an infrastructure failure, which are not scored.
+    """
 
     turn_rewards: list[list[float]]
     trajectory_rewards: list[float | None]
@@ -144,17 +155,17 @@ def score_rollouts(
     dialect: str,
     scores: Sequence[float | None] | None = None,
 ) -> Rewards:
-    """Turn rewards, trajectory rewards and turn advantages of rollouts; groups are rollouts of the same task id.
+    """Compute turn rewards, trajectory rewards and turn advantages; rollouts of the same task id form a group.
 
-    `scores`: the reward model's numbers, one per trajectory, or None where there is no reward model. A rollout that
-    broke has none.
+    `scores`: the reward model's score per trajectory, None for rollouts with an infrastructure failure; or None without
+    a reward model. Raises ValueError for any other missing score.
     """
     attempted = []
     for index, (task, one, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):
         broken = one.failure is not None
         score = None if scores is None else scores[index]
         if scores is not None and score is None and not broken:
-            raise ValueError(f"trajectory {one.id} has no score: only a rollout that broke has none")
+            raise ValueError(f"trajectory {one.id} has no score: expected one unless it has an infrastructure failure")
         attempted.append(
             Attempted(
                 trajectory=CreditTrajectory.of(one, task, outcome=verdict.outcome),
@@ -184,7 +195,7 @@ def with_credit(
     *,
     first: int = 0,
 ) -> list[Trajectory]:
-    """The trajectories with what they earned, as it is stored. `first`: the place of the first one in `rewards`."""
+    """Copy the trajectories with their credit. `first`: index of the first trajectory in `rewards`."""
     found = []
     for index, (one, verdict) in enumerate(zip(trajectories, verdicts, strict=True), first):
         credit = Credit(
@@ -206,7 +217,7 @@ def _total(one: Attempted, calls: Array, settings: RLSettings) -> float | None:
     if outcome is None or math.isnan(outcome):
         if settings.trajectory_reward != "matchtir":
             return None
-        outcome = 0.0  # the calls are known all the same
+        outcome = 0.0  # the call rewards are still valid
     return trajectory_reward(
         settings.trajectory_reward,
         float(calls.sum()),

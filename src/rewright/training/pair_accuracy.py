@@ -1,7 +1,7 @@
-"""How well scores rank preference pairs, and how well no reward model at all would: by length alone.
+"""Accuracy of scores on preference pairs, with a length-only baseline.
 
-Chosen and rejected trajectories differ in surface too: repaired ones are often shorter, and well formed. A reward model
-whose accuracy falls to that of the length rule, or falls on pairs of matched format, has learned the surface.
+Chosen and rejected trajectories also differ in surface features: repaired ones are often shorter and well formed. A
+reward model that is no better than the length rule, or worse on pairs of matched format, has learned these features.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ from typing import Any
 __all__ = ["Score", "length_rule", "pair_accuracies"]
 
 Score = Callable[[Sequence[Sequence[int]]], list[float]]
-"""One number per token sequence: `RewardModel.score` or `RewardClient.score`."""
+"""Function from token sequences to one score each, such as `RewardModel.score` or `RewardClient.score`."""
 
 
 def pair_accuracies(score: Score, pairs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Accuracies of `score` on pairs (rows of preferences.jsonl with `chosen_ids`, `rejected_ids`, `matched_format`).
+    """Compute accuracies on preference pairs; ties count half.
 
-    `accuracy`: the share of pairs whose chosen trajectory scores higher; ties count half. `shorter_wins`: the same for
-    the rule that the trajectory of fewer tokens is the better one (1 minus it is the opposite rule's accuracy). Both
-    again with `_matched_format`, on the pairs whose two sides are both well formed. None where there are no pairs.
+    Args:
+        score: scores token sequences.
+        pairs: rows of preferences.jsonl with `chosen_ids`, `rejected_ids` and `matched_format`.
+
+    Returns:
+        `accuracy`: fraction of pairs whose chosen trajectory scores higher. `shorter_wins`: the same for the rule that
+        the trajectory with fewer tokens is better (the opposite rule has 1 minus this accuracy). Both also with the
+        suffix `_matched_format`, on pairs of which both sides are well formed. None without pairs. `held_out_pairs`
+        and `matched_format_pairs`: the numbers of pairs.
     """
     scores = score([pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs]) if pairs else []
-    by_score = [_right(one, other) for one, other in zip(scores[: len(pairs)], scores[len(pairs) :], strict=True)]
-    by_length = [_right(len(pair["rejected_ids"]), len(pair["chosen_ids"])) for pair in pairs]
+    by_score = [
+        _pair_accuracy(chosen, rejected)
+        for chosen, rejected in zip(scores[: len(pairs)], scores[len(pairs) :], strict=True)
+    ]
+    by_length = [_pair_accuracy(len(pair["rejected_ids"]), len(pair["chosen_ids"])) for pair in pairs]
     matched = [index for index, pair in enumerate(pairs) if pair["matched_format"]]
     return {
         "accuracy": _mean(by_score),
@@ -37,7 +46,10 @@ def pair_accuracies(score: Score, pairs: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def length_rule(accuracies: Mapping[str, float | None]) -> tuple[str, float, float | None] | None:
-    """(`shorter` or `longer`, its accuracy, its accuracy on pairs of matched format): the better of the two rules."""
+    """The better of the two length rules: (`shorter` or `longer`, its accuracy, its accuracy on matched-format pairs).
+
+    None without pairs.
+    """
     shorter, matched = accuracies.get("shorter_wins"), accuracies.get("shorter_wins_matched_format")
     if shorter is None:
         return None
@@ -46,8 +58,8 @@ def length_rule(accuracies: Mapping[str, float | None]) -> tuple[str, float, flo
     return "longer", 1.0 - shorter, None if matched is None else 1.0 - matched
 
 
-def _right(better: float, worse: float) -> float:
-    return 1.0 if better > worse else 0.5 if better == worse else 0.0
+def _pair_accuracy(chosen: float, rejected: float) -> float:
+    return 1.0 if chosen > rejected else 0.5 if chosen == rejected else 0.0
 
 
 def _mean(values: Sequence[float]) -> float | None:

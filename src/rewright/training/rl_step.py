@@ -1,6 +1,6 @@
-"""One step of RL, whichever trainer makes it: plan, roll out, judge, score, credit, and what of it is logged.
+"""Trainer-independent parts of an RL step: plan, roll out, judge, score, and log.
 
-A trainer adds the model, the batches and the gradient. TRL's calls these functions (`rewright.training.trl.rl`).
+The trainer adds the model, the batches and the gradient; see `rewright.training.trl.rl` for TRL.
 """
 
 from __future__ import annotations
@@ -21,25 +21,30 @@ __all__ = ["judge_rollouts", "plan_step", "roll_out", "score_with", "step_metric
 
 
 def plan_step(tasks: Sequence[Task], *, step: int, seed: int, first: int = 0) -> list[Plan]:
-    """One rollout of each of `tasks` (a task stands there once per rollout of its group).
+    """Plan one rollout per entry of `tasks`; a task is repeated once per rollout of its group.
 
-    `step` counts from 0, `first` is the place of the first rollout among all of the step, and `seed` that of the run:
-    the ids, `rl/TASK/STEP/PLACE`, and the seeds of the rollouts follow from them.
+    Args:
+        tasks: the tasks of the rollouts.
+        step: RL step, counted from 0.
+        seed: seed of the run.
+        first: index of the first rollout within the step.
+
+    The ids (`rl/TASK/STEP/INDEX`) and seeds of the rollouts are derived from these.
     """
     return [
         Plan(
-            id=f"rl/{task.id}/{step}/{place}",
+            id=f"rl/{task.id}/{step}/{index}",
             task=task,
             stage="rl",
-            index=place,
-            seed=derive_seed(seed, "rl", step, place),
+            index=index,
+            seed=derive_seed(seed, "rl", step, index),
         )
-        for place, task in enumerate(tasks, first)
+        for index, task in enumerate(tasks, first)
     ]
 
 
 async def roll_out(rollout: Rollout, plans: Sequence[Plan], *, concurrency: int) -> list[Trajectory]:
-    """The trajectories of `plans`, in their order. At most `concurrency` of them are made at once."""
+    """Generate the trajectories of `plans`, in their order, at most `concurrency` at a time."""
     found = {}
     async for one in rollout.run_many(plans, concurrency=concurrency):
         found[one.id] = one
@@ -53,16 +58,16 @@ def judge_rollouts(
     *,
     seconds: float = OWN_SECONDS,
 ) -> list[Verdict]:
-    """One verdict per rollout, of the judge that `rl.outcome` asks for. Raises as the judge does."""
+    """One verdict per rollout, by the judge of `rl.outcome` (see `verdict_for`). Raises as the judge does."""
     return [verdict_for(task, one, settings, seconds=seconds) for task, one in zip(tasks, trajectories, strict=True)]
 
 
 def score_with(
     reward_model: Scorer, renderer: Renderer, tasks: Sequence[Task], trajectories: Sequence[Trajectory]
 ) -> list[float | None]:
-    """The reward model's numbers, one per rollout. One that broke has none: it may not even have a prompt.
+    """The reward model's score per rollout; None after an infrastructure failure, since there may be no prompt.
 
-    Scored are the tokens that the reward model was trained on: a stopped answer has its end token there.
+    The scored tokens are rendered as for the reward model's training, where a finished answer has its end token.
     """
     completed = [index for index, one in enumerate(trajectories) if one.failure is None]
     scores: list[float | None] = [None] * len(trajectories)
@@ -73,7 +78,7 @@ def score_with(
 
 
 def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """What is logged of a step, by name: `rewards` are those of all processes, `trajectories` one process's own."""
+    """Metrics to log for a step. `rewards` are those of all processes, `trajectories` those of this process."""
     scored = [outcome for outcome in rewards.outcomes if outcome is not None]
     given = [score for score in rewards.reward_model if score is not None]
     sums = [sum(row) for row in rewards.turn_rewards]

@@ -1,4 +1,4 @@
-"""Settings of the data sets and of the training stages."""
+"""Settings of the `build`, `sft`, `reward` and `rl` sections of a recipe, and their checks."""
 
 from __future__ import annotations
 
@@ -181,9 +181,9 @@ class RLSettings(_TrainSettings, frozen=True):
 
 
 def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """The keys that the trajectory reward of an `rl:` section does not read: dotted names from the recipe's root.
+    """Yield the keys that the trajectory reward of an `rl:` section ignores, as dotted names from the recipe's root.
 
-    A weight that is written as 0 is none of them: it says what is so.
+    A weight of 0 is not reported, since it has the same effect.
     """
     reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
     weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
@@ -200,7 +200,7 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:
-    """Raise InputError where RL has fewer tasks than a step takes: the trainer would make no step."""
+    """Raise InputError if there are fewer tasks than `tasks_per_step`, since the trainer would make no step."""
     if count < settings.tasks_per_step:
         raise InputError(
             f"rl.tasks_per_step is {settings.tasks_per_step}, but RL has {count} {'task' if count == 1 else 'tasks'}: "
@@ -209,7 +209,7 @@ def check_task_count(count: int, settings: RLSettings) -> None:
 
 
 def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSettings) -> None:
-    """Raise InputError for batches that do not divide, and for rollouts that would all be alike."""
+    """Raise InputError for batch sizes that do not divide, and for temperature 0 in RL (identical rollouts)."""
     if isinstance(settings, RLSettings):
         if not settings.temperature:
             raise InputError("rl.temperature is 0: expected a positive number: rollouts must differ to be compared")

@@ -1,8 +1,8 @@
-"""Trackers: where the numbers of a training stage go besides metrics.jsonl. Named in `report_to` of the stage.
+"""Experiment trackers for the metrics of training stages, in addition to metrics.jsonl.
 
-`report_to` takes TRL's integrations (`wandb`, `tensorboard`, …), which log while they train, and trackers of one's own:
-a registered name (kind `tracker`) or an import path of a function that gives a `Tracker` for a run directory. A tracker
-is given the rows of the stage when the stage is finished.
+`report_to` of a stage accepts TRL's integrations (`wandb`, `tensorboard`, …), which log during training, and custom
+trackers: a registered name (kind `tracker`) or an import path of a function that returns a `Tracker` for a run
+directory. Custom trackers receive the rows of a stage when it is finished.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ __all__ = ["Tracker", "find_tracker", "own_trackers", "report", "trl_integration
 
 
 class Tracker(Protocol):
-    """What takes the numbers of a stage."""
+    """Receives the metrics of a stage."""
 
     def log(self, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The rows of `stage` as metrics.jsonl has them: a row for each logged step.
+        """Log the rows of `stage` as in metrics.jsonl, one per logged step.
 
-        A stage that is done again is logged again, and so is one whose end a kill has interrupted.
+        Called again if the stage is redone, or was killed while it finished.
         """
 
 
 def own_trackers(report_to: Iterable[str]) -> list[str]:
-    """The names that are trackers of one's own, not TRL's."""
+    """The names of custom trackers, as opposed to TRL's integrations."""
     names = list(report_to)
     registered = known("tracker") if names else []
     return [name for name in names if ":" in name or name in registered]
 
 
 def trl_integrations(report_to: Sequence[str]) -> list[str]:
-    """The names that TRL is to look after."""
-    own = own_trackers(report_to)
-    return [name for name in report_to if name not in own]
+    """The names to pass to TRL."""
+    custom = own_trackers(report_to)
+    return [name for name in report_to if name not in custom]
 
 
 def find_tracker(name: str, setting: str) -> Any:
-    """The function that gives a tracker. Raises InputError, which names `setting`, where there is none."""
+    """Return the tracker's factory function. Raises InputError, which mentions `setting`, for an unknown name."""
     found = find("tracker", name, setting=setting)
     if not callable(found):
         raise InputError(f"{setting}: tracker {name!r} is a {type(found).__name__}: expected a function or a class")
@@ -50,12 +50,12 @@ def find_tracker(name: str, setting: str) -> Any:
 
 
 def report(report_to: Iterable[str], folder: Path, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Give the rows of a finished stage to the trackers of `report_to`; `folder` is the run directory.
+    """Pass the rows of a finished stage to the custom trackers of `report_to`; `folder` is the run directory.
 
-    What a tracker raises is a warning: the stage is done, and its numbers are in metrics.jsonl.
+    An exception of a tracker is reported as a warning, since the metrics are already in metrics.jsonl.
     """
     for name in own_trackers(report_to) if rows else ():
         try:
             find_tracker(name, f"{stage}.report_to")(folder).log(stage, rows)
-        except Exception as problem:  # a user's code, perhaps a server that is gone
+        except Exception as problem:  # user code can raise anything
             say(f"warning: {stage}.report_to: tracker {name!r} failed: {type(problem).__name__}: {problem}")

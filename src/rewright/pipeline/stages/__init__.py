@@ -1,1 +1,1 @@
-"""The stages of a run: each reads what the one before wrote into the run directory, and can be resumed or redone."""
+"""The stages of a run. Each reads the files of earlier stages from the run directory and can be resumed or redone."""

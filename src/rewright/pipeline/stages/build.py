@@ -1,8 +1,8 @@
-"""Datasets: the SFT set (kept + accepted repairs) and the preference set (repaired over original).
+"""Build the SFT set (kept and repaired trajectories) and the preference set (repaired over original).
 
-AutoTraj sections 6 and 7: deduplicated, shuffled with the run's seed, every row with its provenance. Rows hold both the
-conversation (Hugging Face convention, `messages` and `tools`) and, where the policy's tokenizer is known, the token ids
-with the mask of the model's own tokens, so that nothing has to be found again by searching text.
+AutoTraj sections 6 and 7. Rows are deduplicated, shuffled with the run's seed, and contain their provenance. They hold
+the conversation (Hugging Face convention, `messages` and `tools`) and, if the policy's tokenizer is available, the
+token ids with the mask of generated tokens as recorded by the rollout.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = ["BUILD", "build", "held_out"]
 
 
 def held_out(task_id: str, fraction: float) -> bool:
-    """Whether a task's pairs are held out: by hash of its id, so that no task is on both sides."""
+    """Whether a task's pairs are held out, by hash of the task id, so that no task is in both splits."""
     digest = hashlib.blake2b(task_id.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") / 2**32 < fraction
 
 
 def build(context: Context) -> dict[str, int]:
-    """Write sft.jsonl and preferences.jsonl; returns the counts of the report.
+    """Write sft.jsonl and preferences.jsonl. Returns their numbers of rows.
 
-    Tasks with held-out pairs have no rows in sft.jsonl; `held_out` is how many those would have been.
+    Tasks with held-out pairs are excluded from sft.jsonl; `held_out` is the number of excluded rows.
     """
     run, recipe = context.run, context.recipe
     trajectories = {one.id: one for one in run.trajectories}
@@ -50,15 +50,15 @@ def build(context: Context) -> dict[str, int]:
         pairs += _kept_over_wrong(kept, trajectories, selected)
     preferences = list(_unique((_pair_row(context, renderer, *pair) for pair in pairs), "prompt", "chosen", "rejected"))
     random.Random(recipe.seed).shuffle(preferences)
-    outside = asked_held_out(preferences)
+    held_out_prompts = asked_held_out(preferences)
     for row in preferences:
-        if asked(row["prompt"]) in outside:  # the same question under another id
+        if asked(row["prompt"]) in held_out_prompts:  # the same question under another task id
             row["split"] = "heldout"
     run.write_lines("preferences.jsonl", preferences)
     labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
     found = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
     prompts = {task_id: asked(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(found)}
-    rows = [row for row in found if prompts[row["task_id"]] not in outside]
+    rows = [row for row in found if prompts[row["task_id"]] not in held_out_prompts]
     random.Random(recipe.seed).shuffle(rows)
     run.write_lines("sft.jsonl", rows)
     if len(rows) < len(found):
@@ -76,14 +76,14 @@ def _kept_over_wrong(
 ) -> list[tuple[Trajectory, Trajectory, str]]:
     wrong: dict[str, list[Trajectory]] = {}
     for one in trajectories.values():
-        # One that an engine or a tool server broke says nothing about the model: nothing is better than it.
+        # Infrastructure failures are not the model's mistakes and give no preference.
         if selected.get(one.id) == "wrong" and one.failure is None:
             wrong.setdefault(one.task_id, []).append(one)
     return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
 
 
 def _renderer(context: Context) -> Renderer | None:
-    """The policy's renderer, or None where its tokenizer is not here (a served model)."""
+    """The policy's renderer; None if its tokenizer is not available (a served model)."""
     model = context.recipe.model
     if model.tokenizer_path is None:
         return None
@@ -93,7 +93,7 @@ def _renderer(context: Context) -> Renderer | None:
 
 
 def _conversation(context: Context, renderer: Renderer | None, trajectory: Trajectory) -> list[Message]:
-    """The conversation of a trajectory, its results without the policy's control tokens and all common ones."""
+    """The conversation of a trajectory. Control tokens, the policy's and common ones, are escaped in tool results."""
     pattern = common_pattern(context.dialect.control_words)
 
     def escape(text: str) -> str:
@@ -122,13 +122,13 @@ def _pair_row(
     context: Context, renderer: Renderer | None, chosen: Trajectory, rejected: Trajectory, mode: str
 ) -> dict[str, Any]:
     task = context.task(chosen.task_id)
-    outside = held_out(task.id, context.recipe.build.held_out_fraction)
+    is_held_out = held_out(task.id, context.recipe.build.held_out_fraction)
     row: dict[str, Any] = {
         "id": f"{chosen.id}>{rejected.id}",
         "task_id": task.id,
         "mode": mode,
-        "split": "heldout" if outside else "train",
-        # Equal surface: what tells the two apart is then more than a broken format.
+        "split": "heldout" if is_held_out else "train",
+        # Chosen trajectories are well formed, so these pairs cannot be ranked by format alone.
         "matched_format": format_problem(rejected, context.recipe.dialect) is None,
         "prompt": context.dialect.messages(task),
         "chosen": _conversation(context, renderer, chosen),
@@ -142,7 +142,7 @@ def _pair_row(
 
 
 def _unique(rows: Iterator[dict[str, Any]], *keys: str) -> Iterator[dict[str, Any]]:
-    """Rows whose conversations (under `keys`) were not there before."""
+    """Drop rows with the same values under `keys` as an earlier row."""
     seen: set[str] = set()
     for row in rows:
         digest = hashlib.blake2b(repr([row[key] for key in keys]).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Candidates, verdicts, quality (AutoTraj sections 3 and 4): the first three stages of the flow."""
+"""The stages synth, judge and score: candidates, verdicts and quality (AutoTraj sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTHING = "{}: there are no trajectories: expected the stage synth before this 
 
 
 async def synthesise(context: Context) -> None:
-    """`synth.n` candidates per task, into trajectories.jsonl."""
+    """Generate `synth.n` candidates per task into trajectories.jsonl."""
     settings = context.recipe.synth
     plans = list(context.plans(context.tasks, "synth", settings.n, SECTIONS))
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
@@ -36,10 +36,13 @@ async def synthesise(context: Context) -> None:
 
 
 def judge(context: Context) -> None:
-    """A verdict for every stored trajectory that has none, into verdicts.jsonl. One trajectory in memory at a time."""
+    """Judge every stored trajectory without a verdict into verdicts.jsonl. One trajectory is in memory at a time.
+
+    Raises InputError without trajectories or for an unknown task, and JudgeError as `judge_missing` does.
+    """
     run = context.run
     order = []
-    for one in run.trajectories:  # to the end, before the first verdict: a mistake in a record or a task costs nothing
+    for one in run.trajectories:  # validate all records and tasks before the first verdict
         context.task(one.task_id)
         order.append(one.id)
     if not order:
@@ -56,10 +59,10 @@ def judge(context: Context) -> None:
 
 
 def score(context: Context) -> Counter[str]:
-    """Quality and selection of every candidate, into quality.jsonl. Counts kept, low and wrong ones.
+    """Score and select every candidate into quality.jsonl. Returns the numbers of kept, low and wrong candidates.
 
-    Candidates are the stored trajectories that are not repairs: our own, or imported ones. One task's are in memory at
-    a time.
+    Candidates are all stored trajectories, generated or imported, that are not repairs. The candidates of one task are
+    in memory at a time. Raises InputError without candidates, and for a candidate without a verdict.
     """
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
@@ -69,7 +72,7 @@ def score(context: Context) -> Counter[str]:
             raise InputError(f"{run.path}: no verdict on trajectory {one.id}: run rewright judge {run.path} first")
         return _candidate_of(one)
 
-    groups = run.trajectories.groups(judged_candidate_of)  # to the end, before the first score
+    groups = run.trajectories.groups(judged_candidate_of)  # validates all records before the first score
     if not groups.records:
         raise InputError(_NOTHING.format(run.path))
     known = run.qualities.keys()
@@ -100,7 +103,7 @@ def score(context: Context) -> Counter[str]:
 
 
 def _candidate_of(trajectory: Trajectory) -> str | None:
-    """The task that a trajectory is a candidate of; None for a repair."""
+    """The task id of a candidate; None for a repair."""
     return trajectory.task_id if trajectory.provenance.parent is None else None
 
 

@@ -1,4 +1,4 @@
-"""Held-out evaluation: the same loop and the same judge, on tasks that no stage has seen."""
+"""Evaluation on held-out tasks, with the rollout loop and judges of the other stages."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summar
 
 SECTIONS = (*ID_SECTIONS, "eval", "model")
 BASE = "base"
-"""The label of the model that a run begins with."""
+"""The label of the model before training."""
 
 
 async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[str, Any]:
-    """Roll out `eval.n` trajectories per held-out task with a model, judge them, and return their summary."""
+    """Generate `eval.n` trajectories per held-out task with a model, judge them, and return their summary."""
     settings = context.recipe.eval
     trajectories, verdicts = context.run.evaluation(label)
     started = time.monotonic()
@@ -69,15 +69,20 @@ def summarise(
     quality: QualitySettings = PARITY,
     dialect: str = "tags",
 ) -> dict[str, Any]:
-    """Success with its 95% interval, Solve metrics, calls, tokens, words and quality.
+    """Compute the metrics of an evaluation.
 
-    `tokens` per trajectory, None: not known of all. `quality` is the mean total of AutoTraj's quality, `words` the mean
-    length in its words (None without trajectories).
+    Args:
+        trajectories: the trajectories of the evaluation.
+        verdicts: their verdicts.
+        seconds: wall-clock duration.
+        categories: task id -> category; adds success per category and `category_mean`, the unweighted mean over them.
+        quality: quality settings.
+        dialect: dialect of the trajectories.
 
-    The intervals are over tasks: several trajectories of one task (`eval.n`) are no independent trials. Trajectories
-    that an engine or a tool server broke (`failures`, by part and cause in `broke`) count as not solved. `categories`
-    names the category of each task id: success then also stands for each, and as `category_mean`, their unweighted
-    mean.
+    Returns success with its 95% interval, Solve metrics, and means per trajectory of calls, generated tokens (None if
+    unknown for any), words and quality (AutoTraj's total; None without trajectories). Intervals are computed over
+    tasks, since several trajectories of one task (`eval.n`) are not independent. Trajectories with an infrastructure
+    failure (counted in `failures`, by component and cause in `broke`) count as not solved.
     """
     total = len(trajectories)
     tasks = {one.id: one.task_id for one in trajectories}
@@ -117,7 +122,7 @@ def summarise(
 
 
 def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
-    """Values of one task, together."""
+    """Group values by task id."""
     groups: dict[str, list[float]] = {}
     for task_id, value in values:
         groups.setdefault(task_id, []).append(value)
@@ -151,7 +156,7 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
             raise InputError(f"{context.run.path}: no model of stage {label} to evaluate: run that stage first")
         summary = asyncio.run(evaluate(context, label, policy(context, label)))
         about = context.run.state().get(label, {})
-        if about.get("skipped"):  # the numbers are those of the model that it would have begun with
+        if about.get("skipped"):  # the evaluated model is the one before this stage
             summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         context.run.set_metrics(f"eval_{label}", [summary])
 

@@ -1,7 +1,7 @@
-"""Hard cases: candidates that no repair was good enough for, in one file to read, to give to people, to try again.
+"""Hard cases: candidates without an accepted repair, in one file for inspection or annotation.
 
-Each row of `hard.jsonl` has the question, the original and every attempt at its repair as plain text, and why each was
-turned down. It is a view: the records are in trajectories.jsonl and repairs.jsonl, and the stage writes it anew.
+Each row of `hard.jsonl` holds the question, the original and all repair attempts as plain text, and the reasons for
+rejection. It is derived from trajectories.jsonl and repairs.jsonl and rewritten by each run of the stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["write_hard_cases"]
 
 
 def write_hard_cases(context: Context) -> int:
-    """Write `hard.jsonl` from what is stored; how many hard cases there are. One of them in memory at a time."""
+    """Write `hard.jsonl` from the stored records. Returns the number of rows. One case is in memory at a time."""
     run = context.run
     hard = {repair.original_id: repair for repair in run.repairs if not repair.accepted}
     verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in hard}
@@ -54,7 +54,7 @@ def write_hard_cases(context: Context) -> int:
 
 
 def _attempts(repair: Repair, group: list[Trajectory]) -> list[dict[str, Any]]:
-    # Tries of earlier settings may be stored too: those of this decision share the end of their ids.
+    # Attempts with earlier settings may be stored too; those of this decision have the same id suffix.
     digest = str(repair.repaired_id).rpartition("/")[2]
     tries = [one for one in group if one.provenance.parent is not None and one.id.rpartition("/")[2] == digest]
     tries = sorted(tries, key=lambda one: one.index)[: repair.attempts]

@@ -1,7 +1,7 @@
-"""The tasks whose pairs measure the reward model: neither its training nor the policy it starts from has seen them.
+"""Held-out pairs for evaluating the reward model.
 
-The reward model starts from the SFT policy. A task that SFT has learned from is no test of it, so `build` and the
-demonstrations leave out of SFT what belongs to a task with held-out pairs.
+The reward model is initialized from the SFT policy, so its evaluation tasks must not be in the SFT set either. `build`
+and the demonstrations therefore exclude tasks with held-out pairs from SFT.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["asked", "asked_held_out", "say_if_too_few", "unseen_pairs"]
 
 
 def asked(prompt: Sequence[Mapping[str, Any]]) -> str:
-    """What a prompt asks, to be compared: two tasks may ask the same under different ids."""
+    """A key of a prompt without its system messages, to find tasks with equal prompts and different ids."""
     return json.dumps([message for message in prompt if message["role"] != "system"], sort_keys=True)
 
 
 def asked_held_out(pairs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """What the held-out pairs (rows of preferences.jsonl) ask."""
+    """The prompt keys of the held-out pairs (rows of preferences.jsonl)."""
     return {asked(pair["prompt"]) for pair in pairs if pair["split"] == "heldout" and "prompt" in pair}
 
 
 def unseen_pairs(run: Run, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`pairs` without held-out ones of tasks that the run's own SFT has learned from, which is said.
+    """Drop held-out pairs of tasks in the run's SFT set, and print their number.
 
-    `build` makes none; an older run, or one whose files were edited, may have some.
+    `build` does not create such pairs, but older runs and edited files may contain some.
     """
     done = run.state().get("sft", {})
     if not done.get("done") or done.get("skipped") or run.recipe().sft.source != "run":
@@ -46,7 +46,7 @@ def unseen_pairs(run: Run, pairs: Sequence[dict[str, Any]]) -> list[dict[str, An
 
 
 def say_if_too_few(stage: str, pairs: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
-    """Say, before any training, that RL will not use a reward model for want of held-out pairs."""
+    """Warn, before any training, if there are too few held-out pairs for RL to use the reward model."""
     held_out = sum(pair["split"] == "heldout" for pair in pairs)
     needed = max(1, recipe.reward.minimum_pairs)
     if held_out >= needed or "rl" not in recipe.stages:
@@ -55,6 +55,7 @@ def say_if_too_few(stage: str, pairs: Sequence[Mapping[str, Any]], recipe: Recip
         return
     outcome = "RL will not use the reward model" if recipe.reward.url is None else "RL will refuse the reward model"
     say(
-        f"{stage}: {held_out} of {len(pairs)} pairs are held out, and reward.minimum_pairs is {needed}: {outcome}, for "
-        "nobody will know how good it is (more tasks, a larger build.held_out_fraction, or fewer reward.minimum_pairs)"
+        f"{stage}: {held_out} of {len(pairs)} pairs are held out, and reward.minimum_pairs is {needed}: {outcome}, "
+        "because its accuracy will be unknown (more tasks, a larger build.held_out_fraction, or fewer "
+        "reward.minimum_pairs)"
     )

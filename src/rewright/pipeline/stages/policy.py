@@ -1,4 +1,4 @@
-"""Which model a stage works with: the newest policy that was trained before it."""
+"""Select the model that a stage uses: the newest policy trained before it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["policy", "skip"]
 
 
 def policy(context: Context, upto: str) -> ModelSettings:
-    """The newest policy up to the stage of that name, it included; the recipe's own where nothing was trained.
+    """The newest policy up to and including stage `upto`; the recipe's model if none was trained.
 
-    Raises InputError where a stage should have trained one and has not, or where its model is missing.
+    Raises InputError if a training stage of the recipe is not done, or its model is missing.
     """
     run, recipe = context.run, context.recipe
     order = run_order(recipe)
@@ -35,7 +35,10 @@ def policy(context: Context, upto: str) -> ModelSettings:
 
 
 def skip(context: Context, stage: str, reason: str, so: str) -> dict[str, Any]:
-    """What a stage returns that has nothing to do: it says so, and has no numbers."""
+    """Report that a stage is skipped, clear its metrics, and return its entry for state.json.
+
+    `so` states the consequence.
+    """
     say(f"{stage}: skipped: {reason}, so {so}")
     context.run.set_metrics(stage, [])
     return {"skipped": True, "reason": reason}

@@ -1,8 +1,8 @@
-"""The repair stage: every candidate that is wrong or of low quality, up to `repair.attempts` tries each, concurrently.
+"""The repair stage: up to `repair.attempts` concurrent attempts for every wrong or low-quality candidate.
 
-Written: each try into trajectories.jsonl (its provenance names the original), its verdict and quality, and one decision
-per original into repairs.jsonl: taken, or a hard case, with the reason of every try. The hard cases are also written
-into hard.jsonl, as text.
+Writes each attempt to trajectories.jsonl (with the original as its parent), its verdict to verdicts.jsonl, and one
+decision per original, with the reasons of all attempts, to repairs.jsonl. Originals without an accepted repair (hard
+cases) are also written to hard.jsonl, as text.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class _Job(NamedTuple):
     quality: Quality
     mode: RepairMode
     mark: str
-    """At the end of the ids of its tries: tells originals of one task apart that have the same index."""
+    """Suffix of the ids of its attempts, which distinguishes originals of one task with the same index."""
 
 
 class _Try(NamedTuple):
-    """One try, judged. `stored` says that it is on disk."""
+    """One judged attempt. `stored`: it is in trajectories.jsonl."""
 
     trajectory: Trajectory
     verdict: Verdict
@@ -57,7 +57,7 @@ class _Try(NamedTuple):
 
 
 async def repair(context: Context) -> dict[str, int]:
-    """Repair what needs it; resume where an earlier attempt stopped. Counts repaired ones and hard cases."""
+    """Repair candidates, resuming from stored records. Returns the numbers of repaired and hard cases."""
     run, settings = context.run, context.recipe.repair
     jobs = _jobs(context)
     decided = run.repairs.keys()
@@ -71,7 +71,7 @@ async def repair(context: Context) -> dict[str, int]:
             asked = (context.task(job.original.task_id) for job in missing)
             async with context.rollout(model, sampling, asked) as rollout:
                 work = (_tries(context, rollout, job, stored) for job in missing)
-                # Closed before the engine is: a try that the engine's end would break is not to be stored.
+                # Closed before the engine, so that attempts interrupted by its shutdown are not stored.
                 async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
                     async for job, tries in ready:
                         outage.record(tries[-1].trajectory, partial(_store, run, job, tries))
@@ -89,21 +89,22 @@ def _jobs(context: Context) -> list[_Job]:
     for trajectory in context.run.trajectories:
         quality = qualities.get(trajectory.id)
         mode = mode_of(quality) if quality is not None and trajectory.provenance.parent is None else None
-        # A trajectory that an engine or a tool server broke says nothing about the model: there is nothing to repair.
+        # Infrastructure failures are not the model's mistakes and are not repaired.
         if quality is not None and mode in context.recipe.repair.modes and trajectory.failure is None:
-            place = (trajectory.task_id, trajectory.index)
+            key = (trajectory.task_id, trajectory.index)
             digest = hashlib.blake2b(trajectory.id.encode(), digest_size=4).hexdigest()
-            jobs.append(_Job(trajectory, quality, mode, f"-{digest}" if place in seen else ""))
-            seen.add(place)
+            jobs.append(_Job(trajectory, quality, mode, f"-{digest}" if key in seen else ""))
+            seen.add(key)
     return jobs
 
 
 async def _tries(
     context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
 ) -> tuple[_Job, list[_Try]]:
-    """Try until one is accepted or the attempts are used up. A new try is stored at once, unless it broke.
+    """Make attempts until one is accepted or `repair.attempts` is reached.
 
-    A stored try that an engine or a tool server broke is none of the attempts: a redone stage tries again.
+    A new attempt without an infrastructure failure is stored at once. Stored attempts with such a failure do not count
+    towards the limit, so that a redone stage tries again.
     """
     recipe, run = context.recipe, context.run
     settings = recipe.repair
@@ -119,8 +120,8 @@ async def _tries(
     )
     digest = run.id_digest(recipe_hash(recipe, SECTIONS)) + job.mark
     tries: list[_Try] = []
-    broken = 0
-    while len(tries) < settings.attempts + broken:
+    stored_failures = 0
+    while len(tries) < settings.attempts + stored_failures:
         attempt = len(tries)
         plan = Plan(
             id=f"repair/{job.original.task_id}/{job.original.index}/{attempt}/{digest}",
@@ -132,8 +133,8 @@ async def _tries(
         )
         before = stored.get(plan.id)
         trajectory = before or await rollout.run(plan)
-        whole = before is None and trajectory.failure is None
-        if whole:  # before it is judged: a judge that fails does not cost it
+        is_new_and_complete = before is None and trajectory.failure is None
+        if is_new_and_complete:  # stored before it is judged, so that a judge error does not lose it
             run.trajectories.append(trajectory)
         verdict = await asyncio.to_thread(judge_trajectory, task, trajectory, seconds=recipe.judge_seconds)
         decision = decide(
@@ -150,20 +151,20 @@ async def _tries(
             refused_phrases=settings.refused_phrases,
             refused_first_phrases=settings.refused_first_phrases,
         )
-        tries.append(_Try(trajectory, verdict, decision, before is not None or whole))
-        broken += before is not None and trajectory.failure is not None
+        tries.append(_Try(trajectory, verdict, decision, before is not None or is_new_and_complete))
+        stored_failures += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
     return job, tries
 
 
 def _rules_for(model: ModelSettings) -> str:
-    """The shipped repairers know one wording only: the one they were trained with."""
+    """The default rules of the prompt. The shipped repairers need the wording that they were trained with."""
     return TRAINED_RULES if model.path in PICO_MODELS else RULES
 
 
 def _store(run: Run, job: _Job, tries: list[_Try]) -> None:
-    """The decision, and the tries behind it that broke."""
+    """Store the decision and the attempts that are not stored yet (those with infrastructure failures)."""
     for one in tries:
         if not one.stored:
             run.trajectories.append(one.trajectory)
@@ -188,7 +189,7 @@ def _record(job: _Job, tries: list[_Try]) -> Repair:
 
 
 def _arrange(context: Context, jobs: list[_Job]) -> None:
-    """Candidates first, then the repairs in the order of their originals; verdicts and qualities of the repairs too."""
+    """Judge the repairs and sort the files: candidates first, then repairs in the order of their originals."""
     run = context.run
     by_parent: dict[str, list[Trajectory]] = {}
     order: list[str] = []

@@ -1,4 +1,4 @@
-"""Training of the trajectory reward model on the preference pairs."""
+"""Train the trajectory reward model on the preference pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["REWARD", "reward"]
 
 
 def reward(context: Context) -> dict[str, Any]:
-    """Train a reward model on preferences.jsonl, from the weights of the SFT policy, into models/reward."""
+    """Train a reward model on preferences.jsonl, initialized from the SFT policy, and save it to models/reward."""
     run, recipe = context.run, context.recipe
     if recipe.reward.url is not None:
         return skip(context, "reward", "reward.url names a served model", "none is trained")

@@ -1,7 +1,7 @@
-"""Which reward model RL may use: the one that this run has trained, or a served one, if it ranks held-out pairs well.
+"""Decide whether RL may use a reward model, trained by this run or served, by its accuracy on held-out pairs.
 
-A reward model nobody knows anything about steers RL anywhere. So its accuracy on the held-out pairs is known first: for
-the run's own model from its training, for a served one by asking the server, right before RL starts.
+RL against an unvalidated reward model can optimize anything. The accuracy of the run's model was measured after its
+training. A served model is evaluated right before RL starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Accuracies = Mapping[str, float | None]
 
 
 def trusts_own_model(run: Run, settings: RewardSettings) -> bool:
-    """Has the run a reward model that is known to be good enough? Raises InputError for one known to be bad."""
+    """Whether the run has a reward model with sufficient held-out accuracy.
+
+    False without a model or with too few held-out pairs. Raises InputError if the accuracy is too low.
+    """
     state = run.state().get("reward", {})
     if not state.get("done") or state.get("skipped"):
         return False
@@ -30,8 +33,8 @@ def trusts_own_model(run: Run, settings: RewardSettings) -> bool:
     pairs = int(accuracies.get("held_out_pairs") or 0)
     if pairs < max(1, settings.minimum_pairs):
         say(
-            f"rl: only {pairs} held-out pairs (reward.minimum_pairs is {settings.minimum_pairs}): nobody knows how "
-            "good the reward model is, so RL runs without it"
+            f"rl: only {pairs} held-out pairs (reward.minimum_pairs is {settings.minimum_pairs}): the accuracy of the "
+            "reward model is unknown, so RL runs without it"
         )
         return False
     _refuse_bad(accuracies, settings, "the reward model")
@@ -39,16 +42,16 @@ def trusts_own_model(run: Run, settings: RewardSettings) -> bool:
 
 
 def connect(run: Run, settings: RewardSettings, vocabulary: str) -> tuple[RewardClient, dict[str, float | None]]:
-    """The client of the model at `reward.url`, and the server's accuracies on the run's held-out pairs.
+    """Connect to the model at `reward.url`. Returns the client and its accuracies on the run's held-out pairs.
 
-    Raises InputError for a bad model, for pairs that are too few to tell (it was asked for: RL does not quietly go on
-    without it), and for a model of another vocabulary; ServerError where the server does not answer.
+    Raises InputError if the accuracy is too low, if there are too few held-out pairs (RL does not silently ignore a
+    configured model), and if the vocabularies differ. Raises ServerError if the server does not answer.
     """
     pairs = [pair for pair in run.pairs() if pair["split"] == "heldout" and {"chosen_ids", "rejected_ids"} <= {*pair}]
     if len(pairs) < max(1, settings.minimum_pairs):
         raise InputError(
             f"{run.path}/preferences.jsonl has {len(pairs)} held-out pairs with token ids, reward.minimum_pairs is "
-            f"{settings.minimum_pairs}: nobody knows how good the model at {settings.url} is (build more pairs, "
+            f"{settings.minimum_pairs}: the accuracy of the model at {settings.url} is unknown (build more pairs, "
             "raise build.held_out_fraction, or leave reward.url out)"
         )
     client = RewardClient(
@@ -68,7 +71,7 @@ def connect(run: Run, settings: RewardSettings, vocabulary: str) -> tuple[Reward
 
 
 def without_reward_model(settings: RLSettings) -> str:
-    """Why RL under these settings uses no reward model (`uses_reward_model`)."""
+    """The reason why RL with these settings uses no reward model (see `uses_reward_model`)."""
     if settings.trajectory_reward == "matchtir":
         return "rl.trajectory_reward is matchtir, which has no reward model"
     return "rl.reward_model_weight is 0"

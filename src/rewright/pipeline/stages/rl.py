@@ -1,4 +1,4 @@
-"""RL of the policy, with the reward model where it is known to be good enough."""
+"""RL of the policy, with the reward model if its held-out accuracy is sufficient."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["RL", "rl"]
 
 
 def rl(context: Context) -> dict[str, Any]:
-    """Train the policy of SFT by RL, into models/rl; its rollouts into rollouts.jsonl."""
+    """Train the SFT policy by RL. Writes models/rl and the rollouts to rollouts.jsonl."""
     run, recipe = context.run, context.recipe
     settings, model = recipe.reward, policy(context, "sft")
     if settings.url is not None and uses_reward_model(recipe.rl):
@@ -48,7 +48,7 @@ def rl(context: Context) -> dict[str, Any]:
 
 def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) -> None:
     recipe, run = context.recipe, context.run
-    # Whether a stored rollout has its credit: one of a step whose reward model was lost has none.
+    # Maps stored rollouts to whether they have credit. They lack it if the step's judge or reward model was lost.
     known = {one.id: one.credit is not None for one in run.rollouts} if recipe.rl.keep_rollouts else {}
 
     def keep(trajectories: list[Trajectory]) -> None:
@@ -61,7 +61,7 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
     context.check_rewards()
     tasks = context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else context.tasks
     if call_factor(recipe.rl) and all(task.gold.calls is None for task in tasks):
-        say("rl: no task has gold calls: no turn is paid for its calls, the outcome alone is left")
+        say("rl: no task has gold calls: calls are not rewarded, only the outcome is")
     asyncio.run(context.try_tools(tasks))
     job = RLJob(
         tasks=tasks,
@@ -86,7 +86,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def _task_count(recipe: Recipe) -> int:
-    """How many tasks RL will have. Worlds are not asked: they draw as many as they are told."""
+    """The number of RL tasks. Worlds are not sampled, since they yield as many tasks as configured."""
     settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
     count = drawn_count(settings) if draws_tasks(settings) else len(load_recipe_tasks(settings, recipe.judges))
     return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)

@@ -1,4 +1,4 @@
-"""SFT of the policy on the kept and repaired trajectories, or on the embedded world's demonstrations."""
+"""SFT of the policy on the kept and repaired trajectories, or on demonstrations of the embedded world."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SFT", "sft"]
 
 
 def sft(context: Context) -> dict[str, Any]:
-    """Train the recipe's model on sft.jsonl, into models/sft."""
+    """Train the recipe's model on sft.jsonl or on demonstrations, and save it to models/sft."""
     run, recipe = context.run, context.recipe
     settings = recipe.sft
     rows = _demonstrations(context) if settings.source == "demonstrations" else run.sft_rows()
@@ -38,10 +38,10 @@ def _demonstrations(context: Context) -> list[dict[str, Any]]:
 
     settings, model = context.recipe.sft, context.recipe.model
     renderer = Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
-    outside = asked_held_out(context.run.pairs())
+    held_out_prompts = asked_held_out(context.run.pairs())
     rows = []
     for task in generate("train", settings.demonstrations, seed=context.recipe.seed, profile=settings.profile):
-        if asked(context.dialect.messages(task)) in outside:
+        if asked(context.dialect.messages(task)) in held_out_prompts:
             continue
         ids, mask = renderer.encode_trajectory(task, demonstrate(task))
         rows.append({"input_ids": ids, "mask": mask})

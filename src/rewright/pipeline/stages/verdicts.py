@@ -1,4 +1,4 @@
-"""Verdicts on stored trajectories: what one answer does to a judge costs nothing but the verdict on it."""
+"""Verdicts on stored trajectories. A judge error on one answer does not affect the verdicts on others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rewright.judging import judge_trajectory
 __all__ = ["MAX_JUDGE_FAILURES", "judge_missing"]
 
 MAX_JUDGE_FAILURES: Final = 20
-"""So many answers may a judge fail on before the stage stops at once: it may be one that waits for a dead server."""
+"""Stop judging after this many judge errors, since the judge may be waiting for a dead server."""
 
 
 def judge_missing(
@@ -24,10 +24,17 @@ def judge_missing(
     seconds: float,
     on_verdict: Callable[[], None] = lambda: None,
 ) -> None:
-    """A verdict for every trajectory that has none, into `verdicts`. One trajectory in memory at a time.
+    """Judge every trajectory without a verdict and append to `verdicts`. One trajectory is in memory at a time.
 
-    Where a judge fails on an answer, the others are judged all the same; at the end `JudgeError` counts the failures
-    and names the first, so that no missing verdict is taken for a wrong answer.
+    Args:
+        trajectories: the trajectories.
+        verdicts: file of verdicts.
+        task_of: returns the task of a trajectory.
+        seconds: time limit of a custom judge per answer.
+        on_verdict: called after each new verdict.
+
+    Raises JudgeError with the number of judge errors and the first one, after the other trajectories are judged or
+    after `MAX_JUDGE_FAILURES` errors. A missing verdict must not be mistaken for a wrong answer.
     """
     known = verdicts.keys()
     failed: list[str] = []

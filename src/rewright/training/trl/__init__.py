@@ -1,1 +1,1 @@
-"""The trainer back end that runs on TRL: SFT, reward model, RL."""
+"""TRL trainer back end: SFT, reward model, RL."""

@@ -20,16 +20,16 @@ from rewright.training.trackers import find_tracker, own_trackers, trl_integrati
 __all__ = ["TRL"]
 
 CONFIGS: Final[dict[Section, str]] = {"sft": "SFTConfig", "reward": "RewardConfig", "rl": "GRPOConfig"}
-"""TRL's settings of each training."""
+"""The TRL config class of each training section."""
 LOSSES: Final = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
-"""Those of TRL 1.16, which looks at the word in the first step only."""
+"""The values of `loss_type` in TRL 1.16, which validates it only in the first step."""
 
 
 class TRL:
-    """`rewright.training.backend.Backend` on TRL. Torch and TRL are imported when it trains."""
+    """`rewright.training.backend.Backend` on TRL. Torch and TRL are imported lazily, when training starts."""
 
     def check(self, section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
-        """Raise InputError for a missing package, batches that do not divide, and arguments that TRL does not take."""
+        """Raise InputError for a missing package, batch sizes that do not divide, and arguments unknown to TRL."""
         needed = ("torch", "transformers", "trl")
         missing = next((name for name in needed if importlib.util.find_spec(name) is None), None)
         if missing is not None:
@@ -102,16 +102,16 @@ def _check_arguments(section: Section, settings: SFTSettings | RewardSettings | 
             near = get_close_matches(name, accepted, n=1)
             hint = f"did you mean {near[0]}?" if near else "expected the name of one of its arguments"
             raise InputError(f"{section}.arguments: TRL's {CONFIGS[section]} has no argument {name}: {hint}")
-    _check_word(f"{section}.scheduler", settings.scheduler, [one.value for one in SchedulerType])
-    _check_word("rl.loss_type", getattr(settings, "loss_type", None), LOSSES)
+    _check_choice(f"{section}.scheduler", settings.scheduler, [one.value for one in SchedulerType])
+    _check_choice("rl.loss_type", getattr(settings, "loss_type", None), LOSSES)
     for tracker in own_trackers(settings.report_to):
         find_tracker(tracker, f"{section}.report_to")
     for logger in trl_integrations(settings.report_to):
-        _check_word(f"{section}.report_to", logger, [*INTEGRATION_TO_CALLBACK, *known("tracker"), "all", "none"])
+        _check_choice(f"{section}.report_to", logger, [*INTEGRATION_TO_CALLBACK, *known("tracker"), "all", "none"])
         if logger not in (*get_available_reporting_integrations(), "all", "none"):
             raise InputError(f"{section}.report_to: {logger} is not installed: pip install {logger}")
 
 
-def _check_word(key: str, word: str | None, words: Sequence[str]) -> None:
-    if word is not None and word not in words:
-        raise InputError(f"{key} is {word!r}: expected one of {', '.join(words)}")
+def _check_choice(key: str, value: str | None, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{key} is {value!r}: expected one of {', '.join(choices)}")

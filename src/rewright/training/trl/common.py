@@ -1,4 +1,4 @@
-"""What the three trainers share: TRL arguments from a recipe section, progress, atomic saving, the loss curve."""
+"""Shared code of the three trainers: TRL arguments from recipe sections, progress, checkpoints, atomic saving."""
 
 from __future__ import annotations
 
@@ -28,16 +28,23 @@ T = TypeVar("T")
 Settings = SFTSettings | RewardSettings | RLSettings
 
 SUPPRESSED_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You are using 'rollout_func'")
-"""Warnings about what TRL 1.16 and transformers do among themselves: nobody here can act on them."""
+"""Warnings about internals of TRL 1.16 and transformers, which users cannot act on."""
 
 
 def arguments(
-    settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **own: Any
+    settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **specific: Any
 ) -> dict[str, Any]:
-    """Keyword arguments of a TRL config for `batch_size` sequences (or pairs) per optimizer step.
+    """Keyword arguments of a TRL config.
 
-    `precision`: the dtype to compute in, by autocast where it is not that of the trained weights, float32.
-    `settings.arguments` from the recipe win over ours. Raises InputError for a batch that does not divide.
+    Args:
+        settings: the recipe section; its `arguments` override all others.
+        out: folder of the model.
+        seed: seed of training and data order.
+        batch_size: sequences (or pairs) per optimizer step.
+        precision: compute dtype, by autocast if it is not that of the trained weights, float32.
+        specific: arguments of this config.
+
+    Raises InputError if `batch_size` is not a multiple of `micro_batch_size`.
     """
     micro = settings.micro_batch_size or batch_size
     if batch_size % micro:
@@ -60,11 +67,11 @@ def arguments(
         "use_cpu": precision != "float32" and not torch.cuda.is_available(),
         "dataloader_pin_memory": False,
     }
-    return {**common, **own, **settings.arguments}
+    return {**common, **specific, **settings.arguments}
 
 
 def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> T:
-    """A TRL config of `values`. Raises InputError that names the recipe's section for what TRL does not take."""
+    """Build a TRL config. Raises InputError, which mentions the recipe section, for values that TRL rejects."""
     try:
         return kind(**values)
     except (TypeError, ValueError, KeyError, ImportError) as problem:
@@ -73,7 +80,7 @@ def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> 
 
 
 def lora(settings: Settings, task: str) -> Any:
-    """A LoRA configuration (rank from the recipe, alpha twice the rank, all linear layers), or None."""
+    """LoRA configuration with the recipe's rank, alpha twice the rank and all linear layers; None without a rank."""
     if settings.lora_rank is None:
         return None
     from peft import LoraConfig
@@ -83,20 +90,24 @@ def lora(settings: Settings, task: str) -> Any:
     )
 
 
+NONDETERMINISTIC_KEYS = ("step_time", "total_flos", "epoch", "num_tokens")
+"""Logged keys that are removed: times, and counters that a resumed run restarts."""
+
+
 class Watcher(TrainerCallback):  # type: ignore[misc]
-    """Keeps every logged row and moves a progress bar."""
+    """Records logged rows that contain `key` and advances a progress bar."""
 
     def __init__(self, bar: Bar, key: str = "loss") -> None:
         self.bar, self.key = bar, key
         self.rows: list[dict[str, Any]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Called by the trainer with every row of metrics."""
+        """Record a row of metrics."""
         if logs and self.key in logs:
             self.rows.append({"step": state.global_step, **logs})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the trainer after every optimizer step."""
+        """Advance the progress bar after an optimizer step."""
         detail = f"{self.key} {self.rows[-1][self.key]:.3f}" if self.rows else ""
         self.bar.step(detail=detail)
 
@@ -104,22 +115,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 def train(
     trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate was 0"
 ) -> list[dict[str, Any]]:
-    """Run a TRL trainer, from its last checkpoint if it has one. Returns all logged rows, earlier ones included.
+    """Run a TRL trainer, resuming from its last checkpoint if any. Returns all logged rows, earlier ones included.
 
-    An error that rollouts raise (an engine, a server, a judge that is lost) leaves a checkpoint behind, so that no
-    finished step is lost. Raises TrainingError where training made no step or changed no weight; `hint` says what that
-    can come from.
+    If rollouts raise (a lost engine, server or judge), a checkpoint is saved first, so that no finished step is lost.
+    Raises TrainingError if training made no step or changed no weight; `hint` is the possible cause in the message.
     """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))
     total = _steps(trainer, label)
     if total == 1:
-        trainer.args.warmup_steps = 0  # a warm-up begins with the learning rate 0: the only step would change nothing
+        trainer.args.warmup_steps = 0  # warm-up starts at learning rate 0, so a single step would change nothing
     before = _checksums(trainer.model)
     with Bar(f"{label} steps", total) as bar:
         watcher = Watcher(bar, key)
         trainer.add_callback(watcher)
-        trainer.remove_callback(PrinterCallback)  # standard output belongs to results
+        trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
         with _writing(out):
@@ -128,32 +138,27 @@ def train(
             except StorageError:
                 raise
             except RewrightError:
-                # Raised by rollouts, or by what scores them: between two steps. What was learned is whole.
+                # Raised by rollouts or their scoring, between two optimizer steps, so the state is consistent.
                 if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
                 raise
     _check_trained(trainer, before, label, hint)
     rows = [dict(row) for row in trainer.state.log_history if key in row]
     for row in rows:
-        for nondeterministic_keys in (
-            "step_time",
-            "total_flos",
-            "epoch",
-            "num_tokens",
-        ):  # times, and what a resumed run counts anew
-            row.pop(nondeterministic_keys, None)
+        for name in NONDETERMINISTIC_KEYS:
+            row.pop(name, None)
     return rows
 
 
 def _checksums(model: Any) -> list[int]:
-    """A number for each trained weight tensor: the sum of its bits as integers."""
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    """A checksum of each trained weight tensor: its elements reinterpreted as integers and summed."""
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     trained = (weight.detach() for weight in model.parameters() if weight.requires_grad)
-    return [int(weight.contiguous().view(whole[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
+    return [int(weight.contiguous().view(integers[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
 
 
 def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> None:
-    """Raise TrainingError where the trainer has learned nothing."""
+    """Raise TrainingError if no step was made, no weight changed, or a weight is not finite."""
     steps = trainer.state.global_step
     if steps == 0:
         raise TrainingError(f"{label}: no step was made, so there is no model to save")
@@ -165,13 +170,13 @@ def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> No
 
 
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
-    """Write the model (adapters merged) in float32 to `out`, whole or not at all, and drop the checkpoints.
+    """Write the model (adapters merged) in float32 to `out` atomically, and delete the checkpoints.
 
-    In bfloat16 most of what small learning rates or adapters have changed would be rounded away.
+    bfloat16 would round away most updates of small learning rates or adapters. Raises StorageError if writing fails.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if settings.lora_rank is not None:
-        model = model.cpu().float().merge_and_unload()  # on the CPU: a GPU may have no room for float32
+        model = model.cpu().float().merge_and_unload()  # float32 weights may not fit into GPU memory
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -187,10 +192,10 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. What a kill or a full disk left of later ones is removed."""
+    """The newest complete checkpoint. Later, incomplete ones (after a kill or a full disk) are removed."""
     for one in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
         try:
-            json.loads((one / "trainer_state.json").read_bytes())  # the last file that the trainer writes
+            json.loads((one / "trainer_state.json").read_bytes())  # written last by the trainer
         except (OSError, ValueError):
             shutil.rmtree(one)
         else:
@@ -204,7 +209,7 @@ def _step_of(checkpoint: Path) -> int:
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Turn the many exceptions in which a write fails (each library has its own) into one StorageError."""
+    """Convert the write errors of the different libraries to StorageError; other exceptions pass through."""
     try:
         yield
     except StorageError:
@@ -215,7 +220,7 @@ def _writing(out: Path) -> Iterator[None]:
             failed = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
             reason = problem.strerror
         else:
-            # safetensors (Rust's words for an errno), torch.save
+            # Messages of safetensors (Rust's format of an errno) and torch.save.
             failed = any(words in text for words in ("(os error ", "PytorchStreamWriter", "inline_container"))
             reason = text.splitlines()[0] if "(os error " in text else "the disk takes no more"
         if not failed:
@@ -225,9 +230,9 @@ def _writing(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Progress bars of `datasets` off, warnings of transformers and TRL that say nothing to our user off.
+    """Disable the progress bars of `datasets` and log messages below ERROR of transformers and TRL.
 
-    Python warnings are hidden by their words, and only those that we cannot act on; all others are shown.
+    Of the Python warnings only `SUPPRESSED_WARNINGS` are hidden.
     """
     import datasets
     import transformers
@@ -250,7 +255,7 @@ def quiet() -> Iterator[None]:
 
 
 def _steps(trainer: Any, label: str) -> int:
-    """How many steps there will be. Raises InputError where an epoch has none."""
+    """The total number of optimizer steps. Raises InputError if an epoch has no batch."""
     if trainer.args.max_steps > 0:
         return int(trainer.args.max_steps)
     batches = len(trainer.get_train_dataloader())

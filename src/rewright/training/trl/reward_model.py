@@ -1,7 +1,7 @@
-"""The trajectory reward model: Bradley-Terry on whole tool trajectories, on TRL's RewardTrainer (AutoTraj section 7).
+"""Trajectory reward model, trained with a Bradley-Terry loss on TRL's RewardTrainer (AutoTraj section 7).
 
-A sequence classifier with one output on the policy's own weights; the score stands at the last token of the very tokens
-that the rollout recorded, so training, serving and RL all score the same sequence.
+A sequence classifier with one output, initialized from the policy's weights. The score is read at the last token.
+Training, serving and RL use the token ids recorded by the rollout, so all of them score the same sequence.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ __all__ = ["RewardModel", "train_reward_model"]
 class RewardModel:
     """Scores token sequences with a trained reward model, in batches of similar length, on the first GPU if any.
 
-    `about` says with which dialect and template options it was trained (empty for models from elsewhere). Raises
-    InputError for a folder without a trained score head: one that is made up would score at random.
+    Args:
+        path: folder of the model.
+        batch_tokens: maximum number of tokens per batch, padding included.
+
+    `about` holds the dialect and template options of its training (empty for other models). Raises InputError for a
+    folder without a trained score head, since a newly initialized head would give random scores.
     """
 
     def __init__(self, path: str | Path, *, batch_tokens: int = 16384) -> None:
@@ -42,7 +46,7 @@ class RewardModel:
                 model = AutoModelForSequenceClassification.from_pretrained(
                     str(path), dtype=torch.float32, use_safetensors=True
                 )
-            except Exception as problem:  # every format of weights has errors of its own for a file that is none
+            except Exception as problem:  # each weight format raises different errors for invalid files
                 reason = " ".join(str(problem).split())[:200]
                 raise InputError(f"{path}: cannot load its weights ({reason}): expected safetensors files") from None
         self.model: Any = model.to(self.device)
@@ -52,7 +56,7 @@ class RewardModel:
         self.vocabulary_size = int(self.model.get_input_embeddings().num_embeddings)
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One number per token sequence, in the order given. Sequences over the model's length keep their end."""
+        """One score per token sequence, in the given order. Too long sequences are truncated on the left."""
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         scores = [0.0] * len(sequences)
         batch: list[int] = []
@@ -72,11 +76,11 @@ class RewardModel:
         pad = self.model.config.pad_token_id or 0
         ids = torch.full((len(rows), length), pad)
         mask = torch.zeros((len(rows), length), dtype=torch.long)
-        for line, row in enumerate(rows):
-            ids[line, : len(row)] = torch.tensor(row)
-            mask[line, : len(row)] = 1
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
         with torch.inference_mode():
-            # The model's own forward, as in training: it takes the head at the last token that is not padding.
+            # As in training, `forward` applies the head at the last non-padding token.
             on_device = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
             values = self.model(**on_device, use_cache=False).logits[:, 0]
         for index, value in zip(batch, values.tolist(), strict=True):
@@ -84,7 +88,7 @@ class RewardModel:
 
 
 def _config_with_head(path: Path) -> Any:
-    """The configuration of a reward model. Raises InputError for any other model."""
+    """Load the configuration of a reward model. Raises InputError for any other model."""
     from transformers import AutoConfig
 
     wanted = "expected a reward model, as `rewright reward` saves it"
@@ -109,18 +113,18 @@ def train_reward_model(
     seed: int,
     dialect: str = "hermes",
 ) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
-    """Train on the pairs of split `train`, save to `out`; returns (logged rows, held-out accuracies).
+    """Train on the pairs of split `train` and save to `out`. Returns (logged rows, held-out accuracies).
 
     The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored
-    with the model, so that a server renders conversations as they were in training. Raises InputError without training
-    pairs, TrainingError where training changes no weight.
+    with the model, so that a server renders conversations as in training. Raises InputError without training pairs, and
+    TrainingError if no weight changes.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     training = [pair for pair in pairs if pair["split"] == "train"]
-    outside = [pair for pair in pairs if pair["split"] == "heldout"]
+    held_out = [pair for pair in pairs if pair["split"] == "heldout"]
     if not training:
         raise InputError("reward: no preference pairs to train on: no repair was accepted")
     limit = settings.max_length
@@ -129,7 +133,7 @@ def train_reward_model(
         raise InputError(f"reward: all {len(training)} pairs are longer than reward.max_length, {limit} tokens")
     dataset = Dataset.from_list([{key: pair[key] for key in sides} for pair in training])
     tune_allocator()
-    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    set_seed(seed)  # the head and adapters are initialized before the trainer sets its seed
     with quiet():
         tokenizer = load_tokenizer(model)
         classifier = AutoModelForSequenceClassification.from_pretrained(
@@ -160,5 +164,5 @@ def train_reward_model(
         )
         history = train(trainer, out, seed, "reward model")
         save(trainer, tokenizer, out, settings)
-        accuracies = pair_accuracies(RewardModel(out).score, outside)
+        accuracies = pair_accuracies(RewardModel(out).score, held_out)
     return history, accuracies

@@ -1,12 +1,12 @@
-"""RL: TRL's GRPOTrainer fed by our rollout loop, with our rewards and (B, T) advantages (MatchTIR sections 5 and 6).
+"""RL on TRL's GRPOTrainer with Rewright's rollouts, rewards and per-token advantages (MatchTIR sections 5 and 6).
 
-One step: roll out `generations` trajectories for each of `tasks_per_step` tasks, judge them, score them with the reward
-model, turn matched calls and outcome into turn rewards, and these into one advantage per turn, which every token of the
-turn gets. The reward of the whole trajectory is the recipe's choice (`rewright.credit.trajectory_reward`).
-What was used is stored with every rollout.
+Each step generates `generations` rollouts for each of `tasks_per_step` tasks, judges them, and scores them with the
+reward model. Turn rewards are computed from matched calls and the outcome. Each turn gets one advantage, which is
+broadcast to its tokens. The recipe selects the trajectory reward (`rewright.credit.trajectory_reward`). Rewards and
+advantages are stored with every rollout.
 
-Tool tokens are attended to in every forward pass and masked in the loss. A rollout that an engine or a tool server
-broke is not a wrong one: it takes no part in its group's statistics and its advantage is 0.
+Tool tokens are attended to and masked in the loss. A rollout with an infrastructure failure is excluded from its
+group's statistics and has advantage 0.
 """
 
 from __future__ import annotations
@@ -51,20 +51,34 @@ __all__ = ["RewrightTrainer", "train_rl"]
 def trajectory_reward(
     prompts: Sequence[Any], completions: Sequence[Any], trajectory_reward: Sequence[float | None], **_: Any
 ) -> list[float | None]:
-    """The reward function that TRL sees: what the rollout has computed already."""
+    """TRL reward function that returns the rewards computed with the rollouts, (B,)."""
     return list(trajectory_reward)
 
 
 NOTHING_TO_LEARN: Final = "all rollouts of each task were rewarded alike, or the learning rate was 0"
 TEXT_ONLY_KWARGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
-"""Arguments of TRL's log-probabilities that are not about pictures."""
+"""Non-vision keyword arguments of TRL's `_get_per_token_logps_and_entropies`."""
 
 
 class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with our rollouts and one advantage per turn.
+    """GRPOTrainer with Rewright's rollouts and one advantage per turn.
 
-    `rolled_out`: a copy of the model, in the dtype that it computes in, which takes the trained weights before each
-    step and makes the rollouts; None: the trained model makes them itself.
+    Args:
+        tasks: training tasks.
+        settings: the recipe's `rl` section.
+        dialect: prompt and call format.
+        renderer: renders conversations to token ids.
+        tools: executes tool calls; closed by `close`.
+        limits: limits of a rollout.
+        reward_model: scores rollouts; None: no reward model.
+        run_seed: base seed of the rollouts.
+        on_rollouts: called with the rollouts of each step and their credit.
+        slots: concurrent sequences of the generation engine.
+        judge_seconds: time limit of a custom judge per answer, in seconds.
+        rolled_out: copy of the model in the compute dtype that generates the rollouts and receives the trained weights
+            before each step; None: the trained model generates them.
+
+    Other arguments are those of GRPOTrainer.
     """
 
     def __init__(
@@ -85,7 +99,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
-        # TRL's own test of what is cut off reads the last token: see rewright.training.trl.truncation.
+        # TRL detects truncation by the last token, which is wrong here: see rewright.training.trl.truncation.
         self._mask_cut_off = bool(self.args.mask_truncated_completions)
         self.mask_truncated_completions = False
         self._tasks = {task.id: task for task in tasks}
@@ -112,14 +126,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._loop.close()
 
     def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        """TRL's `rollout_func`: trajectories for the batch, in the order of its rows."""
+        """TRL's `rollout_func`: generate, judge and score the rollouts of the batch, in the order of its rows."""
         rank = self.accelerator.process_index * len(self._batch)
         step = self.state.global_step // self._settings.updates_per_step
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
         plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
         self._take_weights()
-        made = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
-        trajectories = self._loop.run_until_complete(made)
+        rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
+        trajectories = self._loop.run_until_complete(rollouts)
         self._outages.record(step + 1, self._gather(trajectories))
         scores: list[float | None] | None = None
         try:
@@ -127,7 +141,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             if self._reward_model is not None:
                 scores = score_with(self._reward_model, self._rollout_renderer, tasks, trajectories)
         except BaseException:
-            self._keep(trajectories)  # what is finished outlives a lost reward model
+            self._keep(trajectories)  # store the finished rollouts even if judge or reward model is lost
             raise
         batch_rewards = self._gathered(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
@@ -140,12 +154,12 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         return output
 
     def _take_weights(self) -> None:
-        """Let the engine work with the weights as they are now."""
+        """Copy the current weights to the generation model, if it is separate, and refresh the engine."""
         if self._rolled_out is not None:
             trained = self.accelerator.unwrap_model(self.model)
             with torch.no_grad():
-                for mine, theirs in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
-                    mine.copy_(theirs)
+                for target, source in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
+                    target.copy_(source)
         self._engine.refresh()
 
     def _keep(self, trajectories: list[Trajectory]) -> None:
@@ -153,7 +167,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             self._on_rollouts(trajectories)
 
     def _gather(self, rows: list[T]) -> list[T]:
-        """The rows of all processes, in their order."""
+        """Gather the rows of all processes, in process order."""
         if self.accelerator.num_processes == 1:
             return rows
         from accelerate.utils import gather_object
@@ -167,7 +181,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         verdicts: list[Verdict],
         scores: list[float | None] | None,
     ) -> Rewards:
-        """Rewards over all processes: a group may be spread over several of them."""
+        """Rewards over all processes, since a group may be spread over several of them."""
         trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
         scores = None if scores is None else self._gather(scores)
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
@@ -180,20 +194,20 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """As TRL's, in parts of rows of similar length."""
+        """Override of TRL's method that computes the rows in length buckets."""
         compute = super()._get_per_token_logps_and_entropies
         special = [name for name, value in settings.items() if value is not None and name not in TEXT_ONLY_KWARGS]
         parts = parts_by_length(attention_mask)
-        # Several forward passes before one backward pass are nothing for a model spread over processes.
+        # Distributed models do not support several forward passes before one backward pass.
         if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
-            whole: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
+            result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
                 model, input_ids, attention_mask, logits_to_keep, **settings
             )
-            return whole
+            return result
         return in_parts(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """As TRL's, with `advantages` (B,) replaced by one per token (B, T)."""
+        """Override of TRL's method that replaces `advantages` (B,) by per-token advantages (B, T)."""
         self._batch = inputs
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -201,7 +215,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         length = output["completion_ids"].shape[1]
         tokens = per_token(self._advantages_B, self._spans_B, length)
         output["advantages"] = torch.from_numpy(tokens).to(output["completion_ids"].device)
-        # Rollouts come from the very weights that are trained: TRL needs no sampler's log-probabilities.
+        # Rollouts are generated with the trained weights, so TRL needs no importance sampling correction.
         output.pop("sampling_per_token_logps", None)
         return output
 
@@ -224,11 +238,13 @@ def train_rl(
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
     precision: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `model` on `tasks` for `settings.steps` steps, save it to `out`; returns the logged rows.
+    """Train `model` on `tasks` for `settings.steps` steps and save it to `out`. Returns the logged rows.
 
-    `precision`: the dtype to compute in, as `load_trainable` gives it; None: that of the model. The weights that are
-    trained are float32 either way. Raises InputError for fewer tasks than a step takes, TrainingError where no weight
-    changes, and the error of the last rollout where all of a step break; finished steps are then in a checkpoint.
+    `precision` is the compute dtype as returned by `load_trainable`, by default the model's. The trained weights are
+    float32 in any case. See `RewrightTrainer` for the other arguments.
+
+    Raises InputError for fewer tasks than `tasks_per_step`, TrainingError if no weight changes, and the error of the
+    last rollout if all rollouts of a step fail; finished steps are then saved in a checkpoint.
     """
     from datasets import Dataset
 
@@ -238,15 +254,15 @@ def train_rl(
     batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
     if batch % updates:
         raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
-    part = batch // updates
+    update_batch = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")
     rolled_out = None
     if precision != "float32" and settings.lora_rank is None:
-        # Before the trainer changes its forward pass. Decoding from float32 would cast all weights for every token.
+        # Copied before the trainer wraps `forward`. Decoding with float32 weights would cast them for every token.
         rolled_out = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
         model = model.float()
-    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    set_seed(seed)  # adapters are initialized before the trainer sets its seed
     with quiet():
         config = configured(
             GRPOConfig,
@@ -255,13 +271,13 @@ def train_rl(
                 settings,
                 out,
                 seed,
-                batch_size=part,
+                batch_size=update_batch,
                 precision=precision,
                 save_steps=(settings.save_steps or 500) * updates,
                 max_steps=settings.steps * updates,
                 logging_steps=updates,
                 num_generations=settings.generations,
-                steps_per_generation=batch // (settings.micro_batch_size or part),
+                steps_per_generation=batch // (settings.micro_batch_size or update_batch),
                 max_completion_length=limits.trajectory_tokens or 1 << 20,
                 temperature=settings.temperature,
                 epsilon=settings.epsilon,

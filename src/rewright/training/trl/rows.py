@@ -1,4 +1,4 @@
-"""Rollouts as TRL's `rollout_func` returns them."""
+"""Convert rollouts to the output format of TRL's `rollout_func`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ __all__ = ["as_trl"]
 def as_trl(
     trajectories: Sequence[Trajectory], rewards: list[float | None], end: int
 ) -> tuple[dict[str, Any], list[list[tuple[int, int]]]]:
-    """(what TRL takes, the token span of every turn within its completion). `end`: the token of an empty completion."""
+    """Convert rollouts to TRL's format.
+
+    Args:
+        trajectories: B rollouts.
+        rewards: trajectory rewards (B,); None for rollouts with an infrastructure failure.
+        end: token id that stands for an empty prompt or completion.
+
+    Returns (output of `rollout_func`, spans [start, end) of each turn within its completion).
+    """
     output: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
     spans_B = []
     for one in trajectories:
@@ -22,7 +30,7 @@ def as_trl(
         log_probs: list[float] = []
         for turn in one.turns:
             log_probs += [*(turn.log_probs or ()), *([0.0] * len(turn.suffix_ids))]
-        # TRL wants at least one token in every completion; one that broke at once has none of its own.
+        # TRL requires at least one token; a rollout that failed before its first turn has none.
         output["prompt_ids"].append(list(one.prompt_ids or (end,)))
         output["completion_ids"].append(ids or [end])
         output["env_mask"].append(one.mask[start:] or [0])

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning on TRL's SFTTrainer: loss on the model's own tokens only (AutoTraj section 6).
+"""Supervised fine-tuning on TRL's SFTTrainer, with a loss on generated tokens only (AutoTraj section 6).
 
-Rows come tokenised, with the mask that the rollout recorded; labels are -100 wherever the mask is 0, so prompts and
-tool results are attended to and never learned.
+Rows are tokenized and have the mask recorded by the rollout. Labels are -100 where the mask is 0, so prompts and tool
+results are attended to but have no loss.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["labels_of", "train_sft"]
 
 
 def labels_of(row: dict[str, Any]) -> list[int]:
-    """Labels of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
+    """Labels (L,) of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
     pairs = zip(row["input_ids"], row["mask"], strict=True)
-    return [token if own else -100 for token, own in pairs]
+    return [token if generated else -100 for token, generated in pairs]
 
 
 def train_sft(
     rows: Sequence[dict[str, Any]], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Train `model` on rows with `input_ids` and `mask`, save it to `out`; returns the logged rows.
+    """Train `model` on rows with `input_ids` and `mask` and save it to `out`. Returns the logged rows.
 
-    Rows longer than `max_length` are left out. Raises InputError where nothing is left to train on, TrainingError where
-    training changes no weight.
+    Rows longer than `max_length` are skipped. Raises InputError if no rows remain, and TrainingError if no weight
+    changes.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -43,7 +43,7 @@ def train_sft(
     if not fitting:
         raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
     dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
-    set_seed(seed)  # new weights, a head or an adapter, are drawn before the trainer sets its seed
+    set_seed(seed)  # adapters are initialized before the trainer sets its seed
     trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
         config = configured(

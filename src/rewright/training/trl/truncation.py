@@ -1,8 +1,8 @@
-"""Which rollouts of RL were cut off, told to TRL.
+"""Correct TRL's detection of truncated completions.
 
-TRL takes a completion for cut off whose last token is no end token. That is not so here: a turn of the dialect `tags`
-ends with the text `</answer>`, a trajectory may end on a tool's result, and one whose result no longer fits ends with
-an end token though a limit cut it off. The rollout knows it: its stop reason says so.
+TRL treats a completion as truncated if its last token is not an end token. This fails for multi-turn rollouts: a turn
+of the dialect `tags` ends with the text `</answer>`, a trajectory may end with a tool result, and a truncated one ends
+with an end token if only the tool result did not fit. The rollout's stop reason is used instead.
 """
 
 from __future__ import annotations
@@ -18,29 +18,34 @@ from rewright.core.records import StopReason, Trajectory
 __all__ = ["CUT_OFF", "cut_off", "tell_trl"]
 
 CUT_OFF: Final[tuple[StopReason, ...]] = ("token_limit", "time_limit")
-"""Stop reasons of rollouts that were not finished. At a limit of turns or calls every turn is whole: it is counted as
-the model wrote it, as TRL does at its own limit of tool calls."""
+"""Stop reasons of truncated rollouts. A limit on turns or calls leaves complete turns and does not count as truncation,
+as in TRL for its limit on tool calls."""
 
 
 def cut_off(trajectory: Trajectory) -> bool:
-    """Was the trajectory cut off by a limit of tokens or of time?"""
+    """Whether the trajectory was truncated by a token or time limit."""
     return trajectory.stop_reason in CUT_OFF
 
 
 def tell_trl(
     output: dict[str, Any], cut_B: Sequence[bool], metrics: dict[str, list[float]], accelerator: Any, *, mask: bool
 ) -> None:
-    """Put right what TRL's batch and its last metrics say of cut-off rollouts, in place.
+    """Correct TRL's batch and its last metrics for truncated rollouts, in place.
 
-    With `mask` the rows `cut_B` of this process are taken out of the loss; said is where no row of any process is left.
+    Args:
+        output: TRL's batch, with `tool_mask` and `completion_mask` (B, T).
+        cut_B: whether each rollout of this process was truncated.
+        metrics: TRL's metrics; the last values of `completions/*` are replaced.
+        accelerator: gathers over processes.
+        mask: exclude truncated rollouts from the loss. If none are left in any process, a message is printed.
     """
     tool_mask_B_T: torch.Tensor = output["tool_mask"]
-    own_B_T = output["completion_mask"] * tool_mask_B_T
-    cut = torch.tensor(cut_B, device=own_B_T.device)
-    lengths, all_cut = accelerator.gather(own_B_T.sum(dim=1)).float(), accelerator.gather(cut)
-    whole = lengths[~all_cut] if not bool(all_cut.all()) else lengths.new_zeros(1)
+    generated_B_T = output["completion_mask"] * tool_mask_B_T
+    cut = torch.tensor(cut_B, device=generated_B_T.device)
+    lengths, all_cut = accelerator.gather(generated_B_T.sum(dim=1)).float(), accelerator.gather(cut)
+    terminated = lengths[~all_cut] if not bool(all_cut.all()) else lengths.new_zeros(1)
     metrics["completions/clipped_ratio"][-1] = all_cut.float().mean().item()
-    for name, value in (("mean", whole.mean()), ("min", whole.min()), ("max", whole.max())):
+    for name, value in (("mean", terminated.mean()), ("min", terminated.min()), ("max", terminated.max())):
         metrics[f"completions/{name}_terminated_length"][-1] = value.item()
     if not mask:
         return
