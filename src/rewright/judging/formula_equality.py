@@ -64,7 +64,8 @@ def _inequalities(side: Any) -> bool:
 def _same_case(left: Any, right: Any) -> tuple[Any, Any]:
     """Capital letters as small ones, where that makes no two variables one."""
     both = {symbol for side in (left, right) for symbol in _symbols(side)}
-    small = {symbol: sympy.Symbol(symbol.name.lower(), real=True) for symbol in both}
+    letters = {symbol for symbol in both if len(symbol.name.rstrip("0123456789")) == 1}  # Delta is no delta
+    small = {symbol: sympy.Symbol(symbol.name.lower(), real=True) if symbol in letters else symbol for symbol in both}
     for side in (left, right):
         own = _symbols(side)
         if len({small[symbol] for symbol in own}) < len(own):
@@ -352,9 +353,7 @@ def _numbers(left: Any, right: Any) -> bool:
 
 def _near(left: Any, right: Any) -> bool:
     one, other = left.evalf(_DIGITS, maxn=400), right.evalf(_DIGITS, maxn=400)
-    if not (one.is_number and other.is_number) or any(
-        side.has(sympy.oo, sympy.zoo, sympy.nan) for side in (one, other)
-    ):
+    if not (_finite(one) and _finite(other)):
         return False
     size = max(abs(one), abs(other))
     if abs(one - other) <= size * _SAME:
@@ -362,6 +361,10 @@ def _near(left: Any, right: Any) -> bool:
     if min(abs(one), abs(other)) > _SAME * size:  # neither is a zero in disguise
         return False
     return size < _SAME and bool(sympy.simplify(left - right).is_zero)
+
+
+def _finite(value: Any) -> bool:
+    return bool(value.is_number) and not value.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
 
 
 def _formulas(left: Any, right: Any) -> bool:
@@ -374,9 +377,7 @@ def _formulas(left: Any, right: Any) -> bool:
             at = {name: sympy.Rational(point[place], _BELOW + place) for place, name in enumerate(names)}
             there, here = left.subs(at), right.subs(at)
             one, other = there.evalf(_DIGITS, maxn=400), here.evalf(_DIGITS, maxn=400)
-            if not (one.is_number and other.is_number) or any(
-                side.has(sympy.oo, sympy.zoo, sympy.nan) for side in (one, other)
-            ):
+            if not (_finite(one) and _finite(other)):
                 continue
             if not imaginary and not (one.is_real and other.is_real):
                 continue

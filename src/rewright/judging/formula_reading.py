@@ -59,10 +59,18 @@ def readings(text: str) -> list[Any]:
 
 # LaTeX
 
-_SPACED_NUMBERS = re.compile(r"(?<![_^])[0-9]\s+[0-9]")
+_SPACED_NUMBERS = re.compile(r"(?<![_^])[0-9]\s+[0-9]|(?<![_^])[0-9]\s*\{\s*[0-9]")
 _BROKEN = re.compile(r"\\text\s*\{[^{}]*[,;][^{}]*\}|\\not(?![a-zA-Z])")
 _LETTERS = re.compile(r"(?<![a-zA-Z\\{])(?!(?:arc|ar)(?:sin|cos|tan)h?|floor|ceil)[a-zA-Z]{4,}(?![a-zA-Z}])")
-_SUBSCRIPTED_NUMBER = re.compile(r"(?<![a-zA-Z}\\])[0-9]+\s*_")
+_SUBSCRIPTED_NUMBER = re.compile(r"(?:(?<![a-zA-Z}\\])[0-9]+|\))\s*_")
+_DROPPED = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\.\.|\\phantom|[$\"]|\\top(?![a-zA-Z])|\\prime")
+_DERIVATIVE = re.compile(r"\\frac\s*\{\s*(?:d|\\partial)[^{}]*\}\s*\{\s*(?:d|\\partial)\s*[a-z]")
+_PRIME = re.compile(r"(?<=[a-zA-Z])('+)")
+# The parser takes I for a unit matrix, an exponent T for a transposed one, and gamma for Euler's constant.
+_SPECIAL = re.compile(
+    r"(?<![a-zA-Z\\{])(I)(?![a-zA-Z])|(?<=\^)\s*\{?\s*(T)\s*(?:\}|(?![a-zA-Z]))|"
+    r"\\(gamma|Gamma)(?![a-zA-Z]|\s*\()"
+)
 _CLOSED_AT_INFINITY = re.compile(r"[\[]\s*[-+]?\s*\\infty|\\infty\s*(?:\\right\s*)?\]")
 _SQRT = re.compile(r"\\sqrt\s*(\[[^\]]*\])?\s*([0-9a-zA-Z])")
 _FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))")
@@ -81,12 +89,16 @@ def _latex(text: str) -> Any:
     for pattern, what in (
         (_SPACED_NUMBERS, "it holds numbers side by side"),
         (_BROKEN, "it holds text"),
+        (_DROPPED, "it holds signs that no formula has"),
+        (_DERIVATIVE, "it holds a derivative"),
         (_LETTERS, "it holds words"),
         (_SUBSCRIPTED_NUMBER, "it holds a number with an index"),
         (_CLOSED_AT_INFINITY, "it holds an interval that is closed at infinity"),
     ):
         if pattern.search(text):
             raise UnreadableFormulaError(what)
+    text = _PRIME.sub(lambda primes: f"_{{{'prime' * len(primes[1])}}}", text)
+    text = _SPECIAL.sub(_named, text)
     complex_numbers = re.search(r"(?<![a-zA-Z\\])i(?![a-zA-Z])", text) is not None
     return latex2sympy(
         normalize_latex(text, _NORMALIZATION).strip(),
@@ -95,6 +107,11 @@ def _latex(text: str) -> Any:
         normalization_config=None,
         conversion_config=_CONVERSION,
     )
+
+
+def _named(found: re.Match[str]) -> str:
+    """A letter that means something to the parser, as the name of a variable."""
+    return rf"{{\text{{{found[2]}}}}}" if found[2] else rf"\text{{{found[1] or found[3] + 'letter'}}}"
 
 
 # What sympy and Python print

@@ -54,7 +54,7 @@ _INNER_EXPONENT = re.compile(r"(?<![0-9a-zA-Z.])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[e
 _PYTHON_POWER = re.compile(r"(?<=[0-9a-zA-Z)}])( ?)\*\*\1(?:(-?[0-9]+)|\((-?[0-9]+)\)|(?=[a-zA-Z(\\]))")
 _PYTHON_PI = re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])")
 _NAMED = re.compile(
-    r"(?:m?\s*\\(?:angle|triangle)\s*[A-Z]{1,3}|\\text\s*\{[^{}=]*\}|[A-Z]{2,4}|[a-zA-Z]\s*\^\s*\{?\s*-1\s*\}?\s*\([a-z]\)|"
+    r"(?:\\frac\s*\{d[a-z]\}\s*\{d[a-z]\}|d[a-z]/d[a-z]|m?\s*\\(?:angle|triangle)\s*[A-Z]{1,3}|\\text\s*\{[^{}=]*\}|[A-Z]{2,4}|[a-zA-Z]\s*\^\s*\{?\s*-1\s*\}?\s*\([a-z]\)|"
     r"[a-zA-Z]{3,}(?:\s[a-zA-Z]{2,}){0,3})\s*=\s*(?=[^=])"
 )
 _ALTERNATIVES = re.compile(
@@ -105,6 +105,12 @@ def unreadable(gold: str) -> str | None:
     if reason == "equal" or (found is not None and _verify(found[0], found[0])[1] == "equal"):
         return None
     return reason.removeprefix("the gold answer can not be read: ")
+
+
+def _is_sentence(text: str) -> bool:
+    """Does a formula have to be taken out of other words, more than "the answer is"?"""
+    text = _LEAD.sub("", _numbers(to_ascii(text)), count=1)
+    return has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None
 
 
 def _formula(text: str) -> str | None:
@@ -234,6 +240,8 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return True, "equal"
     if (same := _same_time(answer, gold)) is not None:
         return same, "not equal"
+    if _is_sentence(answer) and _is_sentence(gold):
+        return False, "both are sentences"
     one, other = _formula(answer), _formula(gold)
     if one is None or other is None:
         side = "answer" if one is None else "gold answer"

@@ -101,7 +101,7 @@ _LEAD = re.compile(
 _COMPARING = re.compile(
     r"\b(?:not|never|no|nor|neither|without|except|unless|least|most|more|less|fewer|greater|larger|smaller|over|under|"
     r"above|below|between|up to|exceeds?|within|if|than|divided|times|plus|minus|cannot|isn't|aren't|unknown|false|"
-    r"impossible|wrong)\b|n't\b",
+    r"impossible|wrong|january|february|march|april|may|june|july|august|september|october|november|december)\b|n't\b",
     re.IGNORECASE,
 )
 """Words that change what a number in a sentence says: "at least 5" is not 5."""
@@ -206,8 +206,8 @@ def _undecorated(text: str) -> str:
         text = text.strip()
         if (stars := _STARS.fullmatch(text)) is not None and "*" not in stars[2]:
             text = stars[2]
-        if len(text) > 2 and text[0] == text[-1] == "`":
-            text = text.strip("`")
+        if len(text) > 2 and text[0] == text[-1] and text[0] in '`"':
+            text = text.strip(text[0])
         text = _OPENING.sub("", text)
         text = _IN_WORDS.sub("", text)
         if (whole := _WHOLE_TEXT.fullmatch(text)) is not None:

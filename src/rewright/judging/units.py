@@ -76,6 +76,7 @@ _NUMBER = re.compile(
     r"(?:[a-zA-Z]\s*=\s*)?[-+]?(?:[0-9][0-9.,/ ]*|\\frac\s*\{[0-9]+\}\s*\{[0-9]+\}|[0-9]+\s*\\frac\{[0-9]+\}\{[0-9]+\})"
 )
 _CURRENCY = re.compile(r"([-+]?)\s*(?:\\?([$€£¥₹])|(USD|EUR|GBP|JPY|INR|Rs)\.?\s)\s*(?=[-+0-9.\\])(?!.*\$)", re.DOTALL)
+_CURRENCY_BEHIND = re.compile(r"([-+]?[0-9][0-9.,]*)\s*\\?([$€£¥₹])")
 _WORDS = re.compile(r"[a-zA-Z][a-zA-Z'-]*(?:\s+[a-zA-Z][a-zA-Z'-]*){0,3}\.?")
 
 Unit = tuple[tuple[str, int], ...] | str
@@ -94,6 +95,8 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
         if inner is None:
             return currency[1] + rest, ((name, 1),)
         return currency[1] + inner[0], inner[1] if inner[1] != (("%", 1),) else ((name, 1),)
+    if (behind := _CURRENCY_BEHIND.fullmatch(text)) is not None:
+        return behind[1].strip(), ((_CURRENCIES[behind[2]], 1),)
     for found in _tails(text):
         value, unit_text = found
         in_text = _TEXT.search(unit_text) is not None
