@@ -99,7 +99,7 @@ def test_a_wrong_setting_is_named(algorithm, message):
 def test_the_algorithm_may_be_verl_s_dataclass(correction):
     algorithm = AlgoConfig(adv_estimator="rewright", rollout_correction=correction)
     if correction is not None and correction.rollout_rs == "token_k1":
-        with pytest.raises(ValueError, match="rejects single tokens"):
+        with pytest.raises(ValueError, match="rejecting single tokens"):
             compute_advantage(batch(), "rewright", config=algorithm)
         return
     found = compute_advantage(batch(), "rewright", config=algorithm).batch["advantages"].numpy()
