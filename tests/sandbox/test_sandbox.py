@@ -186,8 +186,10 @@ async def test_everything_dies_with_the_trainer(level: Level, tmp_path: Path) ->
         "        hanging = asyncio.create_task(session.call('f', {}))\n"
         "        async with box.session({'f': 'def f(): return 1'}) as second:\n"
         "            await second.call('f', {})\n"
-        "            children = open(f'/proc/{box.process_id}/task/{box.process_id}/children').read()\n"
-        "            print(box.process_id, children, flush=True)\n"
+        "            listed = f'/proc/{box.process_id}/task/{box.process_id}/children'\n"
+        "            while len(children := open(listed).read().split()) < 2:  # until the hanging call has its child\n"
+        "                await asyncio.sleep(0)\n"
+        "            print(box.process_id, *children, flush=True)\n"
         "            os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
