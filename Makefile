@@ -52,12 +52,17 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-tests: setup $(VENV)/verl.stamp
+tests: setup $(VENV)/verl.stamp $(VENV)/peers.stamp
 	$(BIN)/pytest
 	PYTHONPATH=$(CURDIR)/$(VENV)/verl $(BIN)/pytest -n 0 $(VERL_TESTS)
 
 $(VENV)/verl.stamp: $(VENV)/setup.stamp tests/integrations/verl.txt
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/verl --requirement tests/integrations/verl.txt
+	@touch $@
+
+$(VENV)/peers.stamp: $(VENV)/setup.stamp tests/peers.txt
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --no-deps --requirement tests/peers.txt
 	@touch $@
 
 # Long runs that look for rare faults: not part of `make test`.
