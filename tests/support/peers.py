@@ -1,4 +1,4 @@
-"""Other projects' libraries (inspect_ai, verifiers, ATIF, openai, anthropic, LangChain, ...), as outside readers and writers.
+"""Libraries of other projects (inspect_ai, verifiers, ATIF, openai, anthropic, LangChain): outside readers and writers.
 
 They want other versions than ours, so `make tests` installs them into an environment of their own, `.venv/peers`
 (tests/peers.txt), which sees this source tree. A test writes what they shall read, and runs a script there.
