@@ -32,7 +32,7 @@ from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
 from rewright.tasks.rows import read_rows
-from rewright.training.group_credit import Attempted, call_factor, credit_groups
+from rewright.training.group_credit import CreditInput, call_factor, credit_groups
 from rewright.training.settings import RLSettings
 
 __all__ = [
@@ -259,7 +259,7 @@ def credit(
     if all(stored.seen for stored in filled):
         check_read(filled)
     attempted = [
-        Attempted(
+        CreditInput(
             trajectory=stored.as_credit_sees_it(),
             group=stored.group,
             broken=stored.broken,

@@ -24,8 +24,8 @@ from rewright.judging.own import OWN_SECONDS
 from rewright.training.settings import RLSettings
 
 __all__ = [
-    "Attempted",
-    "Earned",
+    "CreditInput",
+    "CreditResult",
     "Rewards",
     "call_factor",
     "credit_groups",
@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted:
+class CreditInput:
     """Input of credit assignment for one rollout.
 
     Attributes:
@@ -58,7 +58,7 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True)
-class Earned:
+class CreditResult:
     """The credit of one rollout.
 
     Attributes:
@@ -74,7 +74,9 @@ class Earned:
     details: Any = None
 
 
-def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings, *, details: bool = False) -> list[Earned]:
+def credit_groups(
+    rollouts: Sequence[CreditInput], settings: RLSettings, *, details: bool = False
+) -> list[CreditResult]:
     """Compute turn rewards, trajectory rewards and turn advantages of rollouts, in the given order.
 
     A turn reward is the value of `credit.signal` ("matched": the reward of its matched calls) times `call_weight`, or
@@ -85,30 +87,30 @@ def credit_groups(rollouts: Sequence[Attempted], settings: RLSettings, *, detail
     Raises ValueError for invalid settings and for an outcome or a score out of range, never for model output.
     """
     credit, factor = settings.credit, call_factor(settings)
-    trajectories = [one.trajectory for one in rollouts]
-    outcomes = [one.outcome for one in trajectories]
+    trajectories = [rollout.trajectory for rollout in rollouts]
+    outcomes = [trajectory.outcome for trajectory in trajectories]
     signal = credit.signal_of(trajectories, details=details)
     calls = [factor * row if factor else np.zeros(len(row)) for row in signal.rewards]
     turn_rewards = credit.with_outcomes(calls, outcomes)
-    totals = [_total(one, row, settings) for one, row in zip(rollouts, calls, strict=True)]
+    totals = [_total(rollout, row, settings) for rollout, row in zip(rollouts, calls, strict=True)]
     grouped: list[int] = []
     rewards: list[float] = []
-    for index, (one, total) in enumerate(zip(rollouts, totals, strict=True)):
-        if one.group is not None and total is not None:
+    for index, (rollout, total) in enumerate(zip(rollouts, totals, strict=True)):
+        if rollout.group is not None and total is not None:
             grouped.append(index)
             rewards.append(total)
-    found = credit.advantages(
+    group_advantages = credit.advantages(
         [turn_rewards[index] for index in grouped],
         [rollouts[index].group for index in grouped],
         trajectory_rewards=rewards,
         trajectories=[trajectories[index] for index in grouped],
     )
-    advantages = dict(zip(grouped, found, strict=True))
+    advantages = dict(zip(grouped, group_advantages, strict=True))
     if signal.kind == "advantage":
         advantages = {index: row + factor * signal.values[index] for index, row in advantages.items()}
     signal_details = signal.details or [None] * len(rollouts)
     return [
-        Earned(row, total, advantages.get(index), signal_details[index])
+        CreditResult(row, total, advantages.get(index), signal_details[index])
         for index, (row, total) in enumerate(zip(turn_rewards, totals, strict=True))
     ]
 
@@ -160,29 +162,32 @@ def score_rollouts(
     `scores`: the reward model's score per trajectory, None for rollouts with an infrastructure failure; or None without
     a reward model. Raises ValueError for any other missing score.
     """
-    attempted = []
-    for index, (task, one, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):
-        broken = one.failure is not None
+    inputs = []
+    for index, (task, trajectory, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):
+        broken = trajectory.failure is not None
         score = None if scores is None else scores[index]
         if scores is not None and score is None and not broken:
-            raise ValueError(f"trajectory {one.id} has no score: expected one unless it has an infrastructure failure")
-        attempted.append(
-            Attempted(
-                trajectory=CreditTrajectory.of(one, task, outcome=verdict.outcome),
+            raise ValueError(
+                f"trajectory {trajectory.id} has no score: expected one unless it has an infrastructure failure"
+            )
+        inputs.append(
+            CreditInput(
+                trajectory=CreditTrajectory.of(trajectory, task, outcome=verdict.outcome),
                 group=None if broken else task.id,
                 broken=broken,
-                format_ok=format_problem(one, dialect) is None,
+                format_ok=format_problem(trajectory, dialect) is None,
                 reward_model=score,
             )
         )
-    earned = credit_groups(attempted, settings)
+    results = credit_groups(inputs, settings)
     return Rewards(
-        turn_rewards=[one.turn_rewards.tolist() for one in earned],
-        trajectory_rewards=[one.trajectory_reward for one in earned],
+        turn_rewards=[result.turn_rewards.tolist() for result in results],
+        trajectory_rewards=[result.trajectory_reward for result in results],
         advantages=[
-            [0.0] * len(one.turn_rewards) if one.advantages is None else one.advantages.tolist() for one in earned
+            [0.0] * len(result.turn_rewards) if result.advantages is None else result.advantages.tolist()
+            for result in results
         ],
-        outcomes=[None if one.broken else one.trajectory.outcome for one in attempted],
+        outcomes=[None if rollout.broken else rollout.trajectory.outcome for rollout in inputs],
         reward_model=[None] * len(trajectories) if scores is None else list(scores),
     )
 
@@ -196,24 +201,24 @@ def with_credit(
     first: int = 0,
 ) -> list[Trajectory]:
     """Copy the trajectories with their credit. `first`: index of the first trajectory in `rewards`."""
-    found = []
-    for index, (one, verdict) in enumerate(zip(trajectories, verdicts, strict=True), first):
+    credited = []
+    for index, (trajectory, verdict) in enumerate(zip(trajectories, verdicts, strict=True), first):
         credit = Credit(
             turn_rewards=tuple(rewards.turn_rewards[index]),
             trajectory_reward=rewards.trajectory_rewards[index],
             advantages=tuple(rewards.advantages[index]),
             verdict=verdict,
-            format_problem=format_problem(one, dialect),
+            format_problem=format_problem(trajectory, dialect),
             reward_model=rewards.reward_model[index],
         )
-        found.append(msgspec.structs.replace(one, credit=credit))
-    return found
+        credited.append(msgspec.structs.replace(trajectory, credit=credit))
+    return credited
 
 
-def _total(one: Attempted, calls: Array, settings: RLSettings) -> float | None:
-    if one.broken:
+def _total(rollout: CreditInput, calls: Array, settings: RLSettings) -> float | None:
+    if rollout.broken:
         return None
-    outcome = one.trajectory.outcome
+    outcome = rollout.trajectory.outcome
     if outcome is None or math.isnan(outcome):
         if settings.trajectory_reward != "matchtir":
             return None
@@ -222,8 +227,8 @@ def _total(one: Attempted, calls: Array, settings: RLSettings) -> float | None:
         settings.trajectory_reward,
         float(calls.sum()),
         outcome,
-        format_ok=one.format_ok,
-        rm=one.reward_model or 0.0,
+        format_ok=rollout.format_ok,
+        rm=rollout.reward_model or 0.0,
         weight=settings.reward_model_weight,
         clip=settings.reward_model_clip,
     )

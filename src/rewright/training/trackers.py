@@ -15,7 +15,7 @@ from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.registry import find, known
 
-__all__ = ["Tracker", "find_tracker", "own_trackers", "report", "trl_integrations"]
+__all__ = ["Tracker", "custom_trackers", "find_tracker", "report", "trl_integrations"]
 
 
 class Tracker(Protocol):
@@ -28,7 +28,7 @@ class Tracker(Protocol):
         """
 
 
-def own_trackers(report_to: Iterable[str]) -> list[str]:
+def custom_trackers(report_to: Iterable[str]) -> list[str]:
     """The names of custom trackers, as opposed to TRL's integrations."""
     names = list(report_to)
     registered = known("tracker") if names else []
@@ -37,7 +37,7 @@ def own_trackers(report_to: Iterable[str]) -> list[str]:
 
 def trl_integrations(report_to: Sequence[str]) -> list[str]:
     """The names to pass to TRL."""
-    custom = own_trackers(report_to)
+    custom = custom_trackers(report_to)
     return [name for name in report_to if name not in custom]
 
 
@@ -54,7 +54,7 @@ def report(report_to: Iterable[str], folder: Path, stage: str, rows: Sequence[Ma
 
     An exception of a tracker is reported as a warning, since the metrics are already in metrics.jsonl.
     """
-    for name in own_trackers(report_to) if rows else ():
+    for name in custom_trackers(report_to) if rows else ():
         try:
             find_tracker(name, f"{stage}.report_to")(folder).log(stage, rows)
         except Exception as problem:  # user code can raise anything

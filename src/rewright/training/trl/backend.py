@@ -15,7 +15,7 @@ from rewright.core.scorer import Scorer
 from rewright.engines.settings import ModelSettings
 from rewright.training.backend import RLJob, Section
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, check_batches
-from rewright.training.trackers import find_tracker, own_trackers, trl_integrations
+from rewright.training.trackers import custom_trackers, find_tracker, trl_integrations
 
 __all__ = ["TRL"]
 
@@ -104,7 +104,7 @@ def _check_arguments(section: Section, settings: SFTSettings | RewardSettings | 
             raise InputError(f"{section}.arguments: TRL's {CONFIGS[section]} has no argument {name}: {hint}")
     _check_choice(f"{section}.scheduler", settings.scheduler, [one.value for one in SchedulerType])
     _check_choice("rl.loss_type", getattr(settings, "loss_type", None), LOSSES)
-    for tracker in own_trackers(settings.report_to):
+    for tracker in custom_trackers(settings.report_to):
         find_tracker(tracker, f"{section}.report_to")
     for logger in trl_integrations(settings.report_to):
         _check_choice(f"{section}.report_to", logger, [*INTEGRATION_TO_CALLBACK, *known("tracker"), "all", "none"])
