@@ -136,6 +136,6 @@ def test_one_that_was_stored_as_answered_is_judged_again_as_none(tmp_path: Path)
     run.trajectories.close()
     command("judge", tmp_path / "run")
     verdicts = {one.trajectory_id: one for one in Run.open(tmp_path / "run").verdicts}
-    assert (verdicts["old"].outcome, verdicts["old"].reason) == (0.0, "no answer (a limit cut it off)")
+    assert (verdicts["old"].outcome, verdicts["old"].reason) == (0.0, "no answer (truncated by a limit)")
     assert sorted(one.outcome for one in verdicts.values()) == [0.0, 1.0]
-    assert format_problem(old, "hermes") == "no answer (a limit cut it off)"
+    assert format_problem(old, "hermes") == "no answer (truncated by a limit)"

@@ -116,8 +116,8 @@ def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
     If the model ended the turn itself, an unclosed answer counts.
     """
     parsed = dialect.parse(text)
-    cut_off = parsed.open == "answer" and stop == "length"
-    return msgspec.structs.replace(parsed, answer=None) if cut_off else parsed
+    truncated = parsed.open == "answer" and stop == "length"
+    return msgspec.structs.replace(parsed, answer=None) if truncated else parsed
 
 
 def is_answer_truncated(trajectory: Trajectory) -> bool:

@@ -14,5 +14,5 @@ def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
     if is_answer_truncated(trajectory):
-        return "no answer (a limit cut it off)"
+        return "no answer (truncated by a limit)"
     return get_dialect(dialect).format_problem(trajectory)

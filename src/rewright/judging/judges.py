@@ -134,12 +134,12 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
-    cut_off = is_answer_truncated(trajectory)
-    content = final_answer(trajectory.answer) if trajectory.answer is not None and not cut_off else None
+    truncated = is_answer_truncated(trajectory)
+    content = final_answer(trajectory.answer) if trajectory.answer is not None and not truncated else None
     judge = find_judge(task.judge, seconds)
     if judge.reads_answer and not content:
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
-        reason = "no answer (a limit cut it off)" if cut_off else reason
+        reason = "no answer (truncated by a limit)" if truncated else reason
         judgement = Judgement(0.0, reason)
     elif (missing := lacking(task, judge.needs)) is not None:
         raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")

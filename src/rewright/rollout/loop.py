@@ -281,8 +281,8 @@ class Rollout:
             return msgspec.structs.replace(generation, text=text), parsed
         if self.renderer is None:
             text = self.dialect.truncate_at_stop(generation.text)
-            cut_off = generation.stop == "length" and not generation.text.startswith(text)
-            if text != generation.text and not cut_off:
+            truncated = generation.stop == "length" and not generation.text.startswith(text)
+            if text != generation.text and not truncated:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
         return generation, read_turn(self.dialect, opening + generation.text, generation.stop)
 
