@@ -262,7 +262,7 @@ def credit(
         CreditInput(
             trajectory=stored.as_credit_sees_it(),
             group=stored.group,
-            broken=stored.broken,
+            failed=stored.broken,
             format_ok=stored.format_ok,
             reward_model=stored.reward_model,
         )

@@ -45,14 +45,14 @@ class CreditInput:
     Attributes:
         trajectory: turns, gold calls and outcome (None if unknown).
         group: label shared by the rollouts of a group; None: in no group.
-        broken: the rollout has an infrastructure failure.
+        failed: the rollout has an infrastructure failure.
         format_ok: the trajectory has the format of its dialect.
         reward_model: the reward model's score; None without a reward model.
     """
 
     trajectory: CreditTrajectory
     group: Hashable | None
-    broken: bool = False
+    failed: bool = False
     format_ok: bool = True
     reward_model: float | None = None
 
@@ -164,17 +164,17 @@ def score_rollouts(
     """
     inputs = []
     for index, (task, trajectory, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):
-        broken = trajectory.failure is not None
+        failed = trajectory.failure is not None
         score = None if scores is None else scores[index]
-        if scores is not None and score is None and not broken:
+        if scores is not None and score is None and not failed:
             raise ValueError(
                 f"trajectory {trajectory.id} has no score: expected one unless it has an infrastructure failure"
             )
         inputs.append(
             CreditInput(
                 trajectory=CreditTrajectory.of(trajectory, task, outcome=verdict.outcome),
-                group=None if broken else task.id,
-                broken=broken,
+                group=None if failed else task.id,
+                failed=failed,
                 format_ok=format_problem(trajectory, dialect) is None,
                 reward_model=score,
             )
@@ -187,7 +187,7 @@ def score_rollouts(
             [0.0] * len(result.turn_rewards) if result.advantages is None else result.advantages.tolist()
             for result in results
         ],
-        outcomes=[None if rollout.broken else rollout.trajectory.outcome for rollout in inputs],
+        outcomes=[None if rollout.failed else rollout.trajectory.outcome for rollout in inputs],
         reward_model=[None] * len(trajectories) if scores is None else list(scores),
     )
 
@@ -216,7 +216,7 @@ def with_credit(
 
 
 def _total(rollout: CreditInput, calls: Array, settings: RLSettings) -> float | None:
-    if rollout.broken:
+    if rollout.failed:
         return None
     outcome = rollout.trajectory.outcome
     if outcome is None or math.isnan(outcome):
