@@ -1,4 +1,4 @@
-"""`mask_truncated_completions` on TRL's real trainer: what a limit cut off is masked, and nothing else."""
+"""`mask_truncated_completions` on TRL's real trainer: truncated rollouts are masked, and no others."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def one_step(folder: Path, dialect: str, limits: Limits, seed: int = 0) -> tuple
     ],
     ids=["tags", "hermes", "hermes, no room for a result"],
 )
-def test_only_what_a_limit_cut_off_is_masked(tmp_path: Path, dialect: str, limits: Limits) -> None:
+def test_only_truncated_rollouts_are_masked(tmp_path: Path, dialect: str, limits: Limits) -> None:
     rollouts, batch, logged = one_step(tmp_path, dialect, limits)
     own = (batch["tool_mask"] * batch["completion_mask"]).sum(dim=1).tolist()
     cut = [one.stop_reason == "token_limit" for one in rollouts]
-    assert {True, False} == set(cut), "the limits of this test are to cut off some"
+    assert {True, False} == set(cut), "the limits of this test truncate some"
     assert [length == 0 for length in own] == cut
     whole = [sum(one.mask) for one in rollouts if one.stop_reason != "token_limit"]
     assert [length for length in own if length] == whole
@@ -82,5 +82,5 @@ def test_a_step_whose_rollouts_are_all_masked_is_named(tmp_path: Path) -> None:
         f"rl: {{steps: 1, tasks_per_step: 2, generations: 2, arguments: {json.dumps(MASK)}}}\n"
     )
     result = CliRunner().invoke(app, ["run", str(recipe), "--run", str(tmp_path / "run")])
-    assert "rl: all 4 rollouts of this step were cut off and are masked" in result.output
+    assert "rl: all 4 rollouts of this step were truncated and are masked" in result.output
     assert "raise limits.turn_tokens" in result.output

@@ -41,7 +41,7 @@ from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
 from rewright.training.trl.parts import in_parts, parts_by_length
 from rewright.training.trl.rows import as_trl
-from rewright.training.trl.truncation import cut_off, tell_trl
+from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
         # TRL detects truncation by the last token, which is wrong here: see rewright.training.trl.truncation.
-        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self._mask_truncated = bool(self.args.mask_truncated_completions)
         self.mask_truncated_completions = False
         self._tasks = {task.id: task for task in tasks}
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
@@ -116,7 +116,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
         self._batch: list[dict[str, Any]] = []
         self._advantages_B: list[list[float]] = []
-        self._cut_off_B: list[bool] = []
+        self._truncated_B: list[bool] = []
         self._spans_B: list[list[tuple[int, int]]] = []
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         local = slice(rank, rank + len(plans))
         self._advantages_B = batch_rewards.advantages[local]
         self._keep(with_credit(trajectories, verdicts, batch_rewards, self._dialect.name, first=rank))
-        self._cut_off_B = [cut_off(one) for one in trajectories]
+        self._truncated_B = [is_truncated(trajectory) for trajectory in trajectories]
         self._log_rollouts(batch_rewards, trajectories)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
         output, self._spans_B = as_trl(trajectories, batch_rewards.trajectory_rewards[local], end)
@@ -211,7 +211,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._batch = inputs
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         metrics = self._metrics["train" if self.model.training else "eval"]
-        tell_trl(output, self._cut_off_B, metrics, self.accelerator, mask=self._mask_cut_off)
+        correct_trl_batch(output, self._truncated_B, metrics, self.accelerator, mask=self._mask_truncated)
         length = output["completion_ids"].shape[1]
         tokens = per_token(self._advantages_B, self._spans_B, length)
         output["advantages"] = torch.from_numpy(tokens).to(output["completion_ids"].device)
