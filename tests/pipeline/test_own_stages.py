@@ -139,7 +139,7 @@ def test_sft_by_another_back_end(folder: Path) -> None:
     run = Path(shutil.copytree(STORED, folder / "run"))
     for backend, said in (
         ("copyin", "sft.backend: unknown trainer 'copyin': did you mean 'copying'?"),
-        ("own_parts:nothing", "sft.backend: own_parts:nothing is no trainer"),
+        ("own_parts:nothing", "sft.backend: own_parts:nothing is not a trainer"),
     ):
         refused(command(folder, "run", "r.yaml", "stages=[sft]", f"sft.backend={backend}", "--run", "x"), said)
     refused(

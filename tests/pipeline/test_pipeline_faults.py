@@ -159,7 +159,7 @@ def stopped_by_a_full_disk(done: Any) -> None:
     assert done.code == 1, done.errors
     assert "Traceback" not in done.errors
     assert re.fullmatch(
-        r"error: cannot write .*: .*(File too large|No space left|takes no more).*", done.errors.splitlines()[-1]
+        r"error: cannot write .*: .*(File too large|No space left|may be full).*", done.errors.splitlines()[-1]
     )
     assert "go on with rewright run " in done.errors
 

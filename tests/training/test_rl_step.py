@@ -15,7 +15,7 @@ from rewright.rollout.settings import Limits
 from rewright.tasks.worlds.town import generate
 from rewright.tools import FunctionTools
 from rewright.training.group_credit import score_rollouts, with_credit
-from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with, step_metrics
+from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with_reward_model, step_metrics
 from rewright.training.settings import RLSettings
 from support.scripted_engine import ScriptedEngine
 
@@ -56,7 +56,7 @@ async def test_a_step_is_rolled_out_judged_scored_and_credited() -> None:
 
     verdicts = judge_rollouts(tasks, trajectories, settings)
     assert [verdict.correct for verdict in verdicts] == [True, False, False, False]
-    scores = score_with(LengthModel(), renderer, tasks, trajectories)
+    scores = score_with_reward_model(LengthModel(), renderer, tasks, trajectories)
     assert scores[3] is None
     assert scores[:3] == [
         -len(renderer.training_ids(task, one)[0]) for task, one in zip(tasks, trajectories[:3], strict=False)

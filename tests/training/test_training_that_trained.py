@@ -99,8 +99,8 @@ def test_sft_trains_a_batch_that_is_not_full_even_where_it_is_the_only_one(tmp_p
     ("arguments", "rate", "error", "words"),
     [
         ({"dataloader_drop_last": True}, 1e-4, InputError, "the 2 rows that are left make no batch"),
-        ({"learning_rate": 0.0}, 1e-4, TrainingError, "nothing was learned in 1 steps"),
-        ({"max_grad_norm": 0.0, "learning_rate": 1e38}, 1e-4, TrainingError, "the weights are no numbers"),
+        ({"learning_rate": 0.0}, 1e-4, TrainingError, "no weight changed in 1 steps"),
+        ({"max_grad_norm": 0.0, "learning_rate": 1e38}, 1e-4, TrainingError, "the weights are NaN or infinite"),
     ],
 )
 def test_sft_that_trained_nothing_is_an_error_and_saves_no_model(
@@ -138,7 +138,7 @@ def test_rl_whose_rollouts_are_all_rewarded_alike_is_not_done(
     overrides = [*SMALL, "tasks.count=1", "limits.turn_tokens=1", "rl.generations=2", "rl.steps=1"]
     (tmp_path / "r.yaml").write_text("name: r\n")
     assert rewright(monkeypatch, "run", str(tmp_path / "r.yaml"), *overrides, "--run", str(run)) == 1
-    assert "rl: nothing was learned in 1 steps, so no model is saved: all rollouts" in capsys.readouterr().err
+    assert "rl: no weight changed in 1 steps, so no model is saved: all rollouts" in capsys.readouterr().err
     opened = Run.open(run)
     assert not opened.is_done("rl")
     assert not opened.model_folder("rl").exists()

@@ -35,7 +35,16 @@ class RLJob:
     """Arguments of one RL training.
 
     Attributes:
-        tools: the tools of the tasks; the back end closes them.
+        tasks: training tasks.
+        model: the policy before RL.
+        settings: the recipe's `rl` section.
+        out: folder in which the trained model is saved.
+        seed: seed of training and of the rollouts.
+        dialect: format of prompts, calls and results.
+        tools: executes the tool calls; closed by the back end.
+        limits: limits of a rollout.
+        template_options: keyword arguments of the chat template.
+        reward_model: scores rollouts; None: no reward model.
         on_rollouts: called with the rollouts of each step and their credit.
         judge_seconds: time limit of a custom judge per answer, in seconds.
     """
@@ -67,7 +76,7 @@ class Backend(Protocol):
     def train_sft(
         self, rows: Sequence[Row], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
     ) -> list[Row]:
-        """Train on rows with `input_ids` and `mask` (1 for generated tokens, which have a loss)."""
+        """Train on rows with `input_ids` and `mask` (1 for tokens with a loss, that is, generated ones)."""
 
     def train_reward_model(
         self,
@@ -96,8 +105,10 @@ def get_backend(name: str, setting: str) -> Backend:
 
     Raises InputError, which mentions the recipe key `setting`, for an unknown one.
     """
-    found = find("trainer", name, setting=setting)
-    if not callable(found):
-        raise InputError(f"{setting}: {name} is no trainer: expected a class of rewright.training.backend.Backend")
-    backend: Backend = found()
+    factory = find("trainer", name, setting=setting)
+    if not callable(factory):
+        raise InputError(
+            f"{setting}: {name} is not a trainer: expected a class such as rewright.training.backend.Backend"
+        )
+    backend: Backend = factory()
     return backend

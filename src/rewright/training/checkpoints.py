@@ -8,5 +8,8 @@ __all__ = ["checkpoint_folder"]
 
 
 def checkpoint_folder(model: Path) -> Path:
-    """The checkpoint folder of a model in training: a sibling, so that the folder `model` is complete if it exists."""
+    """Return the checkpoint folder of a model in training.
+
+    It is a sibling of `model`, so that the folder `model` is complete if it exists.
+    """
     return model.with_name(model.name + ".checkpoints")

@@ -116,17 +116,17 @@ def credit_groups(
 
 
 def call_factor(settings: RLSettings) -> float:
-    """The factor of the signal's values (such as the rewards of matched calls) in the turn rewards."""
+    """Return the factor of the signal's values (such as the rewards of matched calls) in the turn rewards."""
     return 0.0 if settings.trajectory_reward == "autotraj" else settings.call_weight
 
 
 def uses_reward_model(settings: RLSettings) -> bool:
-    """Whether the trajectory reward depends on a reward model's score."""
+    """Return True if the trajectory reward depends on a reward model's score."""
     return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
 
 
 def verdict_for(task: Task, trajectory: Trajectory, settings: RLSettings, *, seconds: float = OWN_SECONDS) -> Verdict:
-    """The verdict that RL uses: by the task's judge or by the judge in `rl.outcome`.
+    """Return the verdict that RL uses: by the task's judge or by the judge in `rl.outcome`.
 
     `seconds`: time limit of a custom judge. Raises as the judge does.
     """
@@ -136,9 +136,16 @@ def verdict_for(task: Task, trajectory: Trajectory, settings: RLSettings, *, sec
 
 
 class Rewards(msgspec.Struct, frozen=True):
-    """Rewards and advantages of a batch of rollouts, one entry per trajectory.
+    """Rewards and advantages of a batch of B rollouts.
 
-    None marks rollouts with an infrastructure failure, which are not scored.
+    An entry of None marks a rollout with an infrastructure failure, which is not scored.
+
+    Attributes:
+        turn_rewards: B lists (T_i,).
+        trajectory_rewards: (B,).
+        advantages: B lists (T_i,).
+        outcomes: outcome rewards (B,), each in [0, 1].
+        reward_model: the reward model's scores (B,); also None without a reward model.
     """
 
     turn_rewards: list[list[float]]
@@ -157,10 +164,17 @@ def score_rollouts(
     dialect: str,
     scores: Sequence[float | None] | None = None,
 ) -> Rewards:
-    """Compute turn rewards, trajectory rewards and turn advantages; rollouts of the same task id form a group.
+    """Compute turn rewards, trajectory rewards and turn advantages of B rollouts.
 
-    `scores`: the reward model's score per trajectory, None for rollouts with an infrastructure failure; or None without
-    a reward model. Raises ValueError for any other missing score.
+    Args:
+        tasks: the task of each rollout; rollouts of the same task id form a group.
+        trajectories: B rollouts.
+        verdicts: their verdicts.
+        settings: the recipe's `rl` section.
+        dialect: name of the dialect, for the format check.
+        scores: the reward model's scores (B,), None for rollouts with an infrastructure failure. None: no reward model.
+
+    Raises ValueError if the score of any other rollout is missing, and as `credit_groups` does.
     """
     inputs = []
     for index, (task, trajectory, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):

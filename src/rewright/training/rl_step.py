@@ -17,7 +17,7 @@ from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.training.group_credit import Rewards, verdict_for
 from rewright.training.settings import RLSettings
 
-__all__ = ["judge_rollouts", "plan_step", "roll_out", "score_with", "step_metrics"]
+__all__ = ["judge_rollouts", "plan_step", "roll_out", "score_with_reward_model", "step_metrics"]
 
 
 def plan_step(tasks: Sequence[Task], *, step: int, seed: int, first: int = 0) -> list[Plan]:
@@ -45,10 +45,10 @@ def plan_step(tasks: Sequence[Task], *, step: int, seed: int, first: int = 0) ->
 
 async def roll_out(rollout: Rollout, plans: Sequence[Plan], *, concurrency: int) -> list[Trajectory]:
     """Generate the trajectories of `plans`, in their order, at most `concurrency` at a time."""
-    found = {}
-    async for one in rollout.run_many(plans, concurrency=concurrency):
-        found[one.id] = one
-    return [found[plan.id] for plan in plans]
+    trajectories = {}
+    async for trajectory in rollout.run_many(plans, concurrency=concurrency):
+        trajectories[trajectory.id] = trajectory
+    return [trajectories[plan.id] for plan in plans]
 
 
 def judge_rollouts(
@@ -58,38 +58,43 @@ def judge_rollouts(
     *,
     seconds: float = OWN_SECONDS,
 ) -> list[Verdict]:
-    """One verdict per rollout, by the judge of `rl.outcome` (see `verdict_for`). Raises as the judge does."""
-    return [verdict_for(task, one, settings, seconds=seconds) for task, one in zip(tasks, trajectories, strict=True)]
+    """Return one verdict per rollout, by the judge of `rl.outcome` (see `verdict_for`). Raises as the judge does."""
+    return [
+        verdict_for(task, trajectory, settings, seconds=seconds)
+        for task, trajectory in zip(tasks, trajectories, strict=True)
+    ]
 
 
-def score_with(
+def score_with_reward_model(
     reward_model: Scorer, renderer: Renderer, tasks: Sequence[Task], trajectories: Sequence[Trajectory]
 ) -> list[float | None]:
-    """The reward model's score per rollout; None after an infrastructure failure, since there may be no prompt.
+    """Return the reward model's score per rollout; None after an infrastructure failure, since there may be no prompt.
 
     The scored tokens are rendered as for the reward model's training, where a finished answer has its end token.
     """
-    completed = [index for index, one in enumerate(trajectories) if one.failure is None]
+    completed = [index for index, trajectory in enumerate(trajectories) if trajectory.failure is None]
     scores: list[float | None] = [None] * len(trajectories)
-    found = reward_model.score([renderer.training_ids(tasks[index], trajectories[index])[0] for index in completed])
-    for index, score in zip(completed, found, strict=True):
+    model_scores = reward_model.score(
+        [renderer.training_ids(tasks[index], trajectories[index])[0] for index in completed]
+    )
+    for index, score in zip(completed, model_scores, strict=True):
         scores[index] = score
     return scores
 
 
 def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Metrics to log for a step. `rewards` are those of all processes, `trajectories` those of this process."""
+    """Return the metrics of a step. `rewards` are those of all processes, `trajectories` those of this process."""
     scored = [outcome for outcome in rewards.outcomes if outcome is not None]
-    given = [score for score in rewards.reward_model if score is not None]
+    scores = [score for score in rewards.reward_model if score is not None]
     sums = [sum(row) for row in rewards.turn_rewards]
     metrics = {
         "rewright/success": float(np.mean(scored)) if scored else 0.0,
         "rewright/turn_reward": float(np.mean(sums)) if sums else 0.0,
     }
-    if given:
-        metrics["rewright/reward_model"] = float(np.mean(given))
+    if scores:
+        metrics["rewright/reward_model"] = float(np.mean(scores))
     return metrics | {
-        "rewright/turns": float(np.mean([len(one.turns) for one in trajectories])),
-        "rewright/calls": float(np.mean([len(one.calls) for one in trajectories])),
-        "rewright/failures": float(sum(one.failure is not None for one in trajectories)),
+        "rewright/turns": float(np.mean([len(trajectory.turns) for trajectory in trajectories])),
+        "rewright/calls": float(np.mean([len(trajectory.calls) for trajectory in trajectories])),
+        "rewright/failures": float(sum(trajectory.failure is not None for trajectory in trajectories)),
     }

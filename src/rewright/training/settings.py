@@ -49,8 +49,8 @@ class BuildSettings(Settings, frozen=True):
     """The SFT and preference data sets."""
 
     held_out_fraction: Fraction = 0.15
-    """Fraction of the tasks whose pairs evaluate the reward model. They are excluded from SFT. (AutoTraj: 0.05 of a
-    larger set.)"""
+    """Fraction of the tasks that are held out: their pairs evaluate the reward model, and SFT does not use them.
+    (AutoTraj: 0.05 of a larger set.)"""
     pairs: Literal["repaired", "repaired+kept"] = "repaired"
     """`repaired`: (repaired, original) pairs. `repaired+kept`: also (kept, wrong) pairs of the same task."""
 
@@ -116,9 +116,9 @@ class RewardSettings(_TrainSettings, frozen=True):
     url: str | None = None
     """Address of a reward model served by `rewright serve-reward`. RL uses it, and none is trained."""
     timeout_seconds: PositiveFloat = 120.0
-    """url: time limit of one attempt, in seconds."""
+    """`url`: time limit of one attempt, in seconds."""
     attempts: PositiveInt = 5
-    """url: maximum number of attempts per request."""
+    """`url`: maximum number of attempts per request."""
 
     def addresses(self) -> dict[str, str]:
         """The address of the served reward model."""
@@ -161,7 +161,7 @@ class RLSettings(_TrainSettings, frozen=True):
     reward_model_weight: NonNegativeFloat = 0.2
     """Weight of the reward model's score."""
     reward_model_clip: NonNegativeFloat = 3.0
-    """Bound of the sum of outcome and weighted score."""
+    """The sum of outcome and weighted score is clipped to [-clip, clip]."""
     credit: TurnCredit = TurnCredit(singleton_turn="zero")
     """Turn-level credit assignment."""
     call_weight: NonNegativeFloat = 1.0
@@ -204,7 +204,7 @@ def check_task_count(count: int, settings: RLSettings) -> None:
     if count < settings.tasks_per_step:
         raise InputError(
             f"rl.tasks_per_step is {settings.tasks_per_step}, but RL has {count} {'task' if count == 1 else 'tasks'}: "
-            f"expected at least as many tasks as a step takes, or rl.tasks_per_step={max(count, 1)}"
+            f"expected at least that many tasks, or rl.tasks_per_step={max(count, 1)}"
         )
 
 
@@ -212,7 +212,9 @@ def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSetti
     """Raise InputError for batch sizes that do not divide, and for temperature 0 in RL (identical rollouts)."""
     if isinstance(settings, RLSettings):
         if not settings.temperature:
-            raise InputError("rl.temperature is 0: expected a positive number: rollouts must differ to be compared")
+            raise InputError(
+                "rl.temperature is 0: expected a positive number, since greedy rollouts of a task are identical"
+            )
         rollouts = settings.tasks_per_step * settings.generations
         if rollouts % settings.updates_per_step:
             raise InputError(

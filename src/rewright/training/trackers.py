@@ -29,24 +29,24 @@ class Tracker(Protocol):
 
 
 def custom_trackers(report_to: Iterable[str]) -> list[str]:
-    """The names of custom trackers, as opposed to TRL's integrations."""
+    """Return the names in `report_to` of custom trackers, as opposed to TRL's integrations."""
     names = list(report_to)
     registered = known("tracker") if names else []
     return [name for name in names if ":" in name or name in registered]
 
 
 def trl_integrations(report_to: Sequence[str]) -> list[str]:
-    """The names to pass to TRL."""
+    """Return the names in `report_to` that TRL handles."""
     custom = custom_trackers(report_to)
     return [name for name in report_to if name not in custom]
 
 
 def find_tracker(name: str, setting: str) -> Any:
     """Return the tracker's factory function. Raises InputError, which mentions `setting`, for an unknown name."""
-    found = find("tracker", name, setting=setting)
-    if not callable(found):
-        raise InputError(f"{setting}: tracker {name!r} is a {type(found).__name__}: expected a function or a class")
-    return found
+    factory = find("tracker", name, setting=setting)
+    if not callable(factory):
+        raise InputError(f"{setting}: tracker {name!r} is a {type(factory).__name__}: expected a function or a class")
+    return factory
 
 
 def report(report_to: Iterable[str], folder: Path, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:

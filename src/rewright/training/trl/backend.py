@@ -102,7 +102,7 @@ def _check_arguments(section: Section, settings: SFTSettings | RewardSettings | 
             near = get_close_matches(name, accepted, n=1)
             hint = f"did you mean {near[0]}?" if near else "expected the name of one of its arguments"
             raise InputError(f"{section}.arguments: TRL's {CONFIGS[section]} has no argument {name}: {hint}")
-    _check_choice(f"{section}.scheduler", settings.scheduler, [one.value for one in SchedulerType])
+    _check_choice(f"{section}.scheduler", settings.scheduler, [scheduler.value for scheduler in SchedulerType])
     _check_choice("rl.loss_type", getattr(settings, "loss_type", None), LOSSES)
     for tracker in custom_trackers(settings.report_to):
         find_tracker(tracker, f"{section}.report_to")

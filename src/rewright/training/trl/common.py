@@ -1,4 +1,4 @@
-"""Shared code of the three trainers: TRL arguments from recipe sections, progress, checkpoints, atomic saving."""
+"""Code shared by the three TRL trainers: arguments from recipe sections, progress, checkpoints, atomic saving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SUPPRESSED_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You 
 def arguments(
     settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **specific: Any
 ) -> dict[str, Any]:
-    """Keyword arguments of a TRL config.
+    """Return the keyword arguments of a TRL config.
 
     Args:
         settings: the recipe section; its `arguments` override all others.
@@ -76,11 +76,11 @@ def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> 
         return kind(**values)
     except (TypeError, ValueError, KeyError, ImportError) as problem:
         reason = " ".join(str(problem).split())[:300]
-        raise InputError(f"{section}: TRL does not take these settings: {reason}") from problem
+        raise InputError(f"{section}: TRL rejects these settings: {reason}") from problem
 
 
 def lora(settings: Settings, task: str) -> Any:
-    """LoRA configuration with the recipe's rank, alpha twice the rank and all linear layers; None without a rank."""
+    """Return a LoRA configuration (alpha: twice the recipe's rank; all linear layers); None without a rank."""
     if settings.lora_rank is None:
         return None
     from peft import LoraConfig
@@ -113,7 +113,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 def train(
-    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate was 0"
+    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate is 0"
 ) -> list[dict[str, Any]]:
     """Run a TRL trainer, resuming from its last checkpoint if any. Returns all logged rows, earlier ones included.
 
@@ -164,9 +164,11 @@ def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> No
         raise TrainingError(f"{label}: no step was made, so there is no model to save")
     norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
     if _checksums(trainer.model) == before or (norms and not any(norms)):
-        raise TrainingError(f"{label}: nothing was learned in {steps} steps, so no model is saved: {hint}")
+        raise TrainingError(f"{label}: no weight changed in {steps} steps, so no model is saved: {hint}")
     if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters() if weight.requires_grad):
-        raise TrainingError(f"{label}: the weights are no numbers after {steps} steps: expected a lower learning rate")
+        raise TrainingError(
+            f"{label}: the weights are NaN or infinite after {steps} steps: expected a lower learning rate"
+        )
 
 
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
@@ -193,13 +195,13 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
 
 def _last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint. Later, incomplete ones (after a kill or a full disk) are removed."""
-    for one in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
         try:
-            json.loads((one / "trainer_state.json").read_bytes())  # written last by the trainer
+            json.loads((checkpoint / "trainer_state.json").read_bytes())  # written last by the trainer
         except (OSError, ValueError):
-            shutil.rmtree(one)
+            shutil.rmtree(checkpoint)
         else:
-            return one
+            return checkpoint
     return None
 
 
@@ -222,7 +224,7 @@ def _writing(out: Path) -> Iterator[None]:
         else:
             # Messages of safetensors (Rust's format of an errno) and torch.save.
             failed = any(words in text for words in ("(os error ", "PytorchStreamWriter", "inline_container"))
-            reason = text.splitlines()[0] if "(os error " in text else "the disk takes no more"
+            reason = text.splitlines()[0] if "(os error " in text else "the disk may be full"
         if not failed:
             raise
         raise StorageError(f"cannot write {out}: {reason}") from problem

@@ -36,7 +36,7 @@ from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
-from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with, step_metrics
+from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with_reward_model, step_metrics
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
 from rewright.training.trl.parts import in_parts, parts_by_length
@@ -51,11 +51,11 @@ __all__ = ["RewrightTrainer", "train_rl"]
 def trajectory_reward(
     prompts: Sequence[Any], completions: Sequence[Any], trajectory_reward: Sequence[float | None], **_: Any
 ) -> list[float | None]:
-    """TRL reward function that returns the rewards computed with the rollouts, (B,)."""
+    """TRL reward function. Returns the trajectory rewards (B,) that were computed with the rollouts."""
     return list(trajectory_reward)
 
 
-NOTHING_TO_LEARN: Final = "all rollouts of each task were rewarded alike, or the learning rate was 0"
+NO_UPDATE_HINT: Final = "all rollouts of each task have equal rewards, or the learning rate is 0"
 TEXT_ONLY_KWARGS: Final = ("batch_size", "compute_entropy", "compute_aux_loss")
 """Non-vision keyword arguments of TRL's `_get_per_token_logps_and_entropies`."""
 
@@ -75,8 +75,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         on_rollouts: called with the rollouts of each step and their credit.
         slots: concurrent sequences of the generation engine.
         judge_seconds: time limit of a custom judge per answer, in seconds.
-        rolled_out: copy of the model in the compute dtype that generates the rollouts and receives the trained weights
-            before each step; None: the trained model generates them.
+        rollout_model: copy of the model in the compute dtype, which generates the rollouts and receives the trained
+            weights before each step; None: the trained model generates them.
 
     Other arguments are those of GRPOTrainer.
     """
@@ -95,7 +95,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
         judge_seconds: float = OWN_SECONDS,
-        rolled_out: Any = None,
+        rollout_model: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
@@ -108,8 +108,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._judge_seconds = judge_seconds
         self._outages = StepOutages()
         self._loop = asyncio.new_event_loop()
-        self._rolled_out = rolled_out
-        policy = self.accelerator.unwrap_model(self.model) if rolled_out is None else rolled_out
+        self._rollout_model = rollout_model
+        policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
         self._engine = HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
         self._rollout_renderer = renderer
@@ -131,7 +131,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         step = self.state.global_step // self._settings.updates_per_step
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
         plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
-        self._take_weights()
+        self._sync_weights()
         rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
         trajectories = self._loop.run_until_complete(rollouts)
         self._outages.record(step + 1, self._gather(trajectories))
@@ -139,30 +139,30 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         try:
             verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
             if self._reward_model is not None:
-                scores = score_with(self._reward_model, self._rollout_renderer, tasks, trajectories)
+                scores = score_with_reward_model(self._reward_model, self._rollout_renderer, tasks, trajectories)
         except BaseException:
-            self._keep(trajectories)  # store the finished rollouts even if judge or reward model is lost
+            self._store(trajectories)  # store the finished rollouts even if the judge or the reward model fails
             raise
-        batch_rewards = self._gathered(tasks, trajectories, verdicts, scores)
+        batch_rewards = self._gather_rewards(tasks, trajectories, verdicts, scores)
         local = slice(rank, rank + len(plans))
         self._advantages_B = batch_rewards.advantages[local]
-        self._keep(with_credit(trajectories, verdicts, batch_rewards, self._dialect.name, first=rank))
+        self._store(with_credit(trajectories, verdicts, batch_rewards, self._dialect.name, first=rank))
         self._truncated_B = [is_truncated(trajectory) for trajectory in trajectories]
         self._log_rollouts(batch_rewards, trajectories)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
         output, self._spans_B = as_trl(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
-    def _take_weights(self) -> None:
-        """Copy the current weights to the generation model, if it is separate, and refresh the engine."""
-        if self._rolled_out is not None:
+    def _sync_weights(self) -> None:
+        """Copy the trained weights to the rollout model, if it is separate, and invalidate the engine's KV cache."""
+        if self._rollout_model is not None:
             trained = self.accelerator.unwrap_model(self.model)
             with torch.no_grad():
-                for target, source in zip(self._rolled_out.parameters(), trained.parameters(), strict=True):
+                for target, source in zip(self._rollout_model.parameters(), trained.parameters(), strict=True):
                     target.copy_(source)
         self._engine.refresh()
 
-    def _keep(self, trajectories: list[Trajectory]) -> None:
+    def _store(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None:
             self._on_rollouts(trajectories)
 
@@ -174,7 +174,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
         return list(gather_object(rows))
 
-    def _gathered(
+    def _gather_rewards(
         self,
         tasks: list[Task],
         trajectories: list[Trajectory],
@@ -240,8 +240,14 @@ def train_rl(
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps and save it to `out`. Returns the logged rows.
 
-    `precision` is the compute dtype as returned by `load_trainable`, by default the model's. The trained weights are
-    float32 in any case. See `RewrightTrainer` for the other arguments.
+    Args:
+        tokenizer: the tokenizer of `model`.
+        seed: seed of training and of the rollouts.
+        template_options: keyword arguments of the chat template.
+        trainer_class: a subclass that overrides parts of the trainer.
+        precision: compute dtype as returned by `load_trainable`; default: the model's. Trained weights are float32.
+
+    See `RewrightTrainer` for the other arguments.
 
     Raises InputError for fewer tasks than `tasks_per_step`, TrainingError if no weight changes, and the error of the
     last rollout if all rollouts of a step fail; finished steps are then saved in a checkpoint.
@@ -257,10 +263,10 @@ def train_rl(
     update_batch = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")
-    rolled_out = None
+    rollout_model = None
     if precision != "float32" and settings.lora_rank is None:
         # Copied before the trainer wraps `forward`. Decoding with float32 weights would cast them for every token.
-        rolled_out = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
+        rollout_model = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
         model = model.float()
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     with quiet():
@@ -306,10 +312,10 @@ def train_rl(
             run_seed=seed,
             on_rollouts=on_rollouts,
             judge_seconds=judge_seconds,
-            rolled_out=rolled_out,
+            rollout_model=rollout_model,
         )
         try:
-            history = train(trainer, out, seed, "rl", hint=NOTHING_TO_LEARN)
+            history = train(trainer, out, seed, "rl", hint=NO_UPDATE_HINT)
             save(trainer, tokenizer, out, settings)
         finally:
             trainer.close()

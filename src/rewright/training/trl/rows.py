@@ -24,17 +24,17 @@ def as_trl(
     """
     output: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
     spans_B = []
-    for one in trajectories:
-        start = len(one.prompt_ids or ())
-        ids = one.token_ids[start:] if one.prompt_ids is not None else []
+    for trajectory in trajectories:
+        start = len(trajectory.prompt_ids or ())
+        ids = trajectory.token_ids[start:] if trajectory.prompt_ids is not None else []
         log_probs: list[float] = []
-        for turn in one.turns:
+        for turn in trajectory.turns:
             log_probs += [*(turn.log_probs or ()), *([0.0] * len(turn.suffix_ids))]
         # TRL requires at least one token; a rollout that failed before its first turn has none.
-        output["prompt_ids"].append(list(one.prompt_ids or (end,)))
+        output["prompt_ids"].append(list(trajectory.prompt_ids or (end,)))
         output["completion_ids"].append(ids or [end])
-        output["env_mask"].append(one.mask[start:] or [0])
+        output["env_mask"].append(trajectory.mask[start:] or [0])
         output["logprobs"].append(log_probs or [0.0])
-        spans_B.append([(span.start - start, span.end - start) for span in one.spans])
+        spans_B.append([(span.start - start, span.end - start) for span in trajectory.spans])
     output["trajectory_reward"] = rewards
     return output, spans_B

@@ -22,7 +22,7 @@ __all__ = ["labels_of", "train_sft"]
 
 
 def labels_of(row: dict[str, Any]) -> list[int]:
-    """Labels (L,) of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
+    """Return the labels (L,) of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
     pairs = zip(row["input_ids"], row["mask"], strict=True)
     return [token if generated else -100 for token, generated in pairs]
 

@@ -23,7 +23,7 @@ as in TRL for its limit on tool calls."""
 
 
 def is_truncated(trajectory: Trajectory) -> bool:
-    """Whether the trajectory was truncated by a token or time limit."""
+    """Return True if the trajectory was truncated by a token or time limit."""
     return trajectory.stop_reason in TRUNCATED
 
 
