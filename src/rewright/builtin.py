@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rewright.core.registry import register
-from rewright.core.trust import register_target
+from rewright.core.trust import register_builtin_target
 
 __all__ = ["RENAMED"]
 
@@ -106,6 +106,6 @@ register("dimension", "tool_errors", "rewright.repair.dimensions:tool_errors")
 
 register("benchmark", "bfcl-multi-turn", "rewright.benchmarks.bfcl.protocol:BENCHMARK")
 
-register_target("rewright.tasks.worlds.town:look_up")
-register_target("rewright.tasks.worlds.town:calculate")
-register_target("rewright.benchmarks.bfcl.world:call")
+register_builtin_target("rewright.tasks.worlds.town:look_up")
+register_builtin_target("rewright.tasks.worlds.town:calculate")
+register_builtin_target("rewright.benchmarks.bfcl.world:call")

@@ -252,7 +252,7 @@ async def test_text_that_cannot_be_sent_is_an_engine_error():
 
 def test_waits_double_up_to_the_cap_and_honour_retry_after():
     def wait(attempt: int, after: float | None = None, draw: float = 0.0) -> float:
-        return backoff_seconds(attempt, after, first=1.0, most=8.0, draw=draw)
+        return backoff_seconds(attempt, after, first=1.0, max_wait=8.0, draw=draw)
 
     assert [wait(attempt) for attempt in (1, 2, 3, 4, 5, 5000)] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
     assert [wait(attempt, draw=1.0) for attempt in (1, 2, 5)] == [1.0, 2.0, 8.0]

@@ -132,7 +132,7 @@ def test_what_a_path_leads_to_is_said(own: str, tmp_path: Path) -> None:
         ("my_judges:Path", "TypeError: "),
         ("broken_judges:judge", "SyntaxError: "),
         (".judges:judge", "TypeError: "),
-        ("my_judges:os", "it is a module, expected a function"),
+        ("my_judges:os", "is a module: expected a function"),
     ):
         with pytest.raises((InputError, JudgeError), match=said):
             judge_answer(path, "x", ["x"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rewright.core.trust import own_targets
+from rewright.core.trust import builtin_targets
 from rewright.pipeline.environment import FORMAT
 from support.in_process import rewright
 
@@ -71,7 +71,7 @@ def test_stages_are_done_again_with_the_same_results(run: Path) -> None:
         text = (run / name).read_text()
         assert "rewright.tasks.worlds.town:look_up" in text and '"rewright.worlds' not in text
     targets = {tool["target"] for line in held_out.read_text().splitlines() for tool in json.loads(line)["tools"]}
-    assert "rewright.benchmarks.bfcl.world:call" in targets <= {*own_targets()}
+    assert "rewright.benchmarks.bfcl.world:call" in targets <= {*builtin_targets()}
     assert rewright(run.parent, "credit", "run", "--json").output == (STORED / "format1.credit.jsonl").read_text()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolSpec
-from rewright.core.trust import own_targets
+from rewright.core.trust import builtin_targets
 from rewright.sandbox import error_kind
 from rewright.sandbox.capabilities import capabilities
 from rewright.tools import FunctionTools
@@ -142,7 +142,7 @@ def test_of_rewright_itself_only_the_tools_of_its_worlds_are_trusted() -> None:
     from rewright.tasks.worlds.town import generate
 
     tools = {tool.target for task in generate("train", 20, seed=0) for tool in task.tools}
-    assert tools <= set(own_targets())
+    assert tools <= set(builtin_targets())
 
 
 async def test_target_of_nobody_trusted_runs_in_the_sandbox() -> None:

@@ -1,1 +1,1 @@
-"""Foundations of every other package: records, errors, storage, the registry. Imports no other part of Rewright."""
+"""Foundations of all other packages: records, errors, storage, the registry. Imports no other part of Rewright."""

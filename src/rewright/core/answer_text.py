@@ -182,7 +182,7 @@ _STATED = re.compile(
 
 
 def strip_answer_prefix(text: str) -> str:
-    """Strip surrounding Markdown emphasis and a leading "The (final) answer is"."""
+    """Return `text` without surrounding Markdown emphasis and a leading "The (final) answer is"."""
     for _ in range(3):
         text = text.strip()
         inner = _EMPHASIS.fullmatch(text.removesuffix("."))

@@ -79,7 +79,7 @@ class JudgeError(RewrightError, RuntimeError):
 
 
 class WorkerError(RewrightError, RuntimeError):
-    """A worker process (`rewright.workers.pool`) could not start, or got no processor time."""
+    """A worker process (`rewright.workers.pool`) could not start, or got no CPU time."""
 
     kind = "worker"
 

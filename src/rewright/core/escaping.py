@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["common_pattern", "control_pattern", "escape_control_tokens"]
 
-COMMON: Final = (
+COMMON_CONTROL_TOKENS: Final = (
     r"<\|[^<>|\s]{1,64}\|>", r"<｜[^<>｜\s]{1,64}｜>", r"</?s>", r"<(?:bos|eos|pad|unk)>", r"<(?:start|end)_of_turn>",
     r"\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|AVAILABLE_TOOLS|SYSTEM_PROMPT|THINK)\]",
 )  # fmt: skip
@@ -27,7 +27,7 @@ def control_pattern(words: Iterable[str]) -> re.Pattern[str]:
 
 def common_pattern(words: Iterable[str]) -> re.Pattern[str]:
     """Compile a pattern that matches `words` and common control tokens, for use when the tokenizer is not known."""
-    return re.compile("|".join((control_pattern(words).pattern, *COMMON)))
+    return re.compile("|".join((control_pattern(words).pattern, *COMMON_CONTROL_TOKENS)))
 
 
 def escape_control_tokens(text: str, pattern: re.Pattern[str]) -> str:

@@ -24,7 +24,7 @@ from rewright.core.errors import InputError
 from rewright.core.import_paths import load_object
 from rewright.core.trust import is_in_packages
 
-__all__ = ["KINDS", "Kind", "expected", "find", "in_order", "known", "register"]
+__all__ = ["KINDS", "Kind", "expected", "find", "known", "names_in_order", "register"]
 
 Kind = Literal[
     "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "importer", "judge", "signal", "stage",
@@ -54,12 +54,11 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
     Returns the target. Raises ValueError for an unknown kind, a name that is not a string without a colon, and a name
     that is registered already.
     """
-    _load_builtin()  # ours are first in the order, and a name of ours is taken from the start
+    _load_builtin()  # built-in names come first in the order and cannot be taken
     if kind not in _targets:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
     if not isinstance(name, str) or not name or ":" in name:
-        raise ValueError(f'the name is {name!r}: expected a text without a colon, as in register("{kind}", "mine")')
-    _load_builtin()  # first, so that a name of ours is taken, whenever it is asked for
+        raise ValueError(f'the name is {name!r}: expected a string without a colon, as in register("{kind}", "mine")')
     if target is None:
         return lambda given: register(kind, name, given)
     if _targets[kind].setdefault(name, target) is not target and _targets[kind][name] != target:
@@ -74,8 +73,8 @@ def known(kind: Kind) -> list[str]:
     return sorted(_targets[kind])
 
 
-def in_order(kind: Kind) -> list[str]:
-    """The registered names of a kind in the order of their registration: ours first."""
+def names_in_order(kind: Kind) -> list[str]:
+    """Return the registered names of a kind in the order of registration, built-in names first."""
     _load_builtin()
     _load_entry_points()
     return list(_targets[kind])
@@ -84,8 +83,13 @@ def in_order(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, setting: str | None = None) -> Any:
     """Return the object that is registered as `name`, or the object at the import path `name`.
 
-    `packages`: the packages (or import paths) that the user allows, for a name that comes from a file. None: the user
-    gave the name, so every import path is allowed. `setting`: the place that an error names, such as `rl.estimator`.
+    Args:
+        kind: the kind of plug-in.
+        name: a registered name, or an import path "package.module:name".
+        packages: the packages (or import paths) that the user allows, for a name that comes from a file. None: the
+            user gave the name, so every import path is allowed.
+        setting: the recipe key or flag to name in errors, such as `rl.estimator`.
+
     Raises InputError for an unknown name (listing the known ones), an import path outside `packages`, and an import
     path that cannot be loaded.
     """
@@ -101,12 +105,12 @@ def find(kind: Kind, name: str, *, packages: Sequence[str] | None = None, settin
                 f"{name.partition(':')[0]} among the packages that you trust"
             )
         return load_object(name, f"{where}{what}")
-    # The path stays registered, so that whoever registers it once more registers the same.
+    # The path stays registered, so that registering the same path again is not a conflict.
     return load_object(target, f"{where}{what}") if isinstance(target, str) else target
 
 
 def expected(kind: Kind, name: str) -> str:
-    """What an error says of an unknown name: the nearest one that is registered, and all others."""
+    """Return the end of an error message for an unknown name: the closest registered name, and all registered names."""
     names = known(kind)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -129,7 +133,7 @@ def _load_builtin() -> None:
 
 
 def _load_entry_points() -> None:
-    """Import the entry points of the group. A failure is a warning, and is repeated when a name is not found."""
+    """Import the entry points of the group. Failures are warnings, and are listed in the error for an unknown name."""
     if GROUP in _loaded:
         return
     _loaded.add(GROUP)

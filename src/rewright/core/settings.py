@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 MAX_NUMBER: Final = 10**9
-"""The upper bound of every number without a smaller one, seconds and tokens among them: clocks, arrays and servers hold
-no number that is much larger."""
+"""Upper bound of every number that has no smaller bound (seconds and tokens included). Clocks, arrays and servers do
+not support much larger numbers."""
 
 PositiveInt = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
@@ -53,17 +53,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name, kind in _fields(type(self)).items():
             for path, number, problem in _out_of_bounds(getattr(self, name), kind, name):
-                raise ValueError(f"{path} {problem}, got {_shown(number)}")
+                raise ValueError(f"{path} {problem}, got {_format_number(number)}")
 
     def addresses(self) -> dict[str, str]:
-        """The addresses of servers among the settings, by key."""
+        """Return the server addresses in the settings, by key."""
         return {}
 
 
 class UnusedKey(NamedTuple):
-    """A key that has no effect because of the value of another one, as the function `unused_keys` of a room says.
+    """A key that has no effect because of the value of another key. The `unused_keys` functions yield these.
 
-    `key` and `cause` are dotted names within what the function was given; `hint` ends the message.
+    Attributes:
+        key: dotted name of the ignored key, relative to the checked section.
+        cause: dotted name of the key whose value makes it ineffective.
+        value: the value of `cause`.
+        hint: appended to the message.
     """
 
     key: str
@@ -73,18 +77,19 @@ class UnusedKey(NamedTuple):
 
 
 def convert(data: Any, kind: type[Converted], dec_hook: Callable[[type, Any], Any] | None = None) -> Converted:
-    """`msgspec.convert` (strict), which says of a number outside its bounds what the constructor says of it.
+    """Convert `data` to `kind` as `msgspec.convert` does (strict), with clearer messages for numbers out of bounds.
 
-    Raises msgspec.ValidationError, as in "n must be at least 1, got 0 - at `$.synth`".
+    The messages are those of the constructor, as in "n must be at least 1, got 0 - at `$.synth`". Raises
+    msgspec.ValidationError.
     """
     try:
         return msgspec.convert(data, kind, strict=True, dec_hook=dec_hook)
     except msgspec.ValidationError as problem:
         if re.match(r"Expected `(int|float)` [<>]", str(problem)):
-            for path, number, said in _out_of_bounds(data, inspect.type_info(kind), ""):
+            for path, number, requirement in _out_of_bounds(data, inspect.type_info(kind), ""):
                 section, _, name = path.rpartition(".")
                 where = f" - at `${section}`" if section else ""
-                raise msgspec.ValidationError(f"{name} {said}, got {_shown(number)}{where}") from None
+                raise msgspec.ValidationError(f"{name} {requirement}, got {_format_number(number)}{where}") from None
         raise
 
 
@@ -96,22 +101,22 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Type]:
 
 
 def _out_of_bounds(value: Any, kind: inspect.Type, path: str) -> Iterator[tuple[str, float, str]]:
-    """(path, number, what it must be) of every number in `value` that its type does not allow.
+    """Yield (path, number, requirement) for every number in `value` that violates the bounds of its type.
 
-    Structs that are built already have checked themselves.
+    Structs are skipped, since their constructors have validated them.
     """
     if isinstance(kind, inspect.UnionType):
-        for one in kind.types:
-            yield from _out_of_bounds(value, one, path)
+        for member in kind.types:
+            yield from _out_of_bounds(value, member, path)
     elif isinstance(kind, inspect.IntType | inspect.FloatType):
         if isinstance(value, int | float) and not isinstance(value, bool):
-            problem = _bound_problem(value, kind)
-            if problem is not None:
-                yield path, value, problem
+            requirement = _bound_problem(value, kind)
+            if requirement is not None:
+                yield path, value, requirement
     elif isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        for name, below in _fields(kind.cls).items():
+        for name, item_type in _fields(kind.cls).items():
             if name in value:
-                yield from _out_of_bounds(value[name], below, f"{path}.{name}")
+                yield from _out_of_bounds(value[name], item_type, f"{path}.{name}")
     elif isinstance(kind, inspect.DictType) and isinstance(value, dict):
         for key, item in value.items():
             yield from _out_of_bounds(item, kind.value_type, f"{path}.{key}")
@@ -119,8 +124,8 @@ def _out_of_bounds(value: Any, kind: inspect.Type, path: str) -> Iterator[tuple[
         for number, item in enumerate(value):
             yield from _out_of_bounds(item, kind.item_type, f"{path}[{number}]")
     elif isinstance(kind, inspect.TupleType) and isinstance(value, list | tuple):
-        for number, (item, below) in enumerate(zip(value, kind.item_types, strict=False)):
-            yield from _out_of_bounds(item, below, f"{path}[{number}]")
+        for number, (item, item_type) in enumerate(zip(value, kind.item_types, strict=False)):
+            yield from _out_of_bounds(item, item_type, f"{path}[{number}]")
 
 
 def _bound_problem(number: float, kind: inspect.IntType | inspect.FloatType) -> str | None:
@@ -137,7 +142,7 @@ def _bound_problem(number: float, kind: inspect.IntType | inspect.FloatType) -> 
     return None
 
 
-def _shown(number: float) -> str:
+def _format_number(number: float) -> str:
     if abs(number) < 10**20 or not math.isfinite(number):
         return str(number)
     return f"{number:.3g}" if isinstance(number, float) else "a much larger number"

@@ -46,10 +46,10 @@ COMPRESSION_MAGIC: Final = (
 """Magic bytes of compressed files."""
 
 MAX_SMALL_FILE_BYTES: Final = 10_000_000
-"""Of a file that is read at once: a recipe, a state file, the metadata of an index."""
+"""Maximum size of a file that is read at once: a recipe, a state file, the metadata of an index."""
 
 MAX_LINE_BYTES: Final = 256 * 2**20
-"""Guards memory against files without line breaks (sparse files, decompression bombs)."""
+"""Maximum length of a line. Guards memory against files without line breaks (sparse files, decompression bombs)."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -116,12 +116,12 @@ def special_file_kind(mode: int) -> str:
     return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
-def read_bounded(path: Path, most: int = MAX_SMALL_FILE_BYTES) -> bytes:
+def read_bounded(path: Path, max_bytes: int = MAX_SMALL_FILE_BYTES) -> bytes:
     """Read a file of at most `most` bytes. Raises OSError, and InputError for a larger or a special file."""
     with open_file(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise InputError(f"{path}: is larger than {most:,} bytes")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise InputError(f"{path}: is larger than {max_bytes:,} bytes")
     return data
 
 
@@ -147,7 +147,7 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
 
 
 def read_strict(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """As `read_jsonl`, for files of other programs: an unknown key raises InputError instead of being ignored.
+    """Same as `read_jsonl`, for files of other programs: an unknown key raises InputError instead of being ignored.
 
     A turn whose calls are stored under another key would otherwise be read as a turn without calls.
     """
@@ -167,19 +167,21 @@ def _dropped(given: Any, kept: Any) -> tuple[str, str, list[str]] | None:
     """Return the first key of `given` that is missing in `kept`: its path, the key, and the known keys; or None."""
     pending = [("", given, kept)]
     while pending:
-        path, one, other = pending.pop()
-        if isinstance(one, dict) and isinstance(other, dict):
-            for key, value in one.items():
-                if key not in other:
-                    return path, str(key), list(other)
-                pending.append((f"{path}{key}.", value, other[key]))
-        elif isinstance(one, list) and isinstance(other, list | tuple):
-            pending += [(f"{path}{place}.", *pair) for place, pair in enumerate(zip(one, other, strict=False))]
+        path, given_part, kept_part = pending.pop()
+        if isinstance(given_part, dict) and isinstance(kept_part, dict):
+            for key, value in given_part.items():
+                if key not in kept_part:
+                    return path, str(key), list(kept_part)
+                pending.append((f"{path}{key}.", value, kept_part[key]))
+        elif isinstance(given_part, list) and isinstance(kept_part, list | tuple):
+            pending += [
+                (f"{path}{index}.", *pair) for index, pair in enumerate(zip(given_part, kept_part, strict=False))
+            ]
     return None
 
 
 def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, row) of a file that users may edit; a row has the fields of `kind` and maybe more.
+    """Yield (line number, row) of a file that users may edit; a row has the fields of `kind`, and may have others.
 
     Yields nothing if the file does not exist. Raises InputError (file, line, what was expected).
     """
@@ -214,9 +216,9 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
                     try:
                         yield _Line(number, offset, len(line), decoder.decode(line))
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-                        packed = next((word for magic, word in COMPRESSION_MAGIC if line.startswith(magic)), None)
-                        if number == 1 and packed is not None:
-                            raise InputError(f"{path}: is compressed ({packed}): decompress it first") from None
+                        compression = next((word for magic, word in COMPRESSION_MAGIC if line.startswith(magic)), None)
+                        if number == 1 and compression is not None:
+                            raise InputError(f"{path}: is compressed ({compression}): decompress it first") from None
                         if not line.endswith(b"\n") and not isinstance(problem, msgspec.ValidationError):
                             return  # an incomplete append of a killed process
                         raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
@@ -231,22 +233,29 @@ class RecordFile(Generic[T]):
     def __init__(
         self, path: Path, kind: type[T], key: Callable[[T], str], upgrade: Callable[[T], T] | None = None
     ) -> None:
-        """`upgrade` makes a record of an older version into one of today, as it is read."""
+        """Open the file on first use.
+
+        Args:
+            path: the file; it may not exist yet.
+            kind: type of the records.
+            key: identifies a record.
+            upgrade: converts a record of an older format version when it is read.
+        """
         self.path, self.kind, self.key, self.upgrade = path, kind, key, upgrade
         self._descriptor: int | None = None
 
     def __iter__(self) -> Iterator[T]:
-        """Every complete record, in file order. None if the file does not exist."""
+        """Yield every complete record, in file order; nothing if the file does not exist."""
         if self.path.exists():
             records = (record for _, record in read_jsonl(self.path, self.kind))
             yield from records if self.upgrade is None else map(self.upgrade, records)
 
     def keys(self) -> set[str]:
-        """The keys of all records."""
+        """Return the keys of all records."""
         return {self.key(record) for record in self}
 
     def keys_in_order(self) -> list[str]:
-        """The keys of all records, in file order."""
+        """Return the keys of all records, in file order."""
         return [self.key(record) for record in self]
 
     def groups(self, key: Callable[[T], str | None]) -> Groups[T]:
@@ -291,17 +300,17 @@ class RecordFile(Generic[T]):
             return
         self._open()  # so that every line is complete
         self.close()
-        places = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
-        wanted = [key for key in dict.fromkeys(order) if key in places]
+        positions = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
+        wanted = [key for key in dict.fromkeys(order) if key in positions]
         known = set(wanted)
-        wanted += [key for key in places if key not in known]
-        if wanted == list(places):
+        wanted += [key for key in positions if key not in known]
+        if wanted == list(positions):
             return
         with self.path.open("rb") as file:
 
             def lines() -> Iterator[bytes]:
                 for key in wanted:
-                    start, length = places[key]
+                    start, length = positions[key]
                     file.seek(start)
                     yield file.read(length)
 

@@ -48,19 +48,23 @@ def usage_of(
 ) -> Usage:
     """Sum the tokens and the cost of trajectories.
 
-    `prices`: per million tokens in any one currency, by model name. `seconds`: passed through. The cost is None if a
-    model has no price, or if there are no turns.
+    Args:
+        trajectories: the trajectories.
+        prices: per million tokens, all in the same currency, by model name.
+        seconds: wall-clock time, returned unchanged.
+
+    The cost is None if a model has no price, or if there are no turns.
     """
     total = turns = prompt = completion = uncounted = 0
     money: float | None = 0.0
-    for one in trajectories:
+    for trajectory in trajectories:
         total += 1
-        for sent, written in _tokens(one):
+        for sent, written in _tokens(trajectory):
             turns += 1
             uncounted += sent is None or written is None
             prompt += sent or 0
             completion += written or 0
-            price = prices.get(one.provenance.model)
+            price = prices.get(trajectory.provenance.model)
             if price is None or money is None:
                 money = None
             else:
@@ -74,8 +78,8 @@ def usage_of(
 def generated_tokens(trajectories: Iterable[Trajectory]) -> int | None:
     """Return the number of generated tokens; None if it is unknown for any turn."""
     total = 0
-    for one in trajectories:
-        for _, written in _tokens(one):
+    for trajectory in trajectories:
+        for _, written in _tokens(trajectory):
             if written is None:
                 return None
             total += written
@@ -86,14 +90,14 @@ def _tokens(trajectory: Trajectory | _Trajectory) -> Iterator[tuple[int | None, 
     """Yield (prompt tokens, generated tokens) of every turn; None if neither usage nor token ids are known."""
     context = None if trajectory.prompt_ids is None else len(trajectory.prompt_ids)
     for turn in trajectory.turns:
-        own = None if turn.token_ids is None else len(turn.token_ids)
+        generated = None if turn.token_ids is None else len(turn.token_ids)
         sent = turn.prompt_tokens if turn.prompt_tokens is not None else context
-        yield sent, turn.completion_tokens if turn.completion_tokens is not None else own
-        context = None if context is None or own is None else context + own + len(turn.suffix_ids)
+        yield sent, turn.completion_tokens if turn.completion_tokens is not None else generated
+        context = None if context is None or generated is None else context + generated + len(turn.suffix_ids)
 
 
 class PriceSettings(Settings, frozen=True):
-    """Prices of a model, in any currency."""
+    """Prices of a model. All models of a recipe use the same currency."""
 
     input: NonNegativeFloat
     """Price of a million prompt tokens."""

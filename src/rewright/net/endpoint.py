@@ -103,8 +103,16 @@ class EndpointError(EngineError):
 class Endpoint:
     """Posts JSON to `base_url` + path. Belongs to one event loop; the first post creates the connection pool.
 
-    `secret` is removed from error messages. At most `concurrency` attempts run at a time. `timeout_seconds` limits one
-    attempt. Raises InputError for settings out of range.
+    Args:
+        base_url: address of the server, without a trailing slash.
+        headers: added to every request.
+        secret: text that is removed from error messages, such as the API key.
+        concurrency: maximum number of concurrent attempts.
+        timeout_seconds: time limit of one attempt.
+        attempts: maximum number of attempts per request.
+        first_wait_seconds, max_wait_seconds: first and longest wait between two attempts; waits double.
+
+    Raises InputError for settings out of range.
     """
 
     def __init__(
@@ -151,7 +159,13 @@ class Endpoint:
     ) -> T:
         """Post `body` and return `read(reply)` of the decoded reply.
 
-        `deadline`: of all attempts and waits, in the event loop's time. `max_bytes`: largest reply that is read.
+        Args:
+            path: appended to `base_url`.
+            body: encoded as JSON.
+            read: converts the decoded reply; raises Fault for an invalid one.
+            deadline: deadline of all attempts and waits, in the event loop's time; None: no deadline.
+            max_bytes: maximum size of the reply.
+
         Raises only EndpointError.
         """
         import tenacity
@@ -192,8 +206,8 @@ class Endpoint:
             raise EndpointError(url, fault, attempts=made, ending=ending) from None
         except TimeoutError:
             self.faults["deadline"] += 1
-            given = max(0.0, (deadline or started) - started)
-            words = f"no answer within the deadline of {given:.1f} s" + (f"; before that: {last}" if last else "")
+            allowed = max(0.0, (deadline or started) - started)
+            words = f"no answer within the deadline of {allowed:.1f} s" + (f"; before that: {last}" if last else "")
             over = Fault("deadline", words, retry=False, status=last.status if last else None)
             raise EndpointError(url, over, attempts=made) from None
 
@@ -214,11 +228,11 @@ class Endpoint:
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         after = error.retry_after if isinstance(error, Fault) else None
-        first, most = self._waits
-        return backoff_seconds(state.attempt_number, after, first=first, most=most, draw=random.random())
+        first, longest = self._waits
+        return backoff_seconds(state.attempt_number, after, first=first, max_wait=longest, draw=random.random())
 
     async def _exchange(self, url: str, data: bytes, max_bytes: int) -> Any:
-        """One attempt: the decoded body of a 2xx reply. Raises Fault."""
+        """Make one attempt. Returns the decoded body of a 2xx reply. Raises Fault."""
         import aiohttp
 
         if self._session is None:
@@ -251,12 +265,14 @@ class Endpoint:
 
     def _status_fault(self, status: int, headers: Mapping[str, str], content: bytes) -> Fault:
         detail = self._clean(error_detail(content))
-        said = detail[:MAX_DETAIL] or "(empty body)"
+        message = detail[:MAX_DETAIL] or "(empty body)"
         if 300 <= status < 400:
-            said = f"redirected to {headers.get('Location', '?')}: give that as base_url"
+            message = f"redirected to {headers.get('Location', '?')}: give that as base_url"
         retry = status in RETRIED_STATUSES or status >= 500
         after = retry_after_seconds(headers)
-        return Fault("status", f"HTTP {status}: {said}", retry=retry, status=status, retry_after=after, detail=detail)
+        return Fault(
+            "status", f"HTTP {status}: {message}", retry=retry, status=status, retry_after=after, detail=detail
+        )
 
     def _line(self, error: Exception) -> str:
         return f"{type(error).__name__}: {self._clean(str(error))[:MAX_DETAIL]}"
@@ -268,17 +284,24 @@ class Endpoint:
         return " ".join(text.split())
 
 
-def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, most: float, draw: float) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (1, 2, …); `draw` in [0, 1) is the jitter.
+def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, max_wait: float, draw: float) -> float:
+    """Return the wait in seconds after a failed attempt.
 
-    Half of min(most, first * 2^(attempt-1)) is fixed, half is multiplied by the jitter. A `retry_after` (capped at
-    `most`) is a lower bound, plus a jitter of up to `first` so that many callers do not retry at the same time.
+    Args:
+        attempt: number of the failed attempt, from 1.
+        retry_after: wait that the server asked for, in seconds; None: it did not.
+        first: wait after the first attempt, in seconds.
+        max_wait: longest wait, in seconds.
+        draw: random number in [0, 1) for the jitter.
+
+    Half of min(max_wait, first * 2^(attempt-1)) is fixed, half is multiplied by `draw`. `retry_after`, capped at
+    `max_wait`, is a lower bound, plus a jitter of up to `first` so that many callers do not retry at the same time.
     """
-    base = min(most, first * 2.0 ** min(attempt - 1, 60))
+    base = min(max_wait, first * 2.0 ** min(attempt - 1, 60))
     wait = base * (0.5 + 0.5 * draw)
     if retry_after is None:
         return wait
-    return max(wait, min(retry_after, most) + min(first, most) * draw)
+    return max(wait, min(retry_after, max_wait) + min(first, max_wait) * draw)
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:

@@ -30,7 +30,7 @@ Handler = Callable[[web.Request], Awaitable[Any]]
 STOP_SECONDS: Final = 5.0
 """Grace period for running requests at shutdown."""
 
-_PACKED: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_CONTENT_CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Supported content codings, and zlib's window bits for them."""
 
 
@@ -52,7 +52,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     Raises InputError for an invalid body, and aiohttp's exceptions for the statuses 413 and 415.
     """
     try:
-        return msgspec.json.decode(await _unpacked(request), type=kind)
+        return msgspec.json.decode(await _read_decompressed(request), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InputError(f"the body is not a valid request: {problem}") from None
     except (zlib.error, web.RequestPayloadError):
@@ -61,26 +61,26 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         ) from None
 
 
-async def _unpacked(request: web.Request) -> bytes:
+async def _read_decompressed(request: web.Request) -> bytes:
     """Read and decompress the body; never holds more than the size limit."""
-    most = request.client_max_size
+    max_bytes = request.client_max_size
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding != "identity" and coding not in _PACKED:
+    if coding != "identity" and coding not in _CONTENT_CODINGS:
         reason = f"the body's content coding is {coding!r:.40}: expected gzip, deflate or none"
         raise web.HTTPUnsupportedMediaType(reason=reason, headers={"Accept-Encoding": "gzip, deflate"})
-    unpack = zlib.decompressobj(_PACKED[coding]) if coding in _PACKED else None
+    decompressor = zlib.decompressobj(_CONTENT_CODINGS[coding]) if coding in _CONTENT_CODINGS else None
     body = bytearray()
-    if (request.content_length or 0) <= most:
+    if (request.content_length or 0) <= max_bytes:
         async for part in request.content.iter_any():
-            body += part if unpack is None else unpack.decompress(part, most + 1 - len(body))
-            if len(body) > most:
+            body += part if decompressor is None else decompressor.decompress(part, max_bytes + 1 - len(body))
+            if len(body) > max_bytes:
                 break
-    if len(body) > most or (request.content_length or 0) > most:
-        refusal = web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(body))
-        refusal.set_status(refusal.status, f"the body is too large: expected at most {most} bytes")
+    if len(body) > max_bytes or (request.content_length or 0) > max_bytes:
+        refusal = web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body))
+        refusal.set_status(refusal.status, f"the body is too large: expected at most {max_bytes} bytes")
         raise refusal
-    if unpack is not None and not unpack.eof:
-        raise zlib.error("cut off")
+    if decompressor is not None and not decompressor.eof:
+        raise zlib.error("the compressed data is truncated")
     return bytes(body)
 
 
@@ -106,9 +106,9 @@ async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0
         except (OSError, OverflowError) as problem:
             reason = getattr(problem, "strerror", None) or problem
             raise InputError(f"cannot listen on {host}:{port}: {reason}: expected a free port of this host") from None
-        place = runner.addresses[0]
-        name = f"[{place[0]}]" if ":" in place[0] else place[0]
-        yield f"http://{name}:{place[1]}"
+        address = runner.addresses[0]
+        host_name = f"[{address[0]}]" if ":" in address[0] else address[0]
+        yield f"http://{host_name}:{address[1]}"
     finally:
         await runner.cleanup()
 
@@ -116,7 +116,8 @@ async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0
 async def serve(app: web.Application, host: str, port: int, what: str) -> None:
     """Serve until SIGINT or SIGTERM; running requests get `STOP_SECONDS` to finish.
 
-    Prints the address to standard output. `what` names the server in a message on standard error.
+    Prints the address to standard output. `what` names the server in a message on standard error. Raises InputError if
+    the address is not available.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Addresses of servers as people write them, checked before anything is sent."""
+"""Validate and normalize server addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["normalize_base_url", "server_address", "without_password"]
 
 
 def normalize_base_url(base_url: str) -> str:
-    """`base_url` without a trailing slash; `/v1` is added to a bare host. Raises InputError."""
+    """Return `base_url` without a trailing slash, with `/v1` if it has no path. Raises InputError if it is invalid."""
     text = base_url.strip()
     try:
         parts = urlsplit(text)
@@ -30,7 +30,10 @@ def normalize_base_url(base_url: str) -> str:
 
 
 def server_address(url: str, name: str, *paths: str) -> str:
-    """The address of a helper server, without a trailing path of `paths`. Raises InputError for no HTTP address."""
+    """Return the address of a server, without a trailing slash or a trailing path of `paths`.
+
+    `name` is the setting to name in errors. Raises InputError if `url` is not an HTTP address.
+    """
     text = url.strip().rstrip("/")
     try:
         parts = urlsplit(text)
@@ -45,6 +48,6 @@ def server_address(url: str, name: str, *paths: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """`url` without the user and password that it may carry."""
+    """Return `url` without its user and password, if any."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from rewright.core.errors import InputError
-from rewright.core.registry import find, in_order
+from rewright.core.registry import find, names_in_order
 
 __all__ = ["ALL_STAGES", "check_stage_names", "stage_order"]
 
@@ -32,7 +32,7 @@ def stage_order() -> list[str]:
     A stage of another package that can't be loaded is skipped with a warning. A stage with an unknown `after` is last.
     """
     rows: dict[str, _Row] = {}
-    for name in in_order("stage"):
+    for name in names_in_order("stage"):
         try:
             rows[name] = _row(name)
         except InputError as problem:

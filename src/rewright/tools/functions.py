@@ -2,7 +2,7 @@
 
 Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
 package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.own_targets`). Any other target is
+(not `mine:os.system`); so do the tools of built-in tasks (`rewright.core.trust.builtin_targets`). Any other target is
 as untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.core.trust import check_packages, is_builtin_path, is_in_packages, own_targets, target_problem
+from rewright.core.trust import builtin_targets, check_packages, is_builtin_path, is_in_packages, target_problem
 from rewright.sandbox.errors import error_result
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
@@ -121,7 +121,7 @@ class FunctionTools:
     def is_trusted(self, tool: ToolSpec) -> bool:
         """Return True for tools of Rewright's own tasks, and for targets that `trusted` or their package allows."""
         if tool.target is None or is_builtin_path(tool.target):
-            return tool.target in own_targets()
+            return tool.target in builtin_targets()
         return is_in_packages(tool.target, self._trusted)
 
     async def enter(self) -> None:
@@ -152,7 +152,7 @@ class FunctionTools:
 
     def _allowed_packages(self, target: str) -> list[str]:
         """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
-        named = [target] if target in own_targets() else self._trusted
+        named = [target] if target in builtin_targets() else self._trusted
         return sorted({one.partition(":")[0] for one in named})
 
     async def close(self) -> None:

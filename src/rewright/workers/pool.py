@@ -53,26 +53,26 @@ class _Worker:
     """A child process and the connection to it."""
 
     def __init__(self, kind: str, module: str) -> None:
-        self._connection, theirs = Pipe()
+        self._connection, child_connection = Pipe()
         self.late = False
-        descriptor = theirs.fileno()
-        own = kind == "unguarded"  # user-defined code gets the user's environment, and its output is shown
+        descriptor = child_connection.fileno()
+        user_code = kind == "unguarded"  # user-defined code gets the user's environment, and its output is shown
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        environment = {**(os.environ if own else environment), "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**(os.environ if user_code else environment), "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, str(descriptor), kind, module],
                 pass_fds=(descriptor,),
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=2 if own else subprocess.DEVNULL,
-                stderr=None if own else subprocess.PIPE,
+                stdout=2 if user_code else subprocess.DEVNULL,
+                stderr=None if user_code else subprocess.PIPE,
             )
         except OSError as problem:
             raise WorkerError(f"a worker process could not start: {problem}") from problem
         finally:
-            theirs.close()
+            child_connection.close()
         try:
             if not self._connection.poll(_START_SECONDS):
                 raise WorkerError(f"a worker process did not start within {_START_SECONDS:.0f} s")
@@ -117,13 +117,13 @@ class _Pool:
     def __init__(self, kind: str, module: str) -> None:
         self._kind, self._module = kind, module
         self._idle: list[_Worker] = []
-        self._places = threading.Semaphore(_MAX_WORKERS[kind])
+        self._slots = threading.Semaphore(_MAX_WORKERS[kind])
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Limit the number of concurrent requests."""
-        with self._places:
+    def slot(self) -> Iterator[None]:
+        """Hold one of the slots that limit the number of concurrent requests."""
+        with self._slots:
             yield
 
     def take(self) -> _Worker:
@@ -171,11 +171,11 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
     """Call `answer(**arguments)` of the built-in `module` in a guarded worker.
 
     Arguments and result must be JSON-serialisable. The module's optional `prepare(**arguments)` runs first and does not
-    count towards `cpu_seconds`. Raises `RequestError` if the request fails, and `WorkerError` if no worker can be
-    started or the worker gets no CPU time.
+    count towards the limit of `cpu_seconds` of CPU time. Raises `RequestError` if the request fails, and `WorkerError`
+    if no worker can be started or the worker gets no CPU time.
     """
     pool = _pool("guarded", module)
-    with pool.place():
+    with pool.slot():
         worker = pool.take()
         reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
         if reply is not None:
@@ -183,7 +183,7 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
             return _unwrap(reply)
         code = worker.end()
     if worker.late:  # the machine is overloaded, so this is not a failure of the request
-        raise WorkerError(f"a request got no {cpu_seconds:g} s of processor time within {_WALL_SECONDS:g} s")
+        raise WorkerError(f"a request got less than {cpu_seconds:g} s of CPU time within {_WALL_SECONDS:g} s")
     if code == -signal.SIGPROF:
         raise RequestError("time", f"takes more than {cpu_seconds:g} s")
     raise RequestError("died", f"ended its process (exit status {code})")
@@ -196,7 +196,7 @@ def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, An
     Raises `RequestError` if the request fails, and `WorkerError` if no worker can be started.
     """
     pool = _pool("unguarded", module)
-    with pool.place():
+    with pool.slot():
         worker = pool.take()
         reply = worker.ask({"prepare": arguments}, _START_SECONDS)
         if reply == {}:
