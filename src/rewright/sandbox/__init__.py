@@ -1,4 +1,4 @@
-"""Execution of untrusted code: the local sandbox with its levels, and the `Executor` interface for alternatives."""
+"""Execution of untrusted code: the local sandbox with its isolation levels, and the `Executor` interface."""
 
 from rewright.sandbox.capabilities import Capabilities, Capability, capabilities
 from rewright.sandbox.errors import ERROR_KINDS, ErrorKind, error_kind

@@ -54,11 +54,11 @@ def capabilities() -> Capabilities:
 
     Can be called inside or outside a running event loop.
     """
-    found: list[tuple[tuple[Level, ...], str | None]] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(_try_levels())))
+    results: list[tuple[tuple[Level, ...], str | None]] = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(_try_levels())))
     thread.start()
     thread.join()
-    levels, refusal = found[0]
+    levels, refusal = results[0]
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     return Capabilities(system=system, levels=levels, refusal=refusal, items=tuple(_items()))
 
@@ -66,11 +66,11 @@ def capabilities() -> Capabilities:
 async def _try_levels() -> tuple[tuple[Level, ...], str | None]:
     levels: list[Level] = []
     refusal = None
-    wanted: tuple[Level, ...] = ("strict", "process", "unsafe")
-    for level in wanted:
+    all_levels: tuple[Level, ...] = ("strict", "process", "unsafe")
+    for level in all_levels:
         try:
-            async with Sandbox(level, preload=(), prefork=0) as box:
-                result = await box.run("6 * 7")
+            async with Sandbox(level, preload=(), prefork=0) as sandbox:
+                result = await sandbox.run("6 * 7")
             if result.content != "42":
                 raise SandboxError(result.error or "a program gave a wrong result")
             levels.append(level)
@@ -108,14 +108,14 @@ def _user_namespaces() -> Capability:
         ),
         ("the kernel has none", not Path("/proc/self/ns/user").exists()),
     ]
-    found = [text for text, present in problems if present]
-    return Capability("user namespaces", not found, "; ".join(found) or f"up to {limit}", "strict")
+    causes = [text for text, present in problems if present]
+    return Capability("user namespaces", not causes, "; ".join(causes) or f"up to {limit}", "strict")
 
 
 def _seccomp() -> Capability:
     modes = [line for line in _read("/proc/self/status").splitlines() if line.startswith("Seccomp:")]
-    inside = bool(modes) and modes[0].split()[1] == "2"
-    detail = "filters available" + ("; this process is already under one (a container's)" if inside else "")
+    filtered = bool(modes) and modes[0].split()[1] == "2"
+    detail = "filters available" + ("; this process is already under one (a container's)" if filtered else "")
     return Capability("seccomp", bool(modes), detail if modes else "the kernel has none", "strict")
 
 
@@ -125,7 +125,7 @@ def _landlock() -> Capability:
 
 
 def _memory_control() -> Capability:
-    """Not used by the sandbox: says if the user could put a whole run under one memory limit."""
+    """Report cgroup memory control. The sandbox does not use it; users can limit the memory of a whole run with it."""
     mounted = _read("/sys/fs/cgroup/cgroup.controllers")
     present = "memory" in mounted.split()
     detail = "cgroup v2 with memory control" if present else "no cgroup v2 memory control at /sys/fs/cgroup"

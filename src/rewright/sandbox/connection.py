@@ -21,7 +21,7 @@ from rewright.sandbox.worker import frames
 __all__ = ["ChildDied", "Connection"]
 
 START_SECONDS = 60.0
-NOTICE_SECONDS = 0.2
+EXIT_NOTICE_SECONDS = 0.2
 
 
 class ChildDied(Exception):  # noqa: N818 - an event, which becomes a result
@@ -34,7 +34,7 @@ class ChildDied(Exception):  # noqa: N818 - an event, which becomes a result
 
 
 class Connection:
-    """A confined child that waits for requests. `frame_bytes`: maximum size of a frame from it."""
+    """Connection to a confined child that waits for requests. `frame_bytes`: maximum size of a frame from it."""
 
     def __init__(self, server: ForkServer, child: Child, stream: socket.socket, frame_bytes: int, cpu: float) -> None:
         self._server = server
@@ -48,15 +48,15 @@ class Connection:
         cls, server: ForkServer, modules: Sequence[str], *, frame_bytes: int, cpu_seconds: float
     ) -> Connection:
         """Fork a child and wait until it is confined. Raises `SandboxError`."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
+        parent_socket, child_socket = socket.socketpair()
+        parent_socket.setblocking(False)
+        with child_socket:
             try:
-                child = await server.spawn([theirs.fileno()], modules)
+                child = await server.spawn([child_socket.fileno()], modules)
             except BaseException:
-                ours.close()
+                parent_socket.close()
                 raise
-        connection = cls(server, child, ours, frame_bytes, cpu_seconds)
+        connection = cls(server, child, parent_socket, frame_bytes, cpu_seconds)
         try:
             async with asyncio.timeout(START_SECONDS):
                 greeting = await connection.receive()
@@ -124,7 +124,7 @@ class Connection:
     async def _death(self) -> ChildDied:
         """Determine why the stream ended. A child that only closed its descriptors is killed."""
         ended = self.child.ended
-        await asyncio.wait([ended], timeout=NOTICE_SECONDS)
+        await asyncio.wait([ended], timeout=EXIT_NOTICE_SECONDS)
         closed = not ended.done()
         if closed:
             await self._server.kill(self.child)

@@ -43,9 +43,13 @@ class ExecutorSession(ABC):
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
         """Run a program.
 
+        Args:
+            source: the program.
+            keep: keep its variables for the next program of the session, if the executor supports state.
+            wall_seconds: time limit; default: the executor's.
+
         The result's content is the printed output, then the value of the last expression or the last line of the
-        traceback. With `keep`, its variables are available to the next program of the session, if the executor
-        supports state. `wall_seconds`: time limit (default: the executor's).
+        traceback.
         """
 
     @abstractmethod

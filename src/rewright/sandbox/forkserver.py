@@ -87,13 +87,17 @@ class ForkServer:
         self._ready = self.loop.create_future()
         if self._configuration["level"] != "strict":
             self._home = tempfile.mkdtemp(prefix="rewright-")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        parent_socket, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with child_socket:
             environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
             environment |= {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC", "HOME": "/", "PYTHONHASHSEED": "0"}
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             command = [sys.executable, "-P", "-s", "-B", "-c", BOOTSTRAP]
-            arguments = [str(WORKER), str(theirs.fileno()), json.dumps({**self._configuration, "home": self._home})]
+            arguments = [
+                str(WORKER),
+                str(child_socket.fileno()),
+                json.dumps({**self._configuration, "home": self._home}),
+            ]
             self._errors = os.memfd_create("errors")
             try:
                 # Blocks until the new process has called exec: milliseconds, once per run.
@@ -102,19 +106,19 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[child_socket.fileno()],
                     env=environment,
                     cwd="/",
                     start_new_session=True,  # Ctrl-C at the terminal only reaches the trainer
                 )
             except OSError as error:
-                ours.close()
+                parent_socket.close()
                 os.close(self._errors)
                 self.stop()
                 raise SandboxError(f"the sandbox's worker process could not be started: {error}") from error
-        ours.setblocking(False)
-        self._control = ours
-        self.loop.add_reader(ours, self._receive)
+        parent_socket.setblocking(False)
+        self._control = parent_socket
+        self.loop.add_reader(parent_socket, self._receive)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), START_SECONDS)
         except TimeoutError as error:

@@ -30,12 +30,25 @@ MAX_LIMIT = 1e9  # above any machine's resources, within the range of the kernel
 class Sandbox(Executor):
     """A fork server with preloaded imports, and the sessions forked from it. Belongs to one event loop at a time.
 
-    Limits of a call: `wall_seconds`, `output_chars`. Of a session: `cpu_seconds` of processor time, `memory_mb` on top
-    of what is loaded already, `disk_mb`, `open_files`, `processes` (1: it can start none). Of the sandbox: `sessions`
-    that live at a time (more wait for a place) and `max_concurrent_calls`, those of them that execute something: a call
-    that shares a processor with many others would run into its wall-clock limit for no fault of its own (by default two
-    for each processor; no bound for `trusted` code, which may wait for others). `prefork` children are forked in
-    advance.
+    Args:
+        level: isolation level.
+        wall_seconds: wall-clock limit of one call.
+        cpu_seconds: CPU time limit of a session.
+        memory_mb: memory limit of a session in MiB, in addition to the memory of the preloaded modules.
+        disk_mb: disk limit of a session in MiB.
+        open_files: maximum number of open files of a session.
+        processes: maximum number of processes of a session; 1: it cannot start any.
+        network: allow the host's network.
+        output_chars: maximum length of a result; longer output is truncated.
+        sessions: maximum number of concurrent sessions; further ones wait.
+        max_concurrent_calls: maximum number of concurrent calls. If many calls shared a CPU core, they would exceed
+            their wall-clock limits. Default: two per core, at least 4; no limit for `trusted` code, which may wait for
+            servers.
+        prefork: number of children that are forked in advance.
+        preload: modules that a program finds imported, such as "numpy as np".
+        visible: further paths that sandboxed code can read.
+        trusted: the code is the user's own, so that level `process` does not confine it.
+        paths: appended to `sys.path`.
 
     Raises InputError for an unknown level and for limits out of range.
     """
@@ -154,13 +167,13 @@ class Sandbox(Executor):
                 task = asyncio.get_running_loop().create_task(self._open(server, slots, modules))
                 task.add_done_callback(_mark_retrieved)
                 preforked.append(task)
-            next_one = preforked.popleft()
+            task = preforked.popleft()
             try:
-                connection = await asyncio.shield(next_one)
+                connection = await asyncio.shield(task)
             except asyncio.CancelledError:
-                if next_one.cancelled():
+                if task.cancelled():
                     raise SandboxError("the sandbox was closed") from None
-                preforked.appendleft(next_one)
+                preforked.appendleft(task)
                 raise
             if not connection.child.ended.done():
                 return connection
@@ -221,6 +234,6 @@ def _mark_retrieved(task: asyncio.Task[Connection]) -> None:
 
 
 def _module_and_name(text: str) -> tuple[str, str]:
-    """`"numpy as np"` -> ("numpy", "np"); a plain name stands for itself."""
+    """Parse `"numpy as np"` to ("numpy", "np"), and `"numpy"` to ("numpy", "numpy")."""
     module, _, name = text.partition(" as ")
     return module.strip(), (name or module.partition(".")[0]).strip()

@@ -20,18 +20,18 @@ def remove_tree(path: str) -> None:
     Code can nest folders more deeply than recursion, path lengths or open descriptors allow. Subfolders are therefore
     moved up next to their parent before that is removed, so that at most two folders are open.
     """
-    mark = secrets.token_hex(8)
-    names = (f"{mark}-{number}" for number in itertools.count())  # unpredictable, so that they do not exist already
+    prefix = secrets.token_hex(8)
+    names = (f"{prefix}-{number}" for number in itertools.count())  # unpredictable, so that they do not exist already
     with contextlib.suppress(OSError):
         top = os.open(path, FOLDER)
         try:
-            waiting = _empty(top, top, names)
-            while waiting:
-                name = waiting.pop()
+            pending = _empty(top, top, names)
+            while pending:
+                name = pending.pop()
                 with contextlib.suppress(OSError):
                     folder = os.open(name, FOLDER, dir_fd=top)
                     try:
-                        waiting += _empty(folder, top, names)
+                        pending += _empty(folder, top, names)
                     finally:
                         os.close(folder)
                     os.rmdir(name, dir_fd=top)

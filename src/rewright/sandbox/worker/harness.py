@@ -26,7 +26,7 @@ from . import frames
 __all__ = ["Refused", "Tools", "run_program", "serve", "truncate_middle"]
 
 
-RESERVE_BYTES = 8 * 1024 * 1024
+MEMORY_RESERVE_BYTES = 8 * 1024 * 1024
 
 
 class Refused(Exception):  # noqa: N818 - becomes an error result
@@ -86,10 +86,14 @@ class Tools:
             value: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
                 value = getattr(value, part)
-            home = str(getattr(value, "__module__", ""))
+            module_path = str(getattr(value, "__module__", ""))
             within = self.within.get(name)
-            if within is not None and not any(home == one or home.startswith(f"{one}.") for one in within):
-                raise Refused("source", f"the target of {name} is not defined in a trusted package, but in {home!r}")
+            if within is not None and not any(
+                module_path == package or module_path.startswith(f"{package}.") for package in within
+            ):
+                raise Refused(
+                    "source", f"the target of {name} is not defined in a trusted package, but in {module_path!r}"
+                )
         elif name in self.sources:
             # Registered in sys.modules because dataclasses, pickle and inspect look a class's module up there.
             module = types.ModuleType(f"tool_{len(self.ready)}")
@@ -148,7 +152,13 @@ def run_program(source: str, scope: dict[str, Any]) -> str | None:
 
 
 def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -> None:
-    """Process the frames of one session until the connection closes. `names`: variables of every program."""
+    """Process the frames of one session until the connection closes.
+
+    Args:
+        connection: the socket to the trainer.
+        output_chars: maximum length of a result; longer ones are truncated.
+        names: variables that every program has, such as preloaded modules.
+    """
     connection.sendall(frames.encode({"id": 0}))
     setup, descriptors = frames.receive_with_descriptors(connection)
     if setup is None:
@@ -160,12 +170,12 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
     tools = Tools(setup["sources"], setup["targets"], setup["data"], setup["within"])
     scope: dict[str, Any] | None = None
     # Local names, because a tool may overwrite module attributes.
-    send, flush, cut = connection.sendall, _flush, truncate_middle
+    send, flush, truncate = connection.sendall, _flush, truncate_middle
     reserve: mmap.mmap | None = None  # address space that is released to report a MemoryError
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
         with contextlib.suppress(OSError):
-            reserve = reserve or mmap.mmap(-1, RESERVE_BYTES)
+            reserve = reserve or mmap.mmap(-1, MEMORY_RESERVE_BYTES)
         try:
             if "source" in request:
                 if scope is None or not request["keep"]:
@@ -173,14 +183,14 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
                 value = run_program(request["source"], scope)
             else:
                 value = tools.call(request["name"], request["arguments"])
-            reply["value"], reply["length"] = cut(value or "", output_chars), len(value or "")
+            reply["value"], reply["length"] = truncate(value or "", output_chars), len(value or "")
         except BaseException as error:
             if reserve is not None and isinstance(error, MemoryError):
                 reserve.close()
                 reserve = None
             refused = failure(error)
             reply["kind"] = refused.kind
-            reply["message"] = cut(refused.message, output_chars)
+            reply["message"] = truncate(refused.message, output_chars)
         flush()
         send(frames.encode(reply))
 

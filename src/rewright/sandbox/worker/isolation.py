@@ -25,7 +25,7 @@ NOBODY = 65534
 NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 NO_NAMESPACES = "namespaces are not allowed here: by the kernel, its user.max_*_namespaces settings, or the container"
-REASONS = {
+EXPLANATIONS = {
     "unshare": NO_NAMESPACES,
     "clone": NO_NAMESPACES,
     "uid_map": "this user may not be mapped into a user namespace (root without CAP_SETFCAP may not)",
@@ -56,13 +56,13 @@ class Isolation:
         """Prepare the fork server, and test the confinement on one child. Raises `OSError` for a missing feature."""
         tempfile.tempdir = None  # reset, so that the child determines its own
         os.environ.clear()
-        os.environ.update({"HOME": view.BOX, "TMPDIR": view.BOX, "LANG": "C.UTF-8", "TZ": "UTC"})
+        os.environ.update({"HOME": view.PRIVATE_DISK, "TMPDIR": view.PRIVATE_DISK, "LANG": "C.UTF-8", "TZ": "UTC"})
         if self.level != "unsafe" and (self.level == "strict" or not self.trusted):
             limits.reserve_user_processes()
             selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]  # epoll is refused
         if self.level == "strict":
             if self.filter is None:
-                raise OSError(errno.ENOSYS, f"level strict knows x86_64 and aarch64, not {kernel.MACHINE}")
+                raise OSError(errno.ENOSYS, f"level strict supports x86_64 and aarch64, not {kernel.MACHINE}")
             self._enter_view()
             kernel.drop_capabilities()
             self._try()
@@ -79,7 +79,7 @@ class Isolation:
         """Apply the restrictions of the level in the child. `mapped`: bytes of memory that do not count."""
         if self.level == "strict":
             self._enter_strict()
-            folder = view.BOX
+            folder = view.PRIVATE_DISK
         else:
             folder = f"{self.home}/{session}"
             Path(folder).mkdir()
@@ -131,7 +131,7 @@ class Isolation:
         user, group = self.outside
         kernel.set_dumpable(True)  # required to write its own user maps
         kernel.map_user(self.proc, NOBODY, user, group)
-        kernel.mount_memory(view.BOX, self.limits["disk_bytes"], "700")
+        kernel.mount_memory(view.PRIVATE_DISK, self.limits["disk_bytes"], "700")
         kernel.drop_capabilities()
         kernel.set_dumpable(False)
 
@@ -160,4 +160,4 @@ def explain(error: OSError) -> str:
     """Explain which feature for level `strict` is missing on this machine."""
     text = error.strerror or str(error)
     call = text.split(" ")[0].rstrip(":")
-    return f"{REASONS[call]} ({text})" if call in REASONS else text
+    return f"{EXPLANATIONS[call]} ({text})" if call in EXPLANATIONS else text

@@ -24,15 +24,15 @@ __all__ = [
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-THREADS = 32  # of a child that may not start processes
-SIGNALS = 16  # queued real-time signals, and POSIX timers, of a child
-RESERVE = 256  # processes of the user (or an eighth of a small quota) that are kept free for other programs
-QUOTAS = {  # limits that count per user; untrusted code does not need them
+MAX_THREADS = 32  # maximum number of threads of a child that may not start processes
+MAX_QUEUED_SIGNALS = 16  # maximum number of queued real-time signals and POSIX timers of a child
+RESERVED_PROCESSES = 256  # processes of the user (or an eighth of a small quota) that are kept free for other programs
+PER_USER_LIMITS = {  # limits that count per user; untrusted code does not need them
     resource.RLIMIT_MEMLOCK: 0,
     resource.RLIMIT_MSGQUEUE: 0,
     resource.RLIMIT_NICE: 0,
     resource.RLIMIT_RTPRIO: 0,
-    resource.RLIMIT_SIGPENDING: SIGNALS,
+    resource.RLIMIT_SIGPENDING: MAX_QUEUED_SIGNALS,
 }
 
 
@@ -75,7 +75,7 @@ def reserve_user_processes() -> None:
             bounds.append(int(Path("/proc/sys/kernel", name).read_text()))
     if bounds:
         quota = min(bounds)
-        resource.setrlimit(resource.RLIMIT_NPROC, (quota - min(RESERVE, quota // 8), hard))
+        resource.setrlimit(resource.RLIMIT_NPROC, (quota - min(RESERVED_PROCESSES, quota // 8), hard))
 
 
 def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
@@ -83,7 +83,7 @@ def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
 
     Untrusted code also gets no share of per-user quotas and no elevated scheduling priority.
     """
-    wanted = {
+    resource_limits = {
         resource.RLIMIT_AS: mapped + limits["memory_bytes"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: math.ceil(limits["cpu_seconds"]) + 1,
@@ -91,13 +91,13 @@ def apply(limits: dict[str, Any], mapped: int, *, trusted: bool) -> None:
         resource.RLIMIT_NOFILE: limits["open_files"],
     }
     if limits["level"] == "strict":  # at other levels, all processes of the user would count
-        wanted[resource.RLIMIT_NPROC] = THREADS if limits["processes"] == 1 else limits["processes"]
+        resource_limits[resource.RLIMIT_NPROC] = MAX_THREADS if limits["processes"] == 1 else limits["processes"]
     if not trusted:
-        wanted |= QUOTAS
+        resource_limits |= PER_USER_LIMITS
         # Makes the soft limit the hard limit too, so that the code cannot raise it.
-        wanted.setdefault(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[0])
+        resource_limits.setdefault(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[0])
         _reset_priority()
-    for kind, limit in wanted.items():
+    for kind, limit in resource_limits.items():
         _, hard = resource.getrlimit(kind)
         value = int(limit) if hard == resource.RLIM_INFINITY else min(int(limit), hard)
         # The soft limit of CPU time sends SIGXCPU, which process 1 of a pid namespace ignores; the hard limit sends

@@ -69,14 +69,14 @@ prlimit64 302 261, socket 41 198, mmap 9 222, setsockopt 54 208
 """
 # Reported as not implemented: Python and the C library then copy and wait with other calls. Copying in the kernel uses
 # a pipe per thread.
-OLDER_WAYS = """
+FALLBACK_CALLS = """
 epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441,
 sendfile 40 71, copy_file_range 326 285
 """
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000
-LAST_KNOWN = 467  # later system calls are reported as not implemented
+LAST_KNOWN_CALL = 467  # later system calls are reported as not implemented
 
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
 CLONE_NAMESPACES = 0x7E020080
@@ -96,18 +96,18 @@ F_SETLK, F_SETLKW = 6, 7
 MAP_LOCKED, MAP_HUGETLB = 0x2000, 0x40000
 SOL_SOCKET, SOCKET_BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their FORCE variants
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
-STREAMS = (1, 0x801, 0x80001, 0x80801)  # a datagram socket could send to any address
+STREAM_TYPES = (1, 0x801, 0x80001, 0x80801)  # a datagram socket could send to any address
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-PRETEND = 0x00050000  # do nothing and return 0
-REFUSE = 0x00050000 | errno.EPERM
-ABSENT = 0x00050000 | errno.ENOSYS
+SUCCEED = 0x00050000  # do nothing and return 0
+NOT_PERMITTED = 0x00050000 | errno.EPERM
+NOT_IMPLEMENTED = 0x00050000 | errno.ENOSYS
 NO_TERMINAL = 0x00050000 | errno.ENOTTY
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
-SELF = 0x5E1F5E1F  # placeholder for the child's process id
+OWN_PID = 0x5E1F5E1F  # placeholder for the child's process id
 
 Instruction = tuple[int, int, int, int]
 
@@ -142,41 +142,41 @@ def _blocks(
         plain |= numbers(NETWORK, machine)
     special = numbers(BY_ARGUMENT, machine)
     flags = MAP_LOCKED | MAP_HUGETLB
-    yield special["mmap"], [_argument(3), (ANY_BIT, 0, 1, flags), (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+    yield special["mmap"], [_argument(3), (ANY_BIT, 0, 1, flags), (RETURN, 0, 0, NOT_PERMITTED), (RETURN, 0, 0, ALLOW)]
     for number in plain.values():
         yield number, [(RETURN, 0, 0, ALLOW)]
-    for number in numbers(OLDER_WAYS, machine).values():
-        yield number, [(RETURN, 0, 0, ABSENT)]
-    ordinary = CLONE_THREAD if processes == 1 else 0xFFFFFFFF
+    for number in numbers(FALLBACK_CALLS, machine).values():
+        yield number, [(RETURN, 0, 0, NOT_IMPLEMENTED)]
+    required = CLONE_THREAD if processes == 1 else 0xFFFFFFFF
     yield (
         special["clone"],
         [
             _argument(0),
             (ANY_BIT, 0, 1, CLONE_NAMESPACES),
-            (RETURN, 0, 0, REFUSE),
-            (ANY_BIT, 0, 1, ordinary),
+            (RETURN, 0, 0, NOT_PERMITTED),
+            (ANY_BIT, 0, 1, required),
             (RETURN, 0, 0, ALLOW),
-            (RETURN, 0, 0, REFUSE),
+            (RETURN, 0, 0, NOT_PERMITTED),
         ],
     )
-    yield special["clone3"], [(RETURN, 0, 0, ABSENT)]  # its flags are in memory, which a filter cannot read
+    yield special["clone3"], [(RETURN, 0, 0, NOT_IMPLEMENTED)]  # its flags are in memory, which a filter cannot read
     for name in ("kill", "tgkill"):
-        yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), REFUSE)
-    yield special["prctl"], _one_of(0, PRCTL_OPTIONS, REFUSE)
+        yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), NOT_PERMITTED)
+    yield special["prctl"], _one_of(0, PRCTL_OPTIONS, NOT_PERMITTED)
     yield special["ioctl"], _one_of(1, IOCTL_REQUESTS, NO_TERMINAL)
     if network:
-        yield special["socket"], _one_of(0, (AF_INET, AF_INET6), REFUSE)
-    family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, REFUSE)]
-    yield special["socketpair"], [*family, *_one_of(1, STREAMS, REFUSE)]
+        yield special["socket"], _one_of(0, (AF_INET, AF_INET6), NOT_PERMITTED)
+    family = [_argument(0), (EQUAL, 1, 0, AF_UNIX), (RETURN, 0, 0, NOT_PERMITTED)]
+    yield special["socketpair"], [*family, *_one_of(1, STREAM_TYPES, NOT_PERMITTED)]
     # Record locks use kernel memory without a limit. Locks never conflict within one process, so for a single process
     # they are reported as taken (SQLite works). Several processes would rely on real locks.
-    locks = PRETEND if processes == 1 else REFUSE
+    locks = SUCCEED if processes == 1 else NOT_PERMITTED
     taken = [step for value in (F_SETLK, F_SETLKW) for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, locks))]
-    yield special["fcntl"], [_argument(1), *taken, *_one_of(1, FCNTL_COMMANDS, REFUSE)[1:]]
+    yield special["fcntl"], [_argument(1), *taken, *_one_of(1, FCNTL_COMMANDS, NOT_PERMITTED)[1:]]
     if network:  # requests for another buffer size are ignored
-        sized = _one_of(2, SOCKET_BUFFERS, ALLOW, then=PRETEND)
+        sized = _one_of(2, SOCKET_BUFFERS, ALLOW, then=SUCCEED)
         yield special["setsockopt"], [_argument(1), (EQUAL, 1, 0, SOL_SOCKET), (RETURN, 0, 0, ALLOW), *sized]
-    yield special["prlimit64"], _one_of(0, (0, own), REFUSE)
+    yield special["prlimit64"], _one_of(0, (0, own), NOT_PERMITTED)
 
 
 def program(
@@ -193,10 +193,15 @@ def program(
         (LOAD, 0, 0, 0),
     ]
     if machine == "x86_64":
-        steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, ABSENT)]
+        steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, NOT_IMPLEMENTED)]
     for number, block in _blocks(processes, network, private_files, own, machine):
         steps += [(EQUAL, 0, len(block), number), *block]
-    return [*steps, (AT_LEAST, 0, 1, LAST_KNOWN + 1), (RETURN, 0, 0, ABSENT), (RETURN, 0, 0, REFUSE)]
+    return [
+        *steps,
+        (AT_LEAST, 0, 1, LAST_KNOWN_CALL + 1),
+        (RETURN, 0, 0, NOT_IMPLEMENTED),
+        (RETURN, 0, 0, NOT_PERMITTED),
+    ]
 
 
 class _Program(ctypes.Structure):
@@ -207,13 +212,13 @@ class Filter:
     """A filter that is assembled once for all children of a fork server."""
 
     def __init__(self, processes: int, network: bool, private_files: bool) -> None:
-        steps = program(processes, network, private_files, SELF)
+        steps = program(processes, network, private_files, OWN_PID)
         self._length = len(steps)
         self._packed = b"".join(struct.pack("=HBBI", *step) for step in steps)
 
     def install(self) -> None:
         """Install the filter in this process, irrevocably. Requires `no_new_privileges`."""
-        packed = self._packed.replace(struct.pack("=I", SELF), struct.pack("=I", os.getpid()))
+        packed = self._packed.replace(struct.pack("=I", OWN_PID), struct.pack("=I", os.getpid()))
         buffer = ctypes.create_string_buffer(packed, len(packed))
         filters = _Program(self._length, ctypes.cast(buffer, ctypes.c_void_p))
         kernel.prctl("seccomp", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filters))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from . import kernel
 
-__all__ = ["BOX", "enter", "readable"]
+__all__ = ["PRIVATE_DISK", "enter", "readable"]
 
-BOX = "/box"  # mount point of a child's private disk
+PRIVATE_DISK = "/box"  # mount point of a child's private disk
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -34,12 +34,12 @@ def readable(extra: Sequence[str], network: bool) -> list[str]:
 
 
 def enter(paths: Sequence[str]) -> None:
-    """Reduce the file system to `paths` and four devices, read-only, with an empty mount point `BOX`.
+    """Reduce the file system to `paths` and four devices, read-only, with an empty mount point `PRIVATE_DISK`.
 
     Requires a private mount namespace. The new root is built in a small tmpfs over /tmp. Moving the root into it
     uncovers the real /tmp while the old root is visible, so that paths beneath /tmp can be bound too.
     """
-    shown = {path: os.path.realpath(path) for path in (*paths, *DEVICES)}
+    visible = {path: os.path.realpath(path) for path in (*paths, *DEVICES)}
     kernel.make_private()
     kernel.mount_memory("/tmp", 1 << 20, "755")
     for folder in ("/tmp/old", "/tmp/new"):
@@ -47,7 +47,7 @@ def enter(paths: Sequence[str]) -> None:
     kernel.pivot_root("/tmp", "/tmp/old")
     os.chdir("/")
     kernel.mount_memory("/new", 1 << 20, "755")
-    for path, real in shown.items():
+    for path, real in visible.items():
         source, target = Path(f"/old{real}"), Path(f"/new{path}")
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def enter(paths: Sequence[str]) -> None:
             target.touch()
         kernel.bind(str(source), str(target))
         kernel.restrict_mount(str(target), devices=path in DEVICES)
-    Path(f"/new{BOX}").mkdir()
+    Path(f"/new{PRIVATE_DISK}").mkdir()
     if not Path("/new/tmp").exists():
-        Path("/new/tmp").symlink_to(BOX)
+        Path("/new/tmp").symlink_to(PRIVATE_DISK)
     os.chdir("/new")
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
