@@ -23,11 +23,11 @@ def test_a_whole_trajectory_is_valid() -> None:
         ("<think>a</think>", "no answer"),
         ("<answer>\\boxed{1}</answer>", "no think block"),
         ("<think>a<answer>\\boxed{1}</answer>", "<think> is not closed"),
-        ("a</think><answer>\\boxed{1}</answer>", "</think> closes nothing"),
+        ("a</think><answer>\\boxed{1}</answer>", "</think> has no opening tag"),
         ("<think>a<think>b</think></think><answer>\\boxed{1}</answer>", "<think> inside <think>"),
-        ("<think>a</think><answer>1</answer>", "the answer holds no \\boxed{} with content"),
-        ("<think>a</think><answer>\\boxed{ }</answer>", "the answer holds no \\boxed{} with content"),
-        ("<think>a</think>\\boxed{1}<answer>1</answer>", "the answer holds no \\boxed{} with content"),
+        ("<think>a</think><answer>1</answer>", "the answer has no non-empty \\boxed{}"),
+        ("<think>a</think><answer>\\boxed{ }</answer>", "the answer has no non-empty \\boxed{}"),
+        ("<think>a</think>\\boxed{1}<answer>1</answer>", "the answer has no non-empty \\boxed{}"),
         ("<think>a</think><answer>\\boxed{1}", "<answer> is not closed"),
         (GOOD + "<answer>\\boxed{1}</answer>", "more than one <answer>"),
         (GOOD + "by the way", "text follows </answer>"),
@@ -35,7 +35,7 @@ def test_a_whole_trajectory_is_valid() -> None:
         ("<think>a</think><search>q</search><answer>\\boxed{1}</answer>", "</search> is not followed by its result"),
         ("<think>a</think><search>q</search>", "</search> is not followed by its result"),
         ("<think>a</think><code>x<answer>\\boxed{1}</answer>", "<code> is not closed"),
-        ("<think>a</think><result>r</result><answer>\\boxed{1}</answer>", "a result follows no call"),
+        ("<think>a</think><result>r</result><answer>\\boxed{1}</answer>", "a result without a call"),
         ("<think>a</think><search>q</search><result>r<answer>\\boxed{1}</answer>", "<result> is not closed"),
     ],
 )
@@ -83,4 +83,4 @@ def test_tags_named_in_a_turn_are_content() -> None:
 def test_a_thought_that_the_prompt_opened_is_paired() -> None:
     last = Turn(text="a</think><answer>\\boxed{1}</answer>", opening="<think>")
     assert validate_turns([last]).valid
-    assert "</think> closes nothing" in validate_turns([Turn(text=last.text)]).reasons
+    assert "</think> has no opening tag" in validate_turns([Turn(text=last.text)]).reasons

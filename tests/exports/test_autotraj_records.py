@@ -64,8 +64,7 @@ def test_records_become_trajectories_of_their_tasks(tmp_path: Path) -> None:
     assert (plain.answer, plain.calls) == (None, [])
     assert late.answer == "7"
     assert (
-        format_problem(late, "tags")
-        == "text follows </answer>; no think block; the answer holds no \\boxed{} with content"
+        format_problem(late, "tags") == "text follows </answer>; no think block; the answer has no non-empty \\boxed{}"
     )
 
 

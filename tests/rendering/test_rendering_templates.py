@@ -245,7 +245,7 @@ def test_a_template_that_refuses_tool_messages_gets_user_messages() -> None:
 def test_templates_that_cannot_be_used_are_one_clear_line() -> None:
     with pytest.raises(InputError, match="has no chat template: expected a chat or instruct model"):
         Renderer(chat_tokenizer(""), dialect)
-    with pytest.raises(InputError, match="refuses the conversation: no more"):
+    with pytest.raises(InputError, match="rejects the conversation: no more"):
         short = "{% if messages | length > 2 %}{{ raise_exception('no more') }}{% endif %}" + CHATML
         Renderer(chat_tokenizer(short), dialect).prompt_text([{"role": "user", "content": "x"}] * 3, [])
     with pytest.raises(InputError, match="drops the assistant's text"):

@@ -55,7 +55,7 @@ def test_thoughts_that_are_dropped_when_the_user_speaks_again() -> None:
     assert list(template_findings(renderer_of("qwen3"), TASK)) == []
     (found,) = template_findings(renderer_of("qwen3"), TASK, follow_ups=True)
     assert found.kind == "template-prefix"
-    assert "it leaves thoughts out when the user speaks again" in found.message
+    assert "it removes thoughts after a further user message" in found.message
     assert list(template_findings(renderer_of("qwen3", "tags"), TASK, follow_ups=True)) == []
 
 
@@ -79,5 +79,5 @@ def test_the_command_line_names_the_model(tmp_path: Path, capsys: pytest.Capture
     command = ["validate", str(tmp_path / "t.jsonl"), "--model", str(tmp_path / "model"), "--json"]
     assert not cli.app(command, standalone_mode=False)
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("warning: row 0 (a): the chat template: it does not write tool messages")
+    assert said[0].startswith("warning: row 0 (a): the chat template: it does not support tool messages")
     assert json.loads(said[-1]) == {"rows": 1, "tools": 0, "errors": 0, "findings": {"template-results": 1}}

@@ -202,7 +202,7 @@ def test_the_check_names_the_templates_whose_turns_end_in_two_ways(name: str) ->
     if "gptoss" in name:
         assert "ends the last message with '<|return|>' and those before with '<|end|>'" in found[0]
     elif found:
-        assert "'<|observation|>', which opens the results, ends it there" in found[0]
+        assert "training ends a message before results with '<|observation|>', which starts the results" in found[0]
         assert "'<|endoftext|>'" in found[0]
 
 

@@ -10,9 +10,9 @@ __all__ = ["Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect of that name, or at that import path. Raises InputError for an unknown one."""
-    found = find("dialect", name)
-    if not isinstance(found, type) or not hasattr(found, "parse"):
-        raise InputError(f"dialect {name!r} is {found!r:.60}: expected a class with the methods of a Dialect")
-    dialect: Dialect = found()
+    """Return the dialect with a registered name or an import path. Raises InputError for an unknown name."""
+    dialect_class = find("dialect", name)
+    if not isinstance(dialect_class, type) or not hasattr(dialect_class, "parse"):
+        raise InputError(f"dialect {name!r} is {dialect_class!r:.60}: expected a class with the methods of a Dialect")
+    dialect: Dialect = dialect_class()
     return dialect

@@ -30,9 +30,14 @@ __all__ = [
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """A parsed turn. `thought` is the text inside think tags; `rest` is the text outside them.
+    """A parsed turn.
 
-    `open` is the tag that the text leaves unclosed: `answer`, or a tag in which a stop string can end the turn.
+    Attributes:
+        calls: the calls in order, malformed ones included.
+        answer: the final answer; None: there is none.
+        thought: the text inside think tags.
+        rest: the text outside think tags.
+        open: the tag that is unclosed at the end: `answer`, or a tag in which a stop string can end the turn.
     """
 
     calls: tuple[ToolCall, ...]
@@ -104,9 +109,9 @@ def with_instruction(task: Task, instruction: str) -> list[Message]:
     messages = [dict(message) for message in task.messages]
     if not messages or messages[0].get("role") != "system":
         return [{"role": "system", "content": instruction}, *messages]
-    own = str(messages[0]["content"])
-    if "<answer>" not in own:
-        messages[0]["content"] = f"{own}\n\n{instruction}"
+    system_text = str(messages[0]["content"])
+    if "<answer>" not in system_text:
+        messages[0]["content"] = f"{system_text}\n\n{instruction}"
     return messages
 
 
@@ -130,7 +135,7 @@ def is_answer_truncated(trajectory: Trajectory) -> bool:
 
 
 def malformed_calls(trajectory: Trajectory) -> str | None:
-    """The format check of dialects whose only rule is that calls are well-formed: a problem, or None."""
+    """Format check of dialects whose only rule is that calls are well-formed: describe the problem, or return None."""
     malformed = sum(call.error is not None for call in trajectory.calls)
     return f"{malformed} malformed calls" if malformed else None
 

@@ -26,7 +26,7 @@ __all__ = ["Hermes", "split_thought", "text_outside_tags"]
 OPEN: Final = "<tool_call>"
 CLOSE: Final = "</tool_call>"
 THINK: Final = "<think>"
-THOUGHT: Final = "</think>"
+THINK_CLOSE: Final = "</think>"
 ANSWER: Final = "<answer>"
 INSTRUCTION: Final = (
     "Reason inside <think></think>, then either call tools or give the final answer inside <answer></answer>. "
@@ -54,9 +54,9 @@ def _pieces(text: str) -> list[_Piece]:
     (Qwen3's thinking templates), so all text before it is thought. Of nested thoughts, the outermost closed one counts.
     """
     pieces: list[_Piece] = []
-    position = _opened_by_prompt(text)
+    position = _end_of_prompt_thought(text)
     if position:
-        pieces.append(_Piece("thought", text[:position], text[: position - len(THOUGHT)]))
+        pieces.append(_Piece("thought", text[:position], text[: position - len(THINK_CLOSE)]))
     closings: dict[int, int] | None = None
     think, call = text.find(THINK, position), text.find(OPEN, position)
     while think >= 0 or call >= 0:
@@ -69,13 +69,13 @@ def _pieces(text: str) -> list[_Piece]:
             pieces.append(_Piece("call", text[start:position], "", read))
         else:
             inside = start + len(THINK)
-            end = text.find(THOUGHT, inside)
+            end = text.find(THINK_CLOSE, inside)
             inner = text[inside : end if end >= 0 else len(text)]
             if end >= 0 and THINK in inner:
                 closings = _closings(text) if closings is None else closings
                 end = closings.get(start, end)
                 inner = text[inside:end]
-            position = end + len(THOUGHT) if end >= 0 else len(text)
+            position = end + len(THINK_CLOSE) if end >= 0 else len(text)
             pieces.append(_Piece("thought", text[start:position], inner))
         if position == len(text):
             return pieces
@@ -88,9 +88,9 @@ def _pieces(text: str) -> list[_Piece]:
     return pieces
 
 
-def _opened_by_prompt(text: str) -> int:
+def _end_of_prompt_thought(text: str) -> int:
     """Return the end (closing tag included) of a thought that the prompt opened; 0 if there is none."""
-    end = -1 if text.startswith(THINK) else text.find(THOUGHT)
+    end = -1 if text.startswith(THINK) else text.find(THINK_CLOSE)
     if end < 0 or text.find(THINK, 0, end) >= 0:
         return 0
     position = 0
@@ -98,7 +98,7 @@ def _opened_by_prompt(text: str) -> int:
         call, position = _read_call(text, start + len(OPEN))
         if position > end and call.error is None:
             return 0  # the tag is inside a string of this call
-    return end + len(THOUGHT)
+    return end + len(THINK_CLOSE)
 
 
 def _closings(text: str) -> dict[int, int]:
@@ -153,25 +153,25 @@ def _decode_call(body: str) -> ToolCall:
         arguments = {}
     if not isinstance(arguments, dict):
         raise ValueError("arguments must be a JSON object")
-    if "\\u" in body and _has_half_character(name, arguments):
+    if "\\u" in body and _has_lone_surrogate(name, arguments):
         raise ValueError("an escape \\ud800 to \\udfff stands alone: it is half of a character")
     return ToolCall(name=name, arguments=arguments, raw=body)
 
 
-class _Plain(msgspec.Struct):
-    """A call in the usual form. Other keys are ignored."""
+class _UsualCall(msgspec.Struct):
+    """A call with `name` and `arguments`, the usual form. Other keys are ignored."""
 
     name: str
     arguments: dict[str, Any]
 
 
-_plain = msgspec.json.Decoder(_Plain)
+_usual_decoder = msgspec.json.Decoder(_UsualCall)
 
 
-def _plain_call(body: str) -> ToolCall | None:
+def _decode_usual_call(body: str) -> ToolCall | None:
     """Fast path: decode a call in the usual form; None if `_decode_call` has to decode it or report an error."""
     try:
-        read = _plain.decode(body)
+        read = _usual_decoder.decode(body)
     except (ValueError, RecursionError):
         return None
     if not read.name or (len(body) > MAX_DEPTH and body.count("[") + body.count("{") > MAX_DEPTH):
@@ -179,7 +179,7 @@ def _plain_call(body: str) -> ToolCall | None:
     return ToolCall(name=read.name, arguments=read.arguments, raw=body)
 
 
-def _has_half_character(*values: Any) -> bool:
+def _has_lone_surrogate(*values: Any) -> bool:
     """Return True if the values contain a lone surrogate, which tokenizers, servers and files reject."""
     try:
         json.dumps(values, ensure_ascii=False).encode()
@@ -190,8 +190,8 @@ def _has_half_character(*values: Any) -> bool:
 
 def _name_in(body: str) -> str:
     """Guess the tool name of a malformed call; "" if it cannot be found."""
-    _, found, after = body[:400].partition('"name"')
-    pieces = after.split('"') if found else []
+    _, key, rest = body[:400].partition('"name"')
+    pieces = rest.split('"') if key else []
     return pieces[1] if len(pieces) > 2 and pieces[0].strip() == ":" else ""
 
 
@@ -203,13 +203,13 @@ def _body_end(text: str, start: int) -> re.Match[str] | int | None:
     than twice.
     """
     answer: int | None = None
-    for found in _OUTSIDE_STRINGS.finditer(text, start):
-        if found["end"] is not None:
+    for match in _OUTSIDE_STRINGS.finditer(text, start):
+        if match["end"] is not None:
             # An unclosed call does not contain the answer after it.
-            return found if found[0] == CLOSE or answer is None else answer
-        if found[0] == ANSWER:
-            answer = found.start() if answer is None else answer
-        elif len(found[0]) == 1:
+            return match if match[0] == CLOSE or answer is None else answer
+        if match[0] == ANSWER:
+            answer = match.start() if answer is None else answer
+        elif len(match[0]) == 1:
             return None
     return len(text) if answer is None else answer
 
@@ -219,7 +219,7 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
     following = text.find(OPEN, start)
     close = text.find(CLOSE, start) if following < 0 else text.find(CLOSE, start, following)
     # If the text up to the first closing tag is complete JSON, no other tag can end the body.
-    if close >= 0 and (call := _plain_call(text[start:close])) is not None:
+    if close >= 0 and (call := _decode_usual_call(text[start:close])) is not None:
         return call, close + len(CLOSE)
     end = _body_end(text, start)
     if end is not None:
@@ -228,8 +228,8 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
             return _decode_call(text[start:stop]), _resume_position(end)
         except (ValueError, RecursionError):
             pass  # invalid: the body then ends at the first tag, even inside a string
-    found = _END.search(text, start)
-    end = found if found is not None else len(text)
+    tag = _END.search(text, start)
+    end = tag if tag is not None else len(text)
     stop = end if isinstance(end, int) else end.start()
     if not isinstance(end, re.Match) or end[0] != CLOSE:
         answer = text.find(ANSWER, start, stop)
@@ -268,7 +268,7 @@ class Hermes:
         """Parse one turn (see `Dialect.parse`)."""
         thoughts: list[str] = []
         rest: list[str] = []
-        said: list[str] = []
+        answer_text: list[str] = []
         calls: list[ToolCall] = []
         for piece in _pieces(text):
             if piece.kind == "thought":
@@ -276,10 +276,10 @@ class Hermes:
                 continue
             rest.append(piece.text)
             if piece.call is None:
-                said.append(piece.text)
+                answer_text.append(piece.text)
             else:
                 calls.append(piece.call)
-        answer, left_open = self._answer("".join(said))
+        answer, left_open = self._answer("".join(answer_text))
         return Parsed(tuple(calls), answer, "\n".join(thoughts), "".join(rest), "answer" if left_open else None)
 
     @staticmethod

@@ -171,7 +171,7 @@ class Tags:
         return with_instruction(task, self.instruction(task))
 
     def instruction(self, task: Task) -> str:
-        """Return the instruction on how to write calls and answers, for the tools of the task."""
+        """Return the instruction on the format of calls and answers, for the tools of the task."""
         names = {tool.name for tool in task.tools}
         parts = [words for name, words in (("python", PYTHON), ("search", SEARCH)) if name in names]
         return " ".join([FIRST, *parts, *([RESULTS] if parts else []), LAST])

@@ -31,9 +31,12 @@ _CALLS = ("search", "code", "python")
 
 
 class _Reader:
-    """One pass over model text and results. `open`: the unclosed tag; `waiting`: the call that has no result yet.
+    """One pass over model text and results.
 
-    `recorded`: results come from the record, so a `<result>` in the text was written by the model.
+    Attributes:
+        recorded: results come from the record, so a `<result>` in the text was written by the model.
+        open: the unclosed tag, if any.
+        waiting: the tag of the call that has no result yet, if any.
     """
 
     def __init__(self, *, recorded: bool = False) -> None:
@@ -54,7 +57,7 @@ class _Reader:
             self.add_reason(f"<{self.open}> is not closed before its result")
             self.open = None
         elif self.waiting is None:
-            self.add_reason("a result follows no call")
+            self.add_reason("a result without a call")
         self.waiting = None
 
     def between(self, text: str) -> None:
@@ -106,7 +109,7 @@ class _Reader:
 
     def _outside(self, name: str, closing: bool) -> None:
         if closing:
-            self.add_reason(f"</{name}> closes nothing")
+            self.add_reason(f"</{name}> has no opening tag")
             return
         if self.waiting is not None:
             self.add_reason(f"</{self.waiting}> is not followed by its result")
@@ -114,7 +117,7 @@ class _Reader:
         if self.answers:
             self.add_reason("more than one <answer>" if name == "answer" else f"<{name}> follows </answer>")
         if name == "result":
-            self.add_reason("the model wrote a <result> itself" if self.recorded else "a result follows no call")
+            self.add_reason("the model wrote a <result> itself" if self.recorded else "a result without a call")
         self.open = name
 
     def report(self) -> FormatReport:
@@ -127,7 +130,7 @@ class _Reader:
         if not self.answers:
             self.add_reason("no answer")
         elif not (boxed(self.answers[-1]) or "").strip():
-            self.add_reason("the answer holds no \\boxed{} with content")
+            self.add_reason("the answer has no non-empty \\boxed{}")
         return FormatReport(not self.reasons, tuple(self.reasons))
 
 

@@ -1,4 +1,4 @@
-"""Conversations rewritten for chat templates that lack tools, a system role or a tool role."""
+"""Rewrite conversations for chat templates that do not support tools, a system role or a tool role."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ __all__ = ["results_as_text", "with_tools_as_text", "without_system"]
 
 
 def with_tools_as_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
-    """For templates without `tools=`: the schemas as text in the system message."""
-    words = (
+    """Return the messages for templates without `tools=`: with the schemas as text in the system message."""
+    instruction = (
         f"{schemas_as_text(tools)}\n"
         'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
         "Results come back in <tool_response></tool_response>."
     )
     copied = [dict(message) for message in messages]
     if copied and copied[0].get("role") == "system":
-        copied[0]["content"] = f"{copied[0]['content']}\n\n{words}"
+        copied[0]["content"] = f"{copied[0]['content']}\n\n{instruction}"
         return copied
-    return [{"role": "system", "content": words}, *copied]
+    return [{"role": "system", "content": instruction}, *copied]
 
 
 def without_system(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a system role: its text stands before the user's first message."""
+    """Return the messages for templates without a system role: its text precedes the first user message."""
     if not messages or messages[0].get("role") != "system":
         return list(messages)
     system, *others = messages
-    first = next((place for place, message in enumerate(others) if message.get("role") == "user"), None)
+    first = next((index for index, message in enumerate(others) if message.get("role") == "user"), None)
     if first is None:
         return [{**system, "role": "user"}, *others]
     others[first] = {**others[first], "content": f"{system['content']}\n\n{others[first]['content']}"}
@@ -38,7 +38,7 @@ def without_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def results_as_text(messages: Sequence[Message]) -> list[Message]:
-    """For templates without a tool role: all results of a turn in one user message."""
+    """Return the messages for templates without a tool role: one user message with all results of a turn."""
     text = "\n".join(
         f"<tool_response>\n{message['content']}\n</tool_response>" if message["role"] == "tool" else message["content"]
         for message in messages

@@ -73,11 +73,11 @@ class Renderer:
         control += [str(token) for token in added.values()]
         control += list(dialect.control_words)
         self._control = control_pattern(control)
-        self.native_system = self._writes([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
+        self.native_system = self._renders_probe([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
         """True if the template supports a system message. Otherwise it is put into the first user message."""
-        self.native_tools = self._writes([QUESTION], [PROBE])
+        self.native_tools = self._renders_probe([QUESTION], [PROBE])
         """True if the template supports tool schemas. Otherwise they are put into the system message."""
-        self.native_results = self._template_takes_tool_messages()
+        self.native_results = self._supports_tool_messages()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,7 +92,7 @@ class Renderer:
 
     @cached_property
     def _opens_thought_after_results(self) -> bool:
-        """As `opens_thought`, for a turn after tool results: some templates then continue the message."""
+        """Same as `opens_thought`, for a turn after tool results: some templates then continue the message."""
         results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
         return self._after_marker(self.as_messages(results)).rstrip().endswith(THINK)
 
@@ -132,11 +132,11 @@ class Renderer:
     def _leading(self, text: str) -> tuple[str, ...]:
         """Return the control tokens at the start of `text`, after white space and directly adjacent."""
         text = text.lstrip()
-        tokens = {str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
+        tokens = {str(known) for known in getattr(self.tokenizer, "added_tokens_decoder", {}).values()} - {""}
         run: list[str] = []
-        while found := max((token for token in tokens if text.startswith(token)), key=len, default=""):
-            run.append(found)
-            text = text.removeprefix(found)
+        while token := max((known for known in tokens if text.startswith(known)), key=len, default=""):
+            run.append(token)
+            text = text.removeprefix(token)
         return tuple(run)
 
     @property
@@ -183,7 +183,7 @@ class Renderer:
     def end_ids(
         self, calls: Sequence[ToolCall] = (), results: Sequence[ToolResult] = (), follow_up: FollowUp | None = None
     ) -> list[int]:
-        """Return the end tokens to train for a turn that is followed by these (by nothing: the last turn).
+        """Return the end tokens to train for a turn, given what follows it (nothing: it is the last turn).
 
         These are the tokens with which the template ends the last message, at which engines stop. If it writes none, a
         turn ends with the token that opens the next message, and the last turn with the tokenizer's end token.
@@ -205,19 +205,23 @@ class Renderer:
     ) -> list[int]:
         """Return the tokens between a turn and the next: results, the follow-up and the generation prompt.
 
-        `ended`: the model generated an end token, so the template's is not repeated. `end`: the id of that token, if
-        known; a model can have several, and one of them may open the next message.
+        Args:
+            calls: the calls of the turn.
+            results: their results.
+            ended: the model generated an end token, so the template's is not repeated.
+            follow_up: the user message after the turn, if any.
+            end: id of the generated end token, if known. A model can have several, and one may start the next message.
         """
         inline = ""
         if self.dialect.inline:
             if results and not (ended and follow_up is not None):  # no result can be appended to an ended message
-                inline = results_inline(self.dialect, *self._shown(calls, results))
+                inline = results_inline(self.dialect, *self._escape_all(calls, results))
             if follow_up is None:
                 return self._encode(inline)
         text = self._text_between(calls, results, follow_up)
         return self._encode(inline + (self._after_end_token(text, end) if ended else text))
 
-    def _shown(
+    def _escape_all(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
     ) -> tuple[list[ToolCall], list[ToolResult]]:
         """Escape calls and results. (Some templates write the name of a result, which the model chose.)"""
@@ -232,7 +236,7 @@ class Renderer:
         """Return the text that the template writes between a turn and the next."""
         messages: list[Message] = []
         if results and not self.dialect.inline:
-            messages = self.dialect.results_as_messages(*self._shown(calls, results))
+            messages = self.dialect.results_as_messages(*self._escape_all(calls, results))
         if follow_up is not None:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
         return self._after_marker(self.as_messages(messages))
@@ -288,9 +292,9 @@ class Renderer:
         ids = self.task_prompt_ids(task)
         mask = [0] * len(ids)
         for turn in trajectory.turns:
-            own = turn.token_ids or ()
-            ids += [*own, *turn.suffix_ids]
-            mask += [1] * len(own) + [0] * len(turn.suffix_ids)
+            generated = turn.token_ids or ()
+            ids += [*generated, *turn.suffix_ids]
+            mask += [1] * len(generated) + [0] * len(turn.suffix_ids)
         if trajectory.turns and trajectory.turns[-1].stop == "stop" and not trajectory.turns[-1].calls:
             end = self.end_ids()
             ids, mask = [*ids, *end], [*mask, *([1] * len(end))]
@@ -310,17 +314,21 @@ class Renderer:
             closes = last or turn.follow_up is not None
             # A continued message has no end token, and neither has one that a stop string ended at a call.
             stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
-            own, after = self._encode(self._text_of(turn, number)), list[int]()
-            goes_on = (turn.results or turn.follow_up is not None) and not last
-            following = (turn.calls, turn.results, turn.follow_up) if goes_on else ()
+            generated, suffix = self._encode(self._text_of(turn, number)), list[int]()
+            continues = (turn.results or turn.follow_up is not None) and not last
+            following = (turn.calls, turn.results, turn.follow_up) if continues else ()
             if not stopped and turn.stop != "length":
-                own += self.end_ids(*following)
-            if goes_on:
-                after = self.suffix_ids(
-                    turn.calls, turn.results, ended=not stopped, follow_up=turn.follow_up, end=own[-1] if own else None
+                generated += self.end_ids(*following)
+            if continues:
+                suffix = self.suffix_ids(
+                    turn.calls,
+                    turn.results,
+                    ended=not stopped,
+                    follow_up=turn.follow_up,
+                    end=generated[-1] if generated else None,
                 )
-            ids += own + after
-            mask += [1] * len(own) + [0] * len(after)
+            ids += generated + suffix
+            mask += [1] * len(generated) + [0] * len(suffix)
             number = 0 if turn.follow_up is not None else number + 1
         return ids, mask
 
@@ -344,14 +352,14 @@ class Renderer:
             )
         except Exception as problem:  # a template is code of the model's author and can raise anything
             name = getattr(self.tokenizer, "name_or_path", "")
-            raise InputError(f"the chat template of {name} refuses the conversation: {problem}") from problem
+            raise InputError(f"the chat template of {name} rejects the conversation: {problem}") from problem
         return str(text)
 
     def as_messages(self, results: Sequence[Message]) -> list[Message]:
-        """Results (and what the user says next) as the template takes them."""
+        """Convert results (and the follow-up) to messages that the template supports."""
         return list(results) if self.native_results else results_as_text(results)
 
-    def _writes(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
+    def _renders_probe(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
         """Return True if the template accepts the input and its output contains PROBE_NAME."""
         try:
             return PROBE_NAME in self._render(messages, tools)
@@ -360,13 +368,13 @@ class Renderer:
 
     def _after_marker(self, messages: list[Message], *, generation: bool = True) -> str:
         head: list[Message] = [QUESTION, {"role": "assistant", "content": MARKER}]
-        _, found, after = self._render([*head, *messages], [], generation=generation).partition(MARKER)
-        if not found:
+        _, marker, after = self._render([*head, *messages], [], generation=generation).partition(MARKER)
+        if not marker:
             name = getattr(self.tokenizer, "name_or_path", "")
             raise InputError(f"the chat template of {name} drops the assistant's text: expected it in the conversation")
         return after
 
-    def _template_takes_tool_messages(self) -> bool:
+    def _supports_tool_messages(self) -> bool:
         probe: Message = {"role": "tool", "name": "probe", "content": PROBE_NAME}
         try:
             text = self._after_marker([probe])

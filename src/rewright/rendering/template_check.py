@@ -51,18 +51,18 @@ def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = Fals
     call = next(iter(task.gold.calls or ()), ToolCall(name, {}))
     if not renderer.native_system and dialect.messages(task)[0].get("role") == "system":
         yield TemplateFinding(
-            "template-system", "it has no system message: its text goes into the user's first message"
+            "template-system", "it has no system role: the system text goes into the first user message"
         )
     if task.tools and not renderer.native_tools:
-        yield TemplateFinding("template-tools", "it does not write tools: their schemas go into the system message")
+        yield TemplateFinding("template-tools", "it does not support tools: their schemas go into the system message")
     if not renderer.native_results:
-        yield TemplateFinding("template-results", "it does not write tool messages: results go into user messages")
+        yield TemplateFinding("template-results", "it does not support tool messages: results go into user messages")
     if (end := _ends(renderer)) is not None:
         yield TemplateFinding("template-end", end)
     if task.tools and renderer.native_tools and not _reads_calls(renderer, call):
         yield TemplateFinding(
             "template-calls",
-            f"it tells the model to write calls in a form that the dialect {dialect.name} does not read: calls will be "
+            f"it describes calls in a format that the dialect {dialect.name} does not parse: calls will be "
             "malformed or missed unless the model is told otherwise",
         )
     try:
@@ -78,15 +78,16 @@ def _ends(renderer: Renderer) -> str | None:
         if before_results == renderer.end_ids():
             return None
         return (
-            f"it writes no end token behind the model's message: {renderer.tokenizer.decode(before_results)!r}, which "
-            f"opens the results, ends it there, and the last one is taught to end with {renderer.end_token!r}"
+            f"it writes no end token after the model's message: training ends a message before results with "
+            f"{renderer.tokenizer.decode(before_results)!r}, which starts the results, and the last one with "
+            f"{renderer.end_token!r}"
         )
     last, between = ("".join(tokens) for tokens in renderer.ends)
     if last == between:
         return None
     return (
-        f"it ends the last message with {last!r} and those before with {between!r}: a conversation that is rendered "
-        "anew has another token than the model wrote"
+        f"it ends the last message with {last!r} and earlier ones with {between!r}: a conversation that is rendered "
+        "again has another token than the model generated"
     )
 
 
@@ -100,7 +101,7 @@ def _reads_calls(renderer: Renderer, call: ToolCall) -> bool:
         return True  # it rejects calls without results, so the format cannot be determined
     if call.name not in written:
         return True
-    return any(found.name == call.name and found.error is None for found in renderer.dialect.parse(written).calls)
+    return any(parsed.name == call.name and parsed.error is None for parsed in renderer.dialect.parse(written).calls)
 
 
 def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: bool) -> Iterator[TemplateFinding]:
@@ -117,13 +118,13 @@ def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: boo
     ]
     stages = [("after results", turn), ("after more results", turn)]
     if follow_ups:
-        stages.append(("when the user speaks again", [{"role": "assistant", "content": "Done."}, dict(QUESTION)]))
+        stages.append(("after a further user message", [{"role": "assistant", "content": "Done."}, dict(QUESTION)]))
     for when, more in stages:
         conversation = [*conversation, *more]
         longer = renderer.prompt_text(conversation, tools)
         dropped = longer.count(THOUGHT) < shorter.count(THOUGHT) + bool(thought and more is turn)
         if dropped or not longer.startswith(shorter):
-            what = "it leaves thoughts out" if dropped else _difference(shorter, longer)
+            what = "it removes thoughts" if dropped else _difference(shorter, longer)
             yield TemplateFinding("template-prefix", f"it is not prefix-preserving: {what} {when}")
             return
         shorter = longer
@@ -131,5 +132,7 @@ def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: boo
 
 def _difference(shorter: str, longer: str) -> str:
     """Quote the first difference."""
-    place = next((at for at, pair in enumerate(zip(shorter, longer, strict=False)) if pair[0] != pair[1]), len(longer))
-    return f"{shorter[place : place + QUOTED_CHARACTERS]!r} becomes {longer[place : place + QUOTED_CHARACTERS]!r}"
+    start = next(
+        (index for index, pair in enumerate(zip(shorter, longer, strict=False)) if pair[0] != pair[1]), len(longer)
+    )
+    return f"{shorter[start : start + QUOTED_CHARACTERS]!r} becomes {longer[start : start + QUOTED_CHARACTERS]!r}"

@@ -30,9 +30,9 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
     lines: list[str] = []
     for turn in trajectory.turns:
         thought, rest = split_thought(turn.opening + turn.text)
-        spoke_again = turn.follow_up is not None and not turn.calls
-        said = rest if spoke_again else _CALL_OR_ANSWER.sub("", text_outside_tags(turn.opening + turn.text))
-        lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", said)) if text.strip()]
+        ends_turn = turn.follow_up is not None and not turn.calls
+        other = rest if ends_turn else _CALL_OR_ANSWER.sub("", text_outside_tags(turn.opening + turn.text))
+        lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", other)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:
                 lines.append(f"call: {call.name} {json.dumps(call.arguments, ensure_ascii=False)}")

@@ -47,7 +47,7 @@ class Sandbox(Executor):
         prefork: number of children that are forked in advance.
         preload: modules that a program finds imported, such as "numpy as np".
         visible: further paths that sandboxed code can read.
-        trusted: the code is the user's own, so that level `process` does not confine it.
+        trusted: the code is the user's own; level `process` then only applies resource limits.
         paths: appended to `sys.path`.
 
     Raises InputError for an unknown level and for limits out of range.
