@@ -144,7 +144,7 @@ RECIPES: list[Case] = [
         "a folder without a model",
         {"r.yaml": RECIPE, "t.jsonl": lines(task()), "empty/x": b""},
         ["run", "r.yaml", "--model", "empty"],
-        "model empty: no saved model in it: expected a tokenizer and config.json",
+        "model empty: the folder has no saved model: expected a tokenizer and config.json",
     ),
     (
         "weights of nothing",

@@ -213,7 +213,7 @@ def test_an_id_twice_in_a_corpus(rewright: Rewright, tmp_path: Path) -> None:
 def test_a_dry_run_finds_servers_and_indexes_that_are_none(rewright: Rewright, tmp_path: Path) -> None:
     put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "folder/x": b""})
     for setting, said in (
-        ("model={path: m, engine: openai}", "model.base_url is missing: engine openai needs base_url"),
+        ("model={path: m, engine: openai}", "model.base_url is missing: engine openai requires base_url"),
         ("model={path: m, engine: openai, base_url: 'localhost:8000'}", "model.base_url: base_url 'localhost:8000': "),
         ("tools.search=none", "none"),
         ("tools.search=folder", "folder"),

@@ -49,12 +49,12 @@ async def asked(choice: dict[str, Any], **options: Any) -> Generation:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (said("x" * 10_000), "10000 characters for 8 tokens asked for"),
-        (said("", reasoning_content="x" * 10_000), "characters for 8 tokens asked for"),
-        (called("x" * 10_000), "10001 characters for 8 tokens asked for"),
-        (called({"a": "x" * 10_000}), "characters for 8 tokens asked for"),
-        (called("", 2000), "2000 calls for 8 tokens asked for"),
-        ({**said(), "stop_reason": "x" * 10_000}, "characters for 8 tokens asked for"),
+        (said("x" * 10_000), "10000 characters for 8 requested tokens"),
+        (said("", reasoning_content="x" * 10_000), "characters for 8 requested tokens"),
+        (called("x" * 10_000), "10001 characters for 8 requested tokens"),
+        (called({"a": "x" * 10_000}), "characters for 8 requested tokens"),
+        (called("", 2000), "2000 calls for 8 requested tokens"),
+        ({**said(), "stop_reason": "x" * 10_000}, "characters for 8 requested tokens"),
         ({**said(), "usage": {**FINE, "prompt_tokens": 10**30}}, "usage.prompt_tokens is 1"),
         ({**said(), "usage": {**FINE, "prompt_tokens": 10**9}}, "usage.prompt_tokens is 1000000000, expected a whole"),
         ({**said(), "usage": {**FINE, "prompt_tokens": -1}}, "usage.prompt_tokens is -1, expected a whole number"),
@@ -63,8 +63,8 @@ async def asked(choice: dict[str, Any], **options: Any) -> Generation:
         ({**said(), "usage": {**FINE, "completion_tokens": 2.5}}, "usage.completion_tokens is 2.5"),
         ({**said(), "usage": {**FINE, "completion_tokens": "2"}}, "usage.completion_tokens is '2'"),
         ({**said(), "usage": [3, 2]}, "usage is a JSON list, expected an object"),
-        ({**said(), "token_ids": [7] * 2000}, "2000 token ids for 8 tokens asked for"),
-        ({**said(), "logprobs": {"content": [{"logprob": -1.0}] * 2000}}, "2000 log-probs for 8 tokens asked for"),
+        ({**said(), "token_ids": [7] * 2000}, "2000 token ids for 8 requested tokens"),
+        ({**said(), "logprobs": {"content": [{"logprob": -1.0}] * 2000}}, "2000 log-probs for 8 requested tokens"),
         (
             {**said(), "token_ids": [7, 8], "logprobs": {"content": [{"logprob": -1.0}]}},
             "1 log-probs for 2 token ids",
@@ -82,7 +82,7 @@ async def test_a_chat_reply_that_cannot_be(choice: dict[str, Any], words: str) -
 @pytest.mark.parametrize(
     ("choice", "cause", "words"),
     [
-        (written(10), "impossible", "10 token ids for 8 tokens asked for"),
+        (written(10), "impossible", "10 token ids for 8 requested tokens"),
         ({**written(2), "text": "x" * 10_000}, "impossible", "10000 characters for 8 tokens"),
         ({**written(2), "usage": {**FINE, "completion_tokens": -2}}, "impossible", "usage.completion_tokens is -2"),
         (written(2, ids=[7, 10**18]), "tokens", "no token ids"),

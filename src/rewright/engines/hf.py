@@ -30,8 +30,8 @@ from rewright.engines.slots import Job, Slot, common_prefix_length
 
 __all__ = ["HFEngine"]
 
-PREFILL_ROWS: Final = 8
-PREFILL_TOKENS: Final = (16, 32, 64)
+MAX_PREFILL_ROWS: Final = 8
+PREFILL_CHUNK_LENGTHS: Final = (16, 32, 64)
 """Chunk lengths of a prefill pass, in tokens. A row uses the smallest that suffices, whatever the other rows need."""
 DECODE_LENGTH_STEP: Final = 64
 PREFILL_LENGTH_STEP: Final = 192
@@ -39,10 +39,10 @@ PREFILL_LENGTH_STEP: Final = 192
 last bits from those over more, independently of the mask (measured): a step of 192 keeps prefill out of that range."""
 ROW_STEP: Final = 8
 """Batch sizes are multiples of this, so that every row is computed by the same kernel."""
-SMALL_MODEL: Final = 20_000_000
+MAX_SINGLE_THREAD_PARAMETERS: Final = 20_000_000
 """Up to this number of parameters, one CPU thread is as fast as two and makes results independent of the batch."""
-STOP_TAIL: Final = 24
-"""Number of trailing tokens that are decoded to detect a stop string."""
+STOP_TAIL_TOKENS: Final = 24
+"""Number of last tokens that are decoded to detect a stop string."""
 
 
 class HFEngine:
@@ -84,10 +84,10 @@ class HFEngine:
         self.end_ids = set(end_ids) if end_ids is not None else _end_ids(model, tokenizer)
         self.device = next(model.parameters()).device
         self.slots = [Slot() for _ in range(slots)]
-        # The rows behind the slots fill batches up.
+        # Padding rows after the slots complete the last batch.
         rows = -(-slots // ROW_STEP) * ROW_STEP
         self.cache = SlotCache(int(config.num_hidden_layers), rows)
-        small = sum(weight.numel() for weight in model.parameters()) <= SMALL_MODEL
+        small = sum(weight.numel() for weight in model.parameters()) <= MAX_SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small and self.device.type == "cpu" else None
         self.waiting: list[Job] = []
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -127,7 +127,7 @@ class HFEngine:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """As `close`, not a coroutine."""
+        """Same as `close`, but not a coroutine."""
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
@@ -194,10 +194,10 @@ class HFEngine:
 
     def _assign_slots(self) -> None:
         """Assign slots to waiting requests: the one of their trajectory, else a free one."""
-        for held in self.slots:
-            if held.job is not None and held.job.future.cancelled():  # no coroutine waits for it
-                held.job, held.pending = None, []
-        still: list[Job] = []
+        for running in self.slots:
+            if running.job is not None and running.job.future.cancelled():  # no coroutine waits for it
+                running.job, running.pending = None, []
+        waiting: list[Job] = []
         for job in self.waiting:
             if job.future.cancelled():
                 continue
@@ -207,10 +207,10 @@ class HFEngine:
                 continue
             slot = self._find_slot(job.request.session)
             if slot is None:
-                still.append(job)
+                waiting.append(job)
                 continue
             self._start_job(slot, job, ids)
-        self.waiting = still
+        self.waiting = waiting
 
     def _find_slot(self, session: str) -> Slot | None:
         idle = [slot for slot in self.slots if slot.job is None]
@@ -232,7 +232,7 @@ class HFEngine:
                 if length > shared:
                     donor, shared = other, length
         shared = min(shared, len(ids) - 1)  # the last token is always processed by the decoding step, for its logits
-        if donor is not None and shared - kept >= PREFILL_TOKENS[0]:
+        if donor is not None and shared - kept >= PREFILL_CHUNK_LENGTHS[0]:
             self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
             kept = shared
         kept = min(kept, len(ids) - 1)
@@ -240,7 +240,7 @@ class HFEngine:
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
 
     def _prefill(self) -> bool:
-        """Prefill the pending tokens (all but the last) of up to PREFILL_ROWS slots. Returns False if it did not.
+        """Prefill the pending tokens (all but the last) of up to MAX_PREFILL_ROWS slots. Returns False without a pass.
 
         A pass costs the same for one row as for all, so a partial batch waits while enough other rows can decode.
         """
@@ -256,17 +256,17 @@ class HFEngine:
         if not rows_of:
             return False
         length, rows = max(rows_of.items(), key=lambda entry: (len(entry[1]), -entry[0]))
-        if len(rows) < PREFILL_ROWS and ready > sum(map(len, rows_of.values())):
+        if len(rows) < MAX_PREFILL_ROWS and ready > sum(map(len, rows_of.values())):
             return False
-        rows = rows[:PREFILL_ROWS]
+        rows = rows[:MAX_PREFILL_ROWS]
         ids_B_Q = torch.zeros((len(rows), length), dtype=torch.long)
         positions_B_Q = torch.arange(length).expand(len(rows), -1).clone()
         rows_B = torch.tensor(rows)
-        for line, index in enumerate(rows):
+        for row, index in enumerate(rows):
             slot = self.slots[index]
             chunk = slot.pending[: min(length, len(slot.pending) - 1)]
-            ids_B_Q[line, : len(chunk)] = torch.tensor(chunk)
-            positions_B_Q[line] += len(slot.ids)
+            ids_B_Q[row, : len(chunk)] = torch.tensor(chunk)
+            positions_B_Q[row] += len(slot.ids)
             slot.ids.extend(chunk)
             slot.pending = slot.pending[len(chunk) :]
         # Padding inside a chunk is written past the row's end: the mask hides it until later tokens overwrite it.
@@ -307,16 +307,16 @@ class HFEngine:
         needed = -(-len(active) // ROW_STEP) * ROW_STEP
         if active[-1] < needed + needed // 2:
             return active, -(-(active[-1] + 1) // ROW_STEP) * ROW_STEP
-        places = iter(sorted(set(range(needed)) - set(active)))
-        packed = []
+        free_rows = iter(sorted(set(range(needed)) - set(active)))
+        rows = []
         for index in active:
-            place = index if index < needed else next(places)
-            if place != index:
-                longest = max(len(self.slots[index].ids), len(self.slots[place].ids))
-                self.cache.swap(index, place, longest)
-                self.slots[index], self.slots[place] = self.slots[place], self.slots[index]
-            packed.append(place)
-        return sorted(packed), needed
+            row = index if index < needed else next(free_rows)
+            if row != index:
+                longest = max(len(self.slots[index].ids), len(self.slots[row].ids))
+                self.cache.swap(index, row, longest)
+                self.slots[index], self.slots[row] = self.slots[row], self.slots[index]
+            rows.append(row)
+        return sorted(rows), needed
 
     def _forward(
         self, ids_B_Q: torch.Tensor, rows_B: torch.Tensor, positions_B_Q: torch.Tensor, *, all_rows: bool
@@ -352,7 +352,7 @@ class HFEngine:
         if job.tokens[-1] in self.end_ids:
             return "end"
         if sampling.stop:
-            tail = self.tokenizer.decode(job.tokens[-STOP_TAIL:])
+            tail = self.tokenizer.decode(job.tokens[-STOP_TAIL_TOKENS:])
             if any(word in tail for word in sampling.stop):
                 return "stop"
         if len(job.tokens) >= sampling.max_tokens or len(slot.ids) + 1 >= self.max_length:
@@ -360,9 +360,9 @@ class HFEngine:
         return None
 
     def _result(self, job: Job, stop: Literal["end", "length", "stop"]) -> Generation:
-        shown = job.tokens[:-1] if stop == "end" else job.tokens
+        kept = job.tokens[:-1] if stop == "end" else job.tokens
         return Generation(
-            text=self.tokenizer.decode(shown, skip_special_tokens=False),
+            text=self.tokenizer.decode(kept, skip_special_tokens=False),
             token_ids=tuple(job.tokens),
             log_probs=tuple(job.log_probs),
             stop=stop,
@@ -373,7 +373,7 @@ class HFEngine:
 
 def _chunk_length(pending: int) -> int:
     """Return the chunk length of a prefill pass for `pending` tokens."""
-    return next((length for length in PREFILL_TOKENS if pending <= length), PREFILL_TOKENS[-1])
+    return next((length for length in PREFILL_CHUNK_LENGTHS if pending <= length), PREFILL_CHUNK_LENGTHS[-1])
 
 
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -383,5 +383,5 @@ def _end_ids(model: Any, tokenizer: Any) -> set[int]:
         if isinstance(value, int):
             ids.add(value)
         elif value is not None:
-            ids.update(int(one) for one in value)
+            ids.update(int(token_id) for token_id in value)
     return ids

@@ -70,7 +70,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
 
     path = resolve_path(settings.tokenizer or settings.path)
     if Path(path).is_dir() and not any([*Path(path).glob("config.json"), *Path(path).glob("tokenizer*")]):
-        raise InputError(f"model {settings.path}: no saved model in it: expected a tokenizer and config.json")
+        raise InputError(f"model {settings.path}: the folder has no saved model: expected a tokenizer and config.json")
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except Exception as problem:

@@ -44,13 +44,13 @@ EXTENSIONS: Final[dict[str, Any]] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
-REPLY_BYTES: Final = 16 * 1024 * 1024
-"""Size limit of the part of a reply that does not grow with the generated tokens, mainly the prompt's ids."""
-REPLY_BYTES_PER_TOKEN: Final = 8192
+MAX_FIXED_REPLY_BYTES: Final = 16 * 1024 * 1024
+"""Maximum size of the part of a reply that does not grow with the generated tokens, mainly the prompt's ids."""
+MAX_REPLY_BYTES_PER_TOKEN: Final = 8192
 """Allows for a token's log-probability and those of twenty alternatives, which `extra_body` may request."""
-TOKENS_PER_BYTE: Final = 4
-PROMPT_TOKENS: Final = 65_536
-"""A prompt has at most one token per byte of its text; the rest allows for text that templates and servers add."""
+MAX_TOKENS_PER_BYTE: Final = 4
+MAX_EXTRA_PROMPT_TOKENS: Final = 65_536
+"""A prompt has at most one token per byte of its text. Both limits allow for text that templates and servers add."""
 LOGGER: Final = logging.getLogger(__name__)
 
 
@@ -123,7 +123,7 @@ class OpenAIEngine:
             first_wait_seconds=first_wait_seconds,
             max_wait_seconds=max_wait_seconds,
         )
-        self._refused: set[str] = set()
+        self._rejected: set[str] = set()
         self._length_field = "max_tokens"
 
     @property
@@ -143,13 +143,13 @@ class OpenAIEngine:
                 words = f"the messages cannot be encoded in a request: {type(error).__name__}: {error}"
                 fault = error if isinstance(error, Fault) else Fault("request", words, retry=False)
                 raise EndpointError(self._endpoint.base_url + path, fault, attempts=0) from None
-            wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
+            log_probs_wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
             expected = self.model if self.check_model else None
-            tokens = _tokens_asked_for(body)
+            tokens = _requested_tokens(body)
 
             def read(
                 reply: Any,
-                wanted: bool = wanted,
+                log_probs_wanted: bool = log_probs_wanted,
                 expected: str | None = expected,
                 body: Mapping[str, Any] = body,
                 tokens: int | None = tokens,
@@ -159,16 +159,16 @@ class OpenAIEngine:
                     prompt = request.token_ids or ()
                     bounds = Bounds(tokens)
                     return read_completion(
-                        reply, model=expected, prompt=prompt, stop=stop, log_probs=wanted, bounds=bounds
+                        reply, model=expected, prompt=prompt, stop=stop, log_probs=log_probs_wanted, bounds=bounds
                     )
-                bounds = Bounds(tokens, PROMPT_TOKENS + TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
-                return read_chat(reply, model=expected, stop=stop, log_probs=wanted, bounds=bounds)
+                bounds = Bounds(tokens, MAX_EXTRA_PROMPT_TOKENS + MAX_TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
+                return read_chat(reply, model=expected, stop=stop, log_probs=log_probs_wanted, bounds=bounds)
 
-            max_bytes = MAX_BODY_BYTES if tokens is None else REPLY_BYTES + REPLY_BYTES_PER_TOKEN * tokens
+            max_bytes = MAX_BODY_BYTES if tokens is None else MAX_FIXED_REPLY_BYTES + MAX_REPLY_BYTES_PER_TOKEN * tokens
             try:
                 return await self._endpoint.post(path, body, read, deadline=deadline, max_bytes=max_bytes)
             except EndpointError as error:
-                if not self._drop_refused_fields(error, body):
+                if not self._drop_rejected_fields(error, body):
                     raise
 
     async def probe(self) -> bool:
@@ -187,7 +187,7 @@ class OpenAIEngine:
                 refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}
                 if not refused and error.cause not in {"tokens", "reply", "impossible"}:
                     raise
-                self._refused.clear()
+                self._rejected.clear()
                 self.mode = "chat"
         return self.tokens
 
@@ -214,12 +214,12 @@ class OpenAIEngine:
         if self.tokens:
             # Keep generated control tokens in the text. (vLLM leaves the end token out regardless.)
             optional["skip_special_tokens"] = False
-        body |= {key: value for key, value in optional.items() if key not in self._refused}
+        body |= {key: value for key, value in optional.items() if key not in self._rejected}
         body |= self.extra_body
         return {key: value for key, value in body.items() if value is not None}
 
-    def _drop_refused_fields(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
-        """After a rejected request: stop sending the fields that the server named. False if there are none."""
+    def _drop_rejected_fields(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """After a rejected request, stop sending the fields that the server named. Returns False if it named none."""
         if error.status not in {400, 422}:
             return False
         if (
@@ -236,13 +236,13 @@ class OpenAIEngine:
             return False
         # A server that rejects one extension usually rejects all of them: drop all after one rejection.
         dropped = (sent - {"logprobs"}) | named if named & set(EXTENSIONS) else named
-        if new := dropped - self._refused:  # concurrent requests are rejected together: warn once
+        if new := dropped - self._rejected:  # concurrent requests are rejected together: warn once
             LOGGER.warning("%s rejects %s: no longer sent", error.url, ", ".join(sorted(new)))
-        self._refused |= dropped
+        self._rejected |= dropped
         return True
 
 
-def _tokens_asked_for(body: Mapping[str, Any]) -> int | None:
+def _requested_tokens(body: Mapping[str, Any]) -> int | None:
     """Return the token limit of a request; None if `extra_body` has removed it."""
     given = [body[key] for key in ("max_completion_tokens", "max_tokens") if type(body.get(key)) is int]
     return max(given) if given else None

@@ -66,7 +66,7 @@ TEMPLATE: Final = (
 
 
 def build_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024) -> Any:
-    """Train a byte-level BPE tokenizer of `vocabulary` entries on `texts`, with control tokens, tags and template."""
+    """Train a byte-level BPE tokenizer on `texts`. It has `vocabulary` entries in all, and a chat template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AddedToken, PreTrainedTokenizerFast
 
@@ -96,7 +96,14 @@ def build_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024) -> Any:
 
 
 def build_model(tokenizer: Any, *, seed: int = 0, hidden: int = 128, layers: int = 4, heads: int = 4) -> Any:
-    """Create a randomly initialised pico model for `tokenizer`."""
+    """Create a randomly initialised pico model for `tokenizer`.
+
+    Args:
+        tokenizer: from `build_tokenizer`.
+        seed: seed of the initialisation.
+        hidden: hidden size.
+        layers, heads: numbers of layers and of attention heads.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

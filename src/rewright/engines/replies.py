@@ -20,16 +20,16 @@ __all__ = ["Bounds", "read_chat", "read_completion", "same_model"]
 
 Ending = Literal["end", "length", "stop"]
 
-ENDS: Final = frozenset(
+END_REASONS: Final = frozenset(
     {"stop", "eos", "eos_token", "end_turn", "tool_calls", "tool_call", "tool_use", "function_call"}
 )
-STOPS: Final = frozenset({"stop_sequence"})
-LENGTHS: Final = frozenset({"length", "max_tokens", "model_length"})
-ABORTS: Final = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
+STOP_REASONS: Final = frozenset({"stop_sequence"})
+LENGTH_REASONS: Final = frozenset({"length", "max_tokens", "model_length"})
+ABORT_REASONS: Final = frozenset({"abort", "aborted", "cancelled", "error", "timeout"})
 MAX_DETAIL: Final = 200
-CHARACTERS_PER_TOKEN: Final = 256
-"""The longest tokens of today's vocabularies have 128 characters (spaces)."""
-EXTRA_CHARACTERS: Final = 4096
+MAX_CHARACTERS_PER_TOKEN: Final = 256
+"""The longest tokens of current vocabularies have 128 characters (spaces)."""
+MAX_EXTRA_CHARACTERS: Final = 4096
 """Allows for text that a server adds around the tokens: tags, ids, a stop string."""
 MAX_TOKENS: Final = 10**8
 """Upper bound of token counts in any reply: a hundred times the longest contexts."""
@@ -39,7 +39,12 @@ MAX_LOG_PROB: Final = 0.01
 
 
 class Bounds(NamedTuple):
-    """Bounds of a reply. `tokens`: requested tokens; `prompt_tokens`: of the request; None: unknown."""
+    """Upper bounds for a valid reply.
+
+    Attributes:
+        tokens: token limit of the request; None: unknown.
+        prompt_tokens: maximum number of prompt tokens; None: unknown.
+    """
 
     tokens: int | None = None
     prompt_tokens: int | None = None
@@ -52,7 +57,7 @@ class Bounds(NamedTuple):
     @property
     def characters(self) -> int:
         """Maximum number of characters of the generated text."""
-        return CHARACTERS_PER_TOKEN * (MAX_TOKENS if self.tokens is None else self.tokens) + EXTRA_CHARACTERS
+        return MAX_CHARACTERS_PER_TOKEN * (MAX_TOKENS if self.tokens is None else self.tokens) + MAX_EXTRA_CHARACTERS
 
 
 _NO_BOUNDS: Final = Bounds()
@@ -82,7 +87,7 @@ def read_chat(
     token_ids, numbers, _ = _tokens(choice)
     for name, values in ("token ids", token_ids), ("log-probs", numbers):
         if values is not None and len(values) > bounds.reported:
-            raise _impossible(f"{len(values)} {name} for {bounds.tokens} tokens asked for")
+            raise _impossible(f"{len(values)} {name} for {bounds.tokens} requested tokens")
     if token_ids is not None and numbers is not None and len(token_ids) != len(numbers):
         raise _impossible(f"{len(numbers)} log-probs for {len(token_ids)} token ids")
     completion_tokens = _count(reply, "completion_tokens", bounds.reported)
@@ -131,7 +136,7 @@ def read_completion(
     if not token_ids:
         raise Fault("reply", "the server generated no token", retry=True)
     if bounds.tokens is not None and len(token_ids) > bounds.tokens + 1:  # some servers add the end token
-        raise _impossible(f"{len(token_ids)} token ids for {bounds.tokens} tokens asked for")
+        raise _impossible(f"{len(token_ids)} token ids for {bounds.tokens} requested tokens")
     seen_prompt = seen_prompt or _ids(reply.get("prompt_token_ids"))
     if seen_prompt is not None and list(seen_prompt) != list(prompt):
         raise Fault(
@@ -155,13 +160,13 @@ def read_completion(
     )
 
 
-def same_model(asked: str, answered: str) -> bool:
-    """Return True if `answered` names the model `asked`. Paths, revisions (`@…`), tags (`:…`) and dates may differ.
+def same_model(requested: str, answered: str) -> bool:
+    """Return True if `answered` names the model `requested`. Paths, revisions (`@…`), tags (`:…`) and dates may differ.
 
     >>> same_model("gpt-4o", "gpt-4o-2024-08-06"), same_model("gpt-4o", "gpt-4o-mini")
     (True, False)
     """
-    name = asked.casefold().rstrip("/").removesuffix("-latest")
+    name = requested.casefold().rstrip("/").removesuffix("-latest")
     other = answered.casefold().rstrip("/").removesuffix("-latest")
     if "/" not in name or "/" not in other:  # one of them names the owner or the directory, the other does not
         name, other = name.rpartition("/")[2], other.rpartition("/")[2]
@@ -188,10 +193,10 @@ def _choice(reply: Any, model: str | None) -> dict[str, Any]:
 def _error_fault(error: Any) -> Fault:
     """Convert an error object with status 200, as routers return it for a failure of their provider."""
     code = error.get("code") if isinstance(error, dict) else None
-    words = error.get("message") if isinstance(error, dict) else error
-    shown = " ".join(str(words or error).split())[:MAX_DETAIL]
+    message = error.get("message") if isinstance(error, dict) else error
+    excerpt = " ".join(str(message or error).split())[:MAX_DETAIL]
     final = isinstance(code, int) and 400 <= code < 500 and code not in {408, 409, 429}
-    return Fault("reply", f"the reply is an error: {shown}", retry=not final, detail=shown)
+    return Fault("reply", f"the reply is an error: {excerpt}", retry=not final, detail=excerpt)
 
 
 def _ending(choice: Mapping[str, Any]) -> tuple[Ending, str | None]:
@@ -201,13 +206,13 @@ def _ending(choice: Mapping[str, Any]) -> tuple[Ending, str | None]:
     matched = choice.get("stop_reason", choice.get("matched_stop"))
     if not isinstance(reason, str):
         raise Fault("reply", "the choice has no finish_reason", retry=True)
-    if reason in LENGTHS:
+    if reason in LENGTH_REASONS:
         return "length", None
-    if reason in STOPS or (reason in ENDS and isinstance(matched, str)):
+    if reason in STOP_REASONS or (reason in END_REASONS and isinstance(matched, str)):
         return "stop", matched if isinstance(matched, str) else None
-    if reason in ENDS:
+    if reason in END_REASONS:
         return "end", None
-    if reason in ABORTS:
+    if reason in ABORT_REASONS:
         raise Fault("reply", f"the server aborted the generation: finish_reason {reason!r}", retry=True)
     if reason == "content_filter":
         raise Fault("filtered", "the provider's content filter ended the generation", retry=False)
@@ -224,15 +229,15 @@ def _with_stop(text: str, ending: Ending, matched: str | None, stop: Sequence[st
 
 
 def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...] | None:
-    given = message.get("tool_calls")
-    if not given and isinstance(message.get("function_call"), dict):
-        given = [{"function": message["function_call"]}]
-    if not given:
+    tool_calls = message.get("tool_calls")
+    if not tool_calls and isinstance(message.get("function_call"), dict):
+        tool_calls = [{"function": message["function_call"]}]
+    if not tool_calls:
         return None
-    if not isinstance(given, list):
+    if not isinstance(tool_calls, list):
         raise Fault("reply", "tool_calls is not a list", retry=True)
     calls = []
-    for entry in given:
+    for entry in tool_calls:
         function = entry.get("function") if isinstance(entry, dict) else None
         if not isinstance(function, dict):
             calls.append(ToolCall("", {}, raw=json.dumps(entry), error="malformed call: it has no function"))
@@ -305,8 +310,8 @@ def _tokens(
 
 
 def _token_number(token: object) -> int | None:
-    found = re.fullmatch(r"token_id:(\d{1,9})", token) if isinstance(token, str) else None
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"token_id:(\d{1,9})", token) if isinstance(token, str) else None
+    return int(match[1]) if match else None
 
 
 def _ids(values: object) -> tuple[int, ...] | None:
@@ -328,14 +333,14 @@ def _floats(values: object) -> tuple[float, ...] | None:
     return tuple(float(value) for value in values)
 
 
-def _count(reply: Mapping[str, Any], key: str, most: int) -> int | None:
+def _count(reply: Mapping[str, Any], key: str, max_count: int) -> int | None:
     """Return a count of the usage object; None if there is none. Raises Fault for an invalid count."""
     usage = reply.get("usage")
     if usage is not None and not isinstance(usage, dict):
         raise _impossible(f"usage is a JSON {type(usage).__name__}, expected an object")
     value = usage.get(key) if usage is not None else None
-    if value is not None and (type(value) is not int or not 0 <= value <= most):
-        raise _impossible(f"usage.{key} is {value!r:.40}, expected a whole number from 0 to {most}")
+    if value is not None and (type(value) is not int or not 0 <= value <= max_count):
+        raise _impossible(f"usage.{key} is {value!r:.40}, expected a whole number from 0 to {max_count}")
     return value
 
 
@@ -343,9 +348,9 @@ def _check_length(text: str, calls: Sequence[ToolCall], bounds: Bounds) -> None:
     """Raise Fault for more text than the requested tokens can have."""
     length = len(text) + sum(len(call.name) + len(call.raw) for call in calls)
     if length > bounds.characters:
-        raise _impossible(f"{length} characters for {bounds.tokens} tokens asked for")
+        raise _impossible(f"{length} characters for {bounds.tokens} requested tokens")
     if len(calls) > bounds.reported:
-        raise _impossible(f"{len(calls)} calls for {bounds.tokens} tokens asked for")
+        raise _impossible(f"{len(calls)} calls for {bounds.tokens} requested tokens")
 
 
 def _impossible(what: str) -> Fault:

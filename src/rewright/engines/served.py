@@ -45,7 +45,9 @@ class OpenAISettings(EngineSettings, frozen=True):
     def check(self, where: str) -> None:
         """Raise InputError if `base_url` is missing."""
         if not self.base_url:
-            raise InputError(f"{where}.base_url is missing: engine openai needs base_url, as http://localhost:8000/v1")
+            raise InputError(
+                f"{where}.base_url is missing: engine openai requires base_url, such as http://localhost:8000/v1"
+            )
 
     def addresses(self) -> dict[str, str]:
         """Return `base_url`, if it is set."""
@@ -57,7 +59,7 @@ class OpenAISettings(EngineSettings, frozen=True):
         from rewright.engines.openai import OpenAIEngine
 
         if not self.base_url:
-            raise InputError(f"model {self.path}: engine openai needs base_url, as in http://localhost:8000/v1")
+            raise InputError(f"model {self.path}: engine openai requires base_url, such as http://localhost:8000/v1")
         engine = OpenAIEngine(
             self.base_url,
             self.path,

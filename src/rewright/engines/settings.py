@@ -40,10 +40,10 @@ class ModelSettings:
     def kind(section: Mapping[str, Any]) -> type[EngineSettings]:
         """Return the settings class of the engine that a section names. Raises InputError for an unknown engine."""
         name = section.get("engine", DEFAULT_ENGINE)
-        found = find("engine", name if isinstance(name, str) else str(name))
-        if not isinstance(found, type) or not issubclass(found, EngineSettings):
-            raise InputError(f"engine {name!r} is {found!r:.60}: expected a subclass of EngineSettings")
-        return found
+        settings_class = find("engine", name if isinstance(name, str) else str(name))
+        if not isinstance(settings_class, type) or not issubclass(settings_class, EngineSettings):
+            raise InputError(f"engine {name!r} is {settings_class!r:.60}: expected a subclass of EngineSettings")
+        return settings_class
 
     async def open(self) -> tuple[Engine, Any]:
         """Return the engine, and its tokenizer if it is a token engine, else None."""
@@ -96,10 +96,12 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
 
 
 def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """The keys of a `model:` section that only other engines have. Raises InputError for an unknown engine."""
-    own = ModelSettings.kind(section).__struct_fields__
+    """Yield the keys of a `model:` section that only other engines have. Raises InputError for an unknown engine."""
+    known_keys = ModelSettings.kind(section).__struct_fields__
     for key in section:
-        others = [name for name in known("engine") if key not in own and key in find("engine", name).__struct_fields__]
+        others = [
+            name for name in known("engine") if key not in known_keys and key in find("engine", name).__struct_fields__
+        ]
         if others:
             hint = f"{key} is a setting of engine {' and '.join(others)}: expected engine: {others[0]}, or no {key}"
             yield UnusedKey(key, "engine", section.get("engine", DEFAULT_ENGINE), f", and {hint}")

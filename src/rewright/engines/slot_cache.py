@@ -59,7 +59,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_seq_length(self) -> int:
         return 0
 
-    def get_max_cache_shape(self) -> int:  # asked for by transformers up to 5.12
+    def get_max_cache_shape(self) -> int:  # called by transformers up to 5.12
         return -1
 
     def get_max_length(self) -> int:
@@ -79,7 +79,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions in every slot."""
+        """Allocate at least `length` positions in every slot."""
         if length > self.allocated:
             self.allocated = length
             for layer in self.layers:

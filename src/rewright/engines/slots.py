@@ -24,7 +24,7 @@ class Job:
         self.uniform_T = np.random.default_rng(sampling.seed).random(max(1, sampling.max_tokens))
 
     def finish(self, result: Generation | EngineError) -> None:
-        """Hand the result to the coroutine that waits for it, in its own event loop."""
+        """Pass the result to the waiting coroutine, in its event loop."""
 
         def deliver() -> None:
             if self.future.done():
@@ -36,12 +36,20 @@ class Job:
 
         try:
             self.loop.call_soon_threadsafe(deliver)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, so no coroutine waits for the result
             return
 
 
 class Slot:
-    """What one row of the cache holds: `ids` are the tokens whose keys and values are in it."""
+    """One row of the KV cache.
+
+    Attributes:
+        session: the trajectory for which the slot is reserved; "": none.
+        ids: the tokens whose keys and values are in the cache.
+        pending: tokens of the context that still have to be processed.
+        job: the request that runs in the slot, if any.
+        used: time of the last use, in started requests.
+    """
 
     def __init__(self) -> None:
         self.session = ""
@@ -52,7 +60,7 @@ class Slot:
 
 
 def common_prefix_length(first: list[int], second: list[int]) -> int:
-    """Length of the common prefix."""
+    """Return the length of the common prefix of two token sequences."""
     limit = min(len(first), len(second))
     if first[:limit] == second[:limit]:
         return limit
