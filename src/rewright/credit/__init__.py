@@ -8,7 +8,7 @@ differences). Every function is pure. None raises on model output::
 
 `turn_signal` computes any registered credit signal from whole trajectories; "matched" is one of them::
 
-    signal = turn_signal([CreditTrajectory.of(one, task) for one in rollouts], "matched", outcomes=outcomes)
+    signal = turn_signal([CreditTrajectory.of(rollout, task) for rollout in rollouts], outcomes=outcomes)
     advantages(signal, group_ids)
 """
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit.estimators import Estimator, Group, find_estimator
 from rewright.credit.signals import TurnSignal
-from rewright.credit.similarity import LARGEST, is_finite
+from rewright.credit.similarity import MAX_MAGNITUDE, is_finite
 
 __all__ = ["advantages"]
 
@@ -157,10 +157,10 @@ def _read_rewards(
 def _keys_of(
     keys: Callable[[int], Sequence[Hashable]], indices: Sequence[int], rewards: Sequence[Array], row: int
 ) -> Sequence[Hashable]:
-    """The state keys of a row of a group."""
-    found = keys(indices[row])
-    _check_row(f"state_keys[{indices[row]}]", found, rewards[indices[row]], "a hashable key, or None")
-    return found
+    """Return the state keys of a row of a group."""
+    row_keys = keys(indices[row])
+    _check_row(f"state_keys[{indices[row]}]", row_keys, rewards[indices[row]], "a hashable key, or None")
+    return row_keys
 
 
 def _check_rows(name: str, rows: Sequence[Sequence[Any]] | None, rewards: Sequence[Array]) -> None:
@@ -183,7 +183,7 @@ def _check_row(name: str, row: Sequence[Any], turn_rewards: Array, expected: str
 
 
 def _is_count(value: Any) -> bool:
-    """Whether `value` is a non-negative Python or numpy integer."""
+    """Return True if `value` is a non-negative Python or numpy integer."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < 2**62
 
 
@@ -212,6 +212,6 @@ def _labels(group_ids: Any) -> list[Hashable]:
 
 
 def _check_finite(name: str, values: Array) -> None:
-    """Raise ValueError with `name` unless all values are finite and at most `LARGEST`."""
-    if values.size and not np.abs(values).max() <= LARGEST:  # False for NaN too
-        raise ValueError(f"{name} is {values.tolist()!r:.200}: expected finite numbers (of at most {LARGEST:g})")
+    """Raise ValueError with `name` unless all values are finite and at most `MAX_MAGNITUDE`."""
+    if values.size and not np.abs(values).max() <= MAX_MAGNITUDE:  # False for NaN too
+        raise ValueError(f"{name} is {values.tolist()!r:.200}: expected finite numbers (of at most {MAX_MAGNITUDE:g})")

@@ -45,7 +45,7 @@ def allowed_parts(call: Any) -> tuple[str, Mapping[Any, Any]] | None:
         if (
             name in _FIELDS
             or not isinstance(lists, Mapping)
-            or not all(isinstance(found, (list, tuple)) for found in lists.values())
+            or not all(isinstance(values, (list, tuple)) for values in lists.values())
         ):
             return None
     elif any(call.get(key) is not None for key in ("arguments", "parameters", "function", "error")):
@@ -63,44 +63,44 @@ def read_allowed(call: Any) -> tuple[str, Allowed] | None:
         return None
     name, lists = parts
     values: dict[Hashable, frozenset[Hashable]] = {}
-    for argument, found in lists.items():
-        if not isinstance(found, (list, tuple)) or not found:
+    for argument, items in lists.items():
+        if not isinstance(items, (list, tuple)) or not items:
             raise ValueError(
-                f"the gold call {name!r} allows {found!r:.200} for {argument!r}: expected a list of values"
+                f"the gold call {name!r} allows {items!r:.200} for {argument!r}: expected a list of values"
             )
-        values[argument] = frozenset(freeze(meant) for item in found for meant in _meanings(item, f"{name}.{argument}"))
-    return name.lower(), Allowed(values, frozenset(key for key, found in lists.items() if "" in found))
+        values[argument] = frozenset(freeze(value) for item in items for value in _expand(item, f"{name}.{argument}"))
+    return name.lower(), Allowed(values, frozenset(key for key, items in lists.items() if "" in items))
 
 
-def any_of(values: Values) -> Allowed:
+def any_of(arguments: Values) -> Allowed:
     """Convert an ordinary call's arguments: each has one allowed value, and none is optional."""
-    return Allowed({name: frozenset((value,)) for name, value in values.items()}, frozenset())
+    return Allowed({name: frozenset((value,)) for name, value in arguments.items()}, frozenset())
 
 
-def _meanings(item: Any, where: str) -> Sequence[Any]:
+def _expand(item: Any, where: str) -> Sequence[Any]:
     """Expand one entry of a list of allowed values to the values it allows."""
     if _has_lists(item):
-        return _objects(item, where)
+        return _expand_object(item, where)
     if isinstance(item, (list, tuple)) and item and all(map(_has_lists, item)):
-        parts = [_objects(part, where) for part in item]
-        _check(math.prod(map(len, parts)), where)
-        return [list(found) for found in itertools.product(*parts)]
+        parts = [_expand_object(part, where) for part in item]
+        _check_combinations(math.prod(map(len, parts)), where)
+        return [list(combination) for combination in itertools.product(*parts)]
     return (item,)
 
 
-def _objects(item: Mapping[Any, Any], where: str) -> list[dict[Any, Any]]:
+def _expand_object(item: Mapping[Any, Any], where: str) -> list[dict[Any, Any]]:
     """Expand an object of lists to all allowed objects; a field that allows "" is optional."""
     choices: list[list[tuple[Any, ...]]] = [
-        [*((key, value) for value in found), *([()] if "" in found else [])] for key, found in item.items()
+        [*((key, value) for value in values), *([()] if "" in values else [])] for key, values in item.items()
     ]
-    _check(math.prod(map(len, choices)), where)
-    return [dict(pair for pair in found if pair) for found in itertools.product(*choices)]
+    _check_combinations(math.prod(map(len, choices)), where)
+    return [dict(pair for pair in combination if pair) for combination in itertools.product(*choices)]
 
 
 def _has_lists(item: Any) -> bool:
-    return isinstance(item, Mapping) and bool(item) and all(isinstance(found, (list, tuple)) for found in item.values())
+    return isinstance(item, Mapping) and bool(item) and all(isinstance(field, (list, tuple)) for field in item.values())
 
 
-def _check(count: int, where: str) -> None:
+def _check_combinations(count: int, where: str) -> None:
     if count > _MAX_COMBINATIONS:
         raise ValueError(f"the gold call allows {count} combinations for {where}: expected at most {_MAX_COMBINATIONS}")

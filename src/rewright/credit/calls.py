@@ -24,7 +24,7 @@ ReadCall = tuple[str, Values]
 """A well-formed call in comparable form: lower-case name, arguments."""
 
 
-class _Mark:
+class _Marker:
     """A sentinel that equals only itself."""
 
     __slots__ = ("label",)
@@ -36,8 +36,8 @@ class _Mark:
         return self.label
 
 
-_TRUE, _FALSE, _NAN = _Mark("true"), _Mark("false"), _Mark("NaN")
-_LIST, _OBJECT, _END, _OTHER = _Mark("["), _Mark("{"), _Mark("end"), _Mark("other")
+_TRUE, _FALSE, _NAN = _Marker("true"), _Marker("false"), _Marker("NaN")
+_LIST, _OBJECT, _END, _OTHER = _Marker("["), _Marker("{"), _Marker("end"), _Marker("other")
 _PLAIN = frozenset({str, int, type(None)})
 """Types whose values are hashable and compare as JSON without conversion."""
 
@@ -75,28 +75,28 @@ def read_call(call: Any) -> ReadCall | None:
         return None
 
 
-def calls_of(found: Any) -> Sequence[Any]:
+def calls_of(calls: Any) -> Sequence[Any]:
     """Normalize the calls of a turn or trajectory to a sequence: None becomes (), a single call a list of one."""
-    if type(found) is list or type(found) is tuple:
-        return found
-    if found is None:
+    if type(calls) is list or type(calls) is tuple:
+        return calls
+    if calls is None:
         return ()
     # A call may be iterable (a named tuple, a pydantic model). A pandas column has a name but is not a call.
-    is_call = isinstance(found, (str, bytes, Mapping)) or any(
-        hasattr(found, part) for part in ("arguments", "parameters", "function")
+    is_call = isinstance(calls, (str, bytes, Mapping)) or any(
+        hasattr(calls, part) for part in ("arguments", "parameters", "function")
     )
-    return [found] if is_call or not isinstance(found, Iterable) else list(found)
+    return [calls] if is_call or not isinstance(calls, Iterable) else list(calls)
 
 
 def fields_of(call: Any) -> tuple[Any, Any, Any]:
-    """Name, arguments and error of a call of any accepted shape, unconverted; the call may be malformed.
+    """Return name, arguments and error of a call of any accepted shape, unconverted; the call may be malformed.
 
     A missing field (or NaN in a data frame) is None.
     """
 
     def part(key: str) -> Any:
-        found = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
-        return None if isinstance(found, float) and math.isnan(found) else found
+        value = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+        return None if isinstance(value, float) and math.isnan(value) else value
 
     name, arguments, error, inner = part("name"), part("arguments"), part("error"), part("function")
     if name is None and inner is not None and not callable(inner):
@@ -117,7 +117,7 @@ def freeze(value: Any) -> Hashable:
     stack: list[Any] = [value]
     while stack:
         item = stack.pop()
-        if isinstance(item, _Mark):
+        if isinstance(item, _Marker):
             tokens.append(item)
         elif isinstance(item, Mapping):
             tokens.append(_OBJECT)

@@ -23,10 +23,10 @@ __all__ = ["Estimator", "Group", "estimator_names", "find_estimator", "register_
 
 Array = NDArray[np.float64]
 
-_EQUAL = 1e-12
+_EQUAL_TOLERANCE = 1e-12
 """Relative tolerance below which the values of a group count as equal (rounding of sums)."""
 
-_SQUARABLE = 1e-100
+_MIN_SQUARABLE = 1e-100
 """Values below this are rescaled before normalization, since their squares underflow to 0."""
 
 
@@ -69,7 +69,10 @@ class Group:
         keys_of: Callable[[int], Sequence[Hashable]] | None = None,
         token_counts: Sequence[Sequence[int]] | None = None,
     ) -> Group:
-        """Pad the turn rewards (T_i,) of n rollouts. `trajectory_rewards` (n,) defaults to the sum over turns."""
+        """Pad the turn rewards (T_i,) of n rollouts.
+
+        `trajectory_rewards` (n,) defaults to the sum over turns. The other arguments are the attributes, unpadded.
+        """
         longest = max((len(row) for row in rewards), default=0)
         padded = np.zeros((len(rewards), longest))
         for index, row in enumerate(rewards):
@@ -108,7 +111,7 @@ class Group:
         return returns
 
     @property
-    def beyond_n(self) -> Array:
+    def surplus_n(self) -> Array:
         """Trajectory rewards minus the sums of the turn rewards (such as a reward model's score), (n,)."""
         return np.asarray(self.trajectory_n - self.rewards_nT.sum(axis=1))
 
@@ -123,7 +126,7 @@ class Group:
             return np.zeros_like(array)
         eps = self.eps
         largest = float(np.abs(array).max())
-        if largest < _SQUARABLE:
+        if largest < _MIN_SQUARABLE:
             array, eps = array / largest, eps / max(largest, 1e-300)
         return np.asarray((array - array.mean()) / (array.std(ddof=1) + eps))
 
@@ -142,19 +145,19 @@ def register_estimator(name: str) -> Callable[[Estimator], Estimator]:
 
 
 def estimator_names() -> list[str]:
-    """Sorted names of the registered estimators, those of installed packages included."""
+    """Return the sorted names of the registered estimators, including those of installed packages."""
     return known("estimator")
 
 
 def find_estimator(estimator: str | Estimator) -> Estimator:
     """Look up an estimator (see `find_function`). Raises ValueError listing the known names."""
-    found: Estimator = find_function("estimator", estimator)
-    return found
+    function: Estimator = find_function("estimator", estimator)
+    return function
 
 
 def all_equal(values: Array) -> bool:
-    """Whether the values are equal up to rounding, so that their std would be noise."""
-    return bool(np.ptp(values) <= _EQUAL * np.abs(values).max())
+    """Return True if the values are equal up to rounding, so that their std would be noise."""
+    return bool(np.ptp(values) <= _EQUAL_TOLERANCE * np.abs(values).max())
 
 
 def _trajectory_level(group: Group) -> Array:
@@ -190,7 +193,7 @@ def fixed_horizon(group: Group) -> Array:
     division by a standard deviation: the expected gradient is (n - 1) / n times the true one. The part of
     `trajectory_rewards` beyond the turn rewards is received at the end of the rollout, undiscounted.
     """
-    returns = np.where(group.present_nT, group.returns_nT + group.beyond_n[:, None], 0.0)
+    returns = np.where(group.present_nT, group.returns_nT + group.surplus_n[:, None], 0.0)
     return _centred(returns)
 
 
@@ -201,10 +204,10 @@ def leave_one_out(group: Group) -> Array:
     """
     count = len(group.trajectory_n)
     if count == 1:
-        baseline_free = group.trajectory_n[:, None]
+        advantage_n1 = group.trajectory_n[:, None]
     else:
-        baseline_free = _centred(group.trajectory_n[:, None]) * (count / (count - 1))
-    return np.broadcast_to(baseline_free, group.rewards_nT.shape)
+        advantage_n1 = _centred(group.trajectory_n[:, None]) * (count / (count - 1))
+    return np.broadcast_to(advantage_n1, group.rewards_nT.shape)
 
 
 def delta(group: Group) -> Array:

@@ -23,10 +23,10 @@ def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[
         return given  # type: ignore[no-any-return]
     if not isinstance(given, str) or (":" in given and is_builtin_path(given)):
         raise ValueError(f"{kind} is {given!r}: {_expected(kind)}")
-    found = find(kind, given)
-    if not callable(found):
-        raise ValueError(f"{kind} {given!r} is a {type(found).__name__}: {_expected(kind)}")
-    return found  # type: ignore[no-any-return]
+    function = find(kind, given)
+    if not callable(function):
+        raise ValueError(f"{kind} {given!r} is a {type(function).__name__}: {_expected(kind)}")
+    return function  # type: ignore[no-any-return]
 
 
 def _expected(kind: Literal["estimator", "signal"]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rewright.credit.calls import ReadCall, calls_of, read_call
 from rewright.credit.similarity import (
-    LARGEST,
+    MAX_MAGNITUDE,
     PARITY_WEIGHTS,
     Block,
     GoldCalls,
@@ -37,10 +37,10 @@ Assignment = Literal["optimal", "greedy", "ot"]
 Pairs = list[tuple[int, int]]
 Problem = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
-_EXACT_FIRST = 1e-9
-_EARLY_FIRST = 1e-14
-"""Tie-breaking between equally good assignments: first the larger sum of squares (an exact match and a poor one rather
-than two partial ones), then earlier predicted calls.
+_SQUARE_TIE_WEIGHT = 1e-9
+_POSITION_TIE_WEIGHT = 1e-14
+"""Weights that break ties between equally good assignments: first the larger sum of squares (an exact match and a poor
+one rather than two partial ones), then earlier predicted calls.
 
 Both are far smaller than any difference between similarities, which are fractions with small denominators."""
 
@@ -108,15 +108,18 @@ def match_many(
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
 ) -> list[Match]:
-    """`match` for a batch of (preds, golds): one `Match` each, in order; transport is vectorised over problems."""
+    """Same as `match`, for a batch of (preds, golds). Returns one `Match` each, in order.
+
+    Optimal transport is vectorised over the problems.
+    """
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
-        return _transported(read, reg, ot_scale)
+        return _match_by_transport(read, reg, ot_scale)
     matches = []
     for preds, gold in read:
         blocks = compare(preds, gold)
-        pairs, rewards = _hard(preds, gold, blocks, assignment, unmatched)
+        pairs, rewards = _match_one_to_one(preds, gold, blocks, assignment, unmatched)
         matches.append(Match(np.array(rewards, dtype=np.float64), matrix_of(len(preds), gold.count, blocks), pairs))
     return matches
 
@@ -130,12 +133,12 @@ def call_rewards(
     ot_scale: Literal["raw", "calls"],
     weights: Weights,
 ) -> list[list[float]]:
-    """`rewards_P` of `match_many` as lists. Faster in training: hard assignments build no similarity matrix."""
+    """Return `rewards_P` of `match_many` as lists. Faster, since hard assignments build no similarity matrix."""
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)
     if assignment == "ot":
-        return [found.rewards_P.tolist() for found in _transported(read, reg, ot_scale)]
-    return [_hard(preds, gold, compare(preds, gold), assignment, unmatched)[1] for preds, gold in read]
+        return [match.rewards_P.tolist() for match in _match_by_transport(read, reg, ot_scale)]
+    return [_match_one_to_one(preds, gold, compare(preds, gold), assignment, unmatched)[1] for preds, gold in read]
 
 
 Read = tuple[list[ReadCall | None], GoldCalls]
@@ -155,7 +158,7 @@ def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
     return read
 
 
-def _transported(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
+def _match_by_transport(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
     """Matches by optimal transport, solved as a batch."""
     matrices = [matrix_of(len(preds), gold.count, compare(preds, gold)) for preds, gold in read]
     return [
@@ -164,7 +167,7 @@ def _transported(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
     ]
 
 
-def _hard(
+def _match_one_to_one(
     preds: list[ReadCall | None], gold: GoldCalls, blocks: list[Block], assignment: str, unmatched: float
 ) -> tuple[Pairs, list[float]]:
     """Pairs of a hard assignment sorted by predicted index, and the rewards of the predicted calls."""
@@ -218,7 +221,7 @@ def _closed_form(scores: list[Row]) -> Pairs | None:
         return list(enumerate(_assign_two(*([_utility(score) for score in row] for row in scores))))
     if len(scores[0]) == 2:
         first, second = _assign_two(
-            *([_utility(row[column]) - i * _EARLY_FIRST for i, row in enumerate(scores)] for column in (0, 1))
+            *([_utility(row[column]) - i * _POSITION_TIE_WEIGHT for i, row in enumerate(scores)] for column in (0, 1))
         )
         return [(first, 0), (second, 1)]
     return None
@@ -226,7 +229,7 @@ def _closed_form(scores: list[Row]) -> Pairs | None:
 
 def _utility(score: Any) -> Any:
     """The objective of a pair (or an array of pairs): its similarity plus the tie-breaking square."""
-    return score * (1.0 + _EXACT_FIRST * score)
+    return score * (1.0 + _SQUARE_TIE_WEIGHT * score)
 
 
 def _assign_two(first: list[float], second: list[float]) -> tuple[int, int]:
@@ -234,7 +237,7 @@ def _assign_two(first: list[float], second: list[float]) -> tuple[int, int]:
     best_first, best_second = first.index(max(first)), second.index(max(second))
     if best_first != best_second:
         return best_first, best_second
-    others = [place for place in range(len(first)) if place != best_first]
+    others = [index for index in range(len(first)) if index != best_first]
     next_first = max(others, key=first.__getitem__)
     next_second = max(others, key=second.__getitem__)
     if first[best_first] + second[next_second] >= second[best_second] + first[next_first]:
@@ -254,7 +257,7 @@ def _solve(costs_PG: NDArray[np.float64]) -> Pairs:
 @cache
 def _position_costs(count: int) -> NDArray[np.float64]:
     """Tie-breaking costs of later predicted calls, float64 (count, 1)."""
-    return np.arange(count, dtype=np.float64)[:, None] * _EARLY_FIRST
+    return np.arange(count, dtype=np.float64)[:, None] * _POSITION_TIE_WEIGHT
 
 
 @cache
@@ -300,5 +303,5 @@ def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str
         raise ValueError(f"ot_scale is {ot_scale!r}: expected 'raw' or 'calls'")
     if not (is_finite(reg) and reg > 0.0):
         raise ValueError(f"reg is {reg!r}: expected a number above 0")
-    if not is_finite(unmatched) or abs(float(unmatched)) > LARGEST:
-        raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {LARGEST:g})")
+    if not is_finite(unmatched) or abs(float(unmatched)) > MAX_MAGNITUDE:
+        raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {MAX_MAGNITUDE:g})")

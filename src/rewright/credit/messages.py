@@ -139,9 +139,9 @@ def _without_empty(lists: Any) -> Any:
     if not isinstance(lists, Mapping):
         return lists
     return {
-        name: found.tolist() if hasattr(found, "tolist") else found
-        for name, found in lists.items()
-        if found is not None
+        name: allowed.tolist() if hasattr(allowed, "tolist") else allowed
+        for name, allowed in lists.items()
+        if allowed is not None
     }
 
 
@@ -151,24 +151,24 @@ def _without_nulls_inside(value: Any) -> Any:
     Iterative, so that deep nesting cannot exceed the recursion limit.
     """
     root = [value]
-    open_places: list[tuple[Any, Any]] = [(root, 0)]
-    while open_places:
-        parent, key = open_places.pop()
+    pending: list[tuple[Any, Any]] = [(root, 0)]
+    while pending:
+        parent, key = pending.pop()
         item = parent[key]
         if hasattr(item, "tolist"):  # numpy array: a list inside a parquet cell
             item = item.tolist()
         if isinstance(item, Mapping):
             item = {name: inner for name, inner in item.items() if inner is not None}
-            open_places.extend((item, name) for name in item)
+            pending.extend((item, name) for name in item)
         elif isinstance(item, (list, tuple)):
             item = list(item)
-            open_places.extend((item, index) for index in range(len(item)))
+            pending.extend((item, index) for index in range(len(item)))
         parent[key] = item
     return root[0]
 
 
 def name_of(call: Any) -> str | None:
-    """The function name of a call of any shape, unconverted; None if it has none."""
+    """Return the function name of a call of any shape, unconverted; None if it has none."""
     name = fields_of(call)[0]
     if name is None and (parts := allowed_parts(call)) is not None:
         return parts[0]
@@ -176,16 +176,16 @@ def name_of(call: Any) -> str | None:
 
 
 def arguments_of(call: Any) -> Any:
-    """The arguments of a call of any shape: an object (of lists, for allowed values), or the value as given if invalid.
+    """Return the arguments of a call of any shape: an object (of lists, for allowed values), else the value unchanged.
 
     JSON text is decoded where possible.
     """
-    found = fields_of(call)[1]
-    if found is None and (parts := allowed_parts(call)) is not None:
-        found = dict(parts[1])
-    if isinstance(found, str):
+    arguments = fields_of(call)[1]
+    if arguments is None and (parts := allowed_parts(call)) is not None:
+        arguments = dict(parts[1])
+    if isinstance(arguments, str):
         try:
-            return TOLERANT.decode(found)
+            return TOLERANT.decode(arguments)
         except ValueError:
-            return found
-    return found
+            return arguments
+    return arguments

@@ -70,7 +70,15 @@ def turn_rewards_many(
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
 ) -> list[NDArray[np.float64]]:
-    """`turn_rewards` for a batch: one float64 (T_i,) array per trajectory. Raises ValueError if the lengths differ."""
+    """Same as `turn_rewards`, for a batch of B trajectories.
+
+    Args:
+        trajectories: for each trajectory the calls of each turn.
+        golds: for each trajectory its gold calls.
+        outcomes: (B,), each added to the last turn; None: none is added.
+
+    Returns B arrays float64 (T_i,). Raises ValueError if the lengths differ, and as `turn_rewards` does.
+    """
     _check_aggregate(aggregate)
     trajectories, golds = list(trajectories), list(golds)
     outcomes = None if outcomes is None else list(outcomes)
@@ -90,11 +98,11 @@ def turn_rewards_many(
         ot_scale=ot_scale,
         weights=weights,
     )
-    found = [
+    results = [
         _aggregate_by_turn(turns, rewards, aggregate)
         for turns, rewards in zip(plain, rewards_by_trajectory, strict=True)
     ]
-    return found if outcomes is None else add_outcomes(found, outcomes)
+    return results if outcomes is None else add_outcomes(results, outcomes)
 
 
 def turn_rewards_of_matches(
@@ -103,19 +111,19 @@ def turn_rewards_of_matches(
     *,
     aggregate: Literal["mean", "sum"] = "mean",
 ) -> list[NDArray[np.float64]]:
-    """Turn rewards (T_i,) from the results of `match_many`, without outcomes.
+    """Compute turn rewards (T_i,) from the results of `match_many`, without outcomes.
 
     `trajectories` holds the calls of each turn. Raises ValueError for an unknown aggregate, and if a match does not
     have one reward per call.
     """
     _check_aggregate(aggregate)
     _check_counts(len(trajectories), ("matches", matches))
-    for index, (turns, found) in enumerate(zip(trajectories, matches, strict=True)):
-        if (count := sum(map(len, turns))) != len(found.rewards_P):
-            raise ValueError(f"matches[{index}] is of {len(found.rewards_P)} calls: the trajectory has {count}")
+    for index, (turns, match) in enumerate(zip(trajectories, matches, strict=True)):
+        if (count := sum(map(len, turns))) != len(match.rewards_P):
+            raise ValueError(f"matches[{index}] is of {len(match.rewards_P)} calls: the trajectory has {count}")
     return [
-        _aggregate_by_turn(turns, found.rewards_P.tolist(), aggregate)
-        for turns, found in zip(trajectories, matches, strict=True)
+        _aggregate_by_turn(turns, match.rewards_P.tolist(), aggregate)
+        for turns, match in zip(trajectories, matches, strict=True)
     ]
 
 

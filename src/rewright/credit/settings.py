@@ -1,4 +1,4 @@
-"""Turn credit settings shared by the trainer integrations, and the two steps they configure: rewards and advantages."""
+"""Turn credit settings, shared by all trainer integrations, and the computations they configure."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     fusion: Literal["mean", "sum"] = "mean"
     """`matchtir`, `delta`: the mean or the sum of the two levels of advantage."""
     singleton_turn: Literal["raw", "zero"] = "raw"
-    """Advantage of a turn that no other trajectory of the group has: `zero`, or `raw`, its return."""
+    """Turn-level advantage of a turn index that only one rollout of the group reaches: `raw` (its return) or `zero`."""
     join: Literal["last_turn", "trajectory"] = "last_turn"
-    """Where the outcome is added: `last_turn` (and so the trajectory reward), or `trajectory` only."""
+    """Where the outcome is added: `last_turn` (and thereby the trajectory reward), or only `trajectory`."""
 
     def __post_init__(self) -> None:
         """Validate the settings by calling the functions on empty batches."""
@@ -111,12 +111,12 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             raise ValueError(f"turn credit settings: {problem}") from None
 
     def as_mapping(self) -> dict[str, Any]:
-        """All settings by name."""
+        """Return all settings by name."""
         return msgspec.structs.asdict(self)
 
     @classmethod
     def from_environment(cls) -> TurnCredit:
-        """Settings from the JSON object in `REWRIGHT_TURN_CREDIT`, else the defaults.
+        """Build settings from the JSON object in `REWRIGHT_TURN_CREDIT`; the defaults if it is not set.
 
         For trainers that have no configuration section for plug-ins. Raises ValueError for invalid JSON or settings.
         """
@@ -134,15 +134,17 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def call_rewards(
         self, trajectories: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Sequence[Any] | None]
     ) -> list[Array]:
-        """Turn rewards (T_i,) of a batch from the calls of each turn and the gold calls, without outcomes.
+        """Compute turn rewards (T_i,) of a batch from the calls of each turn and the gold calls, without outcomes.
 
         For trainers that provide nothing else. Raises ValueError for a signal of kind "advantage".
         """
-        known = [CreditTrajectory.of_calls(turns, gold) for turns, gold in zip(trajectories, golds, strict=True)]
-        found = self.signal_of(known)
-        if found.kind == "advantage":
+        credit_trajectories = [
+            CreditTrajectory.of_calls(turns, gold) for turns, gold in zip(trajectories, golds, strict=True)
+        ]
+        signal = self.signal_of(credit_trajectories)
+        if signal.kind == "advantage":
             raise ValueError(f"signal {self.signal!r} gives advantages: expected rewards or values in this trainer")
-        return found.rewards
+        return signal.rewards
 
     def signal_of(self, trajectories: Sequence[CreditTrajectory], *, details: bool = False) -> TurnSignal:
         """Compute the signal of a batch, without outcomes. `details`: keep the `Match` objects ("matched" only)."""
@@ -180,24 +182,24 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
                 "trajectory".
             trajectories: the B trajectories, for estimators that read state keys or token counts.
         """
-        given = outcomes or [None] * len(turn_rewards)
-        kept = [index for index, outcome in enumerate(given) if outcome is None or not math.isnan(outcome)]
+        all_outcomes = outcomes or [None] * len(turn_rewards)
+        kept = [index for index, outcome in enumerate(all_outcomes) if outcome is None or not math.isnan(outcome)]
         if trajectory_rewards is not None:
             trajectory_rewards = [trajectory_rewards[index] for index in kept]
         elif self.join == "trajectory" and outcomes is not None:
             trajectory_rewards = [float(turn_rewards[index].sum() + (outcomes[index] or 0.0)) for index in kept]
-        known = None if trajectories is None else [trajectories[index] for index in kept]
-        found = advantages(
+        scored = None if trajectories is None else [trajectories[index] for index in kept]
+        group_advantages = advantages(
             [turn_rewards[index] for index in kept],
             [group_ids[index] for index in kept],
             estimator=self.estimator,
             trajectory_rewards=trajectory_rewards,
-            state_keys=None if known is None else lambda index: known[index].state_keys,
-            token_counts=None if known is None else _token_counts(known),
+            state_keys=None if scored is None else lambda index: scored[index].state_keys,
+            token_counts=None if scored is None else _token_counts(scored),
             **self._normalising,
         )
         results: list[Array] = [np.zeros(len(row)) for row in turn_rewards]
-        for index, row in zip(kept, found, strict=True):
+        for index, row in zip(kept, group_advantages, strict=True):
             results[index] = row
         return results
 
@@ -215,6 +217,6 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
 def _token_counts(trajectories: Sequence[CreditTrajectory]) -> list[list[int]] | None:
     """Number of generated tokens of each turn, B lists (T_i,); None if unknown for any turn."""
-    if any(turn.token_ids is None for one in trajectories for turn in one.turns):
+    if any(turn.token_ids is None for trajectory in trajectories for turn in trajectory.turns):
         return None
-    return [[len(turn.token_ids or ()) for turn in one.turns] for one in trajectories]
+    return [[len(turn.token_ids or ()) for turn in trajectory.turns] for trajectory in trajectories]

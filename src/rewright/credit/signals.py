@@ -4,7 +4,7 @@ A signal is a function of a batch of trajectories, which may belong to several t
 
     @register("signal", "short_thoughts")               # from rewright.core.registry import register
     def short_thoughts(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
-        return [[1.0 / (1 + len(turn.text or "")) for turn in one.turns] for one in trajectories]
+        return [[1.0 / (1 + len(turn.text or "")) for turn in rollout.turns] for rollout in trajectories]
 
 It returns a `TurnSignal`, or one sequence of T rewards per trajectory, with NaN for rewards that could not be
 computed. Its other arguments are its settings. Its values exclude the outcome, which is added once, before advantages
@@ -25,7 +25,7 @@ from rewright.core.registry import known
 from rewright.credit.lookup import find_function
 from rewright.credit.matching import Assignment, match_many
 from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
-from rewright.credit.similarity import LARGEST, PARITY_WEIGHTS, Weights
+from rewright.credit.similarity import MAX_MAGNITUDE, PARITY_WEIGHTS, Weights
 from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["KINDS", "Signal", "TurnSignal", "find_signal", "matched", "outcome", "signal_names", "turn_signal"]
@@ -117,17 +117,17 @@ def turn_signal(
     Raises ValueError for an unknown signal (listing the known ones), a signal that raises or returns wrong shapes or
     values that are not finite, a wrong number of outcomes, and outcomes for a signal that is not a reward.
     """
-    given = list(trajectories)
+    batch = list(trajectories)
     function = find_signal(signal)
     name = signal if isinstance(signal, str) else getattr(signal, "__qualname__", repr(signal))
     try:
-        found = function(given, **settings)
-        result = found if isinstance(found, TurnSignal) else TurnSignal.of(found)
+        returned = function(batch, **settings)
+        result = returned if isinstance(returned, TurnSignal) else TurnSignal.of(returned)
     except Exception as problem:  # user code can raise anything
         if function in (matched, outcome) and isinstance(problem, ValueError):  # the message already names the setting
             raise
         raise ValueError(f"signal {name!r} failed: {type(problem).__name__}: {problem}") from problem
-    values, masks = _checked(name, result, given)
+    values, masks = _checked(name, result, batch)
     if outcomes is not None:
         if result.kind != "reward":
             raise ValueError(f"signal {name!r} gives no rewards ({result.kind}): outcomes cannot be added to it")
@@ -137,7 +137,7 @@ def turn_signal(
 
 
 def signal_names() -> list[str]:
-    """Sorted names of the registered signals, those of installed packages included."""
+    """Return the sorted names of the registered signals, including those of installed packages."""
     return known("signal")
 
 
@@ -157,16 +157,19 @@ def matched(
     weights: Weights = PARITY_WEIGHTS,
     details: bool = False,
 ) -> TurnSignal:
-    """MatchTIR's turn rewards for calls that match gold calls: `rewright.credit.turn_rewards`, without outcomes.
+    """Compute MatchTIR's turn rewards from matched calls (`rewright.credit.turn_rewards`), without outcomes.
 
     The kind is "reward", and no number is missing: a trajectory without gold calls has rewards 0. `details`: keep the
     `Match` of each trajectory.
     """
-    turns, golds = [one.calls for one in trajectories], [one.golds for one in trajectories]
+    turns, golds = [trajectory.calls for trajectory in trajectories], [trajectory.golds for trajectory in trajectories]
     matches = None
     if details:
         matches = match_many(
-            [([call for turn in own for call in turn], gold) for own, gold in zip(turns, golds, strict=True)],
+            [
+                ([call for turn in trajectory_turns for call in turn], gold)
+                for trajectory_turns, gold in zip(turns, golds, strict=True)
+            ],
             assignment=assignment,
             unmatched=unmatched,
             reg=reg,
@@ -189,49 +192,49 @@ def matched(
 
 
 def outcome(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
-    """Zero turn rewards, so that only the outcome, which is added later, is rewarded (as in GRPO)."""
-    return TurnSignal.of([np.zeros(len(one.turns)) for one in trajectories])
+    """Return zero turn rewards, so that only the outcome, which is added later, is rewarded (as in GRPO)."""
+    return TurnSignal.of([np.zeros(len(trajectory.turns)) for trajectory in trajectories])
 
 
-def _differences(values: Array, missing: NDArray[np.bool_], before: float) -> Array:
-    """Differences of consecutive known values, (T,); 0 where unknown. `before` is the initial value or NaN."""
-    gained = np.zeros(len(values))
+def _differences(values: Array, missing: NDArray[np.bool_], previous: float) -> Array:
+    """Return differences of consecutive known values, (T,); 0 where unknown. `previous` is the initial value or NaN."""
+    differences = np.zeros(len(values))
     for turn, (value, is_missing) in enumerate(zip(values.tolist(), missing.tolist(), strict=True)):
         if is_missing:
             continue
-        if not math.isnan(before):
-            gained[turn] = value - before
-        before = value
-    return gained
+        if not math.isnan(previous):
+            differences[turn] = value - previous
+        previous = value
+    return differences
 
 
 def _checked(
-    name: str, found: TurnSignal, trajectories: Sequence[CreditTrajectory]
+    name: str, signal: TurnSignal, trajectories: Sequence[CreditTrajectory]
 ) -> tuple[list[Array], list[NDArray[np.bool_]]]:
     """Return values and masks as arrays. Raises ValueError for a wrong kind, wrong shapes or non-finite values."""
-    if found.kind not in KINDS:
-        raise ValueError(f"signal {name!r} has the kind {found.kind!r}: expected one of {', '.join(KINDS)}")
+    if signal.kind not in KINDS:
+        raise ValueError(f"signal {name!r} has the kind {signal.kind!r}: expected one of {', '.join(KINDS)}")
     count = len(trajectories)
-    for what, rows in (("values", found.values), ("missing", found.missing), ("details", found.details)):
+    for what, rows in (("values", signal.values), ("missing", signal.missing), ("details", signal.details)):
         if rows is not None and len(rows) != count:
             raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
-    if found.initial is not None and np.shape(found.initial) != (count,):
-        raise ValueError(f"signal {name!r}: initial has shape {np.shape(found.initial)}: expected ({count},)")
-    values = [np.asarray(row, dtype=np.float64) for row in found.values]
-    masks = [np.asarray(mask, dtype=bool) for mask in found.missing]
+    if signal.initial is not None and np.shape(signal.initial) != (count,):
+        raise ValueError(f"signal {name!r}: initial has shape {np.shape(signal.initial)}: expected ({count},)")
+    values = [np.asarray(row, dtype=np.float64) for row in signal.values]
+    masks = [np.asarray(mask, dtype=bool) for mask in signal.missing]
     for what, arrays in (("values", values), ("missing", masks)):
-        for index, (array, one) in enumerate(zip(arrays, trajectories, strict=True)):
-            if array.shape != (len(one.turns),):
+        for index, (array, trajectory) in enumerate(zip(arrays, trajectories, strict=True)):
+            if array.shape != (len(trajectory.turns),):
                 raise ValueError(
-                    f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(one.turns)},), one for "
-                    "each turn"
+                    f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(trajectory.turns)},), "
+                    "one for each turn"
                 )
     if not count:
         return values, masks
     if np.concatenate(masks).any():
         values = [np.where(mask, 0.0, row) for row, mask in zip(values, masks, strict=True)]
-    if not (np.abs(np.concatenate(values)) <= LARGEST).all():  # False for NaN too
-        index, row = next((i, row) for i, row in enumerate(values) if not (np.abs(row) <= LARGEST).all())
+    if not (np.abs(np.concatenate(values)) <= MAX_MAGNITUDE).all():  # False for NaN too
+        index, row = next((i, row) for i, row in enumerate(values) if not (np.abs(row) <= MAX_MAGNITUDE).all())
         raise ValueError(
             f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
             "where there is none"

@@ -31,7 +31,7 @@ Weights = tuple[float, float, float]
 
 PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
 
-LARGEST = 1e100
+MAX_MAGNITUDE = 1e100
 """Maximum magnitude of settings and rewards; larger ones would overflow when summed or squared."""
 
 _MAX_LOOP_PAIRS = 144
@@ -39,7 +39,7 @@ _MAX_LOOP_PAIRS = 144
 
 
 def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> float:
-    """Similarity in [0, 1] of one predicted and one gold call (MatchTIR, section on tool-call similarity).
+    """Compute the similarity in [0, 1] of a predicted and a gold call (MatchTIR, section on tool-call similarity).
 
     With weights (wn, wk, wv): (wn + wk * keys + wv * values) / (wn + wk + wv * n). A malformed call gives 0.0.
     Raises ValueError for invalid weights.
@@ -48,7 +48,7 @@ def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> fl
 
 
 def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
-    """Similarities of all pairs of P predicted and G gold calls, float64 (P, G); P and G may be 0.
+    """Compute the similarities of all pairs of P predicted and G gold calls, float64 (P, G); P and G may be 0.
 
     Raises ValueError for invalid weights and for gold calls that are not a list.
     """
@@ -116,12 +116,12 @@ class GoldTool:
 
         Requires that `self.names` is not None.
         """
-        found = self._levels.get(names)
-        if found is None:
+        levels = self._levels.get(names)
+        if levels is None:
             assert self.names is not None
             counts = range(len(self.names) + 1)
-            found = self._levels[names] = [_formula(names, self.names, count, self.weights) for count in counts]
-        return found
+            levels = self._levels[names] = [_formula(names, self.names, count, self.weights) for count in counts]
+        return levels
 
     @property
     def coded(self) -> Coded:
@@ -210,7 +210,7 @@ def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
 
 
 def matrix_of(count: int, gold_count: int, blocks: list[Block]) -> NDArray[np.float64]:
-    """The full similarity matrix, float64 (count, gold_count)."""
+    """Assemble the full similarity matrix, float64 (count, gold_count)."""
     if len(blocks) == 1 and np.shape(blocks[0].scores) == (count, gold_count):
         return np.array(blocks[0].scores, dtype=np.float64)
     matrix = np.zeros((count, gold_count))
@@ -320,11 +320,11 @@ def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashabl
     kinds: dict[frozenset[Hashable], int] = {}
     pred_P = [kinds.setdefault(names, len(kinds)) for names in preds]
     gold_G = [kinds.setdefault(names, len(kinds)) for names in golds]
-    used_P, place_P = np.unique(pred_P, return_inverse=True)
-    used_G, place_G = np.unique(gold_G, return_inverse=True)
+    used_P, index_P = np.unique(pred_P, return_inverse=True)
+    used_G, index_G = np.unique(gold_G, return_inverse=True)
     known = list(kinds)
     table = np.array([[_jaccard(known[p], known[g]) for g in used_G.tolist()] for p in used_P.tolist()])
-    return np.asarray(table[place_P[:, None], place_G[None, :]])
+    return np.asarray(table[index_P[:, None], index_G[None, :]])
 
 
 def _jaccard(left: frozenset[Hashable], right: frozenset[Hashable]) -> float:
@@ -339,17 +339,17 @@ def check_weights(weights: Weights) -> None:
     three = isinstance(weights, Sequence) and len(weights) == 3
     if (
         not three
-        or not all(is_finite(weight) and 0 <= float(weight) <= LARGEST for weight in weights)
+        or not all(is_finite(weight) and 0 <= float(weight) <= MAX_MAGNITUDE for weight in weights)
         or not any(weights)
     ):
         raise ValueError(
-            f"weights are {weights!r}: expected three numbers >= 0 (at most {LARGEST:g}), not all zero "
+            f"weights are {weights!r}: expected three numbers >= 0 (at most {MAX_MAGNITUDE:g}), not all zero "
             "(name, argument names, values)"
         )
 
 
 def is_finite(number: Any) -> bool:
-    """Whether `number` is a finite Python or numpy number."""
+    """Return True if `number` is a finite Python or numpy number."""
     try:
         return math.isfinite(number)
     except (TypeError, OverflowError):

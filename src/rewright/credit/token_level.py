@@ -61,7 +61,12 @@ def token_advantages(
 
 
 def rewards_by_turn(rewards: NDArray[np.float64], spans: Spans) -> list[NDArray[np.float64]]:
-    """Turn rewards (T_i,): sum of token rewards from each turn's start to the next turn's start (or the row's end)."""
+    """Compute turn rewards (T_i,): sums of token rewards from each turn's start to the next turn's (or the row's end).
+
+    Args:
+        rewards: token-level rewards (B, L).
+        spans: for each row the spans of its turns.
+    """
     results = []
     for row, ranges in zip(rewards, spans, strict=True):
         starts = [start for start, _ in ranges]

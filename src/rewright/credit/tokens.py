@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["per_token", "per_turn", "spans_from_mask"]
 
 
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def per_token(
@@ -38,13 +38,13 @@ def per_token(
         numbers: list[float] = np.asarray(values, dtype=np.float64).tolist()
         if len(numbers) != len(ranges):
             raise ValueError(f"trajectory {index}: {len(ranges)} spans, but {len(numbers)} turn advantages")
-        if not all(abs(value) <= _LARGEST for value in numbers):  # False for NaN too
+        if not all(abs(value) <= _MAX_FLOAT32 for value in numbers):  # False for NaN too
             raise ValueError(f"trajectory {index}: advantages {numbers!r:.200}: expected finite numbers of float32")
         row = tokens[index]
         previous_end = 0
         for value, (start, end) in zip(numbers, ranges, strict=True):
             if not 0 <= start <= end:
-                raise ValueError(f"trajectory {index}: span ({start}, {end}) is no token range")
+                raise ValueError(f"trajectory {index}: span ({start}, {end}) is not a token range")
             if start < previous_end:
                 raise ValueError(
                     f"trajectory {index}: span ({start}, {end}) starts before the last turn's end, {previous_end}"
@@ -55,7 +55,7 @@ def per_token(
 
 
 def spans_from_mask(mask: ArrayLike) -> list[list[tuple[int, int]]]:
-    """Spans of the turns in each row of a (B, L) mask of generated tokens: one span per run of ones.
+    """Find the spans of the turns in each row of a (B, L) mask of generated tokens: one span per run of ones.
 
     Adjacent turns without a tool token between them are returned as one span; a turn without tokens is not detected.
     Raises ValueError unless the mask has two axes.

@@ -13,11 +13,17 @@ TrajectoryReward = Literal["matchtir", "autotraj", "matchtir+autotraj"]
 
 
 def autotraj(format_ok: bool, outcome: float, rm: float = 0.0, weight: float = 0.2, clip: float = 3.0) -> float:
-    """AutoTraj's reward of one trajectory (arXiv 2601.23032, RL stage).
+    """Compute AutoTraj's reward of one trajectory (arXiv 2601.23032, RL stage).
 
-    -1 for an invalid format; else max(f, clip(f + weight * rm)) with f = `outcome` in [0, 1]. The reward model's score
-    `rm` is added only if f > 0, and the sum is clipped to [-clip, clip]. The score can therefore raise the reward of
-    a correct answer but never lower it, and never changes the reward of a wrong answer.
+    Args:
+        format_ok: the trajectory has a valid format.
+        outcome: outcome reward f in [0, 1].
+        rm: score of the reward model.
+        weight: weight of the score.
+        clip: the weighted sum is clipped to [-clip, clip].
+
+    Returns -1 for an invalid format, else max(f, clip(f + weight * rm)). The score is added only if f > 0. It can
+    therefore raise the reward of a correct answer but never lower it, and never changes that of a wrong answer.
 
     Raises ValueError for an outcome outside [0, 1] and for a NaN score.
     """
