@@ -235,7 +235,7 @@ def test_generation_batches_split_into_steps_keep_rows_together(folder, tmp_path
 
 
 def test_without_gold_calls_only_the_outcome_counts(folder, tmp_path):
-    with pytest.warns(UserWarning, match="gold_calls is None in every row: only the outcome counts"):
+    with pytest.warns(UserWarning, match="gold_calls is None in every row: all call rewards are 0"):
         trainer = make(folder, tmp_path, rows=[{"gold_calls": None}] * 4)
     trainer.train()
     assert list(trainer._logs["extra"]["turn_rewards"]) == [[0.0, 0.0, 1.0], [0.0, 0.0], [1.0], [0.0, 0.0]]
@@ -337,7 +337,7 @@ MASK = [1, 1, 0, 0, 1, 0, 1, 1]
     ("fields", "problem"),
     [
         ({"env_mask": [MASK] * 4, "turn_calls": [[[ADA], [BEN], []], [[], [], []]] * 2}, None),
-        ({"env_mask": [MASK] * 4}, r"completion 0 has 1 turns, but 3 runs of the model's tokens"),
+        ({"env_mask": [MASK] * 4}, r"completion 0 has 1 turns, but 3 runs of generated tokens"),
         ({"env_mask": [MASK] * 4, "turn_calls": [[[ADA], [BEN]]] * 4}, "completion 0 has 2 turns, but 3 runs"),
         ({"turn_calls": [[[ADA], [BEN], []]] * 4}, "completion 0 has 3 turns, but 1 runs"),
         ({"env_mask": [MASK] * 4, "turn_calls": [[ADA, BEN, ADA]] * 4}, "a list of turns, each a list of calls"),

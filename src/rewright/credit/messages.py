@@ -10,7 +10,7 @@ from rewright.core.strict_json import STRICT, TOLERANT
 from rewright.credit.allowed import allowed_parts, read_allowed
 from rewright.credit.calls import calls_of, fields_of, read_call
 
-__all__ = ["arguments_of", "gold_calls", "gold_of", "name_of", "turns_of_messages", "warn_of_unread_calls"]
+__all__ = ["arguments_of", "gold_calls", "gold_of", "name_of", "turns_of_messages", "warn_about_malformed_calls"]
 
 _FIELDS = frozenset({"name", "arguments", "parameters", "function", "allowed", "error"})
 """A call of an ordinary shape has at least one of these keys."""
@@ -98,7 +98,7 @@ def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | Non
     return gold_calls(holder[key], f"{where}.{key}")
 
 
-def warn_of_unread_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:
+def warn_about_malformed_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:
     """Warn if every call of a batch is malformed, which suggests a bug in the rollout code rather than the model.
 
     `turns`: the calls of each turn of each rollout. Single malformed calls are model errors and give no warning.

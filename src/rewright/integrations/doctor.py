@@ -1,4 +1,4 @@
-"""The plug-in check of `rewright doctor`: which trainers are installed, and if the plug-in for each of them loads.
+"""Plug-in check of `rewright doctor`: which trainers are installed, and whether their plug-ins load.
 
 verl logs a plug-in that fails to load at debug level only; this check reports the error.
 """
@@ -21,7 +21,13 @@ _PLUGINS = {
 
 
 class PluginState(NamedTuple):
-    """The state of one trainer. `installed`: its version or None; `problem`: one line, None if the plug-in loads."""
+    """State of the plug-in for one trainer.
+
+    Attributes:
+        trainer: name of the trainer's distribution.
+        installed: its version; None: not installed.
+        problem: one line; None if the plug-in loads or the trainer is not installed.
+    """
 
     trainer: str
     installed: str | None
@@ -30,7 +36,7 @@ class PluginState(NamedTuple):
 
 def check_plugins() -> list[PluginState]:
     """Check every plug-in whose trainer is installed. Importing a trainer can take seconds."""
-    return [_check(trainer, *where) for trainer, where in _PLUGINS.items()]
+    return [_check(trainer, *plugin) for trainer, plugin in _PLUGINS.items()]
 
 
 def _check(trainer: str, module: str, name: str) -> PluginState:

@@ -1,6 +1,6 @@
 """SkyRL: the advantage estimator "rewright" over its token-level rewards. Written for skyrl 0.4 (and skyrl-train 0.3).
 
-Import this module in the entry point, in the process that trains::
+Import this module in the entry point, in the training process::
 
     import rewright.integrations.skyrl                                # trainer.algorithm.advantage_estimator=rewright
 
@@ -28,7 +28,7 @@ from rewright.credit.token_level import token_advantages
 
 __all__ = ["TurnCreditMixin", "compute_rewright_advantage", "register"]
 
-_HOMES = ("skyrl.backends.skyrl_train.utils.ppo_utils", "skyrl_train.utils.ppo_utils")
+_PPO_UTILS_MODULES = ("skyrl.backends.skyrl_train.utils.ppo_utils", "skyrl_train.utils.ppo_utils")
 
 
 def compute_rewright_advantage(
@@ -73,21 +73,21 @@ class TurnCreditMixin:
     """Mixin for SkyRL's trainer: passes the loss mask to estimators, which marks the turn boundaries."""
 
     def compute_advantages_and_returns(self, data: Any) -> Any:
-        """SkyRL's method, with `loss_mask` as `response_mask`."""
+        """SkyRL's method, with `loss_mask` as `response_mask`. Raises ValueError for step-wise training."""
         trainer: Any = self
         if trainer.cfg.generator.step_wise_trajectories:
             raise ValueError("turn credit needs whole trajectories: set generator.step_wise_trajectories=false")
-        whole = data["response_mask"]
-        data["response_mask"] = (data["loss_mask"] != 0).to(whole.dtype)
+        response_mask = data["response_mask"]
+        data["response_mask"] = (data["loss_mask"] != 0).to(response_mask.dtype)
         try:
             return super().compute_advantages_and_returns(data)  # type: ignore[misc]
         finally:
-            data["response_mask"] = whole
+            data["response_mask"] = response_mask
 
 
-def _find() -> Any:
+def _find_ppo_utils() -> Any:
     """Import SkyRL's module of estimators from the new or the old package; None if SkyRL is not installed."""
-    for name in _HOMES:
+    for name in _PPO_UTILS_MODULES:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as problem:
@@ -96,5 +96,5 @@ def _find() -> Any:
     return None
 
 
-if (_ppo_utils := _find()) is not None:
+if (_ppo_utils := _find_ppo_utils()) is not None:
     register(_ppo_utils)

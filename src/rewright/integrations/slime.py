@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.credit.messages import gold_of, warn_of_unread_calls
+from rewright.credit.messages import gold_of, warn_about_malformed_calls
 from rewright.credit.settings import TurnCredit
 
 __all__ = ["post_process_rewards", "turn_advantages"]
 
-_KEY = "rewright_turn_advantages"
+_METADATA_KEY = "rewright_turn_advantages"
 
 
 def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], list[float]]:
@@ -48,14 +48,14 @@ def post_process_rewards(args: Any, samples: list[Any]) -> tuple[list[float], li
             )
         turns.append(sample.metadata["turn_calls"])
         golds.append(gold_of(sample.metadata, f"metadata of sample {position}"))
-    warn_of_unread_calls(turns, golds)
+    warn_about_malformed_calls(turns, golds)
     rewards = settings.with_outcomes(settings.call_rewards(turns, golds), outcomes)
     groups = [
         position // args.n_samples_per_prompt if getattr(sample, "group_index", None) is None else sample.group_index
         for position, sample in enumerate(samples)
     ]
     for sample, values in zip(samples, settings.advantages(rewards, groups, outcomes), strict=True):
-        sample.train_metadata = {**(sample.train_metadata or {}), _KEY: values.tolist()}
+        sample.train_metadata = {**(sample.train_metadata or {}), _METADATA_KEY: values.tolist()}
     return outcomes, list(outcomes)
 
 
@@ -68,23 +68,23 @@ def turn_advantages(args: Any, rollout_data: dict[str, Any]) -> None:
     import torch
 
     metadata = rollout_data.get("metadata")
-    if metadata is None or any(_KEY not in (entry or {}) for entry in metadata):
+    if metadata is None or any(_METADATA_KEY not in (entry or {}) for entry in metadata):
         raise ValueError(
-            "rollout_data carries no turn advantages: expected them in 'metadata', put there by "
+            "rollout_data has no turn advantages: expected them in 'metadata', as written by "
             "--custom-reward-post-process-path rewright.integrations.slime.post_process_rewards"
         )
     tensors = []
-    for position, (entry, loss_mask, like) in enumerate(
+    for position, (entry, loss_mask, kl) in enumerate(
         zip(metadata, rollout_data["loss_masks"], rollout_data["kl"], strict=True)
     ):
         mask = np.asarray(loss_mask.cpu() if hasattr(loss_mask, "cpu") else loss_mask)
-        if len(mask) != len(like):
+        if len(mask) != len(kl):
             raise ValueError(
-                f"sample {position}: {len(like)} tokens on this rank, {len(mask)} in the response: turn credit does "
+                f"sample {position}: {len(kl)} tokens on this rank, {len(mask)} in the response: turn credit does "
                 "not support context parallelism, set --context-parallel-size 1"
             )
         (spans,) = spans_from_mask(mask[None, :])
-        values = entry[_KEY]
+        values = entry[_METADATA_KEY]
         if len(spans) > len(values):
             raise ValueError(
                 f"sample {position} has {len(spans)} runs of ones in its loss_mask, but {len(values)} turns: expected "
@@ -92,6 +92,6 @@ def turn_advantages(args: Any, rollout_data: dict[str, Any]) -> None:
             )
         count = min(len(spans), len(values))  # a truncated response may have lost its last turns
         tokens = per_token([values[:count]], [spans[:count]], len(mask))[0]
-        tensors.append(torch.from_numpy(tokens).to(like.device))
+        tensors.append(torch.from_numpy(tokens).to(kl.device))
     rollout_data["advantages"] = tensors
     rollout_data["returns"] = [tensor.clone() for tensor in tensors]

@@ -3,7 +3,7 @@
 Change two lines of an existing script::
 
     from rewright.integrations.trl import TurnCreditTrainer                      # instead of trl.GRPOTrainer
-    trainer = TurnCreditTrainer(..., turn_credit={"estimator": "matchtir"})  # everything else as it was
+    trainer = TurnCreditTrainer(..., turn_credit={"estimator": "matchtir"})  # everything else unchanged
 
 and add a column `gold_calls` to the dataset (a list of `{"name", "arguments"}`, or its JSON text; None if unknown).
 With your own trainer class, put the mixin first: `class Mine(TurnCreditMixin, MyGRPOTrainer)`.
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from rewright.credit import per_token, spans_from_mask
-from rewright.credit.messages import gold_calls, turns_of_messages, warn_of_unread_calls
+from rewright.credit.messages import gold_calls, turns_of_messages, warn_about_malformed_calls
 from rewright.credit.settings import Array, TurnCredit
 
 __all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
@@ -60,7 +60,7 @@ class TurnCreditMixin:
         super().__init__(*args, **kwargs)
         if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
             raise ValueError(
-                "turn credit gives (B, L) advantages, the Liger loss takes (B,): set use_liger_kernel=False"
+                "turn credit has advantages of shape (B, L), the Liger loss requires (B,): set use_liger_kernel=False"
             )
         if getattr(self, "importance_sampling_level", "token") != "token":
             raise ValueError(
@@ -68,7 +68,7 @@ class TurnCreditMixin:
                 "importance_sampling_level='token'"
             )
         if _has_no_gold(self.train_dataset):  # type: ignore[attr-defined]
-            warnings.warn("turn credit: gold_calls is None in every row: only the outcome counts", stacklevel=2)
+            warnings.warn("turn credit: gold_calls is None in every row: all call rewards are 0", stacklevel=2)
         _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -104,8 +104,8 @@ class TurnCreditMixin:
         outcome_B[unscorable] = torch.nan
         outcomes = outcome_B.tolist()  # of all processes, in TRL's order: the completions of a group are adjacent
 
-        first = trainer.accelerator.process_index * len(turns)
-        local = slice(first, first + len(turns))
+        first_row = trainer.accelerator.process_index * len(turns)
+        local = slice(first_row, first_row + len(turns))
         call_rewards = gather_object(self.turn_credit.call_rewards(turns, golds))
         rewards = self.turn_credit.with_outcomes(call_rewards, outcomes)
         groups = [index // group_size for index in range(len(rewards))]
@@ -123,19 +123,20 @@ class TurnCreditMixin:
             mask = mask * output["tool_mask"]
         elif any(golds) and not any(map(any, turns)):
             warnings.warn(_NO_TOOLS, stacklevel=2)
-        warn_of_unread_calls(turns, golds)
+        warn_about_malformed_calls(turns, golds)
         spans = spans_from_mask(mask.cpu().numpy())
-        for index, (row, found) in enumerate(zip(turns, spans, strict=True)):
-            if len(found) > len(row) or (len(row) > 1 and "tool_mask" not in output):
+        for index, (row, turn_spans) in enumerate(zip(turns, spans, strict=True)):
+            if len(turn_spans) > len(row) or (len(row) > 1 and "tool_mask" not in output):
                 raise ValueError(
-                    f"completion {index} has {len(row)} turns, but {len(found)} runs of the model's tokens: expected "
-                    "from a rollout_func an entry of turn_calls for each run of ones in its env_mask"
+                    f"completion {index} has {len(row)} turns, but {len(turn_spans)} runs of generated tokens: "
+                    "expected from a rollout_func an entry of turn_calls for each run of ones in its env_mask"
                 )
         # A truncated completion may lack its last turns, and a masked one all of them.
         pairs = [
-            (values[: len(found)], found[: len(values)]) for values, found in zip(advantages[local], spans, strict=True)
+            (values[: len(turn_spans)], turn_spans[: len(values)])
+            for values, turn_spans in zip(advantages[local], spans, strict=True)
         ]
-        tokens = per_token([values for values, _ in pairs], [found for _, found in pairs], mask.shape[1])
+        tokens = per_token([values for values, _ in pairs], [turn_spans for _, turn_spans in pairs], mask.shape[1])
         output["advantages"] = torch.from_numpy(tokens).to(mask.device)
         return output
 

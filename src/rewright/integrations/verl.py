@@ -40,7 +40,7 @@ def settings_of(algorithm: Any) -> TurnCredit:
         return TurnCredit.from_environment()
     if not hasattr(given, "items"):
         raise ValueError(f"algorithm.rewright is {given!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
-    # Hydra has its own list type.
+    # Hydra uses its own list type.
     return TurnCredit.of(
         {
             str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
@@ -81,7 +81,7 @@ def compute_rewright_advantage(
 
 
 def _check_mask(algorithm: Any) -> None:
-    """Raise ValueError if verl removes single tokens from the mask, so that its runs are no longer turns."""
+    """Raise ValueError if verl removes single tokens from the mask, because its runs are then not turns."""
     correction = algorithm.get("rollout_correction", None) if hasattr(algorithm, "get") else None
     if not correction or correction.get("bypass_mode", False):
         return

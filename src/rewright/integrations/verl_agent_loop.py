@@ -29,7 +29,7 @@ from rewright.integrations.verl import settings_of
 
 __all__ = ["TurnCreditOutput", "TurnCreditToolAgentLoop"]
 
-_TURNS = "rewright_turns"
+_TURN_CALLS_KEY = "rewright_turns"
 
 
 class TurnCreditOutput(AgentLoopOutput):  # type: ignore[misc]
@@ -59,7 +59,7 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> TurnCreditOutput:
         """Run verl's rollout and compute its turn rewards."""
         output = await super().run(sampling_params, **kwargs)
-        turns = output.extra_fields.pop(_TURNS, [])
+        turns = output.extra_fields.pop(_TURN_CALLS_KEY, [])
         golds = gold_of(kwargs.get("extra_info"), "extra_info")
         (rewards,) = settings_of(self.config.algorithm).call_rewards([turns], [golds])
         fields = {name: getattr(output, name) for name in output.model_fields_set}
@@ -73,5 +73,5 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
         executed = agent_data.tool_calls[: self.max_parallel_calls]
         ignored = [{"name": call.name, "error": "not executed"} for call in agent_data.tool_calls[len(executed) :]]
         calls = [{"name": call.name, "arguments": call.arguments} for call in executed]
-        agent_data.extra_fields.setdefault(_TURNS, []).append(calls + ignored)
+        agent_data.extra_fields.setdefault(_TURN_CALLS_KEY, []).append(calls + ignored)
         return state
