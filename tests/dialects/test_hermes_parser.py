@@ -406,7 +406,7 @@ _bodies = st.fixed_dictionaries(
 @given(_bodies, st.booleans(), st.text(" \n\t", max_size=3))
 def test_the_short_way_of_reading_a_call_reads_what_the_careful_way_reads(body, escaped, space):
     text = space + json.dumps(body, ensure_ascii=escaped) + space
-    quick = hermes._plain_call(text)
+    quick = hermes._decode_usual_call(text)
     if quick is not None:
         assert repr(quick) == repr(hermes._decode_call(text))  # repr: 1, 1.0 and True are not the same
 
@@ -423,7 +423,7 @@ def test_the_short_way_of_reading_a_call_reads_what_the_careful_way_reads(body, 
     ],
 )
 def test_unusual_numbers_and_keys_read_the_same_both_ways(body):
-    quick = hermes._plain_call(body)
+    quick = hermes._decode_usual_call(body)
     assert quick is None or repr(quick) == repr(hermes._decode_call(body))
 
 
@@ -431,4 +431,4 @@ def test_unusual_numbers_and_keys_read_the_same_both_ways(body):
     "body", ['{"name": "f", "arguments": {"x": "\\ud83d"}}', '{"name": "f", "arguments": {"x": 1e999}}']
 )
 def test_the_short_way_leaves_what_cannot_be_stored_to_the_careful_way(body):
-    assert hermes._plain_call(body) is None
+    assert hermes._decode_usual_call(body) is None
