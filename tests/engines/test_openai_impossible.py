@@ -83,7 +83,7 @@ async def test_a_chat_reply_that_cannot_be(choice: dict[str, Any], words: str) -
     ("choice", "cause", "words"),
     [
         (written(10), "impossible", "10 token ids for 8 requested tokens"),
-        ({**written(2), "text": "x" * 10_000}, "impossible", "10000 characters for 8 tokens"),
+        ({**written(2), "text": "x" * 10_000}, "impossible", "10000 characters for 8 requested tokens"),
         ({**written(2), "usage": {**FINE, "completion_tokens": -2}}, "impossible", "usage.completion_tokens is -2"),
         (written(2, ids=[7, 10**18]), "tokens", "no token ids"),
         (written(2, log_probs=[-0.5, 3.0]), "tokens", "no log-probs for 2 tokens"),

@@ -200,7 +200,7 @@ def test_the_check_names_the_templates_whose_turns_end_in_two_ways(name: str) ->
     found = [one.message for one in template_findings(renderer_of(name), TASK) if one.kind == "template-end"]
     assert bool(found) == (name in ("gptoss", "gptoss_training", "glm4moe"))
     if "gptoss" in name:
-        assert "ends the last message with '<|return|>' and those before with '<|end|>'" in found[0]
+        assert "ends the last message with '<|return|>' and earlier ones with '<|end|>'" in found[0]
     elif found:
         assert "training ends a message before results with '<|observation|>', which starts the results" in found[0]
         assert "'<|endoftext|>'" in found[0]
