@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
 
 def proportion_interval(successes: float, total: float) -> Interval:
-    """Wilson's 95% score interval of a proportion; for no trials (0, 0, 1)."""
+    """Return Wilson's 95% score interval of `successes` out of `total` trials; (0, 0, 1) for no trials."""
     if total == 0:
         return Interval(0.0, 0.0, 1.0)
     share = successes / total
@@ -36,19 +36,19 @@ def proportion_interval(successes: float, total: float) -> Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The normal 95% interval of a mean; (0, 0, 0) for no values."""
+    """Return the normal 95% interval of a mean; (0, 0, 0) for no values."""
     return grouped_mean([value] for value in values)
 
 
 def grouped_mean(groups: Iterable[Sequence[float]]) -> Interval:
-    """The normal 95% interval of the mean of all values; (0, 0, 0) for no values."""
+    """Return the normal 95% interval of the mean of all values, given by group; (0, 0, 0) for no values."""
     mean, variance, _, _ = _mean_and_variance(groups)
     half = Z_95 * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half)
 
 
 def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
-    """Wilson's 95% interval of a success rate from groups of 0/1 values; (0, 0, 1) for no values.
+    """Return Wilson's 95% interval of a success rate from groups of 0/1 values; (0, 0, 1) for no values.
 
     Uses the effective number of trials that gives the cluster-robust variance. It lies between the number of groups
     (which it is if each group has one value) and the number of values.

@@ -110,7 +110,7 @@ def match_many(
 ) -> list[Match]:
     """Same as `match`, for a batch of (preds, golds). Returns one `Match` each, in order.
 
-    Optimal transport is vectorised over the problems.
+    The settings are those of `match`. Optimal transport is vectorised over the problems.
     """
     _check_settings(assignment, unmatched, reg, ot_scale)
     read = _read(problems, weights)

@@ -159,8 +159,13 @@ def matched(
 ) -> TurnSignal:
     """Compute MatchTIR's turn rewards from matched calls (`rewright.credit.turn_rewards`), without outcomes.
 
-    The kind is "reward", and no number is missing: a trajectory without gold calls has rewards 0. `details`: keep the
-    `Match` of each trajectory.
+    The kind is "reward", and no number is missing: a trajectory without gold calls has rewards 0.
+
+    Args:
+        trajectories: B trajectories.
+        aggregate: "mean" or "sum" of the call rewards of a turn.
+        assignment, unmatched, reg, ot_scale, weights: settings of `rewright.credit.match`.
+        details: keep the `Match` of each trajectory.
     """
     turns, golds = [trajectory.calls for trajectory in trajectories], [trajectory.golds for trajectory in trajectories]
     matches = None

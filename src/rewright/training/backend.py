@@ -76,7 +76,15 @@ class Backend(Protocol):
     def train_sft(
         self, rows: Sequence[Row], model: ModelSettings, settings: SFTSettings, out: Path, *, seed: int
     ) -> list[Row]:
-        """Train on rows with `input_ids` and `mask` (1 for tokens with a loss, that is, generated ones)."""
+        """Supervised fine-tuning.
+
+        Args:
+            rows: the training set, with `input_ids` and `mask` (1 for generated tokens, which have a loss).
+            model: the model to fine-tune.
+            settings: the recipe's `sft` section.
+            out: folder in which the model is saved.
+            seed: seed of training and data order.
+        """
 
     def train_reward_model(
         self,
@@ -88,7 +96,15 @@ class Backend(Protocol):
         seed: int,
         dialect: str,
     ) -> tuple[list[Row], dict[str, float | None]]:
-        """Train on pairs with `chosen_ids`, `rejected_ids` and `split`.
+        """Train a reward model.
+
+        Args:
+            pairs: preference pairs with `chosen_ids`, `rejected_ids` and `split` ("train" or "heldout").
+            model: the model that initializes the reward model.
+            settings: the recipe's `reward` section.
+            out: folder in which the model is saved.
+            seed: seed of the new head, of training and data order.
+            dialect: name of the dialect, stored with the model.
 
         Returns (logged rows, accuracies on the held-out pairs as of `rewright.training.pair_accuracy.pair_accuracies`).
         """

@@ -214,7 +214,15 @@ def with_credit(
     *,
     first: int = 0,
 ) -> list[Trajectory]:
-    """Copy the trajectories with their credit. `first`: index of the first trajectory in `rewards`."""
+    """Copy trajectories, with their credit added.
+
+    Args:
+        trajectories: the rollouts.
+        verdicts: their verdicts.
+        rewards: rewards of a batch that contains the rollouts.
+        dialect: name of the dialect, for the format check.
+        first: index of the first rollout in `rewards`.
+    """
     credited = []
     for index, (trajectory, verdict) in enumerate(zip(trajectories, verdicts, strict=True), first):
         credit = Credit(

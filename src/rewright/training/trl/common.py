@@ -117,8 +117,16 @@ def train(
 ) -> list[dict[str, Any]]:
     """Run a TRL trainer, resuming from its last checkpoint if any. Returns all logged rows, earlier ones included.
 
-    If rollouts raise (a lost engine, server or judge), a checkpoint is saved first, so that no finished step is lost.
-    Raises TrainingError if training made no step or changed no weight; `hint` is the possible cause in the message.
+    Args:
+        trainer: a trainer of TRL.
+        out: folder of the model.
+        seed: seed of training.
+        label: name of the stage in messages.
+        key: the metric that is shown; rows without it are dropped.
+        hint: possible cause if no weight changes, for the message.
+
+    If rollouts raise (an engine, a server or a judge failed), a checkpoint is saved first, so that no finished step is
+    lost. Raises TrainingError if training made no step, changed no weight, or produced NaN or infinite weights.
     """
     set_seed(seed)
     checkpoint = _last_checkpoint(checkpoint_folder(out))

@@ -32,8 +32,8 @@ def train_sft(
 ) -> list[dict[str, Any]]:
     """Train `model` on rows with `input_ids` and `mask` and save it to `out`. Returns the logged rows.
 
-    Rows longer than `max_length` are skipped. Raises InputError if no rows remain, and TrainingError if no weight
-    changes.
+    The arguments are those of `rewright.training.backend.Backend.train_sft`. Rows longer than `max_length` are skipped.
+    Raises InputError if no rows remain, and TrainingError if no weight changes.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
