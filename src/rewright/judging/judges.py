@@ -23,7 +23,7 @@ from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, lacking
-from rewright.judging.own import OWN_SECONDS, in_own_process, path_of
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS, in_own_process, path_of
 from rewright.judging.solve import solve_metrics
 
 __all__ = [
@@ -51,7 +51,7 @@ def check_judge(name: str, packages: Sequence[str] = ()) -> None:
     load_function(name, "judge")
 
 
-def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | TrajectoryJudge:
+def find_judge(name: str, seconds: float = DEFAULT_JUDGE_SECONDS) -> AnswerJudge | TrajectoryJudge:
     """Return the judge with that name or import path. Judges of other packages are called in a separate process.
 
     Raises `InputError` for an unknown name or an import path that is not a judge.
@@ -83,7 +83,9 @@ def _is_ours(found: Any) -> bool:
     return is_builtin_path(getattr(function, "__module__", None) or "")
 
 
-def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, seconds: float = OWN_SECONDS) -> Judgement:
+def judge_answer(
+    judge: str, answer: str | None, golds: Sequence[str], *, seconds: float = DEFAULT_JUDGE_SECONDS
+) -> Judgement:
     r"""Score `answer` against `golds`. If the answer contains `\\boxed{}`, the content of the last box is compared.
 
     Args:
@@ -125,7 +127,7 @@ def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement
     return judgement
 
 
-def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN_SECONDS) -> Verdict:
+def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEFAULT_JUDGE_SECONDS) -> Verdict:
     """Return the verdict on one trajectory. Built-in judges never raise because of model output.
 
     `Verdict.answer` is the text that was compared (the content of the answer's box). A trajectory with an

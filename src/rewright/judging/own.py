@@ -15,9 +15,9 @@ from rewright.core.records import Task, Trajectory
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
 from rewright.workers import pool
 
-__all__ = ["OWN_SECONDS", "in_own_process", "path_of"]
+__all__ = ["DEFAULT_JUDGE_SECONDS", "in_own_process", "path_of"]
 
-OWN_SECONDS = 60.0
+DEFAULT_JUDGE_SECONDS = 60.0
 """Default time limit in seconds of a user-defined judge for one answer."""
 WORKER = "rewright.judging.own_worker"
 

@@ -18,7 +18,7 @@ from rewright.core.registry import find
 from rewright.core.scorer import Scorer
 from rewright.dialects.base import Dialect
 from rewright.engines.settings import ModelSettings
-from rewright.judging.own import OWN_SECONDS
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
@@ -60,7 +60,7 @@ class RLJob:
     template_options: dict[str, Any] | None = None
     reward_model: Scorer | None = None
     on_rollouts: Callable[[list[Trajectory]], None] | None = None
-    judge_seconds: float = OWN_SECONDS
+    judge_seconds: float = DEFAULT_JUDGE_SECONDS
 
 
 class Backend(Protocol):

@@ -20,7 +20,7 @@ from rewright.credit.trajectories import CreditTrajectory
 from rewright.credit.trajectory_reward import trajectory_reward
 from rewright.dialects.format_check import format_problem
 from rewright.judging.judges import judge_trajectory
-from rewright.judging.own import OWN_SECONDS
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.training.settings import RLSettings
 
 __all__ = [
@@ -125,7 +125,9 @@ def uses_reward_model(settings: RLSettings) -> bool:
     return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
 
 
-def verdict_for(task: Task, trajectory: Trajectory, settings: RLSettings, *, seconds: float = OWN_SECONDS) -> Verdict:
+def verdict_for(
+    task: Task, trajectory: Trajectory, settings: RLSettings, *, seconds: float = DEFAULT_JUDGE_SECONDS
+) -> Verdict:
     """Return the verdict that RL uses: by the task's judge or by the judge in `rl.outcome`.
 
     `seconds`: time limit of a custom judge. Raises as the judge does.

@@ -11,7 +11,7 @@ import numpy as np
 
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
-from rewright.judging.own import OWN_SECONDS
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.training.group_credit import Rewards, verdict_for
@@ -56,7 +56,7 @@ def judge_rollouts(
     trajectories: Sequence[Trajectory],
     settings: RLSettings,
     *,
-    seconds: float = OWN_SECONDS,
+    seconds: float = DEFAULT_JUDGE_SECONDS,
 ) -> list[Verdict]:
     """Return one verdict per rollout, by the judge of `rl.outcome` (see `verdict_for`). Raises as the judge does."""
     return [

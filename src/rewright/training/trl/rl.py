@@ -29,7 +29,7 @@ from rewright.credit import per_token
 from rewright.dialects.base import Dialect
 from rewright.engines.base import Sampling
 from rewright.engines.hf import HFEngine
-from rewright.judging.own import OWN_SECONDS
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Rollout
 from rewright.rollout.outage import StepOutages
@@ -94,7 +94,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         run_seed: int = 0,
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
         slots: int = 64,
-        judge_seconds: float = OWN_SECONDS,
+        judge_seconds: float = DEFAULT_JUDGE_SECONDS,
         rollout_model: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -234,7 +234,7 @@ def train_rl(
     template_options: dict[str, Any] | None = None,
     reward_model: Scorer | None = None,
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
-    judge_seconds: float = OWN_SECONDS,
+    judge_seconds: float = DEFAULT_JUDGE_SECONDS,
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
     precision: str | None = None,
 ) -> list[dict[str, Any]]:
