@@ -26,14 +26,14 @@ def test_parts_of_similar_length_give_the_numbers_of_the_whole() -> None:
 
     from rewright.engines.embedded import HFSettings
     from rewright.engines.loading import load_model
-    from rewright.training.trl.rl import RewrightTrainer, parts_by_length
+    from rewright.training.trl.rl import RewrightTrainer, length_buckets
 
     lengths = [(9, 4), (3, 60), (12, 7), (5, 5), (12, 33), (7, 8), (4, 12), (12, 1), (6, 6), (8, 21)]
     ids, mask, kept = batch(lengths)
-    parts = parts_by_length(mask)
+    parts = length_buckets(mask)
     assert sorted(torch.cat(parts).tolist()) == list(range(len(lengths)))
     assert len(parts) == 4
-    assert len(parts_by_length(torch.ones(8, 20))) == 1
+    assert len(length_buckets(torch.ones(8, 20))) == 1
 
     model = load_model(HFSettings(path="pico"))
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))  # as GRPOTrainer does

@@ -87,11 +87,11 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Validate the settings by calling the functions on empty batches."""
         super().__post_init__()
-        turn_signal([], "matched", **self._matching)
+        turn_signal([], "matched", **self._matching_settings)
         if ":" not in self.signal:
             find_signal(self.signal)
         estimator = self.estimator if ":" not in self.estimator else "grpo"
-        advantages([], [], estimator=estimator, **self._normalising)
+        advantages([], [], estimator=estimator, **self._estimator_settings)
 
     @classmethod
     def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
@@ -148,7 +148,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
     def signal_of(self, trajectories: Sequence[CreditTrajectory], *, details: bool = False) -> TurnSignal:
         """Compute the signal of a batch, without outcomes. `details`: keep the `Match` objects ("matched" only)."""
-        matching = {**self._matching, "details": details} if self.signal == "matched" else {}
+        matching = {**self._matching_settings, "details": details} if self.signal == "matched" else {}
         return turn_signal(trajectories, self.signal, **matching)
 
     def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
@@ -196,7 +196,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             trajectory_rewards=trajectory_rewards,
             state_keys=None if scored is None else lambda index: scored[index].state_keys,
             token_counts=None if scored is None else _token_counts(scored),
-            **self._normalising,
+            **self._estimator_settings,
         )
         results: list[Array] = [np.zeros(len(row)) for row in turn_rewards]
         for index, row in zip(kept, group_advantages, strict=True):
@@ -204,13 +204,13 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         return results
 
     @property
-    def _matching(self) -> dict[str, Any]:
+    def _matching_settings(self) -> dict[str, Any]:
         """The settings of the signal "matched"."""
         names = ("aggregate", "assignment", "unmatched", "reg", "ot_scale", "weights")
         return {name: getattr(self, name) for name in names}
 
     @property
-    def _normalising(self) -> dict[str, Any]:
+    def _estimator_settings(self) -> dict[str, Any]:
         """The settings passed to every estimator."""
         return {name: getattr(self, name) for name in ("gamma", "eps", "fusion", "singleton_turn")}
 

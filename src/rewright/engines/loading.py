@@ -94,8 +94,8 @@ def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str
     dtype. Raises InputError if the model cannot be loaded.
     """
     require_package("torch", settings.path)
-    word = compute_dtype(settings)
-    return load_model(settings, dtype=word if adapters else "float32"), word
+    dtype = compute_dtype(settings)
+    return load_model(settings, dtype=dtype if adapters else "float32"), dtype
 
 
 def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
@@ -111,11 +111,11 @@ def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
     tune_allocator()
     path = resolve_path(settings.path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    word = dtype or compute_dtype(settings)
+    weight_dtype = dtype or compute_dtype(settings)
     try:
         with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, word), trust_remote_code=settings.trust_remote_code
+                path, dtype=getattr(torch, weight_dtype), trust_remote_code=settings.trust_remote_code
             )
     except Exception as problem:  # each weight format raises its own errors for an invalid file
         raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from problem

@@ -22,7 +22,7 @@ from rewright.training.checkpoints import checkpoint_folder
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 from rewright.training.trackers import trl_integrations
 
-__all__ = ["Watcher", "arguments", "configured", "lora", "quiet", "save", "train"]
+__all__ = ["MetricsCallback", "build_config", "config_arguments", "lora_config", "quiet", "save", "train"]
 
 T = TypeVar("T")
 Settings = SFTSettings | RewardSettings | RLSettings
@@ -31,7 +31,7 @@ SUPPRESSED_WARNINGS = (r"`(is_)?gradient_checkpointing\w*` is deprecated", "You 
 """Warnings about internals of TRL 1.16 and transformers, which users cannot act on."""
 
 
-def arguments(
+def config_arguments(
     settings: Settings, out: Path, seed: int, *, batch_size: int, precision: str = "float32", **specific: Any
 ) -> dict[str, Any]:
     """Return the keyword arguments of a TRL config.
@@ -70,7 +70,7 @@ def arguments(
     return {**common, **specific, **settings.arguments}
 
 
-def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> T:
+def build_config(kind: Callable[..., T], section: str, values: dict[str, Any]) -> T:
     """Build a TRL config. Raises InputError, which mentions the recipe section, for values that TRL rejects."""
     try:
         return kind(**values)
@@ -79,7 +79,7 @@ def configured(kind: Callable[..., T], section: str, values: dict[str, Any]) -> 
         raise InputError(f"{section}: TRL rejects these settings: {reason}") from problem
 
 
-def lora(settings: Settings, task: str) -> Any:
+def lora_config(settings: Settings, task: str) -> Any:
     """Return a LoRA configuration (alpha: twice the recipe's rank; all linear layers); None without a rank."""
     if settings.lora_rank is None:
         return None
@@ -94,7 +94,7 @@ NONDETERMINISTIC_KEYS = ("step_time", "total_flos", "epoch", "num_tokens")
 """Logged keys that are removed: times, and counters that a resumed run restarts."""
 
 
-class Watcher(TrainerCallback):  # type: ignore[misc]
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     """Records logged rows that contain `key` and advances a progress bar."""
 
     def __init__(self, bar: Bar, key: str = "loss") -> None:
@@ -135,8 +135,8 @@ def train(
         trainer.args.warmup_steps = 0  # warm-up starts at learning rate 0, so a single step would change nothing
     before = _checksums(trainer.model)
     with Bar(f"{label} steps", total) as bar:
-        watcher = Watcher(bar, key)
-        trainer.add_callback(watcher)
+        callback = MetricsCallback(bar, key)
+        trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))

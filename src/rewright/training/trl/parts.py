@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-__all__ = ["in_parts", "parts_by_length"]
+__all__ = ["compute_in_buckets", "length_buckets"]
 
 NUM_LENGTH_BUCKETS: Final = 4
 """Maximum number of length buckets of a forward pass."""
@@ -15,7 +15,7 @@ NUM_LENGTH_BUCKETS: Final = 4
 LogProbs = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 
-def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
+def length_buckets(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
     """Group rows of similar length.
 
     Args:
@@ -31,7 +31,7 @@ def parts_by_length(mask_B_L: torch.Tensor) -> list[torch.Tensor]:
     return parts if tokens < 0.9 * mask_B_L.numel() else [order]
 
 
-def in_parts(
+def compute_in_buckets(
     compute: Callable[..., LogProbs],
     parts: list[torch.Tensor],
     ids_B_L: torch.Tensor,

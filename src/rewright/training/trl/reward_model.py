@@ -18,7 +18,7 @@ from rewright.engines.loading import load_tokenizer, quiet_loading, resolve_path
 from rewright.engines.settings import ModelSettings
 from rewright.training.pair_accuracy import pair_accuracies
 from rewright.training.settings import RewardSettings
-from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
+from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 
 __all__ = ["RewardModel", "train_reward_model"]
 
@@ -141,10 +141,10 @@ def train_reward_model(
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
         classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
-        config = configured(
+        config = build_config(
             RewardConfig,
             "reward",
-            arguments(
+            config_arguments(
                 settings,
                 out,
                 seed,
@@ -160,7 +160,7 @@ def train_reward_model(
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=lora(settings, "SEQ_CLS"),
+            peft_config=lora_config(settings, "SEQ_CLS"),
         )
         history = train(trainer, out, seed, "reward model")
         save(trainer, tokenizer, out, settings)

@@ -38,9 +38,9 @@ from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
 from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with_reward_model, step_metrics
 from rewright.training.settings import RLSettings, check_task_count
-from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
-from rewright.training.trl.parts import in_parts, parts_by_length
-from rewright.training.trl.rows import as_trl
+from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.parts import compute_in_buckets, length_buckets
+from rewright.training.trl.rows import to_trl_output
 from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._truncated_B = [is_truncated(trajectory) for trajectory in trajectories]
         self._log_rollouts(batch_rewards, trajectories)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
-        output, self._spans_B = as_trl(trajectories, batch_rewards.trajectory_rewards[local], end)
+        output, self._spans_B = to_trl_output(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
     def _sync_weights(self) -> None:
@@ -197,14 +197,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """Override of TRL's method that computes the rows in length buckets."""
         compute = super()._get_per_token_logps_and_entropies
         special = [name for name, value in settings.items() if value is not None and name not in TEXT_ONLY_KWARGS]
-        parts = parts_by_length(attention_mask)
+        parts = length_buckets(attention_mask)
         # Distributed models do not support several forward passes before one backward pass.
         if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
             result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
                 model, input_ids, attention_mask, logits_to_keep, **settings
             )
             return result
-        return in_parts(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
+        return compute_in_buckets(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Override of TRL's method that replaces `advantages` (B,) by per-token advantages (B, T)."""
@@ -270,10 +270,10 @@ def train_rl(
         model = model.float()
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     with quiet():
-        config = configured(
+        config = build_config(
             GRPOConfig,
             "rl",
-            arguments(
+            config_arguments(
                 settings,
                 out,
                 seed,
@@ -301,7 +301,7 @@ def train_rl(
             args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=lora(settings, "CAUSAL_LM"),
+            peft_config=lora_config(settings, "CAUSAL_LM"),
             tasks=tasks,
             settings=settings,
             dialect=dialect,

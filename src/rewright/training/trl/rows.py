@@ -7,10 +7,10 @@ from typing import Any
 
 from rewright.core.records import Trajectory
 
-__all__ = ["as_trl"]
+__all__ = ["to_trl_output"]
 
 
-def as_trl(
+def to_trl_output(
     trajectories: Sequence[Trajectory], rewards: list[float | None], end: int
 ) -> tuple[dict[str, Any], list[list[tuple[int, int]]]]:
     """Convert rollouts to TRL's format.

@@ -16,7 +16,7 @@ from rewright.core.errors import InputError
 from rewright.engines.loading import load_tokenizer, load_trainable
 from rewright.engines.settings import ModelSettings
 from rewright.training.settings import SFTSettings
-from rewright.training.trl.common import arguments, configured, lora, quiet, save, train
+from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 
 __all__ = ["labels_of", "train_sft"]
 
@@ -46,10 +46,10 @@ def train_sft(
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
-        config = configured(
+        config = build_config(
             SFTConfig,
             "sft",
-            arguments(
+            config_arguments(
                 settings,
                 out,
                 seed,
@@ -68,7 +68,7 @@ def train_sft(
             args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=lora(settings, "CAUSAL_LM"),
+            peft_config=lora_config(settings, "CAUSAL_LM"),
         )
         history = train(trainer, out, seed, "sft")
         save(trainer, tokenizer, out, settings)
