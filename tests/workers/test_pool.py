@@ -49,7 +49,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 
 def test_a_guarded_worker_answers_without_the_users_environment(work: str) -> None:
-    first, second = (pool.ask(work, {"what": "echo", "value": value}) for value in (1, [2]))
+    first, second = (pool.call_guarded(work, {"what": "echo", "value": value}) for value in (1, [2]))
     assert (first["value"], second["value"], first["prepared"], first["key"]) == (1, [2], "echo", None)
     assert first["process"] == second["process"] != os.getpid()
 
@@ -68,23 +68,23 @@ def test_a_guarded_worker_answers_without_the_users_environment(work: str) -> No
 def test_what_a_guarded_worker_does_not_do(work: str, tmp_path: Path, what: str, cause: str, said: str) -> None:
     value = str(tmp_path / "written") if what == "write" else "value"
     with pytest.raises(pool.RequestError, match=said) as failed:
-        pool.ask(work, {"what": what, "value": value}, cpu_seconds=0.3)
+        pool.call_guarded(work, {"what": what, "value": value}, cpu_seconds=0.3)
     assert failed.value.cause == cause
     assert not (tmp_path / "written").exists()
-    assert pool.ask(work, {"what": "echo"})["prepared"] == "echo"  # the next request has a worker
+    assert pool.call_guarded(work, {"what": "echo"})["prepared"] == "echo"  # the next request has a worker
 
 
 def test_an_unguarded_worker_has_the_users_environment_and_a_limit_in_real_time(work: str, tmp_path: Path) -> None:
-    pool.call(work, {"what": "write", "value": str(tmp_path / "written")}, 30)
+    pool.call_unguarded(work, {"what": "write", "value": str(tmp_path / "written")}, 30)
     assert (tmp_path / "written").exists()
-    assert pool.call(work, {"what": "echo"}, 30)["key"] == "5"
-    assert pool.call(work, {"what": "early"}, 30) == {"early": "early"}
+    assert pool.call_unguarded(work, {"what": "echo"}, 30)["key"] == "5"
+    assert pool.call_unguarded(work, {"what": "early"}, 30) == {"early": "early"}
     for what, cause in (("loop", "time"), ("raise", "raised"), ("die", "died")):
         with pytest.raises(pool.RequestError) as failed:
-            pool.call(work, {"what": what}, 0.3)
+            pool.call_unguarded(work, {"what": what}, 0.3)
         assert failed.value.cause == cause
 
 
 def test_a_module_that_cannot_be_imported_is_an_error_of_the_worker() -> None:
     with pytest.raises(WorkerError, match="could not start: ModuleNotFoundError: No module named 'no_such_work'"):
-        pool.ask("no_such_work", {})
+        pool.call_guarded("no_such_work", {})

@@ -16,7 +16,7 @@ def compare(worker: str, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises `JudgeError` if no worker can be started or the worker gets no CPU time.
     """
     try:
-        return pool.ask(worker, arguments)
+        return pool.call_guarded(worker, arguments)
     except pool.RequestError as problem:
         said = f"could not be compared: {problem}" if problem.cause == "raised" else f"comparing {problem}"
         return {"outcome": 0.0, "reason": said}

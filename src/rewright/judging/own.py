@@ -66,7 +66,7 @@ def _checked(found: Any, path: str) -> Judgement:
 
 def _ask(path: str, seconds: float, answer: str, seen: dict[str, Any]) -> Judgement:
     try:
-        reply = pool.call(WORKER, {"path": path, **seen}, seconds)
+        reply = pool.call_unguarded(WORKER, {"path": path, **seen}, seconds)
     except pool.RequestError as problem:
         reply = {"raised": str(problem)}
     except WorkerError as problem:

@@ -112,7 +112,7 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
     from rewright.workers import pool
 
     try:
-        reply = pool.ask("rewright.tasks.schema_worker", {"parameters": parameters, "arguments": arguments})
+        reply = pool.call_guarded("rewright.tasks.schema_worker", {"parameters": parameters, "arguments": arguments})
     except pool.RequestError as problem:
         return [f"could not be checked against the schema: comparing {problem}"]
     problems: list[str] = reply["problems"]

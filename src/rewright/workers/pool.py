@@ -4,9 +4,11 @@ Worker processes are needed because some libraries can't be interrupted from a t
 main thread. The caller names a module; the worker imports it and calls its `answer(**arguments)` for each request
 (`rewright.workers.worker`). There are two kinds of workers:
 
-- `ask` runs built-in code on untrusted data. Each request has a CPU time limit enforced by the kernel, a memory limit,
-  and no file writes or network connections. CPU time is used so that machine load does not change results.
-- `call` runs user-defined code, which may wait for a server. It has the user's environment and a wall-clock limit.
+- `call_guarded` runs built-in code on untrusted data. Each request has a CPU time limit enforced by the kernel, a
+  memory limit, and no file writes or network connections. CPU time is used so that machine load does not change
+  results.
+- `call_unguarded` runs user-defined code, which may wait for a server. It has the user's environment and a wall-clock
+  limit.
 
 Workers are reused between requests, and replaced if they die.
 """
@@ -27,7 +29,7 @@ from typing import Any, Literal
 
 from rewright.core.errors import WorkerError
 
-__all__ = ["CPU_SECONDS", "RequestError", "ask", "call", "close"]
+__all__ = ["CPU_SECONDS", "RequestError", "call_guarded", "call_unguarded", "close"]
 
 CPU_SECONDS = 3.0
 _WALL_SECONDS = 120.0
@@ -85,10 +87,10 @@ class _Worker:
             if self._process.stderr:
                 self._process.stderr.close()
 
-    def ask(self, request: dict[str, Any], wall_seconds: float) -> dict[str, Any] | None:
+    def request(self, message: dict[str, Any], wall_seconds: float) -> dict[str, Any] | None:
         """Send a request and return the reply, or None if the worker died or timed out (`late`)."""
         try:
-            self._connection.send_bytes(json.dumps(request).encode())
+            self._connection.send_bytes(json.dumps(message).encode())
             if self._connection.poll(wall_seconds):
                 reply: dict[str, Any] = json.loads(self._connection.recv_bytes())
                 return reply
@@ -167,7 +169,7 @@ def _drop_inherited_pools() -> None:
 os.register_at_fork(after_in_child=_drop_inherited_pools)
 
 
-def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
+def call_guarded(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS) -> dict[str, Any]:
     """Call `answer(**arguments)` of the built-in `module` in a guarded worker.
 
     Arguments and result must be JSON-serialisable. The module's optional `prepare(**arguments)` runs first and does not
@@ -177,7 +179,7 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
     pool = _pool("guarded", module)
     with pool.slot():
         worker = pool.take()
-        reply = worker.ask({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
+        reply = worker.request({"arguments": arguments, "cpu_seconds": cpu_seconds}, _WALL_SECONDS)
         if reply is not None:
             pool.put(worker)
             return _unwrap(reply)
@@ -189,7 +191,7 @@ def ask(module: str, arguments: dict[str, Any], cpu_seconds: float = CPU_SECONDS
     raise RequestError("died", f"ended its process (exit status {code})")
 
 
-def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+def call_unguarded(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Call `answer(**arguments)` of `module` in an unguarded worker, which has the user's permissions.
 
     The module's optional `prepare(**arguments)` runs first and does not count towards `seconds` of wall-clock time.
@@ -198,9 +200,9 @@ def call(module: str, arguments: dict[str, Any], seconds: float) -> dict[str, An
     pool = _pool("unguarded", module)
     with pool.slot():
         worker = pool.take()
-        reply = worker.ask({"prepare": arguments}, _START_SECONDS)
+        reply = worker.request({"prepare": arguments}, _START_SECONDS)
         if reply == {}:
-            reply = worker.ask({"arguments": arguments, "seconds": seconds}, seconds)
+            reply = worker.request({"arguments": arguments, "seconds": seconds}, seconds)
         if reply is not None:
             pool.put(worker)
             return _unwrap(reply)
