@@ -301,15 +301,15 @@ class RecordFile(Generic[T]):
         self._open()  # so that every line is complete
         self.close()
         positions = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
-        wanted = [key for key in dict.fromkeys(order) if key in positions]
-        known = set(wanted)
-        wanted += [key for key in positions if key not in known]
-        if wanted == list(positions):
+        ordered = [key for key in dict.fromkeys(order) if key in positions]
+        known = set(ordered)
+        ordered += [key for key in positions if key not in known]
+        if ordered == list(positions):
             return
         with self.path.open("rb") as file:
 
             def lines() -> Iterator[bytes]:
-                for key in wanted:
+                for key in ordered:
                     start, length = positions[key]
                     file.seek(start)
                     yield file.read(length)

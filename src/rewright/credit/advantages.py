@@ -80,12 +80,12 @@ def advantages(
     labels = _labels(group_ids)
     if len(labels) != len(rewards):
         raise ValueError(f"{len(labels)} group_ids, but {len(rewards)} trajectories: give exactly one each")
-    given = None
+    trajectory_reward_B = None
     if trajectory_rewards is not None:
-        given = _numbers("trajectory_rewards", trajectory_rewards)
-        if given.shape != (len(rewards),):
-            raise ValueError(f"trajectory_rewards has shape {given.shape}: expected ({len(rewards)},)")
-        _check_finite("trajectory_rewards", given)
+        trajectory_reward_B = _numbers("trajectory_rewards", trajectory_rewards)
+        if trajectory_reward_B.shape != (len(rewards),):
+            raise ValueError(f"trajectory_rewards has shape {trajectory_reward_B.shape}: expected ({len(rewards)},)")
+        _check_finite("trajectory_rewards", trajectory_reward_B)
     _check_rows("token_counts", token_counts, rewards)
     keys = state_keys
     if keys is not None and not callable(keys):
@@ -99,7 +99,7 @@ def advantages(
     for indices in members.values():
         group = Group.of(
             [rewards[index] for index in indices],
-            None if given is None else given[indices],
+            None if trajectory_reward_B is None else trajectory_reward_B[indices],
             gamma=gamma,
             eps=eps,
             fusion=fusion,

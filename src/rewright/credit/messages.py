@@ -30,15 +30,15 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
     for message in messages:
         if not isinstance(message, Mapping) or message.get("role") != "assistant":
             continue
-        given = message.get("tool_calls")
-        if isinstance(given, str):
+        tool_calls = message.get("tool_calls")
+        if isinstance(tool_calls, str):
             try:
-                given = STRICT.decode(given) if given.strip() else None
+                tool_calls = STRICT.decode(tool_calls) if tool_calls.strip() else None
             except ValueError:
-                given = [given]
-        elif isinstance(given, float):  # NaN: an absent cell of a data frame
-            given = None
-        calls: list[Any] = list(calls_of(given))
+                tool_calls = [tool_calls]
+        elif isinstance(tool_calls, float):  # NaN: an absent cell of a data frame
+            tool_calls = None
+        calls: list[Any] = list(calls_of(tool_calls))
         if message.get("function_call") is not None:
             calls.append(message["function_call"])
         turns.append([without_nulls(call) for call in calls] if drop_nulls else calls)

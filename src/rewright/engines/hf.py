@@ -214,9 +214,9 @@ class HFEngine:
 
     def _find_slot(self, session: str) -> Slot | None:
         idle = [slot for slot in self.slots if slot.job is None]
-        own = [slot for slot in idle if session and slot.session == session]
-        if own:
-            return own[0]
+        reserved = [slot for slot in idle if session and slot.session == session]
+        if reserved:
+            return reserved[0]
         # A slot is reserved for its trajectory until `release`. Prefilled keys and values differ in their last bits
         # from decoded ones, so with eviction the samples would depend on the schedule.
         free = [slot for slot in idle if not slot.session]

@@ -140,8 +140,8 @@ class OpenAIEngine:
             try:
                 body = self._body(request)
             except (Fault, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                words = f"the messages cannot be encoded in a request: {type(error).__name__}: {error}"
-                fault = error if isinstance(error, Fault) else Fault("request", words, retry=False)
+                message = f"the messages cannot be encoded in a request: {type(error).__name__}: {error}"
+                fault = error if isinstance(error, Fault) else Fault("request", message, retry=False)
                 raise EndpointError(self._endpoint.base_url + path, fault, attempts=0) from None
             log_probs_wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
             expected = self.model if self.check_model else None
@@ -244,8 +244,8 @@ class OpenAIEngine:
 
 def _requested_tokens(body: Mapping[str, Any]) -> int | None:
     """Return the token limit of a request; None if `extra_body` has removed it."""
-    given = [body[key] for key in ("max_completion_tokens", "max_tokens") if type(body.get(key)) is int]
-    return max(given) if given else None
+    limits = [body[key] for key in ("max_completion_tokens", "max_tokens") if type(body.get(key)) is int]
+    return max(limits) if limits else None
 
 
 def _names(detail: str, field: str) -> bool:

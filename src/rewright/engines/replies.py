@@ -145,8 +145,8 @@ def read_completion(
             retry=False,
         )
     if log_probs and (numbers is None or len(numbers) != len(token_ids)):
-        given = "no" if numbers is None else len(numbers)
-        raise Fault("tokens", f"the server returned {given} log-probs for {len(token_ids)} tokens", retry=False)
+        count = "no" if numbers is None else len(numbers)
+        raise Fault("tokens", f"the server returned {count} log-probs for {len(token_ids)} tokens", retry=False)
     _count(reply, "completion_tokens", bounds.reported)  # not used, but an invalid count invalidates the reply
     text, ending = _with_stop(text, ending, matched, stop)
     _check_length(text, (), bounds)

@@ -188,14 +188,16 @@ def _turns_and_golds(
     golds = [gold_calls(row.get("gold_calls"), f"gold_calls of row {index}") for index, row in enumerate(rows)]
     turns = []
     for index, (row, completion) in enumerate(zip(rows, completions, strict=True)):
-        given = row.get("turn_calls")
-        if given is not None:
-            if not isinstance(given, (list, tuple)) or not all(isinstance(calls, (list, tuple)) for calls in given):
+        turn_calls = row.get("turn_calls")
+        if turn_calls is not None:
+            if not isinstance(turn_calls, (list, tuple)) or not all(
+                isinstance(calls, (list, tuple)) for calls in turn_calls
+            ):
                 raise ValueError(
-                    f"turn_calls of completion {index} is {given!r:.200}: expected a list of turns, each a list of "
-                    "calls"
+                    f"turn_calls of completion {index} is {turn_calls!r:.200}: expected a list of turns, "
+                    "each a list of calls"
                 )
-            turns.append([list(calls) for calls in given])
+            turns.append([list(calls) for calls in turn_calls])
         elif isinstance(completion, str):
             raise ValueError("turn credit reads tool calls from messages: expected conversational prompts, got text")
         else:

@@ -35,16 +35,16 @@ def settings_of(algorithm: Any) -> TurnCredit:
 
     Raises ValueError if they are not a mapping of known settings.
     """
-    given = algorithm.get("rewright", None) if algorithm is not None and hasattr(algorithm, "get") else None
-    if given is None:
+    section = algorithm.get("rewright", None) if algorithm is not None and hasattr(algorithm, "get") else None
+    if section is None:
         return TurnCredit.from_environment()
-    if not hasattr(given, "items"):
-        raise ValueError(f"algorithm.rewright is {given!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
+    if not hasattr(section, "items"):
+        raise ValueError(f"algorithm.rewright is {section!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
     # Hydra uses its own list type.
     return TurnCredit.of(
         {
             str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-            for key, value in given.items()
+            for key, value in section.items()
         }
     )
 

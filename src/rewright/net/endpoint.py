@@ -207,9 +207,9 @@ class Endpoint:
         except TimeoutError:
             self.faults["deadline"] += 1
             allowed = max(0.0, (deadline or started) - started)
-            words = f"no answer within the deadline of {allowed:.1f} s" + (f"; before that: {last}" if last else "")
-            over = Fault("deadline", words, retry=False, status=last.status if last else None)
-            raise EndpointError(url, over, attempts=made) from None
+            message = f"no answer within the deadline of {allowed:.1f} s" + (f"; before that: {last}" if last else "")
+            timeout_fault = Fault("deadline", message, retry=False, status=last.status if last else None)
+            raise EndpointError(url, timeout_fault, attempts=made) from None
 
     async def close(self) -> None:
         """Close the connections. Running and later posts fail with EndpointError."""

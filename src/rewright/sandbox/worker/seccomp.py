@@ -130,7 +130,7 @@ def _one_of(index: int, values: tuple[int, ...], otherwise: int, *, then: int = 
 
 
 def _blocks(
-    processes: int, network: bool, private_files: bool, own: int, machine: str
+    processes: int, network: bool, private_files: bool, own_pid: int, machine: str
 ) -> Iterator[tuple[int, list[Instruction]]]:
     """Yield, for each system call with a rule of its own, its number and the instructions that decide it."""
     plain = numbers(ALLOWED, machine) | numbers(EXTENDED_ATTRIBUTES, machine)
@@ -161,7 +161,7 @@ def _blocks(
     )
     yield special["clone3"], [(RETURN, 0, 0, NOT_IMPLEMENTED)]  # its flags are in memory, which a filter cannot read
     for name in ("kill", "tgkill"):
-        yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own,), NOT_PERMITTED)
+        yield special[name], [(RETURN, 0, 0, ALLOW)] if processes > 1 else _one_of(0, (own_pid,), NOT_PERMITTED)
     yield special["prctl"], _one_of(0, PRCTL_OPTIONS, NOT_PERMITTED)
     yield special["ioctl"], _one_of(1, IOCTL_REQUESTS, NO_TERMINAL)
     if network:
@@ -176,13 +176,13 @@ def _blocks(
     if network:  # requests for another buffer size are ignored
         sized = _one_of(2, SOCKET_BUFFERS, ALLOW, then=SUCCEED)
         yield special["setsockopt"], [_argument(1), (EQUAL, 1, 0, SOL_SOCKET), (RETURN, 0, 0, ALLOW), *sized]
-    yield special["prlimit64"], _one_of(0, (0, own), NOT_PERMITTED)
+    yield special["prlimit64"], _one_of(0, (0, own_pid), NOT_PERMITTED)
 
 
 def program(
-    processes: int, network: bool, private_files: bool, own: int, machine: str = kernel.MACHINE
+    processes: int, network: bool, private_files: bool, own_pid: int, machine: str = kernel.MACHINE
 ) -> list[Instruction]:
-    """Build the filter (classic BPF) for a child whose process id in its own namespace is `own`.
+    """Build the filter (classic BPF) for a child whose process id in its own namespace is `own_pid`.
 
     Without `private_files`, the child may not change modes and times of files, which Landlock does not cover.
     """
@@ -194,7 +194,7 @@ def program(
     ]
     if machine == "x86_64":
         steps += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, NOT_IMPLEMENTED)]
-    for number, block in _blocks(processes, network, private_files, own, machine):
+    for number, block in _blocks(processes, network, private_files, own_pid, machine):
         steps += [(EQUAL, 0, len(block), number), *block]
     return [
         *steps,

@@ -21,12 +21,12 @@ NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "
 
 def readable(extra: Sequence[str], network: bool) -> list[str]:
     """Return the readable paths, without those that lie beneath another one."""
-    wanted = [*LIBRARIES, *DATA, *extra, *(NETWORK if network else ())]
+    paths = [*LIBRARIES, *DATA, *extra, *(NETWORK if network else ())]
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
-        wanted += [f"{prefix}/lib", f"{prefix}/lib64"]
-    wanted += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+        paths += [f"{prefix}/lib", f"{prefix}/lib64"]
+    paths += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     kept: list[str] = []
-    for path in sorted({os.path.normpath(path) for path in wanted if path}):
+    for path in sorted({os.path.normpath(path) for path in paths if path}):
         inside = any(path.startswith(f"{other}/") for other in kept)
         if not inside and Path(path).exists():
             kept.append(path)

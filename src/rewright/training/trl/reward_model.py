@@ -91,16 +91,18 @@ def _config_with_head(path: Path) -> Any:
     """Load the configuration of a reward model. Raises InputError for any other model."""
     from transformers import AutoConfig
 
-    wanted = "expected a reward model, as `rewright reward` saves it"
+    expected = "expected a reward model, as `rewright reward` saves it"
     if not (path / "config.json").is_file():
-        raise InputError(f"{path}: no config.json in it: {wanted}")
+        raise InputError(f"{path}: no config.json in it: {expected}")
     try:
         config = AutoConfig.from_pretrained(str(path))
     except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot read config.json: {' '.join(str(problem).split())[:200]}: {wanted}") from None
-    kinds = getattr(config, "architectures", None) or ["unknown"]
-    if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
-        raise InputError(f"{path} is a {kinds[0]} without a score head of one output: {wanted}")
+        raise InputError(
+            f"{path}: cannot read config.json: {' '.join(str(problem).split())[:200]}: {expected}"
+        ) from None
+    architectures = getattr(config, "architectures", None) or ["unknown"]
+    if not architectures[0].endswith("ForSequenceClassification") or config.num_labels != 1:
+        raise InputError(f"{path} is a {architectures[0]} without a score head of one output: {expected}")
     return config
 
 
