@@ -289,7 +289,7 @@ def backoff_seconds(attempt: int, retry_after: float | None, *, first: float, ma
 
     Args:
         attempt: number of the failed attempt, from 1.
-        retry_after: wait that the server asked for, in seconds; None: it did not.
+        retry_after: wait that the server requests, in seconds; None: it requests none.
         first: wait after the first attempt, in seconds.
         max_wait: longest wait, in seconds.
         draw: random number in [0, 1) for the jitter.

@@ -181,7 +181,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         verdicts: list[Verdict],
         scores: list[float | None] | None,
     ) -> Rewards:
-        """Rewards over all processes, since a group may be spread over several of them."""
+        """Compute the rewards over all processes, since a group may be distributed over several of them."""
         trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
         scores = None if scores is None else self._gather(scores)
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
