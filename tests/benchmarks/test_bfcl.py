@@ -284,6 +284,7 @@ def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task
     assert [(finding.kind, finding.tool) for finding in found.findings] == [("gold-against-tools", "close_ticket")]
 
 
+@pytest.mark.needs_torch
 def test_evaluating_a_model_reports_every_category(tmp_path: Path) -> None:
     recipe = benchmark_recipe("bfcl-multi-turn", "pico", 3, ["limits.turn_tokens=2", "eval.tasks.path=base,miss_func"])
     run = Run.create(tmp_path / "run", recipe, resume=False)

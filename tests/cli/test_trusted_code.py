@@ -82,6 +82,7 @@ def test_no_target_reaches_a_function_of_rewright(rewright: Rewright, victim: Pa
     assert (victim / "thesis.txt").exists()
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("section", ["tasks", "eval.tasks", "rl.tasks"])
 def test_no_recipe_lets_it(rewright: Rewright, victim: Path, section: str) -> None:
     write_task(victim, target=REACHING[0])

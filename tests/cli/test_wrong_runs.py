@@ -47,6 +47,7 @@ def rewright(tmp_path: Path) -> Rewright:
     return partial(in_process.rewright, tmp_path)
 
 
+@pytest.mark.needs_torch
 def test_a_run_to_go_on_with_must_be_there(rewright: Rewright, tmp_path: Path) -> None:
     """Nothing is begun anew, which would make everything again, and pay for it."""
     put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "other/notes.txt": b"mine"})

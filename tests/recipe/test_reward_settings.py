@@ -92,6 +92,7 @@ def test_a_run_of_an_older_version_can_be_looked_at_all_the_same(
     assert "estimator grpo" in text and "cannot be read" not in text
 
 
+@pytest.mark.needs_torch
 def test_an_outcome_that_the_tasks_cannot_have_is_seen_before_anything_is_generated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -423,6 +423,7 @@ def test_a_signal_sees_the_results_and_the_states_of_chat_logs(rewright: Rewrigh
 # Trackers.
 
 
+@pytest.mark.needs_torch
 def test_a_tracker_of_one_s_own_is_given_the_rows_of_a_stage(rewright: Rewright, tmp_path: Path) -> None:
     pytest.importorskip("trl")
     register("tracker", "toy", "seams.toys.toy_tracker:Counts")

@@ -1,9 +1,9 @@
-"""A pytest plug-in that leaves out the test files that need torch, for environments that have none.
+"""A pytest plug-in that leaves out the tests that need torch, for environments that have none.
 
     PYTHONPATH=tests pytest -p support.without_torch
 
 A file needs torch if it, or a module of tests/support that it imports, imports torch, a trainer or a room of Rewright
-that loads models; or if it runs the command line on a model.
+that loads models; or if it runs the command line on a model. Single tests that do are marked `needs_torch`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parents[1]
 MODULES = (
@@ -39,3 +41,10 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     if collection_path.is_file() and collection_path.suffix == ".py" and needs_torch(collection_path):
         return True
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the marked tests of the other files."""
+    for item in items:
+        if item.get_closest_marker("needs_torch"):
+            item.add_marker(pytest.mark.skip(reason="needs torch"))
