@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from rewright.core.errors import EngineError
 from rewright.dialects import get_dialect
 from rewright.engines.base import Request, Sampling
@@ -27,6 +29,7 @@ class LengthModel:
         return [-float(len(one)) for one in sequences]
 
 
+@pytest.mark.needs_torch
 async def test_a_step_is_rolled_out_judged_scored_and_credited() -> None:
     first, second = generate("train", 2, profile="short")
     dialect, settings = get_dialect("hermes"), RLSettings(generations=2, tasks_per_step=2)
