@@ -133,7 +133,7 @@ def test_a_model_s_own_mistakes_are_zeros(credit: Any) -> None:
     assert code == 0
     assert turn_rewards(output) == [[1.0, 0.0], [0.0], [0.0, 0.0], [0.0]]
     assert warnings == [
-        "warning: no trajectory has an outcome: turns are paid for calls alone",
+        "warning: no trajectory has an outcome: turns are rewarded for calls only",
         "warning: 1 of 4 trajectories has no call that was read, but <tool_call> in the text (the first is 'row 3'): "
         "their calls earn 0",
     ]
@@ -171,7 +171,7 @@ def test_the_outcome_is_the_column_reward_or_asked_for(credit: Any) -> None:
         assert outcomes(columns, "--outcome", "none")[:2] == (0, [None, None])
     code, _, (line,) = outcomes(logged, "--outcome", "reward", "--outcome", "bonus")
     assert (code, "no row has the column 'bonus' of the outcome" in line) == (2, True)
-    assert "the outcome 'good' is no number" in outcomes({"reward": "good"})[2][0]
+    assert "the outcome 'good' is not a number" in outcomes({"reward": "good"})[2][0]
 
 
 def test_what_was_not_compared_or_not_measured_is_said(credit: Any) -> None:

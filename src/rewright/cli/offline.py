@@ -259,14 +259,14 @@ def import_trajectories(
 
     count = sum(1 for _ in found())  # validates the whole file before a run directory is created
     if not count:
-        raise InputError(f"{file}: holds no trajectories")
+        raise InputError(f"{file}: contains no trajectories")
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
         _ = Context(opened, settings).tasks  # loading the tasks stores them in the run
         for trajectory in found():
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=count)
-    print(f"{count} trajectories imported: go on with rewright judge {run}")
+    print(f"{count} trajectories imported: continue with rewright judge {run}")
     if as_json:
         print(json.dumps({"run": str(run), "trajectories": count}))
 

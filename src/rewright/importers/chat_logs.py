@@ -217,15 +217,15 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
 def _credit_turns(completion: Sequence[Any], turns: Sequence[Sequence[Any]]) -> list[CreditTurn]:
     """Return the turns, each with the results (None for calls without results) and user messages that follow it."""
     starts = [index for index, message in enumerate(completion) if _role(message) == "assistant"]
-    found: list[CreditTurn] = []
+    credit_turns: list[CreditTurn] = []
     for calls, start, end in zip(turns, starts, [*starts, len(completion)][1:], strict=True):
         after = completion[start + 1 : end]
         results = [_content(message) for message in after if _role(message) in _RESULTS]
         others = [dict(message) for message in after if _role(message) not in _RESULTS]
-        found.append(
+        credit_turns.append(
             CreditTurn(calls, results if results or not calls else None, _content(completion[start]), messages=others)
         )
-    return found
+    return credit_turns
 
 
 def _check_messages(row: Row, messages: Iterable[Any]) -> None:
@@ -293,13 +293,13 @@ def _golds(row: Row) -> list[Any] | None:
     for key in ("gold_calls", "ground_truth"):
         value = row.values.get(key)
         try:
-            found = gold_calls(value, key)
+            calls = gold_calls(value, key)
         except ValueError as problem:
             if key == "ground_truth" and not _holds_objects(value):
                 continue
             raise row.fail(str(problem)) from None
-        if found is not None:
-            return found
+        if calls is not None:
+            return calls
     return None
 
 
@@ -315,11 +315,11 @@ def _may_be_outcome(key: str, value: Any) -> bool:
 
 def _outcome(row: Row, names: Sequence[str]) -> float | None:
     """Return the sum of the named columns, or None if all of them are null or missing."""
-    found = [row.values[name] for name in names if row.values.get(name) is not None]
-    for value in found:
+    values = [row.values[name] for name in names if row.values.get(name) is not None]
+    for value in values:
         if not isinstance(value, (int, float)):
-            raise row.fail(f"the outcome {value!r:.200} is no number")
-    return _finite(row, found) if found else None
+            raise row.fail(f"the outcome {value!r:.200} is not a number")
+    return _finite(row, values) if values else None
 
 
 def _finite(row: Row, values: Sequence[float]) -> float:

@@ -57,9 +57,9 @@ def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | Traject
     Raises `InputError` for an unknown name or an import path that is not a judge.
     """
     check_judge(name, [name])
-    found = load_function(name, "judge") if ":" in name else find("judge", name)
-    judge = found if isinstance(found, AnswerJudge | TrajectoryJudge) else AnswerJudge(found)
-    if ":" not in name and _is_ours(found):
+    registered = load_function(name, "judge") if ":" in name else find("judge", name)
+    judge = registered if isinstance(registered, AnswerJudge | TrajectoryJudge) else AnswerJudge(registered)
+    if ":" not in name and _is_ours(registered):
         return judge
     path = name if ":" in name else path_of(judge.function)
     return judge if path is None else in_own_process(judge, path, seconds)
@@ -74,12 +74,12 @@ def is_self_contained(name: str) -> bool:
     """Return True for a built-in judge that needs no other package, which can be called when reading a stored run."""
     if ":" in name or name not in known("judge"):
         return False
-    found = find("judge", name)
-    return _is_ours(found) and (not isinstance(found, TrajectoryJudge) or found.self_contained)
+    registered = find("judge", name)
+    return _is_ours(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
 
 
-def _is_ours(found: Any) -> bool:
-    function = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
+def _is_ours(judge: Any) -> bool:
+    function = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
     return is_builtin_path(getattr(function, "__module__", None) or "")
 
 
@@ -95,8 +95,8 @@ def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, second
     Raises `InputError` for an unknown judge, a trajectory judge or if no gold answer is left, and `JudgeError` if the
     judge fails. Never raises because of the answer.
     """
-    found = find_judge(judge, seconds)
-    if isinstance(found, TrajectoryJudge):
+    answer_judge = find_judge(judge, seconds)
+    if isinstance(answer_judge, TrajectoryJudge):
         raise InputError(
             f"judge {judge} judges whole trajectories, not answers: expected one of {', '.join(answer_judges())}"
         )
@@ -106,7 +106,7 @@ def judge_answer(judge: str, answer: str | None, golds: Sequence[str], *, second
     content = final_answer(answer)
     if not content:
         return Judgement(0.0, "no answer" if answer is None else "the answer is empty")
-    return _checked(judge, content, lambda: found(content, golds))
+    return _checked(judge, content, lambda: answer_judge(content, golds))
 
 
 def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement:

@@ -39,34 +39,34 @@ def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: flo
     returns no `Judgement`, exceeds the limit or ends its process. An `InputError` of the function is passed on.
     """
     if isinstance(judge, AnswerJudge):
-        compare = judge.function
+        on_plain_answer = judge.function
 
         def on_answer(answer: str, golds: Sequence[str]) -> Judgement:
             if not _has_a_file(path):
-                return _checked(compare(answer, golds), path)
+                return _checked(on_plain_answer(answer, golds), path)
             return _ask(path, seconds, answer, {"answer": answer, "golds": list(golds)})
 
         return msgspec.structs.replace(judge, function=on_answer)
-    inspect = judge.function
+    on_plain_trajectory = judge.function
 
     def on_trajectory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         if not _has_a_file(path):
-            return _checked(inspect(task, trajectory, answer), path)
-        seen = {"task": msgspec.to_builtins(task), "trajectory": msgspec.to_builtins(trajectory), "answer": answer}
-        return _ask(path, seconds, answer, seen)
+            return _checked(on_plain_trajectory(task, trajectory, answer), path)
+        arguments = {"task": msgspec.to_builtins(task), "trajectory": msgspec.to_builtins(trajectory), "answer": answer}
+        return _ask(path, seconds, answer, arguments)
 
     return msgspec.structs.replace(judge, function=on_trajectory)
 
 
-def _checked(found: Any, path: str) -> Judgement:
-    if not isinstance(found, Judgement):
-        raise JudgeError(f"judge {path!r} returned {found!r:.80}, expected a rewright.judging.Judgement")
-    return found
+def _checked(result: Any, path: str) -> Judgement:
+    if not isinstance(result, Judgement):
+        raise JudgeError(f"judge {path!r} returned {result!r:.80}, expected a rewright.judging.Judgement")
+    return result
 
 
-def _ask(path: str, seconds: float, answer: str, seen: dict[str, Any]) -> Judgement:
+def _ask(path: str, seconds: float, answer: str, arguments: dict[str, Any]) -> Judgement:
     try:
-        reply = pool.call(WORKER, {"path": path, **seen}, seconds)
+        reply = pool.call(WORKER, {"path": path, **arguments}, seconds)
     except pool.RequestError as problem:
         reply = {"raised": str(problem)}
     except WorkerError as problem:

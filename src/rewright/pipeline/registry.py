@@ -127,7 +127,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
     for name in recipe.stages:
         stage = find("stage", name, setting="stages")
         if not isinstance(stage, Stage):
-            raise InputError(f"stages: {name} is no stage: expected a rewright.pipeline.registry.Stage")
+            raise InputError(f"stages: {name} is not a stage: expected a rewright.pipeline.registry.Stage")
         if ":" in name and stage.name in {*stage_order(), *(one.name for one in found)}:
             raise InputError(f"stages: {name} is named {stage.name!r}, as another stage is: expected a name of its own")
         found.append(stage)

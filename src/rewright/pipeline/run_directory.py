@@ -89,17 +89,19 @@ class Run:
             raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
         if resume and not taken:
             raise InputError(
-                f"{path} holds no run to go on with: expected a run directory (without --resume: a new run)"
+                f"{path} contains no run to continue: expected a run directory (without --resume: a new run)"
             )
         if foreign:
-            raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
+            raise InputError(
+                f"{path} is not a run and contains {foreign}: expected a new or an empty folder for the run"
+            )
         if taken:
             check_format(path)
             if run.is_untouched():
                 with run.locked(update=False):  # raises if another process is about to write
                     pass
             elif not resume:
-                raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
+                raise InputError(f"{path} already contains a run: add --resume to continue it, or choose another --run")
             elif run.recipe() != recipe:
                 raise InputError(
                     f"{path} was started with another recipe: resume with the same one, or start a new run"

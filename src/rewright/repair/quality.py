@@ -63,8 +63,8 @@ class Dimension(Settings, frozen=True):
         """
         what = f"{where}dimension {self.name}"
         if ":" not in self.function:
-            found: Callable[[Sample], float] = find("dimension", self.function, setting=what)
-            return found
+            function: Callable[[Sample], float] = find("dimension", self.function, setting=what)
+            return function
         if is_builtin_path(self.function):
             raise InputError(
                 f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
@@ -313,15 +313,15 @@ def surface(
     infrastructure failure are excluded.
     """
     groups: dict[str, list[Trajectory]] = {}
-    for one in trajectories:
-        if one.failure is None:
-            groups.setdefault(one.task_id, []).append(one)
+    for trajectory in trajectories:
+        if trajectory.failure is None:
+            groups.setdefault(trajectory.task_id, []).append(trajectory)
     totals = [
         quality.total
         for group in groups.values()
-        for quality in score_group(group, [one.id in correct for one in group], settings, dialect=dialect)
+        for quality in score_group(group, [trajectory.id in correct for trajectory in group], settings, dialect=dialect)
     ]
-    words = [word_count(one) for group in groups.values() for one in group]
+    words = [word_count(trajectory) for group in groups.values() for trajectory in group]
     if not totals:
         return {"quality": None, "words": None}
     return {"quality": sum(totals) / len(totals), "words": sum(words) / len(words)}

@@ -148,8 +148,8 @@ def unseen_reference(
     for index, turn in enumerate(repaired.turns):
         patterns = anywhere if index or has_assistant_message else (*anywhere, *first)
         text = _normalize(turn.opening + turn.text)
-        found = (match[0] for pattern in patterns for match in pattern.finditer(text))
-        refused = next((phrase for phrase in found if phrase.casefold() not in seen.casefold()), None)
+        phrases_found = (match[0] for pattern in patterns for match in pattern.finditer(text))
+        refused = next((phrase for phrase in phrases_found if phrase.casefold() not in seen.casefold()), None)
         if refused is not None:
             return refused
         shown = [result.content for result in turn.results]

@@ -113,9 +113,9 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
     yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", "their calls earn 0")
     if any(one.outcome is not None for one in stored):
         without = [one for one in stored if one.outcome is None]
-        yield from _remark(stored, without, "no outcome", "their turns are paid for calls alone")
+        yield from _remark(stored, without, "no outcome", "their turns are rewarded for calls only")
     elif stored:
-        yield "warning: no trajectory has an outcome: turns are paid for calls alone"
+        yield "warning: no trajectory has an outcome: turns are rewarded for calls only"
     if any(one.golds for one in stored) and not any(turn for one in stored for turn in one.turns):
         yield "warning: no trajectory has a call, though there are gold calls"
     unread = {one.id: how for one in stored if one.seen and one.golds and (how := unread_calls(one)) is not None}

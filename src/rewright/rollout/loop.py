@@ -289,13 +289,13 @@ class Rollout:
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
     ) -> list[ToolResult]:
-        async def one(call: ToolCall) -> ToolResult:
+        async def execute(call: ToolCall) -> ToolResult:
             if call.error is not None:
                 return error_result("malformed", call.error)
             if task.follow_ups and all(tool.name != call.name for tool in task.all_tools):
                 # Checked here, because the toolset would list tools of later follow-ups.
-                told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
-                names = ", ".join(tool.name for tool in told) or "none"
+                visible = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
+                names = ", ".join(tool.name for tool in visible) or "none"
                 return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
             try:
                 result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
@@ -303,12 +303,12 @@ class Rollout:
                 raise
             except Exception as problem:  # a user's toolset may raise: recorded as a tool error
                 result = error_result("exception", f"{type(problem).__name__}: {problem}")
-            most = self.limits.tool_characters
-            if most is not None and len(result.content) > most:
-                result = msgspec.structs.replace(result, content=truncate_middle(result.content, most, "..."))
+            max_characters = self.limits.tool_characters
+            if max_characters is not None and len(result.content) > max_characters:
+                result = msgspec.structs.replace(result, content=truncate_middle(result.content, max_characters, "..."))
             return result
 
-        return list(await asyncio.gather(*(one(call) for call in calls)))
+        return list(await asyncio.gather(*(execute(call) for call in calls)))
 
     def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
         """Append results and follow-up to the conversation. Returns False if they exceed the token limit."""

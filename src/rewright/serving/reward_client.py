@@ -118,13 +118,13 @@ class RewardClient:
             if len(scores) != len(sequences) or not all(map(math.isfinite, scores)):
                 shown = f"{len(scores)} scores for {len(sequences)} sequences" if scores else "no scores"
                 raise Fault("reply", f"{shown}: expected one finite number for each", retry=False)
-            absurd = next((score for score in scores if abs(score) > MAX_SCORE), None)
-            if absurd is not None:
-                words = f"the score {absurd:g}: expected a number from {-MAX_SCORE:g} to {MAX_SCORE:g}"
-                raise Fault("impossible", words, retry=False)
+            out_of_range = next((score for score in scores if abs(score) > MAX_SCORE), None)
+            if out_of_range is not None:
+                reason = f"the score {out_of_range:g}: expected a number from {-MAX_SCORE:g} to {MAX_SCORE:g}"
+                raise Fault("impossible", reason, retry=False)
             return scores
 
-        body: dict[str, Any] = {"token_ids": [list(one) for one in sequences]}
+        body: dict[str, Any] = {"token_ids": [list(sequence) for sequence in sequences]}
         if self._vocabulary is not None:
             body["vocabulary"] = self._vocabulary
         try:

@@ -77,15 +77,15 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
             task.cancel()
 
     async def search(request: web.Request) -> Any:
-        asked = await read_body(request, _Query[str])
-        found = (await search_batch([asked.query], asked.top_n))[0]
-        return [_documents(found), _scores(found)] if asked.return_score else _documents(found)
+        body = await read_body(request, _Query[str])
+        hits = (await search_batch([body.query], body.top_n))[0]
+        return [_documents(hits), _scores(hits)] if body.return_score else _documents(hits)
 
     async def batch_search(request: web.Request) -> Any:
-        asked = await read_body(request, _Query[list[str]])
-        lists = await search_batch(asked.query, asked.top_n)
-        documents = [_documents(found) for found in lists]
-        return [documents, [_scores(found) for found in lists]] if asked.return_score else documents
+        body = await read_body(request, _Query[list[str]])
+        lists = await search_batch(body.query, body.top_n)
+        documents = [_documents(hits) for hits in lists]
+        return [documents, [_scores(hits) for hits in lists]] if body.return_score else documents
 
     async def health(request: web.Request) -> Any:
         return {"status": "healthy", "documents": len(index)}
@@ -114,9 +114,9 @@ def _check(top_n: int, queries: Sequence[str]) -> None:
         check_query(query)
 
 
-def _documents(found: Sequence[SearchHit]) -> list[Document]:
-    return [one.document for one in found]
+def _documents(hits: Sequence[SearchHit]) -> list[Document]:
+    return [hit.document for hit in hits]
 
 
-def _scores(found: Sequence[SearchHit]) -> list[float | None]:
-    return [one.score for one in found]
+def _scores(hits: Sequence[SearchHit]) -> list[float | None]:
+    return [hit.score for hit in hits]

@@ -105,7 +105,7 @@ def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
         value = {"type": "function", "function": value}
     function = value.get("function") if isinstance(value, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise row.fail(f"{place} is no function schema, expected an object with function.name")
+        raise row.fail(f"{place} is not a function schema, expected an object with function.name")
     return dict(value)
 
 
@@ -147,7 +147,7 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
     except OSError as problem:
         raise InputError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     if count == 0:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"{path}: contains no rows")
 
 
 def _row(index: int, place: str, value: Any) -> Row:

@@ -36,8 +36,8 @@ class FunctionToolset:
     async def __aenter__(self) -> Self:
         for trusted in {self._factory.is_trusted(tool) for tool in self._tools.values()}:
             await self._factory.executor(trusted=trusted).start()
-            mine = [tool for tool in self._tools.values() if self._factory.is_trusted(tool) == trusted]
-            self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
+            tools = [tool for tool in self._tools.values() if self._factory.is_trusted(tool) == trusted]
+            self._sessions[trusted] = self._factory.session(tools, trusted=trusted)
         await self._factory.enter()
         return self
 
@@ -152,8 +152,8 @@ class FunctionTools:
 
     def _allowed_packages(self, target: str) -> list[str]:
         """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
-        named = [target] if target in own_targets() else self._trusted
-        return sorted({one.partition(":")[0] for one in named})
+        paths = [target] if target in own_targets() else self._trusted
+        return sorted({path.partition(":")[0] for path in paths})
 
     async def close(self) -> None:
         """Stop every worker process."""

@@ -135,10 +135,10 @@ class Retriever:
             lists = _pair_with_scores(reply) if scores else _as_list(reply)
             if len(lists) != len(queries):
                 raise Fault("reply", f"{len(lists)} lists of documents for {len(queries)} queries", retry=False)
-            return [read_found(one, scores) for one in lists]
+            return [read_found(documents, scores) for documents in lists]
 
         body = {"query": list(queries), "top_n": top_k, "return_score": scores}
-        return [found[:top_k] for found in await self._post("/batch_search", body, read, top_k * len(queries))]
+        return [hits[:top_k] for hits in await self._post("/batch_search", body, read, top_k * len(queries))]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -166,7 +166,7 @@ class _Reply(msgspec.Struct):
 def read_found(reply: Any, scores: bool) -> list[SearchHit]:
     """Parse the reply to one query. Raises `Fault` for an invalid reply."""
     rows = _pair_with_scores(reply) if scores else _as_list(reply)
-    found = []
+    hits = []
     for row in rows:
         value, score = row if scores else (row, None)
         try:
@@ -176,8 +176,8 @@ def read_found(reply: Any, scores: bool) -> list[SearchHit]:
             raise Fault("reply", f"not a document with id and contents: {problem}", retry=False) from None
         if number is not None and not math.isfinite(number):
             raise Fault("impossible", f"the score {number} of a document: expected a finite number", retry=False)
-        found.append(SearchHit(Document(str(document.id), document.contents), number))
-    return found
+        hits.append(SearchHit(Document(str(document.id), document.contents), number))
+    return hits
 
 
 def _as_list(reply: Any) -> list[Any]:

@@ -34,7 +34,7 @@ def _calls(row: Row) -> tuple[ToolCall, ...] | None:
     for number, call in enumerate(row.decoded("ground_truth", list)):
         arguments = call.get("parameters", call.get("arguments")) if isinstance(call, dict) else None
         if not isinstance(arguments, dict) or not isinstance(call.get("name"), str):
-            raise row.fail(f"'ground_truth'[{number}] is no call, expected an object with name and parameters")
+            raise row.fail(f"'ground_truth'[{number}] is not a call, expected an object with name and parameters")
         calls.append(ToolCall(call["name"], arguments))
     return tuple(calls)
 
