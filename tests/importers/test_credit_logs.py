@@ -113,8 +113,8 @@ def test_a_row_that_is_not_understood_is_an_error(
     ("spoken", "message"),
     [
         ([ANSWER], "no call was read, though there are gold calls: none of 2 assistant messages has tool_calls; logs."),
-        ([{**ANSWER, "content": "[TOOL_CALLS][]"}], "calls seem to stand in the text ([TOOL_CALLS]); logs.jsonl:1 has"),
-        ([{**ANSWER, "content": "<search>Ada</search>"}], "calls seem to stand in the text (<search>)"),
+        ([{**ANSWER, "content": "[TOOL_CALLS][]"}], "the text seems to contain calls ([TOOL_CALLS]); logs.jsonl:1 has"),
+        ([{**ANSWER, "content": "<search>Ada</search>"}], "the text seems to contain calls (<search>)"),
         ([said({"function": {"name": "lookup", "arguments": "{"}})], "no well-formed call was read, though there are"),
     ],
 )

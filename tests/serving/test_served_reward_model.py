@@ -144,7 +144,7 @@ async def test_messages_and_texts_score_as_their_token_ids(opened: tuple[Any, Re
 REFUSED: dict[str, Any] = {
     "got nothing": {},
     "got token_ids and texts": {"token_ids": [1], "texts": "a"},
-    "one and many are mixed": {"token_ids": [1, [2]]},
+    "single items and lists are mixed": {"token_ids": [1, [2]]},
     "nothing to score": {"token_ids": []},
     "sequence 1 is empty": {"token_ids": [[1], []]},
     "outside the vocabulary": {"token_ids": [[-1]]},

@@ -134,7 +134,7 @@ def check_read(logs: Sequence[Any]) -> None:
     mark = next((mark for log in logs for text in log.texts for mark in _MARKS if mark in text), None)
     raise InputError(
         f"no call was read, though there are gold calls: none of {turns} assistant messages has tool_calls"
-        + (f", calls seem to stand in the text ({mark.strip()})" if mark else "")
+        + (f", the text seems to contain calls ({mark.strip()})" if mark else "")
         + f"; {seen}"
     )
 
@@ -175,7 +175,7 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
     else:
         guess = next((f": it looks like {what}" for key, what in _OTHER_SHAPES.items() if key in values), "")
         raise row.fail(
-            f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
+            f"no trajectory in it: expected 'turns' (Rewright), 'messages' (a chat log), or 'prompt' and 'completion' "
             f"(TRL) as lists of messages; it has {', '.join(map(repr, values)) or 'none'}{guess}"
         )
     given = [*(prompt if isinstance(prompt, list) else ()), *completion]
@@ -191,8 +191,8 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
     text, group, identity = prompt_text(prompt), row.get(*GROUP_KEYS), row.get("id")
     if group is None and not text and turns:
         raise row.fail(
-            "nothing says which rows are attempts at one task: expected 'group', 'group_id' or 'task_id', or a text of "
-            "a user before the first turn"
+            "no key tells which rows are attempts at one task: expected 'group', 'group_id' or 'task_id', or a user "
+            "message before the first turn"
         )
     name = f"row {row.index}" if identity is None else str(identity)
     shared = str(group) if group is not None else f"{label}{text}"

@@ -209,8 +209,8 @@ def _relations(left: Any, right: Any) -> bool:
             return same and _equations(sympy.Eq(*left.args, evaluate=False), sympy.Eq(*right.args, evaluate=False))
         strict = {isinstance(side, (sympy.StrictLessThan, sympy.StrictGreaterThan)) for side in (left, right)}
         if len(strict) == 1:
-            one, other = left.gts - left.lts, right.gts - right.lts
-            ratio = sympy.simplify(one / other) if other != 0 else sympy.nan
+            difference, other_difference = left.gts - left.lts, right.gts - right.lts
+            ratio = sympy.simplify(difference / other_difference) if other_difference != 0 else sympy.nan
             if ratio.is_number and ratio.is_positive:
                 return True
     elif isinstance(left, sympy.And) and isinstance(right, sympy.And) and len(left.args) == len(right.args):
@@ -219,8 +219,8 @@ def _relations(left: Any, right: Any) -> bool:
         parts = [(a, b) for a, b in itertools.product(left.args, right.args) if _relations(a, b)]
         if len({a for a, _ in parts}) == len(left.args) == len({b for _, b in parts}):
             return True
-    one, other = _as_set(left), _as_set(right)
-    return one is not None and other is not None and _objects(one, other)
+    left_set, right_set = _as_set(left), _as_set(right)
+    return left_set is not None and right_set is not None and _objects(left_set, right_set)
 
 
 # Objects
@@ -293,7 +293,7 @@ def _same_sets(left: Any, right: Any) -> bool:
             return True
     try:
         return bool(left.symmetric_difference(right).is_empty)
-    except Exception:  # sympy cannot say
+    except Exception:  # sympy cannot decide it
         return False
 
 

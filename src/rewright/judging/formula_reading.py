@@ -89,7 +89,7 @@ def _latex(text: str) -> Any:
     for pattern, what in (
         (_SPACED_NUMBERS, "it contains numbers side by side"),
         (_BROKEN, "it contains text"),
-        (_DROPPED, "it contains signs that no formula has"),
+        (_DROPPED, "it contains symbols that are not mathematical"),
         (_DERIVATIVE, "it contains a derivative"),
         (_LETTERS, "it contains words"),
         (_SUBSCRIPTED_NUMBER, "it contains a number with an index"),

@@ -22,8 +22,8 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
-from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, lacking
-from rewright.judging.own import OWN_SECONDS, in_own_process, path_of
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, missing_key
+from rewright.judging.own import OWN_SECONDS, import_path_of, in_separate_process
 from rewright.judging.solve import solve_metrics
 
 __all__ = [
@@ -59,10 +59,10 @@ def find_judge(name: str, seconds: float = OWN_SECONDS) -> AnswerJudge | Traject
     check_judge(name, [name])
     registered = load_function(name, "judge") if ":" in name else find("judge", name)
     judge = registered if isinstance(registered, AnswerJudge | TrajectoryJudge) else AnswerJudge(registered)
-    if ":" not in name and _is_ours(registered):
+    if ":" not in name and _is_builtin(registered):
         return judge
-    path = name if ":" in name else path_of(judge.function)
-    return judge if path is None else in_own_process(judge, path, seconds)
+    path = name if ":" in name else import_path_of(judge.function)
+    return judge if path is None else in_separate_process(judge, path, seconds)
 
 
 def answer_judges() -> list[str]:
@@ -75,10 +75,10 @@ def is_self_contained(name: str) -> bool:
     if ":" in name or name not in known("judge"):
         return False
     registered = find("judge", name)
-    return _is_ours(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
+    return _is_builtin(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
 
 
-def _is_ours(judge: Any) -> bool:
+def _is_builtin(judge: Any) -> bool:
     function = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
     return is_builtin_path(getattr(function, "__module__", None) or "")
 
@@ -141,14 +141,14 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = OWN
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
         reason = "no answer (a limit cut it off)" if cut_off else reason
         judgement = Judgement(0.0, reason)
-    elif (missing := lacking(task, judge.needs)) is not None:
+    elif (missing := missing_key(task, judge.needs)) is not None:
         raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")
     elif isinstance(judge, TrajectoryJudge):
         judgement = _checked(task.judge, content or "", lambda: judge(task, trajectory, content or ""))
     else:
         judgement = judge_answer(task.judge, content, task.gold.answers or (), seconds=seconds)
     if trajectory.failure is not None:  # a trajectory judge may score the calls made before the failure
-        judgement = Judgement(0.0, f"it broke: {trajectory.failure.kind} error")
+        judgement = Judgement(0.0, f"infrastructure failure: {trajectory.failure.kind} error")
     return Verdict(
         trajectory_id=trajectory.id,
         outcome=judgement.outcome,

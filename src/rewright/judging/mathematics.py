@@ -28,9 +28,9 @@ from rewright.judging.guarded import compare
 from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
 from rewright.judging.units import Unit, measured, same_unit
 
-__all__ = ["JUDGE", "LONGEST_ANSWER", "mathematics", "unreadable"]
+__all__ = ["JUDGE", "MAX_ANSWER_CHARACTERS", "mathematics", "unreadable"]
 
-LONGEST_ANSWER = 2000
+MAX_ANSWER_CHARACTERS = 2000
 """Maximum length in characters of an answer (without its box). Longer answers are wrong without being parsed."""
 
 _NAMED_CONSTANTS = frozenset({"inf", "infinity", "infty"})
@@ -92,8 +92,8 @@ def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
 def unreadable(gold: str) -> str | None:
     """Return why a gold answer can't be parsed completely, or None. Such a gold answer only matches verbatim."""
     text = (final_answer(gold) or gold).strip()
-    if len(text) > LONGEST_ANSWER:
-        return f"it is longer than {LONGEST_ANSWER} characters"
+    if len(text) > MAX_ANSWER_CHARACTERS:
+        return f"it is longer than {MAX_ANSWER_CHARACTERS} characters"
     if (time := _clock(text)) is not None and time[2]:
         return None
     formula = _formula(text)
@@ -233,8 +233,8 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return False, "the answer is empty"
     if answer == gold:
         return True, "equal"
-    if len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
-        return False, f"it is longer than {LONGEST_ANSWER} characters"
+    if len(answer) > MAX_ANSWER_CHARACTERS or len(gold) > MAX_ANSWER_CHARACTERS:
+        return False, f"it is longer than {MAX_ANSWER_CHARACTERS} characters"
     left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None and right is not None:
         return _same_number(left, right), "not equal"

@@ -1,6 +1,6 @@
 r"""Normalise formulas in plain text, Python, sympy or Unicode notation to the LaTeX that the parser accepts.
 
-`to_latex` is text-based and runs in linear time except for bracket matching, which the judge's `LONGEST_ANSWER`
+`to_latex` is text-based and runs in linear time except for bracket matching, which the judge's `MAX_ANSWER_CHARACTERS`
 bounds. `first_formula` extracts a formula from a sentence. Equality is decided elsewhere.
 """
 

@@ -15,14 +15,14 @@ from rewright.core.records import Task, Trajectory
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
 from rewright.workers import pool
 
-__all__ = ["OWN_SECONDS", "in_own_process", "path_of"]
+__all__ = ["OWN_SECONDS", "import_path_of", "in_separate_process"]
 
 OWN_SECONDS = 60.0
 """Default time limit in seconds of a user-defined judge for one answer."""
 WORKER = "rewright.judging.own_worker"
 
 
-def path_of(function: Callable[..., Any]) -> str | None:
+def import_path_of(function: Callable[..., Any]) -> str | None:
     """Return the import path of a function, or None if it has none (a lambda, a closure)."""
     path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     try:
@@ -31,7 +31,9 @@ def path_of(function: Callable[..., Any]) -> str | None:
         return None
 
 
-def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float) -> AnswerJudge | TrajectoryJudge:
+def in_separate_process(
+    judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float
+) -> AnswerJudge | TrajectoryJudge:
     """Return a judge that calls the function at the import path `path` in a separate process.
 
     A function that another process can't import, such as one of a notebook, runs in this process without a limit.
@@ -60,7 +62,7 @@ def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: flo
 
 def _checked(result: Any, path: str) -> Judgement:
     if not isinstance(result, Judgement):
-        raise JudgeError(f"judge {path!r} returned {result!r:.80}, expected a rewright.judging.Judgement")
+        raise JudgeError(f"judge {path!r} returned {result!r:.80}: expected a rewright.judging.Judgement")
     return result
 
 

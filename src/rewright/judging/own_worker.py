@@ -39,7 +39,7 @@ def answer(path: str, **arguments: Any) -> dict[str, Any]:
         else:
             judgement = function(arguments["answer"], arguments["golds"])
         if not isinstance(judgement, Judgement):
-            return {"raised": f"it returned {judgement!r:.80}, expected a rewright.judging.Judgement"}
+            return {"raised": f"it returned {judgement!r:.80}: expected a rewright.judging.Judgement"}
         metrics = {str(name): float(value) for name, value in judgement.metrics.items()}
         return {"outcome": float(judgement.outcome), "reason": str(judgement.reason), "metrics": metrics}
 

@@ -37,10 +37,10 @@ MODEL_SECTIONS: Final = (("model",), ("repair", "model"))
 def about(folder: Path) -> dict[str, Any]:
     """The content of environment.json; empty if it cannot be read."""
     try:
-        found = msgspec.json.decode(read_bounded(folder / "environment.json"))
+        content = msgspec.json.decode(read_bounded(folder / "environment.json"))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_format(folder: Path) -> int:
@@ -119,14 +119,14 @@ def _write_environment(folder: Path, value: dict[str, Any]) -> None:
 
 def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]) -> dict[str, str]:
     """Map current id digests to those of the stored trajectories with the same settings."""
-    found = {}
+    digests = {}
     for names in (tuple(sections) for sections in id_sections):
         if isinstance(data, dict) and data.keys() >= {*names}:
             encoded = msgspec.json.encode({name: data[name] for name in names}, order="sorted")
             earlier = hashlib.blake2b(encoded, digest_size=4).hexdigest()
             if (current := recipe_hash(recipe, names)) != earlier:
-                found[current] = earlier
-    return found
+                digests[current] = earlier
+    return digests
 
 
 def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any] | None:
-    found: Any = data
+    section: Any = data
     for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else None
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else None

@@ -84,16 +84,18 @@ class Run:
         recipe_file = path / "recipe.yaml"
         try:
             taken = recipe_file.exists()
-            foreign = not taken and next((one.name for one in _listed(path) if one.name not in BEFORE_STAGES), None)
+            foreign_name = not taken and next(
+                (entry.name for entry in _listed(path) if entry.name not in BEFORE_STAGES), None
+            )
         except OSError as problem:
             raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
         if resume and not taken:
             raise InputError(
                 f"{path} contains no run to continue: expected a run directory (without --resume: a new run)"
             )
-        if foreign:
+        if foreign_name:
             raise InputError(
-                f"{path} is not a run and contains {foreign}: expected a new or an empty folder for the run"
+                f"{path} is not a run and contains {foreign_name}: expected a new or an empty folder for the run"
             )
         if taken:
             check_format(path)
@@ -119,7 +121,7 @@ class Run:
 
     def is_untouched(self) -> bool:
         """Whether no stage has written anything. (A folder with only a recipe.yaml is not a run.)"""
-        names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
+        names = {str(path.relative_to(self.path)) for path in self.path.rglob("*") if not path.is_dir()}
         return "environment.json" in names and names <= set(BEFORE_STAGES)
 
     @classmethod
@@ -227,12 +229,12 @@ class Run:
         for stage in required:
             about = state.get(stage.name, {})
             if about.get("done"):
-                lacking = [name for name in stage.owed(about) if not self.file(name).exists()]
+                missing = [name for name in stage.required_files(about) if not self.file(name).exists()]
                 if stage.evaluates is not None and not any(row["stage"] == stage.name for row in self.metrics()):
-                    lacking.append("row in metrics.jsonl")
-                if lacking:
+                    missing.append("row in metrics.jsonl")
+                if missing:
                     raise InputError(
-                        f"{self.path}: stage {stage.name} is done, but its {lacking[0]} is missing: put it back, or "
+                        f"{self.path}: stage {stage.name} is done, but its {missing[0]} is missing: put it back, or "
                         f"do the stage again with {stage.command(self.path)}"
                     )
 

@@ -34,7 +34,7 @@ RULES: Final = (
     "reader sees the task only: never mention the attempt, what was wrong with it, or that you know the right answer."
 )
 """The default end of the repairer's prompt (`repair.rules`)."""
-PHRASE_CHARACTERS: Final = 80
+MAX_PHRASE_CHARACTERS: Final = 80
 """Maximum length of a refused phrase in the reason."""
 
 
@@ -113,7 +113,7 @@ def decide(
     asked = task or Task(id=repaired.task_id, messages=())
     phrase = unseen_reference(asked, repaired, refused_phrases, refused_first_phrases)
     if phrase is not None:
-        reason = f"refers to what the student does not see: {phrase[:PHRASE_CHARACTERS]!r}"
+        reason = f"refers to what the student does not see: {phrase[:MAX_PHRASE_CHARACTERS]!r}"
         return Decision(accepted=False, reason=reason, quality=quality)
     threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold
     if quality.total <= threshold:
@@ -130,7 +130,7 @@ Mode = Literal["wrong_answer", "low_quality"]
 
 
 def mode_of(quality: Quality) -> Mode | None:
-    """The repair mode of a scored candidate; None for a kept one."""
+    """Return the repair mode of a scored candidate, or None for a kept one."""
     if quality.selected == "wrong":
         return "wrong_answer"
     return "low_quality" if quality.selected == "low" else None

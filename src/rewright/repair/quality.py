@@ -33,13 +33,13 @@ __all__ = [
     "Sample",
     "confidence",
     "length",
+    "mean_quality_and_words",
     "model_text",
     "repetition",
     "score",
     "score_group",
     "score_trajectory",
     "select",
-    "surface",
     "think_blocks",
     "trajectory_text",
     "word_count",
@@ -300,7 +300,7 @@ def score_group(
     ]
 
 
-def surface(
+def mean_quality_and_words(
     trajectories: Iterable[Trajectory],
     correct: Collection[str],
     settings: QualitySettings = PARITY,

@@ -122,7 +122,7 @@ class Rollout:
         sampling: Sampling | None = None,
     ) -> None:
         if engine.tokens and renderer is None:
-            raise ValueError(f"engine {engine.name} is given token ids: a renderer with its tokenizer is needed")
+            raise ValueError(f"engine {engine.name} takes token ids: expected a renderer with its tokenizer")
         self.engine, self.dialect, self.tools = engine, dialect, tools
         self.renderer = renderer if engine.tokens else None
         self._control = common_pattern(dialect.control_words)
@@ -225,7 +225,7 @@ class Rollout:
                 return "tool_limit"
             if generation.stop == "length":
                 return "token_limit"
-            # (Inline, no result can be appended to a message that the model has ended.)
+            # In an inline dialect, no result can be appended to a message that the model has ended.
             ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
             if ended and last:
                 return "no_answer"
@@ -242,8 +242,8 @@ class Rollout:
         generation = await self.engine.generate(self._request(plan, state, room))
         while True:
             generation, parsed = self._read(generation, self._opening(state))
-            nothing = not parsed.calls and parsed.answer is None
-            if generation.stop != "stop" or self.renderer is None or not (nothing or parsed.open):
+            incomplete = parsed.open or (not parsed.calls and parsed.answer is None)
+            if generation.stop != "stop" or self.renderer is None or not incomplete:
                 return generation, parsed
             written = generation.token_ids or ()
             if len(written) >= room:

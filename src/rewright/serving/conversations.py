@@ -52,7 +52,7 @@ def conversation_ids(
             ids += _message_ids(renderer, message, turns, index)
             turns += 1
         else:
-            wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"
+            wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant in turn"
             raise InputError(f"messages[{index}]: role {role!r} after the model's first message: expected {wanted}")
     return [*ids, *renderer.end_ids()]
 

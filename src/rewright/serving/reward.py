@@ -133,7 +133,7 @@ def _sequences(body: _Request, renderer: Renderer) -> list[list[int]]:
         return [renderer.encode_text(text) for text in texts]
     nested = [isinstance(value, list) for value in values]
     if any(nested) and not all(nested):
-        raise InputError(f"{given[0]}: one and many are mixed: expected one trajectory, or a list of trajectories")
+        raise InputError(f"{given[0]}: single items and lists are mixed: expected one trajectory, or a list of them")
     many = values if all(nested) else [values]
     _check_number(len(many))
     if given[0] == "messages":

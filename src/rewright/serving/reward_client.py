@@ -20,10 +20,10 @@ from rewright.net.urls import server_address
 
 __all__ = ["RewardClient"]
 
-REFUSED: Final = frozenset({400, 413, 422})
+REFUSED_STATUSES: Final = frozenset({400, 413, 422})
 MAX_SCORE: Final = 1e6
 """A score is the output of one linear layer; a larger absolute value is treated as an error."""
-REPLY_BYTES: Final = 1024 * 1024
+MAX_REPLY_BYTES: Final = 1024 * 1024
 """Maximum size of a reply: thousands of bytes per score."""
 
 
@@ -128,8 +128,8 @@ class RewardClient:
         if self._vocabulary is not None:
             body["vocabulary"] = self._vocabulary
         try:
-            return await self._endpoint.post("/score", body, read, max_bytes=REPLY_BYTES)
+            return await self._endpoint.post("/score", body, read, max_bytes=MAX_REPLY_BYTES)
         except EndpointError as error:
-            if error.cause == "status" and error.status in REFUSED:
+            if error.cause == "status" and error.status in REFUSED_STATUSES:
                 raise InputError(f"the reward model at {self.url} refuses the request: {error.detail}") from None
             raise ServerError(f"the reward model does not answer: {error}") from error

@@ -29,9 +29,9 @@ MAX_QUERIES: Final = 1000
 MAX_RESULTS: Final = 20_000
 """Documents per batch: queries x top_n."""
 MAX_BODY_BYTES: Final = 16 << 20
-SEARCH_SECONDS: Final = 60.0
+DEFAULT_REQUEST_SECONDS: Final = 60.0
 """Timeout of a request; clients of the protocol usually wait 30 s."""
-GRACE_SECONDS: Final = 1.0
+SHUTDOWN_GRACE_SECONDS: Final = 1.0
 """Grace period for running searches at shutdown."""
 
 Q = TypeVar("Q")
@@ -45,7 +45,7 @@ class _Query(msgspec.Struct, Generic[Q]):
     return_score: bool = False
 
 
-def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -> web.Application:
+def search_application(index: SearchIndex, *, seconds: float = DEFAULT_REQUEST_SECONDS) -> web.Application:
     """Create the application that searches `index` in threads. `seconds`: timeout of a request (status 503)."""
 
     running: set[asyncio.Task[list[list[SearchHit]]]] = set()
@@ -72,7 +72,7 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
         nonlocal stopping
         stopping = True
         if running:
-            await asyncio.wait(running, timeout=GRACE_SECONDS)
+            await asyncio.wait(running, timeout=SHUTDOWN_GRACE_SECONDS)
         for task in running:
             task.cancel()
 

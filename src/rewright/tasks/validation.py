@@ -19,7 +19,7 @@ import msgspec
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
-from rewright.judging.base import AnswerJudge, lacking
+from rewright.judging.base import AnswerJudge, missing_key
 from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
@@ -261,7 +261,7 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
         note.error("judge", str(problem))
         return
     compares = isinstance(judge, AnswerJudge)
-    missing = lacking(task, judge.needs)
+    missing = missing_key(task, judge.needs)
     if compares and not any(gold.strip() for gold in golds):
         note.error("no-gold", f"no gold answer for the judge {task.judge}")
         return

@@ -1,9 +1,9 @@
 """Python function tools: sources from the data set (FTRL, ToolHop) and importable functions.
 
-Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
-package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of Rewright's own tasks (`rewright.core.trust.own_targets`). Any other target is
-as untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
+Sources are data-set code and run in a sandbox of the requested level. A target runs at level `process` if `trusted`
+contains it or its package, and if it is defined in a trusted package (which `mine:os.system` is not). The tools of
+Rewright's own tasks (`rewright.core.trust.own_targets`) also run at level `process`. Any other target is as untrusted
+as a source, since a task file can name `os:system`. No other function of Rewright can be a target.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class FunctionTools:
         )
 
     def _allowed_packages(self, target: str) -> list[str]:
-        """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
+        """The packages in which a trusted target may be defined: its own if it is Rewright's, else the trusted ones."""
         paths = [target] if target in own_targets() else self._trusted
         return sorted({path.partition(":")[0] for path in paths})
 

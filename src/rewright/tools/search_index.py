@@ -197,7 +197,7 @@ class SearchIndex:
         except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, ImportError) as problem:
             raise InputError(f"{folder} is damaged ({_one_line(problem)}): {hint}") from None
         if not len(documents) == indexed_count == about.get("documents"):
-            raise InputError(f"{folder} is damaged (its parts are of different corpora): {hint}")
+            raise InputError(f"{folder} is damaged (its parts belong to different corpora): {hint}")
         return cls(bm25, documents)
 
     def __len__(self) -> int:
@@ -250,7 +250,7 @@ class _StoredDocuments(Sequence[Document]):
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             size = os.fstat(file.fileno()).st_size
         if self._offsets.ndim != 1 or len(self._offsets) < 2 or int(self._offsets[-1]) != size:
-            raise ValueError("documents.jsonl and offsets.npy do not fit")
+            raise ValueError("documents.jsonl and offsets.npy do not match")
         self._decoder = msgspec.json.Decoder(Document)
 
     def __len__(self) -> int:
@@ -277,7 +277,7 @@ def _indexed(texts: Iterable[str], where: str) -> Any:
 
     tokens = bm25s.tokenize(texts, show_progress=False, **WORDS)
     if not tokens.vocab:
-        raise InputError(f"{where} has nothing to search: expected documents with words in them")
+        raise InputError(f"{where} has nothing to search: expected documents that contain words")
     bm25 = bm25s.BM25()
     bm25.index(tokens, show_progress=False)
     return bm25

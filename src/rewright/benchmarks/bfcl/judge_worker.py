@@ -18,5 +18,5 @@ def answer(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) 
         return {"missing": "bfcl-eval"}
     result = world.check(entry, exchanges)
     if result["valid"]:
-        return {"outcome": 1.0, "reason": "states and results are as they should be"}
+        return {"outcome": 1.0, "reason": "states and results are as expected"}
     return {"outcome": 0.0, "reason": f"{result['error_type']}: {result['error_message']}"}

@@ -152,7 +152,7 @@ def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
     """
     gold_steps = gold(identity)
     if len(exchanges) != len(gold_steps):
-        message = f"the model came to {len(exchanges)} of {len(gold_steps)} user messages"
+        message = f"the model reached {len(exchanges)} of {len(gold_steps)} user messages"
         return {"valid": False, "error_type": "multi_turn:force_terminated", "error_message": message}
     entry = _entry(identity)
     worlds: dict[str, Worlds] = {}

@@ -7,7 +7,7 @@ with JSON may be text (as in the published parquet) or already decoded. Solve me
 from __future__ import annotations
 
 from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
-from rewright.judging.fitting import fitting_judge
+from rewright.judging.fitting import default_judge
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 
@@ -68,7 +68,7 @@ def to_task(row: Row) -> Task:
         gold=Gold(answers=(answer,), calls=_calls(row), outputs=_outputs(row)),
         source="ftrl",
         split=split,
-        judge=fitting_judge(answer),
+        judge=default_judge(answer),
         metadata={"data_source": row.optional_text("data_source") or ""},
     )
 

@@ -47,7 +47,7 @@ def _result(book: Almanac, call: ToolCall, task: Task) -> ToolResult:
         return ToolResult((task.gold.answers or ("",))[0])  # a program is always the last gold call
     field, separator, name = str(call.arguments["query"]).partition(" of ")
     if not separator:
-        raise InputError(f"task {task.id}: the query {call.arguments['query']!r} is none of the almanac's")
+        raise InputError(f"task {task.id}: the query {call.arguments['query']!r} is not one of the almanac's")
     return ToolResult(book.passage(field, name))
 
 
