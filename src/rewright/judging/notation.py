@@ -257,10 +257,10 @@ def braced(text: str) -> str:
 
 def _absolute(text: str) -> str:
     """Rewrite Python's `abs(...)` as `|...|`."""
-    while (found := _ABSOLUTE.search(text)) is not None:
-        start = text.index("(", found.end()) + 1
+    while (match := _ABSOLUTE.search(text)) is not None:
+        start = text.index("(", match.end()) + 1
         end = _closing(text, start, "(", ")")
         if end is None:
             return text
-        text = f"{text[: found.start()]}|{text[start:end]}|{text[end + 1 :]}"
+        text = f"{text[: match.start()]}|{text[start:end]}|{text[end + 1 :]}"
     return text

@@ -66,7 +66,7 @@ class Stage:
     help: str = ""
     """Help text of the subcommand."""
     redone: bool = True
-    """True: a redo writes all files anew and replaces the old ones at the end. False: it adds what is missing."""
+    """True: a redo writes new files that replace the old ones at the end. False: it adds what is missing."""
 
     # Role in reports and in later stages.
     evaluates: str | None = None

@@ -31,7 +31,7 @@ from rewright.core.errors import InputError, RunLockedError, StorageError
 from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 from rewright.pipeline.environment import environment
-from rewright.pipeline.migration import about, check_format, migrate, stored_recipe, upgrade_task
+from rewright.pipeline.migration import check_format, migrate, stored_environment, stored_recipe, upgrade_task
 from rewright.pipeline.registry import Stage, stages
 from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
 from rewright.recipe.consent import check_recipe_code, recipe_code
@@ -188,7 +188,7 @@ class Run:
 
     def id_digest(self, digest: str) -> str:
         """The id suffix of trajectories for a digest of settings; converted runs keep their earlier digests."""
-        return str((about(self.path).get("earlier_ids") or {}).get(digest, digest))
+        return str((stored_environment(self.path).get("earlier_ids") or {}).get(digest, digest))
 
     # Stages.
 

@@ -153,25 +153,25 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, said = split_thought(turn.opening + turn.text)
+    thought, text = split_thought(turn.opening + turn.text)
     for call in turn.calls:
-        said = said.replace(call.raw, "", 1)
-    said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()
-    if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
-        said = ""  # shown below the turns
+        text = text.replace(call.raw, "", 1)
+    text = text.replace("<tool_call>", "").replace("</tool_call>", "").strip()
+    if trajectory.answer is not None and _bare(text) == trajectory.answer.strip():
+        text = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""
     parts = [f'<span class="soft">turn {number}{stop}</span>']
     if thought.strip():
         parts.append(f'<div class="thought">{_text(thought.strip())}</div>')
-    if said:
-        parts.append(f'<div class="said">{_text(said)}</div>')
+    if text:
+        parts.append(f'<div class="said">{_text(text)}</div>')
     for index, call in enumerate(turn.calls):
         parts.append(_call(call, answered=index < len(turn.results)))
         if index < len(turn.results):
             parts.append(_result(turn.results[index]))
     for message in turn.follow_up.messages if turn.follow_up is not None else ():
-        said = f'<span class="soft small">{_text(str(message["role"]))} </span>{_text(str(message["content"]))}'
-        parts.append(f'<div class="said">{said}</div>')
+        text = f'<span class="soft small">{_text(str(message["role"]))} </span>{_text(str(message["content"]))}'
+        parts.append(f'<div class="said">{text}</div>')
     return f'<div class="turn">{"".join(parts)}</div>'
 
 

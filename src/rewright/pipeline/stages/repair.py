@@ -47,7 +47,7 @@ class _Job(NamedTuple):
     """Suffix of the ids of its attempts, which distinguishes originals of one task with the same index."""
 
 
-class _Try(NamedTuple):
+class _Attempt(NamedTuple):
     """One judged attempt. `stored`: it is in trajectories.jsonl."""
 
     trajectory: Trajectory
@@ -70,7 +70,7 @@ async def repair(context: Context) -> dict[str, int]:
             outage = Outage("repairs", worked=len(missing) < len(jobs))
             tasks = (context.task(job.original.task_id) for job in missing)
             async with context.rollout(model, sampling, tasks) as rollout:
-                work = (_tries(context, rollout, job, stored) for job in missing)
+                work = (_run_attempts(context, rollout, job, stored) for job in missing)
                 # Closed before the engine, so that attempts interrupted by its shutdown are not stored.
                 async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
                     async for job, attempts in ready:
@@ -98,9 +98,9 @@ def _jobs(context: Context) -> list[_Job]:
     return jobs
 
 
-async def _tries(
+async def _run_attempts(
     context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
-) -> tuple[_Job, list[_Try]]:
+) -> tuple[_Job, list[_Attempt]]:
     """Make attempts until one is accepted or `repair.attempts` is reached.
 
     A new attempt without an infrastructure failure is stored at once. Stored attempts with such a failure do not count
@@ -119,7 +119,7 @@ async def _tries(
         rules=settings.rules or _rules_for(settings.model or recipe.model),
     )
     digest = run.id_digest(recipe_hash(recipe, SECTIONS)) + job.mark
-    attempts: list[_Try] = []
+    attempts: list[_Attempt] = []
     stored_failures = 0
     while len(attempts) < settings.attempts + stored_failures:
         attempt = len(attempts)
@@ -151,7 +151,7 @@ async def _tries(
             refused_phrases=settings.refused_phrases,
             refused_first_phrases=settings.refused_first_phrases,
         )
-        attempts.append(_Try(trajectory, verdict, decision, before is not None or is_new_and_complete))
+        attempts.append(_Attempt(trajectory, verdict, decision, before is not None or is_new_and_complete))
         stored_failures += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
@@ -163,7 +163,7 @@ def _rules_for(model: ModelSettings) -> str:
     return TRAINED_RULES if model.path in PICO_MODELS else RULES
 
 
-def _store(run: Run, job: _Job, attempts: list[_Try]) -> None:
+def _store(run: Run, job: _Job, attempts: list[_Attempt]) -> None:
     """Store the decision and the attempts that are not stored yet (those with infrastructure failures)."""
     for attempt in attempts:
         if not attempt.stored:
@@ -171,7 +171,7 @@ def _store(run: Run, job: _Job, attempts: list[_Try]) -> None:
     run.repairs.append(_record(job, attempts))
 
 
-def _record(job: _Job, attempts: list[_Try]) -> Repair:
+def _record(job: _Job, attempts: list[_Attempt]) -> Repair:
     last = attempts[-1]
     usage = usage_of([attempt.trajectory for attempt in attempts], {})
     return Repair(
@@ -222,7 +222,7 @@ REPAIR = Stage(
     written_files=_written_files,
     id_sections=SECTIONS,
     verb="repair",
-    help="Repair again; stored repairs are decided anew, missing ones are made.",
+    help="Repair again: decide on stored repairs again and generate missing ones.",
     generates=Generated(file="trajectories.jsonl", repairs=True),
     models=("repair.model",),
     uses_tools=True,
