@@ -189,7 +189,7 @@ def test_questions_with_an_image_are_left_out(tmp_path: Path) -> None:
     [
         ("gsm8k", {"question": "Q", "answer": "4"}, r"rows\.jsonl:1: 'answer' has no '#### '"),
         ("gsm8k", {"question": "Q"}, r"rows\.jsonl:1: no key 'answer'; it has 'question'"),
-        ("math", {"problem": "P", "solution": "4"}, r"'solution' contains no \\boxed\{\}"),
+        ("math", {"problem": "P", "solution": "4"}, r"'solution' holds no \\boxed\{\}"),
         ("hotpotqa", {"question": "", "answer": "x"}, r"'question' or 'Question' is empty"),
         ("musique", {"question": "Q", "golden_answers": [1]}, r"'golden_answers' is a list, expected a list of texts"),
         ("musique", {"question": "Q"}, r"no answer, expected at least one"),

@@ -84,22 +84,19 @@ def test_records_become_trajectories_of_their_tasks(tmp_path: Path) -> None:
                 *(
                     (
                         f"<think>a</think><search>Kalo</search>\n<{tag}>36</{tag}><think>b</think><answer>36</answer>",
-                        f"a call is followed by <{tag}>: expected what the tool returned, in <result></result>",
+                        f"behind a call stands <{tag}>: expected what the tool returned, in <result></result>",
                     )
                     for tag in ("information", "interpreter", "observation", "Result", "results")
                 ),
                 (
                     f"{CODE}<code>print(2)</code>\n2\n<answer>2</answer>",
-                    "a call is followed by '2\\n<answer>2</answer>'",
+                    "behind a call stands '2\\n<answer>2</answer>'",
                 ),
-                ("<code>print(2)</code><think>So 2.</think><answer>2</answer>", "a call is followed by <think>"),
-                ("<search>Kalo</search><result>36", "a call is followed by <result>: expected what the tool returned"),
-                ("<search>Kalo</search><result id=1>36</result>", "a call is followed by <result>"),
-                (
-                    "<think>a</think><tool_call>{}</tool_call><answer>36</answer>",
-                    "contains the tag <tool_call>: expected",
-                ),
-                (f"{CODE}<interpreter>print(2)</interpreter>", "contains the tag <interpreter>"),
+                ("<code>print(2)</code><think>So 2.</think><answer>2</answer>", "behind a call stands <think>"),
+                ("<search>Kalo</search><result>36", "behind a call stands <result>: expected what the tool returned"),
+                ("<search>Kalo</search><result id=1>36</result>", "behind a call stands <result>"),
+                ("<think>a</think><tool_call>{}</tool_call><answer>36</answer>", "holds the tag <tool_call>: expected"),
+                (f"{CODE}<interpreter>print(2)</interpreter>", "holds the tag <interpreter>"),
                 ("```python\nprint(36)\n```\n```output\n36\n```", "no tag of the dialect in it: expected <think>"),
             )
         ),
@@ -183,7 +180,7 @@ def test_results_in_other_tags_are_not_imported(tmp_path: Path) -> None:
     rows = [*RECORDS[:2], {"question": "How old is Kalo?", "output": searched}]
     records = written(tmp_path / "records.json", rows)
     arguments = ["import", records, "--run", tmp_path / "run", "--recipe", recipe, "--format", "autotraj"]
-    with pytest.raises(InputError, match=r"records.json: row 2: a call is followed by <information>: expected"):
+    with pytest.raises(InputError, match=r"records.json: row 2: behind a call stands <information>: expected"):
         CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False, standalone_mode=False)
     assert not (tmp_path / "run").exists()
 

@@ -113,8 +113,8 @@ def test_a_row_that_is_not_understood_is_an_error(
     ("spoken", "message"),
     [
         ([ANSWER], "no call was read, though there are gold calls: none of 2 assistant messages has tool_calls; logs."),
-        ([{**ANSWER, "content": "[TOOL_CALLS][]"}], "the text seems to contain calls ([TOOL_CALLS]); logs.jsonl:1 has"),
-        ([{**ANSWER, "content": "<search>Ada</search>"}], "the text seems to contain calls (<search>)"),
+        ([{**ANSWER, "content": "[TOOL_CALLS][]"}], "calls seem to stand in the text ([TOOL_CALLS]); logs.jsonl:1 has"),
+        ([{**ANSWER, "content": "<search>Ada</search>"}], "calls seem to stand in the text (<search>)"),
         ([said({"function": {"name": "lookup", "arguments": "{"}})], "no well-formed call was read, though there are"),
     ],
 )
@@ -171,7 +171,7 @@ def test_the_outcome_is_the_column_reward_or_asked_for(credit: Any) -> None:
         assert outcomes(columns, "--outcome", "none")[:2] == (0, [None, None])
     code, _, (line,) = outcomes(logged, "--outcome", "reward", "--outcome", "bonus")
     assert (code, "no row has the column 'bonus' of the outcome" in line) == (2, True)
-    assert "the outcome 'good' is not a number" in outcomes({"reward": "good"})[2][0]
+    assert "the outcome 'good' is no number" in outcomes({"reward": "good"})[2][0]
 
 
 def test_what_was_not_compared_or_not_measured_is_said(credit: Any) -> None:

@@ -148,7 +148,7 @@ def test_a_signal_stops_the_run_and_the_printed_command_goes_on_with_it(
     code, text = interrupted(number, line, command, tmp_path / "first")
     assert code == 130
     assert "Traceback" not in text
-    printed = re.search(r"what was done is saved: continue with rewright (.*)$", text, re.MULTILINE)
+    printed = re.search(r"what was done is saved: go on with rewright (.*)$", text, re.MULTILINE)
     assert printed is not None, text
     done = command_line.run(shlex.split(printed[1]), tmp_path / "second")
     assert done.code == 0, done.errors
@@ -161,7 +161,7 @@ def stopped_by_a_full_disk(done: Any) -> None:
     assert re.fullmatch(
         r"error: cannot write .*: .*(File too large|No space left|takes no more).*", done.errors.splitlines()[-1]
     )
-    assert "continue with rewright run " in done.errors
+    assert "go on with rewright run " in done.errors
 
 
 @pytest.mark.parametrize("largest_file", [20_000, 200_000])  # a file of records; a model

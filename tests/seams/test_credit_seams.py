@@ -394,7 +394,7 @@ def test_an_importer_of_one_s_own_starts_a_run_and_is_credited(rewright: Rewrigh
     for name in ("toy", "seams.toys.toy_importer:IMPORTER", "seams.toys.toy_importer:trajectories"):
         run = name.replace(":", "-")
         code, out, said = rewright("import", "log.tsv", "--run", run, "--recipe", "r.yaml", "--format", name)
-        assert (code, out) == (0, f"2 trajectories imported: continue with rewright judge {run}\n"), said
+        assert (code, out) == (0, f"2 trajectories imported: go on with rewright judge {run}\n"), said
         rows = [json.loads(line) for line in (tmp_path / run / "trajectories.jsonl").open()]
         assert [row["turns"][0]["calls"][0]["arguments"] for row in rows] == [{"of": "Ada"}, {"of": "Zoe"}]
     matched = credit_of(rewright, "log.tsv", "--format", "toy", "--gold", "tasks.jsonl")

@@ -19,10 +19,10 @@ def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides:
     If `model` is None, the benchmark's model is used, else pico. `overrides` take precedence, as in `rewright run`.
     Raises InputError for an unknown benchmark, with the known ones.
     """
-    benchmark = find("benchmark", name, setting="--benchmark")
-    if not isinstance(benchmark, Benchmark):
-        raise InputError(f"--benchmark: benchmark {name!r} is a {type(benchmark).__name__}: expected a Benchmark")
-    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", "model.path=pico", *benchmark.settings]
+    found = find("benchmark", name, setting="--benchmark")
+    if not isinstance(found, Benchmark):
+        raise InputError(f"--benchmark: benchmark {name!r} is a {type(found).__name__}: expected a Benchmark")
+    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", "model.path=pico", *found.settings]
     if model is not None:
         settings.append(f"model.path={model}")
     if limit is not None:

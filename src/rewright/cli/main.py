@@ -214,9 +214,9 @@ def _packaged(name: str) -> Path:
 def _new_run_directory(path: Path, *, resume: bool) -> Path:
     """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
     numbered = [
-        (entry.name.removeprefix(f"{path.name}-"), entry) for entry in path.parent.glob(f"{glob.escape(path.name)}-*")
+        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
     ]
-    taken = {int(number): entry for number, entry in numbered if number.isdecimal()}
+    taken = {int(number): one for number, one in numbered if number.isdecimal()}
     if path.exists():
         taken[1] = path
     if resume or not taken:
@@ -230,7 +230,7 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
     from rewright.pipeline.runner import Pipeline
 
     done = Run(folder)
-    check_stages(recipe, [stage for stage in recipe_stages(recipe) if not (resume and done.is_done(stage.name))])
+    check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
     run = Run.create(folder, recipe, resume=resume)
     with run.locked(), _resume_hint_on_error(run):
         Pipeline(run).run_all()
@@ -249,7 +249,7 @@ def _resume_hint_on_error(run: Any) -> Iterator[None]:
 
 def _resume_hint(run: Any) -> str:
     recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
-    return f"continue with rewright run {recipe} --run {folder} --resume"
+    return f"go on with rewright run {recipe} --run {folder} --resume"
 
 
 def _redo(run: Any, stage: Stage) -> None:
@@ -314,13 +314,13 @@ def _print_report(run: Any, *, as_json: bool) -> None:
     from rewright.reports.summary import report as summary
     from rewright.reports.table import table
 
-    results = summary(run)
-    print(table(results))
-    for written in write_report(run, results):
+    found = summary(run)
+    print(table(found))
+    for written in write_report(run, found):
         print(f"written: {written}")
     print(f"run directory: {run.path}")
     if as_json:
-        print(json.dumps(results))
+        print(json.dumps(found))
 
 
 def main() -> None:

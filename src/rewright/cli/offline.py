@@ -85,7 +85,7 @@ def validate(
             bar.total = total
             bar.step(done - bar.done)
 
-        validation = validate_file(
+        found = validate_file(
             tasks,
             task_format,
             limit,
@@ -96,7 +96,7 @@ def validate(
             judges=judges or (),
             progress=progress,
         )
-    for finding in validation.findings:
+    for finding in found.findings:
         print(finding)
     overlaps = 0
     if against is not None:
@@ -109,15 +109,15 @@ def validate(
         ):
             overlaps += 1
             print(f"overlap: {overlap}")
-    errors = validation.errors
+    errors = found.errors
     print(
-        f"{validation.tasks} rows, {validation.tools} tool functions, {validation.expected_outputs} expected outputs: "
-        f"{errors} errors, {len(validation.findings) - errors} warnings"
+        f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
+        f"{errors} errors, {len(found.findings) - errors} warnings"
         + (f", {overlaps} overlaps" if against is not None else "")
-        + ("" if validation.executed else " (nothing executed)")
+        + ("" if found.executed else " (nothing executed)")
     )
     if as_json:
-        counts = {"rows": validation.tasks, "tools": validation.tools, "errors": errors, "findings": validation.counts}
+        counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
         print(json.dumps(counts if against is None else {**counts, "overlaps": overlaps}))
     if errors:
         raise typer.Exit(1)
@@ -182,28 +182,28 @@ def credit(
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
         stored = read_stored(file, outcome=outcome, file_format=file_format)
-        gold_calls = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
-        results = credited_of(stored, gold_calls, settings, recompute=bool(changed) or outcome is not None)
+        known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
+        found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
     if stage is not None:
-        stages = sorted({result.stored.stage for result in results if result.stored.stage})
-        results = [result for result in results if result.stored.stage == stage]
-        if not results:
+        stages = sorted({one.stored.stage for one in found if one.stored.stage})
+        found = [one for one in found if one.stored.stage == stage]
+        if not found:
             raise InputError(f"--stage {stage}: {file} has no trajectory of it: it has {', '.join(stages) or 'none'}")
-    for note in credit_notes(results):
+    for note in credit_notes(found):
         say(note)
-    for line in (json.dumps(credit_as_json(result)) for result in results) if as_json else credit_as_table(results):
+    for line in (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found):
         print(line)
     if picture is not None:
         from rewright.reports.credit_picture import drawing_of
 
-        chosen = next((result for result in results if trajectory in (None, result.stored.id)), None)
+        chosen = next((one for one in found if trajectory in (None, one.stored.id)), None)
         if chosen is None:
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
-    for remark in credit_warnings(results):
+    for remark in credit_warnings(found):
         say(remark)
 
 
@@ -213,14 +213,14 @@ def doctor(as_json: JsonOption = False) -> None:
     from rewright.pipeline.environment import environment
     from rewright.sandbox.capabilities import capabilities
 
-    machine = capabilities()
+    found = capabilities()
     about = environment(0)
-    print(f"{machine.system}, Python {about['python']}, {about['processors']} processors")
+    print(f"{found.system}, Python {about['python']}, {about['processors']} processors")
     print(", ".join(f"{name} {number}" for name, number in about["versions"].items()))
-    print(f"sandbox levels that start here: {', '.join(machine.levels) or 'none'}")
-    if machine.refusal is not None:
-        print(f"  strict is refused: {machine.refusal}")
-    for item in machine.items:
+    print(f"sandbox levels that start here: {', '.join(found.levels) or 'none'}")
+    if found.refusal is not None:
+        print(f"  strict is refused: {found.refusal}")
+    for item in found.items:
         need = f" (needed by level {item.needed})" if item.needed != "-" and not item.present else ""
         print(f"  {'yes' if item.present else 'no ':<4}{item.name}: {item.detail}{need}")
     states = check_plugins()
@@ -228,7 +228,7 @@ def doctor(as_json: JsonOption = False) -> None:
         print(f"plug-in {state.trainer}: {state.problem or state.installed or 'trainer not installed'}")
     if as_json:
         plugins = {state.trainer: state.problem or state.installed for state in states}
-        print(json.dumps({"levels": list(machine.levels), "refusal": machine.refusal, "plugins": plugins, **about}))
+        print(json.dumps({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about}))
 
 
 def import_trajectories(
@@ -253,20 +253,20 @@ def import_trajectories(
         raise InputError(f"{recipe}: dialect is {settings.dialect!r}: {what} dialect: {importer.dialect}")
     tasks = Context(Run(run), settings).load_tasks()
 
-    def read() -> Iterator[Trajectory]:
+    def found() -> Iterator[Trajectory]:
         assert importer.trajectories is not None
         return importer.trajectories(file, tasks)
 
-    count = sum(1 for _ in read())  # validates the whole file before a run directory is created
+    count = sum(1 for _ in found())  # validates the whole file before a run directory is created
     if not count:
-        raise InputError(f"{file}: contains no trajectories")
+        raise InputError(f"{file}: holds no trajectories")
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
         _ = Context(opened, settings).tasks  # loading the tasks stores them in the run
-        for trajectory in read():
+        for trajectory in found():
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=count)
-    print(f"{count} trajectories imported: continue with rewright judge {run}")
+    print(f"{count} trajectories imported: go on with rewright judge {run}")
     if as_json:
         print(json.dumps({"run": str(run), "trajectories": count}))
 
@@ -293,7 +293,7 @@ def export(
         note = f" ({left_out} left out: the format cannot represent them)" if left_out else ""
         print(f"{path}: {rows} rows{note}")
     if as_json:
-        print(json.dumps({"files": [{**file._asdict(), "path": str(file.path)} for file in written]}))
+        print(json.dumps({"files": [{**one._asdict(), "path": str(one.path)} for one in written]}))
 
 
 def view(

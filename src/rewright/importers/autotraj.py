@@ -85,9 +85,9 @@ def _task_of(record: Row, asked: dict[str, Task]) -> Task:
 def _texts(record: Row) -> list[str]:
     for key in TEXTS:
         value = record.values.get(key)
-        candidates = [entry.get("react_trajectory") if isinstance(entry, dict) else entry for entry in _as_list(value)]
-        texts = [text for text in candidates if isinstance(text, str) and text.strip()]
-        if texts and len(texts) == len(candidates):
+        found = [one.get("react_trajectory") if isinstance(one, dict) else one for one in _as_list(value)]
+        texts = [text for text in found if isinstance(text, str) and text.strip()]
+        if texts and len(texts) == len(found):
             return texts
     raise record.fail(f"no text of a trajectory: expected one under {', '.join(map(repr, TEXTS))}")
 
@@ -97,14 +97,14 @@ def _problem(dialect: Tags, text: str, last: str) -> str | None:
     if not any(word in text for word in dialect.control_words):
         return f"no tag of the dialect in it: expected <think>, <search>, <code>, <result>, <answer>; got {text!r:.100}"
     parsed = dialect.parse(last)
-    trailing = last[len(dialect.truncate_at_stop(last)) :].strip() if parsed.calls else ""
-    if trailing:
-        tag = _ANY_TAG.match(trailing)
-        unexpected = f"<{tag[1]}>" if tag is not None else repr(trailing[:60])
-        closing = " (closed by </result>)" if unexpected == "<result>" else ""
-        return f"a call is followed by {unexpected}: expected what the tool returned, in <result></result>{closing}"
+    behind = last[len(dialect.truncate_at_stop(last)) :].strip() if parsed.calls else ""
+    if behind:
+        tag = _ANY_TAG.match(behind)
+        found = f"<{tag[1]}>" if tag is not None else repr(behind[:60])
+        closing = " (closed by </result>)" if found == "<result>" else ""
+        return f"behind a call stands {found}: expected what the tool returned, in <result></result>{closing}"
     other = _OTHER_TAG.search(parsed.rest.partition("<answer>")[0]) if not parsed.calls else None
-    return f"contains the tag {other[0]}: expected calls in <search> or <code>, results in <result>" if other else None
+    return f"holds the tag {other[0]}: expected calls in <search> or <code>, results in <result>" if other else None
 
 
 def _as_list(value: Any) -> list[Any]:

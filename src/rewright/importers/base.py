@@ -41,17 +41,17 @@ def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
     Raises InputError for an unknown name, with the known names and the closest one, and if the importer does not
     support this use.
     """
-    importer = find("importer", name, setting=setting)
-    if not isinstance(importer, Importer):
-        if not callable(importer):
-            raise InputError(f"{setting}: importer {name!r} is a {type(importer).__name__}: expected a function")
-        importer = Importer(trajectories=importer)
-    if getattr(importer, use) is None:
-        command = "credit" if use == "trajectories" else "import"
+    found = find("importer", name, setting=setting)
+    if not isinstance(found, Importer):
+        if not callable(found):
+            raise InputError(f"{setting}: importer {name!r} is a {type(found).__name__}: expected a function")
+        found = Importer(trajectories=found)
+    if getattr(found, use) is None:
+        verb = "credit" if use == "trajectories" else "import"
         raise InputError(
-            f"{setting}: {name} is read by rewright {command} only: expected one of {', '.join(importer_names(use))}"
+            f"{setting}: {name} is read by rewright {verb} only: expected one of {', '.join(importer_names(use))}"
         )
-    return importer
+    return found
 
 
 def importer_names(use: str) -> list[str]:

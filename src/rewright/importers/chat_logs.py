@@ -134,7 +134,7 @@ def check_read(logs: Sequence[Any]) -> None:
     mark = next((mark for log in logs for text in log.texts for mark in _MARKS if mark in text), None)
     raise InputError(
         f"no call was read, though there are gold calls: none of {turns} assistant messages has tool_calls"
-        + (f", the text seems to contain calls ({mark.strip()})" if mark else "")
+        + (f", calls seem to stand in the text ({mark.strip()})" if mark else "")
         + f"; {seen}"
     )
 
@@ -175,7 +175,7 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
     else:
         guess = next((f": it looks like {what}" for key, what in _OTHER_SHAPES.items() if key in values), "")
         raise row.fail(
-            f"no trajectory in it: expected 'turns' (Rewright), 'messages' (a chat log), or 'prompt' and 'completion' "
+            f"no trajectory in it: expected 'turns' (ours), 'messages' (a chat log), or 'prompt' and 'completion' "
             f"(TRL) as lists of messages; it has {', '.join(map(repr, values)) or 'none'}{guess}"
         )
     given = [*(prompt if isinstance(prompt, list) else ()), *completion]
@@ -191,8 +191,8 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
     text, group, identity = prompt_text(prompt), row.get(*GROUP_KEYS), row.get("id")
     if group is None and not text and turns:
         raise row.fail(
-            "no key tells which rows are attempts at one task: expected 'group', 'group_id' or 'task_id', or a user "
-            "message before the first turn"
+            "nothing says which rows are attempts at one task: expected 'group', 'group_id' or 'task_id', or a text of "
+            "a user before the first turn"
         )
     name = f"row {row.index}" if identity is None else str(identity)
     shared = str(group) if group is not None else f"{label}{text}"
@@ -217,15 +217,15 @@ def _read(row: Row, outcomes: Sequence[str], *, drop_nulls: bool) -> Log:
 def _credit_turns(completion: Sequence[Any], turns: Sequence[Sequence[Any]]) -> list[CreditTurn]:
     """Return the turns, each with the results (None for calls without results) and user messages that follow it."""
     starts = [index for index, message in enumerate(completion) if _role(message) == "assistant"]
-    credit_turns: list[CreditTurn] = []
+    found: list[CreditTurn] = []
     for calls, start, end in zip(turns, starts, [*starts, len(completion)][1:], strict=True):
         after = completion[start + 1 : end]
         results = [_content(message) for message in after if _role(message) in _RESULTS]
         others = [dict(message) for message in after if _role(message) not in _RESULTS]
-        credit_turns.append(
+        found.append(
             CreditTurn(calls, results if results or not calls else None, _content(completion[start]), messages=others)
         )
-    return credit_turns
+    return found
 
 
 def _check_messages(row: Row, messages: Iterable[Any]) -> None:
@@ -293,13 +293,13 @@ def _golds(row: Row) -> list[Any] | None:
     for key in ("gold_calls", "ground_truth"):
         value = row.values.get(key)
         try:
-            calls = gold_calls(value, key)
+            found = gold_calls(value, key)
         except ValueError as problem:
             if key == "ground_truth" and not _holds_objects(value):
                 continue
             raise row.fail(str(problem)) from None
-        if calls is not None:
-            return calls
+        if found is not None:
+            return found
     return None
 
 
@@ -315,11 +315,11 @@ def _may_be_outcome(key: str, value: Any) -> bool:
 
 def _outcome(row: Row, names: Sequence[str]) -> float | None:
     """Return the sum of the named columns, or None if all of them are null or missing."""
-    values = [row.values[name] for name in names if row.values.get(name) is not None]
-    for value in values:
+    found = [row.values[name] for name in names if row.values.get(name) is not None]
+    for value in found:
         if not isinstance(value, (int, float)):
-            raise row.fail(f"the outcome {value!r:.200} is not a number")
-    return _finite(row, values) if values else None
+            raise row.fail(f"the outcome {value!r:.200} is no number")
+    return _finite(row, found) if found else None
 
 
 def _finite(row: Row, values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The table of stages. One entry holds all that other code needs to know about a stage.
+"""The table of stages. One entry contains all that other code needs about a stage.
 
 Register an entry to add a custom stage, and list it under `stages:` in the recipe.
 

@@ -99,6 +99,23 @@ def decide(
 
     A correct repair that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`),
     because the student sees only `task`. Phrases that occur in the task are allowed.
+
+    Args:
+        original: the trajectory that was repaired.
+        original_quality: its quality.
+        repaired: the repair attempt.
+        verdict: the verdict on the attempt.
+        mode: why the original was repaired.
+        dialect: name of the dialect of both trajectories.
+        settings: quality settings.
+        low_quality_threshold: total quality in [0, 1] that a repair of mode "low_quality" must exceed.
+        wrong_answer_threshold: total quality in [0, 1] that a repair of mode "wrong_answer" must exceed.
+        task: the task as seen by the student; None: no phrase is allowed.
+        refused_phrases: regular expressions for all turns.
+        refused_first_phrases: regular expressions for the first turn.
+
+    Returns the decision with its reason. Raises ValueError for an invalid expression, and InputError for a quality
+    dimension that returns a value outside [0, 1].
     """
     if repaired.failure is not None:
         return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")

@@ -258,7 +258,7 @@ def select(totals: Sequence[float], settings: QualitySettings = PARITY) -> list[
     """Select the high-quality candidates among the correct ones of a task, given their totals.
 
     Selects all if each total reaches `all_high`, else the best one (the first of equals) if it reaches `best_high`,
-    else none. Returns one bool per total.
+    else none (AutoTraj section 4). Returns one bool per total.
     """
     if not totals:
         return []
@@ -279,8 +279,16 @@ def score_group(
 ) -> list[Quality]:
     """Score all candidates of one task and set `selected`: "kept" or "low" for correct ones, "wrong" for the others.
 
-    L* is the length of the shortest correct candidate; without a correct one, each candidate's own length. Raises
-    ValueError unless there is one verdict per trajectory, and InputError as `score` does.
+    L* is the length in words of the shortest correct candidate; without a correct one, each candidate's own length.
+
+    Args:
+        trajectories: the candidates of one task.
+        correct: whether the answer of each candidate is right.
+        settings: dimensions, weights and thresholds.
+        dialect: name of the dialect of the candidates.
+
+    Returns one quality per candidate, in order. Raises ValueError unless there is one verdict per trajectory, and
+    InputError as `score` does.
     """
     if len(trajectories) != len(correct):
         raise ValueError(f"{len(correct)} verdicts, but {len(trajectories)} trajectories: give exactly one each")

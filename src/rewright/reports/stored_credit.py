@@ -119,8 +119,8 @@ class GoldCalls:
         """Return the gold calls of a trajectory, or None."""
         if self.for_all is not None:
             return self.for_all
-        calls = self.by_id.get(stored.task_id or stored.group or "")
-        return self.by_prompt.get(stored.prompt) if calls is None else calls
+        found = self.by_id.get(stored.task_id or stored.group or "")
+        return self.by_prompt.get(stored.prompt) if found is None else found
 
 
 def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> RLSettings:

@@ -69,7 +69,7 @@ def math_problem(row: Row) -> Task:
     r"""MATH (`hendrycks/competition_math`, MATH-500): problem, solution with the answer in `\boxed{}`, or answer."""
     answer = _unwrapped(row.optional_text("answer") or boxed(row.text("solution")) or "")
     if not answer or not answer.strip():
-        raise row.fail("'solution' contains no \\boxed{} answer, and there is no 'answer'")
+        raise row.fail("'solution' holds no \\boxed{} answer, and there is no 'answer'")
     metadata = {"level": row.get("level"), "subject": row.get("subject", "type")}
     return _task(
         row,

@@ -13,16 +13,16 @@ from rewright.pipeline.registry import run_order
 __all__ = ["policy", "skip"]
 
 
-def policy(context: Context, last_stage: str) -> ModelSettings:
-    """The newest policy up to and including stage `last_stage`; the recipe's model if none was trained.
+def policy(context: Context, upto: str) -> ModelSettings:
+    """The newest policy up to and including stage `upto`; the recipe's model if none was trained.
 
     Raises InputError if a training stage of the recipe is not done, or its model is missing.
     """
     run, recipe = context.run, context.recipe
     order = run_order(recipe)
-    last_index = next((index for index, stage in enumerate(order) if stage.name == last_stage), -1)
+    last = next((index for index, stage in enumerate(order) if stage.name == upto), -1)
     state = run.state()
-    for stage in reversed(order[: last_index + 1]):
+    for stage in reversed(order[: last + 1]):
         if stage.trains != "policy" or state.get(stage.name, {}).get("skipped"):
             continue
         folder = run.model_folder(stage.name)
@@ -34,11 +34,11 @@ def policy(context: Context, last_stage: str) -> ModelSettings:
     return recipe.model
 
 
-def skip(context: Context, stage: str, reason: str, consequence: str) -> dict[str, Any]:
+def skip(context: Context, stage: str, reason: str, so: str) -> dict[str, Any]:
     """Report that a stage is skipped, clear its metrics, and return its entry for state.json.
 
-    `consequence` is appended to the message.
+    `so` states the consequence.
     """
-    say(f"{stage}: skipped: {reason}, so {consequence}")
+    say(f"{stage}: skipped: {reason}, so {so}")
     context.run.set_metrics(stage, [])
     return {"skipped": True, "reason": reason}
