@@ -98,5 +98,5 @@ def test_validate_warns_of_a_gold_that_is_not_read_in_full(tmp_path: Path) -> No
     path = written(tmp_path / "questions.json", ["{18}", r"{\frac{1}{2}}", r"{\frac{1}{2}"])
     result = CliRunner().invoke(app, ["validate", str(path), "--format", "autotraj"])
     assert result.exit_code == 0
-    assert result.output.count("only equals itself: not all of it could be read") == 1
+    assert result.output.count("only equals itself: only a part of it could be parsed") == 1
     assert "row 2" in result.output

@@ -274,7 +274,7 @@ def test_a_trajectory_that_ends_early_is_not_right(tasks: list[Task]) -> None:
     assert (verdict.outcome, verdict.reason[:27]) == (0.0, "multi_turn:empty_turn_model")
     whole = trajectory_of(task, gold_exchanges(task))
     cut = Trajectory(id="x", task_id=task.id, stage="eval", index=0, turns=whole.turns[:1], stop_reason="token_limit")
-    assert judge_trajectory(task, cut).reason.endswith("the model came to 1 of 4 user messages")
+    assert judge_trajectory(task, cut).reason.endswith("the model reached 1 of 4 user messages")
 
 
 def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task]) -> None:

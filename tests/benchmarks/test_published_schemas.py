@@ -180,7 +180,7 @@ def test_supporting_titles_are_kept_once(tmp_path: Path) -> None:
 def test_questions_with_an_image_are_left_out(tmp_path: Path) -> None:
     text = {"id": "1", "question": "Q", "image": "", "answer": "D", "answer_type": "multipleChoice"}
     assert [task.id for task in load(tmp_path, "hle", {**text, "id": "0", "image": "data:..."}, text)] == ["hle-1"]
-    with pytest.raises(InputError, match="holds no task in the format 'hle'"):
+    with pytest.raises(InputError, match="contains no task in the format 'hle'"):
         load(tmp_path, "hle", {**text, "image": "data:..."})
 
 

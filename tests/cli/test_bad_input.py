@@ -193,7 +193,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ("no messages", "t.jsonl", lines({"id": "a"}), "t.jsonl:1: Object missing required field `messages`"),
     ("a wrong type", "t.jsonl", lines(task(id=3)), "t.jsonl:1: Expected `str`, got `int` at `id`"),
     ("a typo", "t.jsonl", lines(task(), task(id="b", jugde="math")), "t.jsonl:2: unknown key 'jugde'; did you mean"),
-    ("an id twice", "t.jsonl", lines(task(), task()), "t.jsonl:2: the id 'a' is used already by t.jsonl:1"),
+    ("an id twice", "t.jsonl", lines(task(), task()), "t.jsonl:2: the id 'a' is already used by t.jsonl:1"),
     ("no schema", "t.jsonl", lines(task(tools=[{"source": "x"}])), "t.jsonl:1: Object missing required field `schema`"),
     ("a schema of nothing", "t.jsonl", lines(task(tools=[{"schema": {}}])), "t.jsonl:1: 'tools'[0].schema is no"),
     ("a bare schema", "t.jsonl", lines(task(tools=[{"schema": {"name": "f"}}])), "t.jsonl:1: 'tools'[0].schema is no"),
@@ -201,7 +201,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
         "halves of characters",
         "t.jsonl",
         lines(task(id="a\ud800"), task(id="a\ud801")),
-        "t.jsonl:2: the id 'a\ufffd' is used already by t.jsonl:1",
+        "t.jsonl:2: the id 'a\ufffd' is already used by t.jsonl:1",
     ),
     ("an unknown tool", "t.jsonl", lines(task(gold=called("fnd"))), "t.jsonl:1: gold call 0 is to the unknown tool"),
     ("against the schema", "t.jsonl", lines(task(gold=called("find", name=3))), "t.jsonl:1: gold call 0 to 'find'"),
@@ -334,7 +334,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no verb: expected one of those above"),
+        ([], "no command: expected one of those above"),
         (["runn", "r.yaml"], "No such command 'runn'"),
         (["credit", "gold.jsonl", "--trajectory", "x"], "--trajectory needs --picture"),
         (["export", "sets", "out"], "sets/sft.jsonl:2: not a row of this file: Expected `object`, got `int` - at"),
@@ -392,7 +392,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["report", "odd"], "odd/state.json: expected the stages of the run: Expected `float`, got `str`"),
         (["report", "told"], "told/metrics.jsonl:2: not a row of metrics: Expected `float`, got `str` - at `$.low`"),
         (["report", "deep"], "deep/state.json: expected the stages of the run: "),
-        (["run", "done/recipe.yaml", "--run", "done"], "done holds a run already: add --resume"),
+        (["run", "done/recipe.yaml", "--run", "done"], "done already contains a run: add --resume"),
         (["run", "done/recipe.yaml", "seed=5", "--run", "done", "--resume"], "done was started with another recipe"),
     ],
 )
@@ -447,7 +447,7 @@ def test_a_run_that_a_mistake_stopped_at_once_is_no_run(
     for arguments in (["model=./other"], ["model=./third", "--resume"]):
         refused(rewright("run", "r.yaml", *arguments), f"{arguments[0].removeprefix('model=')}: not a folder")
     (tmp_path / "runs/run/trajectories.jsonl").touch()
-    refused(rewright("run", "r.yaml"), "holds a run already")
+    refused(rewright("run", "r.yaml"), "already contains a run")
 
 
 def test_a_second_process_is_refused_and_told_who_the_first_is(

@@ -53,27 +53,33 @@ def test_a_run_to_go_on_with_must_be_there(rewright: Rewright, tmp_path: Path) -
     put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "other/notes.txt": b"mine"})
     (tmp_path / "empty").mkdir()
     for name in ("typo", "empty", "other"):
-        rewright("run", "r.yaml", "--resume", "--run", name).refused(f"{name} holds no run to go on with: expected")
-    rewright("run", "r.yaml", "--resume").refused("runs/run holds no run to go on with")
-    rewright("quickstart", "--resume").refused("runs/quickstart holds no run to go on with")
-    rewright("eval", "--benchmark", "bfcl-multi-turn", "--resume").refused("holds no run to go on with")
+        rewright("run", "r.yaml", "--resume", "--run", name).refused(f"{name} contains no run to continue: expected")
+    rewright("run", "r.yaml", "--resume").refused("runs/run contains no run to continue")
+    rewright("quickstart", "--resume").refused("runs/quickstart contains no run to continue")
+    rewright("eval", "--benchmark", "bfcl-multi-turn", "--resume").refused("contains no run to continue")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "other", "r.yaml", "t.jsonl"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "r.yaml", "--run", ""], "the argument behind --run is empty: expected a value"),
+        (["run", "r.yaml", "--run", ""], "the argument after --run is empty: expected a value"),
         (["run", "r.yaml", "--run="], "--run= is empty: expected a value"),
-        (["run", ""], "the argument behind run is empty"),
-        (["judge", " "], "the argument behind judge is empty"),
-        (["import", "x.jsonl", "--run", "", "--recipe", "r.yaml"], "the argument behind --run is empty"),
-        (["export", "mine", ""], "the argument behind mine is empty"),
-        (["run", "r.yaml", "--run", "."], ". is no run and holds mine: expected a new or an empty folder"),
-        (["run", "r.yaml", "--run", "mine"], "mine is no run and holds notes.txt: expected a new or an empty folder"),
-        (["run", "r.yaml", "--run", "nested"], "nested is no run and holds below: expected a new or an empty folder"),
-        (["import", "x.jsonl", "--run", "mine", "--recipe", "r.yaml"], "mine is no run and holds notes.txt"),
-        (["run", "own/recipe.yaml", "--run", "own"], "own holds a run already"),
+        (["run", ""], "the argument after run is empty"),
+        (["judge", " "], "the argument after judge is empty"),
+        (["import", "x.jsonl", "--run", "", "--recipe", "r.yaml"], "the argument after --run is empty"),
+        (["export", "mine", ""], "the argument after mine is empty"),
+        (["run", "r.yaml", "--run", "."], ". is not a run and contains mine: expected a new or an empty folder"),
+        (
+            ["run", "r.yaml", "--run", "mine"],
+            "mine is not a run and contains notes.txt: expected a new or an empty folder",
+        ),
+        (
+            ["run", "r.yaml", "--run", "nested"],
+            "nested is not a run and contains below: expected a new or an empty folder",
+        ),
+        (["import", "x.jsonl", "--run", "mine", "--recipe", "r.yaml"], "mine is not a run and contains notes.txt"),
+        (["run", "own/recipe.yaml", "--run", "own"], "own already contains a run"),
         (["run", "r.yaml", "name=../x"], "override 'name=../x': name: must be usable as a folder's name, got '../x'"),
         (["eval", "--benchmark", "bfcl-multi-turn", "name=../x"], "name: must be usable as a folder's name"),
     ],
@@ -207,7 +213,7 @@ def test_an_id_twice_in_a_corpus(rewright: Rewright, tmp_path: Path) -> None:
     rows = [{"id": "1", "contents": "a town"}, {"id": "2", "contents": "a lake"}, {"id": 1, "contents": "a hill"}]
     for name, content in (("c.jsonl", lines(*rows)), ("c.jsonl.gz", gzip.compress(lines(*rows)))):
         put(tmp_path, {name: content})
-        rewright("index", name, "--out", "out").refused(f"{name}:3: the id '1' is used already in line 1")
+        rewright("index", name, "--out", "out").refused(f"{name}:3: the id '1' is already used in line 1")
     assert not (tmp_path / "out").exists()
 
 

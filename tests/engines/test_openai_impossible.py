@@ -146,8 +146,8 @@ async def test_a_run_tells_what_broke_from_what_is_wrong(
         await asyncio.to_thread(cli.app, ["run", "r.yaml", "--json"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "wrong 1, broken 2, " in printed
-    assert "broken, not wrong: engine (impossible) 2" in printed
-    assert "2 of 4 broke (engine (impossible) 2) and count as not solved" in printed
+    assert "infrastructure failures (not counted as wrong): engine (impossible) 2" in printed
+    assert "2 of 4 had an infrastructure failure (engine (impossible) 2) and count as not solved" in printed
     found = json.loads(printed.splitlines()[-1])
     assert (found["counts"]["candidates"], found["counts"]["wrong"], found["counts"]["broken"]) == (4, 1, 2)
     assert found["costs"]["synth"]["prompt_tokens"] == 2 * FINE["prompt_tokens"]
@@ -159,5 +159,5 @@ async def test_a_run_tells_what_broke_from_what_is_wrong(
     assert all(not one.turns for one in run.trajectories if one.failure is not None)
     assert cli.app(["view", "runs/run"], standalone_mode=False) is None
     page = (tmp_path / "runs/run/report.html").read_text()
-    assert "Broken, not wrong: engine (impossible) 2." in page
+    assert "Infrastructure failures (not counted as wrong): engine (impossible) 2." in page
     assert page.count('data-labels="broken"') == 2

@@ -335,7 +335,7 @@ def test_a_run_without_sets_and_a_foreign_dataset_info_are_one_clear_error(run: 
 
 
 def test_a_format_that_can_hold_no_row_is_an_error(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"autotraj can hold none of its 3 rows \(dialect hermes\)"):
+    with pytest.raises(InputError, match=r"autotraj can represent none of its 3 rows \(dialect hermes\)"):
         CliRunner().invoke(
             app, ["export", str(run.path), str(tmp_path / "out"), "--format", "autotraj"], catch_exceptions=False,
             standalone_mode=False,

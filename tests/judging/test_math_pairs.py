@@ -89,8 +89,8 @@ def test_a_box_that_is_never_closed_holds_the_rest_of_its_line() -> None:
 @pytest.mark.parametrize(
     ("gold", "why"),
     [
-        (r"\frac{1}{2", "not all of it could be read"),
-        (r"x \equiv 3 \pmod{7}", "not all of it could be read"),
+        (r"\frac{1}{2", "only a part of it could be parsed"),
+        (r"x \equiv 3 \pmod{7}", "only a part of it could be parsed"),
         (r"[-\infty, 3)", "closed at infinity"),
         ("between 3 and 5", "no number or formula, or several"),
         ("9" * 3000, "longer than"),

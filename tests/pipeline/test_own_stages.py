@@ -122,7 +122,7 @@ def test_code_that_a_stored_recipe_names_needs_consent(folder: Path) -> None:
         ("stages=[count, count]", "stages: must be in the order in which they run, each once: [count]"),
         ("stages=[own_parts:NUMBER, own_parts:NUMBER]", "each once"),
         ("stages=[own_parts:TWIN]", "own_parts:TWIN is named 'sft', as another stage is"),
-        ("stages=[own_parts:nothing]", "own_parts:nothing is no stage"),
+        ("stages=[own_parts:nothing]", "own_parts:nothing is not a stage"),
         ("stages=[own_parts:none]", "stages: stage"),
         ("stages=[five]", "stages: must hold known names: what is registered as stage 'five' is no"),
         ("stages=[alias]", "stages: must hold known names: what is registered as stage 'alias' is no"),

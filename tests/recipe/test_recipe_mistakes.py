@@ -57,7 +57,7 @@ MISTAKES = [
     ("1: 2\n", [], f":1: unknown key 1: {SECTIONS}"),
     ('"a\\nb": 2\n', [], f":1: unknown key a b: {SECTIONS}"),
     ("quality:\n  dimensions:\n  - {name: a, function: 'b:c', wieght: 2}\n", [], "unknown field `wieght`"),
-    ("synth:\n  n: 1\nseed: 3\nsynth:\n  n: 2\n", [], ":4: synth is given twice: it stands in line 1 already"),
+    ("synth:\n  n: 1\nseed: 3\nsynth:\n  n: 2\n", [], ":4: synth is given twice: it is already in line 1"),
     # Types.
     ("synth:\n  n: two\n", [], ":2: synth.n: expected `int`, got `str`"),
     ("synth:\n  n: 2.5\n", [], ":2: synth.n: expected `int`, got `float`"),

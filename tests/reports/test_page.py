@@ -27,7 +27,7 @@ from rewright.core.records import (
 )
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
-from rewright.reports.cards import LONGEST
+from rewright.reports.cards import MAX_TEXT_CHARACTERS
 from rewright.reports.page import write_page
 from rewright.reports.report import write_report
 from rewright.reports.summary import report
@@ -172,14 +172,14 @@ def test_every_candidate_stands_with_its_verdict_its_quality_its_repair_and_its_
     assert labels == ["wrong", "repaired"]
     for words in (
         "How old is Ada?", "I look", 'lookup(name: "Ada")', "'37' is not the gold answer '36'", "tool_errors 0.25",
-        "0.500", "Repair fix-1", "taken: correct, quality 0.93", "120 tokens", "equal now", "some-model",
+        "0.500", "Repair fix-1", "accepted: correct, quality 0.93", "120 tokens", "equal now", "some-model",
         "gold answer 36",
     ):  # fmt: skip
         assert words in text, words
     assert {tuple(labels) for labels, _ in page.cards} == {
         ("kept",), ("wrong", "repaired"), ("wrong", "hard"), ("low",),
     }  # fmt: skip
-    assert "not taken: wrong: still no number" in card(page, "hard-2")[1]
+    assert "rejected: wrong: still no number" in card(page, "hard-2")[1]
     pictures = [values for values in page.all("svg") if "viewbox" in values]
     assert len(pictures) == 6  # four candidates and two repairs
 
@@ -264,7 +264,7 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     run.trajectories.close()
     page = seen(run)
     assert [labels for labels, _ in page.cards] == [["unscored"]]
-    assert "not judged" in page.cards[0][1] and "does not know this task" in page.cards[0][1]
+    assert "not judged" in page.cards[0][1] and "no longer in the files of the run" in page.cards[0][1]
 
 
 def test_trajectories_without_gold_calls_turns_or_luck_are_shown(tmp_path):
@@ -298,13 +298,13 @@ def test_trajectories_without_gold_calls_turns_or_luck_are_shown(tmp_path):
 
 
 def test_a_long_text_is_cut_and_says_so(run):
-    run.trajectories.append(trajectory("huge", "t1", result="x" * (LONGEST + 1234), index=2))
+    run.trajectories.append(trajectory("huge", "t1", result="x" * (MAX_TEXT_CHARACTERS + 1234), index=2))
     run.trajectories.close()
     run.qualities.append(quality("huge", "kept"))
     run.qualities.close()
     text = card(seen(run), "huge")[1]
     assert "… (1,234 more characters)" in text
-    assert "x" * (LONGEST + 1) not in text
+    assert "x" * (MAX_TEXT_CHARACTERS + 1) not in text
 
 
 def test_a_recipe_of_another_version_is_no_reason_to_show_nothing(run):
@@ -388,8 +388,11 @@ def test_judges_that_are_code_are_not_run_for_the_page(run):
 def test_trajectories_that_broke_are_named_beside_the_success(run):
     row = {"success": 0.4, "low": 0.2, "high": 0.6, "tasks": 30, "trajectories": 30, "calls": 2.1, "seconds": 1.0}
     run.set_metrics("eval_base", [{**row, "failures": 3}])
-    said = "3 of 30 trajectories broke (engine or tools) and count as not solved."
+    said = "3 of 30 trajectories had an infrastructure failure (engine or tools) and count as not solved."
     assert said in write_page(run).read_text("utf-8")
-    assert "  3 of 30 broke (engine or tools) and count as not solved" in table(report(run)).splitlines()
+    assert (
+        "  3 of 30 had an infrastructure failure (engine or tools) and count as not solved"
+        in table(report(run)).splitlines()
+    )
     run.set_metrics("eval_base", [{**row, "failures": 0}])
-    assert "broke" not in write_page(run).read_text("utf-8") + table(report(run))
+    assert "infrastructure" not in write_page(run).read_text("utf-8") + table(report(run))

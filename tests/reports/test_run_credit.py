@@ -162,7 +162,7 @@ def test_rollouts_of_an_older_version_are_computed_anew_and_that_is_said(
     (old / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert rewright("credit", str(old), "--stage", "rl", "--json") == 0
     printed = capsys.readouterr()
-    assert "12 rollouts do not hold what RL used" in " ".join(printed.err.split())
+    assert "12 rollouts do not store the values that RL used" in " ".join(printed.err.split())
     found = {row["id"]: row for row in map(json.loads, printed.out.splitlines())}
     for key, row in found.items():  # here RL had no reward model, so nothing is lost
         assert not row["used_by_rl"]
@@ -177,7 +177,7 @@ def test_rollouts_of_an_older_version_are_computed_anew_and_that_is_said(
 def test_other_settings_are_computed_and_that_is_said(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rewright("credit", str(trained), "estimator=leave_one_out", "--stage", "rl", "--json") == 0
     printed = capsys.readouterr()
-    assert "12 rollouts are credited with the settings given here" in " ".join(printed.err.split())
+    assert "the credit of 12 rollouts is computed with the given settings" in " ".join(printed.err.split())
     rows = list(map(json.loads, printed.out.splitlines()))
     first = [row for row in rows if row["group"] == rows[0]["group"]]
     rewards = [row["reward"] for row in first]

@@ -331,7 +331,7 @@ async def test_calls_that_a_server_parsed_are_run_and_written_into_the_text(tool
 
 
 def test_a_token_engine_needs_a_renderer() -> None:
-    with pytest.raises(ValueError, match="a renderer with its tokenizer is needed"):
+    with pytest.raises(ValueError, match="expected a renderer with its tokenizer"):
         Rollout(ScriptedEngine([""], tokenizer=pico_tokenizer()), dialect, FunctionTools(level="process"))
 
 

@@ -105,7 +105,7 @@ def test_the_client_is_the_model_for_whoever_is_not_in_an_event_loop(url: str, o
     with RewardClient(url, request_size=7) as client:
         assert client.score(sequences) == pytest.approx(opened[0].score(sequences), abs=1e-4)
         assert client.score([]) == []
-        with pytest.raises(InputError, match="sequence 1 holds a token outside the vocabulary: expected 0 to 1023"):
+        with pytest.raises(InputError, match="sequence 1 contains a token outside the vocabulary: expected 0 to 1023"):
             client.score([[5], [1024]])
     with RewardClient(url, vocabulary="other") as client, pytest.raises(InputError, match="vocabulary other"):
         client.score([[5]])
@@ -144,7 +144,7 @@ async def test_messages_and_texts_score_as_their_token_ids(opened: tuple[Any, Re
 REFUSED: dict[str, Any] = {
     "got nothing": {},
     "got token_ids and texts": {"token_ids": [1], "texts": "a"},
-    "one and many are mixed": {"token_ids": [1, [2]]},
+    "single items and lists are mixed": {"token_ids": [1, [2]]},
     "nothing to score": {"token_ids": []},
     "sequence 1 is empty": {"token_ids": [[1], []]},
     "outside the vocabulary": {"token_ids": [[-1]]},

@@ -70,7 +70,7 @@ def test_json_lists_wrapped_lists_and_gzip_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([record(), record()], r"t\.jsonl:2: the id 'a' is used already by .*t\.jsonl:1"),
+        ([record(), record()], r"t\.jsonl:2: the id 'a' is already used by .*t\.jsonl:1"),
         ([record(id=3)], r"t\.jsonl:1: Expected `str`, got `int` at `id`"),
         ([record(id="")], r"'id' is empty"),
         ([{"id": "a"}], r"t\.jsonl:1: Object missing required field `messages`"),
@@ -79,7 +79,7 @@ def test_json_lists_wrapped_lists_and_gzip_are_read(tmp_path: Path) -> None:
         ([record(jugde="math")], r"unknown key 'jugde'; did you mean 'judge'\?"),
         ([record(gold={"anwers": ["x"]})], r"unknown key 'gold\.anwers'; did you mean 'answers'\?"),
         ([record(tools=[{"scheme": {}}])], r"unknown key 'tools\[0\]\.scheme'; did you mean 'schema'\?"),
-        ([record(tools=[{"schema": {}}])], r"'tools'\[0\]\.schema is no function schema"),
+        ([record(tools=[{"schema": {}}])], r"'tools'\[0\]\.schema is not a function schema"),
         ([record(gold={"answers": "Rome"})], r"Expected `array.*`, got `str` at `gold\.answers`"),
         ([record(gold={"calls": [{"name": "fnd", "arguments": {}}]})], r"gold call 0 is to the unknown tool 'fnd'"),
         (
@@ -95,7 +95,7 @@ def test_json_lists_wrapped_lists_and_gzip_are_read(tmp_path: Path) -> None:
             r"unknown argument 'age'; the schema has name",
         ),
         ([record(gold={"outputs": {"other": ["x"]}})], r"gold outputs are expected of the unknown tool 'other'"),
-        ([record(tools=[{"schema": SCHEMA, "source": ""}] * 2)], r"the tool 'find' is there twice"),
+        ([record(tools=[{"schema": SCHEMA, "source": ""}] * 2)], r"the tool 'find' is defined twice"),
         ([[1, 2]], r"t\.jsonl:1: is a list, expected an object"),
         ([], r"t\.jsonl: holds no rows"),
     ],

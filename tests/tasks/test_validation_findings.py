@@ -84,7 +84,7 @@ def test_a_good_task_has_no_findings() -> None:
             "takes 'year', which the schema does not have",
         ),
         (task(FIND, schema(name={"type": "strnig"})), "error", "schema", "'strnig'"),
-        (task(FIND, schema(required=("nam",))), "error", "schema", "'nam', which is no property"),
+        (task(FIND, schema(required=("nam",))), "error", "schema", "'nam', which is not one of its properties"),
         (task(FIND, schema(required=(["name"],))), "error", "schema", r"\['name'\] is not of type 'string'"),
         (
             task("x = " + "-" * 100_000 + "1"),

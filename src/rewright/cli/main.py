@@ -349,7 +349,7 @@ def _reject_empty(arguments: list[str]) -> None:
     """Raise InputError for an empty argument, as from an unset variable. As a path it would be the current folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if not argument.strip():
-            raise InputError(f"the argument behind {before or 'rewright'} is empty: expected a value")
+            raise InputError(f"the argument after {before or 'rewright'} is empty: expected a value")
         if re.fullmatch(r"--[\w-]+=\s*", argument):
             raise InputError(f"{argument.strip()} is empty: expected a value")
 
@@ -381,7 +381,7 @@ def _main() -> None:
     except Exception as problem:
         # Usage errors of click, such as an unknown command or a missing argument.
         if hasattr(problem, "format_message"):
-            _print_error(problem.format_message() or "no verb: expected one of those above")
+            _print_error(problem.format_message() or "no command: expected one of those above")
             sys.exit(2)
         raise
     # Commands return None; an integer is an exit code, which typer returns for typer.Exit and Ctrl-C (130).

@@ -170,7 +170,7 @@ def credit(
     """
     if trajectory is not None and picture is None:
         raise InputError("--trajectory needs --picture, which shows it")
-    from rewright.reports.credit_table import credit_as_json, credit_as_table, credit_notes, credit_remarks
+    from rewright.reports.credit_table import credit_as_json, credit_as_table, credit_notes, credit_warnings
     from rewright.reports.stored_credit import credit as credited_of
     from rewright.reports.stored_credit import read_gold, read_stored, settings_for
 
@@ -203,7 +203,7 @@ def credit(
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
-    for remark in credit_remarks(found):
+    for remark in credit_warnings(found):
         say(remark)
 
 
@@ -290,7 +290,7 @@ def export(
 
     written = export_sets(Run.open(run), out, export_format)
     for path, rows, left_out in written:
-        note = f" ({left_out} left out: the format cannot hold them)" if left_out else ""
+        note = f" ({left_out} left out: the format cannot represent them)" if left_out else ""
         print(f"{path}: {rows} rows{note}")
     if as_json:
         print(json.dumps({"files": [{**one._asdict(), "path": str(one.path)} for one in written]}))

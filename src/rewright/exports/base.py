@@ -63,8 +63,8 @@ def write_rows(sets: ExportSets, out: Path, convert: Callable[[Row], Row | None]
     converted = {name: [convert(row) for row in rows] for name, rows in sets.named().items()}
     if converted and not any(row is not None for rows in converted.values() for row in rows):
         raise InputError(
-            f"{sets.run.path}: {sets.format} can hold none of its {sum(map(len, converted.values()))} rows "
-            f"(dialect {sets.run.recipe().dialect}): docs/exports.md says what it holds"
+            f"{sets.run.path}: {sets.format} can represent none of its {sum(map(len, converted.values()))} rows "
+            f"(dialect {sets.run.recipe().dialect}): docs/exports.md says what it can represent"
         )
     return [_write_lines(out / f"{name}.jsonl", rows) for name, rows in converted.items()]
 

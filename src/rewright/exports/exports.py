@@ -77,7 +77,7 @@ def export(run: Run, out: Path, export_format: str) -> list[Written]:
             {
                 **row,
                 **{
-                    key: neutral(row[key], lambda text: escape_control_tokens(text, pattern))
+                    key: escape_tool_results(row[key], lambda text: escape_control_tokens(text, pattern))
                     for key in keys
                     if key in row
                 },
@@ -100,7 +100,7 @@ def export(run: Run, out: Path, export_format: str) -> list[Written]:
     return written
 
 
-def neutral(messages: Iterable[Message], escape: Callable[[str], str]) -> list[Message]:
+def escape_tool_results(messages: Iterable[Message], escape: Callable[[str], str]) -> list[Message]:
     """Return `messages` with `escape` applied to the text of tool messages."""
     return [
         {**message, "content": escape(str(message.get("content") or ""))} if message.get("role") == "tool" else message

@@ -32,14 +32,14 @@ OBSERVATIONS: Final = "\n</tool_response>\n<tool_response>\n"
 _THOUGHT: Final = re.compile(r"\s*<think>((?:(?!</think>).)*)</think>\s*", re.DOTALL)
 _CALL: Final = re.compile(r"<tool_call>.*?</tool_call>", re.DOTALL)
 
-Shared = dict[str, str]
+ShareGPTMessage = dict[str, str]
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:
     """Write the sets and their entries in `dataset_info.json`."""
     written = write_rows(sets, out, row)
     if written:
-        write_dataset_info(out, [one.path.name for one in written])
+        write_dataset_info(out, [file.path.name for file in written])
     return written
 
 
@@ -47,24 +47,24 @@ def row(given: dict[str, Any]) -> dict[str, Any] | None:
     """Convert an SFT or preference row, or return None if the format can't represent it."""
     tools = {"tools": json.dumps(given["tools"], ensure_ascii=False) if given["tools"] else ""}
     if "messages" in given:
-        system, talk = _conversation(given["messages"])
-        return {"conversations": talk, "system": system, **tools} if _holds(talk, ranking=False) else None
+        system, turns = _conversation(given["messages"])
+        return {"conversations": turns, "system": system, **tools} if _is_valid(turns, ranking=False) else None
     chosen, rejected = list(given["chosen"]), list(given["rejected"])
-    same = 0
+    shared_count = 0
     # Turns shared by both sides move to the prompt, except for the last turn of either side.
     for index, (left, right) in enumerate(zip(chosen[:-1], rejected[:-1], strict=False)):
         if left != right:
             break
         if chosen[index + 1]["role"] == rejected[index + 1]["role"] == "assistant":
-            same = index + 1
-    system, talk = _conversation([*given["prompt"], *chosen[:same]])
-    if not chosen[same:] or not rejected[same:] or not _holds(talk, ranking=True):
+            shared_count = index + 1
+    system, turns = _conversation([*given["prompt"], *chosen[:shared_count]])
+    if not chosen[shared_count:] or not rejected[shared_count:] or not _is_valid(turns, ranking=True):
         return None
     sides = {
-        name: {"from": "gpt", "value": flattened(side[same:])}
+        name: {"from": "gpt", "value": flattened(side[shared_count:])}
         for name, side in (("chosen", chosen), ("rejected", rejected))
     }
-    return {"conversations": talk, **sides, "system": system, **tools}
+    return {"conversations": turns, **sides, "system": system, **tools}
 
 
 def flattened(messages: Sequence[Message]) -> str:
@@ -86,12 +86,12 @@ def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
     entries: dict[str, Any] = {}
     if path.exists():
         try:
-            found = STRICT.decode(read_bounded(path).decode("utf-8"))
+            existing = STRICT.decode(read_bounded(path).decode("utf-8"))
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            existing = None
+        if not isinstance(existing, dict):
             raise InputError(f"{path}: not LLaMA-Factory's dataset_info.json: expected a JSON object of data sets")
-        entries = found
+        entries = existing
     for name in files:
         columns = {"messages": "conversations", "system": "system", "tools": "tools"}
         entry: dict[str, Any] = {"file_name": name, "formatting": "sharegpt", "columns": columns}
@@ -101,34 +101,34 @@ def write_dataset_info(folder: Path, files: Sequence[str]) -> None:
     write_atomically(path, [json.dumps(entries, indent=2, ensure_ascii=False).encode() + b"\n"])
 
 
-def _conversation(messages: Sequence[Message]) -> tuple[str, list[Shared]]:
+def _conversation(messages: Sequence[Message]) -> tuple[str, list[ShareGPTMessage]]:
     """Return the system text, and the other messages with LLaMA-Factory's roles. Adjacent equal roles are merged."""
     system = ""
     if messages and messages[0]["role"] == "system":
         system, messages = str(messages[0]["content"]), messages[1:]
-    talk: list[Shared] = []
+    turns: list[ShareGPTMessage] = []
     for message in messages:
         role, content = message["role"], str(message.get("content") or "")
         if role == "assistant":
             calls = message.get("tool_calls")
-            new = {"from": "function_call", "value": _calls(content, calls)} if calls else _said("gpt", content)
+            new = {"from": "function_call", "value": _calls(content, calls)} if calls else _message("gpt", content)
         else:
-            new = _said("observation" if role == "tool" else "human", content)
-        if talk and talk[-1]["from"] == new["from"] and new["from"] in ("human", "observation"):
+            new = _message("observation" if role == "tool" else "human", content)
+        if turns and turns[-1]["from"] == new["from"] and new["from"] in ("human", "observation"):
             joint = OBSERVATIONS if new["from"] == "observation" else "\n\n"
-            talk[-1] = _said(new["from"], talk[-1]["value"] + joint + new["value"])
+            turns[-1] = _message(new["from"], turns[-1]["value"] + joint + new["value"])
         else:
-            talk.append(new)
-    return system, talk
+            turns.append(new)
+    return system, turns
 
 
-def _readable(value: str) -> bool:
+def _has_parseable_call(value: str) -> bool:
     """Return True if the text in call tags is the one written by `_calls` (whose JSON has no line breaks)."""
-    found = _CALL.search(value)
-    return found is None or found.span() == (value.rfind("\n<tool_call>\n") + 1, len(value))
+    match = _CALL.search(value)
+    return match is None or match.span() == (value.rfind("\n<tool_call>\n") + 1, len(value))
 
 
-def _said(role: str, text: str) -> Shared:
+def _message(role: str, text: str) -> ShareGPTMessage:
     return {"from": role, "value": text}
 
 
@@ -152,10 +152,10 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
 
 
-def _holds(talk: Sequence[Shared], *, ranking: bool) -> bool:
+def _is_valid(turns: Sequence[ShareGPTMessage], *, ranking: bool) -> bool:
     """Return True if LLaMA-Factory accepts the conversation and parses its calls correctly."""
-    if not all(_readable(message["value"]) for message in talk if message["from"] == "function_call"):
+    if not all(_has_parseable_call(message["value"]) for message in turns if message["from"] == "function_call"):
         return False
     sides = (("human", "observation"), ("gpt", "function_call"))
-    in_order = all(message["from"] in sides[index % 2] for index, message in enumerate(talk))
-    return bool(talk) and in_order and len(talk) % 2 == (1 if ranking else 0)
+    in_order = all(message["from"] in sides[index % 2] for index, message in enumerate(turns))
+    return bool(turns) and in_order and len(turns) % 2 == (1 if ranking else 0)

@@ -60,7 +60,7 @@ def prompt_row(recipe: Recipe, task: Task, index: int) -> dict[str, Any]:
     return {
         "data_source": task.source or "rewright",
         "agent_name": AGENT,
-        "prompt": [{"role": one["role"], "content": _text(one)} for one in dialect.messages(task)],
+        "prompt": [{"role": message["role"], "content": _text(message)} for message in dialect.messages(task)],
         "ability": "tool use",
         "reward_model": {"style": "rule", "ground_truth": answers[0] if answers else ""},
         "extra_info": {

@@ -28,7 +28,7 @@ def read_trajectories(path: Path, tasks: Sequence[Task]) -> Iterator[Trajectory]
             raise InputError(f"{path}:{number}: unknown task {trajectory.task_id}: expected one of the recipe's tasks")
         if first.setdefault(trajectory.id, number) != number:
             raise InputError(
-                f"{path}:{number}: the id {trajectory.id!r} is used already in line {first[trajectory.id]}"
+                f"{path}:{number}: the id {trajectory.id!r} is already used in line {first[trajectory.id]}"
             )
         if any(nested_deeper(call.arguments) for call in trajectory.calls):
             raise InputError(f"{path}:{number}: arguments of a call are {NestingError()}")

@@ -9,7 +9,7 @@ import msgspec
 
 from rewright.core.records import Task, Trajectory
 
-__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "lacking"]
+__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "missing_key"]
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
         return self.function(task, trajectory, answer)
 
 
-def lacking(task: Task, needs: Sequence[str]) -> str | None:
+def missing_key(task: Task, needs: Sequence[str]) -> str | None:
     """Return the first key of `needs` that is missing or empty in the task, or None."""
     return next((key for key in needs if not _value(task, key)), None)
 

@@ -6,7 +6,7 @@ import re
 
 from rewright.core.answer_text import parse_plain_number
 
-__all__ = ["fitting_judge"]
+__all__ = ["default_judge"]
 
 
 _CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
@@ -15,7 +15,7 @@ _CHOICES = re.compile(r"[a-z](?:, [a-z])*", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
 
 
-def fitting_judge(answer: str) -> str:
+def default_judge(answer: str) -> str:
     """Return `exact` for numbers, dates, yes/no and lettered choices (ordered), else `qa`."""
     plain = answer.strip().rstrip(".")
     closed = plain.lower() in ("yes", "no") or _CHOICES.fullmatch(plain) or _DATE.fullmatch(plain)

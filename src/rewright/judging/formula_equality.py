@@ -104,7 +104,7 @@ def _assigned(side: Any) -> dict[str, list[Any]] | None:
         parts = _chain(side)
         return None if parts is None else {parts[0]: [parts[1]]}
     equations = list(side._unsorted_args) if isinstance(side, FiniteSet) else [side]
-    found: dict[str, list[Any]] = {}
+    assignments: dict[str, list[Any]] = {}
     for equation in equations:
         if not isinstance(equation, sympy.Eq):
             return None
@@ -119,8 +119,8 @@ def _assigned(side: Any) -> dict[str, list[Any]] | None:
                 name = other
             if name is None:
                 return None
-            found.setdefault(name, []).append(left if turned else right)
-    return found
+            assignments.setdefault(name, []).append(left if turned else right)
+    return assignments
 
 
 def _chain(side: Any) -> tuple[str, Any] | None:
@@ -128,7 +128,7 @@ def _chain(side: Any) -> tuple[str, Any] | None:
     equations = list(getattr(side, "_unsorted_args", side.args))
     values = [equations[0].lhs, *(equation.rhs for equation in equations)]
     name = _name(values[0])
-    if name is None or not all(_objects(one, values[-1]) for one in values[1 if name else 0 : -1]):
+    if name is None or not all(_objects(value, values[-1]) for value in values[1 if name else 0 : -1]):
         return None
     return name, values[-1]
 
@@ -209,8 +209,8 @@ def _relations(left: Any, right: Any) -> bool:
             return same and _equations(sympy.Eq(*left.args, evaluate=False), sympy.Eq(*right.args, evaluate=False))
         strict = {isinstance(side, (sympy.StrictLessThan, sympy.StrictGreaterThan)) for side in (left, right)}
         if len(strict) == 1:
-            one, other = left.gts - left.lts, right.gts - right.lts
-            ratio = sympy.simplify(one / other) if other != 0 else sympy.nan
+            difference, other_difference = left.gts - left.lts, right.gts - right.lts
+            ratio = sympy.simplify(difference / other_difference) if other_difference != 0 else sympy.nan
             if ratio.is_number and ratio.is_positive:
                 return True
     elif isinstance(left, sympy.And) and isinstance(right, sympy.And) and len(left.args) == len(right.args):
@@ -219,8 +219,8 @@ def _relations(left: Any, right: Any) -> bool:
         parts = [(a, b) for a, b in itertools.product(left.args, right.args) if _relations(a, b)]
         if len({a for a, _ in parts}) == len(left.args) == len({b for _, b in parts}):
             return True
-    one, other = _as_set(left), _as_set(right)
-    return one is not None and other is not None and _objects(one, other)
+    left_set, right_set = _as_set(left), _as_set(right)
+    return left_set is not None and right_set is not None and _objects(left_set, right_set)
 
 
 # Objects
@@ -239,13 +239,13 @@ def _objects(left: Any, right: Any) -> bool:
     if left == right:
         return True
     if isinstance(left, FiniteSet) or isinstance(right, FiniteSet):
-        one, other = _items(left), _items(right)
-        return one is not None and other is not None and _matched(one, other)
+        left_items, right_items = _items(left), _items(right)
+        return left_items is not None and right_items is not None and _matched(left_items, right_items)
     if isinstance(left, sympy.Tuple) or isinstance(right, sympy.Tuple):
-        one, other = _ordered(left), _ordered(right)
-        if one is None or other is None or len(one) != len(other):
+        left_items, right_items = _ordered(left), _ordered(right)
+        if left_items is None or right_items is None or len(left_items) != len(right_items):
             return False
-        return all(equal(a, b) for a, b in zip(one, other, strict=True))
+        return all(equal(a, b) for a, b in zip(left_items, right_items, strict=True))
     if isinstance(left, sympy.Interval) and isinstance(right, sympy.Interval):
         ends = (left.left_open, left.right_open) == (right.left_open, right.right_open)
         return ends and _objects(left.start, right.start) and _objects(left.end, right.end)
@@ -274,10 +274,10 @@ def _matched(left: Sequence[Any], right: Sequence[Any]) -> bool:
         return False
     rest = list(right)
     for item in left:
-        found = next((number for number, other in enumerate(rest) if equal(item, other)), None)
-        if found is None:
+        index = next((position for position, other in enumerate(rest) if equal(item, other)), None)
+        if index is None:
             return False
-        del rest[found]
+        del rest[index]
     return True
 
 
@@ -285,15 +285,15 @@ def _same_sets(left: Any, right: Any) -> bool:
     if type(left) is type(right) and len(left.args) == len(right.args) <= _MAX_ITEMS:
         rest = list(right.args)
         for part in left.args:
-            found = next((number for number, other in enumerate(rest) if _objects(part, other)), None)
-            if found is None:
+            index = next((position for position, other in enumerate(rest) if _objects(part, other)), None)
+            if index is None:
                 break
-            del rest[found]
+            del rest[index]
         else:
             return True
     try:
         return bool(left.symmetric_difference(right).is_empty)
-    except Exception:  # sympy cannot say
+    except Exception:  # sympy cannot decide it
         return False
 
 
@@ -353,13 +353,13 @@ def _numbers(left: Any, right: Any) -> bool:
 
 
 def _close(left: Any, right: Any) -> bool:
-    one, other = left.evalf(_DIGITS, maxn=400), right.evalf(_DIGITS, maxn=400)
-    if not (_finite(one) and _finite(other)):
+    left_value, right_value = left.evalf(_DIGITS, maxn=400), right.evalf(_DIGITS, maxn=400)
+    if not (_finite(left_value) and _finite(right_value)):
         return False
-    size = max(abs(one), abs(other))
-    if abs(one - other) <= size * _RELATIVE_TOLERANCE:
+    size = max(abs(left_value), abs(right_value))
+    if abs(left_value - right_value) <= size * _RELATIVE_TOLERANCE:
         return True
-    if min(abs(one), abs(other)) > _RELATIVE_TOLERANCE * size:  # neither is an unevaluated zero
+    if min(abs(left_value), abs(right_value)) > _RELATIVE_TOLERANCE * size:  # neither is an unevaluated zero
         return False
     return size < _RELATIVE_TOLERANCE and bool(sympy.simplify(left - right).is_zero)
 
@@ -375,14 +375,14 @@ def _formulas(left: Any, right: Any) -> bool:
     imaginary = left.has(sympy.I) or right.has(sympy.I)
     if len(names) <= _MAX_VARIABLES:
         for point in _POINTS:
-            at = {name: sympy.Rational(point[place], _FIRST_DENOMINATOR + place) for place, name in enumerate(names)}
-            there, here = left.subs(at), right.subs(at)
-            one, other = there.evalf(_DIGITS, maxn=400), here.evalf(_DIGITS, maxn=400)
-            if not (_finite(one) and _finite(other)):
+            at = {name: sympy.Rational(point[index], _FIRST_DENOMINATOR + index) for index, name in enumerate(names)}
+            left_at_point, right_at_point = left.subs(at), right.subs(at)
+            left_value, right_value = left_at_point.evalf(_DIGITS, maxn=400), right_at_point.evalf(_DIGITS, maxn=400)
+            if not (_finite(left_value) and _finite(right_value)):
                 continue
-            if not imaginary and not (one.is_real and other.is_real):
+            if not imaginary and not (left_value.is_real and right_value.is_real):
                 continue
-            if not _close(there, here):
+            if not _close(left_at_point, right_at_point):
                 return False
             usable += 1
     if usable:

@@ -38,23 +38,23 @@ def readings(text: str) -> list[Any]:
     depth = itertools.accumulate(1 if sign in "([{" else -1 if sign in ")]}" else 0 for sign in text)
     if max(depth, default=0) > _MAX_DEPTH:
         raise UnreadableFormulaError("it is nested too deep")
-    found: list[Any] = []
-    problem = "it is no mathematical expression"
+    expressions: list[Any] = []
+    problem = "it is not a mathematical expression"
     for reader in (_python, _latex):
         try:
-            found.append(evaluated(reader(text)))
-        except UnreadableFormulaError as refused:
-            problem = str(refused)
+            expressions.append(evaluated(reader(text)))
+        except UnreadableFormulaError as unreadable:
+            problem = str(unreadable)
         except RecursionError:
             problem = "it is nested too deep"
         except MemoryError:
             raise
         except Exception as failure:  # the parser raises plain exceptions, sympy many kinds
             lines = str(failure).splitlines() or [type(failure).__name__]
-            problem = f"not all of it could be read: {lines[0][:100]}"
-    if not found:
+            problem = f"only a part of it could be parsed: {lines[0][:100]}"
+    if not expressions:
         raise UnreadableFormulaError(problem)
-    return found
+    return expressions
 
 
 # LaTeX
@@ -87,13 +87,13 @@ def _latex(text: str) -> Any:
         text,
     )
     for pattern, what in (
-        (_SPACED_NUMBERS, "it holds numbers side by side"),
-        (_BROKEN, "it holds text"),
-        (_DROPPED, "it holds signs that no formula has"),
-        (_DERIVATIVE, "it holds a derivative"),
-        (_LETTERS, "it holds words"),
-        (_SUBSCRIPTED_NUMBER, "it holds a number with an index"),
-        (_CLOSED_AT_INFINITY, "it holds an interval that is closed at infinity"),
+        (_SPACED_NUMBERS, "it contains numbers side by side"),
+        (_BROKEN, "it contains text"),
+        (_DROPPED, "it contains symbols that are not mathematical"),
+        (_DERIVATIVE, "it contains a derivative"),
+        (_LETTERS, "it contains words"),
+        (_SUBSCRIPTED_NUMBER, "it contains a number with an index"),
+        (_CLOSED_AT_INFINITY, "it contains an interval that is closed at infinity"),
     ):
         if pattern.search(text):
             raise UnreadableFormulaError(what)
@@ -109,9 +109,9 @@ def _latex(text: str) -> Any:
     )
 
 
-def _named(found: re.Match[str]) -> str:
+def _named(match: re.Match[str]) -> str:
     """Rewrite a letter with a special meaning to the parser as a variable name."""
-    return rf"{{\text{{{found[2]}}}}}" if found[2] else rf"\text{{{found[1] or found[3] + 'letter'}}}"
+    return rf"{{\text{{{match[2]}}}}}" if match[2] else rf"\text{{{match[1] or match[3] + 'letter'}}}"
 
 
 # Output of sympy and Python
@@ -167,11 +167,11 @@ def _python(text: str) -> Any:
     text = re.sub(r"\\(arc|a)?(sin|cos|tan|log|ln|exp|cot|sec|csc)h?(?![a-zA-Z])", lambda name: name[0][1:], text)
     text = re.sub(r"(?<=sqrt)\{([^{}]*)\}", r"(\1)", re.sub(r"(?<=\^)\{([^{}]*)\}", r"(\1)", text))
     if "\\" in text or _PYTHON_MARK.search(text) is None:
-        raise UnreadableFormulaError("it is no Python expression")
+        raise UnreadableFormulaError("it is not a Python expression")
     try:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval")
     except (SyntaxError, ValueError) as problem:
-        raise UnreadableFormulaError("it is no Python expression") from problem
+        raise UnreadableFormulaError("it is not a Python expression") from problem
     return _convert_node(tree.body)
 
 
@@ -229,7 +229,7 @@ def _convert_node(node: ast.AST, nested: bool = False) -> Any:
             if function is _matrix and isinstance(arguments[0], sympy.MatrixBase):
                 return arguments[0]
             return function(*arguments)
-    raise UnreadableFormulaError(f"it holds {ast.unparse(node)[:40]!r}, which is no formula")
+    raise UnreadableFormulaError(f"it contains {ast.unparse(node)[:40]!r}, which is not a formula")
 
 
 # Evaluation
@@ -240,13 +240,13 @@ def _power(base: Any, exponent: Any) -> Any:
     if base.is_Rational and exponent.is_Rational and base not in (0, 1, -1):
         bits = max(abs(int(base.p)), int(base.q)).bit_length()
         if abs(exponent) * bits > _MAX_POWER_BITS:
-            raise UnreadableFormulaError("it holds a number that is too large")
+            raise UnreadableFormulaError("it contains a number that is too large")
     return sympy.Pow(base, exponent)
 
 
 def _check_factorial(value: Any) -> None:
     if value.is_Integer and value > _MAX_FACTORIAL:
-        raise UnreadableFormulaError("it holds a number that is too large")
+        raise UnreadableFormulaError("it contains a number that is too large")
 
 
 def _exact(number: sympy.Float) -> sympy.Rational:
@@ -263,14 +263,14 @@ def evaluated(expression: Any, bound: frozenset[str] = frozenset()) -> Any:
     if isinstance(expression, sympy.Symbol):
         return _symbol(expression.name, bound)
     if not isinstance(expression, sympy.Basic):
-        raise UnreadableFormulaError("it is no mathematical expression")
+        raise UnreadableFormulaError("it is not a mathematical expression")
     if not expression.args:
         return expression
     limits = getattr(expression, "variables", ())
     bound |= {symbol.name for symbol in limits if isinstance(symbol, sympy.Symbol)}
     arguments = [evaluated(argument, bound) for argument in getattr(expression, "_unsorted_args", expression.args)]
     if any(argument in (sympy.nan, sympy.zoo) for argument in arguments):
-        raise UnreadableFormulaError("it holds a division by zero")
+        raise UnreadableFormulaError("it contains a division by zero")
     if isinstance(expression, sympy.Pow):
         return _power(*arguments)
     if isinstance(expression, sympy.FiniteSet):
@@ -287,7 +287,7 @@ def evaluated(expression: Any, bound: frozenset[str] = frozenset()) -> Any:
     ):
         done = done.doit()
     if done in (sympy.nan, sympy.zoo):
-        raise UnreadableFormulaError("it holds a division by zero")
+        raise UnreadableFormulaError("it contains a division by zero")
     return done
 
 

@@ -18,7 +18,7 @@ def compare(worker: str, arguments: dict[str, Any]) -> dict[str, Any]:
     try:
         return pool.call_guarded(worker, arguments)
     except pool.RequestError as problem:
-        said = f"could not be compared: {problem}" if problem.cause == "raised" else f"comparing {problem}"
-        return {"outcome": 0.0, "reason": said}
+        reason = f"could not be compared: {problem}" if problem.cause == "raised" else f"comparing {problem}"
+        return {"outcome": 0.0, "reason": reason}
     except WorkerError as problem:
         raise JudgeError(f"a comparison failed: {problem}") from problem

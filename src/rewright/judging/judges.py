@@ -22,8 +22,8 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
-from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, lacking
-from rewright.judging.own import DEFAULT_JUDGE_SECONDS, in_own_process, path_of
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, missing_key
+from rewright.judging.own import DEFAULT_JUDGE_SECONDS, import_path_of, in_separate_process
 from rewright.judging.solve import solve_metrics
 
 __all__ = [
@@ -57,12 +57,12 @@ def find_judge(name: str, seconds: float = DEFAULT_JUDGE_SECONDS) -> AnswerJudge
     Raises `InputError` for an unknown name or an import path that is not a judge.
     """
     check_judge(name, [name])
-    found = load_function(name, "judge") if ":" in name else find("judge", name)
-    judge = found if isinstance(found, AnswerJudge | TrajectoryJudge) else AnswerJudge(found)
-    if ":" not in name and _is_ours(found):
+    registered = load_function(name, "judge") if ":" in name else find("judge", name)
+    judge = registered if isinstance(registered, AnswerJudge | TrajectoryJudge) else AnswerJudge(registered)
+    if ":" not in name and _is_builtin(registered):
         return judge
-    path = name if ":" in name else path_of(judge.function)
-    return judge if path is None else in_own_process(judge, path, seconds)
+    path = name if ":" in name else import_path_of(judge.function)
+    return judge if path is None else in_separate_process(judge, path, seconds)
 
 
 def answer_judges() -> list[str]:
@@ -74,12 +74,12 @@ def is_self_contained(name: str) -> bool:
     """Return True for a built-in judge that needs no other package, which can be called when reading a stored run."""
     if ":" in name or name not in known("judge"):
         return False
-    found = find("judge", name)
-    return _is_ours(found) and (not isinstance(found, TrajectoryJudge) or found.self_contained)
+    registered = find("judge", name)
+    return _is_builtin(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
 
 
-def _is_ours(found: Any) -> bool:
-    function = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
+def _is_builtin(judge: Any) -> bool:
+    function = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
     return is_builtin_path(getattr(function, "__module__", None) or "")
 
 
@@ -97,8 +97,8 @@ def judge_answer(
     Raises `InputError` for an unknown judge, a trajectory judge or if no gold answer is left, and `JudgeError` if the
     judge fails. Never raises because of the answer.
     """
-    found = find_judge(judge, seconds)
-    if isinstance(found, TrajectoryJudge):
+    answer_judge = find_judge(judge, seconds)
+    if isinstance(answer_judge, TrajectoryJudge):
         raise InputError(
             f"judge {judge} judges whole trajectories, not answers: expected one of {', '.join(answer_judges())}"
         )
@@ -108,7 +108,7 @@ def judge_answer(
     content = final_answer(answer)
     if not content:
         return Judgement(0.0, "no answer" if answer is None else "the answer is empty")
-    return _checked(judge, content, lambda: found(content, golds))
+    return _checked(judge, content, lambda: answer_judge(content, golds))
 
 
 def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement:
@@ -143,14 +143,14 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEF
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
         reason = "no answer (truncated by a limit)" if truncated else reason
         judgement = Judgement(0.0, reason)
-    elif (missing := lacking(task, judge.needs)) is not None:
+    elif (missing := missing_key(task, judge.needs)) is not None:
         raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")
     elif isinstance(judge, TrajectoryJudge):
         judgement = _checked(task.judge, content or "", lambda: judge(task, trajectory, content or ""))
     else:
         judgement = judge_answer(task.judge, content, task.gold.answers or (), seconds=seconds)
     if trajectory.failure is not None:  # a trajectory judge may score the calls made before the failure
-        judgement = Judgement(0.0, f"it broke: {trajectory.failure.kind} error")
+        judgement = Judgement(0.0, f"infrastructure failure: {trajectory.failure.kind} error")
     return Verdict(
         trajectory_id=trajectory.id,
         outcome=judgement.outcome,

@@ -24,8 +24,8 @@ def answer(answer: str, gold: str) -> dict[str, Any]:
     """Return `outcome` and `reason`, and `unread` with the reason if the gold answer can't be parsed."""
     golds, answers = _read(gold), _read(answer)
     if isinstance(golds, str):
-        return {"outcome": 0.0, "reason": f"the gold answer can not be read: {golds}", "unread": golds}
+        return {"outcome": 0.0, "reason": f"the gold answer cannot be parsed: {golds}", "unread": golds}
     if isinstance(answers, str):
-        return {"outcome": 0.0, "reason": f"the answer can not be read: {answers}"}
-    same = answer == gold or any(equal(one, other) for one in golds for other in answers)
+        return {"outcome": 0.0, "reason": f"the answer cannot be parsed: {answers}"}
+    same = answer == gold or any(equal(left, right) for left in golds for right in answers)
     return {"outcome": float(same), "reason": "equal" if same else "not equal"}

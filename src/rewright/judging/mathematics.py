@@ -28,9 +28,9 @@ from rewright.judging.guarded import compare
 from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
 from rewright.judging.units import Unit, measured, same_unit
 
-__all__ = ["JUDGE", "LONGEST_ANSWER", "mathematics", "unreadable"]
+__all__ = ["JUDGE", "MAX_ANSWER_CHARACTERS", "mathematics", "unreadable"]
 
-LONGEST_ANSWER = 2000
+MAX_ANSWER_CHARACTERS = 2000
 """Maximum length in characters of an answer (without its box). Longer answers are wrong without being parsed."""
 
 _NAMED_CONSTANTS = frozenset({"inf", "infinity", "infty"})
@@ -92,8 +92,8 @@ def mathematics(answer: str, golds: Sequence[str]) -> Judgement:
 def unreadable(gold: str) -> str | None:
     """Return why a gold answer can't be parsed completely, or None. Such a gold answer only matches verbatim."""
     text = (final_answer(gold) or gold).strip()
-    if len(text) > LONGEST_ANSWER:
-        return f"it is longer than {LONGEST_ANSWER} characters"
+    if len(text) > MAX_ANSWER_CHARACTERS:
+        return f"it is longer than {MAX_ANSWER_CHARACTERS} characters"
     if (time := _clock(text)) is not None and time[2]:
         return None
     formula = _formula(text)
@@ -102,11 +102,11 @@ def unreadable(gold: str) -> str | None:
     if parse_plain_number(formula) is not None or _words(formula) is not None:
         return None
     formula = _latex(formula)
-    found = _unit(formula) or measured(formula, letters=True)
+    measurement = _unit(formula) or measured(formula, letters=True)
     reason = _verify(formula, formula)[1]
-    if reason == "equal" or (found is not None and _verify(found[0], found[0])[1] == "equal"):
+    if reason == "equal" or (measurement is not None and _verify(measurement[0], measurement[0])[1] == "equal"):
         return None
-    return reason.removeprefix("the gold answer can not be read: ")
+    return reason.removeprefix("the gold answer cannot be parsed: ")
 
 
 def _is_sentence(text: str) -> bool:
@@ -119,10 +119,10 @@ def _formula(text: str) -> str | None:
     """Return the part of an answer to compare, normalised, or None for a sentence without exactly one formula."""
     text = _unwrapped(_LEAD.sub("", _numbers(to_ascii(text)), count=1))
     if has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None:
-        found = first_formula(text, _is_measured)
-        if found is None:
+        formula = first_formula(text, _is_measured)
+        if formula is None:
             return None
-        text = _numbers(found)
+        text = _numbers(formula)
     text = to_latex(text)
     text = _ALTERNATIVES.sub(", ", text) if not _WORDS.fullmatch(text) else text
     if (builder := _SET_BUILDER.fullmatch(text)) is not None:
@@ -131,8 +131,8 @@ def _formula(text: str) -> str | None:
 
 
 def _is_measured(text: str) -> bool:
-    found = measured(to_latex(text))
-    return found is not None and not has_prose(found[0])
+    measurement = measured(to_latex(text))
+    return measurement is not None and not has_prose(measurement[0])
 
 
 def _numbers(text: str) -> str:
@@ -201,8 +201,8 @@ def _same_text(answer: str, gold: str) -> bool:
 
 def _clock(text: str) -> tuple[int, int, str] | None:
     """Return (hour, minute, "a" or "p" or "") of a time of day, or None."""
-    found = _CLOCK.fullmatch(strip_text_commands(to_latex(text)))
-    return (int(found[1]), int(found[2] or 0), (found[3] or "").lower()) if found is not None else None
+    match = _CLOCK.fullmatch(strip_text_commands(to_latex(text)))
+    return (int(match[1]), int(match[2] or 0), (match[3] or "").lower()) if match is not None else None
 
 
 def _same_time(answer: str, gold: str) -> bool | None:
@@ -233,8 +233,8 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return False, "the answer is empty"
     if answer == gold:
         return True, "equal"
-    if len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
-        return False, f"it is longer than {LONGEST_ANSWER} characters"
+    if len(answer) > MAX_ANSWER_CHARACTERS or len(gold) > MAX_ANSWER_CHARACTERS:
+        return False, f"it is longer than {MAX_ANSWER_CHARACTERS} characters"
     left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None and right is not None:
         return _same_number(left, right), "not equal"
@@ -244,36 +244,40 @@ def _compare(answer: str, gold: str) -> tuple[bool, str]:
         return same, "not equal"
     if _is_sentence(answer) and _is_sentence(gold):
         return False, "both are sentences"
-    one, other = _formula(answer), _formula(gold)
-    if one is None or other is None:
-        side = "answer" if one is None else "gold answer"
+    formula, gold_formula = _formula(answer), _formula(gold)
+    if formula is None or gold_formula is None:
+        side = "answer" if formula is None else "gold answer"
         return False, f"the {side} states no number or formula, or several"
-    words, gold_words = _words(one), _words(other)
+    words, gold_words = _words(formula), _words(gold_formula)
     if gold_words is not None and words is not None:
         case = str.lower if "\\text" in answer + gold or len(gold_words) > 1 else str
         return case(words) == case(gold_words), "not equal"
-    for text, number in ((words, parse_plain_number(other)), (gold_words, parse_plain_number(one))):
+    for text, number in ((words, parse_plain_number(gold_formula)), (gold_words, parse_plain_number(formula))):
         if text is not None and len(text) > 1 and number is not None:
             return _NUMBER_WORDS.get(text) == number, "not equal"
-    if ("=" in one) != ("=" in other):
-        one, other = _NAMED.sub("", one, count=1), _NAMED.sub("", other, count=1)
-    return _compare_formulas(_latex(one), _latex(other))
+    if ("=" in formula) != ("=" in gold_formula):
+        formula, gold_formula = _NAMED.sub("", formula, count=1), _NAMED.sub("", gold_formula, count=1)
+    return _compare_formulas(_latex(formula), _latex(gold_formula))
 
 
 def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
     """Return (equal, reason) for two formulas that may have units."""
     if answer == gold:
         return True, "equal"
-    found, gold_found = _unit(answer), _unit(gold)
+    measurement, gold_measurement = _unit(answer), _unit(gold)
     # "5 m" may be a product. It is read as a length if the other side has a unit, or is a number and "5 m" has a space.
-    if found is None and (gold_found is not None or (parse_plain_number(gold) is not None and " " in answer)):
-        found = measured(answer, letters=True)
-    if gold_found is None and (found is not None or (parse_plain_number(answer) is not None and " " in gold)):
-        gold_found = measured(gold, letters=True)
-    if found is not None and gold_found is not None and not same_unit(found[1], gold_found[1]):
-        return False, f"its unit is {_unit_text(found[1])}, expected {_unit_text(gold_found[1])}"
-    answer, unit = found or (answer, None)
-    gold, gold_unit = gold_found or (gold, None)
+    if measurement is None and (
+        gold_measurement is not None or (parse_plain_number(gold) is not None and " " in answer)
+    ):
+        measurement = measured(answer, letters=True)
+    if gold_measurement is None and (
+        measurement is not None or (parse_plain_number(answer) is not None and " " in gold)
+    ):
+        gold_measurement = measured(gold, letters=True)
+    if measurement is not None and gold_measurement is not None and not same_unit(measurement[1], gold_measurement[1]):
+        return False, f"its unit is {_unit_text(measurement[1])}, expected {_unit_text(gold_measurement[1])}"
+    answer, unit = measurement or (answer, None)
+    gold, gold_unit = gold_measurement or (gold, None)
     answer, gold = _latex(answer), _latex(gold)
     left, right = parse_plain_number(answer), parse_plain_number(gold)
     if left is not None and right is not None:

@@ -1,6 +1,6 @@
 r"""Normalise formulas in plain text, Python, sympy or Unicode notation to the LaTeX that the parser accepts.
 
-`to_latex` is text-based and runs in linear time except for bracket matching, which the judge's `LONGEST_ANSWER`
+`to_latex` is text-based and runs in linear time except for bracket matching, which the judge's `MAX_ANSWER_CHARACTERS`
 bounds. `first_formula` extracts a formula from a sentence. Equality is decided elsewhere.
 """
 
@@ -126,7 +126,7 @@ def first_formula(text: str, is_one: Callable[[str], bool]) -> str | None:
     outside = _DELIMITED.sub(" ", text)
     if _COMPARING.search(outside):
         return None
-    formulas = [_content(found) for found in _DELIMITED.finditer(text)]
+    formulas = [_content(match) for match in _DELIMITED.finditer(text)]
     lead = _LEAD.match(text)
     rest = text[lead.end() :].strip() if lead else ""
     if rest and (inner := _joined(rest)) is not None and (not has_prose(inner) or is_one(inner)):
@@ -152,12 +152,12 @@ def _joined(text: str) -> str | None:
 def to_latex(text: str) -> str:
     """Normalise `text` to ASCII and LaTeX commands, without delimiters, markup and a final full stop."""
     text = _undecorated(to_ascii(text))
-    text = _UPRIGHT_CONSTANT.sub(lambda found: f" {found[1] or found[2]} ".replace("uppi", "pi"), text)
-    text = _FONT_GROUP.sub(lambda found: found[1] if found[2] is None else found[2], text)
+    text = _UPRIGHT_CONSTANT.sub(lambda match: f" {match[1] or match[2]} ".replace("uppi", "pi"), text)
+    text = _FONT_GROUP.sub(lambda match: match[1] if match[2] is None else match[2], text)
     text = _UPRIGHT_FUNCTION.sub(r"\\\1 ", text)
     for spelling, replacement in _SPELLINGS:
         text = spelling.sub(replacement, text)
-    text = _SCALE.sub(lambda found: rf"\times 10^{{{_SCALES[(found[1] or found[2]).lower()]}}} ", text)
+    text = _SCALE.sub(lambda match: rf"\times 10^{{{_SCALES[(match[1] or match[2]).lower()]}}} ", text)
     text = _EMPTY_COMMANDS.sub(" ", text)
     text = _CBRT.sub(r"\\sqrt[3]", _BARE_SQRT.sub(r"\\sqrt", text))
     text = _BARE_FUNCTION.sub(r"\\\1 ", _PYTHON_ARC.sub(r"arc\1", text))
@@ -181,9 +181,9 @@ def to_ascii(text: str) -> str:
     return "".join(_sign(character) for character in text)
 
 
-def _root(found: re.Match[str]) -> str:
-    under = f"{{{found[2]}}}" if found[2] else ""
-    return rf"\sqrt{_ROOT_INDEX[found[1]]}{under}"
+def _root(match: re.Match[str]) -> str:
+    under = f"{{{match[2]}}}" if match[2] else ""
+    return rf"\sqrt{_ROOT_INDEX[match[1]]}{under}"
 
 
 def _sign(character: str) -> str:
@@ -223,9 +223,9 @@ def _undecorated(text: str) -> str:
     return _DELIMITED.sub(_content, text)
 
 
-def _content(found: re.Match[str]) -> str:
+def _content(match: re.Match[str]) -> str:
     """Return the text between math delimiters."""
-    return next(group for group in found.groups() if group)
+    return next(group for group in match.groups() if group)
 
 
 def _closing(text: str, start: int, opening: str, closing: str) -> int | None:
@@ -244,23 +244,23 @@ def _closing(text: str, start: int, opening: str, closing: str) -> int | None:
 def braced(text: str) -> str:
     r"""Rewrite `\sqrt(...)` and `^(...)` with the braces that the parser requires."""
     position = 0
-    while (found := _PAREN_ARGUMENT.search(text, position)) is not None:
-        end = _closing(text, found.end(), "(", ")")
+    while (match := _PAREN_ARGUMENT.search(text, position)) is not None:
+        end = _closing(text, match.end(), "(", ")")
         if end is None:
             return text
-        inner = text[found.end() : end]
+        inner = text[match.end() : end]
         stop = len(inner) - len(r"\right") if inner.endswith(r"\right") else len(inner)
-        text = f"{text[: found.start()]}{found[1]}{{{inner[:stop]}}}{text[end + 1 :]}"
-        position = found.start() + len(found[1])
+        text = f"{text[: match.start()]}{match[1]}{{{inner[:stop]}}}{text[end + 1 :]}"
+        position = match.start() + len(match[1])
     return text
 
 
 def _absolute(text: str) -> str:
     """Rewrite Python's `abs(...)` as `|...|`."""
-    while (found := _ABSOLUTE.search(text)) is not None:
-        start = text.index("(", found.end()) + 1
+    while (match := _ABSOLUTE.search(text)) is not None:
+        start = text.index("(", match.end()) + 1
         end = _closing(text, start, "(", ")")
         if end is None:
             return text
-        text = f"{text[: found.start()]}|{text[start:end]}|{text[end + 1 :]}"
+        text = f"{text[: match.start()]}|{text[start:end]}|{text[end + 1 :]}"
     return text

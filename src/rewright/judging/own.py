@@ -15,14 +15,14 @@ from rewright.core.records import Task, Trajectory
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge
 from rewright.workers import pool
 
-__all__ = ["DEFAULT_JUDGE_SECONDS", "in_own_process", "path_of"]
+__all__ = ["DEFAULT_JUDGE_SECONDS", "import_path_of", "in_separate_process"]
 
 DEFAULT_JUDGE_SECONDS = 60.0
 """Default time limit in seconds of a user-defined judge for one answer."""
 WORKER = "rewright.judging.own_worker"
 
 
-def path_of(function: Callable[..., Any]) -> str | None:
+def import_path_of(function: Callable[..., Any]) -> str | None:
     """Return the import path of a function, or None if it has none (a lambda, a closure)."""
     path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     try:
@@ -31,7 +31,9 @@ def path_of(function: Callable[..., Any]) -> str | None:
         return None
 
 
-def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float) -> AnswerJudge | TrajectoryJudge:
+def in_separate_process(
+    judge: AnswerJudge | TrajectoryJudge, path: str, seconds: float
+) -> AnswerJudge | TrajectoryJudge:
     """Return a judge that calls the function at the import path `path` in a separate process.
 
     A function that another process can't import, such as one of a notebook, runs in this process without a limit.
@@ -39,34 +41,34 @@ def in_own_process(judge: AnswerJudge | TrajectoryJudge, path: str, seconds: flo
     returns no `Judgement`, exceeds the limit or ends its process. An `InputError` of the function is passed on.
     """
     if isinstance(judge, AnswerJudge):
-        compare = judge.function
+        on_plain_answer = judge.function
 
         def on_answer(answer: str, golds: Sequence[str]) -> Judgement:
             if not _has_a_file(path):
-                return _checked(compare(answer, golds), path)
+                return _checked(on_plain_answer(answer, golds), path)
             return _ask(path, seconds, answer, {"answer": answer, "golds": list(golds)})
 
         return msgspec.structs.replace(judge, function=on_answer)
-    inspect = judge.function
+    on_plain_trajectory = judge.function
 
     def on_trajectory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         if not _has_a_file(path):
-            return _checked(inspect(task, trajectory, answer), path)
-        seen = {"task": msgspec.to_builtins(task), "trajectory": msgspec.to_builtins(trajectory), "answer": answer}
-        return _ask(path, seconds, answer, seen)
+            return _checked(on_plain_trajectory(task, trajectory, answer), path)
+        arguments = {"task": msgspec.to_builtins(task), "trajectory": msgspec.to_builtins(trajectory), "answer": answer}
+        return _ask(path, seconds, answer, arguments)
 
     return msgspec.structs.replace(judge, function=on_trajectory)
 
 
-def _checked(found: Any, path: str) -> Judgement:
-    if not isinstance(found, Judgement):
-        raise JudgeError(f"judge {path!r} returned {found!r:.80}, expected a rewright.judging.Judgement")
-    return found
+def _checked(result: Any, path: str) -> Judgement:
+    if not isinstance(result, Judgement):
+        raise JudgeError(f"judge {path!r} returned {result!r:.80}: expected a rewright.judging.Judgement")
+    return result
 
 
-def _ask(path: str, seconds: float, answer: str, seen: dict[str, Any]) -> Judgement:
+def _ask(path: str, seconds: float, answer: str, arguments: dict[str, Any]) -> Judgement:
     try:
-        reply = pool.call_unguarded(WORKER, {"path": path, **seen}, seconds)
+        reply = pool.call_unguarded(WORKER, {"path": path, **arguments}, seconds)
     except pool.RequestError as problem:
         reply = {"raised": str(problem)}
     except WorkerError as problem:

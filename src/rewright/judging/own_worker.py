@@ -21,29 +21,29 @@ __all__ = ["answer", "prepare"]
 def prepare(path: str, **_: Any) -> dict[str, Any] | None:
     """Import the judge before its time limit starts. Returns a reply only if the import fails."""
 
-    def imported() -> None:
+    def import_judge() -> None:
         load_function(path, "judge")
 
-    return _reply(imported)
+    return _reply(import_judge)
 
 
-def answer(path: str, **seen: Any) -> dict[str, Any]:
+def answer(path: str, **arguments: Any) -> dict[str, Any]:
     """Call the judge on an answer and its golds, or on a task and its trajectory."""
 
-    def judged() -> dict[str, Any]:
-        found: Any = load_function(path, "judge")
-        function: Any = found.function if isinstance(found, AnswerJudge | TrajectoryJudge) else found
-        if "trajectory" in seen:
-            task = msgspec.convert(seen["task"], Task)
-            judgement = function(task, msgspec.convert(seen["trajectory"], Trajectory), seen["answer"])
+    def run_judge() -> dict[str, Any]:
+        judge: Any = load_function(path, "judge")
+        function: Any = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
+        if "trajectory" in arguments:
+            task = msgspec.convert(arguments["task"], Task)
+            judgement = function(task, msgspec.convert(arguments["trajectory"], Trajectory), arguments["answer"])
         else:
-            judgement = function(seen["answer"], seen["golds"])
+            judgement = function(arguments["answer"], arguments["golds"])
         if not isinstance(judgement, Judgement):
-            return {"raised": f"it returned {judgement!r:.80}, expected a rewright.judging.Judgement"}
+            return {"raised": f"it returned {judgement!r:.80}: expected a rewright.judging.Judgement"}
         metrics = {str(name): float(value) for name, value in judgement.metrics.items()}
         return {"outcome": float(judgement.outcome), "reason": str(judgement.reason), "metrics": metrics}
 
-    return _reply(judged) or {}
+    return _reply(run_judge) or {}
 
 
 def _reply(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -136,7 +136,7 @@ def _is_failure(value: Any) -> bool:
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if any(str(key).lower() in ("error", "errors", "error_message") and said for key, said in value.items()):
+            if any(str(key).lower() in ("error", "errors", "error_message") and text for key, text in value.items()):
                 return True
             pending.extend(value.values())
         elif isinstance(value, list):
@@ -168,8 +168,8 @@ def _solves_strictly(call: ToolCall, result: ToolResult, expected: str) -> bool:
         return False
     value = _decoded(result.content)
     failure = _is_failure(value)
-    found = _without_repeated_fields(value, call.arguments)
-    if found != value and not solves_by_words(json.dumps(found, ensure_ascii=False), expected):
+    reduced = _without_repeated_fields(value, call.arguments)
+    if reduced != value and not solves_by_words(json.dumps(reduced, ensure_ascii=False), expected):
         return False
     if not failure:
         return True

@@ -98,8 +98,8 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
         return currency[1] + inner[0], inner[1] if inner[1] != (("%", 1),) else ((name, 1),)
     if (behind := _CURRENCY_AFTER.fullmatch(text)) is not None:
         return behind[1].strip(), ((_CURRENCIES[behind[2]], 1),)
-    for found in _tails(text):
-        value, unit_text = found
+    for split in _tails(text):
+        value, unit_text = split
         in_text = _TEXT.search(unit_text) is not None
         unit = _unit(unit_text)
         if unit is None:
@@ -117,12 +117,12 @@ def measured(text: str, *, letters: bool = False) -> tuple[str, Unit] | None:
 
 def _tails(text: str) -> list[tuple[str, str]]:
     """Return candidate splits into (value, unit text), shortest value first."""
-    found: list[tuple[str, str]] = []
+    splits: list[tuple[str, str]] = []
     start = 0
-    while len(found) < 8 and (split := _TAIL.fullmatch(text, start)) is not None:
-        found.append((text[: split.start(3)], split[3]))
+    while len(splits) < 8 and (split := _TAIL.fullmatch(text, start)) is not None:
+        splits.append((text[: split.start(3)], split[3]))
         start = split.start(3) + 1
-    return found
+    return splits
 
 
 def _unit(text: str) -> Unit | None:

@@ -96,11 +96,11 @@ class Context:
         if settings.outcome == "judge":
             return
         tasks = self.load_tasks() if settings.tasks is None else self.load(settings.tasks)
-        lacking = next((task.id for task in tasks if not task.gold.answers), None)
-        if lacking is not None:
+        without_gold = next((task.id for task in tasks if not task.gold.answers), None)
+        if without_gold is not None:
             raise InputError(
-                f"rl.outcome is {settings.outcome}, which compares with gold.answers, and task {lacking} has none: "
-                "expected rl.outcome: judge, the task's own"
+                f"rl.outcome is {settings.outcome}, which compares with gold.answers, and task {without_gold} has none"
+                ": expected rl.outcome: judge, the task's own"
             )
 
     def _stored(self, name: str, file: RecordFile[Task], load: Callable[[], list[Task]]) -> list[Task]:

@@ -29,23 +29,31 @@ from rewright.recipe.loader import load_recipe, recipe_hash
 from rewright.recipe.renamed import moved_path, rename
 from rewright.recipe.schema import Recipe
 
-__all__ = ["about", "check_format", "is_older", "migrate", "stored_recipe", "upgrade_task", "written_recipe"]
+__all__ = [
+    "check_format",
+    "is_older",
+    "migrate",
+    "stored_environment",
+    "stored_recipe",
+    "upgrade_task",
+    "written_recipe",
+]
 
 MODEL_SECTIONS: Final = (("model",), ("repair", "model"))
 
 
-def about(folder: Path) -> dict[str, Any]:
+def stored_environment(folder: Path) -> dict[str, Any]:
     """The content of environment.json; empty if it cannot be read."""
     try:
-        found = msgspec.json.decode(read_bounded(folder / "environment.json"))
+        content = msgspec.json.decode(read_bounded(folder / "environment.json"))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_format(folder: Path) -> int:
     """The format of a run directory. Raises InputError for an invalid or newer format."""
-    number = about(folder).get("format", 1)
+    number = stored_environment(folder).get("format", 1)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise InputError(f"{folder}/environment.json: format is {number!r:.80}: expected a whole number from 1")
     if number > FORMAT:
@@ -72,7 +80,7 @@ def stored_recipe(folder: Path, overrides: Iterable[str] = (), *, trusted: Seque
 
 def written_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe given by path: a user's file, or the recipe of a run, which may have an older format."""
-    is_user_file = path.name != "recipe.yaml" or not about(path.parent)
+    is_user_file = path.name != "recipe.yaml" or not stored_environment(path.parent)
     upgrade = None if is_user_file or not is_older(path.parent) else _upgrade_recipe
     return load_recipe(path, list(overrides), upgrade=upgrade)
 
@@ -94,7 +102,7 @@ def migrate(folder: Path, tasks: Iterable[RecordFile[Task]], id_sections: Iterab
     `tasks` are its task files, `id_sections` the recipe sections that the ids of each stage depend on. Raises
     InputError, before anything is written, for a recipe that cannot be read.
     """
-    environment = about(folder)
+    environment = stored_environment(folder)
     if not environment or not is_older(folder):
         return
     path = folder / "recipe.yaml"
@@ -119,14 +127,14 @@ def _write_environment(folder: Path, value: dict[str, Any]) -> None:
 
 def _earlier_ids(data: Any, recipe: Recipe, id_sections: Iterable[Iterable[str]]) -> dict[str, str]:
     """Map current id digests to those of the stored trajectories with the same settings."""
-    found = {}
+    digests = {}
     for names in (tuple(sections) for sections in id_sections):
         if isinstance(data, dict) and data.keys() >= {*names}:
             encoded = msgspec.json.encode({name: data[name] for name in names}, order="sorted")
             earlier = hashlib.blake2b(encoded, digest_size=4).hexdigest()
             if (current := recipe_hash(recipe, names)) != earlier:
-                found[current] = earlier
-    return found
+                digests[current] = earlier
+    return digests
 
 
 def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +153,7 @@ def _upgrade_recipe(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any] | None:
-    found: Any = data
+    section: Any = data
     for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else None
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else None

@@ -74,7 +74,7 @@ class Redo(Run):
     def has_work(self) -> bool:
         """Whether the stage has written any results."""
         return any(
-            one.is_file() and one.name not in (*BOOKKEEPING_FILES, *TASK_FILES) for one in self.folder.rglob("*")
+            path.is_file() and path.name not in (*BOOKKEEPING_FILES, *TASK_FILES) for path in self.folder.rglob("*")
         )
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""The table of stages. One entry holds all that other code needs to know about a stage.
+"""The table of stages. One entry contains all that other code needs about a stage.
 
 Register an entry to add a custom stage, and list it under `stages:` in the recipe.
 
@@ -55,7 +55,7 @@ class Stage:
     # Output.
     files: tuple[str, ...] = ()
     """Files and folders that it writes, relative to the run directory (in addition to rows of metrics.jsonl)."""
-    owes: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    written_files: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
     """Maps a finished stage's entry in state.json to the subset of `files` that it has written; None: all."""
     id_sections: tuple[str, ...] = ()
     """Recipe sections that the ids of its trajectories depend on."""
@@ -66,7 +66,7 @@ class Stage:
     help: str = ""
     """Help text of the subcommand."""
     redone: bool = True
-    """True: a redo writes all files anew and replaces the old ones at the end. False: it adds what is missing."""
+    """True: a redo writes new files that replace the old ones at the end. False: it adds what is missing."""
 
     # Role in reports and in later stages.
     evaluates: str | None = None
@@ -94,11 +94,11 @@ class Stage:
     plan: Callable[[Context], Mapping[str, Any]] | None = None
     """Counts shown by `--dry-run`. Writes nothing (use `context.load_tasks`, not `context.tasks`)."""
 
-    def owed(self, about: Mapping[str, Any]) -> Sequence[str]:
+    def required_files(self, about: Mapping[str, Any]) -> Sequence[str]:
         """The files that a finished stage must have, given its entry in state.json."""
         if about.get("skipped"):
             return ()
-        return self.files if self.owes is None else self.owes(about)
+        return self.files if self.written_files is None else self.written_files(about)
 
     def command(self, run: object) -> str:
         """The shell command that runs the stage again in a run directory."""
@@ -123,22 +123,22 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
 
     Raises InputError for an import path that does not resolve to a stage, and for a duplicate stage name.
     """
-    found: list[Stage] = []
+    chosen: list[Stage] = []
     for name in recipe.stages:
         stage = find("stage", name, setting="stages")
         if not isinstance(stage, Stage):
-            raise InputError(f"stages: {name} is no stage: expected a rewright.pipeline.registry.Stage")
-        if ":" in name and stage.name in {*stage_order(), *(one.name for one in found)}:
+            raise InputError(f"stages: {name} is not a stage: expected a rewright.pipeline.registry.Stage")
+        if ":" in name and stage.name in {*stage_order(), *(other.name for other in chosen)}:
             raise InputError(f"stages: {name} is named {stage.name!r}, as another stage is: expected a name of its own")
-        found.append(stage)
-    return found
+        chosen.append(stage)
+    return chosen
 
 
 def run_order(recipe: Recipe) -> list[Stage]:
     """All stages that a run of the recipe may have: the registered ones and those of the recipe, in order."""
     order, before = stages(), -1
     for stage in recipe_stages(recipe):
-        position = next((index for index, one in enumerate(order) if one.name == stage.name), None)
+        position = next((index for index, other in enumerate(order) if other.name == stage.name), None)
         if position is None:
             order.insert(before + 1, stage)
         before = before + 1 if position is None else position

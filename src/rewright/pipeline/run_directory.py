@@ -31,7 +31,7 @@ from rewright.core.errors import InputError, RunLockedError, StorageError
 from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 from rewright.pipeline.environment import environment
-from rewright.pipeline.migration import about, check_format, migrate, stored_recipe, upgrade_task
+from rewright.pipeline.migration import check_format, migrate, stored_environment, stored_recipe, upgrade_task
 from rewright.pipeline.registry import Stage, stages
 from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
 from rewright.recipe.consent import check_recipe_code, recipe_code
@@ -84,22 +84,26 @@ class Run:
         recipe_file = path / "recipe.yaml"
         try:
             taken = recipe_file.exists()
-            foreign = not taken and next((one.name for one in _listed(path) if one.name not in BEFORE_STAGES), None)
+            foreign_name = not taken and next(
+                (entry.name for entry in _listed(path) if entry.name not in BEFORE_STAGES), None
+            )
         except OSError as problem:
             raise StorageError(f"cannot look into the run directory {path}: {problem.strerror}") from problem
         if resume and not taken:
             raise InputError(
-                f"{path} holds no run to go on with: expected a run directory (without --resume: a new run)"
+                f"{path} contains no run to continue: expected a run directory (without --resume: a new run)"
             )
-        if foreign:
-            raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
+        if foreign_name:
+            raise InputError(
+                f"{path} is not a run and contains {foreign_name}: expected a new or an empty folder for the run"
+            )
         if taken:
             check_format(path)
             if run.is_untouched():
                 with run.locked(update=False):  # raises if another process is about to write
                     pass
             elif not resume:
-                raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
+                raise InputError(f"{path} already contains a run: add --resume to continue it, or choose another --run")
             elif run.recipe() != recipe:
                 raise InputError(
                     f"{path} was started with another recipe: resume with the same one, or start a new run"
@@ -117,7 +121,7 @@ class Run:
 
     def is_untouched(self) -> bool:
         """Whether no stage has written anything. (A folder with only a recipe.yaml is not a run.)"""
-        names = {str(one.relative_to(self.path)) for one in self.path.rglob("*") if not one.is_dir()}
+        names = {str(path.relative_to(self.path)) for path in self.path.rglob("*") if not path.is_dir()}
         return "environment.json" in names and names <= set(BEFORE_STAGES)
 
     @classmethod
@@ -184,7 +188,7 @@ class Run:
 
     def id_digest(self, digest: str) -> str:
         """The id suffix of trajectories for a digest of settings; converted runs keep their earlier digests."""
-        return str((about(self.path).get("earlier_ids") or {}).get(digest, digest))
+        return str((stored_environment(self.path).get("earlier_ids") or {}).get(digest, digest))
 
     # Stages.
 
@@ -225,12 +229,12 @@ class Run:
         for stage in required:
             about = state.get(stage.name, {})
             if about.get("done"):
-                lacking = [name for name in stage.owed(about) if not self.file(name).exists()]
+                missing = [name for name in stage.required_files(about) if not self.file(name).exists()]
                 if stage.evaluates is not None and not any(row["stage"] == stage.name for row in self.metrics()):
-                    lacking.append("row in metrics.jsonl")
-                if lacking:
+                    missing.append("row in metrics.jsonl")
+                if missing:
                     raise InputError(
-                        f"{self.path}: stage {stage.name} is done, but its {lacking[0]} is missing: put it back, or "
+                        f"{self.path}: stage {stage.name} is done, but its {missing[0]} is missing: put it back, or "
                         f"do the stage again with {stage.command(self.path)}"
                     )
 

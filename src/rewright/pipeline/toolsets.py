@@ -18,7 +18,7 @@ from rewright.tools.settings import ToolSettings
 
 __all__ = ["open_toolsets", "try_tools", "with_recipe_tools"]
 
-PYTHON_MEMORY_MB: Final = 1024
+MIN_PYTHON_MEMORY_MB: Final = 1024
 """Minimum memory of a Python worker, in MB; importing numpy and sympy fails with much less."""
 
 
@@ -27,11 +27,11 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
 
     Raises InputError for a tool that the dialect cannot call.
     """
-    offered, known = _offered(settings), dialect.tool_names
-    found = []
+    recipe_tools, known = _offered(settings), dialect.tool_names
+    extended = []
     for task in tasks:
         names = {tool.name for tool in task.all_tools}
-        missing = tuple(tool for tool in offered if tool.name not in names)
+        missing = tuple(tool for tool in recipe_tools if tool.name not in names)
         tools = (*task.tools, *missing)
         foreign = [tool.name for tool in task.all_tools if known is not None and tool.name not in known]
         if foreign and known is not None:
@@ -39,8 +39,8 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
                 f"task {task.id}: dialect {dialect.name} has no way to call the tool {foreign[0]!r}: expected "
                 f"{' or '.join(known)}, or another dialect"
             )
-        found.append(msgspec.structs.replace(task, tools=tools) if missing else task)
-    return found
+        extended.append(msgspec.structs.replace(task, tools=tools) if missing else task)
+    return extended
 
 
 def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
@@ -50,7 +50,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     inconsistent.
     """
     limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
-    python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
+    python_mb = max(sandbox.memory_mb, MIN_PYTHON_MEMORY_MB)
     remote_sandboxes: dict[str, RemoteSandbox] = {}
     if sandbox.url is not None:
         if settings.python and settings.python_state == "trajectory":

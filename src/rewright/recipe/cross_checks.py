@@ -45,8 +45,8 @@ def apply_cross_field_rules(
     """
 
     def drop(unused: Iterable[UnusedKey], prefix: str, usual: Mapping[str, Any]) -> None:
-        for one in list(unused):
-            name, cause = f"{prefix}{one.key}", f"{prefix}{one.cause}"
+        for unused_key in list(unused):
+            name, cause = f"{prefix}{unused_key.key}", f"{prefix}{unused_key.cause}"
             parent, _, key = name.rpartition(".")
             section = _section(data, parent)
             if section is None or key not in section:
@@ -55,7 +55,7 @@ def apply_cross_field_rules(
             overridden = places.get(cause, places.get(parent, where)).startswith("override ")
             if stored or _same(value, _at(usual, name)) or (overridden and not place.startswith("override ")):
                 continue
-            raise InputError(f"{place}: {name} has no effect: {cause} is {one.value}{one.hint}")
+            raise InputError(f"{place}: {name} has no effect: {cause} is {unused_key.value}{unused_key.hint}")
 
     file_format = "rewright"
     for name in TASKS:

@@ -22,8 +22,8 @@ __all__ = ["check_keys", "check_numbers", "located", "struct_of"]
 def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
     """Return the section type in `X` or `X | None`. The type of a model section depends on the engine in `data`."""
     if get_origin(kind) in (typing.Union, types.UnionType):
-        found = [struct for part in get_args(kind) if (struct := struct_of(part, data)) is not None]
-        return found[0] if found else None
+        structs = [struct for part in get_args(kind) if (struct := struct_of(part, data)) is not None]
+        return structs[0] if structs else None
     if kind is ModelSettings:
         return ModelSettings.kind(data if isinstance(data, dict) else {})
     return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
@@ -104,7 +104,7 @@ def located(problem: str, where: str, places: dict[str, str]) -> str:
     choices = _choices(name) if "enum" in reason else ""
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
     # Other such messages have the forms "gamma is …" and "unknown estimator …".
-    said = f"{plain}.{reason.removeprefix('unknown ').partition(' ')[0]}"
-    if said in places:
-        plain = said
+    mentioned_key = f"{plain}.{reason.removeprefix('unknown ').partition(' ')[0]}"
+    if mentioned_key in places:
+        plain = mentioned_key
     return one_line(f"{nearest(plain, where, places)}: {name or 'recipe'}: {reason}{choices}")

@@ -50,7 +50,7 @@ def stage_order() -> list[str]:
 def _row(name: str) -> _Row:
     row: _Row = find("stage", name)
     if getattr(row, "name", None) != name or not hasattr(row, "after"):
-        raise InputError(f"what is registered as stage {name!r} is no rewright.pipeline.registry.Stage of that name")
+        raise InputError(f"what is registered as stage {name!r} is not a rewright.pipeline.registry.Stage of that name")
     return row
 
 

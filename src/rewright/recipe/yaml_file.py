@@ -77,7 +77,7 @@ def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], d
             place = f"{path}:{key.start_mark.line + 1}"
             if name in places:
                 first = places[name].rpartition(":")[2]
-                raise InputError(f"{place}: {one_line(name)} is given twice: it stands in line {first} already")
+                raise InputError(f"{place}: {one_line(name)} is given twice: it is already in line {first}")
             places[name] = place
             _collect_places(value, name, path, places, depth + 1)
     elif isinstance(node, yaml.SequenceNode):

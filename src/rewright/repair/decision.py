@@ -34,7 +34,7 @@ RULES: Final = (
     "reader sees the task only: never mention the attempt, what was wrong with it, or that you know the right answer."
 )
 """The default end of the repairer's prompt (`repair.rules`)."""
-PHRASE_CHARACTERS: Final = 80
+MAX_PHRASE_CHARACTERS: Final = 80
 """Maximum length of a refused phrase in the reason."""
 
 
@@ -99,6 +99,23 @@ def decide(
 
     A correct repair that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`),
     because the student sees only `task`. Phrases that occur in the task are allowed.
+
+    Args:
+        original: the trajectory that was repaired.
+        original_quality: its quality.
+        repaired: the repair attempt.
+        verdict: the verdict on the attempt.
+        mode: why the original was repaired.
+        dialect: name of the dialect of both trajectories.
+        settings: quality settings.
+        low_quality_threshold: total quality in [0, 1] that a repair of mode "low_quality" must exceed.
+        wrong_answer_threshold: total quality in [0, 1] that a repair of mode "wrong_answer" must exceed.
+        task: the task as seen by the student; None: no phrase is allowed.
+        refused_phrases: regular expressions for all turns.
+        refused_first_phrases: regular expressions for the first turn.
+
+    Returns the decision with its reason. Raises ValueError for an invalid expression, and InputError for a quality
+    dimension that returns a value outside [0, 1].
     """
     if repaired.failure is not None:
         return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
@@ -113,7 +130,7 @@ def decide(
     asked = task or Task(id=repaired.task_id, messages=())
     phrase = unseen_reference(asked, repaired, refused_phrases, refused_first_phrases)
     if phrase is not None:
-        reason = f"refers to what the student does not see: {phrase[:PHRASE_CHARACTERS]!r}"
+        reason = f"refers to what the student does not see: {phrase[:MAX_PHRASE_CHARACTERS]!r}"
         return Decision(accepted=False, reason=reason, quality=quality)
     threshold = wrong_answer_threshold if mode == "wrong_answer" else low_quality_threshold
     if quality.total <= threshold:
@@ -130,7 +147,7 @@ Mode = Literal["wrong_answer", "low_quality"]
 
 
 def mode_of(quality: Quality) -> Mode | None:
-    """The repair mode of a scored candidate; None for a kept one."""
+    """Return the repair mode of a scored candidate, or None for a kept one."""
     if quality.selected == "wrong":
         return "wrong_answer"
     return "low_quality" if quality.selected == "low" else None

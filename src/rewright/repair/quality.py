@@ -33,13 +33,13 @@ __all__ = [
     "Sample",
     "confidence",
     "length",
+    "mean_quality_and_words",
     "model_text",
     "repetition",
     "score",
     "score_group",
     "score_trajectory",
     "select",
-    "surface",
     "think_blocks",
     "trajectory_text",
     "word_count",
@@ -63,8 +63,8 @@ class Dimension(Settings, frozen=True):
         """
         what = f"{where}dimension {self.name}"
         if ":" not in self.function:
-            found: Callable[[Sample], float] = find("dimension", self.function, setting=what)
-            return found
+            function: Callable[[Sample], float] = find("dimension", self.function, setting=what)
+            return function
         if is_builtin_path(self.function):
             raise InputError(
                 f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
@@ -258,7 +258,7 @@ def select(totals: Sequence[float], settings: QualitySettings = PARITY) -> list[
     """Select the high-quality candidates among the correct ones of a task, given their totals.
 
     Selects all if each total reaches `all_high`, else the best one (the first of equals) if it reaches `best_high`,
-    else none. Returns one bool per total.
+    else none (AutoTraj section 4). Returns one bool per total.
     """
     if not totals:
         return []
@@ -279,8 +279,16 @@ def score_group(
 ) -> list[Quality]:
     """Score all candidates of one task and set `selected`: "kept" or "low" for correct ones, "wrong" for the others.
 
-    L* is the length of the shortest correct candidate; without a correct one, each candidate's own length. Raises
-    ValueError unless there is one verdict per trajectory, and InputError as `score` does.
+    L* is the length in words of the shortest correct candidate; without a correct one, each candidate's own length.
+
+    Args:
+        trajectories: the candidates of one task.
+        correct: whether the answer of each candidate is right.
+        settings: dimensions, weights and thresholds.
+        dialect: name of the dialect of the candidates.
+
+    Returns one quality per candidate, in order. Raises ValueError unless there is one verdict per trajectory, and
+    InputError as `score` does.
     """
     if len(trajectories) != len(correct):
         raise ValueError(f"{len(correct)} verdicts, but {len(trajectories)} trajectories: give exactly one each")
@@ -300,7 +308,7 @@ def score_group(
     ]
 
 
-def surface(
+def mean_quality_and_words(
     trajectories: Iterable[Trajectory],
     correct: Collection[str],
     settings: QualitySettings = PARITY,
@@ -313,15 +321,15 @@ def surface(
     infrastructure failure are excluded.
     """
     groups: dict[str, list[Trajectory]] = {}
-    for one in trajectories:
-        if one.failure is None:
-            groups.setdefault(one.task_id, []).append(one)
+    for trajectory in trajectories:
+        if trajectory.failure is None:
+            groups.setdefault(trajectory.task_id, []).append(trajectory)
     totals = [
         quality.total
         for group in groups.values()
-        for quality in score_group(group, [one.id in correct for one in group], settings, dialect=dialect)
+        for quality in score_group(group, [trajectory.id in correct for trajectory in group], settings, dialect=dialect)
     ]
-    words = [word_count(one) for group in groups.values() for one in group]
+    words = [word_count(trajectory) for group in groups.values() for trajectory in group]
     if not totals:
         return {"quality": None, "words": None}
     return {"quality": sum(totals) / len(totals), "words": sum(words) / len(words)}

@@ -113,16 +113,16 @@ def compiled(patterns: tuple[str, ...], standard: tuple[str, ...]) -> tuple[re.P
 
     Raises ValueError for an invalid regular expression, and for one that matches the empty text (and so every repair).
     """
-    found = []
-    for pattern in (one for entry in patterns for one in (standard if entry == DEFAULT else (entry,))):
+    expressions = []
+    for pattern in (text for entry in patterns for text in (standard if entry == DEFAULT else (entry,))):
         try:
-            one = re.compile(pattern, re.IGNORECASE)
+            expression = re.compile(pattern, re.IGNORECASE)
         except (re.error, OverflowError, RecursionError) as problem:
             raise ValueError(f"{pattern!r} is not a regular expression: {problem}") from problem
-        if one.search(""):
+        if expression.search(""):
             raise ValueError(f"{pattern!r} matches the empty text, so every repair would be refused")
-        found.append(one)
-    return tuple(found)
+        expressions.append(expression)
+    return tuple(expressions)
 
 
 def unseen_reference(
@@ -148,8 +148,8 @@ def unseen_reference(
     for index, turn in enumerate(repaired.turns):
         patterns = anywhere if index or has_assistant_message else (*anywhere, *first)
         text = _normalize(turn.opening + turn.text)
-        found = (match[0] for pattern in patterns for match in pattern.finditer(text))
-        refused = next((phrase for phrase in found if phrase.casefold() not in seen.casefold()), None)
+        phrases_found = (match[0] for pattern in patterns for match in pattern.finditer(text))
+        refused = next((phrase for phrase in phrases_found if phrase.casefold() not in seen.casefold()), None)
         if refused is not None:
             return refused
         shown = [result.content for result in turn.results]

@@ -17,18 +17,18 @@ from rewright.reports.examples import Attempt, Example
 from rewright.reports.stage_examples import Shown
 from rewright.reports.stored_credit import prompt_text
 
-__all__ = ["LONGEST", "MEANINGS", "card", "shown_card"]
+__all__ = ["MAX_TEXT_CHARACTERS", "MEANINGS", "card", "shown_card"]
 
-LONGEST = 8000
+MAX_TEXT_CHARACTERS = 8000
 """Maximum length of a text in characters; longer ones are cut, because a tool result can have megabytes."""
 
 MEANINGS = {
     "kept": "right and of high quality",
     "low": "right, of low quality",
     "wrong": "not right",
-    "broken": "an engine or a tool server broke it",
-    "repaired": "its repair was taken",
-    "hard": "no repair was good enough",
+    "broken": "an infrastructure failure of an engine or a tool server",
+    "repaired": "its repair was accepted",
+    "hard": "no repair was accepted",
     "unscored": "not scored yet",
     "evaluation": "a held-out task, solved by each model",
     "rollout": "rollouts of one task in a step of RL",
@@ -80,7 +80,7 @@ def _details(
 
 def _gold(task: Task | None) -> str:
     if task is None:
-        return '<p class="soft small">The run does not know this task any more.</p>'
+        return '<p class="soft small">This task is no longer in the files of the run.</p>'
     gold = task.gold
     parts = []
     if gold.answers:
@@ -115,14 +115,16 @@ def _verdict(attempt: Attempt) -> str:
         return "not judged"
     metrics = [f"{name} {value:.2f}" for name, value in verdict.metrics.items() if name in ("solve_f1",)]
     outcome = "right" if verdict.correct else "wrong"
-    return f"{outcome}, outcome {verdict.outcome:g}" + "".join(f", {one}" for one in metrics) + f": {verdict.reason}"
+    return (
+        f"{outcome}, outcome {verdict.outcome:g}" + "".join(f", {metric}" for metric in metrics) + f": {verdict.reason}"
+    )
 
 
 def _repair_side(example: Example) -> str:
     repair = example.repair
     assert repair is not None
     facts = [
-        ("decision", f"{'taken' if repair.accepted else 'not taken'}: {repair.reason}"),
+        ("decision", f"{'accepted' if repair.accepted else 'rejected'}: {repair.reason}"),
         ("repaired for", repair.mode.replace("_", " ")),
         ("attempts", f"{repair.attempts}" + (f", {repair.tokens} tokens" if repair.tokens is not None else "")),
     ]
@@ -151,25 +153,25 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, said = split_thought(turn.opening + turn.text)
+    thought, text = split_thought(turn.opening + turn.text)
     for call in turn.calls:
-        said = said.replace(call.raw, "", 1)
-    said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()
-    if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
-        said = ""  # shown below the turns
+        text = text.replace(call.raw, "", 1)
+    text = text.replace("<tool_call>", "").replace("</tool_call>", "").strip()
+    if trajectory.answer is not None and _bare(text) == trajectory.answer.strip():
+        text = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""
     parts = [f'<span class="soft">turn {number}{stop}</span>']
     if thought.strip():
         parts.append(f'<div class="thought">{_text(thought.strip())}</div>')
-    if said:
-        parts.append(f'<div class="said">{_text(said)}</div>')
+    if text:
+        parts.append(f'<div class="said">{_text(text)}</div>')
     for index, call in enumerate(turn.calls):
         parts.append(_call(call, answered=index < len(turn.results)))
         if index < len(turn.results):
             parts.append(_result(turn.results[index]))
     for message in turn.follow_up.messages if turn.follow_up is not None else ():
-        said = f'<span class="soft small">{_text(str(message["role"]))} </span>{_text(str(message["content"]))}'
-        parts.append(f'<div class="said">{said}</div>')
+        text = f'<span class="soft small">{_text(str(message["role"]))} </span>{_text(str(message["content"]))}'
+        parts.append(f'<div class="said">{text}</div>')
     return f'<div class="turn">{"".join(parts)}</div>'
 
 
@@ -213,7 +215,7 @@ def _credits(pictures: list[tuple[str, Attempt]]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape untrusted text for HTML and cut it to `LONGEST` characters."""
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
+    """Escape untrusted text for HTML and cut it to `MAX_TEXT_CHARACTERS` characters."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        text = f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text) - MAX_TEXT_CHARACTERS:,} more characters)"
     return escape(text)

@@ -20,18 +20,18 @@ __all__ = ["run_usage"]
 def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]:
     """Return the usage of each stage that has generated text. RL is excluded, because it runs its own model."""
     state = run.state()
-    table = sorted((stage for stage in stages() if stage.generates), key=lambda stage: stage.evaluates is not None)
-    found = {
+    generating = sorted((stage for stage in stages() if stage.generates), key=lambda stage: stage.evaluates is not None)
+    usages = {
         stage.name: usage_of(_read(run, stage.generates), prices, seconds=state.get(stage.name, {}).get("seconds"))
-        for stage in table
+        for stage in generating
         if stage.generates is not None
     }
-    return {stage: usage for stage, usage in found.items() if usage.trajectories}
+    return {stage: usage for stage, usage in usages.items() if usage.trajectories}
 
 
-def _read(run: Run, made: Generated) -> Iterator[_Trajectory]:
-    path = run.path / made.file
+def _read(run: Run, generated: Generated) -> Iterator[_Trajectory]:
+    path = run.path / generated.file
     if path.exists():
-        for _, one in read_jsonl(path, _Trajectory):
-            if made.repairs is None or made.repairs == (one.provenance.parent is not None):
-                yield one
+        for _, trajectory in read_jsonl(path, _Trajectory):
+            if generated.repairs is None or generated.repairs == (trajectory.provenance.parent is not None):
+                yield trajectory

@@ -97,9 +97,9 @@ def credit_drawing(
     total = sum(gold_heights) + _GAP * max(len(golds) - 1, 0)
     y = _TOP + max((height - _TOP - total) / 2, 0.0)
     gold_middles = []
-    paid_gold = {j for _, j, _, _ in links}
+    matched_golds = {j for _, j, _, _ in links}
     for index, lines in enumerate(wanted):
-        shapes += _box(_RIGHT, y, _GOLD_BOX, gold_heights[index], lines, dashed=index not in paid_gold)
+        shapes += _box(_RIGHT, y, _GOLD_BOX, gold_heights[index], lines, dashed=index not in matched_golds)
         gold_middles.append(y + gold_heights[index] / 2)
         y += gold_heights[index] + _GAP
     if not golds:
@@ -211,31 +211,31 @@ def _draw_turns(
     """Return the bottom, the centre of each predicted call's box, and the shapes of the turns."""
     shapes: list[Shape] = []
     rewards, advantages = numbers
-    both = [np.abs(row).max() for row in (rewards, advantages) if row is not None and len(row)]
-    scale = _BARS_WIDTH / 2 / max([1e-9, *both])
+    maxima = [np.abs(row).max() for row in (rewards, advantages) if row is not None and len(row)]
+    scale = _BARS_WIDTH / 2 / max([1e-9, *maxima])
     y = float(_TOP)
     middles: list[float] = []
     index = 0
     for turn, calls in enumerate(turns):
-        own = predicted[index : index + len(calls)]
-        content = sum(_box_height(lines) + _GAP for lines in own) - _GAP if own else 22.0
+        boxes = predicted[index : index + len(calls)]
+        content = sum(_box_height(lines) + _GAP for lines in boxes) - _GAP if boxes else 22.0
         band = max(content, 40.0) + 2 * _GAP
         fill = _FAINT if turn % 2 == 0 else "#ffffff"
         shapes.append(Rect(_MARGIN, y, _LEFT + _BOX - _MARGIN + 8, band, fill, radius=4))
         centre = y + band / 2
         shapes.append(Text(_MARGIN + 10, centre + 4, [(f"turn {turn + 1}", _INK)], bold=True))
         shapes += _bars(centre, rewards[turn], None if advantages is None else advantages[turn], scale)
-        place = y + (band - content) / 2
-        for lines in own:
+        top = y + (band - content) / 2
+        for lines in boxes:
             box = _box_height(lines)
-            paid = match.rewards_P[index]
-            shapes += _box(_LEFT, place, _BOX, box, lines, dashed=not paid > 0.0, note=f"{paid:.2f}")
-            middles.append(place + box / 2)
-            place += box + _GAP
+            reward = match.rewards_P[index]
+            shapes += _box(_LEFT, top, _BOX, box, lines, dashed=not reward > 0.0, note=f"{reward:.2f}")
+            middles.append(top + box / 2)
+            top += box + _GAP
             index += 1
-        if not own:
-            said = _cut(" ".join(texts[turn].split()), 36) if texts is not None and turn < len(texts) else ""
-            shapes.append(Text(_LEFT + _PADDING, centre + 4, [("no call  ", _GREY), (said, _GREY)]))
+        if not boxes:
+            text = _cut(" ".join(texts[turn].split()), 36) if texts is not None and turn < len(texts) else ""
+            shapes.append(Text(_LEFT + _PADDING, centre + 4, [("no call  ", _GREY), (text, _GREY)]))
         y += band
     return y, middles, shapes
 
@@ -304,20 +304,20 @@ def _caption(match: Match, calls: Sequence[Any], golds: Sequence[Any], total: fl
     exact = sum(similarity(calls[i], golds[j]) == 1.0 for i, j in match.pairs or ())
     matched = f", {len(match.pairs)} matched, {exact} exactly" if match.pairs is not None else ", optimal transport"
     result = "" if outcome is None else f" · outcome {outcome:.2f}"
-    ours, theirs = (
+    call_count, gold_count = (
         f"{len(row)} {kind}{'' if len(row) == 1 else 's'}" for row, kind in ((calls, "call"), (golds, "gold call"))
     )
     reward = "" if math.isnan(total) else f" · trajectory reward {total:.2f}"
-    return f"{ours}, {theirs}{matched}{result}{reward}"
+    return f"{call_count}, {gold_count}{matched}{result}{reward}"
 
 
 def _legend(match: Match) -> Words:
     lines = "similarity" if match.plan_PG is None else "share of the call that is transported, times its similarity"
     return [
-        (f"line: {lines} · number in a call: its reward · dashed: unpaid (left), unmatched (right) · ", _GREY),
+        (f"line: {lines} · number in a call: its reward · dashed: not rewarded (left), unmatched (right) · ", _GREY),
         ("wrong, extra or missing", _WRONG),
     ]
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -12,21 +12,21 @@ from rewright.credit.messages import arguments_of, name_of
 from rewright.importers.chat_logs import unread_calls
 from rewright.reports.stored_credit import Credited, Stored
 
-__all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_remarks"]
+__all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_warnings"]
 
 
-def credit_notes(found: Sequence[Credited]) -> list[str]:
+def credit_notes(results: Sequence[Credited]) -> list[str]:
     """Return notes, one line each, about RL rollouts whose credit differs from the values used in RL."""
-    rollouts = [one.stored for one in found if one.stored.stage == "rl" and not one.used_by_rl]
-    anew = sum(one.kept is not None for one in rollouts)
-    lacking = len(rollouts) - anew
+    rollouts = [stored.stored for stored in results if stored.stored.stage == "rl" and not stored.used_by_rl]
+    recomputed = sum(stored.kept is not None for stored in rollouts)
+    without_values = len(rollouts) - recomputed
     notes = []
-    if anew:
-        notes.append(f"credit: {anew} rollouts are credited with the settings given here, RL used others")
-    if lacking:
+    if recomputed:
+        notes.append(f"credit: the credit of {recomputed} rollouts is computed with the given settings; RL used others")
+    if without_values:
         notes.append(
-            f"credit: {lacking} rollouts do not hold what RL used (an older version, or RL stopped before they were "
-            "scored): computed anew, without a reward model"
+            f"credit: {without_values} rollouts do not store the values that RL used (an older version, or RL stopped "
+            "before they were scored): recomputed without a reward model"
         )
     return notes
 
@@ -37,18 +37,18 @@ def credit_as_json(credited: Credited) -> dict[str, Any]:
     `calls` is in order; each has its turn, its reward and, for a hard assignment, its matched gold call. `reward` is
     the trajectory reward. `group` and `turn_advantages` are null for a trajectory without a group.
     """
-    stored, found = credited.stored, credited.match
-    partner = dict(found.pairs or ())
+    stored, match = credited.stored, credited.match
+    partner = dict(match.pairs or ())
     calls: list[dict[str, Any]] = []
-    for turn, own in enumerate(stored.turns):
-        for call in own:
+    for turn, turn_calls in enumerate(stored.turns):
+        for call in turn_calls:
             index = len(calls)
             calls.append(
                 {
                     "turn": turn,
                     "name": name_of(call),
                     "arguments": _plain(arguments_of(call)),
-                    "reward": float(found.rewards_P[index]),
+                    "reward": float(match.rewards_P[index]),
                     "gold": partner.get(index),
                 }
             )
@@ -81,49 +81,51 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
+def credit_as_table(results: Sequence[Credited]) -> Iterator[str]:
     """Yield lines of text: a header, then one line per trajectory with its values per turn."""
     names = ("trajectory", "outcome", "reward", "turn rewards")
     rows = [
         (
-            one.stored.id,
-            "-" if one.stored.outcome is None else f"{one.stored.outcome:.3f}",
-            "-" if one.trajectory_reward is None else f"{one.trajectory_reward:.3f}",
-            " ".join(f"{value:.3f}" for value in one.rewards),
-            "-" if one.advantages is None else " ".join(f"{value:+.3f}" for value in one.advantages),
+            result.stored.id,
+            "-" if result.stored.outcome is None else f"{result.stored.outcome:.3f}",
+            "-" if result.trajectory_reward is None else f"{result.trajectory_reward:.3f}",
+            " ".join(f"{value:.3f}" for value in result.rewards),
+            "-" if result.advantages is None else " ".join(f"{value:+.3f}" for value in result.advantages),
         )
-        for one in found
+        for result in results
     ]
     widths = [max(map(len, column)) for column in zip(names, *(row[:-1] for row in rows), strict=True)]
     for row in ((*names, "turn advantages"), *rows):
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
 
 
-def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
+def credit_warnings(results: Sequence[Credited]) -> Iterator[str]:
     """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
 
     Their values are not measurements, although they look like those of other trajectories.
     """
-    stored = [one.stored for one in found]
-    counts = Counter(one.group for one in stored if one.group is not None)
+    stored = [row.stored for row in results]
+    counts = Counter(row.group for row in stored if row.group is not None)
     alone = [group for group, count in counts.items() if count == 1]
     if alone:
         share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
         yield f"warning: {share}: its advantages compare it with nothing"
-    yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", "their calls earn 0")
-    if any(one.outcome is not None for one in stored):
-        without = [one for one in stored if one.outcome is None]
-        yield from _remark(stored, without, "no outcome", "their turns are paid for calls alone")
+    yield from _remark(stored, [row for row in stored if row.golds is None], "no gold calls", "their calls earn 0")
+    if any(row.outcome is not None for row in stored):
+        without = [row for row in stored if row.outcome is None]
+        yield from _remark(stored, without, "no outcome", "their turns are rewarded for calls only")
     elif stored:
-        yield "warning: no trajectory has an outcome: turns are paid for calls alone"
-    if any(one.golds for one in stored) and not any(turn for one in stored for turn in one.turns):
+        yield "warning: no trajectory has an outcome: turns are rewarded for calls only"
+    if any(row.golds for row in stored) and not any(turn for row in stored for turn in row.turns):
         yield "warning: no trajectory has a call, though there are gold calls"
-    unread = {one.id: how for one in stored if one.seen and one.golds and (how := unread_calls(one)) is not None}
+    unread = {row.id: marker for row in stored if row.seen and row.golds and (marker := unread_calls(row)) is not None}
     if unread:
-        which = [one for one in stored if one.id in unread]
-        how = unread[which[0].id]
-        yield from _remark(stored, which, f"no call that was read, but {how} in the text", "their calls earn 0")
-    golds = [gold for one in stored for gold in one.golds or ()]
+        unread_rows = [row for row in stored if row.id in unread]
+        marker = unread[unread_rows[0].id]
+        yield from _remark(
+            stored, unread_rows, f"no call that was read, but {marker} in the text", "their calls earn 0"
+        )
+    golds = [gold for row in stored for gold in row.golds or ()]
     if golds and _look_allowed(golds):
         yield (
             'warning: every argument of the gold calls is a list, some with "" in it: if these are the allowed values '
@@ -131,10 +133,11 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
         )
 
 
-def _remark(stored: Sequence[Stored], which: Sequence[Stored], what: str, meaning: str) -> Iterator[str]:
-    if which:
+def _remark(stored: Sequence[Stored], affected: Sequence[Stored], what: str, meaning: str) -> Iterator[str]:
+    if affected:
         yield (
-            f"warning: {_share(len(which), len(stored), 'trajectory')} {what} (the first is {which[0].id!r}): {meaning}"
+            f"warning: {_share(len(affected), len(stored), 'trajectory')} {what} (the first is {affected[0].id!r}): "
+            f"{meaning}"
         )
 
 

@@ -16,23 +16,23 @@ __all__ = ["learning_curves"]
 
 BLUE, ORANGE, GREEN, GREY = "#2563eb", "#d97706", "#059669", "#9ca3af"
 COLOURS = (BLUE, ORANGE, GREEN)
-FEW = 20
+MIN_POINTS_TO_SMOOTH = 20
 """Curves with fewer points are not smoothed."""
 
 
-def learning_curves(metrics: Sequence[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
+def learning_curves(metrics: Sequence[dict[str, Any]], summary: dict[str, Any], path: Path) -> None:
     """Plot the curves of metrics.jsonl to a PNG file."""
     drawn = [(stage, *stage.curve) for stage in stages() if stage.curve is not None]
     panels = len(drawn) + 1
     figure, axes = plt.subplots(1, panels, figsize=(3.75 * panels, 3.6), layout="constrained")
-    held_out = found.get("reward_model_accuracy")
+    held_out = summary.get("reward_model_accuracy")
     for axis, (stage, key, title), colour in zip(axes, drawn, cycle(COLOURS), strict=False):
         _curve(axis, metrics, stage.name, key, title=title, colour=colour)
         if stage.trains == "reward_model" and held_out is not None:
-            pairs = found["reward_model_held_out_pairs"]
+            pairs = summary["reward_model_held_out_pairs"]
             axis.axhline(held_out, color=GREY, linestyle="--", linewidth=1, label=f"{pairs} held-out pairs, at the end")
             axis.legend(frameon=False, fontsize=8, loc="lower right")
-    _bars(axes[-1], found["stages"])
+    _bars(axes[-1], summary["stages"])
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -48,7 +48,7 @@ def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *
         axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes, color=GREY)
         return
     steps, values = zip(*rows, strict=True)
-    if len(values) < FEW:  # smoothing so few points would hide the data
+    if len(values) < MIN_POINTS_TO_SMOOTH:  # smoothing so few points would hide the data
         axis.plot(steps, values, color=colour, linewidth=1.5, marker="o", markersize=4)
     else:
         axis.plot(steps, values, color=colour, alpha=0.35, linewidth=1)
@@ -77,7 +77,9 @@ def _bars(axis: Any, evaluated: Sequence[dict[str, Any]]) -> None:
     below = [row["success"] - row["low"] for row in evaluated]
     above = [row["high"] - row["success"] for row in evaluated]
     drawn = [stage.name for stage in stages() if stage.curve is not None]
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(drawn)}
+    colours = {name: COLOURS[position % len(COLOURS)] for position, name in enumerate(drawn)}
     axis.bar(names, values, yerr=[below, above], capsize=5, color=[colours.get(name, GREY) for name in names])
-    for place, row in enumerate(evaluated):
-        axis.text(place, min(row["high"] + 0.03, 0.95), f"{100 * row['success']:.0f}%", ha="center", fontweight="bold")
+    for position, row in enumerate(evaluated):
+        axis.text(
+            position, min(row["high"] + 0.03, 0.95), f"{100 * row['success']:.0f}%", ha="center", fontweight="bold"
+        )

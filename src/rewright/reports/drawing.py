@@ -147,8 +147,8 @@ def _svg(shape: Shape) -> str:
             f'rx="{shape.radius}" fill="{shape.fill}"{opacity}{stroke}{end}'
         )
     if isinstance(shape, Line):
-        place = f'x1="{shape.x:.1f}" y1="{shape.y:.1f}" x2="{shape.end_x:.1f}" y2="{shape.end_y:.1f}"'
-        return f'<line {place} stroke="{shape.stroke}"/>'
+        coordinates = f'x1="{shape.x:.1f}" y1="{shape.y:.1f}" x2="{shape.end_x:.1f}" y2="{shape.end_y:.1f}"'
+        return f'<line {coordinates} stroke="{shape.stroke}"/>'
     if isinstance(shape, Curve):
         middle = (shape.x + shape.end_x) / 2
         return (
@@ -211,19 +211,19 @@ def _write(axes: Any, shape: Text, layer: int, point: float) -> None:
 
     def width(word: str) -> float:
         """Return the width in pixels. Measured between two bars, because trailing blanks have no extent."""
-        found = []
+        extents = []
         for probe in (f"|{word}|", "||"):
             artist = axes.text(0, 0, probe, **look)
-            found.append(artist.get_window_extent().width / _PIXEL_RATIO)
+            extents.append(artist.get_window_extent().width / _PIXEL_RATIO)
             artist.remove()
-        return float(found[0] - found[1])
+        return float(extents[0] - extents[1])
 
     words = [(_SPACE.sub(" ", _NOT_XML.sub("\ufffd", word)), colour) for word, colour in shape.words]
     widths = [width(word) for word, _ in words] if len(words) > 1 or shape.anchor != "start" else [0.0]
-    place = shape.x - {"start": 0.0, "middle": 0.5, "end": 1.0}[shape.anchor] * sum(widths)
+    x = shape.x - {"start": 0.0, "middle": 0.5, "end": 1.0}[shape.anchor] * sum(widths)
     for (word, colour), length in zip(words, widths, strict=True):
-        axes.text(place, shape.y, word, color=colour, va="baseline", **look)
-        place += length
+        axes.text(x, shape.y, word, color=colour, va="baseline", **look)
+        x += length
 
 
 def _escape(text: str) -> str:

@@ -74,20 +74,20 @@ def read_examples(run: Run, count: int, settings: RLSettings, dialect: str) -> l
     """
     chosen = _choose(run, count)
     wanted = {head.id: head.task_id for head in heads(run.trajectories.path) if head.id in chosen}
-    repairs = {one.original_id: one for one in run.repairs if one.original_id in wanted}
-    wanted_repairs = {one.repaired_id for one in repairs.values()}
+    repairs = {repair.original_id: repair for repair in run.repairs if repair.original_id in wanted}
+    wanted_repairs = {repair.repaired_id for repair in repairs.values()}
     task_ids = set(wanted.values())
     tasks = {task.id: task for task in run.tasks if task.id in task_ids}
     shown: dict[str, Trajectory] = {}
     compared: dict[str, Trajectory] = {}
-    for one in run.trajectories:
-        if one.id in wanted or one.id in wanted_repairs:
-            shown[one.id] = one
-        if one.task_id in task_ids and group_of(one) is not None:
-            compared[one.id] = one
+    for trajectory in run.trajectories:
+        if trajectory.id in wanted or trajectory.id in wanted_repairs:
+            shown[trajectory.id] = trajectory
+        if trajectory.task_id in task_ids and group_of(trajectory) is not None:
+            compared[trajectory.id] = trajectory
     whole = {**compared, **shown}
-    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in whole}
-    qualities = {one.trajectory_id: one for one in run.qualities if one.trajectory_id in wanted}
+    verdicts = {verdict.trajectory_id: verdict for verdict in run.verdicts if verdict.trajectory_id in whole}
+    qualities = {quality.trajectory_id: quality for quality in run.qualities if quality.trajectory_id in wanted}
     credited = credited_by_id(
         [stored_of(one, tasks.get(one.task_id), verdicts.get(key), dialect) for key, one in whole.items()], settings
     )
@@ -125,10 +125,10 @@ def _choose(run: Run, count: int) -> set[str]:
             if head.provenance.parent is None:
                 add("unscored", head.id)
     chosen: set[str] = set()
-    for place in range(max(map(len, kinds.values()))):
+    for index in range(max(map(len, kinds.values()))):
         for ids in kinds.values():
-            if place < len(ids) and len(chosen) < count:
-                chosen.add(ids[place])
+            if index < len(ids) and len(chosen) < count:
+                chosen.add(ids[index])
     return chosen
 
 
@@ -140,10 +140,14 @@ def heads(path: Path) -> Iterator[Head]:
 
 def credited_by_id(stored: Sequence[Stored], settings: RLSettings) -> dict[str, Credited]:
     """Return credit by trajectory id. Trajectories without turns or known inputs for credit are omitted."""
-    if not any(is_known(one) for one in stored):
+    if not any(is_known(row) for row in stored):
         return {}
     try:
-        found = credit(stored, settings=settings)
+        credited = credit(stored, settings=settings)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
-    return {one.stored.id: one for one in found if one.stored.turns and is_known(one.stored) and not one.stored.broken}
+    return {
+        result.stored.id: result
+        for result in credited
+        if result.stored.turns and is_known(result.stored) and not result.stored.broken
+    }

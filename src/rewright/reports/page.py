@@ -57,7 +57,7 @@ def write_page(run: Run, out: Path | None = None, *, examples: int = 40) -> Path
 def _page(run: Run, count: int) -> Iterator[str]:
     folder = Path(__file__).parent
     style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    found = report(run)
+    summary = report(run)
     settings, dialect, note = _credit_settings(run)
     name = escape(run.path.resolve().name)
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
@@ -68,13 +68,13 @@ def _page(run: Run, count: int) -> Iterator[str]:
         f"<body><main>\n<h1>{name}</h1>\n"
     )
     yield _about(run)
-    yield _stages(found)
-    yield _counts(found)
-    yield _costs(found)
+    yield _stages(summary)
+    yield _counts(summary)
+    yield _costs(summary)
     yield _curves(run)
     shown = read_examples(run, count, settings, dialect)
     others = [] if count == 0 else [*read_evaluations(run, settings, dialect), *read_rollouts(run, settings, dialect)]
-    yield _controls(shown, others, int(found["counts"]["candidates"]), _credit_words(settings) + note)
+    yield _controls(shown, others, int(summary["counts"]["candidates"]), _credit_words(settings) + note)
     for index, example in enumerate(shown):
         yield card(example, is_open=index == 0)
     for other in others:
@@ -134,11 +134,11 @@ def _about(run: Run) -> str:
     return f'<p class="soft small">{escape(" · ".join(parts))}</p>\n'
 
 
-def _stages(found: dict[str, Any]) -> str:
-    if not found["stages"]:
+def _stages(summary: dict[str, Any]) -> str:
+    if not summary["stages"]:
         return '<p class="soft">Nothing was evaluated on held-out tasks yet.</p>\n'
     rows = []
-    for row in found["stages"]:
+    for row in summary["stages"]:
         solve = f"{row['solve_f1']:.3f}" if row.get("solve_f1") is not None else "-"
         rows.append(
             f"<tr><td>{escape(row['stage'])}</td><td>{100 * row['success']:.1f}%</td>"
@@ -153,14 +153,14 @@ def _stages(found: dict[str, Any]) -> str:
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {escape(row["untrained"])}: this is the model before it, '
             "tried again.</p>\n"
-            for row in found["stages"]
+            for row in summary["stages"]
             if row.get("untrained")
         )
         + "".join(
             f'<p class="bad small">{escape(row["stage"])}: {row["failures"]} of {row["trajectories"]} trajectories '
-            f"broke ({escape(format_counts(row.get('broke') or {}) or 'engine or tools')}) and "
+            f"had an infrastructure failure ({escape(format_counts(row.get('broke') or {}) or 'engine or tools')}) and "
             "count as not solved.</p>\n"
-            for row in found["stages"]
+            for row in summary["stages"]
             if row.get("failures")
         )
     )
@@ -176,36 +176,36 @@ def _interval(row: dict[str, Any]) -> str:
     )
 
 
-def _counts(found: dict[str, Any]) -> str:
-    counts = found["counts"]
+def _counts(summary: dict[str, Any]) -> str:
+    counts = summary["counts"]
     items = [f"<li><b>{counts[name]}</b> {name}</li>" for name in counts if counts[name] or name != "broken"]
     lines = []
-    if found["broke"]:
-        lines.append(f"Broken, not wrong: {format_counts(found['broke'])}.")
-    if found["repaired_by_mode"]:
-        modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in found["repaired_by_mode"].items())
+    if summary["broke"]:
+        lines.append(f"Infrastructure failures (not counted as wrong): {format_counts(summary['broke'])}.")
+    if summary["repaired_by_mode"]:
+        modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in summary["repaired_by_mode"].items())
         lines.append(f"Repaired: {modes}.")
-    accuracy, matched = found["reward_model_accuracy"], found["reward_model_accuracy_matched_format"]
+    accuracy, matched = summary["reward_model_accuracy"], summary["reward_model_accuracy_matched_format"]
     if accuracy is not None:
         more = f" ({100 * matched:.1f}% of those of matched format)" if matched is not None else ""
-        pairs = found["reward_model_held_out_pairs"]
+        pairs = summary["reward_model_held_out_pairs"]
         lines.append(f"The reward model ranks {100 * accuracy:.1f}% of {pairs} held-out pairs right{more}.")
-        if found["length_rule"] is not None:
-            rule, by_length = found["length_rule"], 100 * found["length_rule_accuracy"]
+        if summary["length_rule"] is not None:
+            rule, by_length = summary["length_rule"], 100 * summary["length_rule_accuracy"]
             lines.append(f"By length alone (the {rule} one wins) {by_length:.1f}% would be right.")
-    seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in found["stage_seconds"].items())
-    lines.append(f"{found['seconds']:.0f} seconds in all" + (f": {seconds}." if seconds else "."))
+    seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in summary["stage_seconds"].items())
+    lines.append(f"{summary['seconds']:.0f} seconds in all" + (f": {seconds}." if seconds else "."))
     return (
         f'<h2>Trajectories</h2>\n<ul class="counts">{"".join(items)}</ul>\n'
         f'<p class="soft small">{escape(" ".join(lines))}</p>\n'
     )
 
 
-def _costs(found: dict[str, Any]) -> str:
-    if not found["costs"]:
+def _costs(summary: dict[str, Any]) -> str:
+    if not summary["costs"]:
         return ""
     rows = []
-    for stage, cost in found["costs"].items():
+    for stage, cost in summary["costs"].items():
         seconds = "-" if cost["seconds"] is None else f"{cost['seconds']:.1f}"
         money = "-" if cost["money"] is None else f"{cost['money']:.4f}"
         uncounted = f"{cost['uncounted']} of {cost['turns']} turns" if cost["uncounted"] else "-"
@@ -213,7 +213,7 @@ def _costs(found: dict[str, Any]) -> str:
             f"<tr><td>{escape(stage)}</td><td>{cost['trajectories']:,}</td><td>{cost['prompt_tokens']:,}</td>"
             f"<td>{cost['completion_tokens']:,}</td><td>{uncounted}</td><td>{seconds}</td><td>{money}</td></tr>"
         )
-    faults = "; ".join(f"{stage}: {format_counts(causes)}" for stage, causes in found["faults"].items())
+    faults = "; ".join(f"{stage}: {format_counts(causes)}" for stage, causes in summary["faults"].items())
     return (
         '<h2>Cost of generating</h2>\n<div class="scroll"><table><tr><th>stage</th><th>trajectories</th>'
         "<th>prompt tokens</th><th>generated</th><th>uncounted</th><th>seconds</th><th>money</th></tr>\n"
@@ -251,7 +251,7 @@ def _credit_words(settings: RLSettings) -> str:
 
 
 def _controls(shown: list[Example], others: list[Shown], candidates: int, note: str) -> str:
-    counts = Counter(label for example in shown for label in example.labels) + Counter(one.label for one in others)
+    counts = Counter(label for example in shown for label in example.labels) + Counter(group.label for group in others)
     buttons = ['<button type="button" data-label="" aria-pressed="true">all</button>']
     for label, meaning in MEANINGS.items():
         if label in counts or label in ALWAYS:

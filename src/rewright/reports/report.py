@@ -11,7 +11,7 @@ from rewright.pipeline.run_directory import Run
 __all__ = ["write_report"]
 
 
-def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
+def write_report(run: Run, summary: dict[str, Any]) -> list[Path]:
     """Write `learning_curves.png` if the run has trained a model. Returns the written files."""
     metrics = run.metrics()
     drawn = {stage.name for stage in stages() if stage.curve is not None}
@@ -25,5 +25,5 @@ def write_report(run: Run, found: dict[str, Any]) -> list[Path]:
     from rewright.reports.curves import learning_curves
 
     path = run.path / "learning_curves.png"
-    learning_curves(metrics, found, path)
+    learning_curves(metrics, summary, path)
     return [path]

@@ -104,11 +104,13 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
             continue
         held_out = file.parent.name == "evaluations"
         tasks = _by_id(_read(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"), Task))
-        beside = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
-        verdicts = {one.trajectory_id: one for one in _read(beside, Verdict)}
-        for one in _read(file, Trajectory):
-            verdict = verdicts.get(one.id)
-            yield stored_of(one, tasks.get(one.task_id), verdict, recipe.dialect, held_out=held_out, metric=metric)
+        verdict_file = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
+        verdicts = {verdict.trajectory_id: verdict for verdict in _read(verdict_file, Verdict)}
+        for trajectory in _read(file, Trajectory):
+            verdict = verdicts.get(trajectory.id)
+            yield stored_of(
+                trajectory, tasks.get(trajectory.task_id), verdict, recipe.dialect, held_out=held_out, metric=metric
+            )
 
 
 def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
@@ -139,9 +141,9 @@ def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSetti
 
 def _rollouts(file: Path, folder: Path, recipe: Recipe, metric: str | None) -> Iterator[Stored]:
     tasks = _by_id(rl_tasks(folder, recipe))
-    for one in _read(file, Trajectory):
-        task = tasks.get(one.task_id)
-        yield stored_of(one, task, rollout_verdict(one, task, recipe.rl), recipe.dialect, metric=metric)
+    for trajectory in _read(file, Trajectory):
+        task = tasks.get(trajectory.task_id)
+        yield stored_of(trajectory, task, rollout_verdict(trajectory, task, recipe.rl), recipe.dialect, metric=metric)
 
 
 def _outcome(verdict: Verdict, metric: str | None) -> float:

@@ -25,9 +25,9 @@ from rewright.training.settings import RLSettings
 
 __all__ = ["Shown", "read_evaluations", "read_rollouts"]
 
-TASKS: Final = 6
+MAX_EVALUATION_TASKS: Final = 6
 """Number of held-out tasks."""
-OF_A_KIND: Final = 2
+ROLLOUTS_PER_KIND: Final = 2
 """Number of right and of wrong rollouts per group."""
 
 
@@ -41,7 +41,7 @@ class Shown:
     note: str = ""
 
 
-def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = TASKS) -> list[Shown]:
+def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = MAX_EVALUATION_TASKS) -> list[Shown]:
     """Return at most `count` held-out tasks, each with a trajectory of every evaluated model."""
     folder = run.path / "evaluations"
     titles = {stage.evaluates: stage.title for stage in stages() if stage.evaluates is not None}
@@ -58,17 +58,22 @@ def read_evaluations(run: Run, settings: RLSettings, dialect: str, count: int = 
 
     chosen = sorted(first, key=lambda key: not differ(first[key]))[:count]
     wanted = {first[key][label] for key in chosen for label in first[key]}
-    whole = {one.id: one for path in files.values() for _, one in read_jsonl(path, Trajectory) if one.id in wanted}
+    whole = {
+        trajectory.id: trajectory
+        for path in files.values()
+        for _, trajectory in read_jsonl(path, Trajectory)
+        if trajectory.id in wanted
+    }
     tasks = {task.id: task for task in run.eval_tasks if task.id in chosen}
-    found = []
+    shown = []
     for key in chosen:
         attempts = []
         for label, identity in first[key].items():
             verdict = verdicts[label].get(identity)
-            alone = _attempts([whole[identity]], [verdict], tasks.get(key), settings, dialect, held_out=True)
-            attempts += [(titles[label], attempt) for attempt in alone]
-        found.append(Shown("evaluation", tasks.get(key), attempts))
-    return found
+            attempt_list = _attempts([whole[identity]], [verdict], tasks.get(key), settings, dialect, held_out=True)
+            attempts += [(titles[label], attempt) for attempt in attempt_list]
+        shown.append(Shown("evaluation", tasks.get(key), attempts))
+    return shown
 
 
 def read_rollouts(run: Run, settings: RLSettings, dialect: str) -> list[Shown]:
@@ -78,31 +83,38 @@ def read_rollouts(run: Run, settings: RLSettings, dialect: str) -> list[Shown]:
         return []
     wanted = sorted({steps[0], steps[-1]})
     groups: dict[tuple[int, str], list[Trajectory]] = {}
-    for one in run.rollouts:
-        step = step_of(one.id)
+    for rollout in run.rollouts:
+        step = step_of(rollout.id)
         if step in wanted:
-            groups.setdefault((step, one.task_id), []).append(one)
+            groups.setdefault((step, rollout.task_id), []).append(rollout)
     ids = {task_id for _, task_id in groups}
     tasks = {task.id: task for task in rl_tasks(run.path, _recipe(run)) if task.id in ids}
-    found = []
+    groups_shown = []
     for step in wanted:
-        candidates = [(tasks.get(task_id), group) for (at, task_id), group in groups.items() if at == step]
-        judged = [(task, group, [rollout_verdict(one, task, settings) for one in group]) for task, group in candidates]
-        mixed = (entry for entry in judged if len({one.correct for one in entry[2] if one is not None}) > 1)
+        candidates = [
+            (tasks.get(task_id), group) for (group_step, task_id), group in groups.items() if group_step == step
+        ]
+        judged = [
+            (task, group, [rollout_verdict(trajectory, task, settings) for trajectory in group])
+            for task, group in candidates
+        ]
+        mixed = (entry for entry in judged if len({verdict.correct for verdict in entry[2] if verdict is not None}) > 1)
         task, group, verdicts = next(mixed, judged[0])
         attempts = _attempts(group, verdicts, task, settings, dialect)
-        right = [index for index, one in enumerate(verdicts) if one is not None and one.correct][:OF_A_KIND]
-        others = [index for index, one in enumerate(verdicts) if one is None or not one.correct]
-        picked = sorted([*right, *others[: 2 * OF_A_KIND - len(right)]])
-        kept = "" if all(one.credit is not None for one in group) else ", computed for the page: RL stored no credit"
-        note = f"step {step + 1} of {steps[-1] + 1}, {len(picked)} of {len(group)} rollouts{kept}"
+        right = [index for index, verdict in enumerate(verdicts) if verdict is not None and verdict.correct]
+        right = right[:ROLLOUTS_PER_KIND]
+        others = [index for index, verdict in enumerate(verdicts) if verdict is None or not verdict.correct]
+        picked = sorted([*right, *others[: 2 * ROLLOUTS_PER_KIND - len(right)]])
+        is_stored = all(trajectory.credit is not None for trajectory in group)
+        source = "" if is_stored else ", computed for the page: RL stored no credit"
+        note = f"step {step + 1} of {steps[-1] + 1}, {len(picked)} of {len(group)} rollouts{source}"
         shown = [(f"Rollout {index + 1}", attempts[index]) for index in picked]
-        found.append(Shown("rollout", task, shown, note))
-    return found
+        groups_shown.append(Shown("rollout", task, shown, note))
+    return groups_shown
 
 
 def _verdicts(path: Path) -> dict[str, Verdict]:
-    return {one.trajectory_id: one for _, one in read_jsonl(path, Verdict)} if path.exists() else {}
+    return {verdict.trajectory_id: verdict for _, verdict in read_jsonl(path, Verdict)} if path.exists() else {}
 
 
 def _recipe(run: Run) -> Recipe | None:
@@ -124,6 +136,6 @@ def _attempts(
     """Return the trajectories of one task with their credit."""
     pairs = list(zip(trajectories, verdicts, strict=True))
     credited = credited_by_id(
-        [stored_of(one, task, verdict, dialect, held_out=held_out) for one, verdict in pairs], settings
+        [stored_of(trajectory, task, verdict, dialect, held_out=held_out) for trajectory, verdict in pairs], settings
     )
-    return [Attempt(one, verdict, credited.get(one.id)) for one, verdict in pairs]
+    return [Attempt(trajectory, verdict, credited.get(trajectory.id)) for trajectory, verdict in pairs]

@@ -81,7 +81,7 @@ class Stored:
     whole: CreditTrajectory | None = None
     """Full trajectory, for signals that use more than calls; None if the fields of this class are all there is."""
 
-    def as_credit_sees_it(self) -> CreditTrajectory:
+    def credit_trajectory(self) -> CreditTrajectory:
         """Return the trajectory as input of a credit signal, with these gold calls and this outcome."""
         if self.whole is not None:
             return replace(self.whole, golds=self.golds, outcome=self.outcome)
@@ -260,7 +260,7 @@ def credit(
         check_read(filled)
     attempted = [
         CreditInput(
-            trajectory=stored.as_credit_sees_it(),
+            trajectory=stored.credit_trajectory(),
             group=stored.group,
             failed=stored.broken,
             format_ok=stored.format_ok,
@@ -271,15 +271,15 @@ def credit(
     earned = credit_groups(attempted, settings, details=True)
     factor = call_factor(settings)
     if settings.credit.signal == "matched":
-        matches: list[Match] = [own.details for own in earned]
+        matches: list[Match] = [group_credit.details for group_credit in earned]
     else:  # matches are shown for information; this signal rewards turns and not calls
         factor, plain = 0.0, msgspec.structs.replace(settings.credit, signal="matched")
-        matches = plain.signal_of([one.trajectory for one in attempted], details=True).details or []
+        matches = plain.signal_of([attempt.trajectory for attempt in attempted], details=True).details or []
     if factor != 1.0:
-        matches = [replace(found, rewards_P=factor * found.rewards_P) for found in matches]
+        matches = [replace(matched, rewards_P=factor * matched.rewards_P) for matched in matches]
     results = []
-    for stored, match, own in zip(filled, matches, earned, strict=True):
-        rewards, advantages, total = own.turn_rewards, own.advantages, own.trajectory_reward
+    for stored, match, group_credit in zip(filled, matches, earned, strict=True):
+        rewards, advantages, total = group_credit.turn_rewards, group_credit.advantages, group_credit.trajectory_reward
         used = stored.kept is not None and not recompute
         if stored.kept is not None and used:
             rewards, advantages = np.array(stored.kept.turn_rewards), np.array(stored.kept.advantages)

@@ -29,21 +29,21 @@ def report(run: Run) -> dict[str, Any]:
     metrics = run.metrics()
     state = run.state()
     evaluated = []
-    for stage in (one for one in table if one.evaluates is not None):
+    for stage in (stage for stage in table if stage.evaluates is not None):
         row = next((row for row in metrics if row["stage"] == stage.name), None)
         if row is not None:
             keys = ("success", "low", "high", "tasks", "solve_f1", "calls", "seconds")
             evaluated.append({**row, "stage": stage.evaluates, **{key: row.get(key) for key in keys}})
     selected = Counter(str(quality.selected) for quality in run.qualities)
     repairs = list(run.repairs)
-    accepted = sum(one.accepted for one in repairs)
-    broke = _count_failures(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
+    accepted = sum(repair.accepted for repair in repairs)
+    failures = _count_failures(run, {quality.trajectory_id for quality in run.qualities if quality.selected == "wrong"})
     counts = {
         "candidates": sum(selected.values()),
         "kept": selected["kept"],
         "low": selected["low"],
-        "wrong": selected["wrong"] - broke.total(),
-        "broken": broke.total(),
+        "wrong": selected["wrong"] - failures.total(),
+        "broken": failures.total(),
         "repaired": accepted,
         "hard": len(repairs) - accepted,
         "pairs": int(state.get("build", {}).get("pairs", 0)),
@@ -59,8 +59,8 @@ def report(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "stages": evaluated,
         "counts": counts,
-        "broke": dict(broke),
-        "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
+        "broke": dict(failures),
+        "repaired_by_mode": dict(Counter(repair.mode for repair in repairs if repair.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),
         "reward_model_accuracy_matched_format": accuracies.get("accuracy_matched_format"),
         "reward_model_held_out_pairs": int(accuracies.get("held_out_pairs") or 0),
@@ -87,5 +87,5 @@ def _count_failures(run: Run, wrong: set[str]) -> Counter[str]:
     """Count the unsolved candidates with an infrastructure failure, by component and cause."""
     if not wrong or not run.trajectories.path.exists():
         return Counter()
-    read = (one for _, one in read_jsonl(run.trajectories.path, _FailureHead))
-    return Counter(one.failure.label for one in read if one.failure is not None and one.id in wrong)
+    heads = (head for _, head in read_jsonl(run.trajectories.path, _FailureHead))
+    return Counter(head.failure.label for head in heads if head.failure is not None and head.id in wrong)

@@ -9,12 +9,12 @@ from rewright.core.progress import format_counts
 __all__ = ["table"]
 
 
-def table(found: dict[str, Any]) -> str:
+def table(summary: dict[str, Any]) -> str:
     """Return the report of a run (`rewright.reports.summary.report`) as plain text."""
     lines: list[str] = []
-    if found["stages"]:
+    if summary["stages"]:
         lines.append(f"{'stage':<8}{'success':>9}{'95% interval':>18}{'Solve-F1':>10}{'calls':>8}{'tasks':>7}{'s':>8}")
-    for row in found["stages"]:
+    for row in summary["stages"]:
         interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         solve = f"{row['solve_f1']:.3f}" if row.get("solve_f1") is not None else "-"
         lines.append(
@@ -25,46 +25,49 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"  {row['untrained']}: this is the model before it, tried again")
         if row.get("failures"):
             what = format_counts(row.get("broke") or {}) or "engine or tools"
-            lines.append(f"  {row['failures']} of {row['trajectories']} broke ({what}) and count as not solved")
+            lines.append(
+                f"  {row['failures']} of {row['trajectories']} had an infrastructure failure ({what}) and count as "
+                "not solved"
+            )
         for name, part in row.get("categories", {}).items():
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
         if "category_mean" in row:
             lines.append(f"  mean of the categories: {100 * row['category_mean']:.1f}%")
-    counts = found["counts"]
+    counts = summary["counts"]
     if counts["candidates"]:
         lines.append("")
         lines.append(", ".join(f"{name} {count}" for name, count in counts.items() if count or name != "broken"))
-        if found["broke"]:
-            lines.append(f"broken, not wrong: {format_counts(found['broke'])}")
-        if found["repaired_by_mode"]:
-            lines.append(f"repaired by mode: {format_counts(found['repaired_by_mode'])}")
-    accuracy = found.get("reward_model_accuracy")
+        if summary["broke"]:
+            lines.append(f"infrastructure failures (not counted as wrong): {format_counts(summary['broke'])}")
+        if summary["repaired_by_mode"]:
+            lines.append(f"repaired by mode: {format_counts(summary['repaired_by_mode'])}")
+    accuracy = summary.get("reward_model_accuracy")
     if accuracy is not None:
-        matched = found.get("reward_model_accuracy_matched_format")
-        number = found["reward_model_matched_format_pairs"]
+        matched = summary.get("reward_model_accuracy_matched_format")
+        number = summary["reward_model_matched_format_pairs"]
         more = f", {100 * matched:.1f}% of the {number} of matched format" if matched is not None else ""
-        pairs = found["reward_model_held_out_pairs"]
+        pairs = summary["reward_model_held_out_pairs"]
         lines.append(f"reward model: {100 * accuracy:.1f}% of {pairs} held-out pairs ranked right{more}")
-        if found["length_rule"] is not None:
-            by_length = found["length_rule_accuracy_matched_format"]
+        if summary["length_rule"] is not None:
+            by_length = summary["length_rule_accuracy_matched_format"]
             more = f", {100 * by_length:.1f}% of those of matched format" if by_length is not None else ""
-            words = f"{100 * found['length_rule_accuracy']:.1f}% ranked right{more}"
-            lines.append(f"  by length alone (the {found['length_rule']} one wins): {words}")
-    if found["costs"]:
+            words = f"{100 * summary['length_rule_accuracy']:.1f}% ranked right{more}"
+            lines.append(f"  by length alone (the {summary['length_rule']} one wins): {words}")
+    if summary["costs"]:
         lines.append("")
-        width = max(8, *map(len, found["costs"]))
+        width = max(8, *map(len, summary["costs"]))
         lines.append(f"{'cost of':<{width}}{'prompt tokens':>16}{'generated':>12}{'s':>9}{'money':>11}")
-    for stage, cost in found["costs"].items():
+    for stage, cost in summary["costs"].items():
         seconds = "-" if cost["seconds"] is None else f"{cost['seconds']:.1f}"
         money = "-" if cost["money"] is None else f"{cost['money']:.4f}"
         unknown = f"  ({cost['uncounted']} of {cost['turns']} turns uncounted)" if cost["uncounted"] else ""
         lines.append(
             f"{stage:<{width}}{cost['prompt_tokens']:>16,}{cost['completion_tokens']:>12,}{seconds:>9}{money:>11}{unknown}"
         )
-    for stage, reason in found["skipped"].items():
+    for stage, reason in summary["skipped"].items():
         lines.append(f"skipped: {stage}" + (f" ({reason})" if reason else ""))
-    for stage, faults in found["faults"].items():
+    for stage, faults in summary["faults"].items():
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
-    lines.append(f"seconds in all: {found['seconds']}")
+    lines.append(f"seconds in all: {summary['seconds']}")
     return "\n".join(lines)

@@ -122,7 +122,7 @@ class Rollout:
         sampling: Sampling | None = None,
     ) -> None:
         if engine.tokens and renderer is None:
-            raise ValueError(f"engine {engine.name} is given token ids: a renderer with its tokenizer is needed")
+            raise ValueError(f"engine {engine.name} takes token ids: expected a renderer with its tokenizer")
         self.engine, self.dialect, self.tools = engine, dialect, tools
         self.renderer = renderer if engine.tokens else None
         self._control = common_pattern(dialect.control_words)
@@ -225,7 +225,7 @@ class Rollout:
                 return "tool_limit"
             if generation.stop == "length":
                 return "token_limit"
-            # (Inline, no result can be appended to a message that the model has ended.)
+            # In an inline dialect, no result can be appended to a message that the model has ended.
             ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
             if ended and last:
                 return "no_answer"
@@ -242,8 +242,8 @@ class Rollout:
         generation = await self.engine.generate(self._request(plan, state, room))
         while True:
             generation, parsed = self._read(generation, self._opening(state))
-            nothing = not parsed.calls and parsed.answer is None
-            if generation.stop != "stop" or self.renderer is None or not (nothing or parsed.open):
+            incomplete = parsed.open or (not parsed.calls and parsed.answer is None)
+            if generation.stop != "stop" or self.renderer is None or not incomplete:
                 return generation, parsed
             written = generation.token_ids or ()
             if len(written) >= room:
@@ -289,13 +289,13 @@ class Rollout:
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
     ) -> list[ToolResult]:
-        async def one(call: ToolCall) -> ToolResult:
+        async def execute(call: ToolCall) -> ToolResult:
             if call.error is not None:
                 return error_result("malformed", call.error)
             if task.follow_ups and all(tool.name != call.name for tool in task.all_tools):
                 # Checked here, because the toolset would list tools of later follow-ups.
-                told = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
-                names = ", ".join(tool.name for tool in told) or "none"
+                visible = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
+                names = ", ".join(tool.name for tool in visible) or "none"
                 return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
             try:
                 result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
@@ -303,12 +303,12 @@ class Rollout:
                 raise
             except Exception as problem:  # a user's toolset may raise: recorded as a tool error
                 result = error_result("exception", f"{type(problem).__name__}: {problem}")
-            most = self.limits.tool_characters
-            if most is not None and len(result.content) > most:
-                result = msgspec.structs.replace(result, content=truncate_middle(result.content, most, "..."))
+            max_characters = self.limits.tool_characters
+            if max_characters is not None and len(result.content) > max_characters:
+                result = msgspec.structs.replace(result, content=truncate_middle(result.content, max_characters, "..."))
             return result
 
-        return list(await asyncio.gather(*(one(call) for call in calls)))
+        return list(await asyncio.gather(*(execute(call) for call in calls)))
 
     def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
         """Append results and follow-up to the conversation. Returns False if they exceed the token limit."""

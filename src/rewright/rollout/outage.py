@@ -67,7 +67,7 @@ class StepOutages:
 
     def record(self, step: int, rollouts: Sequence[Trajectory]) -> None:
         """Record the rollouts of a step before they are stored. Raises the error of the last failed rollout."""
-        failures = [one.failure for one in rollouts if one.failure is not None]
+        failures = [rollout.failure for rollout in rollouts if rollout.failure is not None]
         self._steps = self._steps + 1 if 2 * len(failures) > len(rollouts) else 0
         if failures and len(failures) == len(rollouts):
             raise _error(failures[-1], f"rl: all {len(rollouts)} rollouts of step {step} failed")

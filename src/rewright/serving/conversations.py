@@ -29,18 +29,18 @@ def conversation_ids(
     Results after the last assistant message are left out, as in training. Raises InputError unless the messages are a
     prompt followed by assistant messages with tool messages between them.
     """
-    first = next((place for place, message in enumerate(messages) if message.get("role") == "assistant"), None)
+    first = next((index for index, message in enumerate(messages) if message.get("role") == "assistant"), None)
     if not first:
         raise InputError("messages: expected a prompt and then at least one message of role assistant")
     ids = renderer.prompt_ids(messages[:first], tools)
     calls: list[ToolCall] = []
     results: list[ToolResult] = []
     turns = 0
-    for place in range(first, len(messages)):
-        message = messages[place]
+    for index in range(first, len(messages)):
+        message = messages[index]
         role, content = message.get("role"), message.get("content") or ""
         if not isinstance(content, str):
-            raise InputError(f"messages[{place}]: content is {type(content).__name__}: expected text")
+            raise InputError(f"messages[{index}]: content is {type(content).__name__}: expected text")
         if role == "tool" and not renderer.dialect.inline:
             calls.append(ToolCall(str(message.get("name") or ""), {}))
             results.append(ToolResult(content))
@@ -49,15 +49,15 @@ def conversation_ids(
                 ids += renderer.end_ids(calls, results)
                 ids += renderer.suffix_ids(calls, results, ended=True, end=ids[-1])
             calls, results = [], []
-            ids += _message_ids(renderer, message, turns, place)
+            ids += _message_ids(renderer, message, turns, index)
             turns += 1
         else:
-            wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant by turns"
-            raise InputError(f"messages[{place}]: role {role!r} after the model's first message: expected {wanted}")
+            wanted = "nothing after the model's message" if renderer.dialect.inline else "tool and assistant in turn"
+            raise InputError(f"messages[{index}]: role {role!r} after the model's first message: expected {wanted}")
     return [*ids, *renderer.end_ids()]
 
 
-def _message_ids(renderer: Renderer, message: Message, turn: int, place: int) -> list[int]:
+def _message_ids(renderer: Renderer, message: Message, turn: int, index: int) -> list[int]:
     """Tokenise an assistant message, calls included, without the part that the generation prompt contains.
 
     Inline, a message is several turns with results between them; each part is tokenised separately, as in a rollout.
@@ -67,7 +67,7 @@ def _message_ids(renderer: Renderer, message: Message, turn: int, place: int) ->
         calls = [_call(call) for call in message.get("tool_calls") or ()]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(
-            f"messages[{place}].tool_calls: expected a list of {{function: {{name, arguments}}}}"
+            f"messages[{index}].tool_calls: expected a list of {{function: {{name, arguments}}}}"
         ) from None
     text = (renderer.with_calls(text, calls) if calls else text).removeprefix(renderer.opening(turn))
     if not renderer.dialect.inline:

@@ -84,8 +84,8 @@ def reward_application(model: LocalScorer, renderer: Renderer, name: str) -> web
     batcher = Batcher(model.score)
 
     async def score(request: web.Request) -> Any:
-        asked = await read_body(request, _Request)
-        sequences = _sequences(asked, renderer)
+        body = await read_body(request, _Request)
+        sequences = _sequences(body, renderer)
         _check(sequences, model.vocabulary_size)
         try:
             return {"scores": await batcher.score(sequences)}
@@ -112,19 +112,19 @@ def reward_application(model: LocalScorer, renderer: Renderer, name: str) -> web
     return app
 
 
-def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
+def _sequences(body: _Request, renderer: Renderer) -> list[list[int]]:
     """Return the token ids of every sequence of a request."""
-    given = [key for key in ("token_ids", "messages", "texts") if getattr(asked, key) is not None]
+    given = [key for key in ("token_ids", "messages", "texts") if getattr(body, key) is not None]
     if len(given) != 1:
         raise InputError(f"got {' and '.join(given) or 'nothing'}: expected one of token_ids, messages, texts")
-    if asked.vocabulary is not None and asked.vocabulary != renderer.fingerprint:
+    if body.vocabulary is not None and body.vocabulary != renderer.fingerprint:
         raise InputError(
-            f"token ids of the vocabulary {asked.vocabulary}, the reward model has {renderer.fingerprint}: "
+            f"token ids of the vocabulary {body.vocabulary}, the reward model has {renderer.fingerprint}: "
             "expected a reward model that was trained from the policy"
         )
-    values: list[Any] = getattr(asked, given[0])
+    values: list[Any] = getattr(body, given[0])
     if given[0] != "token_ids":
-        size = len(msgspec.json.encode([values, asked.tools]))
+        size = len(msgspec.json.encode([values, body.tools]))
         if size > MAX_TEXT_BYTES:
             raise InputError(f"{given[0]} and tools have {size} bytes as JSON: expected at most {MAX_TEXT_BYTES}")
     if given[0] == "texts":
@@ -133,11 +133,11 @@ def _sequences(asked: _Request, renderer: Renderer) -> list[list[int]]:
         return [renderer.encode_text(text) for text in texts]
     nested = [isinstance(value, list) for value in values]
     if any(nested) and not all(nested):
-        raise InputError(f"{given[0]}: one and many are mixed: expected one trajectory, or a list of trajectories")
+        raise InputError(f"{given[0]}: single items and lists are mixed: expected one trajectory, or a list of them")
     many = values if all(nested) else [values]
     _check_number(len(many))
     if given[0] == "messages":
-        return [conversation_ids(renderer, messages, asked.tools) for messages in many]
+        return [conversation_ids(renderer, messages, body.tools) for messages in many]
     return many
 
 
@@ -158,5 +158,5 @@ def _check(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
             raise InputError(f"sequence {index} is empty: expected token ids")
         if min(sequence) < 0 or max(sequence) >= vocabulary_size:
             raise InputError(
-                f"sequence {index} holds a token outside the vocabulary: expected 0 to {vocabulary_size - 1}"
+                f"sequence {index} contains a token outside the vocabulary: expected 0 to {vocabulary_size - 1}"
             )

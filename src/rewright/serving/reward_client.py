@@ -20,10 +20,10 @@ from rewright.net.urls import server_address
 
 __all__ = ["RewardClient"]
 
-REFUSED: Final = frozenset({400, 413, 422})
+REFUSED_STATUSES: Final = frozenset({400, 413, 422})
 MAX_SCORE: Final = 1e6
 """A score is the output of one linear layer; a larger absolute value is treated as an error."""
-REPLY_BYTES: Final = 1024 * 1024
+MAX_REPLY_BYTES: Final = 1024 * 1024
 """Maximum size of a reply: thousands of bytes per score."""
 
 
@@ -118,18 +118,18 @@ class RewardClient:
             if len(scores) != len(sequences) or not all(map(math.isfinite, scores)):
                 shown = f"{len(scores)} scores for {len(sequences)} sequences" if scores else "no scores"
                 raise Fault("reply", f"{shown}: expected one finite number for each", retry=False)
-            absurd = next((score for score in scores if abs(score) > MAX_SCORE), None)
-            if absurd is not None:
-                words = f"the score {absurd:g}: expected a number from {-MAX_SCORE:g} to {MAX_SCORE:g}"
-                raise Fault("impossible", words, retry=False)
+            out_of_range = next((score for score in scores if abs(score) > MAX_SCORE), None)
+            if out_of_range is not None:
+                reason = f"the score {out_of_range:g}: expected a number from {-MAX_SCORE:g} to {MAX_SCORE:g}"
+                raise Fault("impossible", reason, retry=False)
             return scores
 
-        body: dict[str, Any] = {"token_ids": [list(one) for one in sequences]}
+        body: dict[str, Any] = {"token_ids": [list(sequence) for sequence in sequences]}
         if self._vocabulary is not None:
             body["vocabulary"] = self._vocabulary
         try:
-            return await self._endpoint.post("/score", body, read, max_bytes=REPLY_BYTES)
+            return await self._endpoint.post("/score", body, read, max_bytes=MAX_REPLY_BYTES)
         except EndpointError as error:
-            if error.cause == "status" and error.status in REFUSED:
+            if error.cause == "status" and error.status in REFUSED_STATUSES:
                 raise InputError(f"the reward model at {self.url} refuses the request: {error.detail}") from None
             raise ServerError(f"the reward model does not answer: {error}") from error

@@ -29,9 +29,9 @@ MAX_QUERIES: Final = 1000
 MAX_RESULTS: Final = 20_000
 """Documents per batch: queries x top_n."""
 MAX_BODY_BYTES: Final = 16 << 20
-SEARCH_SECONDS: Final = 60.0
+DEFAULT_REQUEST_SECONDS: Final = 60.0
 """Timeout of a request; clients of the protocol usually wait 30 s."""
-GRACE_SECONDS: Final = 1.0
+SHUTDOWN_GRACE_SECONDS: Final = 1.0
 """Grace period for running searches at shutdown."""
 
 Q = TypeVar("Q")
@@ -45,7 +45,7 @@ class _Query(msgspec.Struct, Generic[Q]):
     return_score: bool = False
 
 
-def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -> web.Application:
+def search_application(index: SearchIndex, *, seconds: float = DEFAULT_REQUEST_SECONDS) -> web.Application:
     """Create the application that searches `index` in threads. `seconds`: timeout of a request (status 503)."""
 
     running: set[asyncio.Task[list[list[SearchHit]]]] = set()
@@ -72,20 +72,20 @@ def search_application(index: SearchIndex, *, seconds: float = SEARCH_SECONDS) -
         nonlocal stopping
         stopping = True
         if running:
-            await asyncio.wait(running, timeout=GRACE_SECONDS)
+            await asyncio.wait(running, timeout=SHUTDOWN_GRACE_SECONDS)
         for task in running:
             task.cancel()
 
     async def search(request: web.Request) -> Any:
-        asked = await read_body(request, _Query[str])
-        found = (await search_batch([asked.query], asked.top_n))[0]
-        return [_documents(found), _scores(found)] if asked.return_score else _documents(found)
+        body = await read_body(request, _Query[str])
+        hits = (await search_batch([body.query], body.top_n))[0]
+        return [_documents(hits), _scores(hits)] if body.return_score else _documents(hits)
 
     async def batch_search(request: web.Request) -> Any:
-        asked = await read_body(request, _Query[list[str]])
-        lists = await search_batch(asked.query, asked.top_n)
-        documents = [_documents(found) for found in lists]
-        return [documents, [_scores(found) for found in lists]] if asked.return_score else documents
+        body = await read_body(request, _Query[list[str]])
+        lists = await search_batch(body.query, body.top_n)
+        documents = [_documents(hits) for hits in lists]
+        return [documents, [_scores(hits) for hits in lists]] if body.return_score else documents
 
     async def health(request: web.Request) -> Any:
         return {"status": "healthy", "documents": len(index)}
@@ -114,9 +114,9 @@ def _check(top_n: int, queries: Sequence[str]) -> None:
         check_query(query)
 
 
-def _documents(found: Sequence[SearchHit]) -> list[Document]:
-    return [one.document for one in found]
+def _documents(hits: Sequence[SearchHit]) -> list[Document]:
+    return [hit.document for hit in hits]
 
 
-def _scores(found: Sequence[SearchHit]) -> list[float | None]:
-    return [one.score for one in found]
+def _scores(hits: Sequence[SearchHit]) -> list[float | None]:
+    return [hit.score for hit in hits]

@@ -79,22 +79,22 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
     for number, words in enumerate(train_words):
         exact.setdefault(tuple(words), number)
     wanted = set[int]().union(*test_grams) - common
-    holders: dict[int, list[int]] = defaultdict(list)
+    train_indices: dict[int, list[int]] = defaultdict(list)
     for number, grams in enumerate(train_grams):
         for gram in grams & wanted:
-            holders[gram].append(number)
+            train_indices[gram].append(number)
 
     overlaps: list[Overlap] = []
     for task, words, grams in zip(test, test_words, test_grams, strict=True):
-        if words and (same := exact.get(tuple(words))) is not None:
-            overlaps.append(Overlap(task.id, train[same].id, "exact", 1.0))
+        if words and (match := exact.get(tuple(words))) is not None:
+            overlaps.append(Overlap(task.id, train[match].id, "exact", 1.0))
             continue
-        own = grams - common
-        shared = Counter(number for gram in own for number in holders.get(gram, ()))
+        distinctive = grams - common
+        shared = Counter(number for gram in distinctive for number in train_indices.get(gram, ()))
         if not shared:
             continue
         nearest = min(shared, key=lambda each: (-shared[each], each))
-        share = shared[nearest] / len(own)
+        share = shared[nearest] / len(distinctive)
         if share >= threshold:
             overlaps.append(Overlap(task.id, train[nearest].id, "n-gram", share))
     return overlaps
@@ -102,5 +102,5 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
 
 def _common(questions: Sequence[set[int]], share: float) -> set[int]:
     counts = Counter(gram for grams in questions for gram in grams)
-    most = max(_MIN_COMMON_COUNT, share * len(questions))
-    return {gram for gram, count in counts.items() if count > most}
+    max_count = max(_MIN_COMMON_COUNT, share * len(questions))
+    return {gram for gram, count in counts.items() if count > max_count}

@@ -57,13 +57,15 @@ def find_format(name: str, setting: str | None = None) -> TaskFormat:
     `setting` is the setting that error messages mention. Raises InputError for an unknown name and for an object that
     is not a format.
     """
-    found = find("task_format", name, setting=setting)
-    if isinstance(found, TaskFormat):
-        return found
-    if not callable(found) or isinstance(found, type):
+    registered = find("task_format", name, setting=setting)
+    if isinstance(registered, TaskFormat):
+        return registered
+    if not callable(registered) or isinstance(registered, type):
         where = f"{setting}: " if setting else ""
-        raise InputError(f"{where}task format {name!r} is {found!r:.60}: expected a RowFormat or a function of rows")
-    return RowFormat(found)
+        raise InputError(
+            f"{where}task format {name!r} is {registered!r:.60}: expected a RowFormat or a function of rows"
+        )
+    return RowFormat(registered)
 
 
 def judged(tasks: Iterable[Task], chosen: TaskFormat) -> Iterator[Task]:

@@ -8,7 +8,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.judging.base import lacking
+from rewright.judging.base import missing_key
 from rewright.judging.judges import check_judge, find_judge
 from rewright.tasks.formats import WorldFormat, find_format, judged
 from rewright.tasks.loading import load_tasks
@@ -33,7 +33,7 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
         check_judge(judge, judges)
     # Without a check of judges, a judge given as an import path is not trusted and must not be imported.
     needs = ("gold.answers",) if judges is None and ":" in judge else find_judge(judge).needs
-    missing = lacking(task, needs)
+    missing = missing_key(task, needs)
     if missing is not None:
         raise InputError(f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none")
     return msgspec.structs.replace(task, judge=judge)
@@ -55,7 +55,7 @@ def _recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None) -> list[
 
 
 def draws_tasks(settings: TaskSettings) -> bool:
-    """Return True if the tasks of a section are generated (`WorldFormat`). Raises like `find_format`."""
+    """Return True if the tasks of a section are generated (`WorldFormat`). Raises InputError as `find_format` does."""
     return isinstance(find_format(settings.format, "tasks.format"), WorldFormat)
 
 

@@ -56,7 +56,7 @@ def load_tasks(
         if len(tasks) == limit:
             break
     if not tasks:
-        raise InputError(f"{path}: holds no task in the format {format or DEFAULT_FORMAT!r}")
+        raise InputError(f"{path}: contains no task in the format {format or DEFAULT_FORMAT!r}")
     if check and isinstance(find_format(format or DEFAULT_FORMAT), RowFormat):
         check_tasks(tasks, places, judges=judges)
     return tasks
@@ -110,7 +110,7 @@ def check_tasks(
         place = places[number] if places else f"task {task.id}"
         if task.id in first:
             earlier = places[first[task.id]] if places else f"task number {first[task.id]}"
-            raise InputError(f"{place}: the id {task.id!r} is used already by {earlier}; expected one of its own")
+            raise InputError(f"{place}: the id {task.id!r} is already used by {earlier}; expected one of its own")
         first[task.id] = number
         for _, message in (*target_problems(task), *record_problems(task)):
             raise InputError(f"{place}: {message}")

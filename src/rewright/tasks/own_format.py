@@ -52,9 +52,11 @@ def _to_task(row: Row) -> Task:
         raise row.fail(str(problem).replace(" - at `$.", " at `").replace(" - at `$", " at `")) from None
     if not task.id:
         raise row.fail("'id' is empty, expected a text")
-    said = [("'messages'", task.messages)]
-    said += [(f"'follow_ups'[{number}].messages", part.messages) for number, part in enumerate(task.follow_ups)]
-    for key, messages in said:
+    message_lists = [("'messages'", task.messages)]
+    message_lists += [
+        (f"'follow_ups'[{number}].messages", part.messages) for number, part in enumerate(task.follow_ups)
+    ]
+    for key, messages in message_lists:
         if not messages:
             raise row.fail(f"{key} is empty, expected at least one message")
         for number, message in enumerate(messages):

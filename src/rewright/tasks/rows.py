@@ -105,7 +105,7 @@ def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
         value = {"type": "function", "function": value}
     function = value.get("function") if isinstance(value, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise row.fail(f"{place} is no function schema, expected an object with function.name")
+        raise row.fail(f"{place} is not a function schema, expected an object with function.name")
     return dict(value)
 
 

@@ -53,7 +53,7 @@ def _parameter_problems(text: str) -> tuple[str, ...]:
         problems.append(f"'function.parameters.type' is {parameters['type']!r}, expected 'object'")
     properties = parameters.get("properties", {})
     problems.extend(
-        f"'function.parameters.required' names {name!r}, which is no property"
+        f"'function.parameters.required' names {name!r}, which is not one of its properties"
         for name in parameters.get("required", ())
         if name not in properties
     )
@@ -134,7 +134,7 @@ def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:
     schemas: dict[str, dict[str, Any]] = {}
     for tool in task.all_tools:
         if tool.name in schemas:
-            yield tool.name, f"the tool {tool.name!r} is there twice"
+            yield tool.name, f"the tool {tool.name!r} is defined twice"
         schemas[tool.name] = tool.schema
     if not schemas:
         return

@@ -19,7 +19,7 @@ import msgspec
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
-from rewright.judging.base import AnswerJudge, lacking
+from rewright.judging.base import AnswerJudge, missing_key
 from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
@@ -110,16 +110,16 @@ def validate_file(
     started = time.perf_counter()
     tasks: list[Task] = []
     rows: list[int] = []
-    bad: list[Finding] = []
+    invalid_rows: list[Finding] = []
     for loaded in iterate_tasks(path, format):
         if isinstance(loaded.task, InputError):
-            bad.append(Finding("error", "bad-row", str(loaded.task), loaded.row))
+            invalid_rows.append(Finding("error", "bad-row", str(loaded.task), loaded.row))
         else:
             tasks.append(loaded.task)
             rows.append(loaded.row)
-        if limit is not None and len(tasks) + len(bad) >= limit:
+        if limit is not None and len(tasks) + len(invalid_rows) >= limit:
             break
-    found = validate_tasks(
+    validation = validate_tasks(
         tasks,
         rows=rows,
         execute=execute,
@@ -129,9 +129,12 @@ def validate_file(
         judges=judges,
         progress=progress,
     )
-    findings = sorted([*bad, *found.findings], key=lambda finding: finding.row)
+    findings = sorted([*invalid_rows, *validation.findings], key=lambda finding: finding.row)
     return msgspec.structs.replace(
-        found, tasks=len(tasks) + len(bad), findings=tuple(findings), seconds=time.perf_counter() - started
+        validation,
+        tasks=len(tasks) + len(invalid_rows),
+        findings=tuple(findings),
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -189,7 +192,7 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
     questions: dict[bytes, int] = {}
     for note in notes:
         if note.task.id in ids:
-            note.error("duplicate-id", f"the id {note.task.id!r} is used already by row {ids[note.task.id]}")
+            note.error("duplicate-id", f"the id {note.task.id!r} is already used by row {ids[note.task.id]}")
         ids.setdefault(note.task.id, note.row)
         question = msgspec.json.encode((note.task.messages, note.task.tools, note.task.follow_ups))
         if question in questions:
@@ -258,7 +261,7 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
         note.error("judge", str(problem))
         return
     compares = isinstance(judge, AnswerJudge)
-    missing = lacking(task, judge.needs)
+    missing = missing_key(task, judge.needs)
     if compares and not any(gold.strip() for gold in golds):
         note.error("no-gold", f"no gold answer for the judge {task.judge}")
         return
@@ -295,13 +298,13 @@ async def _execute(
     wall_seconds: float,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    places = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
+    slots = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
     done = 0
     async with Sandbox(level, wall_seconds=wall_seconds) as box:
 
-        async def one(note: _Notes) -> None:
+        async def validate_one(note: _Notes) -> None:
             nonlocal done
-            async with places:
+            async with slots:
                 await _probe_sources(note, box)
                 await _run_gold_calls(note, factory)
             done += 1
@@ -309,7 +312,7 @@ async def _execute(
                 progress(done, len(notes))
 
         try:
-            await asyncio.gather(*(one(note) for note in notes))
+            await asyncio.gather(*(validate_one(note) for note in notes))
         finally:
             await factory.close()
 
@@ -355,9 +358,9 @@ async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
     pending = {name: list(answers) for name, answers in (note.task.gold.outputs or {}).items()}
     for call, result in zip(calls, results, strict=True):
         answers = pending.get(call.name, [])
-        found = next((answer for answer in answers if result.error is None and solves(result.content, answer)), None)
-        if found is not None:
-            answers.remove(found)
+        solved = next((answer for answer in answers if result.error is None and solves(result.content, answer)), None)
+        if solved is not None:
+            answers.remove(solved)
     for name, answers in pending.items():
         for answer in answers:
             message = f"the expected output {answer!r} of {name!r} is in no result of a gold call"

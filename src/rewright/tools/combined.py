@@ -61,7 +61,7 @@ class CombinedTools:
                 known = ", ".join(self._executors) or "none"
                 raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {known}")
             kinds.setdefault(tool.kind, []).append(tool)
-        parts = [(self._executors[kind].open(mine), mine) for kind, mine in kinds.items()]
+        parts = [(self._executors[kind].open(tools_of_kind), tools_of_kind) for kind, tools_of_kind in kinds.items()]
         return CombinedToolset(parts, [tool.name for tool in tools])
 
     async def close(self) -> None:

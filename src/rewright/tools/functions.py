@@ -1,9 +1,9 @@
 """Python function tools: sources from the data set (FTRL, ToolHop) and importable functions.
 
-Sources are data-set code: they run in a sandbox of the asked level. Importable targets that are in `trusted`, or whose
-package is, are the user's own code and run at level `process`, where they are defined in a trusted package themselves
-(not `mine:os.system`); so do the tools of built-in tasks (`rewright.core.trust.builtin_targets`). Any other target is
-as untrusted as a source, since a task file can name `os:system` too, and no other function of Rewright can be a target.
+Sources are data-set code and run in a sandbox of the requested level. A target runs at level `process` if `trusted`
+contains it or its package, and if it is defined in a trusted package (which `mine:os.system` is not). The tools of
+Rewright's own tasks (`rewright.core.trust.builtin_targets`) also run at level `process`. Any other target is as
+untrusted as a source, since a task file can name `os:system`. No other function of Rewright can be a target.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class FunctionToolset:
     async def __aenter__(self) -> Self:
         for trusted in {self._factory.is_trusted(tool) for tool in self._tools.values()}:
             await self._factory.executor(trusted=trusted).start()
-            mine = [tool for tool in self._tools.values() if self._factory.is_trusted(tool) == trusted]
-            self._sessions[trusted] = self._factory.session(mine, trusted=trusted)
+            tools = [tool for tool in self._tools.values() if self._factory.is_trusted(tool) == trusted]
+            self._sessions[trusted] = self._factory.session(tools, trusted=trusted)
         await self._factory.enter()
         return self
 
@@ -151,9 +151,9 @@ class FunctionTools:
         )
 
     def _allowed_packages(self, target: str) -> list[str]:
-        """The packages in which a trusted target may be defined: an own one where it says, the user's in the user's."""
-        named = [target] if target in builtin_targets() else self._trusted
-        return sorted({one.partition(":")[0] for one in named})
+        """The packages in which a trusted target may be defined: its own if it is Rewright's, else the trusted ones."""
+        paths = [target] if target in builtin_targets() else self._trusted
+        return sorted({path.partition(":")[0] for path in paths})
 
     async def close(self) -> None:
         """Stop every worker process."""

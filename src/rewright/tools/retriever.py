@@ -26,8 +26,8 @@ from rewright.tools.search_index import Document, SearchHit, SearchIndex, search
 
 __all__ = ["LocalSearcher", "RefusedQuery", "Retriever", "Searcher"]
 
-REFUSED: Final = frozenset({400, 413, 414, 422})
-DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+REFUSED_STATUSES: Final = frozenset({400, 413, 414, 422})
+MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """Maximum size of a reply per requested document (the longest articles of an encyclopedia have 1 MiB)."""
 
 
@@ -124,7 +124,7 @@ class Retriever:
         Raises `ServerError` and `RefusedQuery`.
         """
         body = {"query": query, "top_n": top_k, "return_score": scores}
-        return (await self._post("/search", body, lambda reply: [read_found(reply, scores)], top_k))[0][:top_k]
+        return (await self._post("/search", body, lambda reply: [parse_hits(reply, scores)], top_k))[0][:top_k]
 
     async def batch_search(
         self, queries: Sequence[str], top_k: int = 1, *, scores: bool = False
@@ -135,10 +135,10 @@ class Retriever:
             lists = _pair_with_scores(reply) if scores else _as_list(reply)
             if len(lists) != len(queries):
                 raise Fault("reply", f"{len(lists)} lists of documents for {len(queries)} queries", retry=False)
-            return [read_found(one, scores) for one in lists]
+            return [parse_hits(documents, scores) for documents in lists]
 
         body = {"query": list(queries), "top_n": top_k, "return_score": scores}
-        return [found[:top_k] for found in await self._post("/batch_search", body, read, top_k * len(queries))]
+        return [hits[:top_k] for hits in await self._post("/batch_search", body, read, top_k * len(queries))]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -147,11 +147,11 @@ class Retriever:
     async def _post(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], list[list[SearchHit]]], documents: int
     ) -> list[list[SearchHit]]:
-        max_bytes = DOCUMENT_BYTES * (documents + 1)
+        max_bytes = MAX_DOCUMENT_BYTES * (documents + 1)
         try:
             return await self._endpoint.post(path, body, read, max_bytes=max_bytes)
         except EndpointError as error:
-            if error.cause == "status" and error.status in REFUSED:
+            if error.cause == "status" and error.status in REFUSED_STATUSES:
                 raise RefusedQuery(error.detail or str(error)) from None
             raise ServerError(f"the search server does not answer: {error}") from error
 
@@ -163,10 +163,10 @@ class _Reply(msgspec.Struct):
     contents: str
 
 
-def read_found(reply: Any, scores: bool) -> list[SearchHit]:
+def parse_hits(reply: Any, scores: bool) -> list[SearchHit]:
     """Parse the reply to one query. Raises `Fault` for an invalid reply."""
     rows = _pair_with_scores(reply) if scores else _as_list(reply)
-    found = []
+    hits = []
     for row in rows:
         value, score = row if scores else (row, None)
         try:
@@ -176,8 +176,8 @@ def read_found(reply: Any, scores: bool) -> list[SearchHit]:
             raise Fault("reply", f"not a document with id and contents: {problem}", retry=False) from None
         if number is not None and not math.isfinite(number):
             raise Fault("impossible", f"the score {number} of a document: expected a finite number", retry=False)
-        found.append(SearchHit(Document(str(document.id), document.contents), number))
-    return found
+        hits.append(SearchHit(Document(str(document.id), document.contents), number))
+    return hits
 
 
 def _as_list(reply: Any) -> list[Any]:

@@ -53,10 +53,10 @@ class SearchToolset:
             return error_result("arguments", f"{call.name}(): expected what to search for as the text argument 'query'")
         started = time.monotonic()
         try:
-            found = await self._factory.searcher.search(query, self._factory.top_k)
+            hits = await self._factory.searcher.search(query, self._factory.top_k)
         except RefusedQuery as problem:
             return error_result("arguments", f"{call.name}(): {problem}", seconds=time.monotonic() - started)
-        return ToolResult(format_passages(found, self._factory.top_k), seconds=time.monotonic() - started)
+        return ToolResult(format_passages(hits, self._factory.top_k), seconds=time.monotonic() - started)
 
 
 class SearchTool:
@@ -99,9 +99,9 @@ def query_of(arguments: dict[str, Any]) -> str | None:
     return query.strip().encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def format_passages(found: Sequence[SearchHit], top_k: int) -> str:
+def format_passages(hits: Sequence[SearchHit], top_k: int) -> str:
     """Format the hits for the model: the passage, or numbered passages if `top_k` > 1."""
-    passages = [one.document.contents.strip() for one in found]
+    passages = [hit.document.contents.strip() for hit in hits]
     if not passages:
         return NO_RESULTS
     if top_k == 1:

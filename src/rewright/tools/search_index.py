@@ -104,7 +104,7 @@ def read_corpus(path: Path) -> Iterator[Document]:
                     raise InputError(f"{path}:{number}: not a document: {problem}: {wanted}") from None
                 name = str(row.id)
                 if lines.setdefault(name, number) != number:
-                    raise InputError(f"{path}:{number}: the id {name!r} is used already in line {lines[name]}")
+                    raise InputError(f"{path}:{number}: the id {name!r} is already used in line {lines[name]}")
                 yield Document(id=name, contents=row.contents)
         except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
             raise InputError(f"{path}: not a whole gzip file: {problem}") from None
@@ -170,8 +170,8 @@ class SearchIndex:
     @classmethod
     def of(cls, documents: Iterable[Document]) -> Self:
         """Build an index in memory, for a small corpus. Raises InputError for a corpus without words."""
-        known = list(documents)
-        return cls(_indexed((document.contents for document in known), "the corpus"), known)
+        stored = list(documents)
+        return cls(_indexed((document.contents for document in stored), "the corpus"), stored)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -193,11 +193,11 @@ class SearchIndex:
         try:
             documents = _StoredDocuments(folder)
             bm25 = bm25s.BM25.load(folder / "bm25", mmap=True, load_corpus=False, show_progress=False)
-            found = int(bm25.scores["num_docs"])
+            indexed_count = int(bm25.scores["num_docs"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError, ImportError) as problem:
             raise InputError(f"{folder} is damaged ({_one_line(problem)}): {hint}") from None
-        if not len(documents) == found == about.get("documents"):
-            raise InputError(f"{folder} is damaged (its parts are of different corpora): {hint}")
+        if not len(documents) == indexed_count == about.get("documents"):
+            raise InputError(f"{folder} is damaged (its parts belong to different corpora): {hint}")
         return cls(bm25, documents)
 
     def __len__(self) -> int:
@@ -210,20 +210,20 @@ class SearchIndex:
         query of more than `MAX_QUERY_CHARACTERS`.
         """
         check_query(query)
-        known = self._bm25.get_tokens_ids(_words(query))
+        token_ids = self._bm25.get_tokens_ids(_words(query))
         scores_D: Any = None
-        for start in range(0, len(known), _WORDS_PER_STEP):
+        for start in range(0, len(token_ids), _WORDS_PER_STEP):
             if stopped():
                 raise SearchCancelled
-            part_D = self._bm25.get_scores_from_ids(known[start : start + _WORDS_PER_STEP])
+            part_D = self._bm25.get_scores_from_ids(token_ids[start : start + _WORDS_PER_STEP])
             scores_D = part_D if scores_D is None else scores_D + part_D
         if scores_D is None:
             return []
-        most = min(top_k, len(scores_D))
-        least = np.partition(scores_D, len(scores_D) - most)[len(scores_D) - most]
-        candidates = np.flatnonzero((scores_D >= least) & (scores_D > 0))
-        best = candidates[np.argsort(-scores_D[candidates], kind="stable")][:most]
-        return [SearchHit(self.documents[int(place)], float(scores_D[place])) for place in best]
+        count = min(top_k, len(scores_D))
+        threshold = np.partition(scores_D, len(scores_D) - count)[len(scores_D) - count]
+        candidates = np.flatnonzero((scores_D >= threshold) & (scores_D > 0))
+        best = candidates[np.argsort(-scores_D[candidates], kind="stable")][:count]
+        return [SearchHit(self.documents[int(index)], float(scores_D[index])) for index in best]
 
 
 def check_query(query: str) -> None:
@@ -250,18 +250,18 @@ class _StoredDocuments(Sequence[Document]):
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             size = os.fstat(file.fileno()).st_size
         if self._offsets.ndim != 1 or len(self._offsets) < 2 or int(self._offsets[-1]) != size:
-            raise ValueError("documents.jsonl and offsets.npy do not fit")
+            raise ValueError("documents.jsonl and offsets.npy do not match")
         self._decoder = msgspec.json.Decoder(Document)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        return self._decoder.decode(self._lines[int(self._offsets[place]) : int(self._offsets[place + 1])])
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._decoder.decode(self._lines[int(self._offsets[index]) : int(self._offsets[index + 1])])
 
 
 def _words(text: str) -> list[str]:
@@ -277,7 +277,7 @@ def _indexed(texts: Iterable[str], where: str) -> Any:
 
     tokens = bm25s.tokenize(texts, show_progress=False, **WORDS)
     if not tokens.vocab:
-        raise InputError(f"{where} has nothing to search: expected documents with words in them")
+        raise InputError(f"{where} has nothing to search: expected documents that contain words")
     bm25 = bm25s.BM25()
     bm25.index(tokens, show_progress=False)
     return bm25

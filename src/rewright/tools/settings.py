@@ -26,7 +26,7 @@ class ToolSettings(Settings, frozen=True):
     """Number of passages in a search result."""
 
     def addresses(self) -> dict[str, str]:
-        """The address of the search server, where `search` is meant as one."""
+        """The address of the search server, if `search` is an address."""
         return {"search": self.search} if self.search is not None and _is_address(self.search) else {}
 
 

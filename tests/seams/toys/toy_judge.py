@@ -14,7 +14,7 @@ from rewright.judging import Judgement, TrajectoryJudge
 
 
 def near(answer: str, golds: Sequence[str]) -> Judgement:
-    """1 for the gold number, less the farther the answer is away; 0 for a text that is no number."""
+    """1 for the gold number, less the farther the answer is away; 0 for a text that is not a number."""
     try:
         distance = min(abs(float(answer) - float(gold)) for gold in golds)
     except ValueError:

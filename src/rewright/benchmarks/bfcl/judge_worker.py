@@ -16,7 +16,7 @@ def answer(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) 
     """Return `outcome` and `reason`, or `missing` with the name of a package that is not installed."""
     if world is None:
         return {"missing": "bfcl-eval"}
-    found = world.check(entry, exchanges)
-    if found["valid"]:
-        return {"outcome": 1.0, "reason": "states and results are as they should be"}
-    return {"outcome": 0.0, "reason": f"{found['error_type']}: {found['error_message']}"}
+    result = world.check(entry, exchanges)
+    if result["valid"]:
+        return {"outcome": 1.0, "reason": "states and results are as expected"}
+    return {"outcome": 0.0, "reason": f"{result['error_type']}: {result['error_message']}"}

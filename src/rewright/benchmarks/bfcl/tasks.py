@@ -57,22 +57,22 @@ def tasks(selection: str = "all") -> Iterator[Task]:
 def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
     identity: str = entry["id"]
     later: dict[int, list[str]] = {int(turn): names for turn, names in entry.get("missed_function", {}).items()}
-    held = {name for names in later.values() for name in names}
+    withheld = {name for names in later.values() for name in names}
     specs = {
         name: ToolSpec(_schema(document), target=TARGET, data={"entry": identity, "method": name})
         for api in entry["involved_classes"]
         for name, document in world.documented(api).items()
     }
-    messages = [_messages(said) for said in entry["question"]]
+    messages = [_messages(user_messages) for user_messages in entry["question"]]
     follow_ups = [
-        FollowUp(said, tuple(specs[name] for name in later.get(turn, ()) if name in specs))
-        for turn, said in enumerate(messages[1:], start=1)
+        FollowUp(user_messages, tuple(specs[name] for name in later.get(turn, ()) if name in specs))
+        for turn, user_messages in enumerate(messages[1:], start=1)
     ]
     category = identity.removeprefix("multi_turn_").rpartition("_")[0]
     return Task(
         id=f"bfcl-{identity}",
         messages=messages[0],
-        tools=tuple(spec for name, spec in specs.items() if name not in held),
+        tools=tuple(spec for name, spec in specs.items() if name not in withheld),
         follow_ups=tuple(follow_ups),
         gold=Gold(calls=tuple(ToolCall(*call) for step in world.gold(identity) for call in step)),
         source="bfcl",
@@ -82,9 +82,9 @@ def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
     )
 
 
-def _messages(said: list[Message]) -> tuple[Message, ...]:
+def _messages(messages: list[Message]) -> tuple[Message, ...]:
     """Return the messages of one user turn, or none if the turn only adds functions."""
-    return tuple(said) or ({"role": "user", "content": _LATER},)
+    return tuple(messages) or ({"role": "user", "content": _LATER},)
 
 
 def _schema(document: dict[str, Any]) -> dict[str, Any]:

@@ -150,9 +150,9 @@ def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
     `exchanges` holds the model's steps for every user message; steps without calls are ignored. The checker's original
     code runs, with its function for executing calls replaced by one that evaluates no text.
     """
-    right = gold(identity)
-    if len(exchanges) != len(right):
-        message = f"the model came to {len(exchanges)} of {len(right)} user messages"
+    gold_steps = gold(identity)
+    if len(exchanges) != len(gold_steps):
+        message = f"the model reached {len(exchanges)} of {len(gold_steps)} user messages"
         return {"valid": False, "error_type": "multi_turn:force_terminated", "error_message": message}
     entry = _entry(identity)
     worlds: dict[str, Worlds] = {}
@@ -161,11 +161,11 @@ def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
         if model_name not in worlds:
             worlds[model_name] = Worlds(entry)
         world = worlds[model_name]
-        return [world.result(*one) for one in func_call_list], world.instances
+        return [world.result(*call) for call in func_call_list], world.instances
 
     steps = [[list(step) for step in exchange if step] for exchange in exchanges]
-    found: dict[str, Any] = _official(execute)(steps, right, entry, "", "model")
-    return found
+    result: dict[str, Any] = _official(execute)(steps, gold_steps, entry, "", "model")
+    return result
 
 
 def _official(execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ with JSON may be text (as in the published parquet) or already decoded. Solve me
 from __future__ import annotations
 
 from rewright.core.records import Gold, Message, Task, ToolCall, ToolSpec
-from rewright.judging.fitting import fitting_judge
+from rewright.judging.fitting import default_judge
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 
@@ -34,7 +34,7 @@ def _calls(row: Row) -> tuple[ToolCall, ...] | None:
     for number, call in enumerate(row.decoded("ground_truth", list)):
         arguments = call.get("parameters", call.get("arguments")) if isinstance(call, dict) else None
         if not isinstance(arguments, dict) or not isinstance(call.get("name"), str):
-            raise row.fail(f"'ground_truth'[{number}] is no call, expected an object with name and parameters")
+            raise row.fail(f"'ground_truth'[{number}] is not a call, expected an object with name and parameters")
         calls.append(ToolCall(call["name"], arguments))
     return tuple(calls)
 
@@ -68,7 +68,7 @@ def to_task(row: Row) -> Task:
         gold=Gold(answers=(answer,), calls=_calls(row), outputs=_outputs(row)),
         source="ftrl",
         split=split,
-        judge=fitting_judge(answer),
+        judge=default_judge(answer),
         metadata={"data_source": row.optional_text("data_source") or ""},
     )
 

@@ -74,7 +74,7 @@ def make_entries(dataset: str, size: int, seed: int, settings: dict[str, Any]) -
     configs: dict[str, dict[str, Any]] = {dataset: settings}
     given = dict(settings)
     if dataset == COMPOSITE:
-        parts = [_part(one) for one in given.get("datasets") or [name for name in known if name != COMPOSITE]]
+        parts = [_part(spec) for spec in given.get("datasets") or [name for name in known if name != COMPOSITE]]
         configs = {part["name"]: part["config"] for part in parts}
         specification = importlib.import_module("reasoning_gym.composite").DatasetSpec
         given["datasets"] = [specification(**part) for part in parts]
@@ -83,13 +83,13 @@ def make_entries(dataset: str, size: int, seed: int, settings: dict[str, Any]) -
             near = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"there is no such set as {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     entries = package.create_dataset(dataset, size=size, seed=seed, **given)
-    made = []
+    generated = []
     for number in range(size):
         random.seed(f"{dataset} {seed} {number}")
         entry = entries[number]
         source = entry["metadata"]["source_dataset"] if dataset == COMPOSITE else dataset
-        made.append({"dataset": source, "settings": encoded(configs[source]), "entry": encoded(entry)})
-    return made
+        generated.append({"dataset": source, "settings": encoded(configs[source]), "entry": encoded(entry)})
+    return generated
 
 
 def _part(given: Any) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _part(given: Any) -> dict[str, Any]:
         return {"name": given, "weight": 1.0, "config": {}}
     if isinstance(given, dict) and isinstance(given.get("name"), str) and set(given) <= {"name", "weight", "config"}:
         return {"weight": 1.0, "config": {}, **given}
-    raise ValueError(f"{given!r} is no set of a mixture: expected a name, or name, weight and config")
+    raise ValueError(f"{given!r} is not a data set of a mixture: expected a name, or name, weight and config")
 
 
 def main() -> None:

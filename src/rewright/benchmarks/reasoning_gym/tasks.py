@@ -33,8 +33,8 @@ def generate(dataset: str, size: int, seed: int = 0, **settings: Any) -> list[Ta
     names = [name.strip() for name in dataset.split(",")]
     if len(names) > 1:
         dataset, settings = COMPOSITE, {"datasets": names, **settings}
-    made = _ask({"dataset": dataset, "size": size, "seed": seed, "settings": settings})
-    return [task_of(f"reasoning_gym-{dataset}-{seed}-{number}", **one) for number, one in enumerate(made)]
+    entries = _ask({"dataset": dataset, "size": size, "seed": seed, "settings": settings})
+    return [task_of(f"reasoning_gym-{dataset}-{seed}-{number}", **entry) for number, entry in enumerate(entries)]
 
 
 def _ask(request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import ast
 from typing import Any
 
 from rewright.core.records import Gold, Task, ToolSpec
-from rewright.judging.fitting import fitting_judge
+from rewright.judging.fitting import default_judge
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 
@@ -59,7 +59,7 @@ def to_task(row: Row) -> Task:
         tools=tuple(tools.values()),
         gold=Gold(answers=(answer,), outputs=outputs or None),
         source="toolhop",
-        judge=fitting_judge(answer),
+        judge=default_judge(answer),
         metadata={key: row.get(key) for key in ("domain", "answer_type") if row.get(key) is not None},
     )
 

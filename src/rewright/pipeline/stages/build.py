@@ -19,7 +19,7 @@ from rewright.dialects import conversation
 from rewright.dialects.format_check import format_problem
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
-from rewright.pipeline.stages.held_out import asked, asked_held_out, say_if_too_few
+from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key, warn_if_too_few_pairs
 from rewright.rendering.renderer import Renderer
 
 __all__ = ["BUILD", "build", "held_out"]
@@ -37,10 +37,10 @@ def build(context: Context) -> dict[str, int]:
     Tasks with held-out pairs are excluded from sft.jsonl; `held_out` is the number of excluded rows.
     """
     run, recipe = context.run, context.recipe
-    trajectories = {one.id: one for one in run.trajectories}
+    trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
     selected: dict[str, str | None] = {quality.trajectory_id: quality.selected for quality in run.qualities}
     renderer = _renderer(context)
-    kept = [one for one in trajectories.values() if selected.get(one.id) == "kept"]
+    kept = [trajectory for trajectory in trajectories.values() if selected.get(trajectory.id) == "kept"]
     accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
     repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
     pairs: list[tuple[Trajectory, Trajectory, str]] = [
@@ -50,21 +50,26 @@ def build(context: Context) -> dict[str, int]:
         pairs += _kept_over_wrong(kept, trajectories, selected)
     preferences = list(_unique((_pair_row(context, renderer, *pair) for pair in pairs), "prompt", "chosen", "rejected"))
     random.Random(recipe.seed).shuffle(preferences)
-    held_out_prompts = asked_held_out(preferences)
+    held_out_prompts = held_out_prompt_keys(preferences)
     for row in preferences:
-        if asked(row["prompt"]) in held_out_prompts:  # the same question under another task id
+        if prompt_key(row["prompt"]) in held_out_prompts:  # the same question under another task id
             row["split"] = "heldout"
     run.write_lines("preferences.jsonl", preferences)
-    labelled = [(one, "kept") for one in kept] + [(one, "repaired") for one in repaired]
-    found = list(_unique((_sft_row(context, renderer, one, kind) for one, kind in labelled), "messages"))
-    prompts = {task_id: asked(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(found)}
-    rows = [row for row in found if prompts[row["task_id"]] not in held_out_prompts]
+    labelled = [(trajectory, "kept") for trajectory in kept] + [(trajectory, "repaired") for trajectory in repaired]
+    unique_rows = list(
+        _unique((_sft_row(context, renderer, trajectory, kind) for trajectory, kind in labelled), "messages")
+    )
+    prompts = {
+        task_id: prompt_key(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(unique_rows)
+    }
+    rows = [row for row in unique_rows if prompts[row["task_id"]] not in held_out_prompts]
     random.Random(recipe.seed).shuffle(rows)
     run.write_lines("sft.jsonl", rows)
-    if len(rows) < len(found):
-        say(f"build: {len(found) - len(rows)} of {len(found)} SFT rows are left out: their tasks' pairs are held out")
-    say_if_too_few("build", preferences, recipe)
-    return {"sft": len(rows), "pairs": len(preferences), "held_out": len(found) - len(rows)}
+    excluded = len(unique_rows) - len(rows)
+    if excluded:
+        say(f"build: {excluded} of {len(unique_rows)} SFT rows are left out: their tasks' pairs are held out")
+    warn_if_too_few_pairs("build", preferences, recipe)
+    return {"sft": len(rows), "pairs": len(preferences), "held_out": excluded}
 
 
 def _tasks_of(rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -75,10 +80,10 @@ def _kept_over_wrong(
     kept: Sequence[Trajectory], trajectories: dict[str, Trajectory], selected: dict[str, str | None]
 ) -> list[tuple[Trajectory, Trajectory, str]]:
     wrong: dict[str, list[Trajectory]] = {}
-    for one in trajectories.values():
+    for trajectory in trajectories.values():
         # Infrastructure failures are not the model's mistakes and give no preference.
-        if selected.get(one.id) == "wrong" and one.failure is None:
-            wrong.setdefault(one.task_id, []).append(one)
+        if selected.get(trajectory.id) == "wrong" and trajectory.failure is None:
+            wrong.setdefault(trajectory.task_id, []).append(trajectory)
     return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
 
 

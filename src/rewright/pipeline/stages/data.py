@@ -17,7 +17,9 @@ from rewright.repair.quality import model_text, score_group, think_blocks
 __all__ = ["JUDGE", "SCORE", "SYNTH", "judge", "score", "synthesise"]
 
 SECTIONS = (*ID_SECTIONS, "model", "synth")
-_NOTHING = "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
+_NO_TRAJECTORIES = (
+    "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
+)
 
 
 async def synthesise(context: Context) -> None:
@@ -42,16 +44,16 @@ def judge(context: Context) -> None:
     """
     run = context.run
     order = []
-    for one in run.trajectories:  # validate all records and tasks before the first verdict
-        context.task(one.task_id)
-        order.append(one.id)
+    for trajectory in run.trajectories:  # validate all records and tasks before the first verdict
+        context.task(trajectory.task_id)
+        order.append(trajectory.id)
     if not order:
-        raise InputError(_NOTHING.format(run.path))
+        raise InputError(_NO_TRAJECTORIES.format(run.path))
     with Bar("verdicts", len(order), done=len(run.verdicts.keys())) as bar:
         judge_missing(
             run.trajectories,
             run.verdicts,
-            lambda one: context.task(one.task_id),
+            lambda trajectory: context.task(trajectory.task_id),
             seconds=context.recipe.judge_seconds,
             on_verdict=bar.step,
         )
@@ -67,24 +69,28 @@ def score(context: Context) -> Counter[str]:
     run = context.run
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
 
-    def judged_candidate_of(one: Trajectory) -> str | None:
-        if one.provenance.parent is None and one.id not in correct:
-            raise InputError(f"{run.path}: no verdict on trajectory {one.id}: run rewright judge {run.path} first")
-        return _candidate_of(one)
+    def judged_candidate_of(trajectory: Trajectory) -> str | None:
+        if trajectory.provenance.parent is None and trajectory.id not in correct:
+            raise InputError(
+                f"{run.path}: no verdict on trajectory {trajectory.id}: run rewright judge {run.path} first"
+            )
+        return _candidate_of(trajectory)
 
     groups = run.trajectories.groups(judged_candidate_of)  # validates all records before the first score
     if not groups.records:
-        raise InputError(_NOTHING.format(run.path))
+        raise InputError(_NO_TRAJECTORIES.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
-    weighed = any(one.name == "confidence" and one.weight > 0 for one in context.recipe.quality.dimensions)
+    weighed = any(
+        trajectory.name == "confidence" and trajectory.weight > 0 for trajectory in context.recipe.quality.dimensions
+    )
     thinks = not weighed
     with Bar("quality", groups.records) as bar:
         for group in groups:
-            thinks = thinks or any(think_blocks(model_text(one)) for one in group)
+            thinks = thinks or any(think_blocks(model_text(trajectory)) for trajectory in group)
             qualities = score_group(
                 group,
-                [correct[one.id] for one in group],
+                [correct[trajectory.id] for trajectory in group],
                 context.recipe.quality,
                 dialect=context.recipe.dialect,
             )

@@ -19,7 +19,7 @@ from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
-from rewright.repair.quality import PARITY, QualitySettings, surface
+from rewright.repair.quality import PARITY, QualitySettings, mean_quality_and_words
 
 __all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summarise"]
 
@@ -45,7 +45,9 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     trajectories.close()
     tasks = {task.id: task for task in context.eval_tasks}
-    judge_missing(trajectories, verdicts, lambda one: tasks[one.task_id], seconds=context.recipe.judge_seconds)
+    judge_missing(
+        trajectories, verdicts, lambda trajectory: tasks[trajectory.task_id], seconds=context.recipe.judge_seconds
+    )
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
@@ -85,10 +87,12 @@ def summarise(
     failure (counted in `failures`, by component and cause in `broke`) count as not solved.
     """
     total = len(trajectories)
-    tasks = {one.id: one.task_id for one in trajectories}
-    success = grouped_proportion(_by_task((tasks[one.trajectory_id], float(one.correct)) for one in verdicts))
+    tasks = {trajectory.id: trajectory.task_id for trajectory in trajectories}
+    success = grouped_proportion(
+        _by_task((tasks[verdict.trajectory_id], float(verdict.correct)) for verdict in verdicts)
+    )
     row: dict[str, Any] = {
-        "tasks": len({one.task_id for one in trajectories}),
+        "tasks": len({trajectory.task_id for trajectory in trajectories}),
         "trajectories": total,
         "success": success.value,
         "low": success.low,
@@ -96,7 +100,11 @@ def summarise(
     }
     row |= _by_category(trajectories, verdicts, categories or {})
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
-        values = [(tasks[one.trajectory_id], one.metrics[name]) for one in verdicts if name in one.metrics]
+        values = [
+            (tasks[trajectory.trajectory_id], trajectory.metrics[name])
+            for trajectory in verdicts
+            if name in trajectory.metrics
+        ]
         if values:
             interval = grouped_mean(_by_task(values))
             row |= {
@@ -105,18 +113,25 @@ def summarise(
                 f"{name}_high": min(1.0, interval.high),
             }
     generated = generated_tokens(trajectories)
-    calls = [call for one in trajectories for call in one.calls]
+    calls = [call for trajectory in trajectories for call in trajectory.calls]
     stops: dict[str, int] = {}
-    for one in trajectories:
-        stops[one.stop_reason] = stops.get(one.stop_reason, 0) + 1
+    for trajectory in trajectories:
+        stops[trajectory.stop_reason] = stops.get(trajectory.stop_reason, 0) + 1
     return row | {
         "calls": len(calls) / total if total else 0.0,
         "malformed_calls": sum(call.error is not None for call in calls) / total if total else 0.0,
         "tokens": None if generated is None else generated / max(1, total),
-        "failures": sum(one.failure is not None for one in trajectories),
-        "broke": dict(Counter(one.failure.label for one in trajectories if one.failure is not None)),
+        "failures": sum(trajectory.failure is not None for trajectory in trajectories),
+        "broke": dict(
+            Counter(trajectory.failure.label for trajectory in trajectories if trajectory.failure is not None)
+        ),
         "stops": dict(sorted(stops.items())),
-        **surface(trajectories, {one.trajectory_id for one in verdicts if one.correct}, quality, dialect=dialect),
+        **mean_quality_and_words(
+            trajectories,
+            {verdict.trajectory_id for verdict in verdicts if verdict.correct},
+            quality,
+            dialect=dialect,
+        ),
         "seconds": round(seconds, 2),
     }
 
@@ -133,14 +148,16 @@ def _by_category(
     trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
 ) -> dict[str, Any]:
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
-    found: dict[str, list[tuple[str, float]]] = {}
-    for one in trajectories:
-        if one.task_id in categories:
-            found.setdefault(categories[one.task_id], []).append((one.task_id, float(correct.get(one.id, False))))
-    if not found:
+    outcomes: dict[str, list[tuple[str, float]]] = {}
+    for trajectory in trajectories:
+        if trajectory.task_id in categories:
+            outcomes.setdefault(categories[trajectory.task_id], []).append(
+                (trajectory.task_id, float(correct.get(trajectory.id, False)))
+            )
+    if not outcomes:
         return {}
     rows = {}
-    for name, values in found.items():
+    for name, values in outcomes.items():
         interval = grouped_proportion(_by_task(values))
         rows[name] = {
             "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),

@@ -20,16 +20,16 @@ def write_hard_cases(context: Context) -> int:
     """Write `hard.jsonl` from the stored records. Returns the number of rows. One case is in memory at a time."""
     run = context.run
     hard = {repair.original_id: repair for repair in run.repairs if not repair.accepted}
-    verdicts = {one.trajectory_id: one for one in run.verdicts if one.trajectory_id in hard}
-    qualities = {one.trajectory_id: one for one in run.qualities if one.trajectory_id in hard}
+    verdicts = {trajectory.trajectory_id: trajectory for trajectory in run.verdicts if trajectory.trajectory_id in hard}
+    qualities = {quality.trajectory_id: quality for quality in run.qualities if quality.trajectory_id in hard}
 
-    def original_of(one: Trajectory) -> str | None:
-        key = one.provenance.parent or one.id
+    def original_of(trajectory: Trajectory) -> str | None:
+        key = trajectory.provenance.parent or trajectory.id
         return key if key in hard else None
 
     def rows() -> Iterator[dict[str, Any]]:
         for group in run.trajectories.groups(original_of):
-            original = next((one for one in group if one.provenance.parent is None), None)
+            original = next((trajectory for trajectory in group if trajectory.provenance.parent is None), None)
             if original is None:
                 continue
             repair, task = hard[original.id], context.task(original.task_id)
@@ -56,11 +56,20 @@ def write_hard_cases(context: Context) -> int:
 def _attempts(repair: Repair, group: list[Trajectory]) -> list[dict[str, Any]]:
     # Attempts with earlier settings may be stored too; those of this decision have the same id suffix.
     digest = str(repair.repaired_id).rpartition("/")[2]
-    tries = [one for one in group if one.provenance.parent is not None and one.id.rpartition("/")[2] == digest]
-    tries = sorted(tries, key=lambda one: one.index)[: repair.attempts]
+    attempts = [
+        trajectory
+        for trajectory in group
+        if trajectory.provenance.parent is not None and trajectory.id.rpartition("/")[2] == digest
+    ]
+    attempts = sorted(attempts, key=lambda trajectory: trajectory.index)[: repair.attempts]
     reasons = repair.reasons or (repair.reason,)
-    known = dict(zip([one.id for one in tries][-len(reasons) :], reasons, strict=False))
+    known = dict(zip([trajectory.id for trajectory in attempts][-len(reasons) :], reasons, strict=False))
     return [
-        {"id": one.id, "answer": one.answer, "reason": known.get(one.id), "transcript": transcript(one)}
-        for one in tries
+        {
+            "id": trajectory.id,
+            "answer": trajectory.answer,
+            "reason": known.get(trajectory.id),
+            "transcript": transcript(trajectory),
+        }
+        for trajectory in attempts
     ]

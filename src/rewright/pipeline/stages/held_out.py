@@ -14,17 +14,17 @@ from rewright.core.progress import say
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 
-__all__ = ["asked", "asked_held_out", "say_if_too_few", "unseen_pairs"]
+__all__ = ["held_out_prompt_keys", "prompt_key", "unseen_pairs", "warn_if_too_few_pairs"]
 
 
-def asked(prompt: Sequence[Mapping[str, Any]]) -> str:
+def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
     """A key of a prompt without its system messages, to find tasks with equal prompts and different ids."""
     return json.dumps([message for message in prompt if message["role"] != "system"], sort_keys=True)
 
 
-def asked_held_out(pairs: Iterable[Mapping[str, Any]]) -> set[str]:
+def held_out_prompt_keys(pairs: Iterable[Mapping[str, Any]]) -> set[str]:
     """The prompt keys of the held-out pairs (rows of preferences.jsonl)."""
-    return {asked(pair["prompt"]) for pair in pairs if pair["split"] == "heldout" and "prompt" in pair}
+    return {prompt_key(pair["prompt"]) for pair in pairs if pair["split"] == "heldout" and "prompt" in pair}
 
 
 def unseen_pairs(run: Run, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def unseen_pairs(run: Run, pairs: Sequence[dict[str, Any]]) -> list[dict[str, An
     return unseen
 
 
-def say_if_too_few(stage: str, pairs: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
+def warn_if_too_few_pairs(stage: str, pairs: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
     """Warn, before any training, if there are too few held-out pairs for RL to use the reward model."""
     held_out = sum(pair["split"] == "heldout" for pair in pairs)
     needed = max(1, recipe.reward.minimum_pairs)

@@ -47,7 +47,7 @@ class _Job(NamedTuple):
     """Suffix of the ids of its attempts, which distinguishes originals of one task with the same index."""
 
 
-class _Try(NamedTuple):
+class _Attempt(NamedTuple):
     """One judged attempt. `stored`: it is in trajectories.jsonl."""
 
     trajectory: Trajectory
@@ -62,23 +62,23 @@ async def repair(context: Context) -> dict[str, int]:
     jobs = _jobs(context)
     decided = run.repairs.keys()
     missing = [job for job in jobs if job.original.id not in decided]
-    stored = {one.id: one for one in run.trajectories if one.provenance.parent is not None}
+    stored = {trajectory.id: trajectory for trajectory in run.trajectories if trajectory.provenance.parent is not None}
     model = settings.model or context.recipe.model
     with Bar("repairs", len(jobs), done=len(jobs) - len(missing)) as bar:
         if missing:
             sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
             outage = Outage("repairs", worked=len(missing) < len(jobs))
-            asked = (context.task(job.original.task_id) for job in missing)
-            async with context.rollout(model, sampling, asked) as rollout:
-                work = (_tries(context, rollout, job, stored) for job in missing)
+            tasks = (context.task(job.original.task_id) for job in missing)
+            async with context.rollout(model, sampling, tasks) as rollout:
+                work = (_run_attempts(context, rollout, job, stored) for job in missing)
                 # Closed before the engine, so that attempts interrupted by its shutdown are not stored.
                 async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
-                    async for job, tries in ready:
-                        outage.record(tries[-1].trajectory, partial(_store, run, job, tries))
-                        bar.step(detail=tries[-1].decision.reason[:40])
+                    async for job, attempts in ready:
+                        outage.record(attempts[-1].trajectory, partial(_store, run, job, attempts))
+                        bar.step(detail=attempts[-1].decision.reason[:40])
             outage.finish()
     _arrange(context, jobs)
-    repaired = sum(one.accepted for one in run.repairs)
+    repaired = sum(trajectory.accepted for trajectory in run.repairs)
     return {"repaired": repaired, "hard": write_hard_cases(context)}
 
 
@@ -98,9 +98,9 @@ def _jobs(context: Context) -> list[_Job]:
     return jobs
 
 
-async def _tries(
+async def _run_attempts(
     context: Context, rollout: Rollout, job: _Job, stored: dict[str, Trajectory]
-) -> tuple[_Job, list[_Try]]:
+) -> tuple[_Job, list[_Attempt]]:
     """Make attempts until one is accepted or `repair.attempts` is reached.
 
     A new attempt without an infrastructure failure is stored at once. Stored attempts with such a failure do not count
@@ -109,7 +109,7 @@ async def _tries(
     recipe, run = context.recipe, context.run
     settings = recipe.repair
     task = context.task(job.original.task_id)
-    asked = repair_task(
+    repairer_task = repair_task(
         task,
         job.original,
         job.mode,
@@ -119,13 +119,13 @@ async def _tries(
         rules=settings.rules or _rules_for(settings.model or recipe.model),
     )
     digest = run.id_digest(recipe_hash(recipe, SECTIONS)) + job.mark
-    tries: list[_Try] = []
+    attempts: list[_Attempt] = []
     stored_failures = 0
-    while len(tries) < settings.attempts + stored_failures:
-        attempt = len(tries)
+    while len(attempts) < settings.attempts + stored_failures:
+        attempt = len(attempts)
         plan = Plan(
             id=f"repair/{job.original.task_id}/{job.original.index}/{attempt}/{digest}",
-            task=asked,
+            task=repairer_task,
             stage="repair",
             index=attempt,
             seed=derive_seed(recipe.seed, "repair", job.original.id, attempt),
@@ -151,11 +151,11 @@ async def _tries(
             refused_phrases=settings.refused_phrases,
             refused_first_phrases=settings.refused_first_phrases,
         )
-        tries.append(_Try(trajectory, verdict, decision, before is not None or is_new_and_complete))
+        attempts.append(_Attempt(trajectory, verdict, decision, before is not None or is_new_and_complete))
         stored_failures += before is not None and trajectory.failure is not None
         if decision.accepted:
             break
-    return job, tries
+    return job, attempts
 
 
 def _rules_for(model: ModelSettings) -> str:
@@ -163,17 +163,17 @@ def _rules_for(model: ModelSettings) -> str:
     return TRAINED_RULES if model.path in PICO_MODELS else RULES
 
 
-def _store(run: Run, job: _Job, tries: list[_Try]) -> None:
+def _store(run: Run, job: _Job, attempts: list[_Attempt]) -> None:
     """Store the decision and the attempts that are not stored yet (those with infrastructure failures)."""
-    for one in tries:
-        if not one.stored:
-            run.trajectories.append(one.trajectory)
-    run.repairs.append(_record(job, tries))
+    for attempt in attempts:
+        if not attempt.stored:
+            run.trajectories.append(attempt.trajectory)
+    run.repairs.append(_record(job, attempts))
 
 
-def _record(job: _Job, tries: list[_Try]) -> Repair:
-    last = tries[-1]
-    usage = usage_of([one.trajectory for one in tries], {})
+def _record(job: _Job, attempts: list[_Attempt]) -> Repair:
+    last = attempts[-1]
+    usage = usage_of([attempt.trajectory for attempt in attempts], {})
     return Repair(
         original_id=job.original.id,
         repaired_id=last.trajectory.id,
@@ -181,8 +181,8 @@ def _record(job: _Job, tries: list[_Try]) -> Repair:
         mode=job.mode,
         accepted=last.decision.accepted,
         reason=last.decision.reason,
-        attempts=len(tries),
-        reasons=tuple(one.decision.reason for one in tries),
+        attempts=len(attempts),
+        reasons=tuple(attempt.decision.reason for attempt in attempts),
         tokens=None if usage.uncounted else usage.completion_tokens,
         prompt_tokens=None if usage.uncounted else usage.prompt_tokens,
     )
@@ -199,16 +199,18 @@ def _arrange(context: Context, jobs: list[_Job]) -> None:
         else:
             by_parent.setdefault(trajectory.provenance.parent, []).append(trajectory)
     repairs = [
-        one for job in jobs for one in sorted(by_parent.get(job.original.id, []), key=lambda repaired: repaired.index)
+        repaired
+        for job in jobs
+        for repaired in sorted(by_parent.get(job.original.id, []), key=lambda trajectory: trajectory.index)
     ]
-    order += [one.id for one in repairs]
+    order += [repair.id for repair in repairs]
     judge_missing(repairs, run.verdicts, lambda one: context.task(one.task_id), seconds=context.recipe.judge_seconds)
     run.trajectories.reorder(order)
     run.verdicts.reorder(order)
     run.repairs.reorder(job.original.id for job in jobs)
 
 
-def _owes(about: Mapping[str, Any]) -> tuple[str, ...]:
+def _written_files(about: Mapping[str, Any]) -> tuple[str, ...]:
     return () if about.get("repaired") == about.get("hard") == 0 else REPAIR.files
 
 
@@ -217,10 +219,10 @@ REPAIR = Stage(
     run=lambda context: asyncio.run(repair(context)),
     reads=("synth", "judge", "score"),
     files=("repairs.jsonl", "hard.jsonl"),
-    owes=_owes,
+    written_files=_written_files,
     id_sections=SECTIONS,
     verb="repair",
-    help="Repair again; stored repairs are decided anew, missing ones are made.",
+    help="Repair again: decide on stored repairs again and generate missing ones.",
     generates=Generated(file="trajectories.jsonl", repairs=True),
     models=("repair.model",),
     uses_tools=True,

@@ -8,9 +8,9 @@ from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
-from rewright.pipeline.stages.held_out import say_if_too_few, unseen_pairs
+from rewright.pipeline.stages.held_out import unseen_pairs, warn_if_too_few_pairs
 from rewright.pipeline.stages.policy import policy, skip
-from rewright.pipeline.stages.reward_gate import without_reward_model
+from rewright.pipeline.stages.reward_gate import why_no_reward_model
 from rewright.recipe.schema import Recipe
 from rewright.training.backend import get_backend
 from rewright.training.group_credit import uses_reward_model
@@ -24,7 +24,7 @@ def reward(context: Context) -> dict[str, Any]:
     if recipe.reward.url is not None:
         return skip(context, "reward", "reward.url names a served model", "none is trained")
     if "rl" in recipe.stages and not uses_reward_model(recipe.rl):
-        say(f"reward: {without_reward_model(recipe.rl)}: RL will not use the model that is trained here")
+        say(f"reward: {why_no_reward_model(recipe.rl)}: RL will not use the model that is trained here")
     pairs = run.pairs()
     if not any(pair["split"] == "train" for pair in pairs):
         reason = "no repair was accepted, or all pairs are held out"
@@ -34,7 +34,7 @@ def reward(context: Context) -> dict[str, Any]:
             f"{run.path}/preferences.jsonl has pairs without token ids: expected model.tokenizer in the recipe"
         )
     pairs = unseen_pairs(run, pairs)
-    say_if_too_few("reward", pairs, recipe)
+    warn_if_too_few_pairs("reward", pairs, recipe)
     history, accuracies = get_backend(recipe.reward.backend, "reward.backend").train_reward_model(
         pairs,
         policy(context, "sft"),

@@ -16,12 +16,12 @@ from rewright.serving.reward_client import RewardClient
 from rewright.training.pair_accuracy import pair_accuracies
 from rewright.training.settings import RewardSettings, RLSettings
 
-__all__ = ["connect", "trusts_own_model", "without_reward_model"]
+__all__ = ["connect", "has_validated_reward_model", "why_no_reward_model"]
 
 Accuracies = Mapping[str, float | None]
 
 
-def trusts_own_model(run: Run, settings: RewardSettings) -> bool:
+def has_validated_reward_model(run: Run, settings: RewardSettings) -> bool:
     """Whether the run has a reward model with sufficient held-out accuracy.
 
     False without a model or with too few held-out pairs. Raises InputError if the accuracy is too low.
@@ -70,7 +70,7 @@ def connect(run: Run, settings: RewardSettings, vocabulary: str) -> tuple[Reward
     return client, accuracies
 
 
-def without_reward_model(settings: RLSettings) -> str:
+def why_no_reward_model(settings: RLSettings) -> str:
     """The reason why RL with these settings uses no reward model (see `uses_reward_model`)."""
     if settings.trajectory_reward == "matchtir":
         return "rl.trajectory_reward is matchtir, which has no reward model"

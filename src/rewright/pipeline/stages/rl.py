@@ -13,7 +13,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.policy import policy
-from rewright.pipeline.stages.reward_gate import connect, trusts_own_model, without_reward_model
+from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_model, why_no_reward_model
 from rewright.recipe.schema import Recipe
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.training.backend import RLJob, get_backend
@@ -39,8 +39,8 @@ def rl(context: Context) -> dict[str, Any]:
     reward_model: Scorer | None = None
     if not uses_reward_model(recipe.rl):
         if run.model_folder("reward").is_dir():
-            say(f"rl: {without_reward_model(recipe.rl)}: RL runs without a reward model")
-    elif trusts_own_model(run, settings):
+            say(f"rl: {why_no_reward_model(recipe.rl)}: RL runs without a reward model")
+    elif has_validated_reward_model(run, settings):
         reward_model = get_backend(settings.backend, "reward.backend").load_reward_model(run.model_folder("reward"))
     _train(context, model, reward_model)
     return {"rollouts": recipe.rl.keep_rollouts}
@@ -49,14 +49,20 @@ def rl(context: Context) -> dict[str, Any]:
 def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) -> None:
     recipe, run = context.recipe, context.run
     # Maps stored rollouts to whether they have credit. They lack it if the step's judge or reward model was lost.
-    known = {one.id: one.credit is not None for one in run.rollouts} if recipe.rl.keep_rollouts else {}
+    has_credit = (
+        {trajectory.id: trajectory.credit is not None for trajectory in run.rollouts} if recipe.rl.keep_rollouts else {}
+    )
 
     def keep(trajectories: list[Trajectory]) -> None:
-        run.rollouts.replace(one for one in trajectories if one.credit is not None and known.get(one.id) is False)
-        for one in trajectories:
-            if one.id not in known:
-                run.rollouts.append(one)
-            known[one.id] = one.credit is not None or known.get(one.id, False)
+        run.rollouts.replace(
+            trajectory
+            for trajectory in trajectories
+            if trajectory.credit is not None and has_credit.get(trajectory.id) is False
+        )
+        for trajectory in trajectories:
+            if trajectory.id not in has_credit:
+                run.rollouts.append(trajectory)
+            has_credit[trajectory.id] = trajectory.credit is not None or has_credit.get(trajectory.id, False)
 
     context.check_rewards()
     tasks = context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else context.tasks
@@ -97,7 +103,7 @@ def _plan(context: Context) -> dict[str, int]:
     return {} if settings is None else {"rl_tasks": len(context.load(settings))}
 
 
-def _owes(about: Mapping[str, Any]) -> tuple[str, ...]:
+def _written_files(about: Mapping[str, Any]) -> tuple[str, ...]:
     return RL.files if about.get("rollouts") else RL.files[:1]  # rl.keep_rollouts is false
 
 
@@ -106,7 +112,7 @@ RL = Stage(
     run=rl,
     reads=("sft", "reward"),
     files=("models/rl", "rollouts.jsonl"),
-    owes=_owes,
+    written_files=_written_files,
     verb="rl",
     help="Train the policy by RL.",
     trains="policy",

@@ -7,7 +7,7 @@ from typing import Any
 from rewright.core.errors import InputError
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
-from rewright.pipeline.stages.held_out import asked, asked_held_out
+from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key
 from rewright.pipeline.stages.policy import skip
 from rewright.recipe.schema import Recipe
 from rewright.training.backend import get_backend
@@ -38,10 +38,10 @@ def _demonstrations(context: Context) -> list[dict[str, Any]]:
 
     settings, model = context.recipe.sft, context.recipe.model
     renderer = Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
-    held_out_prompts = asked_held_out(context.run.pairs())
+    held_out_prompts = held_out_prompt_keys(context.run.pairs())
     rows = []
     for task in generate("train", settings.demonstrations, seed=context.recipe.seed, profile=settings.profile):
-        if asked(context.dialect.messages(task)) in held_out_prompts:
+        if prompt_key(context.dialect.messages(task)) in held_out_prompts:
             continue
         ids, mask = renderer.encode_trajectory(task, demonstrate(task))
         rows.append({"input_ids": ids, "mask": mask})

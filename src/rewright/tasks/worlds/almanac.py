@@ -189,11 +189,11 @@ def _sum(rng: random.Random, split: str, steps: int) -> Built:
 
 
 def _fact(rng: random.Random, book: Almanac, hops: int) -> Built:
-    start, fields, found = _chain(rng, book, hops, number=rng.random() < 0.6)
+    start, fields, values = _chain(rng, book, hops, number=rng.random() < 0.6)
     phrase = _phrase(rng, start, fields)
     asks = "What is {}?" if fields[-1] in NUMBERS else "Who is {}?"
     question = rng.choice((asks, "Tell me {}.", "Find {}.")).format(phrase)
-    return question, _searches(start, fields, found), found[-1]
+    return question, _searches(start, fields, values), values[-1]
 
 
 def _both(rng: random.Random, book: Almanac) -> Built:
@@ -215,11 +215,11 @@ def _chain(rng: random.Random, book: Almanac, hops: int, *, number: bool) -> tup
     if number:
         fields.append(rng.choice(NUMBERS))
     start = value = rng.choice(book.people)
-    found = []
+    values = []
     for field in fields:
         value = book.facts[field][value]
-        found.append(value)
-    return start, fields, found
+        values.append(value)
+    return start, fields, values
 
 
 def _phrase(rng: random.Random, start: str, fields: Sequence[str]) -> str:
@@ -229,8 +229,8 @@ def _phrase(rng: random.Random, start: str, fields: Sequence[str]) -> str:
     return "the " + " of the ".join(reversed(fields)) + f" of {start}"
 
 
-def _searches(start: str, fields: Sequence[str], found: Sequence[str]) -> list[ToolCall]:
-    names = [start, *found[:-1]]
+def _searches(start: str, fields: Sequence[str], values: Sequence[str]) -> list[ToolCall]:
+    names = [start, *values[:-1]]
     return [
         ToolCall(name="search", arguments={"query": f"{field} of {name}"})
         for field, name in zip(fields, names, strict=True)

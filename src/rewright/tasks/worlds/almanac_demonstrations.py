@@ -45,9 +45,9 @@ def _result(book: Almanac, call: ToolCall, task: Task) -> ToolResult:
     """Compute the tool's result for a gold call without running the tool. A test checks that both agree."""
     if call.name == "python":
         return ToolResult((task.gold.answers or ("",))[0])  # a program is always the last gold call
-    field, found, name = str(call.arguments["query"]).partition(" of ")
-    if not found:
-        raise InputError(f"task {task.id}: the query {call.arguments['query']!r} is none of the almanac's")
+    field, separator, name = str(call.arguments["query"]).partition(" of ")
+    if not separator:
+        raise InputError(f"task {task.id}: the query {call.arguments['query']!r} is not one of the almanac's")
     return ToolResult(book.passage(field, name))
 
 

@@ -1,4 +1,4 @@
-"""The town: an embedded world that is generated anew for every task and is accessible only through tools.
+"""The town: an embedded world that is generated separately for every task and accessed only through tools.
 
 Every task has its own people and tables (who manages whom, ages), so that answers can't be memorised and the tools must
 be called. A task has a question in English, the required tools among distractors, gold calls, expected tool outputs and
