@@ -7,31 +7,12 @@ points of the group `rewright` are how Rewright finds them. A new toy is its fil
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TOYS = Path(__file__).parent / "toys"
-PROGRAM = "from rewright.cli.main import main; main()"
-Finished = subprocess.CompletedProcess[str]
-
-
-def rewright(folder: Path, *arguments: object, toys: bool = True) -> Finished:
-    """`rewright ARGUMENTS` in `folder`, in an environment in which the package of toys is installed (or is not)."""
-    path = os.pathsep.join([*([str(TOYS.parent.parent), str(TOYS)] if toys else []), *filter(None, sys.path)])
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from support.toys import rewright
 
 
 def records(path: Path) -> list[dict[str, Any]]:
