@@ -178,7 +178,7 @@ def credit(
         gold = file / "tasks.jsonl"
     options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    changed = [*(changes or ()), *given]
+    changed = [*given, *(changes or ())]  # this order: signal.KEY=VALUE sets a key of the given signal
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
         stored = read_stored(file, outcome=outcome, file_format=file_format)

@@ -7,7 +7,8 @@ A signal is a function of a batch of trajectories, which may belong to several t
         return [[1.0 / (1 + len(turn.text or "")) for turn in one.turns] for one in trajectories]
 
 It returns a `TurnSignal`, or one sequence of T rewards per trajectory, with NaN for rewards that could not be
-computed. Its other arguments are its settings. Its values exclude the outcome, which is added once, before advantages
+computed. Its other arguments are its settings, which a recipe sets if a class for them is declared with
+`rewright.credit.with_settings`. Its values exclude the outcome, which is added once, before advantages
 are computed.
 """
 

@@ -14,8 +14,6 @@ from rewright.core.errors import InputError
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
 from rewright.core.storage import RecordFile
-from rewright.credit.estimators import find_estimator
-from rewright.credit.signals import find_signal
 from rewright.dialects import Dialect, get_dialect
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
@@ -43,11 +41,10 @@ def _check_functions(recipe: Recipe) -> None:
         dimension.load("quality.dimensions: ")
     if not sum(dimension.weight for dimension in dimensions) > 0:
         raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
-    for key, find in (("estimator", find_estimator), ("signal", find_signal)):
-        try:
-            find(getattr(recipe.rl.credit, key))
-        except ValueError as problem:
-            raise InputError(f"rl.credit.{key}: {problem}") from None
+    try:
+        recipe.rl.credit.check_functions()
+    except ValueError as problem:
+        raise InputError(f"rl.credit.{problem}") from None
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:

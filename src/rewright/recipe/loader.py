@@ -35,6 +35,8 @@ FORMAT_1_MODEL: Final = {
 """The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string sets."""
+NAMED = ("signal", "estimator")
+"""Keys that are a name, or a mapping with `name` and the settings of what is named. Another name has other settings."""
 
 
 def load_recipe(
@@ -114,6 +116,8 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> No
         below = data.setdefault(key, {})
         if isinstance(below, str) and key in SHORT_FORMS:
             below = data[key] = {SHORT_FORMS[key]: below}
+        if isinstance(below, str) and key in NAMED:
+            below = data[key] = {"name": below}
         if below is None:
             below = data[key] = {}
         if not isinstance(below, dict):
