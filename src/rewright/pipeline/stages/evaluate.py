@@ -19,7 +19,8 @@ from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
-from rewright.repair.quality import PARITY, QualitySettings, surface
+from rewright.repair.quality import PARITY, surface
+from rewright.repair.settings import QualitySettings
 
 __all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summarise"]
 
