@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from rewright.benchmarks import find_benchmark
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
@@ -35,7 +36,7 @@ ID_SECTIONS = ("seed", "dialect", "limits", "tools")
 
 
 def _check_functions(recipe: Recipe) -> None:
-    """Raise InputError for an unknown dimension, estimator or signal, and for dimension weights that sum to 0."""
+    """Raise InputError for an unknown dimension, estimator, signal or benchmark, and for weights that sum to 0."""
     dimensions = recipe.quality.dimensions
     for dimension in dimensions:
         dimension.load("quality.dimensions: ")
@@ -45,6 +46,8 @@ def _check_functions(recipe: Recipe) -> None:
         recipe.rl.credit.check_functions()
     except ValueError as problem:
         raise InputError(f"rl.credit.{problem}") from None
+    if recipe.eval.benchmark is not None:
+        find_benchmark(recipe.eval.benchmark, "eval.benchmark")
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:

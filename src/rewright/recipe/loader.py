@@ -102,9 +102,10 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     """Return a hash of the named sections (8 hexadecimal digits), which is part of ids that depend on them.
 
     Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
-    format of run directories, whatever its engine.
+    format of run directories, whatever its engine, and `eval` without `eval.benchmark`, which generates nothing.
     """
     parts = {name: msgspec.to_builtins(getattr(recipe, name)) for name in sections}
+    parts.get("eval", {}).pop("benchmark", None)
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}

@@ -163,6 +163,12 @@ def _stages(found: dict[str, Any]) -> str:
             for row in found["stages"]
             if row.get("failures")
         )
+        + "".join(
+            f'<p class="small">{escape(row["stage"])}: {escape(name)} {part["value"]:.3f} '
+            f"[{part['low']:.3f}, {part['high']:.3f}] of {part['trajectories']}.</p>\n"
+            for row in found["stages"]
+            for name, part in row.get("metrics", {}).items()
+        )
     )
 
 
