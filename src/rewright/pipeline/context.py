@@ -27,7 +27,7 @@ from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
-from rewright.tools import ToolsetFactory
+from rewright.tools import CombinedTools
 
 __all__ = ["ID_SECTIONS", "Context", "eval_settings"]
 
@@ -137,7 +137,7 @@ class Context:
         """Open a rollout loop with a model's engine and this run's tools; all are closed at the end.
 
         Raises SandboxError, before anything is generated, if the machine cannot execute the tools of `tasks` in the
-        configured sandbox.
+        configured sandbox, and InputError for a trusted function that cannot be loaded.
         """
         async with AsyncExitStack() as stack:
             tools = self.open_tools()
@@ -161,14 +161,14 @@ class Context:
             )
 
     async def try_tools(self, tasks: Iterable[Task]) -> None:
-        """Raise SandboxError if the machine cannot execute the tools of `tasks` in the configured sandbox."""
+        """Raise SandboxError or InputError if the tools of `tasks` cannot be executed (see `rollout`)."""
         tools = self.open_tools()
         try:
             await try_tools(tools, tasks)
         finally:
             await tools.close()
 
-    def open_tools(self) -> ToolsetFactory:
+    def open_tools(self) -> CombinedTools:
         """Open the executors of this run's tools, in the configured sandbox."""
         seconds = self.recipe.limits.tool_seconds
         return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
