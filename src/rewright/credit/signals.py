@@ -17,16 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.core.registry import known
 from rewright.credit.lookup import find_function
-from rewright.credit.matching import Assignment, match_many
+from rewright.credit.matching import Matching, match_many
 from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
-from rewright.credit.similarity import LARGEST, PARITY_WEIGHTS, Weights
+from rewright.credit.similarity import LARGEST
 from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["KINDS", "Signal", "TurnSignal", "find_signal", "matched", "outcome", "signal_names", "turn_signal"]
@@ -151,41 +151,24 @@ def matched(
     trajectories: Sequence[CreditTrajectory],
     *,
     aggregate: Literal["mean", "sum"] = "mean",
-    assignment: Assignment = "optimal",
-    unmatched: float = 0.0,
-    reg: float = 0.1,
-    ot_scale: Literal["raw", "calls"] = "raw",
-    weights: Weights = PARITY_WEIGHTS,
     details: bool = False,
+    **matching: Unpack[Matching],
 ) -> TurnSignal:
     """MatchTIR's turn rewards for calls that match gold calls: `rewright.credit.turn_rewards`, without outcomes.
 
     The kind is "reward", and no number is missing: a trajectory without gold calls has rewards 0. `details`: keep the
-    `Match` of each trajectory.
+    `Match` of each trajectory. `matching`: the settings of `match`.
     """
     turns, golds = [one.calls for one in trajectories], [one.golds for one in trajectories]
     matches = None
     if details:
         matches = match_many(
             [([call for turn in own for call in turn], gold) for own, gold in zip(turns, golds, strict=True)],
-            assignment=assignment,
-            unmatched=unmatched,
-            reg=reg,
-            ot_scale=ot_scale,
-            weights=weights,
+            **matching,
         )
         values = turn_rewards_of_matches(turns, matches, aggregate=aggregate)
     else:
-        values = turn_rewards_many(
-            turns,
-            golds,
-            aggregate=aggregate,
-            assignment=assignment,
-            unmatched=unmatched,
-            reg=reg,
-            ot_scale=ot_scale,
-            weights=weights,
-        )
+        values = turn_rewards_many(turns, golds, aggregate=aggregate, **matching)
     return TurnSignal(values, [np.zeros(len(row), dtype=bool) for row in values], details=matches)
 
 
