@@ -84,3 +84,20 @@ def test_a_stored_recipe_s_trainer_runs_once_its_package_is_named(folder: Path) 
     done = rewright(folder, "sft", "trained")
     assert (done.returncode, "names code (sft.backend: seams.toys.toy_trainer:ToyTrainer)" in done.stderr) == (2, True)
     assert rewright(folder, "sft", "trained", "--trusted", "seams").returncode == 0
+
+
+@pytest.mark.parametrize(("signal", "noted"), [("matched", True), ("outcome", False)])
+def test_rl_says_that_gold_calls_are_missing_only_where_they_are_used(tmp_path: Path, signal: str, noted: bool) -> None:
+    (tmp_path / "no_training.py").write_text(
+        "class Nothing:\n"
+        "    def check(self, section, settings): pass\n"
+        "    def train_rl(self, job):\n"
+        "        job.out.mkdir(parents=True)\n"
+        "        return [{'step': 1}]\n"
+    )
+    task = {"id": "a", "messages": [{"role": "user", "content": "1 + 1 = ?"}], "gold": {"answers": ["2"]}}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task) + "\n")
+    changes = ("rl.backend=no_training:Nothing", "rl.tasks_per_step=1", "rl.trajectory_reward=matchtir")
+    (tmp_path / "r.yaml").write_text("stages: [rl]\ntasks: tasks.jsonl\n")
+    done = rewright(tmp_path, "run", "r.yaml", *changes, f"rl.credit.signal={signal}", "--run", "run")
+    assert (done.returncode, "rl: no task has gold calls" in done.stderr) == (0, noted), done.stderr

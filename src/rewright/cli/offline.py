@@ -203,7 +203,7 @@ def credit(
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
-    for remark in credit_remarks(found):
+    for remark in credit_remarks(found, settings.credit.signal_name):
         say(remark)
 
 

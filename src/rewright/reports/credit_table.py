@@ -99,30 +99,35 @@ def credit_as_table(found: Sequence[Credited]) -> Iterator[str]:
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
 
 
-def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
+def credit_remarks(found: Sequence[Credited], signal: str = "matched") -> Iterator[str]:
     """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
 
-    Their values are not measurements, although they look like those of other trajectories.
+    Their values are not measurements, although they look like those of other trajectories. `signal` is the name of the
+    credit signal: only `matched` needs gold calls and rewards calls.
     """
+    matches = signal == "matched"
+    paid = "calls" if matches else f"the signal {signal}"
+    unseen = "their calls earn 0" if matches else f"the signal {signal} sees none of their calls"
     stored = [one.stored for one in found]
     counts = Counter(one.group for one in stored if one.group is not None)
     alone = [group for group, count in counts.items() if count == 1]
     if alone:
         share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
         yield f"warning: {share}: its advantages compare it with nothing"
-    yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", "their calls earn 0")
+    if matches:
+        yield from _remark(stored, [one for one in stored if one.golds is None], "no gold calls", unseen)
     if any(one.outcome is not None for one in stored):
         without = [one for one in stored if one.outcome is None]
-        yield from _remark(stored, without, "no outcome", "their turns are paid for calls alone")
+        yield from _remark(stored, without, "no outcome", f"their turns are paid for {paid} alone")
     elif stored:
-        yield "warning: no trajectory has an outcome: turns are paid for calls alone"
+        yield f"warning: no trajectory has an outcome: turns are paid for {paid} alone"
     if any(one.golds for one in stored) and not any(turn for one in stored for turn in one.turns):
         yield "warning: no trajectory has a call, though there are gold calls"
     unread = {one.id: how for one in stored if one.seen and one.golds and (how := unread_calls(one)) is not None}
     if unread:
         which = [one for one in stored if one.id in unread]
         how = unread[which[0].id]
-        yield from _remark(stored, which, f"no call that was read, but {how} in the text", "their calls earn 0")
+        yield from _remark(stored, which, f"no call that was read, but {how} in the text", unseen)
     golds = [gold for one in stored for gold in one.golds or ()]
     if golds and _look_allowed(golds):
         yield (
