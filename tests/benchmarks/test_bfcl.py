@@ -49,7 +49,7 @@ def entry_of(task: Task) -> str:
 
 
 def official_entry(identity: str) -> dict[str, Any]:
-    return bfcl_world._entry(identity)
+    return bfcl_world.official_entry(identity)
 
 
 def gold_exchanges(task: Task) -> Exchanges:

@@ -126,6 +126,48 @@ def test_a_package_of_ones_own_is_no_way_to_what_it_imports(rewright: Rewright, 
     assert (victim / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (
+            None,
+            "my_broken:f",
+            "import: module 'my_broken' cannot be imported: ModuleNotFoundError: No module named 'my_br",
+        ),
+        ("import no_such_package", "my_broken:f", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("def f(:", "my_broken:f", "import: module 'my_broken' cannot be imported: SyntaxError"),
+        ("raise SystemExit(3)", "my_broken:f", "cannot be loaded: "),
+        (
+            "def g(path): return path",
+            "my_broken:f",
+            "exception: AttributeError: module 'my_broken' has no attribute 'f'",
+        ),
+        ("f = 5", "my_broken:f", "tool f"),
+        ("from os.path import basename as f", "my_broken:f", "source: the target of f is not defined in a trusted"),
+    ],
+)
+def test_a_trusted_target_that_cannot_be_loaded_stops_the_run(
+    rewright: Rewright, victim: Path, source: str | None, target: str, said: str
+) -> None:
+    if source is not None:
+        Path("my_broken.py").write_text(source + "\n")
+    write_task(victim, target=target)
+    Path("r.yaml").write_text("stages: [synth]\ntasks: tasks.jsonl\nsandbox: {level: process, trusted: [my_broken]}\n")
+    code, _, complaint = rewright("run", "r.yaml", "--run", "run")
+    assert (code, said in complaint) == (2, True), complaint
+    first = complaint.splitlines()[-1]
+    assert first.startswith(
+        "error: sandbox.trusted allows the target my_broken:f of the tool f, which cannot be loaded"
+    )
+    assert not Path("run/trajectories.jsonl").exists()
+    code, found, complaint = rewright("validate", "tasks.jsonl", "--trusted", "my_broken", "--level", LEVEL)
+    if "cannot be imported" in first or source == "raise SystemExit(3)":
+        assert (code, said in complaint, complaint.count("\n")) == (2, True, 1), complaint
+    else:
+        assert (code, "tool f: its target my_broken:f cannot be loaded: " in found) == (1, True), found
+    assert (victim / "thesis.txt").exists()
+
+
 def test_the_tools_of_the_worlds_are_reached_from_a_file(rewright: Rewright, victim: Path) -> None:
     data = {"parameter": "path", "table": {str(victim): "Rome"}}
     write_task(victim, target="rewright.tasks.worlds.town:look_up", data=data)

@@ -20,7 +20,7 @@ from rewright.credit.settings import TurnCredit
 from rewright.engines.embedded import HFSettings
 from rewright.engines.served import OpenAISettings
 from rewright.recipe.schema import Recipe
-from rewright.repair.quality import Dimension
+from rewright.repair.settings import Dimension
 from rewright.rollout.settings import Limits, SynthSettings
 from rewright.training.settings import RLSettings
 

@@ -11,8 +11,6 @@ from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, Trajectory, Turn
 from rewright.repair.quality import (
     PARITY,
-    Dimension,
-    QualitySettings,
     Sample,
     score,
     score_group,
@@ -21,6 +19,7 @@ from rewright.repair.quality import (
     trajectory_text,
     word_count,
 )
+from rewright.repair.settings import Dimension, QualitySettings
 
 
 def words(count: int) -> str:

@@ -24,7 +24,8 @@ from rewright.dialects.hermes import Hermes
 from rewright.rendering.renderer import Renderer
 from rewright.rendering.transcript import transcript
 from rewright.repair.decision import INSTRUCTIONS, decide, mode_of, repair_task
-from rewright.repair.quality import QualitySettings, score_trajectory, word_count
+from rewright.repair.quality import score_trajectory, word_count
+from rewright.repair.settings import QualitySettings
 from support.small_tokenizers import pico_tokenizer
 
 SETTINGS = QualitySettings()

@@ -122,6 +122,45 @@ def test_a_stored_recipe_names_a_signal_and_an_estimator(rewright: Rewright, tmp
     assert [row["turn_advantages"] for row in found.values()] == [[0.5, 0.0, 0.0], [-0.5, 0.0]]
 
 
+def test_a_recipe_sets_the_settings_of_a_signal_and_of_an_estimator(rewright: Rewright, tmp_path: Path) -> None:
+    signal = {"name": SIGNAL, "reward": 2.0, "ignored": ["none"]}
+    estimator = {"name": ESTIMATOR, "normalised": True}
+    credit = {"signal": signal, "estimator": estimator, "gamma": 1.0}
+    stored_run(tmp_path / "run", rl={"trajectory_reward": "matchtir", "credit": credit})
+    code, _, said = rewright("credit", "run", "--json")
+    assert (code, f"rl.credit.estimator: {ESTIMATOR}, rl.credit.signal: {SIGNAL}" in said) == (2, True), said
+    found = credit_of(rewright, "run", "--trusted", "seams")
+    assert [row["turn_rewards"] for row in found.values()] == [[2.0, 0.0, 1.0], [0.0, 0.0]]
+    half = 2**-0.5  # two returns, 3 and 0, of one state
+    assert [row["turn_advantages"][0] for row in found.values()] == pytest.approx([half, -half], abs=1e-6)
+    rl = RLSettings(credit=TurnCredit.of(credit), trajectory_reward="matchtir")
+    verdicts = [Verdict(trajectory_id=one.id, outcome=float(one.index == 0), reason="") for one in ROLLOUTS]
+    scored = score_rollouts([TASK] * 2, ROLLOUTS, verdicts, rl, dialect="hermes")
+    assert scored.turn_rewards == [row["turn_rewards"] for row in found.values()]
+    assert scored.advantages == [row["turn_advantages"] for row in found.values()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (("--signal", f"{{name: {SIGNAL}, reward: 2}}"), [2.0, 0.0, 1.0]),
+        (("--signal", SIGNAL, "signal.reward=3"), [3.0, 0.0, 1.0]),
+        (("--signal", SIGNAL), [1.0, 0.0, 1.0]),
+        (("--signal", "{name: matched, unmatched: -0.25}"), [1.0, -0.25, 1.0]),
+        (("signal.name=matched", "signal.unmatched=-0.25"), [1.0, -0.25, 1.0]),
+        (("unmatched=-0.25",), [1.0, -0.25, 1.0]),
+        (("signal=outcome",), [0.0, 0.0, 1.0]),
+        (("signal={name: outcome}",), [0.0, 0.0, 1.0]),
+    ],
+)
+def test_every_spelling_of_a_signal_at_the_command_line(
+    rewright: Rewright, tmp_path: Path, arguments: tuple[str, ...], first: list[float]
+) -> None:
+    stored_run(tmp_path / "run", rl={"trajectory_reward": "matchtir", "credit": {"signal": "outcome"}})
+    given = arguments if any("signal" in one for one in arguments) else ("signal=matched", *arguments)
+    assert credit_of(rewright, "run", *given)["q/0"]["turn_rewards"] == first
+
+
 def test_the_page_shows_a_run_whose_signal_is_not_trusted(rewright: Rewright, tmp_path: Path) -> None:
     stored_run(tmp_path / "run", rl={"credit": {"signal": SIGNAL}})
     code, _, said = rewright("view", "run")
@@ -134,7 +173,7 @@ def test_the_page_shows_a_run_whose_signal_is_not_trusted(rewright: Rewright, tm
     [
         (
             {"signal": "match"},
-            "rl.credit: unknown signal 'match': did you mean 'matched'? expected one of matched, out",
+            "rl.credit: unknown signal 'match': did you mean 'matched'? expected one of ",
         ),
         ({"signal": "seams.toys.toy_signal:none"}, "rl.credit.signal: signal 'seams.toys.toy_signal:none': module"),
         (
@@ -142,9 +181,54 @@ def test_the_page_shows_a_run_whose_signal_is_not_trusted(rewright: Rewright, tm
             "rl.credit.signal: signal is 'rewright.credit.signals:matched'",
         ),
         ({"signal": "outcome", "assignment": "greedy"}, "rl.credit.assignment has no effect: rl.credit.signal is outc"),
+        (
+            {"signal": {"name": SIGNAL, "rewrd": 1}},
+            "rl.credit.signal.rewrd must be a setting of seams.toys.toy_signal:new_results: did you mean reward?",
+        ),
+        ({"signal": {"name": SIGNAL, "reward": 0}}, "rl.credit.signal.reward must be positive, got 0"),
+        (
+            {"signal": {"name": SIGNAL, "ignored": [1]}},
+            "rl.credit.signal.ignored[0] must be valid: expected `str`, got `int`",
+        ),
+        (
+            {"signal": {"name": "outcome", "x": 1}},
+            "r.yaml:5: rl.credit.signal.x: must be a setting of outcome: expected",
+        ),
+        ({"signal": {"reward": 1}}, "r.yaml:3: rl.credit.signal: must have the key name, got {'reward': 1}"),
+        ({"signal": {"name": 5}}, "rl.credit.signal: must have the key name, got {'name': 5}"),
+        ({"signal": {"name": "matchd"}}, "unknown signal 'matchd': did you mean 'matched'?"),
+        ({"signal": {"name": "matched", "gamma": 1}}, "r.yaml:4: rl.credit.signal.gamma: must be a setting of matched"),
+        (
+            {"signal": {"name": "matched", "unmatched": "a"}},
+            "rl.credit.signal.unmatched: must be valid: expected `float`",
+        ),
+        (
+            {"signal": {"name": "matched", "assignment": "ot"}, "assignment": "greedy"},
+            "rl.credit.assignment has no effect: rl.credit.signal.assignment is ot",
+        ),
+        (
+            {"signal": {"name": "matched", "assignment": "ot", "unmatched": -1}},
+            "rl.credit.signal.unmatched has no effect: rl.credit.signal.assignment is ot",
+        ),
+        (
+            {"signal": {"name": "outcome"}, "assignment": "greedy"},
+            "rl.credit.assignment has no effect: rl.credit.signal",
+        ),
+        (
+            {"estimator": {"name": "grpo"}, "fusion": "sum"},
+            "rl.credit.fusion has no effect: rl.credit.estimator is grpo",
+        ),
+        (
+            {"estimator": {"name": "matchtir", "gamma": 1}},
+            "rl.credit.estimator.gamma: must be beside estimator, not in",
+        ),
+        (
+            {"estimator": {"name": ESTIMATOR, "normalised": "yes"}},
+            "rl.credit.estimator.normalised must be valid: expected `bool`, got `str`",
+        ),
     ],
 )
-def test_a_signal_that_there_is_not(rewright: Rewright, tmp_path: Path, settings: dict[str, str], said: str) -> None:
+def test_a_signal_that_there_is_not(rewright: Rewright, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"rl": {"credit": settings}}))
     code, _, complaint = rewright("run", "r.yaml", "--dry-run")
     assert (code, said in complaint) == (2, True), complaint
@@ -399,6 +483,9 @@ def test_an_importer_of_one_s_own_starts_a_run_and_is_credited(rewright: Rewrigh
         assert [row["turns"][0]["calls"][0]["arguments"] for row in rows] == [{"of": "Ada"}, {"of": "Zoe"}]
     matched = credit_of(rewright, "log.tsv", "--format", "toy", "--gold", "tasks.jsonl")
     assert [row["turn_rewards"] for row in matched.values()] == [[1.0, 0.0, 0.0], [pytest.approx(2 / 3), 0.0]]
+    _, _, said = rewright("credit", "log.tsv", "--format", "toy", "--signal", SIGNAL)
+    assert "gold calls" not in said and "their calls earn 0" not in said, said
+    assert f"no trajectory has an outcome: turns are paid for the signal {SIGNAL} alone" in said
     new = credit_of(rewright, "log.tsv", "--format", "toy", "--signal", SIGNAL)
     assert [row["turn_rewards"] for row in new.values()] == [[1.0, 0.0, 0.0], [1.0, 0.0]]
 

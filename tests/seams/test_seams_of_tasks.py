@@ -7,31 +7,12 @@ points of the group `rewright` are how Rewright finds them. A new toy is its fil
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TOYS = Path(__file__).parent / "toys"
-PROGRAM = "from rewright.cli.main import main; main()"
-Finished = subprocess.CompletedProcess[str]
-
-
-def rewright(folder: Path, *arguments: object, toys: bool = True) -> Finished:
-    """`rewright ARGUMENTS` in `folder`, in an environment in which the package of toys is installed (or is not)."""
-    path = os.pathsep.join([*([str(TOYS.parent.parent), str(TOYS)] if toys else []), *filter(None, sys.path)])
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from support.toys import rewright
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -107,10 +88,58 @@ def test_a_benchmark_is_evaluated(folder: Path) -> None:
     assert [one["outcome"] for one in verdicts] == [1.0, 1.0]
 
 
+def test_a_benchmark_brings_its_own_metrics(folder: Path) -> None:
+    arguments = ("eval", "--benchmark", "toy-differences", "--run", "metrics", "--model", "any", "model.off_by=3")
+    done = rewright(folder, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "  distance: 3.000 [3.000, 3.000] of 3" in done.stdout.splitlines()
+    distance = {"value": 3.0, "low": 3.0, "high": 3.0, "trajectories": 3}
+    assert json.loads(done.stdout.splitlines()[-1])["stages"][0]["metrics"] == {"distance": distance}
+    assert records(folder / "metrics" / "metrics.jsonl")[0]["metrics"] == {"distance": distance}
+    plain = rewright(folder, *arguments, "eval.benchmark=null", "--run", "without")
+    assert (plain.returncode, "distance" in plain.stdout) == (0, False), plain.stderr
+    ids = [
+        [one["id"] for one in records(folder / run / "evaluations" / "base.jsonl")] for run in ("metrics", "without")
+    ]
+    assert ids[0] == ids[1]  # metrics change neither ids nor seeds
+    assert rewright(folder, "view", "metrics").returncode == 0
+    assert "distance 3.000 [3.000, 3.000] of 3." in (folder / "metrics" / "report.html").read_text()
+    again = (folder / "metrics" / "recipe.yaml").read_text()
+    assert "benchmark: toy-differences\n" in again
+    (folder / "metrics" / "recipe.yaml").write_text(
+        again.replace("benchmark: toy-differences\n", "benchmark: toy_benchmark:BROKEN\n")
+    )
+    refused = rewright(folder, "eval", "metrics")
+    assert (refused.returncode, "names code (eval.benchmark: toy_benchmark:BROKEN)" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("1 / 0", "own_metrics:BENCHMARK failed for eval-base/difference-heldout-1-0/0/"),
+        ("{'a': float('nan')}", "are {'a': nan}: expected finite numbers by name"),
+        ("{'a': 'b'}", "are {'a': 'b'}: expected finite numbers by name"),
+        ("{5: 1.0}", "are {5: 1.0}: expected finite numbers by name"),
+        ("5", "failed for eval-base/difference-heldout-1-0/0/"),
+    ],
+)
+def test_metrics_that_give_no_numbers_are_one_line(folder: Path, tmp_path: Path, returned: str, said: str) -> None:
+    (tmp_path / "own_metrics.py").write_text(
+        "from rewright.benchmarks import Benchmark\n"
+        f"BENCHMARK = Benchmark(('eval.tasks.format=toy-differences', 'eval.tasks.count=1', 'model.engine=toy', "
+        f"'dialect=toy'), metrics=lambda task, trajectory, verdict: {returned})\n"
+    )
+    done = rewright(tmp_path, "eval", "--benchmark", "own_metrics:BENCHMARK", "--run", "run")
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert len(records(tmp_path / "run" / "evaluations" / "base.verdicts.jsonl")) == 1  # nothing is lost
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("eval", "--benchmark", "toy-diferences"), "unknown benchmark 'toy-diferences': did you mean"),
+        (("run", "recipe.yaml", "eval.benchmark=hotpot", "--dry-run"), "eval.benchmark: unknown benchmark 'hotpot'"),
+        (("run", "recipe.yaml", "eval.benchmark=json:load", "--dry-run"), "benchmark 'json:load' is a function: exp"),
         (("run", "recipe.yaml", "dialect=toi", "--dry-run"), "did you mean 'toy'? expected one of hermes, tags, toy"),
         (("run", "recipe.yaml", "tasks.format=toy_sum", "--dry-run"), "unknown task format 'toy_sum': did you mean"),
         (("run", "recipe.yaml", "model.engine=toyy", "--dry-run"), "unknown engine 'toyy': did you mean 'toy'?"),

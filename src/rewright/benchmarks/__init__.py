@@ -6,9 +6,18 @@ a `Benchmark` (kind `benchmark`), which holds the evaluation settings of `rewrig
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
-__all__ = ["Benchmark"]
+from rewright.core.errors import InputError
+from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.registry import find
+
+__all__ = ["Benchmark", "Metrics", "find_benchmark"]
+
+Metrics = Callable[[Task, Trajectory, Verdict], Mapping[str, float]]
+"""The numbers of one trajectory, by name."""
 
 
 class Benchmark(msgspec.Struct, frozen=True):
@@ -20,3 +29,19 @@ class Benchmark(msgspec.Struct, frozen=True):
     settings: tuple[str, ...]
     summary: str = ""
     """One-line description of what is evaluated."""
+    metrics: Metrics | None = None
+    """The benchmark's own metrics besides success: numbers of one trajectory, which the evaluation averages.
+
+    It is called for each trajectory, also without an answer. A name that it leaves out is not averaged for this one.
+    """
+
+
+def find_benchmark(name: str, setting: str) -> Benchmark:
+    """Return the benchmark with that registered name or import path.
+
+    Raises InputError, which mentions `setting`, for an unknown name and for an object that is no benchmark.
+    """
+    found = find("benchmark", name, setting=setting)
+    if not isinstance(found, Benchmark):
+        raise InputError(f"{setting}: benchmark {name!r} is a {type(found).__name__}: expected a Benchmark")
+    return found

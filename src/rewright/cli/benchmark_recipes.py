@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewright.benchmarks import Benchmark
+from rewright.benchmarks import find_benchmark
 from rewright.core.errors import InputError
-from rewright.core.registry import find
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
 
@@ -19,10 +18,9 @@ def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides:
     If `model` is None, the benchmark's model is used, else pico. `overrides` take precedence, as in `rewright run`.
     Raises InputError for an unknown benchmark, with the known ones.
     """
-    found = find("benchmark", name, setting="--benchmark")
-    if not isinstance(found, Benchmark):
-        raise InputError(f"--benchmark: benchmark {name!r} is a {type(found).__name__}: expected a Benchmark")
-    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", "model.path=pico", *found.settings]
+    found = find_benchmark(name, "--benchmark")
+    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", f"eval.benchmark={name}", "model.path=pico"]
+    settings += found.settings
     if model is not None:
         settings.append(f"model.path={model}")
     if limit is not None:

@@ -178,7 +178,7 @@ def credit(
         gold = file / "tasks.jsonl"
     options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    changed = [*(changes or ()), *given]
+    changed = [*given, *(changes or ())]  # this order: signal.KEY=VALUE sets a key of the given signal
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
         stored = read_stored(file, outcome=outcome, file_format=file_format)
@@ -203,7 +203,7 @@ def credit(
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
-    for remark in credit_warnings(found):
+    for remark in credit_warnings(found, settings.credit.signal_name):
         say(remark)
 
 

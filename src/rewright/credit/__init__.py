@@ -14,6 +14,7 @@ differences). Every function is pure. None raises on model output::
 
 from rewright.credit.advantages import advantages
 from rewright.credit.estimators import Estimator, Group, estimator_names, register_estimator
+from rewright.credit.lookup import with_settings
 from rewright.credit.matching import Assignment, Match, match, match_many
 from rewright.credit.rewards import turn_rewards, turn_rewards_many
 from rewright.credit.signals import Signal, TurnSignal, signal_names, turn_signal
@@ -46,4 +47,5 @@ __all__ = [
     "turn_rewards",
     "turn_rewards_many",
     "turn_signal",
+    "with_settings",
 ]

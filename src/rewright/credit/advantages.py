@@ -8,7 +8,7 @@ explains which estimators are unbiased and when to use each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ def advantages(
     group_ids: Sequence[Hashable],
     *,
     estimator: str | Estimator = "matchtir",
+    estimator_settings: Mapping[str, Any] | None = None,
     gamma: float = 0.9,
     eps: float = 1e-6,
     fusion: Literal["mean", "sum"] = "mean",
@@ -47,6 +48,7 @@ def advantages(
         group_ids: B hashable labels; trajectories with equal labels form a group, in any order.
         estimator: "matchtir", "grpo", "fixed_horizon", "delta", "leave_one_out" (see `rewright.credit.estimators`), a
             name registered with `register_estimator`, an import path "package.module:function", or a function.
+        estimator_settings: keyword arguments of an estimator of your own.
         gamma: discount factor per turn.
         eps: added to standard deviations.
         fusion: "mean" or "sum" of the trajectory-level and turn-level advantages.
@@ -109,7 +111,7 @@ def advantages(
             token_counts=None if token_counts is None else [token_counts[index] for index in indices],
         )
         try:
-            advantage_nT = np.asarray(function(group), dtype=np.float64)
+            advantage_nT = np.asarray(function(group, **(estimator_settings or {})), dtype=np.float64)
         except Exception as error:  # user code can raise anything
             raise ValueError(f"estimator {estimator!r} failed: {type(error).__name__}: {error}") from error
         if advantage_nT.shape != group.rewards_nT.shape:

@@ -2,7 +2,8 @@
 
 An estimator is a function `f(group: Group) -> (n, T) array`; entries after a trajectory's last turn are ignored.
 Register one with `@register_estimator("name")` (kind `estimator` of `rewright.core.registry`), or refer to it by
-import path, "package.module:function". The built-in estimators are registered in `rewright.builtin`.
+import path, "package.module:function". The built-in estimators are registered in `rewright.builtin`. Settings of its
+own are keyword arguments (`rewright.credit.with_settings`); those of `advantages` are attributes of the group.
 """
 # ruff: noqa: N802, N815  (arrays are named by axis)
 
@@ -136,7 +137,8 @@ class Group:
         return total / 2.0 if self.fusion == "mean" else total
 
 
-Estimator = Callable[[Group], ArrayLike]
+Estimator = Callable[..., ArrayLike]
+"""A function of a `Group` and keyword settings of its own."""
 
 
 def register_estimator(name: str) -> Callable[[Estimator], Estimator]:

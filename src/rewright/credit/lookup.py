@@ -1,14 +1,36 @@
-"""Look up estimators and signals by registered name or import path."""
+"""Look up estimators and signals by registered name or import path, and the settings that they own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path
 
-__all__ = ["find_function"]
+__all__ = ["find_function", "with_settings"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_settings(settings: type) -> Callable[[Function], Function]:
+    """Decorator that gives a signal or an estimator settings of its own, which a recipe sets and Rewright validates.
+
+        class Words(Settings, frozen=True):                     # rewright.core.settings
+            limit: PositiveInt = 20
+
+        @register("signal", "short")
+        @with_settings(Words)
+        def short(trajectories, *, limit=20): ...
+
+    `settings` is a subclass of `rewright.core.settings.Settings`. Its fields are keyword arguments of the function.
+    """
+
+    def keep(function: Function) -> Function:
+        function.settings = settings  # type: ignore[attr-defined]
+        return function
+
+    return keep
 
 
 def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from rewright.credit.similarity import (
 )
 from rewright.credit.transport import plans
 
-__all__ = ["Assignment", "Match", "match", "match_many"]
+__all__ = ["Assignment", "Match", "Matching", "match", "match_many"]
 
 Assignment = Literal["optimal", "greedy", "ot"]
 Pairs = list[tuple[int, int]]
@@ -43,6 +43,21 @@ _POSITION_TIE_WEIGHT = 1e-14
 one rather than two partial ones), then earlier predicted calls.
 
 Both are far smaller than any difference between similarities, which are fractions with small denominators."""
+
+
+class Matching(TypedDict, total=False):
+    """The settings of `match`, as keyword arguments of the functions that pass them on."""
+
+    assignment: Assignment
+    unmatched: float
+    reg: float
+    ot_scale: Literal["raw", "calls"]
+    weights: Weights
+
+
+DEFAULTS: Final[Matching] = {
+    "assignment": "optimal", "unmatched": 0.0, "reg": 0.1, "ot_scale": "raw", "weights": PARITY_WEIGHTS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,46 +114,33 @@ def match(
     )[0]
 
 
-def match_many(
-    problems: Iterable[Problem],
-    *,
-    assignment: Assignment = "optimal",
-    unmatched: float = 0.0,
-    reg: float = 0.1,
-    ot_scale: Literal["raw", "calls"] = "raw",
-    weights: Weights = PARITY_WEIGHTS,
-) -> list[Match]:
+def match_many(problems: Iterable[Problem], **matching: Unpack[Matching]) -> list[Match]:
     """Same as `match`, for a batch of (preds, golds). Returns one `Match` each, in order.
 
     The settings are those of `match`. Optimal transport is vectorised over the problems.
     """
-    _check_settings(assignment, unmatched, reg, ot_scale)
-    read = _read(problems, weights)
-    if assignment == "ot":
-        return _match_by_transport(read, reg, ot_scale)
+    chosen = _checked(matching)
+    read = _read(problems, chosen["weights"])
+    if chosen["assignment"] == "ot":
+        return _match_by_transport(read, chosen["reg"], chosen["ot_scale"])
     matches = []
     for preds, gold in read:
         blocks = compare(preds, gold)
-        pairs, rewards = _match_one_to_one(preds, gold, blocks, assignment, unmatched)
+        pairs, rewards = _match_one_to_one(preds, gold, blocks, chosen["assignment"], chosen["unmatched"])
         matches.append(Match(np.array(rewards, dtype=np.float64), matrix_of(len(preds), gold.count, blocks), pairs))
     return matches
 
 
-def call_rewards(
-    problems: Iterable[Problem],
-    *,
-    assignment: Assignment,
-    unmatched: float,
-    reg: float,
-    ot_scale: Literal["raw", "calls"],
-    weights: Weights,
-) -> list[list[float]]:
+def call_rewards(problems: Iterable[Problem], **matching: Unpack[Matching]) -> list[list[float]]:
     """Return `rewards_P` of `match_many` as lists. Faster, since hard assignments build no similarity matrix."""
-    _check_settings(assignment, unmatched, reg, ot_scale)
-    read = _read(problems, weights)
-    if assignment == "ot":
-        return [match.rewards_P.tolist() for match in _match_by_transport(read, reg, ot_scale)]
-    return [_match_one_to_one(preds, gold, compare(preds, gold), assignment, unmatched)[1] for preds, gold in read]
+    chosen = _checked(matching)
+    read = _read(problems, chosen["weights"])
+    if chosen["assignment"] == "ot":
+        return [match.rewards_P.tolist() for match in _match_by_transport(read, chosen["reg"], chosen["ot_scale"])]
+    return [
+        _match_one_to_one(preds, gold, compare(preds, gold), chosen["assignment"], chosen["unmatched"])[1]
+        for preds, gold in read
+    ]
 
 
 Read = tuple[list[ReadCall | None], GoldCalls]
@@ -146,7 +148,6 @@ Read = tuple[list[ReadCall | None], GoldCalls]
 
 def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
     """Convert calls to comparable form. Gold lists shared by the rollouts of a group are converted once."""
-    check_weights(weights)
     problems = list(problems)  # keeps the gold lists alive, so that their ids stay unique
     known: dict[int, GoldCalls] = {}
     read: list[Read] = []
@@ -295,8 +296,14 @@ def _greedy(scores: list[Row] | NDArray[np.float64]) -> Pairs:
     return pairs
 
 
-def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str) -> None:
-    """Raise ValueError for an invalid setting."""
+def _checked(matching: Matching) -> Matching:
+    """Return all settings, defaults included. Raises ValueError for an invalid one, TypeError for an unknown one."""
+    unknown = next((name for name in matching if name not in DEFAULTS), None)
+    if unknown is not None:
+        raise TypeError(f"got an unexpected keyword argument {unknown!r}: expected {', '.join(DEFAULTS)}")
+    chosen: Matching = {**DEFAULTS, **matching}
+    assignment, unmatched = chosen["assignment"], chosen["unmatched"]
+    reg, ot_scale = chosen["reg"], chosen["ot_scale"]
     if assignment not in ("optimal", "greedy", "ot"):
         raise ValueError(f"assignment is {assignment!r}: expected 'optimal', 'greedy' or 'ot'")
     if ot_scale not in ("raw", "calls"):
@@ -305,3 +312,5 @@ def _check_settings(assignment: str, unmatched: float, reg: float, ot_scale: str
         raise ValueError(f"reg is {reg!r}: expected a number above 0")
     if not is_finite(unmatched) or abs(float(unmatched)) > MAX_MAGNITUDE:
         raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {MAX_MAGNITUDE:g})")
+    check_weights(chosen["weights"])
+    return chosen

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.calls import calls_of
-from rewright.credit.matching import Assignment, Match, Problem, call_rewards
-from rewright.credit.similarity import PARITY_WEIGHTS, Weights, is_finite
+from rewright.credit.matching import Match, Matching, Problem, call_rewards
+from rewright.credit.similarity import is_finite
 
 __all__ = ["add_outcomes", "turn_rewards", "turn_rewards_many", "turn_rewards_of_matches"]
 
@@ -25,15 +25,11 @@ def turn_rewards(
     *,
     outcome: float | None = None,
     aggregate: Literal["mean", "sum"] = "mean",
-    assignment: Assignment = "optimal",
-    unmatched: float = 0.0,
-    reg: float = 0.1,
-    ot_scale: Literal["raw", "calls"] = "raw",
-    weights: Weights = PARITY_WEIGHTS,
+    **matching: Unpack[Matching],
 ) -> NDArray[np.float64]:
     """Compute the turn rewards of one trajectory.
 
-    All calls of the trajectory are matched together (see `match` for the matching settings).
+    All calls of the trajectory are matched together.
 
     Args:
         turns: the calls of each turn. None counts as a turn without calls; a single call as a turn with one call.
@@ -41,6 +37,7 @@ def turn_rewards(
         outcome: added to the last turn; None: not added.
         aggregate: a turn's reward is the "mean" or "sum" over its calls, 0 for a turn without calls. Malformed calls
             count as calls with reward 0, so they lower a mean.
+        matching: the settings of `match`.
 
     Returns float64 (T,). Model output never raises. Raises ValueError for invalid settings, gold calls that are not a
     list, and an outcome that is not a finite number.
@@ -50,11 +47,7 @@ def turn_rewards(
         [golds],
         outcomes=[outcome],
         aggregate=aggregate,
-        assignment=assignment,
-        unmatched=unmatched,
-        reg=reg,
-        ot_scale=ot_scale,
-        weights=weights,
+        **matching,
     )[0]
 
 
@@ -64,11 +57,7 @@ def turn_rewards_many(
     *,
     outcomes: Iterable[float | None] | None = None,
     aggregate: Literal["mean", "sum"] = "mean",
-    assignment: Assignment = "optimal",
-    unmatched: float = 0.0,
-    reg: float = 0.1,
-    ot_scale: Literal["raw", "calls"] = "raw",
-    weights: Weights = PARITY_WEIGHTS,
+    **matching: Unpack[Matching],
 ) -> list[NDArray[np.float64]]:
     """Same as `turn_rewards`, for a batch of B trajectories.
 
@@ -92,11 +81,7 @@ def turn_rewards_many(
     ]
     rewards_by_trajectory = call_rewards(
         problems,
-        assignment=assignment,
-        unmatched=unmatched,
-        reg=reg,
-        ot_scale=ot_scale,
-        weights=weights,
+        **matching,
     )
     results = [
         _aggregate_by_turn(turns, rewards, aggregate)

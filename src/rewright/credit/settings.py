@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Settings, SignedFloat, UnusedKey, convert
 from rewright.core.strict_json import STRICT
 from rewright.credit.advantages import advantages
-from rewright.credit.signals import TurnSignal, find_signal, turn_signal
+from rewright.credit.choices import Choice, checked, chosen_name, own_settings, settings_in
+from rewright.credit.signals import TurnSignal, turn_signal
 from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
@@ -22,7 +23,9 @@ __all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
 RENAMED: Final = {"lonely_turn": "singleton_turn"}
 """Renamed settings: old name -> new name."""
 CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
-"""Settings of the signal `matched`."""
+"""Settings of the signal `matched`. They stand beside `signal`, or in it if it is a mapping."""
+GROUP_KEYS: Final = ("gamma", "eps", "fusion", "singleton_turn")
+"""Settings that every estimator is given, as attributes of its group."""
 UNUSED_BY_ESTIMATOR: Final = {
     "grpo": ("gamma", "fusion", "singleton_turn", "join"),
     "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
@@ -35,12 +38,16 @@ UNUSED_BY_ESTIMATOR: Final = {
 def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
     """Yield the settings of a `credit:` section that its signal, assignment or estimator ignores."""
     signal = section.get("signal", defaults["signal"])
-    if signal != "matched":
-        yield from (UnusedKey(key, "signal", signal) for key in CALL_KEYS)
-    assignment = section.get("assignment", defaults["assignment"])
-    for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
-        yield UnusedKey(key, "assignment", assignment)
-    estimator = section.get("estimator", defaults["estimator"])
+    name, inside = chosen_name(signal), settings_in(signal)
+    if name != "matched":
+        yield from (UnusedKey(key, "signal", name) for key in CALL_KEYS)
+    else:
+        yield from (UnusedKey(key, f"signal.{key}", inside[key]) for key in CALL_KEYS if key in inside)
+        place = {key: f"signal.{key}" if key in inside else key for key in CALL_KEYS}
+        assignment = inside.get("assignment", section.get("assignment", defaults["assignment"]))
+        for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
+            yield UnusedKey(place[key], place["assignment"], assignment)
+    estimator = chosen_name(section.get("estimator", defaults["estimator"]))
     for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
         yield UnusedKey(key, "estimator", estimator)
 
@@ -57,8 +64,9 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     signal name (import paths are resolved on first use).
     """
 
-    signal: str = "matched"
-    """Credit signal, the value of a turn: a name, or the import path of your own, "package.module:function"."""
+    signal: Choice = "matched"
+    """Credit signal, the value of a turn: a name, or the import path of your own, "package.module:function". For a
+    signal with settings of its own: a mapping of `name` and settings."""
     assignment: Literal["optimal", "greedy", "ot"] = "optimal"
     """Assignment of predicted to gold calls: `optimal`, `greedy`, or `ot` (optimal transport)."""
     unmatched: SignedFloat = 0.0
@@ -71,8 +79,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """Weights of tool name, argument names and argument values in the similarity."""
     aggregate: Literal["mean", "sum"] = "mean"
     """Reward of a turn: the mean or the sum over its calls."""
-    estimator: str = "matchtir"
-    """Advantage estimator: a name, or the import path of your own, "package.module:function"."""
+    estimator: Choice = "matchtir"
+    """Advantage estimator: a name, an import path or a mapping, as for `signal`."""
     gamma: Fraction = 0.9
     """Discount factor per turn."""
     eps: NonNegativeFloat = 1e-6
@@ -86,12 +94,24 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Validate the settings by calling the functions on empty batches."""
+        for kind, choice in (("signal", self.signal), ("estimator", self.estimator)):
+            if not isinstance(chosen_name(choice), str):
+                raise ValueError(f"{kind} must have the key name, got {choice!r:.200}")
+            if isinstance(choice, dict) and len(choice) == 1:
+                msgspec.structs.force_setattr(self, kind, choice["name"])
+        if self.signal_name == "matched" and isinstance(self.signal, dict):  # one form for all that read them
+            inside = settings_in(self.signal)
+            values = checked("signal", "matched", inside, TurnCredit, CALL_KEYS)
+            for key in inside:
+                msgspec.structs.force_setattr(self, key, values[key])
+            msgspec.structs.force_setattr(self, "signal", "matched")
         super().__post_init__()
         turn_signal([], "matched", **self._matching_settings)
-        if ":" not in self.signal:
-            find_signal(self.signal)
-        estimator = self.estimator if ":" not in self.estimator else "grpo"
-        advantages([], [], estimator=estimator, **self._estimator_settings)
+        if ":" not in self.signal_name:
+            own_settings("signal", self.signal)
+        if ":" not in self.estimator_name:
+            own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+        advantages([], [], estimator="grpo", **self._estimator_settings)
 
     @classmethod
     def of(cls, given: TurnCredit | Mapping[str, Any] | None) -> TurnCredit:
@@ -109,6 +129,28 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             return convert({} if given is None else dict(given), cls)
         except msgspec.ValidationError as problem:
             raise ValueError(f"turn credit settings: {problem}") from None
+
+    @property
+    def signal_name(self) -> str:
+        """Name or import path of the signal."""
+        return str(chosen_name(self.signal))
+
+    @property
+    def estimator_name(self) -> str:
+        """Name or import path of the estimator."""
+        return str(chosen_name(self.estimator))
+
+    def check_functions(self) -> None:
+        """Import the signal and the estimator if they are import paths, and validate their settings.
+
+        Raises ValueError, which begins with the key, such as `signal: …` or `signal.reward must be …`.
+        """
+        for kind, choice, shared in (("estimator", self.estimator, GROUP_KEYS), ("signal", self.signal, ())):
+            try:
+                own_settings(kind, choice, shared=shared)  # type: ignore[arg-type]
+            except ValueError as problem:
+                said = str(problem)
+                raise ValueError(said if said.startswith(f"{kind}.") else f"{kind}: {said}") from None
 
     def as_mapping(self) -> dict[str, Any]:
         """Return all settings by name."""
@@ -143,13 +185,16 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         ]
         signal = self.signal_of(credit_trajectories)
         if signal.kind == "advantage":
-            raise ValueError(f"signal {self.signal!r} gives advantages: expected rewards or values in this trainer")
+            raise ValueError(
+                f"signal {self.signal_name!r} gives advantages: expected rewards or values in this trainer"
+            )
         return signal.rewards
 
     def signal_of(self, trajectories: Sequence[CreditTrajectory], *, details: bool = False) -> TurnSignal:
         """Compute the signal of a batch, without outcomes. `details`: keep the `Match` objects ("matched" only)."""
-        matching = {**self._matching_settings, "details": details} if self.signal == "matched" else {}
-        return turn_signal(trajectories, self.signal, **matching)
+        if self.signal_name == "matched":
+            return turn_signal(trajectories, "matched", details=details, **self._matching_settings)
+        return turn_signal(trajectories, self.signal_name, **own_settings("signal", self.signal))
 
     def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
         """Copy turn rewards (T_i,) and, if `join` is "last_turn", add each outcome to the last turn.
@@ -192,7 +237,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         group_advantages = advantages(
             [turn_rewards[index] for index in kept],
             [group_ids[index] for index in kept],
-            estimator=self.estimator,
+            estimator=self.estimator_name,
+            estimator_settings=own_settings("estimator", self.estimator, shared=GROUP_KEYS),
             trajectory_rewards=trajectory_rewards,
             state_keys=None if scored is None else lambda index: scored[index].state_keys,
             token_counts=None if scored is None else _token_counts(scored),
@@ -206,13 +252,12 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     @property
     def _matching_settings(self) -> dict[str, Any]:
         """The settings of the signal "matched"."""
-        names = ("aggregate", "assignment", "unmatched", "reg", "ot_scale", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in CALL_KEYS}
 
     @property
     def _estimator_settings(self) -> dict[str, Any]:
         """The settings passed to every estimator."""
-        return {name: getattr(self, name) for name in ("gamma", "eps", "fusion", "singleton_turn")}
+        return {name: getattr(self, name) for name in GROUP_KEYS}
 
 
 def _token_counts(trajectories: Sequence[CreditTrajectory]) -> list[list[int]] | None:

@@ -7,7 +7,8 @@ A signal is a function of a batch of trajectories, which may belong to several t
         return [[1.0 / (1 + len(turn.text or "")) for turn in rollout.turns] for rollout in trajectories]
 
 It returns a `TurnSignal`, or one sequence of T rewards per trajectory, with NaN for rewards that could not be
-computed. Its other arguments are its settings. Its values exclude the outcome, which is added once, before advantages
+computed. Its other arguments are its settings, which a recipe sets if a class for them is declared with
+`rewright.credit.with_settings`. Its values exclude the outcome, which is added once, before advantages
 are computed.
 """
 
@@ -16,16 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.core.registry import known
 from rewright.credit.lookup import find_function
-from rewright.credit.matching import Assignment, match_many
+from rewright.credit.matching import Matching, match_many
 from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
-from rewright.credit.similarity import MAX_MAGNITUDE, PARITY_WEIGHTS, Weights
+from rewright.credit.similarity import MAX_MAGNITUDE
 from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["KINDS", "Signal", "TurnSignal", "find_signal", "matched", "outcome", "signal_names", "turn_signal"]
@@ -150,12 +151,8 @@ def matched(
     trajectories: Sequence[CreditTrajectory],
     *,
     aggregate: Literal["mean", "sum"] = "mean",
-    assignment: Assignment = "optimal",
-    unmatched: float = 0.0,
-    reg: float = 0.1,
-    ot_scale: Literal["raw", "calls"] = "raw",
-    weights: Weights = PARITY_WEIGHTS,
     details: bool = False,
+    **matching: Unpack[Matching],
 ) -> TurnSignal:
     """Compute MatchTIR's turn rewards from matched calls (`rewright.credit.turn_rewards`), without outcomes.
 
@@ -164,8 +161,8 @@ def matched(
     Args:
         trajectories: B trajectories.
         aggregate: "mean" or "sum" of the call rewards of a turn.
-        assignment, unmatched, reg, ot_scale, weights: settings of `rewright.credit.match`.
         details: keep the `Match` of each trajectory.
+        matching: the settings of `rewright.credit.match`.
     """
     turns, golds = [trajectory.calls for trajectory in trajectories], [trajectory.golds for trajectory in trajectories]
     matches = None
@@ -175,24 +172,11 @@ def matched(
                 ([call for turn in trajectory_turns for call in turn], gold)
                 for trajectory_turns, gold in zip(turns, golds, strict=True)
             ],
-            assignment=assignment,
-            unmatched=unmatched,
-            reg=reg,
-            ot_scale=ot_scale,
-            weights=weights,
+            **matching,
         )
         values = turn_rewards_of_matches(turns, matches, aggregate=aggregate)
     else:
-        values = turn_rewards_many(
-            turns,
-            golds,
-            aggregate=aggregate,
-            assignment=assignment,
-            unmatched=unmatched,
-            reg=reg,
-            ot_scale=ot_scale,
-            weights=weights,
-        )
+        values = turn_rewards_many(turns, golds, aggregate=aggregate, **matching)
     return TurnSignal(values, [np.zeros(len(row), dtype=bool) for row in values], details=matches)
 
 

@@ -40,13 +40,14 @@ def settings_of(algorithm: Any) -> TurnCredit:
         return TurnCredit.from_environment()
     if not hasattr(section, "items"):
         raise ValueError(f"algorithm.rewright is {section!r}: expected settings, such as +algorithm.rewright.gamma=1.0")
-    # Hydra uses its own list type.
-    return TurnCredit.of(
-        {
-            str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-            for key, value in section.items()
-        }
-    )
+    return TurnCredit.of(_plain(section))
+
+
+def _plain(value: Any) -> Any:
+    """Return Hydra's own lists and sections as Python's."""
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 @register_adv_est("rewright")  # type: ignore[untyped-decorator]

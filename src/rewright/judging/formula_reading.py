@@ -8,7 +8,6 @@ the last part that it understands, so that it reads `1-\frac{1}{\mathrm{e}}` as 
 from __future__ import annotations
 
 import ast
-import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,8 @@ import sympy
 from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from latex2sympy2_extended.sets import FiniteSet
+
+from rewright.judging.notation import TRIGONOMETRIC, depths
 
 __all__ = ["UnreadableFormulaError", "readings"]
 
@@ -35,8 +36,7 @@ class UnreadableFormulaError(ValueError):
 
 def readings(text: str) -> list[Any]:
     """Return all readings of a normalised text, at least one. Raises `UnreadableFormulaError` if there is none."""
-    depth = itertools.accumulate(1 if sign in "([{" else -1 if sign in ")]}" else 0 for sign in text)
-    if max(depth, default=0) > _MAX_DEPTH:
+    if max(depths(text, "([{", ")]}"), default=0) > _MAX_DEPTH:
         raise UnreadableFormulaError("it is nested too deep")
     expressions: list[Any] = []
     problem = "it is not a mathematical expression"
@@ -74,7 +74,6 @@ _SPECIAL = re.compile(
 _CLOSED_AT_INFINITY = re.compile(r"[\[]\s*[-+]?\s*\\infty|\\infty\s*(?:\\right\s*)?\]")
 _SQRT = re.compile(r"\\sqrt\s*(\[[^\]]*\])?\s*([0-9a-zA-Z])")
 _FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))\s*(?:\{([^{}]*)\}|([0-9a-zA-Z]))")
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _MULTI_DIGIT = re.compile(r"\\log\s*_\s*([0-9])\s*(?=[0-9])")
 
 
@@ -103,7 +102,7 @@ def _latex(text: str) -> Any:
     return latex2sympy(
         normalize_latex(text, _NORMALIZATION).strip(),
         is_real=not complex_numbers,
-        convert_degrees=_TRIGONOMETRIC.search(text) is not None,
+        convert_degrees=TRIGONOMETRIC.search(text) is not None,
         normalization_config=None,
         conversion_config=_CONVERSION,
     )

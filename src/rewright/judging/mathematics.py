@@ -8,7 +8,6 @@ parser, `formula_equality` uses sympy. An answer that is parsed only in part is 
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -25,7 +24,7 @@ from rewright.core.answer_text import (
 )
 from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.guarded import compare
-from rewright.judging.notation import braced, first_formula, has_prose, to_ascii, to_latex
+from rewright.judging.notation import TRIGONOMETRIC, braced, depths, first_formula, has_prose, to_ascii, to_latex
 from rewright.judging.units import Unit, measured, same_unit
 
 __all__ = ["JUDGE", "MAX_ANSWER_CHARACTERS", "mathematics", "unreadable"]
@@ -75,7 +74,6 @@ _NUMBER_WORDS = {
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
     )
 }  # fmt: skip
-_ANGLE_ARGUMENT = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _FLOAT_DIGITS = 15
 
 
@@ -310,7 +308,7 @@ def _compare_formulas(answer: str, gold: str) -> tuple[bool, str]:
 
 def _unit(text: str) -> tuple[str, Unit] | None:
     """Return (value, unit). The degrees in a trigonometric argument are not a unit of the whole formula."""
-    return None if _ANGLE_ARGUMENT.search(text) else measured(text)
+    return None if TRIGONOMETRIC.search(text) else measured(text)
 
 
 def _either(answer: str, gold: str, other_answer: str, other_gold: str) -> tuple[bool, str]:
@@ -342,17 +340,11 @@ def _with_brackets(text: str, other: str) -> str:
     """Add the brackets of `other` to a bare list such as "3,4", so that both are compared as ordered."""
     if not _is_ordered(other) or other[-1:] not in (")", "]") or re.search(r"[=<>]|\\[lg]e(?![a-zA-Z])", text):
         return text
-    if any(depth == 0 for depth in _depths(other)[:-1]):  # several bracketed parts, such as a union
+    if any(depth == 0 for depth in depths(other, "([", ")]")[:-1]):  # several bracketed parts, such as a union
         return text
     if "," not in text or re.search(r"[()\[\]{}\\]", text[:1] + text[-1:]) is not None:
         return text
     return other[0] + text + other[-1]
-
-
-def _depths(text: str) -> list[int]:
-    """Return the nesting depth of round and square brackets after each character."""
-    steps = (1 if character in "([" else -1 if character in ")]" else 0 for character in text)
-    return list(itertools.accumulate(steps))
 
 
 @lru_cache(maxsize=8192)

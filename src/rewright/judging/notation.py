@@ -6,6 +6,7 @@ bounds. `first_formula` extracts a formula from a sentence. Equality is decided 
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -108,6 +109,15 @@ _COMPARING = re.compile(
 _NUMBER_IN_TEXT = re.compile(
     r"(?<![\w.,/^-])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:\s*/\s*[0-9]+)?%?(?![\w/^*+=-])(?!\.[0-9])"
 )
+
+
+TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+"""A trigonometric function in LaTeX. Degrees in its argument are an angle, and not a unit of the formula."""
+
+
+def depths(text: str, opening: str, closing: str) -> list[int]:
+    """Return the nesting depth after each character of `text`, of brackets that `opening` and `closing` list."""
+    return list(itertools.accumulate((sign in opening) - (sign in closing) for sign in text))
 
 
 def has_prose(text: str) -> bool:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from rewright.core.answer_text import parse_plain_number, qa_tokens, shown
+from rewright.core.records import Task, Trajectory, Verdict
 from rewright.judging.base import Judgement
 from rewright.judging.exact import same
 
-__all__ = ["exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
+__all__ = ["answer_metrics", "exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
 
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 _MAX_MEASURE_TOKENS = 2
@@ -67,6 +68,16 @@ def qa(answer: str, golds: Sequence[str]) -> Judgement:
     else:
         reason = f"{shown(answer)} has token F1 {f1:.3f} with the gold answer {shown(golds[best])}"
     return Judgement(f1, reason, {"exact_match": float(matched), "f1": f1})
+
+
+def answer_metrics(task: Task, trajectory: Trajectory, verdict: Verdict) -> dict[str, float]:
+    """The metrics `exact_match` and `f1` of a trajectory's answer, whichever judge gave the verdict; 0 without one.
+
+    For the `metrics` of a benchmark of questions (`rewright.benchmarks.Benchmark`).
+    """
+    if not trajectory.answer or not task.gold.answers:
+        return {"exact_match": 0.0, "f1": 0.0}
+    return qa(trajectory.answer, task.gold.answers).metrics
 
 
 _NOT_A_WORD = re.compile(r"[^\w\s]|_")

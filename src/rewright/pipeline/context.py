@@ -10,12 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from rewright.benchmarks import find_benchmark
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
 from rewright.core.storage import RecordFile
-from rewright.credit.estimators import find_estimator
-from rewright.credit.signals import find_signal
 from rewright.dialects import Dialect, get_dialect
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
@@ -28,7 +27,7 @@ from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
-from rewright.tools import ToolsetFactory
+from rewright.tools import CombinedTools
 
 __all__ = ["ID_SECTIONS", "Context", "eval_settings"]
 
@@ -37,17 +36,18 @@ ID_SECTIONS = ("seed", "dialect", "limits", "tools")
 
 
 def _check_functions(recipe: Recipe) -> None:
-    """Raise InputError for an unknown dimension, estimator or signal, and for dimension weights that sum to 0."""
+    """Raise InputError for an unknown dimension, estimator, signal or benchmark, and for weights that sum to 0."""
     dimensions = recipe.quality.dimensions
     for dimension in dimensions:
         dimension.load("quality.dimensions: ")
     if not sum(dimension.weight for dimension in dimensions) > 0:
         raise InputError("quality.dimensions: the weights sum to 0, expected a positive sum")
-    for key, find in (("estimator", find_estimator), ("signal", find_signal)):
-        try:
-            find(getattr(recipe.rl.credit, key))
-        except ValueError as problem:
-            raise InputError(f"rl.credit.{key}: {problem}") from None
+    try:
+        recipe.rl.credit.check_functions()
+    except ValueError as problem:
+        raise InputError(f"rl.credit.{problem}") from None
+    if recipe.eval.benchmark is not None:
+        find_benchmark(recipe.eval.benchmark, "eval.benchmark")
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:
@@ -137,7 +137,7 @@ class Context:
         """Open a rollout loop with a model's engine and this run's tools; all are closed at the end.
 
         Raises SandboxError, before anything is generated, if the machine cannot execute the tools of `tasks` in the
-        configured sandbox.
+        configured sandbox, and InputError for a trusted function that cannot be loaded.
         """
         async with AsyncExitStack() as stack:
             tools = self.open_tools()
@@ -161,14 +161,14 @@ class Context:
             )
 
     async def try_tools(self, tasks: Iterable[Task]) -> None:
-        """Raise SandboxError if the machine cannot execute the tools of `tasks` in the configured sandbox."""
+        """Raise SandboxError or InputError if the tools of `tasks` cannot be executed (see `rollout`)."""
         tools = self.open_tools()
         try:
             await try_tools(tools, tasks)
         finally:
             await tools.close()
 
-    def open_tools(self) -> ToolsetFactory:
+    def open_tools(self) -> CombinedTools:
         """Open the executors of this run's tools, in the configured sandbox."""
         seconds = self.recipe.limits.tool_seconds
         return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)

@@ -43,7 +43,7 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     return extended
 
 
-def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
+def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> CombinedTools:
     """Open the executors of all kinds of tools.
 
     `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. Raises InputError if the settings are
@@ -80,13 +80,21 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     return CombinedTools(executors)
 
 
-async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:
-    """Open a toolset for each kind of tool in `tasks`. Raises SandboxError if the machine cannot execute one."""
+async def try_tools(tools: CombinedTools, tasks: Iterable[Task]) -> None:
+    """Open a toolset for each kind of tool in `tasks`, and import the user's own functions.
+
+    Raises SandboxError if the machine cannot execute one, and InputError for a trusted function that cannot be loaded.
+    """
     kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.all_tools}
     for tool in kinds.values():
         try:
-            async with tools.open([tool]):
-                pass
+            async with tools.open([tool]) as toolset:
+                problem = (await toolset.load(tool.name)).error
+            if problem is not None:
+                raise InputError(
+                    f"sandbox.trusted allows the target {tool.target} of the tool {tool.name}, which cannot be loaded: "
+                    f"{' '.join(problem.split())}: expected an importable function"
+                )
         except SandboxError as problem:
             raise SandboxError(
                 f"nothing was executed: {problem}; `rewright doctor` says what is missing, and `sandbox: process` or "

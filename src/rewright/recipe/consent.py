@@ -26,8 +26,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
         if tasks is not None and ":" in tasks.format:
             yield f"{key}.format", tasks.format
-    for key in ("estimator", "signal"):
-        if ":" in (named := getattr(recipe.rl.credit, key)):
+    if recipe.eval.benchmark is not None and ":" in recipe.eval.benchmark:
+        yield "eval.benchmark", recipe.eval.benchmark
+    credit = recipe.rl.credit
+    for key, named in (("estimator", credit.estimator_name), ("signal", credit.signal_name)):
+        if ":" in named:
             yield f"rl.credit.{key}", named
     yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
     for key, settings in (("sft", recipe.sft), ("reward", recipe.reward), ("rl", recipe.rl)):

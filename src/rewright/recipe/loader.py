@@ -35,6 +35,8 @@ FORMAT_1_MODEL: Final = {
 """The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string sets."""
+NAMED = ("signal", "estimator")
+"""Keys that are a name, or a mapping with `name` and the settings of what is named. Another name has other settings."""
 
 
 def load_recipe(
@@ -100,9 +102,10 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     """Return a hash of the named sections (8 hexadecimal digits), which is part of ids that depend on them.
 
     Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
-    format of run directories, whatever its engine.
+    format of run directories, whatever its engine, and `eval` without `eval.benchmark`, which generates nothing.
     """
     parts = {name: msgspec.to_builtins(getattr(recipe, name)) for name in sections}
+    parts.get("eval", {}).pop("benchmark", None)
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
@@ -114,6 +117,8 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> No
         below = data.setdefault(key, {})
         if isinstance(below, str) and key in SHORT_FORMS:
             below = data[key] = {SHORT_FORMS[key]: below}
+        if isinstance(below, str) and key in NAMED:
+            below = data[key] = {"name": below}
         if below is None:
             below = data[key] = {}
         if not isinstance(below, dict):

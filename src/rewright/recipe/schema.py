@@ -16,8 +16,7 @@ from rewright.core.usage import PriceSettings
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
 from rewright.recipe.stages import ALL_STAGES, check_stage_names
-from rewright.repair.quality import QualitySettings
-from rewright.repair.settings import RepairSettings
+from rewright.repair.settings import QualitySettings, RepairSettings
 from rewright.rollout.settings import EvalSettings, Limits, SynthSettings
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.settings import TaskSettings

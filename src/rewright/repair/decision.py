@@ -14,8 +14,9 @@ import msgspec
 from rewright.core.records import Quality, RepairMode, Task, Trajectory, Verdict
 from rewright.dialects.format_check import format_problem
 from rewright.rendering.transcript import transcript
-from rewright.repair.quality import QualitySettings, score_trajectory, word_count
+from rewright.repair.quality import score_trajectory, word_count
 from rewright.repair.references import DEFAULT, unseen_reference
+from rewright.repair.settings import QualitySettings
 
 __all__ = ["INSTRUCTIONS", "RULES", "Decision", "decide", "repair_task"]
 

@@ -1,7 +1,7 @@
 """Multi-dimensional quality of trajectories, and selection of high-quality candidates (AutoTraj section 4).
 
-Dimensions, weights, words and thresholds are fields of `QualitySettings`, with the paper's values as defaults. A
-dimension is a function `Sample -> float in [0, 1]`, referred to by registered name (kind `dimension`) or import path.
+Dimensions, weights, words and thresholds are settings (`rewright.repair.settings`). A dimension is a function
+`Sample -> float in [0, 1]`, referred to by registered name (kind `dimension`) or import path.
 
 The text of a trajectory consists of the model's turns and the tool results in order, joined by line breaks, without
 the prompt and without the dialect's tags around results. Words are whitespace-separated. Confidence is computed from
@@ -13,23 +13,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Literal
 
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.core.import_paths import load_function
 from rewright.core.records import Quality, Trajectory
-from rewright.core.registry import find, known
-from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
-from rewright.core.trust import is_builtin_path
+from rewright.repair.settings import QualitySettings
 
 __all__ = [
     "PARITY",
-    "Dimension",
-    "QualitySettings",
     "Sample",
     "confidence",
     "length",
@@ -46,69 +41,8 @@ __all__ = [
 ]
 
 
-class Dimension(Settings, frozen=True):
-    """A dimension of quality."""
-
-    name: str
-    """Name in the records."""
-    function: str
-    """Name of a registered dimension, or the import path of your own, "package.module:function"."""
-    weight: NonNegativeFloat = 0.0
-    """Weight in the total; 0: recorded only."""
-
-    def load(self, where: str = "") -> Callable[[Sample], float]:
-        """Return the function. Raises InputError for an unknown function, and for an import path into Rewright.
-
-        `where` precedes the dimension's name in the message.
-        """
-        what = f"{where}dimension {self.name}"
-        if ":" not in self.function:
-            function: Callable[[Sample], float] = find("dimension", self.function, setting=what)
-            return function
-        if is_builtin_path(self.function):
-            raise InputError(
-                f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
-                "or your own"
-            )
-        return load_function(self.function, what)
-
-
-class QualitySettings(Settings, frozen=True):
-    """Settings of scoring and selection. The defaults are the paper's values.
-
-    `total` is the weighted mean of the dimensions (the paper's weights sum to 1), so thresholds remain valid when a
-    dimension is added.
-    """
-
-    dimensions: tuple[Dimension, ...] = (
-        Dimension("confidence", "confidence", 0.4),
-        Dimension("length", "length", 0.3),
-        Dimension("repetition", "repetition", 0.3),
-        Dimension("tool_errors", "tool_errors"),
-        Dimension("redundant_calls", "redundant_calls"),
-        Dimension("format", "format"),
-    )
-    """The dimensions that are recorded and weighed."""
-    uncertain_words: tuple[str, ...] = (
-        "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
-    )  # fmt: skip
-    """Words in a think block that set `confidence` to 0."""
-    length_deviation: PositiveFloat = 0.5
-    """Standard deviation of the length score, relative to the shortest length."""
-    all_high: NonNegativeFloat = 0.9
-    """All correct candidates of a task are kept if the total of each reaches this value."""
-    best_high: NonNegativeFloat = 0.86
-    """Otherwise the best candidate is kept if its total reaches this value."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = [dimension.name for dimension in self.dimensions]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"dimensions must have different names, got {twice[:80]!r} twice")
-
-
 PARITY = QualitySettings()
+"""The paper's settings."""
 
 
 class Sample(msgspec.Struct, frozen=True, dict=True):

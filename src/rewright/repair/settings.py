@@ -1,14 +1,91 @@
-"""Settings of the `repair` section of a recipe."""
+"""Settings of the `quality` and `repair` sections of a recipe."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
-from rewright.core.settings import NonNegativeFloat, NonNegativeInt, PositiveFraction, PositiveInt, Settings
+from rewright.core.errors import InputError
+from rewright.core.import_paths import load_function
+from rewright.core.registry import find, known
+from rewright.core.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Settings,
+)
+from rewright.core.trust import is_builtin_path
 from rewright.engines.settings import ModelSettings
 from rewright.repair.references import DEFAULT, compiled
 
-__all__ = ["RepairSettings"]
+if TYPE_CHECKING:  # quality imports this module
+    from rewright.repair.quality import Sample
+
+__all__ = ["Dimension", "QualitySettings", "RepairSettings"]
+
+
+class Dimension(Settings, frozen=True):
+    """A dimension of quality."""
+
+    name: str
+    """Name in the records."""
+    function: str
+    """Name of a registered dimension, or the import path of your own, "package.module:function"."""
+    weight: NonNegativeFloat = 0.0
+    """Weight in the total; 0: recorded only."""
+
+    def load(self, where: str = "") -> Callable[[Sample], float]:
+        """Return the function. Raises InputError for an unknown function, and for an import path into Rewright.
+
+        `where` precedes the dimension's name in the message.
+        """
+        what = f"{where}dimension {self.name}"
+        if ":" not in self.function:
+            found: Callable[[Sample], float] = find("dimension", self.function, setting=what)
+            return found
+        if is_builtin_path(self.function):
+            raise InputError(
+                f"{what} {self.function!r} is a function of Rewright: expected one of {', '.join(known('dimension'))} "
+                "or your own"
+            )
+        return load_function(self.function, what)
+
+
+class QualitySettings(Settings, frozen=True):
+    """Settings of scoring and selection. The defaults are the paper's values.
+
+    `total` is the weighted mean of the dimensions (the paper's weights sum to 1), so thresholds remain valid when a
+    dimension is added.
+    """
+
+    dimensions: tuple[Dimension, ...] = (
+        Dimension("confidence", "confidence", 0.4),
+        Dimension("length", "length", 0.3),
+        Dimension("repetition", "repetition", 0.3),
+        Dimension("tool_errors", "tool_errors"),
+        Dimension("redundant_calls", "redundant_calls"),
+        Dimension("format", "format"),
+    )
+    """The dimensions that are recorded and weighed."""
+    uncertain_words: tuple[str, ...] = (
+        "maybe", "unsure", "guess", "seems", "perhaps", "probably", "might", "likely", "recheck",
+    )  # fmt: skip
+    """Words in a think block that set `confidence` to 0."""
+    length_deviation: PositiveFloat = 0.5
+    """Standard deviation of the length score, relative to the shortest length."""
+    all_high: NonNegativeFloat = 0.9
+    """All correct candidates of a task are kept if the total of each reaches this value."""
+    best_high: NonNegativeFloat = 0.86
+    """Otherwise the best candidate is kept if its total reaches this value."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [dimension.name for dimension in self.dimensions]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"dimensions must have different names, got {twice[:80]!r} twice")
 
 
 class RepairSettings(Settings, frozen=True):

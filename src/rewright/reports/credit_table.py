@@ -99,32 +99,35 @@ def credit_as_table(results: Sequence[Credited]) -> Iterator[str]:
         yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
 
 
-def credit_warnings(results: Sequence[Credited]) -> Iterator[str]:
+def credit_warnings(results: Sequence[Credited], signal: str = "matched") -> Iterator[str]:
     """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
 
-    Their values are not measurements, although they look like those of other trajectories.
+    Their values are not measurements, although they look like those of other trajectories. `signal` is the name of the
+    credit signal: only `matched` needs gold calls and rewards calls.
     """
+    matches = signal == "matched"
+    source = "calls" if matches else f"the signal {signal}"
+    unseen = "their calls earn 0" if matches else f"the signal {signal} sees none of their calls"
     stored = [row.stored for row in results]
     counts = Counter(row.group for row in stored if row.group is not None)
     alone = [group for group, count in counts.items() if count == 1]
     if alone:
         share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
         yield f"warning: {share}: its advantages compare it with nothing"
-    yield from _remark(stored, [row for row in stored if row.golds is None], "no gold calls", "their calls earn 0")
+    if matches:
+        yield from _remark(stored, [row for row in stored if row.golds is None], "no gold calls", unseen)
     if any(row.outcome is not None for row in stored):
         without = [row for row in stored if row.outcome is None]
-        yield from _remark(stored, without, "no outcome", "their turns are rewarded for calls only")
+        yield from _remark(stored, without, "no outcome", f"their turns are rewarded for {source} only")
     elif stored:
-        yield "warning: no trajectory has an outcome: turns are rewarded for calls only"
+        yield f"warning: no trajectory has an outcome: turns are rewarded for {source} only"
     if any(row.golds for row in stored) and not any(turn for row in stored for turn in row.turns):
         yield "warning: no trajectory has a call, though there are gold calls"
     unread = {row.id: marker for row in stored if row.seen and row.golds and (marker := unread_calls(row)) is not None}
     if unread:
         unread_rows = [row for row in stored if row.id in unread]
         marker = unread[unread_rows[0].id]
-        yield from _remark(
-            stored, unread_rows, f"no call that was read, but {marker} in the text", "their calls earn 0"
-        )
+        yield from _remark(stored, unread_rows, f"no call that was read, but {marker} in the text", unseen)
     golds = [gold for row in stored for gold in row.golds or ()]
     if golds and _look_allowed(golds):
         yield (

@@ -163,6 +163,12 @@ def _stages(summary: dict[str, Any]) -> str:
             for row in summary["stages"]
             if row.get("failures")
         )
+        + "".join(
+            f'<p class="small">{escape(row["stage"])}: {escape(name)} {part["value"]:.3f} '
+            f"[{part['low']:.3f}, {part['high']:.3f}] of {part['trajectories']}.</p>\n"
+            for row in summary["stages"]
+            for name, part in row.get("metrics", {}).items()
+        )
     )
 
 
@@ -244,7 +250,7 @@ def _credit_words(settings: RLSettings) -> str:
     scores = "; candidates are shown without the reward model's score" if uses_reward_model(settings) else ""
     return (
         "The credit of RL's rollouts is what RL used. That of candidates is what it would give them, those of a task "
-        f"as one group ({settings.credit.assignment} assignment, estimator {settings.credit.estimator}, {weight}"
+        f"as one group ({settings.credit.assignment} assignment, estimator {settings.credit.estimator_name}, {weight}"
         f"trajectory reward {settings.trajectory_reward}{scores}). Repairs and held-out trajectories are in no group "
         "and have rewards only."
     )

@@ -249,7 +249,7 @@ def credit(
         stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
         for stored in trajectories
     ]
-    if settings.credit.signal == "matched" and filled and not any(is_known(stored) for stored in filled):
+    if settings.credit.signal_name == "matched" and filled and not any(is_known(stored) for stored in filled):
         if gold is None:
             seen = f"; {filled[0].seen}" if filled[0].seen else ""
             raise InputError(f"no trajectory has gold calls: give a file of them with --gold{seen}")
@@ -270,7 +270,7 @@ def credit(
     ]
     earned = credit_groups(attempted, settings, details=True)
     factor = call_factor(settings)
-    if settings.credit.signal == "matched":
+    if settings.credit.signal_name == "matched":
         matches: list[Match] = [group_credit.details for group_credit in earned]
     else:  # matches are shown for information; this signal rewards turns and not calls
         factor, plain = 0.0, msgspec.structs.replace(settings.credit, signal="matched")

@@ -34,6 +34,9 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
         if "category_mean" in row:
             lines.append(f"  mean of the categories: {100 * row['category_mean']:.1f}%")
+        for name, part in row.get("metrics", {}).items():
+            interval = f"[{part['low']:.3f}, {part['high']:.3f}]"
+            lines.append(f"  {name}: {part['value']:.3f} {interval} of {part['trajectories']}")
     counts = summary["counts"]
     if counts["candidates"]:
         lines.append("")

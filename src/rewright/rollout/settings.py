@@ -52,6 +52,8 @@ class EvalSettings(Settings, frozen=True):
 
     tasks: TaskSettings = TaskSettings(split="heldout", count=400, seed=1)
     """The held-out tasks."""
+    benchmark: str | None = None
+    """Benchmark whose own metrics are computed: a name or an import path. `rewright eval --benchmark` sets it."""
     n: PositiveInt = 1
     """Number of trajectories per task."""
     temperature: NonNegativeFloat = 1.0

@@ -17,6 +17,7 @@ ErrorKind = Literal[
     "crashed",  # the process died of a signal (segmentation fault, abort)
     "exception",  # the tool raised
     "exited",  # the code ended its own process
+    "import",  # the module of a target cannot be imported (when it is loaded before any call)
     "malformed",  # the call itself could not be parsed
     "memory",  # the memory limit
     "output",  # the result is longer than allowed

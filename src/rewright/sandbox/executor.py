@@ -39,6 +39,13 @@ class ExecutorSession(ABC):
     async def call(self, name: str, arguments: Mapping[str, Any], *, wall_seconds: float | None = None) -> ToolResult:
         """Call the function `name` with keyword arguments. The result's content is its return value as text."""
 
+    async def load(self, name: str) -> ToolResult:
+        """Load the function `name` without calling it; an error says why it cannot be called.
+
+        Executors that cannot tell return a result without an error.
+        """
+        return ToolResult(content="")
+
     @abstractmethod
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
         """Run a program.

@@ -62,6 +62,10 @@ class Session(ExecutorSession):
         request = {"name": name, "arguments": arguments}
         return await self._request(request, wall_seconds, printed=False)
 
+    async def load(self, name: str) -> ToolResult:
+        """Load the function `name` without calling it; an error says why it cannot be called."""
+        return await self._request({"load": name}, None, printed=False)
+
     async def run(self, source: str, *, keep: bool = True, wall_seconds: float | None = None) -> ToolResult:
         """Run a program.
 

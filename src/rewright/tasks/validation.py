@@ -18,6 +18,7 @@ import msgspec
 
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, ToolCall, Trajectory
+from rewright.core.trust import target_problem
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.base import AnswerJudge, missing_key
 from rewright.judging.judges import check_judge, find_judge
@@ -25,6 +26,7 @@ from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
 from rewright.rendering.template_check import prompt_problem, template_findings
 from rewright.sandbox import Sandbox
+from rewright.sandbox.errors import error_kind
 from rewright.sandbox.sandbox import Level
 from rewright.tasks.loading import iterate_tasks
 from rewright.tasks.schemas import record_problems, schema_problems, target_problems
@@ -312,9 +314,33 @@ async def _execute(
                 progress(done, len(notes))
 
         try:
+            await _load_targets(notes, factory)
             await asyncio.gather(*(validate_one(note) for note in notes))
         finally:
             await factory.close()
+
+
+async def _load_targets(notes: Sequence[_Notes], factory: FunctionTools) -> None:
+    """Import every trusted target once. Raises InputError for a module that cannot be imported."""
+    known: set[str] = set()
+    for note in notes:
+        for tool in note.task.all_tools:
+            if tool.target is None or tool.source is not None or tool.target in known:
+                continue
+            if tool.kind != "function" or target_problem(tool.name, tool.target) is not None:
+                continue
+            known.add(tool.target)
+            async with factory.open([tool]) as toolset:
+                result = await toolset.load(tool.name)
+            if result.error is None:
+                continue
+            problem = " ".join(result.error.split())
+            if error_kind(result) in ("import", "sandbox"):
+                raise InputError(
+                    f"the target {tool.target} of the tool {tool.name} is trusted, and cannot be loaded: {problem}: "
+                    "expected an importable function"
+                )
+            note.error("target", f"tool {tool.name}: its target {tool.target} cannot be loaded: {problem}", tool.name)
 
 
 def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:

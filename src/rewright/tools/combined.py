@@ -11,6 +11,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.sandbox.errors import error_result
 from rewright.tools.base import Toolset, ToolsetFactory
+from rewright.tools.functions import FunctionToolset
 
 __all__ = ["CombinedTools", "CombinedToolset"]
 
@@ -45,6 +46,11 @@ class CombinedToolset:
             names = ", ".join(self._names) or "none"
             return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
         return await owner.call(call, wall_seconds=wall_seconds)
+
+    async def load(self, name: str) -> ToolResult:
+        """Load the function of the tool `name` (`FunctionToolset.load`). Other kinds of tools have none to load."""
+        owner = self._owners[name]
+        return await owner.load(name) if isinstance(owner, FunctionToolset) else ToolResult(content="")
 
 
 class CombinedTools:

@@ -62,6 +62,13 @@ class FunctionToolset:
         session = self._sessions[self._factory.is_trusted(tool)]
         return await session.call(call.name, call.arguments, wall_seconds=wall_seconds)
 
+    async def load(self, name: str) -> ToolResult:
+        """Import the target of the tool `name` if it is the user's own, a trusted one. An error says why it failed."""
+        tool = self._tools[name]
+        if tool.target is None or is_builtin_path(tool.target) or not self._factory.is_trusted(tool):
+            return ToolResult(content="")
+        return await self._sessions[True].load(name)
+
 
 class FunctionTools:
     """A `ToolsetFactory` for tools of kind `function`, with one session per trajectory.

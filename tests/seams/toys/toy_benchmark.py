@@ -1,4 +1,4 @@
-"""A benchmark in one file: its tasks, which are drawn, its judge, and the protocol of its evaluation."""
+"""A benchmark in one file: its tasks, which are drawn, its judge, its metrics, and the protocol of its evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from rewright.benchmarks import Benchmark
-from rewright.core.records import Gold, Task
+from rewright.core.records import Gold, Task, Trajectory, Verdict
 from rewright.core.registry import register
 from rewright.judging import Judgement
 from rewright.tasks.formats import WorldFormat
@@ -29,6 +29,14 @@ def same_number(answer: str, golds: Sequence[str]) -> Judgement:
     return Judgement(float(answer in golds), f"{answer} beside {golds[0]}")
 
 
+def metrics(task: Task, trajectory: Trajectory, verdict: Verdict) -> dict[str, float]:
+    """How far away the answer is; nothing for an answer that is no number."""
+    try:
+        return {"distance": abs(float(trajectory.answer or "") - float((task.gold.answers or ("",))[0]))}
+    except ValueError:
+        return {}
+
+
 register("judge", "toy_same_number", same_number)
 register("task_format", "toy-differences", WorldFormat(generate, judge="toy_same_number"))
 register(
@@ -37,5 +45,6 @@ register(
     Benchmark(
         settings=("eval.tasks.format=toy-differences", "eval.tasks.count=3", "model.engine=toy", "dialect=toy"),
         summary="differences of two numbers",
+        metrics=metrics,
     ),
 )

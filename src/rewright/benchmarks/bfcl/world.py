@@ -21,7 +21,7 @@ from typing import Any, Final
 import bfcl_eval
 from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING, STATELESS_CLASSES
 
-__all__ = ["APIS", "CATEGORIES", "Worlds", "call", "check", "documented", "gold", "read_lines"]
+__all__ = ["APIS", "CATEGORIES", "Worlds", "call", "check", "documented", "gold", "official_entry", "read_lines"]
 
 CATEGORIES: Final = ("base", "miss_func", "miss_param", "long_context")
 APIS: Final[dict[str, str]] = {
@@ -60,7 +60,7 @@ def _lines(category: str) -> list[bytes]:
 
 
 @lru_cache(maxsize=64)
-def _entry(identity: str) -> dict[str, Any]:
+def official_entry(identity: str) -> dict[str, Any]:
     """Return one test entry by id (`multi_turn_<category>_<number>`). Decodes only its line, to reduce latency."""
     category, _, number = identity.removeprefix("multi_turn_").rpartition("_")
     if category in CATEGORIES and number.isdigit() and int(number) < len(_lines(category)):
@@ -78,7 +78,7 @@ def _gold_lines(category: str) -> dict[str, list[list[str]]]:
 
 def gold(identity: str) -> list[list[tuple[str, dict[str, Any]]]]:
     """Return the gold calls of an entry for every user message, as names and keyword arguments."""
-    entry = _entry(identity)
+    entry = official_entry(identity)
     documents = {name: document for api in entry["involved_classes"] for name, document in documented(api).items()}
     category = identity.removeprefix("multi_turn_").rpartition("_")[0]
     return [[_read(text, documents) for text in calls] for calls in _gold_lines(category)[identity]]
@@ -136,7 +136,7 @@ def call(data: dict[str, str], /, **arguments: Any) -> str:
     """Target of the tools: run the method `data["method"]` in this process's world for the entry `data["entry"]`."""
     identity = data["entry"]
     if identity not in _worlds:
-        _worlds[identity] = Worlds(_entry(identity))
+        _worlds[identity] = Worlds(official_entry(identity))
     return _worlds[identity].run(data["method"], arguments)
 
 
@@ -154,7 +154,7 @@ def check(identity: str, exchanges: Sequence[Sequence[Step]]) -> dict[str, Any]:
     if len(exchanges) != len(gold_steps):
         message = f"the model reached {len(exchanges)} of {len(gold_steps)} user messages"
         return {"valid": False, "error_type": "multi_turn:force_terminated", "error_message": message}
-    entry = _entry(identity)
+    entry = official_entry(identity)
     worlds: dict[str, Worlds] = {}
 
     def execute(func_call_list: Step, *, model_name: str, **_: Any) -> tuple[list[str], dict[str, Any]]:

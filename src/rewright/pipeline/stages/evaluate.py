@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rewright.benchmarks import Metrics, find_benchmark
 from rewright.core.errors import InputError
-from rewright.core.records import Trajectory, Verdict
+from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.statistics import grouped_mean, grouped_proportion
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
@@ -19,9 +21,10 @@ from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
-from rewright.repair.quality import PARITY, QualitySettings, mean_quality_and_words
+from rewright.repair.quality import PARITY, mean_quality_and_words
+from rewright.repair.settings import QualitySettings
 
-__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summarise"]
+__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "own_metrics", "summarise"]
 
 
 SECTIONS = (*ID_SECTIONS, "eval", "model")
@@ -52,7 +55,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     verdicts.close()
     categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
     seconds = time.monotonic() - started
-    return summarise(
+    summary = summarise(
         list(trajectories),
         list(verdicts),
         seconds=seconds,
@@ -60,6 +63,46 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
         quality=context.recipe.quality,
         dialect=context.recipe.dialect,
     )
+    if settings.benchmark is not None:
+        metrics = find_benchmark(settings.benchmark, "eval.benchmark").metrics
+        if metrics is not None:
+            summary["metrics"] = own_metrics(metrics, settings.benchmark, tasks, list(trajectories), list(verdicts))
+    return summary
+
+
+def own_metrics(
+    metrics: Metrics,
+    benchmark: str,
+    tasks: Mapping[str, Task],
+    trajectories: Iterable[Trajectory],
+    verdicts: Iterable[Verdict],
+) -> dict[str, dict[str, float]]:
+    """Average a benchmark's own metrics over trajectories.
+
+    Returns by metric: `value` (the mean), the 95% interval over tasks `low` to `high`, and the number `trajectories`.
+    Raises InputError if the function `metrics` raises or returns anything but finite numbers by name.
+    """
+    values: dict[str, list[tuple[str, float]]] = {}
+    verdict_of = {verdict.trajectory_id: verdict for verdict in verdicts}
+    for one in trajectories:
+        try:
+            found = dict(metrics(tasks[one.task_id], one, verdict_of[one.id]))
+        except Exception as problem:  # user code can raise anything
+            raise InputError(
+                f"eval.benchmark: the metrics of {benchmark} failed for {one.id}: {type(problem).__name__}: {problem}"
+            ) from problem
+        for name, value in found.items():
+            if not isinstance(name, str) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(
+                    f"eval.benchmark: the metrics of {benchmark} for {one.id} are {found!r:.200}: expected finite "
+                    "numbers by name"
+                )
+            values.setdefault(name, []).append((one.task_id, float(value)))
+    rows = {}
+    for name, pairs in values.items():
+        interval = grouped_mean(_by_task(pairs))
+        rows[name] = {**interval._asdict(), "trajectories": len(pairs)}
+    return rows
 
 
 def summarise(

@@ -66,7 +66,8 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
 
     context.check_rewards()
     tasks = context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else context.tasks
-    if call_factor(recipe.rl) and all(task.gold.calls is None for task in tasks):
+    uses_gold_calls = recipe.rl.credit.signal_name == "matched" and call_factor(recipe.rl) != 0
+    if uses_gold_calls and all(task.gold.calls is None for task in tasks):
         say("rl: no task has gold calls: calls are not rewarded, only the outcome is")
     asyncio.run(context.try_tools(tasks))
     job = RLJob(

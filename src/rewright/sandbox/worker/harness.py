@@ -80,6 +80,16 @@ class Tools:
         check_arguments(name, function, bound, arguments)
         return as_text(function(*bound, **arguments))
 
+    def load(self, name: str) -> None:
+        """Load the function `name` without calling it. Raises `Refused`, of kind `import` for its module."""
+        module_name = self.targets.get(name, "").partition(":")[0]
+        if module_name:
+            try:
+                importlib.import_module(module_name)
+            except BaseException as error:  # a module can raise anything, SystemExit too
+                raise Refused("import", f"module {module_name!r} cannot be imported: {describe(error)}") from error
+        self.ready[name] = self._load(name)
+
     def _load(self, name: str) -> Callable[..., Any]:
         if name in self.targets:
             module_name, _, attribute = self.targets[name].partition(":")
@@ -174,6 +184,7 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
     reserve: mmap.mmap | None = None  # address space that is released to report a MemoryError
     while (request := frames.receive(connection)) is not None:
         reply: dict[str, Any] = {"id": request["id"]}
+        value: str | None = None
         with contextlib.suppress(OSError):
             reserve = reserve or mmap.mmap(-1, MEMORY_RESERVE_BYTES)
         try:
@@ -181,6 +192,8 @@ def serve(connection: socket.socket, output_chars: int, names: dict[str, Any]) -
                 if scope is None or not request["keep"]:
                     scope = {"__name__": "__main__", "__builtins__": __builtins__, **names}
                 value = run_program(request["source"], scope)
+            elif "load" in request:
+                tools.load(request["load"])
             else:
                 value = tools.call(request["name"], request["arguments"])
             reply["value"], reply["length"] = truncate(value or "", output_chars), len(value or "")

@@ -1,0 +1,1 @@
+"""AIME 2024 and 2025: competition mathematics."""

@@ -1,0 +1,1 @@
+"""AMC 2023: competition mathematics."""

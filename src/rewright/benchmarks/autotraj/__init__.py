@@ -1,0 +1,1 @@
+"""AutoTraj's question files."""

@@ -1,0 +1,1 @@
+"""Bamboogle: two-hop questions that search engines answer wrongly."""

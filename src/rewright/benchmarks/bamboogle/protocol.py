@@ -1,0 +1,14 @@
+"""Evaluation protocol of Bamboogle: `rewright eval --benchmark bamboogle`."""
+
+from __future__ import annotations
+
+from rewright.benchmarks import Benchmark
+from rewright.judging.qa import answer_metrics
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = Benchmark(
+    settings=("eval.tasks.format=bamboogle", "eval.tasks.path=hf:", "eval.temperature=0"),
+    summary="Bamboogle: 125 two-hop questions",
+    metrics=answer_metrics,
+)

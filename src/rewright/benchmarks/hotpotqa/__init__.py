@@ -1,0 +1,1 @@
+"""HotpotQA: multi-hop questions over Wikipedia."""

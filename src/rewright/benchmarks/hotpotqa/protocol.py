@@ -1,0 +1,14 @@
+"""Evaluation protocol of HotpotQA: `rewright eval --benchmark hotpotqa`."""
+
+from __future__ import annotations
+
+from rewright.benchmarks import Benchmark
+from rewright.judging.qa import answer_metrics
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = Benchmark(
+    settings=("eval.tasks.format=hotpotqa", "eval.tasks.path=hf:", "eval.temperature=0"),
+    summary="HotpotQA, distractor validation set: 7405 multi-hop questions",
+    metrics=answer_metrics,
+)

@@ -1,0 +1,1 @@
+"""MuSiQue: multi-hop questions composed of single ones."""

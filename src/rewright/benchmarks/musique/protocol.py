@@ -1,0 +1,14 @@
+"""Evaluation protocol of MuSiQue: `rewright eval --benchmark musique`."""
+
+from __future__ import annotations
+
+from rewright.benchmarks import Benchmark
+from rewright.judging.qa import answer_metrics
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = Benchmark(
+    settings=("eval.tasks.format=musique", "eval.tasks.path=hf:", "eval.temperature=0"),
+    summary="MuSiQue, development set: multi-hop questions",
+    metrics=answer_metrics,
+)

@@ -1,1 +1,0 @@
-"""Question sets with answers: mathematics and question answering."""

@@ -1,0 +1,1 @@
+"""2WikiMultihopQA: multi-hop questions over Wikipedia and Wikidata."""

@@ -1,0 +1,14 @@
+"""Evaluation protocol of 2WikiMultihopQA: `rewright eval --benchmark 2wikimultihopqa`."""
+
+from __future__ import annotations
+
+from rewright.benchmarks import Benchmark
+from rewright.judging.qa import answer_metrics
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = Benchmark(
+    settings=("eval.tasks.format=2wikimultihopqa", "eval.tasks.path=hf:", "eval.temperature=0"),
+    summary="2WikiMultihopQA, development set: multi-hop questions",
+    metrics=answer_metrics,
+)
