@@ -32,6 +32,7 @@ import typer
 from rewright import __version__
 from rewright.cli import offline as commands
 from rewright.cli import serve as serving
+from rewright.cli import start as starting
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.core.errors import InputError, RewrightError
@@ -197,6 +198,7 @@ def version() -> None:
 
 commands.register(app)
 serving.register(app)
+starting.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
