@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -20,6 +21,7 @@ _ABOUT: Final = {
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command()(init)
+    app.command()(schema)
 
 
 def init(
@@ -42,3 +44,16 @@ def init(
     print("  rewright validate tasks.jsonl --trusted my_tools")
     print("  rewright run recipe.yaml")
     print(f"  rewright view runs/{RUN_NAME}")
+
+
+def schema(
+    kind: Annotated[Literal["task", "recipe", "trajectory"], typer.Argument(help="What the schema describes.")],
+) -> None:
+    """Print the JSON Schema (draft 2020-12) of a task, a recipe or a trajectory, for editors and other programs."""
+    from rewright.core.json_schema import record_schema
+    from rewright.core.records import Trajectory
+    from rewright.recipe.json_schema import recipe_schema
+    from rewright.tasks.json_schema import task_schema
+
+    made = {"task": task_schema, "recipe": recipe_schema, "trajectory": lambda: record_schema(Trajectory)}
+    print(json.dumps(made[kind](), indent=2))
