@@ -16,7 +16,7 @@ from rewright.recipe.loader import SHORT_FORMS
 from rewright.recipe.schema import MAX_NAME_BYTES, Recipe
 from rewright.repair.quality import Dimension
 from rewright.tasks.json_schema import named
-from rewright.tasks.settings import TaskSettings
+from rewright.tasks.settings import TaskSettings, TaskSource
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 
 __all__ = ["recipe_schema"]
@@ -24,6 +24,7 @@ __all__ = ["recipe_schema"]
 NAMES: Final[dict[type, dict[str, str]]] = {
     Recipe: {"dialect": "dialect"},
     TaskSettings: {"format": "task_format", "judge": "judge"},
+    TaskSource: {"format": "task_format", "judge": "judge"},
     Dimension: {"function": "dimension"},
     TurnCredit: {"estimator": "estimator", "signal": "signal"},
     SFTSettings: {"backend": "trainer"},
@@ -47,9 +48,13 @@ def recipe_schema() -> Schema:
     recipe["stages"] |= {"items": named("stage"), "minItems": 1, "uniqueItems": True}
     recipe["name"] |= {"pattern": r"^[^\s./\\]([^/\\]*[^\s/\\])?$", "maxLength": MAX_NAME_BYTES}
     _restrict(definitions[names[RLSettings]]["properties"], "outcome", {"enum": ["judge", *answer_judges()]})
+    source = {"anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{names[TaskSource]}"}]}
+    definitions[names[TaskSettings]]["properties"]["sources"]["items"] = source
+    definitions[names[TaskSource]]["properties"]["name"]["anyOf"][0]["pattern"] = r"^[\w.-]+$"
+    lists: dict[str, Schema] = {"tasks": {"type": "array", "items": source, "minItems": 1}}
     for definition in definitions.values():
         for key, value in definition["properties"].items():
-            _accept_short_forms(key, value)
+            _accept_short_forms(key, value, lists)
     definitions[_MODEL] = _model({name: names[engine] for name, engine in engines.items()})
     return document("Rewright recipe", names[Recipe], definitions)
 
@@ -69,13 +74,14 @@ def _restrict(properties: dict[str, Schema], key: str, allowed: Schema) -> None:
     properties[key] = {**kept, "anyOf": [*options, {"type": "null"}] if nullable else options}
 
 
-def _accept_short_forms(key: str, value: Schema) -> None:
-    """Accept what the loader expands: null for a section, and a string for those that have a short form."""
+def _accept_short_forms(key: str, value: Schema, lists: dict[str, Schema]) -> None:
+    """Accept what the loader expands: null for a section, a string or a list for those that have a short form."""
     options = value.get("anyOf", [{"$ref": value["$ref"]}] if "$ref" in value else [])
     if not any("$ref" in one for one in options):
         return
     value.pop("$ref", None)
     short: list[Schema] = [{"type": "string"}] if key in SHORT_FORMS else []
+    short += [lists[key]] if key in lists else []
     value["anyOf"] = [*short, *(one for one in options if one != {"type": "null"}), {"type": "null"}]
 
 

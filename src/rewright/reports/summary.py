@@ -13,13 +13,14 @@ from rewright.core.storage import read_jsonl
 from rewright.pipeline.registry import stages
 from rewright.pipeline.run_directory import Run
 from rewright.reports.costs import run_usage
+from rewright.reports.mixture import candidates_by_source
 from rewright.training.pair_accuracy import length_rule
 
 __all__ = ["report"]
 
 
 def report(run: Run) -> dict[str, Any]:
-    """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
+    """Return the results of a run: evaluations, counts, sources of a mixture, reward-model accuracy, costs, engine errors, seconds.
 
     A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
     component and cause in `broke`. Raises InputError if records of a finished stage are missing.
@@ -59,6 +60,7 @@ def report(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "stages": evaluated,
         "counts": counts,
+        "sources": candidates_by_source(run),
         "broke": dict(broke),
         "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),

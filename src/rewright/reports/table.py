@@ -26,7 +26,7 @@ def table(found: dict[str, Any]) -> str:
         if row.get("failures"):
             what = format_counts(row.get("broke") or {}) or "engine or tools"
             lines.append(f"  {row['failures']} of {row['trajectories']} broke ({what}) and count as not solved")
-        for name, part in row.get("categories", {}).items():
+        for name, part in (*row.get("sources", {}).items(), *row.get("categories", {}).items()):
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
         if "category_mean" in row:
@@ -39,6 +39,7 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"broken, not wrong: {format_counts(found['broke'])}")
         if found["repaired_by_mode"]:
             lines.append(f"repaired by mode: {format_counts(found['repaired_by_mode'])}")
+    lines += _sources(found["sources"])
     accuracy = found.get("reward_model_accuracy")
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")
@@ -68,3 +69,18 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {found['seconds']}")
     return "\n".join(lines)
+
+
+def _sources(found: dict[str, dict[str, Any]]) -> list[str]:
+    """The candidates of a mixture by source."""
+    if not found:
+        return []
+    width = max(8, *map(len, found))
+    counts = ("kept", "low", "wrong", "repaired")
+    head = f"{'source':<{width}}{'success':>9}{'95% interval':>18}{'tasks':>7}{'candidates':>12}"
+    lines = ["", head + "".join(f"{name:>10}" for name in counts)]
+    for name, row in found.items():
+        interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        line = f"{name:<{width}}{100 * row['success']:>8.1f}%{interval:>18}{row['tasks']:>7}{row['trajectories']:>12}"
+        lines.append(line + "".join(f"{row['counts'][key]:>10}" for key in counts))
+    return lines

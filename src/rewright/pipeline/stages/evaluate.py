@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.core.errors import InputError
@@ -20,8 +20,9 @@ from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.repair.quality import PARITY, QualitySettings, surface
+from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
 
-__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "summarise"]
+__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "group_row", "summarise"]
 
 
 SECTIONS = (*ID_SECTIONS, "eval", "model")
@@ -48,13 +49,17 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     judge_missing(trajectories, verdicts, lambda one: tasks[one.task_id], seconds=context.recipe.judge_seconds)
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
-    categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
+    categories, sources = (
+        {task.id: str(task.metadata[key]) for task in tasks.values() if task.metadata.get(key)}
+        for key in ("category", MIXTURE_SOURCE)
+    )
     seconds = time.monotonic() - started
     return summarise(
         list(trajectories),
         list(verdicts),
         seconds=seconds,
         categories=categories,
+        sources=sources,
         quality=context.recipe.quality,
         dialect=context.recipe.dialect,
     )
@@ -66,6 +71,7 @@ def summarise(
     *,
     seconds: float,
     categories: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
     quality: QualitySettings = PARITY,
     dialect: str = "tags",
 ) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def summarise(
         verdicts: their verdicts.
         seconds: wall-clock duration.
         categories: task id -> category; adds success per category and `category_mean`, the unweighted mean over them.
+        sources: task id -> source of a mixture; adds success per source.
         quality: quality settings.
         dialect: dialect of the trajectories.
 
@@ -94,7 +101,11 @@ def summarise(
         "low": success.low,
         "high": success.high,
     }
-    row |= _by_category(trajectories, verdicts, categories or {})
+    if categories and (groups := success_by_group(trajectories, verdicts, categories)):
+        mean = sum(group["success"] for group in groups.values()) / len(groups)
+        row |= {"categories": groups, "category_mean": mean}
+    if sources and (groups := success_by_group(trajectories, verdicts, sources)):
+        row["sources"] = groups
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
         values = [(tasks[one.trajectory_id], one.metrics[name]) for one in verdicts if name in one.metrics]
         if values:
@@ -129,23 +140,22 @@ def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
     return list(groups.values())
 
 
-def _by_category(
-    trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
-) -> dict[str, Any]:
+def success_by_group(
+    trajectories: Iterable[Trajectory], verdicts: Iterable[Verdict], groups: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Return success with its 95% interval for every group. `groups` maps ids of tasks to names of groups."""
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
     found: dict[str, list[tuple[str, float]]] = {}
     for one in trajectories:
-        if one.task_id in categories:
-            found.setdefault(categories[one.task_id], []).append((one.task_id, float(correct.get(one.id, False))))
-    if not found:
-        return {}
-    rows = {}
-    for name, values in found.items():
-        interval = grouped_proportion(_by_task(values))
-        rows[name] = {
-            "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
-        }  # fmt: skip
-    return {"categories": rows, "category_mean": sum(row["success"] for row in rows.values()) / len(rows)}
+        if one.task_id in groups:
+            found.setdefault(groups[one.task_id], []).append((one.task_id, float(correct.get(one.id, False))))
+    return {name: group_row(values) for name, values in found.items()}
+
+
+def group_row(values: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Return the success of (task id, success) pairs, with its 95% interval over the tasks."""
+    interval = grouped_proportion(_by_task(values))
+    return {"success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values)}
 
 
 def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: tuple[str, ...] = ()) -> Stage:
@@ -160,6 +170,11 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
             summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         context.run.set_metrics(f"eval_{label}", [summary])
 
+    def plan(context: Context) -> dict[str, Any]:
+        tasks = context.load_eval_tasks()
+        counts = source_counts(tasks)
+        return {"evaluated": len(tasks) * context.recipe.eval.n} | ({"eval_task_sources": counts} if counts else {})
+
     return Stage(
         name=f"eval_{label}",
         run=run,
@@ -171,7 +186,7 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
         generates=Generated(file=evaluation_files(label)[0]),
         models=models,
         uses_tools=True,
-        plan=lambda context: {"evaluated": len(context.load_eval_tasks()) * context.recipe.eval.n},
+        plan=plan,
     )
 
 
