@@ -73,7 +73,7 @@ def recipes() -> Iterator[tuple[str, Path | str]]:
         yield path.name, path
     yield "quickstart", Path(str(files("rewright.recipe"))) / "quickstart.yaml"
     yield "init", (STARTER / "recipe.yaml").read_text("utf-8")
-    for page in ("pipeline.md", "engines.md", "judges.md"):
+    for page in ("pipeline.md", "engines.md", "judges.md", "tasks.md"):
         text = (ROOT / "docs" / page).read_text("utf-8")
         yield from (
             (f"{page} {number}", one) for number, one in enumerate(re.findall(r"```yaml\n(.*?)```", text, re.S))
@@ -81,6 +81,13 @@ def recipes() -> Iterator[tuple[str, Path | str]]:
     yield (
         "short forms",
         "tasks: a.jsonl\nmodel: smollm2\nsandbox: process\neval: {tasks: b.jsonl}\nrl: {tasks: c.jsonl}\n",
+    )
+    yield (
+        "mixtures",
+        (
+            "tasks: [{format: town, weight: 2}, {path: a.jsonl, weight: 1, name: mine}]\n"
+            "eval: {tasks: [a.jsonl, {format: town}]}\nrl: {tasks: {sources: [a.jsonl], limit: 3}}\n"
+        ),
     )
     yield "empty sections", "synth:\nmodel:\ntasks:\nrepair: {model: }\nrl: {tasks: , credit: }\n"
     yield "code", "model: {engine: 'my_engines:Mine', anything: 1}\ntasks: {format: 'mine:format', path: a}\n"
@@ -108,6 +115,9 @@ def test_the_resolved_recipe_of_a_run_is_valid(schemas: dict[str, Any], run: Pat
     "quality: {dimensions: [{name: a, function: lenght}]}", "stages: []", "stages: [synht]", "stages: [synth, synth]",
     "name: a/b", "name: .a", "name: ''", "name: 'a '", "tasks: [1]", "sandbox: {level: stric}", "synth: [1]",
     "prices: {pico: {inptu: 1}}", "prices: {pico: {input: -1}}", "rl: {outcome: solve}", "sft: {backend: tlr}",
+    "tasks: []", "tasks: [{format: town, wieght: 1}]", "tasks: [{format: town, weight: 0}]", "tasks: [{format: twon}]",
+    "tasks: [{path: a.jsonl, name: a/b}]", "eval: {tasks: [{format: town, count: 0}]}", "tasks: {sources: 3}",
+    "tasks: [{path: a.jsonl, sources: []}]",
     "limits: {tool_seconds: .inf}", "judges: my_judges", "tasks: {count: 2000000000}",
 ])  # fmt: skip
 def test_what_the_loader_refuses_the_schema_refuses(schemas: dict[str, Any], tmp_path: Path, recipe: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from rewright.core.records import Gold, Task, ToolSpec
+from rewright.recipe.loader import load_recipe
+from rewright.tasks.from_recipe import mixture_order
 from support.in_process import rewright
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8")
@@ -56,6 +58,18 @@ def test_every_task_on_the_page_is_one(tmp_path: Path, block: str) -> None:
     (tmp_path / "tasks.jsonl").write_text(json.dumps(json.loads(block)) + "\n")
     said = rewright(tmp_path, "validate", "tasks.jsonl")
     assert said.code == 0, said.output
+
+
+@pytest.mark.parametrize("recipe", blocks("yaml"))
+def test_every_recipe_on_the_page_is_valid(tmp_path: Path, recipe: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_the_numbers_of_the_mixture_on_the_page_are_right() -> None:
+    order = [source for source, _ in mixture_order([300, 50, 200], [3, 1, 1])]
+    assert [order.count(source) for source in range(3)] == [150, 50, 50]
+    assert "Of 300, 50 and 200 tasks with the weights 3, 1 and 1 these are 150, 50\n  and 50." in PAGE
 
 
 def at(*path: Any, to: Any) -> Change:

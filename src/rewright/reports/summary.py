@@ -20,8 +20,9 @@ __all__ = ["report"]
 
 
 def report(run: Run) -> dict[str, Any]:
-    """Return the results of a run: evaluations, counts, sources of a mixture, reward-model accuracy, costs, engine errors, seconds.
+    """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
 
+    `sources` holds the candidates of a mixture of tasks by source.
     A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
     component and cause in `broke`. Raises InputError if records of a finished stage are missing.
     """

@@ -39,12 +39,12 @@ def load_recipe_tasks(
         return _source_tasks(settings, judges, where)
     loaded = [_source_tasks(source, judges, place) for place, source in task_sources(settings, where)]
     order = mixture_order([len(tasks) for tasks in loaded], [source.weight for source in settings.sources])
-    for number, tasks in enumerate(loaded):
-        if not any(source == number for source, _ in order):
+    contributing = {source for source, _ in order}
+    for number in range(len(loaded)):
+        if number not in contributing:
             raise InputError(
-                f"{where}.sources[{number}] contributes no task: its weight is {settings.sources[number].weight:g}, too "
-                f"small a share of the {len(order)} tasks of the mixture: expected a larger weight, or more tasks of "
-                "the other sources"
+                f"{where}.sources[{number}] contributes no task: its weight is {settings.sources[number].weight:g}, a "
+                f"share of less than one of {len(order)} tasks: expected a larger weight, or more tasks of the others"
             )
     found = [_of_source(settings.sources[source].label, loaded[source][index]) for source, index in order]
     found = found[: settings.limit]
@@ -124,7 +124,10 @@ def _recipe_tasks(settings: SourceSettings, judges: Sequence[str] | None, where:
 
 
 def draws_tasks(settings: TaskSettings) -> bool:
-    """Return True if the tasks of a section without sources are generated (`WorldFormat`). Raises like `find_format`."""
+    """Return True if the tasks of a section are generated (`WorldFormat`); False for a mixture.
+
+    Raises like `find_format`.
+    """
     return not settings.sources and isinstance(find_format(settings.format, "tasks.format"), WorldFormat)
 
 

@@ -95,8 +95,9 @@ class TaskSettings(SourceSettings, frozen=True):
         twice = next((number for number, label in enumerate(labels) if label in labels[:number]), None)
         if twice is not None:
             raise ValueError(
-                f"sources must have names of their own, got {labels[twice]!r} for sources[{labels.index(labels[twice])}]"
-                f" and sources[{twice}]: expected a name, as name: {labels[twice]}-2"
+                f"sources must have names of their own, got {labels[twice]!r} for "
+                f"sources[{labels.index(labels[twice])}] and sources[{twice}]: expected a name, as name: "
+                f"{labels[twice]}-2"
             )
 
 

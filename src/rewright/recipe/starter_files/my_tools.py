@@ -1,22 +1,19 @@
 """Three tools. The model reads what a function returns, and the message of what it raises."""
 
-PEOPLE = {
-    "Tuna": {"manager": "Duvu", "age": 36},
-    "Bolo": {"manager": "Tuna", "age": 41},
-    "Kalo": {"manager": "Tuna", "age": 29},
-    "Duvu": {"manager": "Lunon", "age": 52},
-    "Lunon": {"manager": "Duvu", "age": 58},
-}
+MANAGERS = {"Tuna": "Duvu", "Bolo": "Tuna", "Kalo": "Tuna", "Duvu": "Lunon", "Lunon": "Duvu"}
+AGES = {"Tuna": 36, "Bolo": 41, "Kalo": 29, "Duvu": 52, "Lunon": 58}
 
 
 def get_manager(person: str) -> str:
     """The manager of a person."""
-    return str(_row(person)["manager"])
+    _check(person)
+    return MANAGERS[person]
 
 
 def get_age(person: str) -> int:
     """The age of a person."""
-    return int(_row(person)["age"])
+    _check(person)
+    return AGES[person]
 
 
 def add(a: float, b: float) -> float:
@@ -24,7 +21,6 @@ def add(a: float, b: float) -> float:
     return a + b
 
 
-def _row(person: str) -> dict[str, str | int]:
-    if person not in PEOPLE:
+def _check(person: str) -> None:
+    if person not in AGES:
         raise LookupError(f"no entry for {person}")
-    return PEOPLE[person]
