@@ -55,5 +55,10 @@ def schema(
     from rewright.recipe.json_schema import recipe_schema
     from rewright.tasks.json_schema import task_schema
 
-    made = {"task": task_schema, "recipe": recipe_schema, "trajectory": lambda: record_schema(Trajectory)}
-    print(json.dumps(made[kind](), indent=2))
+    if kind == "task":
+        made = task_schema()
+    elif kind == "recipe":
+        made = recipe_schema()
+    else:
+        made = record_schema(Trajectory)
+    print(json.dumps(made, indent=2))

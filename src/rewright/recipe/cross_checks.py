@@ -75,7 +75,7 @@ def apply_cross_field_rules(
             if draws is False:
                 drop(tasks.unused_keys(source, usual), f"{place}.", defaults)
                 if name == place == "tasks":
-                    file_format = source.get("format", usual.get("format"))
+                    file_format = str(source.get("format", usual.get("format")))
     usual = defaults["rl"]
     drop(training.unused_keys(_section(data, "rl") or {}, usual), "", defaults)
     drop(credit.unused_keys(_section(data, "rl.credit") or {}, usual["credit"]), "rl.credit.", defaults)

@@ -69,7 +69,7 @@ def _restrict(properties: dict[str, Schema], key: str, allowed: Schema) -> None:
     """Allow only the values of `allowed`, and null if the key may be null."""
     given = properties[key]
     nullable = any(one == {"type": "null"} for one in given.get("anyOf", ()))
-    kept = {name: given[name] for name in ("description", "default") if name in given}
+    kept: Schema = {name: given[name] for name in ("description", "default") if name in given}
     options = allowed.get("anyOf", [allowed])
     properties[key] = {**kept, "anyOf": [*options, {"type": "null"}] if nullable else options}
 

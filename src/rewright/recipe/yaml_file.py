@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def nearest(name: str, where: str, places: dict[str, str]) -> str:
+def nearest(name: str, where: str, places: Mapping[str, str]) -> str:
     """Return the location of a key or list item, or of its nearest parent. Overrides have no location below the key."""
     while name and name not in places:
         name = name[: max(name.rfind("."), name.rfind("["), 0)]
