@@ -22,7 +22,7 @@ __all__ = ["report"]
 def report(run: Run) -> dict[str, Any]:
     """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
 
-    `sources` holds the candidates of a mixture of tasks by source.
+    `sources` holds the candidates by source, for a run whose tasks are a mixture.
     A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
     component and cause in `broke`. Raises InputError if records of a finished stage are missing.
     """
@@ -61,7 +61,7 @@ def report(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "stages": evaluated,
         "counts": counts,
-        "sources": candidates_by_source(run),
+        **({"sources": sources} if (sources := candidates_by_source(run)) else {}),
         "broke": dict(broke),
         "repaired_by_mode": dict(Counter(one.mode for one in repairs if one.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),

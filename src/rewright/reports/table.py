@@ -39,7 +39,7 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"broken, not wrong: {format_counts(found['broke'])}")
         if found["repaired_by_mode"]:
             lines.append(f"repaired by mode: {format_counts(found['repaired_by_mode'])}")
-    lines += _sources(found["sources"])
+    lines += _sources(found.get("sources", {}))
     accuracy = found.get("reward_model_accuracy")
     if accuracy is not None:
         matched = found.get("reward_model_accuracy_matched_format")
