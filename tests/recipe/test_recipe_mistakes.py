@@ -56,7 +56,11 @@ MISTAKES = [
     ("xyz: 1\n", [], f":1: unknown key xyz: {SECTIONS}"),
     ("1: 2\n", [], f":1: unknown key 1: {SECTIONS}"),
     ('"a\\nb": 2\n', [], f":1: unknown key a b: {SECTIONS}"),
-    ("quality:\n  dimensions:\n  - {name: a, function: 'b:c', wieght: 2}\n", [], "unknown field `wieght`"),
+    (
+        "quality:\n  dimensions:\n  - {name: a, function: 'b:c', wieght: 2}\n",
+        [],
+        ":3: unknown key quality.dimensions[0].wieght: did you mean weight?",
+    ),
     ("synth:\n  n: 1\nseed: 3\nsynth:\n  n: 2\n", [], ":4: synth is given twice: it is already in line 1"),
     # Types.
     ("synth:\n  n: two\n", [], ":2: synth.n: expected `int`, got `str`"),
@@ -104,7 +108,7 @@ MISTAKES = [
     (
         "quality:\n  dimensions:\n  - {name: a, function: 'b:c', weight: -1}\n",
         [],
-        ":2: quality.dimensions[0].weight: must not be negative, got -1",
+        ":3: quality.dimensions[0].weight: must not be negative, got -1",
     ),
     (
         "prices:\n  gpt-4.1:\n    input: -1\n    output: 1\n",

@@ -32,10 +32,11 @@ import typer
 from rewright import __version__
 from rewright.cli import offline as commands
 from rewright.cli import serve as serving
+from rewright.cli import start as starting
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.core.errors import InputError, RewrightError
-from rewright.core.progress import say
+from rewright.core.progress import format_counts, say
 from rewright.core.registry import known
 from rewright.pipeline.migration import written_recipe
 from rewright.pipeline.registry import Stage, recipe_stages, stages
@@ -197,6 +198,7 @@ def version() -> None:
 
 commands.register(app)
 serving.register(app)
+starting.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
@@ -306,7 +308,8 @@ def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
         plan |= stage.plan(context) if stage.plan is not None else {}
         if stage.prepare is not None:
             stage.prepare(context)
-    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+    shown = {key: format_counts(value) if isinstance(value, dict) else value for key, value in plan.items()}
+    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in shown.items()))
 
 
 def _print_report(run: Any, *, as_json: bool) -> None:

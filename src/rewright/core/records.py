@@ -47,23 +47,31 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base class of the stored records. `version` is the format version, raised when the meaning of a field changes."""
 
     version: Literal[1] = 1
+    """Version of the format."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):
     """A tool call as the model wrote it. A malformed call has an `error`; `raw` is the original text."""
 
     name: str
+    """Name of the tool."""
     arguments: dict[str, Any]
+    """The arguments by name."""
     raw: str = ""
+    """The call as the model wrote it. Empty in gold calls."""
     error: str | None = None
+    """Why the call is malformed; None if it is not."""
 
 
 class ToolResult(msgspec.Struct, frozen=True):
     """The result of a tool call. `error` is None on success; `content` is what the model is shown in both cases."""
 
     content: str
+    """The text that the model is shown."""
     error: str | None = None
+    """Why the call failed; None on success."""
     seconds: float = 0.0
+    """Wall-clock time of the call, in seconds."""
 
 
 class Span(NamedTuple):
@@ -83,10 +91,15 @@ class ToolSpec(msgspec.Struct, frozen=True):
     """
 
     schema: dict[str, Any]
+    """The function schema in OpenAI's form."""
     source: str | None = None
+    """Python source text that defines a function with the schema's name."""
     target: str | None = None
+    """Import path of the function, "package.module:function"."""
     data: Any = None
+    """First argument of `target`, if it is not None."""
     kind: str = "function"
+    """The executor of the tool: `function`, `python`, `search` …"""
 
     @property
     def name(self) -> str:
@@ -98,7 +111,9 @@ class Gold(msgspec.Struct, frozen=True):
     """The ground truth of a task. Any part may be unknown (None)."""
 
     answers: tuple[str, ...] | None = None
+    """Right answers; each is one by itself."""
     calls: tuple[ToolCall, ...] | None = None
+    """The calls of a right solution, for turn rewards."""
     outputs: dict[str, list[str]] | None = None
     """Expected intermediate answers of each tool, in hop order (FTRL's `unsolved_set`)."""
 
@@ -107,6 +122,7 @@ class FollowUp(msgspec.Struct, frozen=True):
     """A further user message, sent when the model has ended its turn with an answer or without a call."""
 
     messages: tuple[Message, ...]
+    """The messages, usually one of the user."""
     tools: tuple[ToolSpec, ...] = ()
     """Tools that are announced to the model with this message. (They can be called from the start.)"""
 
@@ -115,14 +131,23 @@ class Task(Record, frozen=True, kw_only=True):
     """A task: the prompt in `messages`, then the follow-ups in order, with tools, ground truth and judge."""
 
     id: str
+    """Identifier, unique in its file."""
     messages: tuple[Message, ...]
+    """The prompt."""
     tools: tuple[ToolSpec, ...] = ()
+    """Tools that are announced in the prompt."""
     follow_ups: tuple[FollowUp, ...] = ()
+    """Later messages of the user, in order."""
     gold: Gold = Gold()
+    """The ground truth."""
     source: str = ""
+    """The data set that the task comes from."""
     split: str = ""
+    """The split of that data set. It selects nothing."""
     judge: str = "exact"
+    """The judge of the answer: a registered name, or the import path of your own."""
     metadata: dict[str, Any] = {}
+    """Anything else. `category` groups the tasks of an evaluation."""
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
@@ -139,13 +164,17 @@ class Turn(msgspec.Struct, frozen=True):
     """One generation of the model, with its tool calls and their results."""
 
     text: str
+    """The generated text."""
     token_ids: tuple[int, ...] | None = None
     """Generated tokens, the end token included. None if the engine does not return them."""
     log_probs: tuple[float, ...] | None = None
     """Log-probabilities (natural logarithm) of `token_ids` at the sampling temperature, before top-p and top-k."""
     calls: tuple[ToolCall, ...] = ()
+    """The calls in the text, malformed ones included."""
     results: tuple[ToolResult, ...] = ()
+    """The results of the calls, in order."""
     stop: Literal["end", "length", "stop"] = "end"
+    """Why the generation ended: an end token, a limit of tokens, or a stop string."""
     suffix_ids: tuple[int, ...] = ()
     """Tokens appended after the turn: tool results and the generation prompt of the next turn. Never trained on."""
     prompt_tokens: int | None = None
@@ -166,8 +195,11 @@ class Failure(msgspec.Struct, frozen=True):
     """
 
     kind: str
+    """The component that failed."""
     message: str
+    """One line."""
     cause: str | None = None
+    """One word for the cause."""
 
     @property
     def label(self) -> str:
@@ -179,9 +211,13 @@ class Provenance(msgspec.Struct, frozen=True):
     """The origin of a trajectory. `parent` is the id of the trajectory that it repairs."""
 
     model: str = ""
+    """Name of the model."""
     sampling: dict[str, Any] = {}
+    """Sampling parameters."""
     seed: int | None = None
+    """Seed of the sampling."""
     parent: str | None = None
+    """Id of the trajectory that this one repairs."""
     tokenizer: str | None = None
     """Fingerprint of the tokenizer that the token ids belong to (`Renderer.fingerprint`)."""
 
@@ -190,12 +226,15 @@ class Credit(msgspec.Struct, frozen=True):
     """The credit of one RL rollout: the values that it was trained with and what they were computed from."""
 
     turn_rewards: tuple[float, ...]
+    """One per turn."""
     trajectory_reward: float | None
     """None: the rollout has an infrastructure failure, or its outcome is unknown."""
     advantages: tuple[float, ...]
     """One per turn."""
     verdict: Verdict | None = None
+    """The judgement of the answer."""
     format_problem: str | None = None
+    """Why the format is invalid; None if it is valid or not checked."""
     reward_model: float | None = None
     """The reward model's score. None: no reward model was used, or the rollout has an infrastructure failure."""
 
@@ -204,16 +243,27 @@ class Trajectory(Record, frozen=True, kw_only=True):
     """One attempt at a task."""
 
     id: str
+    """Identifier: stage, task, index, and a hash of the settings."""
     task_id: str
+    """Id of the task."""
     stage: str
+    """The stage that generated it."""
     index: int
+    """Number among the attempts of the stage at the task, from 0."""
     turns: tuple[Turn, ...]
+    """The generations of the model, in order."""
     stop_reason: StopReason
+    """How it ended."""
     prompt_ids: tuple[int, ...] | None = None
+    """Token ids of the prompt. None if the engine does not return them."""
     answer: str | None = None
+    """The answer. None: there is none."""
     failure: Failure | None = None
+    """Set if the stop reason is `error`."""
     provenance: Provenance = Provenance()
+    """Model, sampling and parent."""
     seconds: float = 0.0
+    """Wall-clock time, in seconds."""
     credit: Credit | None = None
     """The credit assigned by RL. None: not an RL rollout, not scored, or stored by an older version."""
 
@@ -273,10 +323,15 @@ class Verdict(Record, frozen=True, kw_only=True):
     """The judgement of an answer. `outcome` is in [0, 1]; `metrics` holds other values of the judge (Solve-F1 …)."""
 
     trajectory_id: str
+    """Id of the judged trajectory."""
     outcome: float
+    """How right the answer is, in [0, 1]."""
     reason: str
+    """One line."""
     answer: str | None = None
+    """The judged answer."""
     metrics: dict[str, float] = {}
+    """Other values of the judge, by name."""
 
     @property
     def correct(self) -> bool:

@@ -53,7 +53,7 @@ def _check_functions(recipe: Recipe) -> None:
 def eval_settings(recipe: Recipe) -> TaskSettings:
     """The source of the held-out tasks; `path` defaults to that of `tasks`."""
     settings = recipe.eval.tasks
-    if settings.path is None and not draws_tasks(settings):
+    if settings.path is None and not settings.sources and not draws_tasks(settings):
         settings = msgspec.structs.replace(settings, path=recipe.tasks.path)
     return settings
 
@@ -84,18 +84,18 @@ class Context:
 
     def load_tasks(self) -> list[Task]:
         """Load the tasks of the candidates as set in the recipe. Writes nothing."""
-        return self.load(self.recipe.tasks)[: self.recipe.synth.limit]
+        return self.load(self.recipe.tasks, "tasks")[: self.recipe.synth.limit]
 
     def load_eval_tasks(self) -> list[Task]:
         """Load the held-out tasks as set in the recipe. Writes nothing."""
-        return self.load(eval_settings(self.recipe))
+        return self.load(eval_settings(self.recipe), "eval.tasks")
 
     def check_rewards(self) -> None:
         """Raise InputError for an RL task without the gold answers that `rl.outcome` needs. Writes nothing."""
         settings = self.recipe.rl
         if settings.outcome == "judge":
             return
-        tasks = self.load_tasks() if settings.tasks is None else self.load(settings.tasks)
+        tasks = self.load_tasks() if settings.tasks is None else self.load(settings.tasks, "rl.tasks")
         without_gold = next((task.id for task in tasks if not task.gold.answers), None)
         if without_gold is not None:
             raise InputError(
@@ -112,9 +112,10 @@ class Context:
             self._tasks[name] = tasks
         return self._tasks[name]
 
-    def load(self, settings: TaskSettings) -> list[Task]:
-        """Load the tasks of a `tasks:` section and add the tools of the recipe."""
-        return with_recipe_tools(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
+    def load(self, settings: TaskSettings, where: str) -> list[Task]:
+        """Load the tasks of the section `where` and add the tools of the recipe."""
+        tasks = load_recipe_tasks(settings, self.recipe.judges, where=where)
+        return with_recipe_tools(tasks, self.recipe.tools, self.dialect)
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rewright.core.errors import InputError
 from rewright.core.trust import is_in_packages
 from rewright.recipe.schema import Recipe
+from rewright.tasks.settings import task_sources
 
 __all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
 
@@ -24,8 +25,9 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if ":" in dimension.function:
             yield "quality.dimensions", dimension.function
     for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
-        if tasks is not None and ":" in tasks.format:
-            yield f"{key}.format", tasks.format
+        for place, source in () if tasks is None else task_sources(tasks, key):
+            if ":" in source.format:
+                yield f"{place}.format", source.format
     if recipe.eval.benchmark is not None and ":" in recipe.eval.benchmark:
         yield "eval.benchmark", recipe.eval.benchmark
     credit = recipe.rl.credit

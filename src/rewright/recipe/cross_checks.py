@@ -17,6 +17,7 @@ from rewright.core.settings import Settings, UnusedKey
 from rewright.credit import settings as credit
 from rewright.engines import settings as engines
 from rewright.recipe.schema import Recipe
+from rewright.recipe.yaml_file import nearest
 from rewright.tasks import settings as tasks
 from rewright.tasks.formats import WorldFormat, find_format
 from rewright.training import settings as training
@@ -51,8 +52,8 @@ def apply_cross_field_rules(
             section = _section(data, parent)
             if section is None or key not in section:
                 continue
-            value, place = section.pop(key), places.get(name, places.get(parent, where))
-            overridden = places.get(cause, places.get(parent, where)).startswith("override ")
+            value, place = section.pop(key), nearest(name, where, places)
+            overridden = nearest(cause, where, places).startswith("override ")
             if stored or _same(value, _at(usual, name)) or (overridden and not place.startswith("override ")):
                 continue
             raise InputError(f"{place}: {name} has no effect: {cause} is {unused_key.value}{unused_key.hint}")
@@ -60,16 +61,21 @@ def apply_cross_field_rules(
     file_format = "rewright"
     for name in TASKS:
         section, usual = _section(data, name), _at(defaults, name) or {}
-        if section is not None:
-            if section.get("path") is not None:
-                section.setdefault("format", file_format)
-            draws = _is_world(section, usual, name, places, where, stored=stored)
-            if draws and (problem := tasks.path_problem(section, usual, name)) is not None:
-                raise InputError(f"{places.get(f'{name}.path', places.get(name, where))}: {problem}")
+        if section is None:
+            continue
+        items = _sources(section, name, places, where)
+        if items:
+            drop(tasks.unused_mixture_keys(section), f"{name}.", defaults)
+        for place, source in items or [(name, section)]:
+            if source.get("path") is not None:
+                source.setdefault("format", file_format)
+            draws = _is_world(source, usual, place, places, where, stored=stored)
+            if draws and (problem := tasks.path_problem(source, usual, place)) is not None:
+                raise InputError(f"{nearest(f'{place}.path', where, places)}: {problem}")
             if draws is False:
-                drop(tasks.unused_keys(section, usual), f"{name}.", defaults)
-                if name == "tasks":
-                    file_format = section.get("format", usual.get("format"))
+                drop(tasks.unused_keys(source, usual), f"{place}.", defaults)
+                if name == place == "tasks":
+                    file_format = str(source.get("format", usual.get("format")))
     usual = defaults["rl"]
     drop(training.unused_keys(_section(data, "rl") or {}, usual), "", defaults)
     drop(credit.unused_keys(_section(data, "rl.credit") or {}, usual["credit"]), "rl.credit.", defaults)
@@ -120,7 +126,21 @@ def _is_world(
     try:
         return isinstance(find_format(kind, f"{name}.format"), WorldFormat)
     except InputError as problem:
-        raise InputError(f"{places.get(f'{name}.format', places.get(name, where))}: {problem}") from None
+        raise InputError(f"{nearest(f'{name}.format', where, places)}: {problem}") from None
+
+
+def _sources(
+    section: dict[str, Any], name: str, places: Mapping[str, str], where: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return (dotted name, source) for the sources of a tasks section, with short forms expanded. Empty: no mixture."""
+    sources = section.get("sources")
+    if not isinstance(sources, list):
+        return []
+    if not sources and name in places and f"{name}.sources" not in places:
+        raise InputError(f"{places[name]}: {name}: the list is empty: expected at least one source of tasks")
+    section["sources"] = [{"path": one} if isinstance(one, str) else one for one in sources]
+    found = [(f"{name}.sources[{number}]", one) for number, one in enumerate(section["sources"])]
+    return [(place, one) for place, one in found if isinstance(one, dict)]
 
 
 def _addresses(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, bool]]:
@@ -138,18 +158,20 @@ def _same(value: Any, usual: Any) -> bool:
 
 
 def _section(data: Any, name: str) -> Any:
-    """Return the section as a mapping with its short form (a path) expanded, or None if it is missing."""
-    for key in name.split("."):
+    """Return the section as a mapping with its short form (a path, a list) expanded, or None if it is missing."""
+    for key, number in re.findall(r"([^.\[]+)(?:\[(\d+)\])?", name):
         if not isinstance(data, dict):
             return None
-        if key == "tasks" and isinstance(data.get(key), str):
-            data[key] = {"path": data[key]}
+        if key == "tasks" and isinstance(data.get(key), str | list):
+            data[key] = {"path" if isinstance(data[key], str) else "sources": data[key]}
         data = data.get(key)
+        if number:
+            data = data[int(number)] if isinstance(data, list) else None
     return data if isinstance(data, dict) else None
 
 
 def _at(defaults: Any, name: str) -> Any:
-    """Return the default of a dotted key, or None."""
-    for key in name.split("."):
+    """Return the default of a dotted key, or None. A source has the defaults of its section."""
+    for key in re.sub(r"\.sources\[\d+\]", "", name).split("."):
         defaults = defaults.get(key) if isinstance(defaults, Mapping) else None
     return defaults

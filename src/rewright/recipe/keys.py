@@ -32,6 +32,9 @@ def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
 def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
     """Raise InputError for a key that is not in the schema, with the closest valid one."""
     struct = struct_of(kind, data)
+    if isinstance(data, list) and get_origin(kind) is tuple and struct_of(get_args(kind)[0]) is not None:
+        for number, item in enumerate(data):
+            check_keys(item, get_args(kind)[0], f"{prefix}[{number}]", where, places)
     if not isinstance(data, dict):
         return
     if struct is None:
@@ -43,7 +46,7 @@ def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, 
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
-            raise InputError(f"{places.get(name, where)}: unknown key {one_line(name)}: {hint}")
+            raise InputError(f"{nearest(name, where, places)}: unknown key {one_line(name)}: {hint}")
         check_keys(value, fields[key], name, where, places)
 
 
@@ -105,6 +108,5 @@ def located(problem: str, where: str, places: dict[str, str]) -> str:
     reason = f"{reason[:1].lower()}{reason[1:]}".replace("`object`", "a section").replace("`array`", "a list")
     # Other such messages have the forms "gamma is …" and "unknown estimator …".
     mentioned_key = f"{plain}.{reason.removeprefix('unknown ').partition(' ')[0]}"
-    if mentioned_key in places:
-        plain = mentioned_key
-    return one_line(f"{nearest(plain, where, places)}: {name or 'recipe'}: {reason}{choices}")
+    place = nearest(mentioned_key if mentioned_key in places else name if name in places else plain, where, places)
+    return one_line(f"{place}: {name or 'recipe'}: {reason}{choices}")

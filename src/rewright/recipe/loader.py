@@ -34,7 +34,7 @@ FORMAT_1_MODEL: Final = {
 }  # fmt: skip
 """The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
 SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
-"""Sections that may be given as one string, and the key that the string sets."""
+"""Sections that may be given as one string, and the key that the string sets. (`tasks` may be a list: `sources`.)"""
 NAMED = ("signal", "estimator")
 """Keys that are a name, or a mapping with `name` and the settings of what is named. Another name has other settings."""
 
@@ -64,6 +64,7 @@ def load_recipe(
     empty = False
     if path is not None:
         data, places = read_yaml(path)
+        places |= {name.replace("tasks[", "tasks.sources[", 1): place for name, place in places.items()}
         empty = not data
         if upgrade is not None:
             data = upgrade(data)
@@ -109,6 +110,9 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
+    for section in (parts, parts.get("eval", {}), parts.get("rl", {})):
+        if isinstance(section.get("tasks"), dict) and not section["tasks"]["sources"]:
+            del section["tasks"]["sources"]  # a key that earlier versions did not have
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
 
 
@@ -119,14 +123,17 @@ def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> No
             below = data[key] = {SHORT_FORMS[key]: below}
         if isinstance(below, str) and key in NAMED:
             below = data[key] = {"name": below}
+        if isinstance(below, list) and key == "tasks":
+            below = data[key] = {"sources": below}
         if below is None:
             below = data[key] = {}
         if not isinstance(below, dict):
             raise InputError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is not a section")
         data = below
     last = keys[-1]
-    if last in SHORT_FORMS and isinstance(value, str) and isinstance(data.get(last), dict):
-        data[last][SHORT_FORMS[last]] = value
+    section = data.get(last)
+    if last in SHORT_FORMS and isinstance(value, str) and isinstance(section, dict) and "sources" not in section:
+        section[SHORT_FORMS[last]] = value
     else:
         data[last] = value
 
@@ -147,7 +154,9 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
         section = struct_of(below, value)
         default = getattr(standard, key, None) if isinstance(key, str) else None
         if section is None:
-            expanded[key] = value
+            is_mixture = key == "sources" and isinstance(value, list)
+            # Sources have the defaults of the section that they are in.
+            expanded[key] = [_with_defaults(one, standard) for one in value] if is_mixture else value
             continue
         if value is None and isinstance(below, type):
             given: Any = {}  # YAML null: a section whose keys are all commented out
@@ -155,8 +164,12 @@ def _expand(data: Any, kind: Any, standard: Any) -> Any:
             given = {SHORT_FORMS[key]: value}
         else:
             given = _expand(value, below, default)
-        expanded[key] = _own_defaults(default) | given if isinstance(given, dict) else given
+        expanded[key] = _with_defaults(given, default)
     return expanded
+
+
+def _with_defaults(given: Any, standard: Any) -> Any:
+    return _own_defaults(standard) | given if isinstance(given, dict) else given
 
 
 def _all_defaults() -> dict[str, Any]:

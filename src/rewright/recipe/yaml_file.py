@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def nearest(name: str, where: str, places: dict[str, str]) -> str:
-    """Return the location of a key or its nearest parent. Items of lists and overrides have no location."""
+def nearest(name: str, where: str, places: Mapping[str, str]) -> str:
+    """Return the location of a key or list item, or of its nearest parent. Overrides have no location below the key."""
     while name and name not in places:
-        name = name.rpartition(".")[0]
+        name = name[: max(name.rfind("."), name.rfind("["), 0)]
     return places.get(name, where)

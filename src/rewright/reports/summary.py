@@ -13,6 +13,7 @@ from rewright.core.storage import read_jsonl
 from rewright.pipeline.registry import stages
 from rewright.pipeline.run_directory import Run
 from rewright.reports.costs import run_usage
+from rewright.reports.mixture import candidates_by_source
 from rewright.training.pair_accuracy import length_rule
 
 __all__ = ["report"]
@@ -21,6 +22,7 @@ __all__ = ["report"]
 def report(run: Run) -> dict[str, Any]:
     """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
 
+    `sources` holds the candidates by source, for a run whose tasks are a mixture.
     A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
     component and cause in `broke`. Raises InputError if records of a finished stage are missing.
     """
@@ -59,6 +61,7 @@ def report(run: Run) -> dict[str, Any]:
         "run": str(run.path),
         "stages": evaluated,
         "counts": counts,
+        **({"sources": sources} if (sources := candidates_by_source(run)) else {}),
         "broke": dict(failures),
         "repaired_by_mode": dict(Counter(repair.mode for repair in repairs if repair.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),

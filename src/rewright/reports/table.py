@@ -29,7 +29,7 @@ def table(summary: dict[str, Any]) -> str:
                 f"  {row['failures']} of {row['trajectories']} had an infrastructure failure ({what}) and count as "
                 "not solved"
             )
-        for name, part in row.get("categories", {}).items():
+        for name, part in (*row.get("sources", {}).items(), *row.get("categories", {}).items()):
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
         if "category_mean" in row:
@@ -45,6 +45,7 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"infrastructure failures (not counted as wrong): {format_counts(summary['broke'])}")
         if summary["repaired_by_mode"]:
             lines.append(f"repaired by mode: {format_counts(summary['repaired_by_mode'])}")
+    lines += _sources(summary.get("sources", {}))
     accuracy = summary.get("reward_model_accuracy")
     if accuracy is not None:
         matched = summary.get("reward_model_accuracy_matched_format")
@@ -74,3 +75,18 @@ def table(summary: dict[str, Any]) -> str:
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {summary['seconds']}")
     return "\n".join(lines)
+
+
+def _sources(found: dict[str, dict[str, Any]]) -> list[str]:
+    """The candidates of a mixture by source."""
+    if not found:
+        return []
+    width = max(8, *map(len, found))
+    counts = ("kept", "low", "wrong", "repaired")
+    head = f"{'source':<{width}}{'success':>9}{'95% interval':>18}{'tasks':>7}{'candidates':>12}"
+    lines = ["", head + "".join(f"{name:>10}" for name in counts)]
+    for name, row in found.items():
+        interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        line = f"{name:<{width}}{100 * row['success']:>8.1f}%{interval:>18}{row['tasks']:>7}{row['trajectories']:>12}"
+        lines.append(line + "".join(f"{row['counts'][key]:>10}" for key in counts))
+    return lines

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from rewright.core.registry import expected, known
-from rewright.core.settings import PositiveInt, Seed, Settings, UnusedKey
+from rewright.core.settings import PositiveFloat, PositiveInt, Seed, Settings, UnusedKey
 
-__all__ = ["TaskSettings", "path_problem", "unused_keys"]
+__all__ = [
+    "SourceSettings",
+    "TaskSettings",
+    "TaskSource",
+    "path_problem",
+    "task_sources",
+    "unused_keys",
+    "unused_mixture_keys",
+]
 
 
-class TaskSettings(Settings, frozen=True):
-    """Source of tasks. `format` is a registered task format (an embedded world, a file format …)."""
+class SourceSettings(Settings, frozen=True):
+    """The keys of a source of tasks. `format` is a registered task format (an embedded world, a file format …)."""
 
     format: str = "town"
     """Task format: an embedded world, `rewright` (JSON Lines of this package), or that of a published data set."""
@@ -37,8 +47,74 @@ class TaskSettings(Settings, frozen=True):
             raise ValueError(f"judge must be a registered one, got {self.judge!r}: {expected('judge', self.judge)}")
 
 
+class TaskSource(SourceSettings, frozen=True):
+    """One source of a mixture."""
+
+    name: str | None = None
+    """Name of the source: its row in the results, and the start of its tasks' ids. Default: the file's, or the
+    format's."""
+    weight: PositiveFloat | None = None
+    """Share of the tasks, relative to the weights of the other sources; default: all tasks of all sources."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name is not None and not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"name must be letters, digits, '_', '-' and '.', got {self.name!r}")
+
+    @property
+    def label(self) -> str:
+        """`name`, or the default name."""
+        if self.name is not None:
+            return self.name
+        if self.path is None or self.path == "hf:":
+            place = self.format.rpartition(":")[2]
+        elif self.path.startswith("hf:"):
+            place = self.path.split(":")[1].rpartition("/")[2]
+        else:
+            place = re.sub(
+                r"(\.jsonl|\.ndjson|\.json|\.parquet)?(\.gz)?$", "", Path(self.path).name, flags=re.IGNORECASE
+            )
+        return re.sub(r"[^\w.-]+", "-", place).strip("-") or self.format.rpartition(":")[2]
+
+
+class TaskSettings(SourceSettings, frozen=True):
+    """The tasks of a stage: one source, or a mixture of several. A list is short for `sources`."""
+
+    sources: tuple[TaskSource, ...] = ()
+    """Sources of a mixture. Beside them only `limit` (of all tasks together) and `judge` have an effect."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unweighted = [number for number, one in enumerate(self.sources) if one.weight is None]
+        if unweighted and len(unweighted) < len(self.sources):
+            raise ValueError(
+                f"sources must all have a weight, or none of them, got none for sources[{unweighted[0]}]: expected a "
+                "weight of its own, as weight: 1"
+            )
+        labels = [one.label for one in self.sources]
+        twice = next((number for number, label in enumerate(labels) if label in labels[:number]), None)
+        if twice is not None:
+            raise ValueError(
+                f"sources must have names of their own, got {labels[twice]!r} for "
+                f"sources[{labels.index(labels[twice])}] and sources[{twice}]: expected a name, as name: "
+                f"{labels[twice]}-2"
+            )
+
+
+def task_sources(settings: TaskSettings, where: str) -> Iterator[tuple[str, SourceSettings]]:
+    """Yield (key, source) for the sources of the section `where`: the section itself if it is no mixture."""
+    if not settings.sources:
+        yield where, settings
+    for number, source in enumerate(settings.sources):
+        yield f"{where}.sources[{number}]", source
+
+
 WORLD_KEYS: Final = ("split", "profile", "count", "seed")
 """Settings that only embedded worlds use."""
+
+
+MIXTURE_KEYS: Final = ("sources", "limit", "judge")
+"""Settings of a section that is a mixture; all others are of its sources."""
 
 
 def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
@@ -47,6 +123,14 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
     for key in WORLD_KEYS:
         hint = f", and {key} is for the embedded worlds (to bound the number of tasks: limit)"
         yield UnusedKey(key, "format", kind, hint)
+
+
+def unused_mixture_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys of a `tasks` section with `sources` that only its sources use."""
+    count = f"a list of {len(section['sources'])}"
+    for key in SourceSettings.__struct_fields__:
+        if key not in MIXTURE_KEYS:
+            yield UnusedKey(key, "sources", count, f", each with a {key} of its own")
 
 
 def path_problem(section: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -> str | None:

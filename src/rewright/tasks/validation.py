@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -302,7 +303,10 @@ async def _execute(
 ) -> None:
     slots = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
     done = 0
-    async with Sandbox(level, wall_seconds=wall_seconds) as box:
+    async with AsyncExitStack() as stack:
+        box = Sandbox(level, wall_seconds=wall_seconds)
+        if any(tool.source is not None for note in notes for tool in note.task.all_tools):
+            await stack.enter_async_context(box)  # importable tools alone need no sandbox of this level
 
         async def validate_one(note: _Notes) -> None:
             nonlocal done

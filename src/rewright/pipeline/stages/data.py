@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar, say
@@ -13,6 +14,7 @@ from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.repair.quality import model_text, score_group, think_blocks
+from rewright.tasks.from_recipe import source_counts
 
 __all__ = ["JUDGE", "SCORE", "SYNTH", "judge", "score", "synthesise"]
 
@@ -113,6 +115,12 @@ def _candidate_of(trajectory: Trajectory) -> str | None:
     return trajectory.task_id if trajectory.provenance.parent is None else None
 
 
+def _plan(context: Context) -> dict[str, Any]:
+    tasks = context.load_tasks()
+    counts = source_counts(tasks)
+    return {"candidates": len(tasks) * context.recipe.synth.n} | ({"task_sources": counts} if counts else {})
+
+
 SYNTH = Stage(
     name="synth",
     run=lambda context: asyncio.run(synthesise(context)),
@@ -125,7 +133,7 @@ SYNTH = Stage(
     models=("model",),
     uses_tools=True,
     uses_tasks=True,
-    plan=lambda context: {"candidates": len(context.load_tasks()) * context.recipe.synth.n},
+    plan=_plan,
 )
 JUDGE = Stage(
     name="judge",

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.benchmarks import Metrics, find_benchmark
@@ -23,8 +23,9 @@ from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
+from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
 
-__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "own_metrics", "summarise"]
+__all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "group_row", "own_metrics", "summarise"]
 
 
 SECTIONS = (*ID_SECTIONS, "eval", "model")
@@ -53,13 +54,17 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
-    categories = {task.id: str(task.metadata["category"]) for task in tasks.values() if task.metadata.get("category")}
+    categories, sources = (
+        {task.id: str(task.metadata[key]) for task in tasks.values() if task.metadata.get(key)}
+        for key in ("category", MIXTURE_SOURCE)
+    )
     seconds = time.monotonic() - started
     summary = summarise(
         list(trajectories),
         list(verdicts),
         seconds=seconds,
         categories=categories,
+        sources=sources,
         quality=context.recipe.quality,
         dialect=context.recipe.dialect,
     )
@@ -111,6 +116,7 @@ def summarise(
     *,
     seconds: float,
     categories: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
     quality: QualitySettings = PARITY,
     dialect: str = "tags",
 ) -> dict[str, Any]:
@@ -121,6 +127,7 @@ def summarise(
         verdicts: their verdicts.
         seconds: wall-clock duration.
         categories: task id -> category; adds success per category and `category_mean`, the unweighted mean over them.
+        sources: task id -> source of a mixture; adds success per source.
         quality: quality settings.
         dialect: dialect of the trajectories.
 
@@ -141,7 +148,11 @@ def summarise(
         "low": success.low,
         "high": success.high,
     }
-    row |= _by_category(trajectories, verdicts, categories or {})
+    if categories and (groups := success_by_group(trajectories, verdicts, categories)):
+        mean = sum(group["success"] for group in groups.values()) / len(groups)
+        row |= {"categories": groups, "category_mean": mean}
+    if sources and (groups := success_by_group(trajectories, verdicts, sources)):
+        row["sources"] = groups
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
         values = [
             (tasks[trajectory.trajectory_id], trajectory.metrics[name])
@@ -187,25 +198,24 @@ def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
     return list(groups.values())
 
 
-def _by_category(
-    trajectories: list[Trajectory], verdicts: list[Verdict], categories: Mapping[str, str]
-) -> dict[str, Any]:
+def success_by_group(
+    trajectories: Iterable[Trajectory], verdicts: Iterable[Verdict], groups: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Return success with its 95% interval for every group. `groups` maps ids of tasks to names of groups."""
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
     outcomes: dict[str, list[tuple[str, float]]] = {}
     for trajectory in trajectories:
-        if trajectory.task_id in categories:
-            outcomes.setdefault(categories[trajectory.task_id], []).append(
+        if trajectory.task_id in groups:
+            outcomes.setdefault(groups[trajectory.task_id], []).append(
                 (trajectory.task_id, float(correct.get(trajectory.id, False)))
             )
-    if not outcomes:
-        return {}
-    rows = {}
-    for name, values in outcomes.items():
-        interval = grouped_proportion(_by_task(values))
-        rows[name] = {
-            "success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values),
-        }  # fmt: skip
-    return {"categories": rows, "category_mean": sum(row["success"] for row in rows.values()) / len(rows)}
+    return {name: group_row(values) for name, values in outcomes.items()}
+
+
+def group_row(values: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Return the success of (task id, success) pairs, with its 95% interval over the tasks."""
+    interval = grouped_proportion(_by_task(values))
+    return {"success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values)}
 
 
 def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: tuple[str, ...] = ()) -> Stage:
@@ -220,6 +230,11 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
             summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         context.run.set_metrics(f"eval_{label}", [summary])
 
+    def plan(context: Context) -> dict[str, Any]:
+        tasks = context.load_eval_tasks()
+        counts = source_counts(tasks)
+        return {"evaluated": len(tasks) * context.recipe.eval.n} | ({"eval_task_sources": counts} if counts else {})
+
     return Stage(
         name=f"eval_{label}",
         run=run,
@@ -231,7 +246,7 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
         generates=Generated(file=evaluation_files(label)[0]),
         models=models,
         uses_tools=True,
-        plan=lambda context: {"evaluated": len(context.load_eval_tasks()) * context.recipe.eval.n},
+        plan=plan,
     )
 
 

@@ -65,7 +65,7 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
             has_credit[trajectory.id] = trajectory.credit is not None or has_credit.get(trajectory.id, False)
 
     context.check_rewards()
-    tasks = context.load(recipe.rl.tasks) if recipe.rl.tasks is not None else context.tasks
+    tasks = context.load(recipe.rl.tasks, "rl.tasks") if recipe.rl.tasks is not None else context.tasks
     uses_gold_calls = recipe.rl.credit.signal_name == "matched" and call_factor(recipe.rl) != 0
     if uses_gold_calls and all(task.gold.calls is None for task in tasks):
         say("rl: no task has gold calls: calls are not rewarded, only the outcome is")
@@ -95,13 +95,15 @@ def _check(recipe: Recipe) -> None:
 def _task_count(recipe: Recipe) -> int:
     """The number of RL tasks. Worlds are not sampled, since they yield as many tasks as configured."""
     settings = recipe.tasks if recipe.rl.tasks is None else recipe.rl.tasks
-    count = drawn_count(settings) if draws_tasks(settings) else len(load_recipe_tasks(settings, recipe.judges))
+    where = "tasks" if recipe.rl.tasks is None else "rl.tasks"
+    draws = draws_tasks(settings)
+    count = drawn_count(settings) if draws else len(load_recipe_tasks(settings, recipe.judges, where=where))
     return count if recipe.rl.tasks is not None or recipe.synth.limit is None else min(count, recipe.synth.limit)
 
 
 def _plan(context: Context) -> dict[str, int]:
     settings = context.recipe.rl.tasks
-    return {} if settings is None else {"rl_tasks": len(context.load(settings))}
+    return {} if settings is None else {"rl_tasks": len(context.load(settings, "rl.tasks"))}
 
 
 def _written_files(about: Mapping[str, Any]) -> tuple[str, ...]:
