@@ -11,7 +11,7 @@ from typing import Any
 
 from rewright.core.records import Quality, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.credit.messages import arguments_of, name_of
-from rewright.dialects.hermes import split_thought
+from rewright.dialects.split import split_turn
 from rewright.reports.credit_picture import drawing_of
 from rewright.reports.examples import Attempt, Example
 from rewright.reports.stage_examples import Shown
@@ -151,10 +151,10 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, said = split_thought(turn.opening + turn.text)
+    thought, _, said = split_turn(turn.opening + turn.text)
     for call in turn.calls:
         said = said.replace(call.raw, "", 1)
-    said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()
+    said = said.strip()
     if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
         said = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""
