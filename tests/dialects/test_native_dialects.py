@@ -67,12 +67,12 @@ RECORDED = [
     ("qwen-xml", "Sure.\n\n<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>\n"
      "<tool_call>\n<function=g>\n</function>\n</tool_call>", TWO, "Sure."),
     ("qwen-xml", "<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>", TWO[:1], ""),
-    ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\nx\n<parameter=b>\ny\n</parameter>\n</function>\n</tool_call>",
+    ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\nx\n<parameter=b>\ny\n</parameter>\n</function></tool_call>",
      [("f", {"a": "x", "b": "y"})], ""),
     ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\n</tool_call> and\n</parameter> in it\n</parameter>\n"
      "</function>\n</tool_call>", [("f", {"a": "</tool_call> and\n</parameter> in it"})], ""),
-    ("glm", "\nSure.\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>\n<tool_call>g\n</tool_call>",
-     TWO, "Sure."),
+    ("glm", "\nSure.\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>\n"
+     "<tool_call>g\n</tool_call>", TWO, "Sure."),
     ("glm", "<tool_call>f<arg_key>a</arg_key><arg_value>x</arg_value></tool_call><tool_call>g</tool_call>", TWO, ""),
     ("llama", '{"name": "f", "parameters": {"a": "x"}}', TWO[:1], ""),
     ("llama", '<|python_tag|>{"name": "f", "parameters": {"a": "x"}}; {"name": "g", "parameters": {}}', TWO, ""),
@@ -87,8 +87,8 @@ RECORDED = [
     ("mistral-v3", "[TOOL_CALLS][{'name': 'f', 'arguments': {'a': 'x'}}]", TWO[:1], ""),
     ("deepseek", "Sure.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": \"x\"}<｜tool▁call▁end｜>"
      "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>", TWO, "Sure."),
-    ("deepseek-v3", "Sure.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": \"x\"}\n```"
-     "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n```json\n{}\n```<｜tool▁call▁end｜>"
+    ("deepseek-v3", "Sure.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": \"x\"}\n"
+     "```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n```json\n{}\n```<｜tool▁call▁end｜>"
      "<｜tool▁calls▁end｜>", TWO, "Sure."),
     ("harmony", "<|channel|>commentary<|message|>Sure.<|end|><|start|>assistant<|channel|>commentary to=functions.f "
      '<|constrain|>json<|message|>{"a": "x"}<|call|><|start|>assistant to=functions.g<|channel|>commentary json'
@@ -279,7 +279,8 @@ def test_what_is_written_is_read_again(name: str, data: st.DataObject) -> None:
         ("n", "5", 5), ("n", "5.0", 5), ("n", "five", "five"), ("n", "1e400", "1e400"), ("n", "9" * 500, "9" * 500),
         ("x", "5", 5), ("x", "-1.5e3", -1500.0), ("x", "NaN", "NaN"), ("on", "True", True), ("on", "false", False),
         ("on", "yes", "yes"), ("s", "5", "5"), ("s", "null", "null"), ("s", " a ", " a "), ("maybe", "None", None),
-        ("maybe", "5", 5), ("size", "7", 7), ("either", "null", None), ("either", "5", "5"), ("o", '{"a": [1]}', {"a": [1]}),
+        ("maybe", "5", 5), ("size", "7", 7), ("either", "null", None), ("either", "5", "5"),
+        ("o", '{"a": [1]}', {"a": [1]}),
         ("o", "{'a': True}", {"a": True}), ("o", "[1]", "[1]"), ("list", "[1, 'b']", [1, "b"]), ("list", "x", "x"),
         ("unit", "2", 2), ("any", "5", "5"), ("unknown", "5", "5"),
     ],
@@ -314,8 +315,8 @@ def test_marks_in_a_result_are_escaped(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_control_tokens_of_every_family_are_escaped_whatever_the_dialect_is(name: str) -> None:
     tags = ("<answer>", "</answer>", "<think>", "</think>", "<function=", "</function>", "<parameter=", "</parameter>",
-            "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<arg_key>", "</arg_key>", "<arg_value>",
-            "</arg_value>", "<escape>")  # fmt: skip
+            "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<arg_key>", "</arg_key>",
+            "<arg_value>", "</arg_value>", "<escape>")  # fmt: skip
     pattern = common_pattern(get_dialect("hermes").control_words)
     for word in native(name).control_words:
         if word not in tags:  # tags are text to other models

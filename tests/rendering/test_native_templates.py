@@ -77,7 +77,7 @@ def draw_calls(data: st.DataObject, name: str) -> list[ToolCall]:
 
 @pytest.mark.parametrize("name", ALL)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_the_template_writes_is_read_with_equal_calls(name: str, data: st.DataObject) -> None:
     renderer, some = native_renderer(name), draw_calls(data, name)
     text = rendered(renderer, some).partition("question")[2]
@@ -92,20 +92,22 @@ def test_what_the_template_writes_is_read_with_equal_calls(name: str, data: st.D
 
 @pytest.mark.parametrize("name", [name for names in READS.values() for name in names])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_reader_of_transformers_finds_equal_calls(name: str, data: st.DataObject) -> None:
     from transformers.utils.chat_parsing import parse_response
     from trl.chat_template_utils import add_response_schema
 
     renderer, some = native_renderer(name), draw_calls(data, name)
     tokenizer = renderer.tokenizer
-    if not hasattr(tokenizer, "response_template"):
+    if getattr(tokenizer, "response_template", None) is None:
         add_response_schema(tokenizer)
     dialect = dialect_of(renderer)
     prompt = renderer.prompt_text([QUESTION], [])
     written = dialect.written(some)
     if name == "gptoss":
         written = dialect.write("<|channel|>analysis<|message|>hm<|end|><|start|>assistant", some)
+    if renderer.opens_thought:
+        written = "hm\n</think>\n\n" + written
     closing = str(tokenizer.decode(renderer.end_ids(some)))
     read = parse_response(written + closing, tokenizer.response_template, prefix=prompt, tools=tools_of(some))
     second = [(one["function"]["name"], one["function"].get("arguments") or {}) for one in read.get("tool_calls", [])]
@@ -167,7 +169,7 @@ ENDS = {"qwen-xml": "<|im_end|>", "llama": "<|eot_id|>", "harmony": "<|call|>", 
 
 @pytest.mark.parametrize("name", ALL)
 def test_sft_and_rollouts_have_the_same_tokens(name: str) -> None:
-    """The mask of SFT covers the turn and its end; prompt, turns and suffixes are those of a rollout, token by token."""
+    """The mask of SFT covers a turn and its end; prompt, turns and suffixes are those of a rollout, by token."""
     renderer = native_renderer(name)
     dialect = dialect_of(renderer)
     call = ToolCall("f", {"a": "xyz"})
@@ -209,10 +211,11 @@ ADD = ToolSpec(schema=SCHEMA, source="def add(n):\n    return n + 1 if isinstanc
 async def test_a_rollout_calls_the_tool_with_typed_arguments_and_goes_on(name: str) -> None:
     renderer = native_renderer(name)
     dialect = dialect_of(renderer)
-    text = dialect.write("", (ToolCall("add", {"n": 41}),))
+    thoughts = ["hm</think>" if renderer.opening(turn) else "" for turn in range(2)]
+    text = dialect.write(thoughts[0], (ToolCall("add", {"n": 41}),))
     ids = (*renderer.encode_text(text), *renderer.end_ids((ToolCall("add", {}),), (RESULT,)))
     first = Generation(text=text, token_ids=ids, log_probs=(0.0,) * len(ids), stop="end")
-    engine = ScriptedEngine([first, "<answer>42</answer>"], tokenizer=renderer.tokenizer)
+    engine = ScriptedEngine([first, thoughts[1] + "<answer>42</answer>"], tokenizer=renderer.tokenizer)
     tools = FunctionTools(level="process")
     task = Task(id="1", messages=(QUESTION,), tools=(ADD,))
     found = await Rollout(engine, dialect, tools, renderer=renderer).run(
@@ -223,7 +226,7 @@ async def test_a_rollout_calls_the_tool_with_typed_arguments_and_goes_on(name: s
     assert found.turns[0].results[0].content == "42"
     request = str(renderer.tokenizer.decode(list(engine.requests[1].token_ids or ())))
     shown = renderer.dialect.results_as_messages([ToolCall("add", {})], [ToolResult("42")])
-    assert request.endswith(rendered(renderer, [ToolCall("add", {"n": "41"})], shown).rpartition("41")[2][-60:])
+    assert request.endswith(rendered(renderer, [ToolCall("add", {"n": 41})], shown).rpartition("41")[2][-60:])
     prompt = str(renderer.tokenizer.decode(list(engine.requests[0].token_ids or ())))
     assert "Adds." in prompt
     if not renderer.native_tools:  # the template of DeepSeek V3 has no tools

@@ -70,8 +70,10 @@ OURS = {
 }
 """Templates in our own words, for models whose template no installed package carries: dialect and template."""
 
-EOS = {"gptoss": "<|return|>", "glm4moe": "<|endoftext|>", "llama3": "<|eot_id|>", "deepseek": "<｜end▁of▁sentence｜>",
-       "gemma": "<turn|>", "diffusion_gemma": "<turn|>", "mistral": "</s>", "functiongemma": "<end_of_turn>"}  # fmt: skip
+EOS = {
+    "gptoss": "<|return|>", "glm4moe": "<|endoftext|>", "llama3": "<|eot_id|>", "deepseek": "<｜end▁of▁sentence｜>",
+    "gemma": "<turn|>", "diffusion_gemma": "<turn|>", "mistral": "</s>", "functiongemma": "<end_of_turn>",
+}  # fmt: skip
 TOKENS = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>｜\s]{1,40}｜>|<\|[a-z_]+>|<[a-z_]+\|>|</s>|\[/?[A-Z_]{4,}\]"
     r"|</?(?:(?:start|end)_[a-z_]+|think|tool_call|tool_response|escape)>"
@@ -136,7 +138,7 @@ MARKS = ("</", "<parameter", "<arg", '<|"|>', "<escape>", "<tool_call", "<|", "|
 
 
 def texts(*, plain: bool = False) -> st.SearchStrategy[str]:
-    """Texts with quotes, line breaks and any characters. `plain`: no marks of formats without escapes, no outer space."""
+    """Texts of any characters, with quotes and line breaks. `plain`: no marks and no outer white space."""
     free = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     hard = st.sampled_from(
         ['say "hi"', "it's", "a\nb", "{}", '{"a": 1}', "5", "true", "null", "ünï 😀", "a\\b", ": ,;"]

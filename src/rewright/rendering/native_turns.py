@@ -51,7 +51,8 @@ class NativeTurns:
             try:
                 written = self.after_calls([], "probe", generation=False)
             except InputError:
-                raise problem from None
+                fits = detect_dialect(template) == dialect.name
+                raise (problem if fits else self._other_form()) from None
         after = self.after_calls(probe, "probe")
         if MARKER not in after:
             raise InputError(f"the chat template of {name} writes no results: dialect {dialect.name} needs them")
@@ -71,13 +72,16 @@ class NativeTurns:
         head: Message = {"role": "assistant", "content": "", "tool_calls": self.dialect.tool_calls([call])}
         _, found, after = self._render([QUESTION, self.message(head), *messages], generation).partition(MARKER)
         if not found or not after.startswith(closing):
-            known = detect_dialect(self._template)
-            other = f"dialect {known}" if known and known != self.dialect.name else "another dialect, such as hermes"
-            raise InputError(
-                f"the chat template of {self._name} does not write calls in the form of the dialect "
-                f"{self.dialect.name}: expected {other}"
-            )
+            raise self._other_form()
         return after.removeprefix(closing)
+
+    def _other_form(self) -> InputError:
+        known = detect_dialect(self._template)
+        other = f"dialect {known}" if known and known != self.dialect.name else "another dialect, such as hermes"
+        return InputError(
+            f"the chat template of {self._name} does not write calls in the form of the dialect {self.dialect.name}: "
+            f"expected {other}"
+        )
 
     def without_end(self, text: str, first: str, written: str) -> str:
         """Remove `first`, the token that ends a turn with calls, from `text`: the model generated `written` there.
