@@ -97,16 +97,15 @@ class Gemma(NativeDialect):
             if text.startswith(close, position) and first:
                 return (items if is_list else pairs), position + 1
             first = False
-            if not is_list:
+            if is_list:
+                value, position = self._value(text, position, depth)
+                items.append(value)
+            else:
                 key = self._patterns[0].match(text, position)
                 if key is None:
                     raise ValueError(f"expected a key, got {text[position : position + 20]!r}")
-                position = key.end()
-            value, position = self._value(text, position, depth)
-            if is_list:
-                items.append(value)
-            else:
-                pairs[key["quoted"] if key["quoted"] is not None else key["plain"].strip()] = value
+                name = key["quoted"] if key["quoted"] is not None else key["plain"].strip()
+                pairs[name], position = self._value(text, key.end(), depth)
             position = _skip(text, position)
             if text.startswith(close, position):
                 return (items if is_list else pairs), position + 1
