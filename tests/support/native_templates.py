@@ -127,7 +127,7 @@ def bfcl_function_gemma(text: str) -> dict[str, Any]:
     path = Path(found.origin).parent / "model_handler/local_inference/functiongemma.py"
     wanted = ("Tokens", "_FunctionGemmaResponseParser")
     source = ast.parse(path.read_text(encoding="utf-8"))
-    body = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name in wanted]
+    body: list[ast.stmt] = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name in wanted]
     names: dict[str, Any] = {"Any": Any, "Dict": dict, "List": list, "Optional": Any}
     exec(compile(ast.Module(body, []), str(path), "exec"), names)
     read: dict[str, Any] = names["_FunctionGemmaResponseParser"]().parse(text)
