@@ -13,7 +13,7 @@ from rewright.dialects import get_dialect
 from rewright.dialects.base import read_turn
 from rewright.dialects.native import NativeDialect
 from rewright.dialects.typed import schemas_of_values
-from support import peers
+from support.peers import needs_peers, run
 from support.small_tokenizers import chat_tokenizer
 
 VALUES: tuple[Any, ...] = (
@@ -85,7 +85,7 @@ print(json.dumps(found))
 """
 
 
-@peers.needs_peers
+@needs_peers
 @pytest.mark.parametrize("name", sorted(MARKS))
 def test_the_package_renderers_reads_equal_calls(name: str, tmp_path: Path) -> None:
     dialect = dialect_of(name)
@@ -100,7 +100,7 @@ def test_the_package_renderers_reads_equal_calls(name: str, tmp_path: Path) -> N
         rows.append({"text": whole, "tools": tools})
     chat_tokenizer("", added=MARKS[name]).save_pretrained(tmp_path / "model")
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    second = json.loads(peers.run(RENDERERS, name, tmp_path / "model", tmp_path / "rows.json"))
+    second = json.loads(run(RENDERERS, name, tmp_path / "model", tmp_path / "rows.json"))
     for some, found in zip(turns, second, strict=True):
         assert [(one[0], one[1]) for one in found] == [(one.name, one.arguments) for one in some]
         assert all(one[2] == "ok" for one in found)
