@@ -26,7 +26,17 @@ RENAMED: Final[dict[str, str]] = {
 Used only by the migration of run directories.
 """
 
+register("dialect", "deepseek", "rewright.dialects.deepseek:DeepSeek")
+register("dialect", "deepseek-v3", "rewright.dialects.deepseek:DeepSeekV3")
+register("dialect", "functiongemma", "rewright.dialects.gemma:FunctionGemma")
+register("dialect", "gemma", "rewright.dialects.gemma:Gemma")
+register("dialect", "glm", "rewright.dialects.xml_values:GLM")
+register("dialect", "harmony", "rewright.dialects.harmony:Harmony")
 register("dialect", "hermes", "rewright.dialects.hermes:Hermes")
+register("dialect", "llama", "rewright.dialects.llama:Llama")
+register("dialect", "mistral", "rewright.dialects.mistral:Mistral")
+register("dialect", "mistral-v3", "rewright.dialects.mistral:MistralV3")
+register("dialect", "qwen-xml", "rewright.dialects.xml_values:QwenXML")
 register("dialect", "tags", "rewright.dialects.tags:Tags")
 
 register("engine", "hf", "rewright.engines.embedded:HFSettings")

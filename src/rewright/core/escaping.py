@@ -10,9 +10,11 @@ __all__ = ["common_pattern", "control_pattern", "escape_control_tokens"]
 
 COMMON_CONTROL_TOKENS: Final = (
     r"<\|[^<>|\s]{1,64}\|>", r"<｜[^<>｜\s]{1,64}｜>", r"</?s>", r"<(?:bos|eos|pad|unk)>", r"<(?:start|end)_of_turn>",
-    r"\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|AVAILABLE_TOOLS|SYSTEM_PROMPT|THINK)\]",
+    r"<\|[a-z_]{1,32}>", r"<[a-z_]{1,32}\|>", r"<(?:start|end)_function_(?:call|response|declaration)>",
+    r"\[/?(?:INST|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|AVAILABLE_TOOLS|SYSTEM_PROMPT|THINK|ARGS|CALL_ID)\]",
+    r"\[gMASK\]", r"<sop>",
 )  # fmt: skip
-"""Shapes of the control tokens that chat models use: `<|…|>` (most), `<｜…｜>` (DeepSeek), Llama 2, Gemma, Mistral."""
+"""Shapes of the control tokens of chat models: `<|…|>` (most), `<｜…｜>` (DeepSeek), Llama 2, Gemma, Mistral, GLM."""
 
 
 def control_pattern(words: Iterable[str]) -> re.Pattern[str]:

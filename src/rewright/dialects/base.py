@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.dialects.typed import typed_calls
 
 __all__ = [
     "Dialect",
@@ -115,12 +116,15 @@ def with_instruction(task: Task, instruction: str) -> list[Message]:
     return messages
 
 
-def read_turn(dialect: Dialect, text: str, stop: str) -> Parsed:
+def read_turn(dialect: Dialect, text: str, stop: str, schemas: Sequence[dict[str, Any]] = ()) -> Parsed:
     """Parse a turn, given its stop reason: an unclosed answer that was truncated by a token limit is no answer.
 
-    If the model ended the turn itself, an unclosed answer counts.
+    If the model ended the turn itself, an unclosed answer counts. `schemas`: those of the tools, for dialects whose
+    arguments are text (`text_values`).
     """
     parsed = dialect.parse(text)
+    if getattr(dialect, "text_values", False):
+        parsed = msgspec.structs.replace(parsed, calls=typed_calls(parsed.calls, schemas))
     truncated = parsed.open == "answer" and stop == "length"
     return msgspec.structs.replace(parsed, answer=None) if truncated else parsed
 

@@ -1,7 +1,8 @@
 """The `hermes` dialect (Qwen3 and most open models): calls as JSON in `<tool_call>`, results as tool messages.
 
-Reasoning is in `<think>`, the final answer in `<answer>`. The parser is tolerant: a call that is not closed, not JSON,
-or has no name is kept as a call with an `error`, which the model is shown.
+Reasoning is in `<think>`, the final answer in `<answer>`. The parser is tolerant: a Python dict is read as well as
+JSON, and a call that is not closed, neither of the two, or has no name is kept as a call with an `error`, which the
+model is shown.
 
 A tag inside a JSON string of a valid call is part of the string; a tag inside a thought is part of the thought. Parsing
 is linear in the length of the text: every search moves forward, and a character belongs to the bodies of at most two
@@ -13,60 +14,47 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
-from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory
+from rewright.core.records import ToolCall
 from rewright.core.strict_json import MAX_DEPTH, STRICT
-from rewright.dialects.base import Parsed, malformed_calls, with_instruction
+from rewright.dialects.literals import python_literal
+from rewright.dialects.pieces import ANSWER, INSTRUCTION, Piece, PieceDialect, call_of
 
-__all__ = ["Hermes", "split_thought", "text_outside_tags"]
+__all__ = ["INSTRUCTION", "Hermes", "split_thought", "text_outside_tags"]
 
 OPEN: Final = "<tool_call>"
 CLOSE: Final = "</tool_call>"
 THINK: Final = "<think>"
 THINK_CLOSE: Final = "</think>"
-ANSWER: Final = "<answer>"
-INSTRUCTION: Final = (
-    "Reason inside <think></think>, then either call tools or give the final answer inside <answer></answer>. "
-    "Call a tool whenever a fact has to be looked up or computed."
-)
 _THINK_TAG: Final = re.compile("</?think>")
 _END: Final = re.compile(f"{CLOSE}|{OPEN}|{THINK}")
 _OUTSIDE_STRINGS: Final = re.compile(rf'"(?:[^"\\]|\\.)*+"|(?P<end>{CLOSE}|{OPEN}|{THINK})|{ANSWER}|["\\]', re.DOTALL)
 """A complete JSON string, a tag, or invalid JSON: an unterminated string, a backslash outside a string."""
 
 
-class _Piece(msgspec.Struct, frozen=True):
-    """A part of a turn's text, with its tags. `inner` is the content of a thought; `call` is set for calls."""
-
-    kind: Literal["thought", "call", "text"]
-    text: str
-    inner: str = ""
-    call: ToolCall | None = None
-
-
-def _pieces(text: str) -> list[_Piece]:
+def _pieces(text: str) -> list[Piece]:
     """Split a turn into its parts in order; joined, they are `text`.
 
     An unclosed `<think>` runs to the end. A `</think>` without an opening tag closes a thought that the prompt opened
     (Qwen3's thinking templates), so all text before it is thought. Of nested thoughts, the outermost closed one counts.
     """
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     position = _end_of_prompt_thought(text)
     if position:
-        pieces.append(_Piece("thought", text[:position], text[: position - len(THINK_CLOSE)]))
+        pieces.append(Piece("thought", text[:position], text[: position - len(THINK_CLOSE)]))
     closings: dict[int, int] | None = None
     think, call = text.find(THINK, position), text.find(OPEN, position)
     while think >= 0 or call >= 0:
         is_call = think < 0 or 0 <= call < think
         start = call if is_call else think
         if start > position:
-            pieces.append(_Piece("text", text[position:start]))
+            pieces.append(Piece("text", text[position:start]))
         if is_call:
             read, position = _read_call(text, start + len(OPEN))
-            pieces.append(_Piece("call", text[start:position], "", read))
+            pieces.append(Piece("call", text[start:position], calls=(read,)))
         else:
             inside = start + len(THINK)
             end = text.find(THINK_CLOSE, inside)
@@ -76,7 +64,7 @@ def _pieces(text: str) -> list[_Piece]:
                 end = closings.get(start, end)
                 inner = text[inside:end]
             position = end + len(THINK_CLOSE) if end >= 0 else len(text)
-            pieces.append(_Piece("thought", text[start:position], inner))
+            pieces.append(Piece("thought", text[start:position], inner))
         if position == len(text):
             return pieces
         if 0 <= think < position:
@@ -84,7 +72,7 @@ def _pieces(text: str) -> list[_Piece]:
         if 0 <= call < position:
             call = text.find(OPEN, position)
     if position < len(text):
-        pieces.append(_Piece("text", text[position:]))
+        pieces.append(Piece("text", text[position:]))
     return pieces
 
 
@@ -119,7 +107,7 @@ def split_thought(text: str) -> tuple[str, str]:
     rest: list[str] = []
     for piece in _pieces(text):
         if piece.kind == "thought":
-            thoughts.append(piece.inner)
+            thoughts.append(piece.shown)
         else:
             rest.append(piece.text)
     return "\n".join(thoughts), "".join(rest)
@@ -134,28 +122,22 @@ _decoder = STRICT
 
 
 def _decode_call(body: str) -> ToolCall:
-    """Decode the body of a call. Raises ValueError with a reason for the model."""
+    """Decode the body of a call: JSON, or a Python dict. Raises ValueError with a reason for the model."""
     stripped = body.strip()
     if stripped.startswith("```"):
         stripped = stripped.strip("`").removeprefix("json").strip()
-    value, end = _decoder.raw_decode(stripped)
+    try:
+        value, end = _decoder.raw_decode(stripped)
+    except ValueError as problem:
+        try:
+            value, end = python_literal(stripped), len(stripped)
+        except ValueError:
+            raise problem from None
     if stripped[end:].strip():
         raise ValueError(f"unexpected text after the JSON object: {stripped[end : end + 20]!r}")
     if not isinstance(value, dict):
         raise ValueError("a call must be a JSON object with name and arguments")
-    name = value.get("name")
-    if not isinstance(name, str) or not name:
-        raise ValueError("the call has no name")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        arguments = _decoder.decode(arguments)
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise ValueError("arguments must be a JSON object")
-    if "\\u" in body and _has_lone_surrogate(name, arguments):
-        raise ValueError("an escape \\ud800 to \\udfff stands alone: it is half of a character")
-    return ToolCall(name=name, arguments=arguments, raw=body)
+    return call_of(value.get("name"), value.get("arguments", value.get("parameters", {})), body)
 
 
 class _UsualCall(msgspec.Struct):
@@ -177,15 +159,6 @@ def _decode_usual_call(body: str) -> ToolCall | None:
     if not read.name or (len(body) > MAX_DEPTH and body.count("[") + body.count("{") > MAX_DEPTH):
         return None
     return ToolCall(name=read.name, arguments=read.arguments, raw=body)
-
-
-def _has_lone_surrogate(*values: Any) -> bool:
-    """Return True if the values contain a lone surrogate, which tokenizers, servers and files reject."""
-    try:
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _name_in(body: str) -> str:
@@ -253,65 +226,17 @@ def _resume_position(end: re.Match[str] | int) -> int:
     return end.end() if end[0] == CLOSE else end.start()
 
 
-class Hermes:
+class Hermes(PieceDialect):
     """The `hermes` dialect. See the module's docstring."""
 
     name = "hermes"
-    stop: tuple[str, ...] = ()
-    tool_names: tuple[str, ...] | None = None
-    inline = False
     control_words: tuple[str, ...] = (
         OPEN, CLOSE, "<tool_response>", "</tool_response>", "<think>", "</think>", "<answer>", "</answer>",
     )  # fmt: skip
 
-    def parse(self, text: str) -> Parsed:
-        """Parse one turn (see `Dialect.parse`)."""
-        thoughts: list[str] = []
-        rest: list[str] = []
-        answer_text: list[str] = []
-        calls: list[ToolCall] = []
-        for piece in _pieces(text):
-            if piece.kind == "thought":
-                thoughts.append(piece.inner)
-                continue
-            rest.append(piece.text)
-            if piece.call is None:
-                answer_text.append(piece.text)
-            else:
-                calls.append(piece.call)
-        answer, left_open = self._answer("".join(answer_text))
-        return Parsed(tuple(calls), answer, "\n".join(thoughts), "".join(rest), "answer" if left_open else None)
-
-    @staticmethod
-    def _answer(text: str) -> tuple[str | None, bool]:
-        """Return the last answer outside thoughts and calls, and whether it is unclosed (it then runs to the end)."""
-        start = text.rfind(ANSWER)
-        if start < 0:
-            return None, False
-        start += len(ANSWER)
-        end = text.find("</answer>", start)
-        return text[start : end if end >= 0 else len(text)].strip(), end < 0
-
-    @staticmethod
-    def _without_calls(text: str, *, malformed: bool) -> str:
-        """Remove the calls from `text`; malformed calls only if `malformed`. Thoughts are kept."""
-        return "".join(
-            piece.text
-            for piece in _pieces(text)
-            if piece.call is None or (piece.call.error is not None and not malformed)
-        )
-
-    def truncate_at_stop(self, text: str) -> str:
-        """Return `text` unchanged: this dialect has no stop strings."""
-        return text
-
-    def messages(self, task: Task) -> list[Message]:
-        """Return the task's messages with the instruction (see `with_instruction`)."""
-        return with_instruction(task, INSTRUCTION)
-
-    def schemas(self, task: Task) -> list[dict[str, Any]]:
-        """Return the task's function schemas."""
-        return task.schemas
+    def pieces(self, text: str) -> list[Piece]:
+        """Split a turn into its parts (see `_pieces`)."""
+        return _pieces(text)
 
     def write(self, text: str, calls: Sequence[ToolCall]) -> str:
         """Append every call to `text`, in its tags."""
@@ -320,29 +245,3 @@ class Hermes:
             body = call.raw if call.error else json.dumps({"name": call.name, "arguments": call.arguments})
             lines.append(f"{OPEN}\n{body}\n{CLOSE}")
         return "\n".join(lines)
-
-    def assistant_message(self, text: str, calls: Sequence[ToolCall], *, malformed: bool = False) -> Message:
-        """Return the turn's text without its calls as content, and the calls as `tool_calls`."""
-        kept = [call for call in calls if call.error is None or malformed]
-        if not kept:
-            return {"role": "assistant", "content": text}
-        content = self._without_calls(text, malformed=malformed)
-        functions = [
-            {"name": call.name or "unknown", "arguments": call.raw if call.error else call.arguments} for call in kept
-        ]
-        return {
-            "role": "assistant",
-            "content": content.rstrip(),
-            "tool_calls": [{"type": "function", "function": function} for function in functions],
-        }
-
-    def results_as_messages(self, calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[Message]:
-        """Return one tool message per result, with the name of its call."""
-        return [
-            {"role": "tool", "name": call.name or "unknown", "content": result.content}
-            for call, result in zip(calls, results, strict=True)
-        ]
-
-    def format_problem(self, trajectory: Trajectory) -> str | None:
-        """Report malformed calls (see `Dialect.format_problem`)."""
-        return malformed_calls(trajectory)

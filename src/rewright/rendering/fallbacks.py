@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rewright.core.records import Message
-from rewright.dialects.base import schemas_as_text
+from rewright.core.records import Message, ToolCall
+from rewright.dialects.base import Dialect, schemas_as_text
+from rewright.dialects.native import NativeDialect
 
 __all__ = ["results_as_text", "with_tools_as_text", "without_system"]
 
 
-def with_tools_as_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return the messages for templates without `tools=`: with the schemas as text in the system message."""
-    instruction = (
-        f"{schemas_as_text(tools)}\n"
+def with_tools_as_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]], dialect: Dialect) -> list[Message]:
+    """Return the messages for templates without `tools=`: with the schemas, and how a call is written, as text."""
+    form = (
         'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call>. '
         "Results come back in <tool_response></tool_response>."
     )
+    if isinstance(dialect, NativeDialect):
+        form = f"Write a call as {dialect.written([ToolCall('name', {'argument': 'value'})])}"
+    instruction = f"{schemas_as_text(tools)}\n{form}"
     copied = [dict(message) for message in messages]
     if copied and copied[0].get("role") == "system":
         copied[0]["content"] = f"{copied[0]['content']}\n\n{instruction}"

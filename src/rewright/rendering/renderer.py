@@ -28,6 +28,7 @@ from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult,
 from rewright.core.storage import without_surrogates
 from rewright.dialects.base import Dialect, follow_up_messages, results_inline
 from rewright.rendering.fallbacks import results_as_text, with_tools_as_text, without_system
+from rewright.rendering.native_turns import QUESTION, native_turns
 
 __all__ = ["QUESTION", "Renderer"]
 
@@ -47,7 +48,6 @@ PROBE: Final[dict[str, Any]] = {
     },
 }
 """A schema with every field that a template might read."""
-QUESTION: Final[Message] = {"role": "user", "content": "question"}
 NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
 
 
@@ -59,7 +59,7 @@ class Renderer:
         dialect: the format of calls, answers and results.
         template_options: keyword arguments for the chat template, such as `enable_thinking`.
 
-    Raises InputError for a tokenizer without a chat template.
+    Raises InputError for a tokenizer without a chat template, or whose template writes no calls of a native dialect.
     """
 
     def __init__(self, tokenizer: Any, dialect: Dialect, *, template_options: dict[str, Any] | None = None) -> None:
@@ -73,28 +73,35 @@ class Renderer:
         control += [str(token) for token in added.values()]
         control += list(dialect.control_words)
         self._control = control_pattern(control)
+        self._think: str = getattr(dialect, "think", THINK)
+        self._native = native_turns(
+            dialect,
+            lambda messages, generation: self._render(messages, [], generation=generation),
+            template=str(tokenizer.chat_template),
+            name=str(getattr(tokenizer, "name_or_path", "")),
+        )
         self.native_system = self._renders_probe([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
         """True if the template supports a system message. Otherwise it is put into the first user message."""
         self.native_tools = self._renders_probe([QUESTION], [PROBE])
         """True if the template supports tool schemas. Otherwise they are put into the system message."""
-        self.native_results = self._supports_tool_messages()
+        self.native_results = self._native is not None or self._supports_tool_messages()
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the vocabulary: token ids have the same meaning for renderers with equal fingerprints."""
-        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-        return hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
+        entries = sorted(self.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        return hashlib.blake2b(repr(entries).encode(), digest_size=8).hexdigest()
 
     @cached_property
     def opens_thought(self) -> bool:
-        """True if the generation prompt ends with `<think>`."""
-        return self._render([QUESTION], []).rstrip().endswith(THINK)
+        """True if the generation prompt ends with what opens a thought, `<think>` in most dialects."""
+        return self._render([QUESTION], []).rstrip().endswith(self._think)
 
     @cached_property
     def _opens_thought_after_results(self) -> bool:
         """Same as `opens_thought`, for a turn after tool results: some templates then continue the message."""
-        results = self.dialect.results_as_messages([ToolCall("probe", {})], [ToolResult("result")])
-        return self._after_marker(self.as_messages(results)).rstrip().endswith(THINK)
+        text = self._text_between([ToolCall("probe", {})], [ToolResult("result")], None)
+        return text.rstrip().endswith(self._think)
 
     @cached_property
     def _closing(self) -> tuple[str, ...]:
@@ -153,12 +160,12 @@ class Renderer:
         return int(self.tokenizer.convert_tokens_to_ids(self.end_token))
 
     def opening(self, turn: int) -> str:
-        """Return the start of a turn's text that the prompt contains: `<think>` or "".
+        """Return the start of a turn's text that the prompt contains: the mark that opens a thought, or "".
 
         `turn`: number of the turn since the last user message, from 0.
         """
         opened = self.opens_thought if turn == 0 else not self.dialect.inline and self._opens_thought_after_results
-        return THINK if opened else ""
+        return self._think if opened else ""
 
     def escape(self, text: str) -> str:
         """Escape control tokens and tags in `text`: insert a space after the first character of each."""
@@ -167,7 +174,7 @@ class Renderer:
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
         """Render the prompt, with the generation prompt at its end."""
         if tools and not self.native_tools:
-            messages, tools = with_tools_as_text(messages, tools), ()
+            messages, tools = with_tools_as_text(messages, tools, self.dialect), ()
         if not self.native_system:
             messages = without_system(messages)
         return self._render(list(messages), list(tools))
@@ -188,10 +195,11 @@ class Renderer:
         These are the tokens with which the template ends the last message, at which engines stop. If it writes none, a
         turn ends with the token that opens the next message, and the last turn with the tokenizer's end token.
         """
-        if self._closing:
-            return self._encode("".join(self._closing))
+        closing = self._call_closing if calls and self._native is not None else self._closing
+        if closing:
+            return self._encode("".join(closing))
         text = self._text_between(calls, results, follow_up) if results or follow_up is not None else ""
-        opener = () if self._closing_between else self._leading(text)[:1]
+        opener = () if self._closing_between and closing is self._closing else self._leading(text)[:1]
         return self._encode(opener[0]) if opener else [self.end_id]
 
     def suffix_ids(
@@ -219,7 +227,9 @@ class Renderer:
             if follow_up is None:
                 return self._encode(inline)
         text = self._text_between(calls, results, follow_up)
-        return self._encode(inline + (self._after_end_token(text, end) if ended else text))
+        if ended:
+            text = self._after_end_token(text, end, after_calls=bool(results))
+        return self._encode(inline + text)
 
     def _escape_all(
         self, calls: Sequence[ToolCall], results: Sequence[ToolResult]
@@ -239,12 +249,22 @@ class Renderer:
             messages = self.dialect.results_as_messages(*self._escape_all(calls, results))
         if follow_up is not None:
             messages = [*messages, *follow_up_messages(self.dialect, follow_up)]
+        if self._native is not None and results:
+            return self._native.after_calls(messages, self.escape(calls[-1].name))
         return self._after_marker(self.as_messages(messages))
 
-    def _after_end_token(self, text: str, end: int | None) -> str:
+    @cached_property
+    def _call_closing(self) -> tuple[str, ...]:
+        """As `_closing`, for a turn that ends with calls of a native dialect. Empty: what opens results ends it."""
+        run = self._leading(self._native.closing) if self._native is not None else ()
+        return run[: run.index(self._eos) + 1] if self._eos in run else run[:1]
+
+    def _after_end_token(self, text: str, end: int | None, *, after_calls: bool) -> str:
         """Remove the end of the previous message from `text`, since the model generated it as the token `end`."""
         written = "" if end is None else str(self.tokenizer.convert_ids_to_tokens(end))
         run, closing = self._leading(text), self._closing_between
+        if after_calls and self._native is not None:
+            return self._native.without_end(text, "".join(run[:1]), written)
         if run[: len(closing)] != closing:
             closing = ()
         if written in closing:
@@ -259,6 +279,8 @@ class Renderer:
         If the template does not support calls, or writes them in another format than this dialect, the dialect formats
         them.
         """
+        if self._native is not None:
+            return self.dialect.write(text, calls)
         functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
         message: Message = {
             "role": "assistant",
@@ -316,7 +338,7 @@ class Renderer:
             stopped = (turn.stop == "stop" and (not closes or bool(turn.calls))) or (self.dialect.inline and not closes)
             generated, suffix = self._encode(self._text_of(turn, number)), list[int]()
             continues = (turn.results or turn.follow_up is not None) and not last
-            following = (turn.calls, turn.results, turn.follow_up) if continues else ()
+            following = (turn.calls, turn.results, turn.follow_up) if continues else (turn.calls,)
             if not stopped and turn.stop != "length":
                 generated += self.end_ids(*following)
             if continues:
@@ -358,6 +380,10 @@ class Renderer:
     def as_messages(self, results: Sequence[Message]) -> list[Message]:
         """Convert results (and the follow-up) to messages that the template supports."""
         return list(results) if self.native_results else results_as_text(results)
+
+    def as_message(self, message: Message) -> Message:
+        """Convert a message of the model to the form that the template supports."""
+        return message if self._native is None else self._native.message(message)
 
     def _renders_probe(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
         """Return True if the template accepts the input and its output contains PROBE_NAME."""

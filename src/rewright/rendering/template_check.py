@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 
 from rewright.core.errors import InputError
 from rewright.core.records import Message, Task, ToolCall, ToolResult
-from rewright.rendering.renderer import QUESTION, Renderer
+from rewright.dialects.detect import detect_dialect
+from rewright.dialects.native import NativeDialect
+from rewright.rendering.native_turns import QUESTION
+from rewright.rendering.renderer import Renderer
 
 __all__ = ["TemplateFinding", "prompt_problem", "template_findings"]
 
@@ -60,10 +63,12 @@ def template_findings(renderer: Renderer, task: Task, *, follow_ups: bool = Fals
     if (end := _ends(renderer)) is not None:
         yield TemplateFinding("template-end", end)
     if task.tools and renderer.native_tools and not _reads_calls(renderer, call):
+        known = detect_dialect(str(renderer.tokenizer.chat_template))
         yield TemplateFinding(
             "template-calls",
             f"it describes calls in a format that the dialect {dialect.name} does not parse: calls will be "
-            "malformed or missed unless the model is told otherwise",
+            "malformed or missed unless the model is told otherwise"
+            + (f"; dialect: {known} reads it" if known not in (None, dialect.name) else ""),
         )
     try:
         yield from _rewrites(renderer, task, call, follow_ups=follow_ups)
@@ -93,6 +98,8 @@ def _ends(renderer: Renderer) -> str | None:
 
 def _reads_calls(renderer: Renderer, call: ToolCall) -> bool:
     """Return True if the dialect parses the call that the template writes."""
+    if isinstance(renderer.dialect, NativeDialect):
+        return True  # else there were no renderer
     function = {"name": call.name, "arguments": call.arguments}
     message: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
     try:
@@ -111,9 +118,11 @@ def _rewrites(renderer: Renderer, task: Task, call: ToolCall, *, follow_ups: boo
     shorter = renderer.prompt_text(conversation, tools)
     # If the prompt closes the thought already, the model writes none.
     thought = "" if shorter.rstrip().endswith("</think>") else f"<think>\n{THOUGHT}\n</think>\n\n"
+    if isinstance(dialect, NativeDialect) and thought:
+        thought = dialect.thought(THOUGHT)
     text = dialect.write(thought, (call,))
     turn = [
-        dialect.assistant_message(text, dialect.parse(text).calls),
+        renderer.as_message(dialect.assistant_message(text, dialect.parse(text).calls)),
         *renderer.as_messages(dialect.results_as_messages((call,), (ToolResult("result"),))),
     ]
     stages = [("after results", turn), ("after more results", turn)]

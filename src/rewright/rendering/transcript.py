@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rewright.core.records import Trajectory
-from rewright.dialects.hermes import split_thought, text_outside_tags
+from rewright.dialects.split import split_turn
 
 __all__ = ["transcript"]
 
@@ -29,9 +29,9 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
     """
     lines: list[str] = []
     for turn in trajectory.turns:
-        thought, rest = split_thought(turn.opening + turn.text)
+        thought, rest, outside = split_turn(turn.opening + turn.text)
         ends_turn = turn.follow_up is not None and not turn.calls
-        other = rest if ends_turn else _CALL_OR_ANSWER.sub("", text_outside_tags(turn.opening + turn.text))
+        other = rest if ends_turn else _CALL_OR_ANSWER.sub("", outside)
         lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", other)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:

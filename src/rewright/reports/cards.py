@@ -11,7 +11,7 @@ from typing import Any
 
 from rewright.core.records import Quality, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.credit.messages import arguments_of, name_of
-from rewright.dialects.hermes import split_thought
+from rewright.dialects.split import split_turn
 from rewright.reports.credit_picture import drawing_of
 from rewright.reports.examples import Attempt, Example
 from rewright.reports.stage_examples import Shown
@@ -153,10 +153,10 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, text = split_thought(turn.opening + turn.text)
+    thought, _, text = split_turn(turn.opening + turn.text)
     for call in turn.calls:
         text = text.replace(call.raw, "", 1)
-    text = text.replace("<tool_call>", "").replace("</tool_call>", "").strip()
+    text = text.strip()
     if trajectory.answer is not None and _bare(text) == trajectory.answer.strip():
         text = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""

@@ -15,7 +15,7 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_strict
 from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
-from rewright.dialects.hermes import split_thought
+from rewright.dialects.split import split_turn
 from rewright.judging.judges import is_self_contained
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.registry import stages
@@ -68,7 +68,7 @@ def stored_of(
         id=trajectory.id,
         group=group_of(trajectory, held_out=held_out),
         turns=[list(turn.calls) for turn in trajectory.turns],
-        texts=[" ".join(map(str.strip, split_thought(turn.opening + turn.text))).strip() for turn in trajectory.turns],
+        texts=[" ".join(map(str.strip, split_turn(turn.opening + turn.text)[:2])).strip() for turn in trajectory.turns],
         prompt=prompt_text(list(task.messages)) if task is not None else "",
         golds=None if task is None or task.gold.calls is None else list(task.gold.calls),
         outcome=None if verdict is None else _outcome(verdict, metric),

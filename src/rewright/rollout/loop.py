@@ -241,13 +241,14 @@ class Rollout:
         """
         generation = await self.engine.generate(self._request(plan, state, room))
         while True:
-            generation, parsed = self._read(generation, self._opening(state))
+            generation, parsed = self._read(generation, self._opening(state), plan.task)
             incomplete = parsed.open or (not parsed.calls and parsed.answer is None)
             if generation.stop != "stop" or self.renderer is None or not incomplete:
                 return generation, parsed
             written = generation.token_ids or ()
             if len(written) >= room:
-                return self._read(msgspec.structs.replace(generation, stop="length"), self._opening(state))
+                cut_off = msgspec.structs.replace(generation, stop="length")
+                return self._read(cut_off, self._opening(state), plan.task)
             more = await self.engine.generate(self._request(plan, state, room, written))
             generation = _joined(generation, more)
 
@@ -269,7 +270,7 @@ class Rollout:
             timeout_seconds=self.limits.trajectory_seconds,
         )
 
-    def _read(self, generation: Generation, opening: str) -> tuple[Generation, Parsed]:
+    def _read(self, generation: Generation, opening: str, task: Task) -> tuple[Generation, Parsed]:
         """Parse the turn's calls and answer, and restore text that a server removed: parsed calls, a stop string.
 
         Token ids that no longer match the text are dropped.
@@ -284,7 +285,8 @@ class Rollout:
             truncated = generation.stop == "length" and not generation.text.startswith(text)
             if text != generation.text and not truncated:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
-        return generation, read_turn(self.dialect, opening + generation.text, generation.stop)
+        schemas = [tool.schema for tool in task.all_tools]
+        return generation, read_turn(self.dialect, opening + generation.text, generation.stop, schemas)
 
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
