@@ -122,6 +122,9 @@ class Task(Record, frozen=True, kw_only=True):
     source: str = ""
     split: str = ""
     judge: str = "exact"
+    extractor: str | None = None
+    """Extractor of the part of the answer that is compared (`rewright.judging.extraction`); `judge`: the one that fits
+    the judge. None: the content of a box, else the whole answer."""
     metadata: dict[str, Any] = {}
 
     @property

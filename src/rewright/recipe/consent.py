@@ -29,6 +29,8 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key in ("estimator", "signal"):
         if ":" in (named := getattr(recipe.rl.credit, key)):
             yield f"rl.credit.{key}", named
+    if recipe.extractor is not None and ":" in recipe.extractor:
+        yield "extractor", recipe.extractor
     yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
     for key, settings in (("sft", recipe.sft), ("reward", recipe.reward), ("rl", recipe.rl)):
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)

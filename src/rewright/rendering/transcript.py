@@ -32,6 +32,8 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
         thought, rest = split_thought(turn.opening + turn.text)
         spoke_again = turn.follow_up is not None and not turn.calls
         said = rest if spoke_again else _CALL_OR_ANSWER.sub("", text_outside_tags(turn.opening + turn.text))
+        if turn is trajectory.turns[-1] and said.strip() == (trajectory.answer or "").strip():
+            said = ""  # the whole message is the answer, which follows
         lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", said)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:

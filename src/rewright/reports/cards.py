@@ -11,7 +11,7 @@ from typing import Any
 
 from rewright.core.records import Quality, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.credit.messages import arguments_of, name_of
-from rewright.dialects.hermes import split_thought
+from rewright.dialects.hermes import split_thought, text_outside_tags
 from rewright.reports.credit_picture import drawing_of
 from rewright.reports.examples import Attempt, Example
 from rewright.reports.stage_examples import Shown
@@ -151,10 +151,11 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
-    thought, said = split_thought(turn.opening + turn.text)
-    for call in turn.calls:
-        said = said.replace(call.raw, "", 1)
-    said = said.replace("<tool_call>", "").replace("</tool_call>", "").strip()
+    text = turn.opening + turn.text
+    thought, said = split_thought(text)[0], text_outside_tags(text)
+    for call in turn.calls:  # calls of the dialect tags
+        said = said.replace(call.raw, "", 1) if call.raw else said
+    said = said.strip()
     if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
         said = ""  # shown below the turns
     stop = " · cut off" if turn.stop == "length" else ""

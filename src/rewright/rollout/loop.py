@@ -277,14 +277,18 @@ class Rollout:
         if generation.calls is not None:
             parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
             text = self.dialect.write(generation.text, generation.calls)
-            parsed = msgspec.structs.replace(parsed, calls=generation.calls)
+            answer = None if parsed.whole and generation.calls else parsed.answer
+            parsed = msgspec.structs.replace(parsed, calls=generation.calls, answer=answer)
             return msgspec.structs.replace(generation, text=text), parsed
         if self.renderer is None:
             text = self.dialect.truncate_at_stop(generation.text)
             cut_off = generation.stop == "length" and not generation.text.startswith(text)
             if text != generation.text and not cut_off:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
-        return generation, read_turn(self.dialect, opening + generation.text, generation.stop)
+        parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
+        if generation.refused:
+            parsed = msgspec.structs.replace(parsed, answer=None)
+        return generation, parsed
 
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State

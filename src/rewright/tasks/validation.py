@@ -20,6 +20,7 @@ from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.base import AnswerJudge, lacking
+from rewright.judging.extraction import find_extractor
 from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
@@ -254,6 +255,8 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
     try:
         check_judge(task.judge, judges)
         judge = find_judge(task.judge)
+        if task.extractor not in (None, "judge"):
+            find_extractor(str(task.extractor), judges)
     except InputError as problem:
         note.error("judge", str(problem))
         return
