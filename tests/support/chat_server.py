@@ -46,7 +46,7 @@ def says(text: str | None, **fields: Any) -> dict[str, Any]:
     return {"content": text, **fields}
 
 
-def calls(name: str, text: str | None = None, **arguments: Any) -> dict[str, Any]:
+def calls(name: str, text: str | None = None, /, **arguments: Any) -> dict[str, Any]:
     """A message with one call, and text beside it."""
     function = {"name": name, "arguments": json.dumps(arguments)}
     return {"content": text, "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
