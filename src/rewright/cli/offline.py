@@ -51,7 +51,7 @@ def validate(
     model: Annotated[
         str | None, typer.Option(help="Also check the chat template of this model: a folder or a Hugging Face id.")
     ] = None,
-    dialect: Annotated[str, typer.Option(help="With --model: its dialect, hermes or tags.")] = "hermes",
+    dialect: Annotated[str, typer.Option(help="With --model: its dialect, such as hermes, chat or tags.")] = "hermes",
     judges: Annotated[
         list[str] | None, typer.Option(help="Package whose functions the tasks may name as judges. Repeatable.")
     ] = None,

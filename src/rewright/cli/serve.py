@@ -79,7 +79,7 @@ def serve_reward(
     *,
     host: Host = "127.0.0.1",
     port: Port = 8002,
-    dialect: Annotated[str | None, typer.Option(help="Dialect (hermes, tags) if the model has none.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Dialect (hermes, chat, tags) if the model has none.")] = None,
 ) -> None:
     """Serve a reward model: POST /score, GET /health.
 
