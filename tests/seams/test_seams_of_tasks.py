@@ -111,7 +111,10 @@ def test_a_benchmark_is_evaluated(folder: Path) -> None:
     ("arguments", "said"),
     [
         (("eval", "--benchmark", "toy-diferences"), "unknown benchmark 'toy-diferences': did you mean"),
-        (("run", "recipe.yaml", "dialect=toi", "--dry-run"), "did you mean 'toy'? expected one of hermes, tags, toy"),
+        (
+            ("run", "recipe.yaml", "dialect=toi", "--dry-run"),
+            "did you mean 'toy'? expected one of chat, hermes, tags, toy",
+        ),
         (("run", "recipe.yaml", "tasks.format=toy_sum", "--dry-run"), "unknown task format 'toy_sum': did you mean"),
         (("run", "recipe.yaml", "model.engine=toyy", "--dry-run"), "unknown engine 'toyy': did you mean 'toy'?"),
         (("run", "recipe.yaml", "tasks.judge=toy_nea", "--dry-run"), "got 'toy_nea': did you mean 'toy_near'?"),
