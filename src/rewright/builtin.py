@@ -26,6 +26,7 @@ RENAMED: Final[dict[str, str]] = {
 Used only by the migration of run directories.
 """
 
+register("dialect", "chat", "rewright.dialects.chat:Chat")
 register("dialect", "deepseek", "rewright.dialects.deepseek:DeepSeek")
 register("dialect", "deepseek-v3", "rewright.dialects.deepseek:DeepSeekV3")
 register("dialect", "functiongemma", "rewright.dialects.gemma:FunctionGemma")
@@ -77,15 +78,22 @@ register("stage", "reward", "rewright.pipeline.stages.reward:REWARD")
 register("stage", "rl", "rewright.pipeline.stages.rl:RL")
 register("stage", "eval_rl", "rewright.pipeline.stages.evaluate:EVAL_RL")
 
-register("judge", "answer_correctness", "rewright.judging.correctness:answer_correctness")
+register("extractor", "auto", "rewright.judging.extraction:by_gold")
+register("extractor", "boxed", "rewright.judging.extraction:in_box")
+register("extractor", "json", "rewright.judging.extraction:json_field")
+register("extractor", "last_number", "rewright.judging.extraction:last_number")
+register("extractor", "number_or_text", "rewright.judging.extraction:number_or_text")
+register("extractor", "text", "rewright.judging.extraction:whole_text")
+
+register("judge", "answer_correctness", "rewright.judging.correctness:JUDGE")
 register("judge", "bfcl", "rewright.benchmarks.bfcl.judge:JUDGE")
-register("judge", "exact", "rewright.judging.exact:exact")
+register("judge", "exact", "rewright.judging.exact:JUDGE")
 register("judge", "math", "rewright.judging.mathematics:JUDGE")
-register("judge", "qa", "rewright.judging.qa:qa")
+register("judge", "qa", "rewright.judging.qa:QA")
 register("judge", "reasoning_gym", "rewright.benchmarks.reasoning_gym.judge:JUDGE")
 register("judge", "solve", "rewright.judging.solve:SOLVE")
 register("judge", "solve_parity", "rewright.judging.solve:SOLVE_PARITY")
-register("judge", "token_set_f1", "rewright.judging.qa:token_set_f1")
+register("judge", "token_set_f1", "rewright.judging.qa:TOKEN_SET_F1")
 
 register("task_format", "2wikimultihopqa", "rewright.benchmarks.wikimultihop.tasks:FORMAT")
 register("task_format", "aime24", "rewright.benchmarks.aime.tasks:AIME24")

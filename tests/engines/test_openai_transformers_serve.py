@@ -1,5 +1,6 @@
 """The engine against a real server: `transformers serve` with a real (tiny, scripted) model, on loopback."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,9 @@ from rewright.core.errors import EngineError
 from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
 from rewright.engines.openai import OpenAIEngine
-from support.scripted_model import ANSWER, THOUGHT, make_scripted_model
+from rewright.pipeline.run_directory import Run
+from support import in_process
+from support.scripted_model import ANSWER, REMARK, THOUGHT, make_scripted_model
 
 LOOKUP = {
     "type": "function",
@@ -22,6 +25,15 @@ LOOKUP = {
         "name": "lookup",
         "description": "The record of a person.",
         "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+}
+
+
+WIDE = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "parameters": {"type": "object", "properties": {"name": {"type": "string"}, "fields": {"type": "array"}}},
     },
 }
 
@@ -58,7 +70,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     reader = threading.Thread(target=follow, daemon=True)
     reader.start()
     try:
-        listening.wait(timeout=60)
+        listening.wait(timeout=180)
         assert urls, "transformers serve did not start:\n" + "".join(log)
         yield urls[0], str(folder)
     finally:
@@ -115,6 +127,26 @@ async def test_a_tool_call_its_result_and_the_answer(engine):
 async def test_reasoning_is_kept_as_text_in_think_tags(engine):
     generation = await engine.generate(ask({"role": "user", "content": "please think"}, max_tokens=40))
     assert generation.text == f"<think>{THOUGHT.strip()}</think>{ANSWER}"
+
+
+@newer
+def test_this_server_drops_the_text_beside_calls_which_a_run_says_once(server, tmp_path):
+    url, model = server
+    source = "def lookup(name, fields):\n    return 36\n"
+    task = {"messages": [{"role": "user", "content": "How old is Ada? Think aloud."}], "gold": {"answers": ["36"]}}
+    rows = [{"id": f"t{number}", "tools": [{"schema": WIDE, "source": source}], **task} for number in range(2)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "r.yaml").write_text(
+        "stages: [synth, judge]\nsandbox: process\nsynth: {n: 1, temperature: 0}\ntasks: t.jsonl\n"
+        f"model: {{path: {model}, engine: openai, base_url: '{url}/v1', mode: chat}}\n"
+    )
+    said = in_process.rewright(tmp_path, "run", "r.yaml", "--run", "run")
+    assert said.code == 0, said.errors
+    (line,) = [line for line in said.errors.splitlines() if line.startswith("warning: ")]
+    assert "drops the text that the model wrote beside its calls" in line
+    first = next(iter(Run(tmp_path / "run").trajectories)).turns[0]
+    assert first.text.startswith("".join(REMARK).strip())
+    assert [verdict.correct for verdict in Run(tmp_path / "run").verdicts] == [True, True]
 
 
 async def test_stop_reasons(engine):

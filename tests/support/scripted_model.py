@@ -19,12 +19,15 @@ CALL = '\n{"name": "lookup", "arguments": {"name": "Ada", "fields": ["age"]}}\n'
 BROKEN = '<tool_call>\n{"name": "lookup", "arguments": {"name": \n'
 ANSWER = "<answer>36</answer>"
 THOUGHT = "\nI know this.\n"
+REMARK = tuple(f" aside{number}" for number in range(60))
+"""Words that are tokens of their own, each once."""
 END = "<|im_end|>"
 SCRIPTS = {
     "<|say_call|>": ["<tool_call>", CALL, "</tool_call>", END],
     "<|say_broken|>": [BROKEN, "</tool_call>", END],
     "<|say_thought|>": ["<think>", THOUGHT, "</think>", ANSWER, END],
     "<|say_answer|>": [ANSWER, END],
+    "<|say_aloud|>": [*REMARK, "<tool_call>", CALL, "</tool_call>", END],
 }
 """What the model writes after each opening token. A token has one successor, so scripts meet only at their ends."""
 
@@ -44,6 +47,7 @@ TEMPLATE = """\
 {%- if add_generation_prompt %}<|im_start|>assistant:
 {%- if messages[-1].role == 'tool' %}<|say_answer|>
 {%- elif 'broken' in messages[-1].content %}<|say_broken|>
+{%- elif 'aloud' in messages[-1].content %}<|say_aloud|>
 {%- elif 'think' in messages[-1].content %}<|say_thought|>
 {%- elif tools %}<|say_call|>
 {%- else %}<|say_answer|>

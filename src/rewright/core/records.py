@@ -146,6 +146,9 @@ class Task(Record, frozen=True, kw_only=True):
     """The split of that data set. It selects nothing."""
     judge: str = "exact"
     """The judge of the answer: a registered name, or the import path of your own."""
+    extractor: str | None = None
+    """Extractor of the part of the answer that is compared (`rewright.judging.extraction`); `judge`: the one that fits
+    the judge. None: the content of a box, else the whole answer."""
     metadata: dict[str, Any] = {}
     """Anything else. `category` groups the tasks of an evaluation."""
 

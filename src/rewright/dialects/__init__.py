@@ -3,10 +3,11 @@
 from rewright.core.errors import InputError
 from rewright.core.registry import find
 from rewright.dialects.base import Dialect, Parsed, conversation
+from rewright.dialects.chat import Chat
 from rewright.dialects.hermes import Hermes
 from rewright.dialects.tags import Tags
 
-__all__ = ["Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
+__all__ = ["Chat", "Dialect", "Hermes", "Parsed", "Tags", "conversation", "get_dialect"]
 
 
 def get_dialect(name: str) -> Dialect:

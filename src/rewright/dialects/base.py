@@ -18,6 +18,7 @@ from rewright.dialects.typed import typed_calls
 __all__ = [
     "Dialect",
     "Parsed",
+    "answers_in_prose",
     "conversation",
     "follow_up_messages",
     "is_answer_truncated",
@@ -46,6 +47,8 @@ class Parsed(msgspec.Struct, frozen=True):
     thought: str
     rest: str
     open: str | None = None
+    whole: bool = False
+    """The answer is the whole message, so a turn with calls that the server has parsed has none."""
 
 
 class Dialect(Protocol):
@@ -100,6 +103,14 @@ class Dialect(Protocol):
     def format_problem(self, trajectory: Trajectory) -> str | None:
         """Describe a format error of a trajectory with an answer; None if the format is valid."""
         ...
+
+
+def answers_in_prose(dialect: Dialect) -> bool:
+    """Return True if an answer is a whole message, so that the compared part has to be extracted.
+
+    A dialect says so with the attribute `prose = True`; without the attribute its answers are short.
+    """
+    return bool(getattr(dialect, "prose", False))
 
 
 def with_instruction(task: Task, instruction: str) -> list[Message]:

@@ -52,6 +52,8 @@ class Generation(msgspec.Struct, frozen=True):
     stop: Literal["end", "length", "stop"] = "end"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    refused: bool = False
+    """The server marks the text as a refusal of the model, which is not an answer."""
 
 
 class Engine(Protocol):

@@ -27,7 +27,8 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.replies import Bounds, read_chat, read_completion
+from rewright.engines.dropped_text import DroppedText
+from rewright.engines.replies import Bounds, has_reasoning, read_chat, read_completion
 from rewright.engines.wire import chat_body, completion_body
 from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
 from rewright.net.urls import normalize_base_url
@@ -123,6 +124,7 @@ class OpenAIEngine:
             first_wait_seconds=first_wait_seconds,
             max_wait_seconds=max_wait_seconds,
         )
+        self._dropped_text = DroppedText(self._endpoint.base_url, model)
         self._rejected: set[str] = set()
         self._length_field = "max_tokens"
 
@@ -162,7 +164,9 @@ class OpenAIEngine:
                         reply, model=expected, prompt=prompt, stop=stop, log_probs=log_probs_wanted, bounds=bounds
                     )
                 bounds = Bounds(tokens, MAX_EXTRA_PROMPT_TOKENS + MAX_TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
-                return read_chat(reply, model=expected, stop=stop, log_probs=log_probs_wanted, bounds=bounds)
+                generation = read_chat(reply, model=expected, stop=stop, log_probs=log_probs_wanted, bounds=bounds)
+                self._dropped_text.check(request, reply.get("usage"), hidden=has_reasoning(reply))
+                return generation
 
             max_bytes = MAX_BODY_BYTES if tokens is None else MAX_FIXED_REPLY_BYTES + MAX_REPLY_BYTES_PER_TOKEN * tokens
             try:
@@ -192,7 +196,8 @@ class OpenAIEngine:
         return self.tokens
 
     async def release(self, session: str) -> None:
-        """Does nothing: the server manages its cache."""
+        """Forget the trajectory `session`. (The server manages its cache.)"""
+        self._dropped_text.forget(session)
 
     async def close(self) -> None:
         """Close the connections. Running requests fail with EngineError."""

@@ -16,7 +16,7 @@ from rewright.engines.base import Generation
 from rewright.engines.wire import read_arguments
 from rewright.net.endpoint import Fault
 
-__all__ = ["Bounds", "read_chat", "read_completion", "same_model"]
+__all__ = ["Bounds", "has_reasoning", "read_chat", "read_completion", "same_model"]
 
 Ending = Literal["end", "length", "stop"]
 
@@ -82,7 +82,9 @@ def read_chat(
     if not isinstance(message, dict):
         raise Fault("reply", "the choice has no message", retry=True)
     calls = _calls(message)
-    content = _text(message.get("content")) or _string(message.get("refusal"))
+    content = _text(message.get("content"))
+    refusal = "" if content or calls else _refusal(message)
+    content = content or refusal
     ending, matched = _ending(choice)
     token_ids, numbers, _ = _tokens(choice)
     for name, values in ("token ids", token_ids), ("log-probs", numbers):
@@ -106,7 +108,13 @@ def read_chat(
         # 0 tokens with a text: the server does not count tokens.
         prompt_tokens=_count(reply, "prompt_tokens", bounds.prompt_tokens or MAX_TOKENS) or None,
         completion_tokens=(completion_tokens or None) if written else completion_tokens,
+        refused=bool(refusal),
     )
+
+
+def has_reasoning(reply: Mapping[str, Any]) -> bool:
+    """Return True if a valid reply of /chat/completions has reasoning in a field of its own."""
+    return bool(_reasoning(reply["choices"][0]["message"]))
 
 
 def read_completion(
@@ -265,6 +273,14 @@ def _text(content: object) -> str:
         parts = [part for part in content if isinstance(part, dict)]
         return "".join(_string(part.get("text")) for part in parts if part.get("type") in {"text", "output_text"})
     raise Fault("reply", f"content is a JSON {type(content).__name__}, expected a string", retry=True)
+
+
+def _refusal(message: Mapping[str, Any]) -> str:
+    """Return the text with which the model refuses: a field of the message, or a part of its content."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    said = "".join(_string(part.get("refusal")) for part in parts if part.get("type") == "refusal")
+    return _string(message.get("refusal")) or said
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:

@@ -82,6 +82,11 @@ class OpenAISettings(EngineSettings, frozen=True):
             raise
 
     @property
+    def default_dialect(self) -> str:
+        """`chat`: chat servers return calls, and their models answer in prose. `hermes` in mode completions."""
+        return "hermes" if self.mode == "completions" else "chat"
+
+    @property
     def tokenizer_path(self) -> str | None:
         """The configured tokenizer; None: only the server has the tokenizer."""
         return self.tokenizer

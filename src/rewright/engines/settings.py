@@ -64,6 +64,11 @@ class ModelSettings:
         """Path or id of the tokenizer; None if only the server has it."""
         raise NotImplementedError
 
+    @property
+    def default_dialect(self) -> str:
+        """The dialect of a recipe that names none."""
+        return "hermes"
+
     def trained(self, folder: str) -> ModelSettings:
         """Return the settings for a model that a training stage saved in `folder`."""
         raise NotImplementedError

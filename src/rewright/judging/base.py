@@ -29,6 +29,8 @@ class AnswerJudge(msgspec.Struct, frozen=True):
     function: Callable[[str, Sequence[str]], Judgement]
     gold_problem: Callable[[str], str | None] | None = None
     """Returns why a gold answer can only match verbatim, or None. Used by `rewright validate`."""
+    extractor: str = "text"
+    """The extractor that fits the judge: the part of an answer in prose that it compares."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -55,6 +57,8 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
     """Whether a trajectory without an answer scores 0 without calling the judge."""
     self_contained: bool = False
     """Whether the judge needs no other package or process, so that it can be called when reading a stored run."""
+    extractor: str = "text"
+    """As for `AnswerJudge`."""
 
     def __call__(self, task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         """Score the trajectory."""

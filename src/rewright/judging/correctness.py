@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 
 from rewright.core.answer_text import parse_plain_number, qa_tokens, shown, strip_answer_prefix
-from rewright.judging.base import Judgement
+from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.exact import same
 
-__all__ = ["answer_correctness", "states"]
+__all__ = ["JUDGE", "answer_correctness", "states"]
 
 _LAST_STATEMENT = re.compile(r".*\banswer\s*(?:is|:|=)\s*:?\s*(?=\S)", re.IGNORECASE | re.DOTALL)
 _CLOSED = frozenset({"yes", "no"})
@@ -45,3 +45,6 @@ def answer_correctness(answer: str, golds: Sequence[str]) -> Judgement:
         if states(answer, gold):
             return Judgement(1.0, f"{shown(answer)} states the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} does not state the gold answer {shown(golds[0])}")
+
+
+JUDGE = AnswerJudge(answer_correctness, extractor="number_or_text")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewright.core.answer_text import normalize_exact, option_letter, parse_plain_number, shown, strip_answer_prefix
-from rewright.judging.base import Judgement
+from rewright.judging.base import AnswerJudge, Judgement
 
-__all__ = ["exact", "same"]
+__all__ = ["JUDGE", "exact", "same"]
 
 
 def same(answer: str, gold: str) -> bool:
@@ -31,3 +31,6 @@ def exact(answer: str, golds: Sequence[str]) -> Judgement:
         if same(answer, gold) or same(strip_answer_prefix(answer), strip_answer_prefix(gold)):
             return Judgement(1.0, f"{shown(answer)} equals the gold answer {shown(gold)}")
     return Judgement(0.0, f"{shown(answer)} is not the gold answer {shown(golds[0])}")
+
+
+JUDGE = AnswerJudge(exact, extractor="auto")

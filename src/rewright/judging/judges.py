@@ -23,6 +23,7 @@ from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
 from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, missing_key
+from rewright.judging.extraction import find_extractor
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS, import_path_of, in_separate_process
 from rewright.judging.solve import solve_metrics
 
@@ -127,19 +128,41 @@ def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement
     return judgement
 
 
+def _compared(task: Task, judge: AnswerJudge | TrajectoryJudge, answer: str) -> str | None:
+    """Return the part of an answer that is compared; None if the extractor finds none."""
+    name = judge.extractor if task.extractor == "judge" else task.extractor
+    if name is None or not answer.strip():
+        return final_answer(answer)
+    try:
+        part = find_extractor(name)(answer, task.gold.answers or ())
+    except RewrightError:
+        raise
+    except Exception as problem:  # an extractor of another package can raise anything
+        raise JudgeError(
+            f"extractor {name!r} failed on {shown(answer)}: {type(problem).__name__}: {problem}"
+        ) from problem
+    if part is not None and not isinstance(part, str):
+        raise JudgeError(f"extractor {name!r} returned {part!r:.80}: expected a text or None")
+    return None if part is None else part.strip()
+
+
 def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEFAULT_JUDGE_SECONDS) -> Verdict:
     """Return the verdict on one trajectory. Built-in judges never raise because of model output.
 
-    `Verdict.answer` is the text that was compared (the content of the answer's box). A trajectory with an
+    `Verdict.answer` is the text that was compared: what `Task.extractor` finds in the answer, else the content of its
+    box. A trajectory with an
     infrastructure failure has outcome 0. Raises `InputError` for a task that can't be judged (unknown judge, no gold),
     and `JudgeError` if the judge's process can't start or a user-defined judge raises or exceeds `seconds`.
     """
     outputs = task.gold.outputs
     metrics = solve_metrics(trajectory, outputs) if outputs else {}
     truncated = is_answer_truncated(trajectory)
-    content = final_answer(trajectory.answer) if trajectory.answer is not None and not truncated else None
     judge = find_judge(task.judge, seconds)
-    if judge.reads_answer and not content:
+    answer = trajectory.answer if not truncated else None
+    content = None if answer is None else _compared(task, judge, answer)
+    if answer and answer.strip() and content is None and judge.reads_answer:
+        judgement = Judgement(0.0, f"the extractor {task.extractor} finds nothing to compare in {shown(answer)}")
+    elif judge.reads_answer and not content:
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
         reason = "no answer (truncated by a limit)" if truncated else reason
         judgement = Judgement(0.0, reason)

@@ -353,4 +353,4 @@ def _verify(answer: str, gold: str) -> tuple[bool, str]:
     return reply["outcome"] == 1.0, reply["reason"]
 
 
-JUDGE = AnswerJudge(mathematics, gold_problem=unreadable)
+JUDGE = AnswerJudge(mathematics, gold_problem=unreadable, extractor="boxed")

@@ -13,10 +13,20 @@ from decimal import Decimal
 
 from rewright.core.answer_text import parse_plain_number, qa_tokens, shown
 from rewright.core.records import Task, Trajectory, Verdict
-from rewright.judging.base import Judgement
+from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.exact import same
 
-__all__ = ["answer_metrics", "exact_match", "qa", "set_f1", "token_f1", "token_set_f1", "token_sets"]
+__all__ = [
+    "QA",
+    "TOKEN_SET_F1",
+    "answer_metrics",
+    "exact_match",
+    "qa",
+    "set_f1",
+    "token_f1",
+    "token_set_f1",
+    "token_sets",
+]
 
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 _MAX_MEASURE_TOKENS = 2
@@ -101,3 +111,7 @@ def token_set_f1(answer: str, golds: Sequence[str]) -> Judgement:
     return Judgement(
         best, f"{shown(answer)} has token-set F1 {best:.3f} with {shown(best_gold)}", {"token_set_f1": best}
     )
+
+
+QA = AnswerJudge(qa, extractor="auto")
+TOKEN_SET_F1 = AnswerJudge(token_set_f1, extractor="auto")

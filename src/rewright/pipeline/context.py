@@ -16,6 +16,7 @@ from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory
 from rewright.core.storage import RecordFile
 from rewright.dialects import Dialect, get_dialect
+from rewright.dialects.base import answers_in_prose
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.run_directory import Run
@@ -25,11 +26,12 @@ from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
+from rewright.rollout.watch import Watch
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.tools import CombinedTools
 
-__all__ = ["ID_SECTIONS", "Context", "eval_settings"]
+__all__ = ["ID_SECTIONS", "Context", "eval_settings", "with_extractor"]
 
 ID_SECTIONS = ("seed", "dialect", "limits", "tools")
 """Recipe sections that the ids of all trajectories depend on."""
@@ -48,6 +50,16 @@ def _check_functions(recipe: Recipe) -> None:
         raise InputError(f"rl.credit.{problem}") from None
     if recipe.eval.benchmark is not None:
         find_benchmark(recipe.eval.benchmark, "eval.benchmark")
+
+
+def with_extractor(tasks: Iterable[Task], extractor: str | None, dialect: Dialect) -> list[Task]:
+    """Set the extractor of every task: the recipe's, else the task's, else the judge's if answers are in prose."""
+    usual = "judge" if answers_in_prose(dialect) else None
+    return [
+        task if (name := extractor or task.extractor or usual) == task.extractor
+        else msgspec.structs.replace(task, extractor=name)
+        for task in tasks
+    ]  # fmt: skip
 
 
 def eval_settings(recipe: Recipe) -> TaskSettings:
@@ -113,9 +125,11 @@ class Context:
         return self._tasks[name]
 
     def load(self, settings: TaskSettings, where: str) -> list[Task]:
-        """Load the tasks of the section `where` and add the tools of the recipe."""
+        """Load the tasks of the section `where`, and add the tools and the extractor of the recipe."""
         tasks = load_recipe_tasks(settings, self.recipe.judges, where=where)
-        return with_recipe_tools(tasks, self.recipe.tools, self.dialect)
+        return with_extractor(
+            with_recipe_tools(tasks, self.recipe.tools, self.dialect), self.recipe.extractor, self.dialect
+        )
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""
@@ -203,15 +217,19 @@ class Context:
         with Bar(label, len(plans), done=len(plans) - len(missing)) as bar:
             if missing:
                 outage = Outage(label, worked=len(missing) < len(plans))
+                watch = Watch(label, self.dialect, self.recipe.limits, total=len(plans))
+                offered = {plan.task.id: bool(plan.task.all_tools) for plan in missing}
                 async with (
                     self.rollout(model, sampling, (plan.task for plan in missing)) as rollout,
                     aclosing(rollout.run_many(missing, concurrency=concurrency)) as ready,
                 ):
                     async for trajectory in ready:
                         outage.record(trajectory, partial(file.append, trajectory))
+                        watch.record(trajectory, tools=offered[trajectory.task_id])
                         if on_done is not None:
                             on_done(trajectory)
                         bar.step(detail=trajectory.stop_reason)
                 outage.finish()
+                watch.finish()
         planned = dict.fromkeys(plan.id for plan in plans)
         file.reorder([*(key for key in file.keys_in_order() if key not in planned), *planned])

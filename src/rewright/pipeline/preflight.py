@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from rewright.dialects import get_dialect
 from rewright.engines.settings import ModelSettings
+from rewright.judging.extraction import find_extractor
 from rewright.pipeline.registry import Stage
 from rewright.recipe.schema import Recipe
 
@@ -23,6 +24,8 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
     """
     wanted = list(stages)
     get_dialect(recipe.dialect)
+    if recipe.extractor not in (None, "judge"):
+        find_extractor(str(recipe.extractor), setting="extractor")
     for key in dict.fromkeys(key for stage in wanted for key in stage.models):
         model: ModelSettings | None = operator.attrgetter(key)(recipe)
         if model is not None:

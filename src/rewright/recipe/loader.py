@@ -93,6 +93,8 @@ def load_recipe(
         raise InputError(located(str(problem), where, places)) from None
     except UnicodeEncodeError:
         raise InputError(f"{where}: not a recipe: a text holds bytes that are not UTF-8") from None
+    if "dialect" not in data and not stored:
+        recipe = msgspec.structs.replace(recipe, dialect=recipe.model.default_dialect)
     if empty:
         raise InputError(f"{where}: is empty: expected a recipe with at least one key, such as name: mine")
     check_addresses(recipe, lambda name: nearest(name, where, places))

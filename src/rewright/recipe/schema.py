@@ -48,7 +48,11 @@ class Recipe(Settings, frozen=True):
     prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict)
     """Prices by model name (`model.path`)."""
     dialect: str = "hermes"
-    """Dialect: how the model writes calls and answers."""
+    """Dialect: how the model writes calls and answers. Default: `chat` for engine openai, except in mode completions;
+    else `hermes`."""
+    extractor: str | None = None
+    """Extractor of the part of an answer that is compared: auto, last_number, boxed, json, json.FIELD, text, or an
+    import path. Default: the task's, else in dialect chat the one that fits the judge."""
     model: ModelSettings = HFSettings()
     """The policy."""
     tasks: TaskSettings = TaskSettings()

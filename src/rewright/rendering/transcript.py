@@ -32,6 +32,8 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
         thought, rest, outside = split_turn(turn.opening + turn.text)
         ends_turn = turn.follow_up is not None and not turn.calls
         other = rest if ends_turn else _CALL_OR_ANSWER.sub("", outside)
+        if turn is trajectory.turns[-1] and other.strip() == (trajectory.answer or "").strip():
+            other = ""  # the whole message is the answer, which follows
         lines += [f"{name}: {text.strip()}" for name, text in (("thought", thought), ("said", other)) if text.strip()]
         for index, call in enumerate(turn.calls):
             if call.error is None:

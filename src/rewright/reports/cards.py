@@ -154,8 +154,8 @@ def _list(facts: list[tuple[str, str]]) -> str:
 
 def _turn(number: int, turn: Turn, trajectory: Trajectory) -> str:
     thought, _, text = split_turn(turn.opening + turn.text)
-    for call in turn.calls:
-        text = text.replace(call.raw, "", 1)
+    for call in turn.calls:  # calls of the dialect tags
+        text = text.replace(call.raw, "", 1) if call.raw else text
     text = text.strip()
     if trajectory.answer is not None and _bare(text) == trajectory.answer.strip():
         text = ""  # shown below the turns

@@ -278,7 +278,8 @@ class Rollout:
         if generation.calls is not None:
             parsed = read_turn(self.dialect, opening + generation.text, generation.stop)
             text = self.dialect.write(generation.text, generation.calls)
-            parsed = msgspec.structs.replace(parsed, calls=generation.calls)
+            answer = None if parsed.whole and generation.calls else parsed.answer
+            parsed = msgspec.structs.replace(parsed, calls=generation.calls, answer=answer)
             return msgspec.structs.replace(generation, text=text), parsed
         if self.renderer is None:
             text = self.dialect.truncate_at_stop(generation.text)
@@ -286,7 +287,10 @@ class Rollout:
             if text != generation.text and not truncated:
                 generation = msgspec.structs.replace(generation, text=text, stop="stop", token_ids=None, log_probs=None)
         schemas = [tool.schema for tool in task.all_tools]
-        return generation, read_turn(self.dialect, opening + generation.text, generation.stop, schemas)
+        parsed = read_turn(self.dialect, opening + generation.text, generation.stop, schemas)
+        if generation.refused:
+            parsed = msgspec.structs.replace(parsed, answer=None)
+        return generation, parsed
 
     async def _call_tools(
         self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State

@@ -100,8 +100,9 @@ def check_tasks(
 
     Checked are duplicate ids, duplicate tool names in one task, gold calls to unknown tools, gold arguments against the
     tool's schema, expected outputs of unknown tools, and targets that a file must not use. If `judges` is given, each
-    judge must be registered or a function of one of these packages.
+    judge (and extractor) must be registered or a function of one of these packages.
     """
+    from rewright.judging.extraction import find_extractor
     from rewright.judging.judges import check_judge
     from rewright.tasks.schemas import record_problems, target_problems
 
@@ -117,6 +118,8 @@ def check_tasks(
         if judges is not None:
             try:
                 check_judge(task.judge, judges)
+                if task.extractor not in (None, "judge"):
+                    find_extractor(str(task.extractor), judges)
             except InputError as problem:
                 raise InputError(f"{place}: {problem}") from None
 

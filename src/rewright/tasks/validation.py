@@ -22,6 +22,7 @@ from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.core.trust import target_problem
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.base import AnswerJudge, missing_key
+from rewright.judging.extraction import find_extractor
 from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
@@ -260,6 +261,8 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
     try:
         check_judge(task.judge, judges)
         judge = find_judge(task.judge)
+        if task.extractor not in (None, "judge"):
+            find_extractor(str(task.extractor), judges)
     except InputError as problem:
         note.error("judge", str(problem))
         return

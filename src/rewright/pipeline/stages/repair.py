@@ -31,6 +31,7 @@ from rewright.recipe.loader import recipe_hash
 from rewright.repair.decision import RULES, Decision, decide, mode_of, repair_task
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
+from rewright.rollout.watch import Watch
 
 __all__ = ["REPAIR", "repair"]
 
@@ -68,6 +69,7 @@ async def repair(context: Context) -> dict[str, int]:
         if missing:
             sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
             outage = Outage("repairs", worked=len(missing) < len(jobs))
+            watch = Watch("repairs", context.dialect, context.recipe.limits, total=len(jobs))
             tasks = (context.task(job.original.task_id) for job in missing)
             async with context.rollout(model, sampling, tasks) as rollout:
                 work = (_run_attempts(context, rollout, job, stored) for job in missing)
@@ -75,8 +77,11 @@ async def repair(context: Context) -> dict[str, int]:
                 async with aclosing(as_completed(work, concurrency=settings.concurrency)) as ready:
                     async for job, attempts in ready:
                         outage.record(attempts[-1].trajectory, partial(_store, run, job, attempts))
+                        for attempt in attempts:
+                            watch.record(attempt.trajectory, tools=bool(context.task(job.original.task_id).all_tools))
                         bar.step(detail=attempts[-1].decision.reason[:40])
             outage.finish()
+            watch.finish()
     _arrange(context, jobs)
     repaired = sum(trajectory.accepted for trajectory in run.repairs)
     return {"repaired": repaired, "hard": write_hard_cases(context)}
