@@ -19,6 +19,7 @@ ErrorKind = Literal[
     "exited",  # the code ended its own process
     "malformed",  # the call itself could not be parsed
     "memory",  # the memory limit
+    "not_recorded",  # a tool that cannot be run, and a log has no result of this call
     "output",  # the result is longer than allowed
     "protocol",  # the worker answered with something that is not a frame: its code modified the connection
     "sandbox",  # no worker could be started

@@ -6,22 +6,14 @@ tools. Ids are `<set>-<row id or row number>`.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from rewright.core.answer_text import boxed, closing_brace, option_letter, parse_plain_number
+from rewright.core.answer_text import boxed, closing_brace
 from rewright.core.records import Gold, Task
+from rewright.judging.choice import math_or_qa
 from rewright.tasks.rows import Row
 
 __all__ = ["aime", "amc23", "autotraj", "bamboogle", "gsm8k", "hle", "hotpotqa", "math_problem", "multihop", "musique"]
-
-
-_CLOSED = ("yes", "no", "noanswer")
-_DATES = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]+\s*[-–—]\s*[0-9]+")
-_FORMULA = re.compile(
-    r"(?!.*[a-z]{2}|.*[0-9]\s+[a-z]|.*[a-z]\.|.*[0-9]\.[0-9]+\.)"  # words, units, abbreviations, versions
-    r"[0-9a-z+\-*/().,!%{}|<> ]*[0-9][0-9a-z+\-*/().,!%{}|<> ]*"
-)
 
 
 def _unwrapped(gold: str) -> str:
@@ -160,16 +152,6 @@ def bamboogle(row: Row) -> Task:
     return _question(row, "bamboogle")
 
 
-def _math_or_qa(answer: str) -> str:
-    """Return `math` for numbers, formulas and option letters, `qa` for words, yes/no, dates, scores and year ranges."""
-    plain = answer.strip().rstrip(".")
-    if plain.lower() in _CLOSED or _DATES.fullmatch(plain):
-        return "qa"
-    if parse_plain_number(plain) is not None or option_letter(plain) is not None:
-        return "math"
-    return "math" if any(sign in answer for sign in "\\$^=") or _FORMULA.fullmatch(plain) else "qa"
-
-
 def autotraj(row: Row) -> Task:
     """AutoTraj's records and question files: question, and gold_answer or answer.
 
@@ -177,7 +159,7 @@ def autotraj(row: Row) -> Task:
     """
     gold = row.text("gold_answer", "answer")
     answer = _unwrapped(boxed(gold) or gold)
-    return _task(row, "autotraj", row.text("question"), [answer], _math_or_qa(answer), identity=row.optional_text("id"))
+    return _task(row, "autotraj", row.text("question"), [answer], math_or_qa(answer), identity=row.optional_text("id"))
 
 
 def hle(row: Row) -> Task | None:
@@ -189,6 +171,6 @@ def hle(row: Row) -> Task | None:
     if row.get("image"):
         return None
     answer = row.text("answer")
-    judge = "exact" if row.get("answer_type") == "multipleChoice" else _math_or_qa(answer)
+    judge = "exact" if row.get("answer_type") == "multipleChoice" else math_or_qa(answer)
     metadata = {"category": row.get("category"), "answer_type": row.get("answer_type")}
     return _task(row, "hle", row.text("question"), [answer], judge, identity=row.optional_text("id"), metadata=metadata)
