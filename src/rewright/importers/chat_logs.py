@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall
 from rewright.credit.calls import read_call
-from rewright.credit.messages import gold_calls, turns_of_messages
+from rewright.credit.messages import gold_calls, name_of, turns_of_messages
 from rewright.credit.trajectories import CreditTrajectory, CreditTurn
 from rewright.importers.containers import GROUP_KEYS
 from rewright.importers.conversation import Conversation, name_some
@@ -30,6 +30,7 @@ __all__ = [
     "check_read",
     "golds_of",
     "is_of_table",
+    "names_apart",
     "outcome_of",
     "prompt_text",
     "question_of",
@@ -41,7 +42,13 @@ __all__ = [
 PROMPT_KEYS: Final = ("prompt", "messages")
 
 _OUTCOME: Final = "reward"
-_NOT_OUTCOMES: Final = frozenset({"id", "index", "step", "advantage", "seed", "epoch", *GROUP_KEYS})
+_REQUEST: Final = (
+    "created", "created_at", "completed_at", "timestamp", "temperature", "top_p", "top_k", "n", "stream", "store",
+    "max_tokens", "max_output_tokens", "max_tool_calls", "parallel_tool_calls", "top_logprobs", "frequency_penalty",
+    "presence_penalty", "background", "latency", "latency_ms",
+)  # fmt: skip
+"""Parameters of requests and facts about replies, which logs of servers have beside the messages."""
+_NOT_OUTCOMES: Final = frozenset({"id", "index", "step", "advantage", "seed", "epoch", *GROUP_KEYS, *_REQUEST})
 """Numeric columns that are never the outcome. If there are others, the user must choose one."""
 
 _CALL_FIELDS: Final = frozenset({"name", "arguments", "parameters", "function", "error", "id", "type", "index"})
@@ -90,9 +97,12 @@ def read_logs(
 
 
 def with_outcome(
-    path: Path, conversations: Iterable[Conversation], outcome: str | Sequence[str] | None
+    path: Path, conversations: Iterable[Conversation], outcome: str | Sequence[str] | None, *, ask: bool = True
 ) -> Iterator[tuple[Conversation, tuple[str, ...]]]:
-    """Yield each conversation with the names of the columns whose sum is its outcome (see `read_logs`)."""
+    """Yield each conversation with the names of the columns whose sum is its outcome (see `read_logs`).
+
+    Without `ask` no outcome is read where it is not clear which column it is, instead of an error.
+    """
     names = (outcome,) if isinstance(outcome, str) else tuple(outcome or ())
     missing = dict.fromkeys(names or (_OUTCOME,))
     candidates: dict[str, None] = {}
@@ -104,7 +114,7 @@ def with_outcome(
         if not names:
             candidates.update((key, None) for key, value in conversation.columns.items() if _may_be_outcome(key, value))
         yield conversation, names or (_OUTCOME,)
-    if not names and missing and candidates:
+    if ask and not names and missing and candidates:
         raise InputError(
             f"{path}: which column is the outcome? There is no {_OUTCOME!r}, but {', '.join(map(repr, candidates))}: "
             "name it with --outcome COLUMN (again for a sum), or give --outcome none"
@@ -145,6 +155,27 @@ def unread_calls(log: Any) -> str | None:
     if any(log.turns):
         return None
     return next((mark.strip() for text in log.texts for mark in _MARKS if mark in text), None)
+
+
+def names_apart(logs: Sequence[Any]) -> str | None:
+    """Say that no call has the name of a gold call, and which prefix would explain it; None if some call has.
+
+    `logs` are objects with `turns` and `golds`, such as `Log`.
+    """
+    golds = {name.lower(): name for log in logs for gold in log.golds or () if (name := name_of(gold)) is not None}
+    calls = {
+        name.lower(): name for log in logs for turn in log.turns for call in turn if (name := name_of(call)) is not None
+    }
+    if not golds or not calls or golds.keys() & calls.keys():
+        return None
+    shown, wanted = next(iter(calls.values())), next(iter(golds.values()))
+    said = f"no call has the name of a gold call: the calls are to {shown!r}, the gold calls to {wanted!r}"
+    for one, other in ((calls, golds), (golds, calls)):
+        for lower, name in one.items():
+            found = next((end for end in other if lower.endswith(end) and not lower[: -len(end)][-1:].isalnum()), None)
+            if found is not None:
+                return f"{said}; --strip-prefix {name[: -len(found)]} makes them equal"
+    return said
 
 
 def prompt_text(prompt: Any) -> str:

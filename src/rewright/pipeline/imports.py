@@ -46,6 +46,9 @@ class LogOptions(NamedTuple):
     prefixes: Sequence[str] = ()
 
 
+NO_OPTIONS: Final = LogOptions()
+
+
 class Imported(NamedTuple):
     """What was imported: number of trajectories and of the tasks that they are of; remarks for the user."""
 
@@ -61,7 +64,7 @@ def import_trajectories(
     recipe: Path | None = None,
     changes: Sequence[str] = (),
     file_format: str | None = None,
-    options: LogOptions = LogOptions(),
+    options: LogOptions = NO_OPTIONS,
 ) -> Imported:
     """Create the run directory `run` with the trajectories of `file`.
 
@@ -98,7 +101,7 @@ def import_trajectories(
     dialect = get_dialect(settings.dialect)
     offered = [tool.name for tool in with_recipe_tools([Task(id="", messages=())], settings.tools, dialect)[0].tools]
     found = read_attempts(
-        with_outcome(file, conversations, options.outcome),
+        with_outcome(file, conversations, options.outcome, ask=False),
         tasks,
         dialect,
         offered=offered,
@@ -163,21 +166,21 @@ def _remarks(found: Attempts, used: int) -> list[str]:
     remarks = []
     known_used = used - found.made
     if found.made:
-        beside = f", beside {known_used} known tasks" if known_used else ""
-        remarks.append(f"note: {found.made} tasks are made from the log{beside}; their tools replay the log's results")
+        beside = f" (known tasks: {known_used})" if known_used else ""
+        remarks.append(f"note: tasks made from the log: {found.made}{beside}; their tools replay the log's results")
     if found.replaced:
         remarks.append(
-            f"note: {found.replaced} known tasks have tools that cannot be run (neither source nor target): they replay "
-            "the log's results"
+            "note: known tasks whose tools have neither source nor target, and replay the log's results: "
+            f"{found.replaced}"
         )
     if found.without_gold:
         remarks.append(
-            f"warning: {found.without_gold} of {found.made} tasks have no gold answer and no outcome, so that rewright "
-            "judge cannot judge them: expected a column such as 'answer' or 'reward' (--answer, --outcome), or --gold FILE"
+            f"warning: no gold answer and no outcome for {found.without_gold} of {found.made} tasks, so that rewright "
+            "judge cannot judge them: name their columns with --answer or --outcome, or give --gold FILE"
         )
     if found.dropped_gold:
         remarks.append(
-            f"warning: {found.dropped_gold} tasks have gold calls with allowed values, which a task cannot hold: they "
-            "are left out (rewright credit LOG reads them)"
+            f"warning: gold calls with allowed values, which a task cannot hold, are left out of {found.dropped_gold} "
+            "tasks (rewright credit LOG reads them)"
         )
     return remarks

@@ -9,7 +9,7 @@ from typing import Any
 
 from rewright.credit.allowed import allowed_parts
 from rewright.credit.messages import arguments_of, name_of
-from rewright.importers.chat_logs import unread_calls
+from rewright.importers.chat_logs import names_apart, unread_calls
 from rewright.reports.stored_credit import Credited, Stored
 
 __all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_remarks"]
@@ -123,6 +123,9 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
         which = [one for one in stored if one.id in unread]
         how = unread[which[0].id]
         yield from _remark(stored, which, f"no call that was read, but {how} in the text", "their calls earn 0")
+    apart = names_apart(stored)
+    if apart is not None:
+        yield f"warning: {apart}"
     golds = [gold for one in stored for gold in one.golds or ()]
     if golds and _look_allowed(golds):
         yield (
