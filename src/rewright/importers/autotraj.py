@@ -30,10 +30,10 @@ def read_trajectories(path: Path | str, tasks: Sequence[Task]) -> Iterator[Traje
         by_question.setdefault(plain(asked(task.messages)), task)
     count: Counter[str] = Counter()
     for found in read_conversations(Path(path), "autotraj"):
-        task = known_task(found, by_question)
-        if task is None:
+        own = known_task(found, by_question)
+        if own is None:
             raise found.row.fail(
                 f"no task asks {asked(found.prompt)[:60]!r}: expected a question of the recipe's tasks"
             )
-        yield to_trajectory(found, task.id, count[task.id], dialect)
-        count[task.id] += 1
+        yield to_trajectory(found, own.id, count[own.id], dialect)
+        count[own.id] += 1

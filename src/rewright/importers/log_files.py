@@ -7,7 +7,7 @@ lists them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -44,20 +44,21 @@ def read_conversations(path: Path, name: str | None = None) -> Iterator[Conversa
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: holds no rows")
-    every = itertools.chain([first], rows)
+    every: Iterator[Row] = itertools.chain([first], rows)
     if first.problem is None and looks_like_message(first.values):
         every = iter([_one_conversation(path, every)])
     before: LogFormat | None = None
     for row in every:
         if row.problem is not None:
             raise InputError(row.problem)
+        found: Iterable[Conversation]
         if name is not None:
             found = _read_as(row, name)
         elif (chosen := _format_of(row, before)) is not None:
             before = chosen if chosen in _TEXTS else before
             found = chosen.read(row)
         else:
-            found = iter([read_messages(row)])
+            found = [read_messages(row)]
         for conversation in found:
             yield _with_parsed_calls(conversation)
 

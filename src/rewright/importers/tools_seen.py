@@ -44,8 +44,8 @@ def _schema(found: Conversation, number: int, tool: Any) -> dict[str, Any]:
         "parametersJsonSchema",
         "args_schema",
     )
-    parameters = next((decoded(function[key]) for key in keys if function.get(key) is not None), {})
-    parameters = dict(parameters) if _is_object(parameters) else {}
+    given: Any = next((decoded(function[key]) for key in keys if function.get(key) is not None), {})
+    parameters: dict[str, Any] = dict(given) if _is_object(given) else {}
     parameters.setdefault("type", "object")
     parameters.setdefault("properties", {})
     described = {"description": function["description"]} if function.get("description") else {}

@@ -123,7 +123,7 @@ def credit_remarks(found: Sequence[Credited]) -> Iterator[str]:
         which = [one for one in stored if one.id in unread]
         how = unread[which[0].id]
         yield from _remark(stored, which, f"no call that was read, but {how} in the text", "their calls earn 0")
-    apart = names_apart(stored)
+    apart = names_apart([one for one in stored if one.seen])
     if apart is not None:
         yield f"warning: {apart}"
     golds = [gold for one in stored for gold in one.golds or ()]
