@@ -1,8 +1,8 @@
 """ATIF, the Agent Trajectory Interchange Format of Harbor (versions 1.0 to 1.8): one trajectory per row or file.
 
 A step of the agent is a turn; results in its `observation` belong to the calls that they name. Steps copied from an
-earlier trajectory, and steps of the agent without a model call, are part of the prompt's side and no turn. Trajectories
-of subagents are not read. Token ids are kept where every turn has them.
+earlier trajectory, and steps of the agent without a model call, are no turns: behind the first turn they are read as
+messages of the user. Trajectories of subagents are not read. Token ids are kept where every turn has them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def _read(row: Row) -> Iterator[Conversation]:
         own = step.get("source") == "agent" and not step.get("is_copied_context") and step.get("llm_call_count") != 0
         if own:
             spoken.append(step)
-        (turns if turns or own else prompt).extend(_messages(row, number, step))
+        messages = _messages(row, number, step)
+        if turns and not own:
+            turns += [said("user", one["content"]) for one in messages if one["content"] or one["role"] == "user"]
+        else:
+            (turns if own else prompt).extend(messages)
     extra = values.get("extra")
     extra = extra if isinstance(extra, Mapping) else {}
     metrics = values.get("final_metrics")
