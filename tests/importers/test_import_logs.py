@@ -229,7 +229,6 @@ def test_prefixes_of_names_are_said_and_removed(rewright: Rewright) -> None:
         ([{"prompt": [QUESTION], "completion": OPENAI[2:]}], [], "logs.jsonl:1: message 1 is a tool's, before"),
         ([{"messages": [*OPENAI[:3], OPENAI[2], ANSWER]}], [], "has 1 calls and 1 results: expected one result for"),
         ([{"messages": OPENAI[1:]}], [], "logs.jsonl:1: no message of a user before the first turn"),
-        ([{"id": "a", "messages": OPENAI}] * 2, [], "logs.jsonl:2: the id 'a' is used already in an earlier row"),
         ([{"messages": OPENAI}], ["--format", "atif"], "logs.jsonl:1: is not of the format atif: expected a"),
         ([{"messages": OPENAI}], ["--format", "anthropic"], "logs.jsonl:1: message 2 is an object with 'role'"),
         ([{"messages": OPENAI}], ["--answer", "gold"], "logs.jsonl:1: no column 'gold' of the gold answer"),
@@ -375,3 +374,69 @@ def test_logs_are_judged_repaired_credited_built_and_viewed(rewright: Rewright) 
     assert code == 0
     assert [json.loads(line)["outcome"] for line in output.splitlines()][:3] == [0.0, 1.0, 0.0]
     assert (rewright("view", "run")[0], rewright("export", "run", "out")[0]) == (0, 0)
+
+
+def test_attempts_at_one_task_and_ids_that_are_used_twice(rewright: Rewright) -> None:
+    """Rows with one id get ids of their own; the same last words after another history are another task."""
+    history = [
+        {"role": "user", "content": "Rome?"},
+        {"role": "assistant", "content": "22"},
+        {"role": "user", "content": "And?"},
+    ]
+    rows = [
+        {"id": "a", "messages": OPENAI},
+        {"id": "a", "messages": OPENAI},
+        {"id": "b", "prompt": history, "completion": OPENAI[1:]},
+        {"id": "c", "prompt": history[-1:], "completion": OPENAI[1:]},
+    ]
+    tasks, found = imported(rewright, write("logs.jsonl", *rows))
+    assert [one.id for one in found] == ["a", "a/1", "b", "c"]
+    assert [one.index for one in found] == [0, 1, 0, 0]
+    assert len(tasks) == 3
+    assert [message["role"] for message in tasks[1].messages] == ["user", "assistant", "user"]
+
+
+def test_several_user_messages_are_follow_ups(rewright: Rewright) -> None:
+    rows = [{"messages": [*OPENAI, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes, 21."}]}]
+    (task,), (one,) = imported(rewright, write("logs.jsonl", *rows))
+    assert [dict(message) for part in task.follow_ups for message in part.messages] == [
+        {"role": "user", "content": "Sure?"}
+    ]
+    assert [turn.follow_up is not None for turn in one.turns] == [False, True, False]
+    assert one.answer == "Yes, 21."
+
+
+def test_results_find_their_calls_by_id_name_and_order(rewright: Rewright) -> None:
+    calls = [
+        {"id": str(key), "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for key, name in enumerate(("a", "b", "b"))
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": "2", "content": "third"},
+        {"role": "tool", "name": "b", "content": "second"},
+        {"role": "tool", "content": "first"},
+    ]
+    rows = [{"messages": [QUESTION, {"role": "assistant", "tool_calls": calls}, *results, ANSWER]}]
+    _, (one,) = imported(rewright, write("logs.jsonl", *rows))
+    assert [result.content for result in one.results] == ["first", "second", "third"]
+    _, (one,) = imported_again(rewright, [{"messages": [*rows[0]["messages"][:3], ANSWER]}])
+    assert [(result.content, result.error) for result in one.results] == [
+        ("", "other: the log has no result of this call"),
+        ("", "other: the log has no result of this call"),
+        ("third", None),
+    ]
+
+
+def imported_again(rewright: Rewright, rows: list[Any]) -> tuple[list[Task], list[Trajectory]]:
+    assert rewright("import", write("more.jsonl", *rows), "--run", "second")[0] == 0
+    run = Run.open(Path("second"))
+    return list(run.tasks), list(run.trajectories)
+
+
+def test_calls_that_the_model_wrote_wrongly_are_malformed_calls(rewright: Rewright) -> None:
+    broken = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": '}}
+    rows = [{"messages": [QUESTION, {"role": "assistant", "content": None, "tool_calls": [broken]}, OPENAI[2], ANSWER]}]
+    (task,), (one,) = imported(rewright, write("logs.jsonl", *rows))
+    assert (one.calls[0].name, one.calls[0].arguments) == ("get_weather", {})
+    assert str(one.calls[0].error).startswith("malformed call: ")
+    assert task.tools == ()

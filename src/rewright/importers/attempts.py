@@ -7,6 +7,7 @@ their recorded results.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def read_attempts(
         golds: gold calls and answers of a file of their own.
         answer: column of the gold answers; None looks for one of `ANSWER_COLUMNS`, "none" for none.
 
-    Raises InputError with file and row for an attempt that cannot be converted, and for an id that is used twice.
+    Raises InputError with file and row for an attempt that cannot be converted. An id that is used twice gets a number.
     """
     index = _Index(known)
     made: dict[tuple[str | None, str], MadeTask] = {}
@@ -73,7 +74,7 @@ def read_attempts(
         task = index.find(found)
         own: MadeTask | None = None
         if task is None:
-            key = (found.group, question_of(found))
+            key = (found.group, asked(found.prompt) if found.group is not None else repr([*found.prompt, found.label]))
             own = made.get(key)
             if own is None:
                 made[key] = own = MadeTask(task_id(found, names | index.ids), found)
@@ -82,8 +83,8 @@ def read_attempts(
         else:
             identity = task.id
         trajectory = to_trajectory(found, identity, counts[identity], dialect)
-        if trajectory.id in seen:
-            raise found.row.fail(f"the id {found.id!r} is used already in an earlier row")
+        if trajectory.id in seen:  # the id of a data set's row, of which there are several attempts
+            trajectory = msgspec.structs.replace(trajectory, id=_unused(trajectory.id, seen))
         seen.add(trajectory.id)
         counts[identity] += 1
         observed.add(trajectory.calls)
@@ -124,10 +125,13 @@ class _Index:
 
 
 def known_task(found: Conversation, by_question: Mapping[str, Task]) -> Task | None:
-    """Return the known task with the question of an attempt, or whose question ends it (behind an instruction)."""
+    """Return the known task with the question of an attempt.
+
+    In texts with tags, the question may stand behind an instruction.
+    """
     question = plain(asked(found.prompt) or question_of(found))
-    if question in by_question:
-        return by_question[question]
+    if question in by_question or found.dialect is None:
+        return by_question.get(question)
     return next((task for known, task in by_question.items() if known and question.endswith(known)), None)
 
 
@@ -158,6 +162,10 @@ def _answer(dialect: Dialect, last: Turn) -> str | None:
     if answer is None and not last.calls and not dialect.inline and "<answer>" not in last.text:
         answer = split_thought(last.text)[1].strip() or None
     return answer
+
+
+def _unused(identity: str, seen: set[str]) -> str:
+    return next(name for number in itertools.count(1) if (name := f"{identity}/{number}") not in seen)
 
 
 def _with_recorded(task: Task, trajectories: Sequence[Trajectory], offered: Sequence[str]) -> Task:

@@ -13,6 +13,7 @@ Nothing in a file is executed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -32,9 +33,11 @@ __all__ = [
     "parts_of",
     "prompt_messages",
     "said",
+    "split_results",
 ]
 
 TEXT_PARTS: Final = frozenset({"text", "output_text", "input_text", "refusal", "text-plain"})
+_BETWEEN: Final = re.compile(r"\n?</tool_response>\s*<tool_response>\n?")
 THOUGHT_PARTS: Final = frozenset({"reasoning", "thinking", "redacted_thinking"})
 
 
@@ -158,6 +161,14 @@ def parts_of(row: Row, place: str, content: Any, *, strict: bool, ignored: Itera
 def said(role: str, content: str, **more: Any) -> Message:
     """Return a message; keys of `more` that are None or empty are left out."""
     return {"role": role, "content": content, **{key: value for key, value in more.items() if value}}
+
+
+def split_results(content: str, calls: int) -> list[str]:
+    """Split results that a template for one message joined with `</tool_response>` and `<tool_response>`.
+
+    Only behind a turn with several calls: a single result may hold these tags as text.
+    """
+    return _BETWEEN.split(content) if calls > 1 else [content]
 
 
 def decoded(value: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rewright.core.records import Message
-from rewright.importers.conversation import MessageFormat, decoded, kind_of, said
+from rewright.importers.conversation import MessageFormat, decoded, kind_of, said, split_results
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]
@@ -24,7 +24,6 @@ _ROLES: Final = {
 }  # fmt: skip
 _THOUGHT: Final = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 _TAGGED: Final = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>\s*\Z", re.DOTALL)
-_BETWEEN: Final = re.compile(r"\n?</tool_response>\s*<tool_response>\n?")
 
 
 def convert(row: Row, messages: Sequence[Any]) -> list[Message]:
@@ -46,8 +45,7 @@ def convert(row: Row, messages: Sequence[Any]) -> list[Message]:
             raise row.fail(f"message {number} has the value {value!r:.100}: expected text")
         elif role == "tool":
             calls = converted[-1].get("tool_calls") if converted and converted[-1]["role"] == "assistant" else None
-            results = _BETWEEN.split(value) if calls and len(calls) > 1 else [value]
-            converted += [said("tool", result) for result in results]
+            converted += [said("tool", result) for result in split_results(value, len(calls or ()))]
         else:
             converted.append(said(role, value))
     return converted

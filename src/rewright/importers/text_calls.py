@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rewright.core.records import Message, ToolCall, Turn
 from rewright.dialects import Hermes, Tags
-from rewright.importers.conversation import said
+from rewright.importers.conversation import said, split_results
 
 __all__ = ["ANY_TAG", "RESULT_TAGS", "calls_from_text", "from_text", "schemas_in_text", "tagged_messages"]
 
@@ -137,6 +137,9 @@ def _with_results(messages: Sequence[Message]) -> list[Message]:
             rest = _RESPONSE.sub("", content).strip()
             if rest:
                 converted.append(said("user", rest))
+        elif message["role"] == "tool" and converted and converted[-1].get("tool_calls"):
+            results = split_results(content, len(converted[-1]["tool_calls"]))
+            converted += [said("tool", result) for result in results] if len(results) > 1 else [message]
         else:
             converted.append(message)
     return converted

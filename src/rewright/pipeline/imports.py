@@ -83,7 +83,7 @@ def import_trajectories(
     importer = find_importer(file_format, "trajectories") if file_format is not None else None
     if importer is not None and importer.trajectories is not None:
         return _of_known_tasks(file, run, settings, file_format or OWN, has_tasks=has_tasks)
-    if importer is None and (file.suffix == ".gz" or is_own(file)):
+    if importer is None and is_own(file):
         return _of_known_tasks(file, run, settings, OWN, has_tasks=has_tasks)
     chosen = recipe is not None or _sets(changes, "dialect")
     if importer is not None and chosen:
