@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,14 @@ import pytest
 from aiohttp import web
 
 from rewright.cli import main as cli
+from rewright.core.errors import InputError
 from rewright.core.records import Gold, Task, Trajectory
+from rewright.dialects import get_dialect
+from rewright.importers.attempts import read_attempts
+from rewright.importers.chat_logs import with_outcome
+from rewright.importers.log_files import read_conversations
 from rewright.pipeline.run_directory import Run
+from rewright.reports.stored_credit import read_stored
 from rewright.tasks.loading import save_tasks
 from support.served import served
 
@@ -440,3 +448,65 @@ def test_calls_that_the_model_wrote_wrongly_are_malformed_calls(rewright: Rewrig
     assert (one.calls[0].name, one.calls[0].arguments) == ("get_weather", {})
     assert str(one.calls[0].error).startswith("malformed call: ")
     assert task.tools == ()
+
+
+JUNK = (
+    None,
+    0,
+    -1.5,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [1],
+    ["x"],
+    [None],
+    {"a": 1},
+    {"role": 3},
+    [[]],
+    "<tool_call>",
+    "{",
+    "[1]",
+)
+
+
+def _places(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [before, *(place for key, inner in items for place in _places(inner, (*before, key)))]
+
+
+def test_no_broken_row_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any value of any form replaced by something else: the row is read, or the error is one line."""
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(15)
+    tags = [{"question": "a", "output": SEARCHED.format(tag)} for tag in ("result", "information")]
+    atif = {"schema_version": "ATIF-v1.8", "agent": {"model_name": "m"}, "steps": [
+        {"source": "user", "message": "a"},
+        {"source": "agent", "message": "b",
+         "metrics": {"prompt_token_ids": [1], "completion_token_ids": [2], "logprobs": [0]},
+         "tool_calls": [{"tool_call_id": "1", "function_name": "f", "arguments": {}}],
+         "observation": {"results": [{"source_call_id": "1", "content": "c"}]}},
+    ]}  # fmt: skip
+    trace = {"id": "1", "task": {"data": {"id": "a", "answer": "b"}}, "rewards": {"r": {"score": 1.0, "weight": 0.5}},
+             "nodes": [
+                 {"message": QUESTION},
+                 {"parent": 0, "sampled": True, "message": OPENAI[1], "token_ids": [1], "mask": [True]},
+             ]}  # fmt: skip
+    sample = {"id": 1, "epoch": 1, "input": "a", "target": "b", "messages": OPENAI, "scores": {"s": {"value": "C"}}}
+    rows = [*(row for _, row in FORMS), *tags, atif, {"traces": [trace]}, sample]
+    for _ in range(300):
+        row = copy.deepcopy(draw.choice(rows))
+        place = draw.choice([one for one in _places(row) if one])
+        inner = row
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = copy.deepcopy(draw.choice(JUNK))
+        file = Path(write("logs.jsonl", row))
+        try:
+            list(read_stored(file, outcome="none"))
+            found = list(read_conversations(file))
+            dialect = next((one.dialect for one in found if one.dialect), "hermes")
+            read_attempts(with_outcome(file, found, None, ask=False), [], get_dialect(dialect))
+        except InputError as problem:
+            assert "\n" not in str(problem)

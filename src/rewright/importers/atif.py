@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rewright.core.records import Message
-from rewright.importers.conversation import Conversation, LogFormat, TurnTokens, kind_of, parts_of, said
+from rewright.importers.conversation import (
+    Conversation,
+    LogFormat,
+    TurnTokens,
+    kind_of,
+    log_probs,
+    parts_of,
+    said,
+    token_ids,
+)
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]
@@ -79,7 +88,10 @@ def _messages(row: Row, number: int, step: Mapping[str, Any]) -> Iterator[Messag
     else:
         yield said(str(source), text)
     observation = step.get("observation")
-    for result in (observation.get("results") or ()) if isinstance(observation, Mapping) else ():
+    results = observation.get("results") or [] if isinstance(observation, Mapping) else []
+    if not isinstance(results, list) or not all(isinstance(result, Mapping) for result in results):
+        raise row.fail(f"{place}.observation.results is {kind_of(results)}: expected a list of objects")
+    for result in results:
         content, _ = parts_of(row, place, result.get("content"), strict=False)
         identity = result.get("source_call_id")
         if identity is None and not calls:
@@ -91,23 +103,20 @@ def _messages(row: Row, number: int, step: Mapping[str, Any]) -> Iterator[Messag
 def _tokens(steps: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...], list[TurnTokens]] | None:
     """Return the token ids of the prompt and of every turn; None unless every prompt continues the one before."""
     prompt_ids: tuple[int, ...] = ()
-    before: list[int] = []
+    before: tuple[int, ...] = ()
     turns: list[TurnTokens] = []
     for step in steps:
         metrics = step.get("metrics")
         metrics = metrics if isinstance(metrics, Mapping) else {}
-        prompt, generated, log_probs = (
-            metrics.get(key) for key in ("prompt_token_ids", "completion_token_ids", "logprobs")
-        )
-        if not isinstance(prompt, list) or not isinstance(generated, list) or prompt[: len(before)] != before:
+        prompt, generated = (token_ids(metrics.get(key)) for key in ("prompt_token_ids", "completion_token_ids"))
+        if prompt is None or generated is None or prompt[: len(before)] != before:
             return None
         if turns:
-            turns[-1] = turns[-1]._replace(suffix_ids=tuple(prompt[len(before) :]))
+            turns[-1] = turns[-1]._replace(suffix_ids=prompt[len(before) :])
         else:
-            prompt_ids = tuple(prompt)
-        aligned = isinstance(log_probs, list) and len(log_probs) == len(generated)
-        turns.append(TurnTokens(tuple(generated), tuple(map(float, log_probs or ())) if aligned else None))
-        before = [*prompt, *generated]
+            prompt_ids = prompt
+        turns.append(TurnTokens(generated, log_probs(metrics.get("logprobs"), len(generated))))
+        before = (*prompt, *generated)
     return (prompt_ids, turns) if turns else None
 
 

@@ -128,7 +128,7 @@ def _replies(values: Mapping[str, Any]) -> list[Any]:
 def _has_items(values: Mapping[str, Any]) -> bool:
     """Whether `output` or `input` are items of the Responses API."""
     items = [item for key in ("input", "output") if isinstance(values.get(key), list) for item in values[key]]
-    return any(isinstance(item, Mapping) and item.get("type") in _ITEM_TYPES for item in items)
+    return any(isinstance(item, Mapping) and str(item.get("type")) in _ITEM_TYPES for item in items)
 
 
 def _convention(row: Row, messages: Sequence[Any]) -> MessageFormat:

@@ -29,11 +29,13 @@ __all__ = [
     "TurnTokens",
     "decoded",
     "kind_of",
+    "log_probs",
     "name_some",
     "parts_of",
     "prompt_messages",
     "said",
     "split_results",
+    "token_ids",
 ]
 
 TEXT_PARTS: Final = frozenset({"text", "output_text", "input_text", "refusal", "text-plain"})
@@ -144,7 +146,7 @@ def parts_of(row: Row, place: str, content: Any, *, strict: bool, ignored: Itera
         if isinstance(part, str):
             texts.append(part)
             continue
-        kind = part.get("type") or "text" if isinstance(part, Mapping) else type(part).__name__
+        kind = str(part.get("type") or "text") if isinstance(part, Mapping) else type(part).__name__
         if kind in ignored:
             continue
         if kind in TEXT_PARTS:
@@ -156,6 +158,20 @@ def parts_of(row: Row, place: str, content: Any, *, strict: bool, ignored: Itera
         else:
             texts.append(f"[{kind}]")
     return "".join(texts), "".join(thoughts)
+
+
+def token_ids(value: Any) -> tuple[int, ...] | None:
+    """Return a list of token ids, or None for anything else."""
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        return None
+    return tuple(value)
+
+
+def log_probs(value: Any, count: int) -> tuple[float, ...] | None:
+    """Return a list of `count` log-probabilities, or None for anything else."""
+    if not isinstance(value, list) or len(value) != count or not all(type(one) in (int, float) for one in value):
+        return None
+    return tuple(map(float, value))
 
 
 def said(role: str, content: str, **more: Any) -> Message:

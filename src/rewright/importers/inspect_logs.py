@@ -46,7 +46,7 @@ def _conversation(row: Row, sample: Mapping[str, Any], log: Mapping[str, Any]) -
         len(messages),
     )
     output, about = sample.get("output"), log.get("eval")
-    identity, epoch = sample.get("id"), sample.get("epoch")
+    identity, epoch, uuid = sample.get("id"), sample.get("epoch"), sample.get("uuid")
     name = None if identity is None else str(identity)
     target = sample.get("target")
     answers = [target] if isinstance(target, str) else target
@@ -59,7 +59,7 @@ def _conversation(row: Row, sample: Mapping[str, Any], log: Mapping[str, Any]) -
         prompt=messages[:first],
         turns=messages[first:],
         columns={**_metadata(sample), **_scores(sample)},
-        id=sample.get("uuid") or (None if name is None else f"{name}/{epoch}"),
+        id=uuid if isinstance(uuid, str) and uuid else None if name is None else f"{name}/{epoch}",
         group=name,
         tools=_tools(sample),
         gold_answers=answers or None,

@@ -75,15 +75,19 @@ def _message(row: Row, number: int, role: str, values: Mapping[str, Any]) -> Mes
         return said(role, text)
     extra = values.get("additional_kwargs")
     extra = extra if isinstance(extra, Mapping) else {}
-    calls = [_call(call) for call in values.get("tool_calls") or ()]
-    for call in values.get("invalid_tool_calls") or ():
+    calls = [_call(call) for call in _list(values.get("tool_calls"))]
+    for call in _list(values.get("invalid_tool_calls")):
         if isinstance(call, Mapping):
             problem = str(call.get("error") or "the arguments are not JSON")
             calls.append({**_call(call), "error": f"malformed call: {problem}"})
     if not calls:
-        calls = list(extra.get("tool_calls") or ())
+        calls = _list(extra.get("tool_calls"))
     thought = thought or str(extra.get("reasoning_content") or "")
     return said(role, text, reasoning=thought, tool_calls=calls, function_call=extra.get("function_call"))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _call(call: Any) -> Any:

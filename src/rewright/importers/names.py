@@ -20,11 +20,11 @@ def without_prefixes(conversation: Conversation, prefixes: Sequence[str]) -> Con
     """Remove the prefixes from the names of the calls, results, tools and gold calls of a conversation."""
     if not prefixes:
         return conversation
-    golds = conversation.gold_calls
+    golds, tools = conversation.gold_calls, decoded(conversation.tools)
     return replace(
         conversation,
         turns=[_message(message, prefixes) for message in conversation.turns],
-        tools=[renamed(tool, prefixes) for tool in decoded(conversation.tools) or ()] or None,
+        tools=[renamed(tool, prefixes) for tool in tools] if isinstance(tools, list) else tools,
         gold_calls=None if golds is None else [renamed(call, prefixes) for call in golds],
     )
 

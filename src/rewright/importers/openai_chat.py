@@ -33,7 +33,7 @@ def _message(row: Row, number: int, message: Any) -> Message:
     if not isinstance(message, Mapping):
         raise row.fail(f"{place} is {message!r:.100}: expected an object with role and content")
     role = message.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         named = f"the role {role!r:.100}" if role is not None else f"no role, but {name_some(list(message))}"
         raise row.fail(
             f"{place} has {named}: expected system, developer, user, assistant (with its calls in tool_calls) or tool"
@@ -57,7 +57,7 @@ def _message(row: Row, number: int, message: Any) -> Message:
             name=name if isinstance(name, str) else None,
             error=str(error) if error else None,
         )
-    return said("system" if role == "developer" else str(role), content)
+    return said("system" if role == "developer" else role, content)
 
 
 def _assistant(row: Row, place: str, message: Mapping[str, Any]) -> Message:

@@ -28,7 +28,7 @@ def convert(row: Row, items: Sequence[Any]) -> list[Message]:
     for number, item in enumerate(items):
         if not isinstance(item, Mapping):
             raise row.fail(f"item {number} is {kind_of(item)}: expected an object with type")
-        kind = item.get("type") or ("message" if "role" in item else None)
+        kind = str(item.get("type") or ("message" if "role" in item else None))
         role = item.get("role")
         if kind in _IGNORED:
             continue
@@ -61,7 +61,8 @@ def _add(row: Row, number: int, turn: Message, kind: str, item: Mapping[str, Any
         text, _ = parts_of(row, f"item {number}", item.get("content"), strict=True)
         turn["content"] += text
     elif kind == "reasoning":
-        parts = [*(item.get("content") or ()), *(item.get("summary") or ())]
+        lists = [item.get(key) for key in ("content", "summary")]
+        parts = [part for given in lists if isinstance(given, list) for part in given]
         texts = [str(part.get("text") or "") for part in parts if isinstance(part, Mapping)]
         turn["reasoning"] = "\n".join([*([turn["reasoning"]] if turn.get("reasoning") else []), *texts]).strip()
     else:
@@ -76,13 +77,13 @@ def _is_message(item: Mapping[str, Any]) -> bool:
     if isinstance(content, str):
         return item.get("type") == "message"
     parts = content if isinstance(content, list) else []
-    kinds = {part.get("type") for part in parts if isinstance(part, Mapping)}
+    kinds = {str(part.get("type")) for part in parts if isinstance(part, Mapping)}
     return bool(kinds & {"output_text", "input_text"}) and "role" in item
 
 
 FORMAT: Final = MessageFormat(
     name="responses",
     about="input and output with items of type message, function_call, function_call_output (OpenAI Responses API)",
-    marks=lambda message: message.get("type") in TYPES or _is_message(message),
+    marks=lambda message: str(message.get("type")) in TYPES or _is_message(message),
     convert=convert,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rewright.importers.conversation import Conversation, LogFormat, TurnTokens, kind_of
+from rewright.importers.conversation import Conversation, LogFormat, TurnTokens, kind_of, log_probs, token_ids
 from rewright.importers.openai_chat import FORMAT as CHAT
 from rewright.tasks.rows import Row
 
@@ -38,11 +38,7 @@ def _conversation(row: Row, trace: Mapping[str, Any], episode: Mapping[str, Any]
     task = task if isinstance(task, Mapping) else {}
     data = task.get("data")
     data = data if isinstance(data, Mapping) else {}
-    rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if isinstance(reward, Mapping)}
-    columns: dict[str, Any] = {**(trace.get("metrics") or {})}
-    columns |= {name: reward.get("score") for name, reward in rewards.items()}
-    if rewards:
-        columns["reward"] = sum(float(one.get("score", 0)) * float(one.get("weight", 1)) for one in rewards.values())
+    columns = _columns(trace)
     answer = next((data[key] for key in _ANSWERS if data.get(key) is not None), None)
     info = trace.get("info")
     info = info if isinstance(info, Mapping) else {}
@@ -63,6 +59,20 @@ def _conversation(row: Row, trace: Mapping[str, Any], episode: Mapping[str, Any]
         prompt_ids=found[0] if found else None,
         tokens=found[1] if found else None,
     )
+
+
+def _columns(trace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics, the scores of the rewards, and their weighted sum as `reward`."""
+    metrics, rewards = trace.get("metrics"), trace.get("rewards")
+    columns: dict[str, Any] = dict(metrics) if isinstance(metrics, Mapping) else {}
+    given = rewards.items() if isinstance(rewards, Mapping) else ()
+    total: float | None = None
+    for name, reward in given:
+        score, weight = (reward.get("score"), reward.get("weight", 1.0)) if isinstance(reward, Mapping) else (None, 1.0)
+        columns[name] = score
+        if isinstance(score, (int, float)) and isinstance(weight, (int, float)):
+            total = (total or 0.0) + score * weight
+    return columns if total is None else columns | {"reward": total}
 
 
 def _task_name(task: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
@@ -110,11 +120,12 @@ def _calls(message: Mapping[str, Any]) -> Any:
 
 def _tokens(path: Sequence[Mapping[str, Any]], first: int) -> tuple[tuple[int, ...], list[TurnTokens]] | None:
     """Return the token ids of the prompt and of every turn; None unless every generated message has them."""
-    before: list[int] = [token for node in path[:first] for token in node.get("token_ids") or ()]
+    before: list[int] = [token for node in path[:first] for token in token_ids(node.get("token_ids")) or ()]
     prompt_ids: tuple[int, ...] = ()
     turns: list[TurnTokens] = []
     for node in path[first:]:
-        ids, mask = node.get("token_ids") or [], node.get("mask") or []
+        ids, mask = token_ids(node.get("token_ids")) or (), node.get("mask")
+        mask = mask if isinstance(mask, list) else []
         if not node.get("sampled"):
             before += ids
             continue
@@ -127,9 +138,7 @@ def _tokens(path: Sequence[Mapping[str, Any]], first: int) -> tuple[tuple[int, .
         else:
             prompt_ids = tuple(before)
         before = []
-        log_probs = node.get("logprobs") or []
-        aligned = len(log_probs) == len(ids) - start
-        turns.append(TurnTokens(tuple(ids[start:]), tuple(map(float, log_probs)) if aligned else None))
+        turns.append(TurnTokens(ids[start:], log_probs(node.get("logprobs"), len(ids) - start)))
     if turns:
         turns[-1] = turns[-1]._replace(suffix_ids=tuple(before))
     return (prompt_ids, turns) if turns else None
