@@ -67,7 +67,7 @@ def read_attempts(
     """
     index = _Index(known)
     made: dict[tuple[str | None, str], MadeTask] = {}
-    names: set[str] = set()
+    taken = index.ids
     by_task: dict[str, list[Trajectory]] = {}
     observed, seen, counts = Observed(), set[str](), Counter[str]()
     for found, columns in conversations:
@@ -77,8 +77,8 @@ def read_attempts(
             key = (found.group, asked(found.prompt) if found.group is not None else repr([*found.prompt, found.label]))
             own = made.get(key)
             if own is None:
-                made[key] = own = MadeTask(task_id(found, names | index.ids), found)
-                names.add(own.id)
+                made[key] = own = MadeTask(task_id(found, taken), found)
+                taken.add(own.id)
             identity = own.id
         else:
             identity = task.id

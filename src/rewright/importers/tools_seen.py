@@ -57,15 +57,22 @@ class Observed:
 
     def __init__(self) -> None:
         self._seen: dict[str, list[Mapping[str, Any]]] = {}
+        self._schemas: dict[str, dict[str, Any]] = {}
 
     def add(self, calls: Iterable[ToolCall]) -> None:
         """Add well-formed calls."""
+        self._schemas.clear()
         for call in calls:
             if call.error is None:
                 self._seen.setdefault(call.name, []).append(call.arguments)
 
     def schema(self, name: str) -> dict[str, Any]:
         """Return a schema that the observed arguments fit: required are those that every call has."""
+        if name not in self._schemas:
+            self._schemas[name] = self._built(name)
+        return self._schemas[name]
+
+    def _built(self, name: str) -> dict[str, Any]:
         seen = self._seen.get(name, [])
         names = dict.fromkeys(key for arguments in seen for key in arguments)
         properties = {key: _kinds(arguments[key] for arguments in seen if key in arguments) for key in names}

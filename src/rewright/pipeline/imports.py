@@ -151,8 +151,9 @@ def _sets(changes: Sequence[str], section: str) -> bool:
 
 def _dialect_of(conversations: Sequence[Conversation]) -> str:
     """Return the dialect of a log: that of its texts, else the one for native calls."""
-    written = next((one.dialect for one in conversations if one.dialect is not None), None)
-    return written or (CHAT if CHAT in known("dialect") else "hermes")
+    tagged = next((one.dialect for one in conversations if one.dialect is not None), None)
+    as_text = any("written" in message for one in conversations for message in one.turns)
+    return tagged or (CHAT if CHAT in known("dialect") and not as_text else "hermes")
 
 
 def _check_dialect(dialect: str, needed: str | None, what: str) -> None:
