@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,13 @@ def test_an_eval_file_that_is_broken_or_empty_is_one_line(evaluations: Path, tmp
             assert type(result.exception).__name__ == "InputError"
             assert said in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_eval_file_says_what_it_needs(evaluations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither Python (3.14) nor pyarrow reads Zstandard."""
+    if sys.version_info >= (3, 14):
+        pytest.skip("zipfile reads Zstandard")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (file,) = evaluations.glob("*.eval")
+    problem = CliRunner().invoke(app, ["credit", str(file)]).exception
+    assert str(problem).startswith(f"{file}: is compressed with Zstandard, which needs pyarrow: pip install 'rewright")

@@ -62,6 +62,8 @@ def _sample(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place:
         raise InputError(f"{place}: cannot be decompressed: {problem}") from None
     except NotImplementedError as problem:
         raise InputError(f"{place}: cannot be read here: {problem}") from None
+    except InputError:
+        raise
     except ValueError as problem:
         raise InputError(f"{place}: not JSON: {str(problem).splitlines()[0]}") from None
     if not isinstance(value, dict):
