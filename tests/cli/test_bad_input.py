@@ -238,7 +238,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
 
 CREDIT: list[tuple[str, bytes, str]] = [
     ("empty", b"", "log.jsonl: holds no rows"),
-    ("nothing known", lines({"text": "x"}), "log.jsonl:1: no trajectory in it"),
+    ("nothing known", lines({"text": "x"}), "log.jsonl:1: not a log that is known"),
     ("no gold calls", lines({"messages": [QUESTION, ANSWERED]}), "no trajectory has gold calls"),
     ("gold of no kind", lines({"messages": [QUESTION, ANSWERED], "gold_calls": 3}), "log.jsonl:1: gold_calls is 3"),
     (
@@ -359,8 +359,8 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["validate", "."], "is a directory, expected"),
         (["credit", "."], "has no trajectories.jsonl"),
         (["credit", "done"], "no trajectory has gold calls"),
-        (["import", "none.jsonl", *NEW], "cannot read none.jsonl"),
-        (["import", "text.jsonl", *NEW], "text.jsonl:1: not a valid record"),
+        (["import", "none.jsonl", *NEW], "none.jsonl: no such file"),
+        (["import", "text.jsonl", *NEW], "text.jsonl:1: not JSON"),
         (["import", "other.jsonl", *NEW], "other.jsonl:1: unknown task"),
         (
             ["import", "twice.jsonl", *NEW],
@@ -368,7 +368,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         ),
         (
             ["import", "empty.jsonl", *NEW],
-            "empty.jsonl: holds no trajectories",
+            "empty.jsonl: holds no rows",
         ),
         (
             ["import", "t.jsonl.gz", *NEW],
@@ -376,7 +376,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         ),
         (
             ["import", "deep.jsonl", *NEW],
-            "deep.jsonl:1: arguments of a call are",
+            "deep.jsonl:1: JSON nested too deeply",
         ),
         (
             ["import", "done/trajectories.jsonl", "--run", "t.jsonl", "--recipe", "done/recipe.yaml"],

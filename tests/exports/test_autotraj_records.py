@@ -71,8 +71,8 @@ def test_records_become_trajectories_of_their_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"question": "Who?", "output": "x"}, "row 0: no task asks 'Who?'"),
-        ({"output": "x"}, "row 0: no key 'question' or 'input' or 'instruction'"),
+        ({"question": "Who?", "output": "<answer>x</answer>"}, "row 0: no task asks 'Who?'"),
+        ({"output": "<answer>x</answer>"}, "row 0: no key 'question' or 'input' or 'prompt' or 'instruction'"),
         ({"question": "How old is Kalo?"}, "row 0: no text of a trajectory: expected one under 'output', 'trajectory'"),
         ({"question": "How old is Kalo?", "trajectories": [{"score": 1}]}, "row 0: no text of a trajectory"),
         ({"question": "How old is Kalo?", "output": " "}, "row 0: no text of a trajectory"),

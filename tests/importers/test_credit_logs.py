@@ -54,15 +54,20 @@ def messages(*spoken: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        # ms-swift, LLaMA-Factory, Gemini
-        (messages({"role": "tool_call", "content": json.dumps(ADA)}, ANSWER), "message 1 has the role 'tool_call'"),
-        (messages({"from": "gpt", "value": "36"}), "message 1 has no role, but 'from', 'value'"),
-        ({"conversations": [{"from": "gpt", "value": "36"}]}, "it looks like a conversation in LLaMA-Factory's"),
-        (messages({"role": "model", "content": "36"}), "message 1 has the role 'model'"),
+        # conventions that contradict each other, roles of none
+        (messages({"from": "gpt", "value": "36"}), "message 0 is an object with 'role', 'content', …: expected from"),
+        (messages({"role": "tool_call", "content": 3}, ANSWER), "message 1, a tool_call, has the content 3"),
+        (messages({"role": "bot", "content": "36"}), "message 1 has the role 'bot'"),
+        (messages({"role": "model", "content": "36"}, {"role": "tool_call", "content": "{}"}), "is ambiguous: message"),
+        ({**messages(ANSWER), "conversations": [ANSWER]}, "is ambiguous: 'messages' and 'conversations' hold messages"),
+        ({"conversations": [{"from": "narrator", "value": "36"}]}, "message 0 is from 'narrator'"),
+        (
+            {"chosen": [], "rejected": []},
+            "not a log that is known: it has the keys 'chosen', 'rejected' (it looks like",
+        ),
         (messages("36"), "message 1 is '36': expected an object with role and content"),
         (messages(), "no message is an assistant's: its roles are 'user'"),
         ({"task_id": "q", "prompt": [QUESTION], "completion": [QUESTION]}, "no message is an assistant's"),
-        ({"task_id": "q", "prompt": "How old?", "completion": WRITTEN}, "it looks like a completion that is text"),
         # our own shape, with the calls under another key
         (
             {
@@ -75,26 +80,16 @@ def messages(*spoken: Any) -> dict[str, Any]:
             },
             "unknown key 'turns.0.tool_calls': expected one of text",
         ),
-        # Anthropic's parts, other places, other shapes
+        # parts, other places, other shapes
         (
-            messages({"role": "assistant", "content": [{"type": "tool_use", "name": "lookup", "input": {}}]}),
-            "message 1 of the assistant has a part of type 'tool_use'",
+            messages({"role": "assistant", "content": [{"type": "server_tool_use", "name": "lookup", "input": {}}]}),
+            "message 1 of the assistant has a part of type 'server_tool_use'",
         ),
         (messages({**ANSWER, "toolCalls": [ADA]}), "message 1 of the assistant has calls in 'toolCalls'"),
         (messages(said({"tool": "lookup", "args": {}})), "a call of turn 0 is {'tool': 'lookup', 'args': {}}"),
         (messages(said({"name": "lookup", "input": {"name": "Ada"}})), "a call of turn 0 is {'name': 'lookup', 'input"),
-        (messages(said({"function": "lookup", "arguments": {}})), "a call of turn 0 is {'function': 'lookup'"),
+        (messages(said({"function": "lookup", "arguments": "{}"})), "a call of turn 0 is {'function': 'lookup'"),
         (messages({"role": "assistant", "content": "", "tool_calls": "lookup"}), "a call of turn 0 is 'lookup'"),
-        # calls in the text: hermes, and tags with their results
-        (messages({"role": "assistant", "content": WRITTEN}), "turn 0 has no tool_calls, but calls in its text"),
-        (
-            messages({"role": "assistant", "content": "<search>Ada</search><result>36</result>36"}),
-            "turn 0 has no tool_calls, but calls in its text",
-        ),
-        (
-            {"instruction": "", "input": "How old?", "output": "<search>Ada</search>"},
-            "it looks like a record with tags",
-        ),
         ({"prompt": [{"role": "user", "content": ""}], "completion": [ANSWER]}, "attempts at one task"),
     ],
 )

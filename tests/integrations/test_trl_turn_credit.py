@@ -20,6 +20,8 @@ from rewright.credit import advantages, per_token, spans_from_mask, turn_rewards
 from rewright.credit.messages import gold_calls
 from rewright.credit.settings import TurnCredit
 from rewright.integrations.trl import TurnCreditMixin, TurnCreditTrainer
+from rewright.pipeline.imports import LogOptions, import_trajectories
+from rewright.pipeline.run_directory import Run
 from rewright.reports.stored_credit import credit, read_gold, read_stored
 from support.tiny_llama import make_tiny_llama
 
@@ -417,6 +419,10 @@ def test_trl_s_completions_table_can_be_credited_afterwards(folder, tmp_path):
     found = credit(read_stored(table, outcome="right"), read_gold(gold))
     assert [row.rewards.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_rewards"])
     assert [row.advantages.round(4).tolist() for row in found] == list(trainer._logs["extra"]["turn_advantages"])
+    imported = import_trajectories(tmp_path, tmp_path / "run", options=LogOptions(outcome=["right"]))
+    trajectories = list(Run.open(tmp_path / "run").trajectories)
+    assert imported.trajectories == len(found) == len(trajectories)
+    assert [len(one.turns) for one in trajectories] == [len(row.stored.turns) for row in found]
 
 
 def test_a_trainer_without_tools_is_told_that_nothing_can_match(folder, tmp_path):

@@ -449,15 +449,11 @@ def test_an_exporter_of_one_s_own_writes_the_sets_of_a_run(rewright: Rewright, t
         ),
         (["export", "run", "out", "--format", "json:__doc__"], "exporter 'json:__doc__' is a str: expected a function"),
         (["import", "f", "--run", "new", "--recipe", "r.yaml", "--format", "autotrai"], "did you mean 'autotraj'?"),
+        (["credit", "f", "--format", "atfi"], "--format: unknown importer 'atfi': did you mean 'atif'?"),
         (
-            ["import", "f", "--run", "new", "--recipe", "r.yaml", "--format", "chat-logs"],
-            "--format: chat-logs is read by rewright credit only: expected one of autotraj, rewright",
+            ["credit", "run", "--format", "chat-logs"],
+            "run: is a folder without logs: expected traces.jsonl (verifiers)",
         ),
-        (
-            ["credit", "f", "--format", "autotraj"],
-            "autotraj is read by rewright import only: expected one of chat-logs",
-        ),
-        (["credit", "run", "--format", "chat-logs"], "--format chat-logs: run is a folder, expected a file"),
     ],
 )
 def test_a_format_that_there_is_not(rewright: Rewright, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,15 +13,17 @@ from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.trust import check_packages
 
-if TYPE_CHECKING:
-    from rewright.core.records import Trajectory
-
 __all__ = ["register"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 TrustedOption = Annotated[
     list[str] | None,
     typer.Option("--trusted", help="Package or import path in the run's recipe whose code may run. Repeatable."),
+]
+
+PrefixOption = Annotated[
+    list[str] | None,
+    typer.Option("--strip-prefix", help="Remove this prefix from names of tools, such as functions. Repeatable."),
 ]
 
 
@@ -124,7 +125,7 @@ def validate(
 
 
 def credit(
-    file: Annotated[Path, typer.Argument(help="Run directory, trajectories.jsonl, chat logs or TRL completions.")],
+    file: Annotated[Path, typer.Argument(help="Run directory, trajectories.jsonl, or logs of any source.")],
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of rl.credit: gamma=1 singleton_turn=zero …"),
@@ -133,7 +134,7 @@ def credit(
     file_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Format of the logs: chat-logs, or an importer's import path (default: detected)."
+            "--format", help=f"Format of the logs{names_of('importer')}, or an import path (default: detected)."
         ),
     ] = None,
     gold: Annotated[Path | None, typer.Option(help="Gold calls: a task file, or rows with id and gold_calls.")] = None,
@@ -154,6 +155,7 @@ def credit(
         str | None, typer.Option(help=f"Credit signal{names_of('signal')}, or an import path (default: matched).")
     ] = None,
     trusted: TrustedOption = None,
+    strip_prefix: PrefixOption = None,
     picture: Annotated[Path | None, typer.Option(help="Draw one trajectory to this .svg or .png file.")] = None,
     trajectory: Annotated[
         str | None, typer.Option(help="With --picture: id of the trajectory (default: the first).")
@@ -181,8 +183,9 @@ def credit(
     changed = [*given, *(changes or ())]  # this order: signal.KEY=VALUE sets a key of the given signal
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
-        stored = read_stored(file, outcome=outcome, file_format=file_format)
-        known = read_gold(gold, allowed_values=allowed_values) if gold is not None else None
+        prefixes = strip_prefix or ()
+        stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
+        known = read_gold(gold, allowed_values=allowed_values, prefixes=prefixes) if gold is not None else None
         found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
@@ -232,43 +235,49 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def import_trajectories(
-    file: Annotated[Path, typer.Argument(help="File of trajectories.")],
+    file: Annotated[
+        Path, typer.Argument(help="File of trajectories or logs, or the folder of a run of TRL, verifiers.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Recipe settings: model.base_url=… tasks=FILE judge_seconds=5 …"),
+    ] = None,
+    *,
     run: Annotated[Path, typer.Option("--run", help="New run directory.")],
-    recipe: Annotated[Path, typer.Option("--recipe", help="Recipe of the run, with the trajectories' tasks.")],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe of the run, with the trajectories' tasks (default: none).")
+    ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", help=f"Format of the file{names_of('importer')}, or an import path.")
-    ] = "rewright",
+        str | None,
+        typer.Option("--format", help=f"Format{names_of('importer')}, or an import path (default: detected)."),
+    ] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="Gold calls and answers: a task file, or rows with id or question.")
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Column of the gold answer (default: answer, target …); 'none' if there is none.")
+    ] = None,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option(help="Outcome column (default: reward). Repeat to sum columns; 'none' if there is none."),
+    ] = None,
+    strip_prefix: PrefixOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a run from existing trajectories. The run continues with judging."""
-    from rewright.importers.base import find_importer
-    from rewright.pipeline.context import Context
-    from rewright.pipeline.run_directory import Run
-    from rewright.recipe.loader import load_recipe
+    """Create a run from trajectories or logs of any source. The run continues with judging.
 
-    settings = load_recipe(recipe)
-    importer = find_importer(file_format, "trajectories")
-    if importer.dialect not in (None, settings.dialect):
-        what = "records with tags need" if importer.dialect == "tags" else f"{file_format} needs"
-        raise InputError(f"{recipe}: dialect is {settings.dialect!r}: {what} dialect: {importer.dialect}")
-    tasks = Context(Run(run), settings).load_tasks()
+    Attempts belong to the recipe's tasks of the same id or question; for others, tasks are made from the log.
+    """
+    from rewright.pipeline.imports import LogOptions
+    from rewright.pipeline.imports import import_trajectories as import_into
 
-    def found() -> Iterator[Trajectory]:
-        assert importer.trajectories is not None
-        return importer.trajectories(file, tasks)
-
-    count = sum(1 for _ in found())  # validates the whole file before a run directory is created
-    if not count:
-        raise InputError(f"{file}: holds no trajectories")
-    opened = Run.create(run, settings, resume=False)
-    with opened.locked():
-        _ = Context(opened, settings).tasks  # loading the tasks stores them in the run
-        for trajectory in found():
-            opened.trajectories.append(trajectory)
-        opened.finish("synth", 0.0, imported=count)
-    print(f"{count} trajectories imported: go on with rewright judge {run}")
+    options = LogOptions(outcome or (), answer, gold, strip_prefix or ())
+    found = import_into(file, run, recipe=recipe, changes=changes or (), file_format=file_format, options=options)
+    for remark in found.remarks:
+        say(remark)
+    print(f"{found.trajectories} trajectories imported: go on with rewright judge {run}")
     if as_json:
-        print(json.dumps({"run": str(run), "trajectories": count}))
+        print(json.dumps({"run": str(run), "trajectories": found.trajectories, "tasks": found.tasks}))
 
 
 def export(

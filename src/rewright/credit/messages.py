@@ -20,7 +20,8 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
     """Return the calls of each turn of a conversation. Every assistant message is a turn, with or without calls.
 
     Reads `tool_calls` (OpenAI: arguments as JSON text; Hugging Face: as a dict) and the deprecated `function_call`.
-    If `tool_calls` is not a list, it is read as the list's JSON text or as a single call, possibly malformed.
+    If `tool_calls` is not a list, it is read as the list's JSON text or as a single call, possibly malformed. A list
+    may hold the JSON texts of its calls (verifiers' older data sets).
 
     Args:
         messages: chat messages; only assistant messages are read.
@@ -32,17 +33,22 @@ def turns_of_messages(messages: Sequence[Any], *, drop_nulls: bool = False) -> l
             continue
         tool_calls = message.get("tool_calls")
         if isinstance(tool_calls, str):
-            try:
-                tool_calls = STRICT.decode(tool_calls) if tool_calls.strip() else None
-            except ValueError:
-                tool_calls = [tool_calls]
+            tool_calls = _decoded(tool_calls) if tool_calls.strip() else None
         elif isinstance(tool_calls, float):  # NaN: an absent cell of a data frame
             tool_calls = None
-        calls: list[Any] = list(calls_of(tool_calls))
+        calls: list[Any] = [_decoded(call) if isinstance(call, str) else call for call in calls_of(tool_calls)]
         if message.get("function_call") is not None:
             calls.append(message["function_call"])
         turns.append([without_nulls(call) for call in calls] if drop_nulls else calls)
     return turns
+
+
+def _decoded(text: str) -> Any:
+    """Decode JSON text; another text is returned unchanged, as a malformed call."""
+    try:
+        return STRICT.decode(text)
+    except ValueError:
+        return text
 
 
 def gold_calls(value: Any, where: str = "gold_calls") -> list[Any] | None:

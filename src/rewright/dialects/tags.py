@@ -132,18 +132,21 @@ class Tags:
         left_open = "think" if scan.thinking else scan.tag if not scan.closed else None
         return Parsed(calls, answer, scan.thought, scan.rest, left_open)
 
-    def turns(self, text: str) -> tuple[Turn, ...]:
+    def turns(self, text: str, results: str = "result") -> tuple[Turn, ...]:
         """Split the text of a whole trajectory into turns; results are the `<result>` blocks right after the calls.
+
+        `results` is another name of that tag, such as Search-R1's `information`.
 
         The inverse of `conversation` (for results formatted by `results_as_messages`). Text after the answer stays in
         the last turn. Never raises, linear in the length of the text.
         """
         turns: list[Turn] = []
         position = 0
+        start, end = _RESULT if results == "result" else re.compile(rf"\s*<{results}>"), f"</{results}>"
         while True:
             scan = _scan(text, position)
-            opening = _RESULT.match(text, scan.end) if scan.closed and scan.tag in _CALLS else None
-            close = text.find("</result>", opening.end()) if opening is not None else -1
+            opening = start.match(text, scan.end) if scan.closed and scan.tag in _CALLS else None
+            close = text.find(end, opening.end()) if opening is not None else -1
             if opening is None or close < 0:
                 rest = text[position:]
                 parsed = self.parse(rest)
@@ -158,7 +161,7 @@ class Tags:
             turns.append(
                 Turn(text=text[position : scan.end], calls=(call,), results=(ToolResult(content),), stop="stop")
             )
-            position = close + len("</result>")
+            position = close + len(end)
             position += text.startswith("\n", position)
 
     def truncate_at_stop(self, text: str) -> str:

@@ -27,12 +27,20 @@ class Importer:
             `rewright import --format`. None if not supported.
         logs: `logs(path, outcome)` yields rows as `rewright.importers.chat_logs.Log`, for `rewright credit --format`.
             `outcome` names the outcome columns. None if not supported.
+        conversations: `conversations(path)` yields the attempts in a file as
+            `rewright.importers.conversation.Conversation`, for both commands, in place of the two others. With
+            `rewright import` tasks are made for attempts that belong to none of the known tasks.
         dialect: Dialect of the texts, or None if the format has none.
     """
 
     trajectories: Callable[[Path, Sequence[Task]], Iterator[Trajectory]] | None = None
     logs: Callable[[Path, str | Sequence[str] | None], Iterator[Any]] | None = None
+    conversations: Callable[[Path], Iterator[Any]] | None = None
     dialect: str | None = None
+
+    def supports(self, use: str) -> bool:
+        """Whether it can be used for "trajectories" (import) or "logs" (credit)."""
+        return self.conversations is not None or getattr(self, use) is not None
 
 
 def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
@@ -46,7 +54,7 @@ def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
         if not callable(found):
             raise InputError(f"{setting}: importer {name!r} is a {type(found).__name__}: expected a function")
         found = Importer(trajectories=found)
-    if getattr(found, use) is None:
+    if not found.supports(use):
         verb = "credit" if use == "trajectories" else "import"
         raise InputError(
             f"{setting}: {name} is read by rewright {verb} only: expected one of {', '.join(importer_names(use))}"
@@ -56,4 +64,9 @@ def find_importer(name: str, use: str, setting: str = "--format") -> Importer:
 
 def importer_names(use: str) -> list[str]:
     """Return the sorted names of the registered importers that support `use`."""
-    return [name for name in known("importer") if getattr(find("importer", name), use, use == "trajectories")]
+    importers = {name: find("importer", name) for name in known("importer")}
+    return [
+        name
+        for name, found in importers.items()
+        if (found.supports(use) if isinstance(found, Importer) else use == "trajectories")
+    ]

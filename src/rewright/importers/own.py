@@ -11,8 +11,28 @@ from rewright.core.records import Task, Trajectory
 from rewright.core.storage import read_strict
 from rewright.core.strict_json import NestingError, nested_deeper
 from rewright.importers.base import Importer
+from rewright.importers.log_files import log_files_in
+from rewright.tasks.rows import read_rows
 
-__all__ = ["IMPORTER", "read_trajectories"]
+__all__ = ["IMPORTER", "OWN", "is_own", "read_trajectories"]
+
+OWN: Final = "rewright"
+"""Name of this format."""
+
+
+def is_own(path: Path) -> bool:
+    """Whether a path is a run directory, or a file of Rewright's own trajectories.
+
+    Raises InputError for a file that cannot be read.
+    """
+    if path.is_dir():
+        return not log_files_in(path)
+    if path.suffix.lower() == ".eval":
+        return False
+    first = next(iter(read_rows(path, lists="messages")))
+    if first.problem is not None:
+        raise InputError(first.problem)
+    return "turns" in first.values and "task_id" in first.values
 
 
 def read_trajectories(path: Path, tasks: Sequence[Task]) -> Iterator[Trajectory]:

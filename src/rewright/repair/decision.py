@@ -6,17 +6,19 @@ rollout loop as all others, so the results in a repaired trajectory are real. `r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
-from rewright.core.records import Quality, RepairMode, Task, Trajectory, Verdict
+from rewright.core.records import Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
 from rewright.dialects.format_check import format_problem
 from rewright.rendering.transcript import transcript
 from rewright.repair.quality import score_trajectory, word_count
 from rewright.repair.references import DEFAULT, unseen_reference
 from rewright.repair.settings import QualitySettings
+from rewright.sandbox.errors import error_kind
 
 __all__ = ["INSTRUCTIONS", "RULES", "Decision", "decide", "repair_task"]
 
@@ -98,6 +100,8 @@ def decide(
     "low_quality", the original's total. L* of the length score is the repair's length for "wrong_answer", and the
     shorter of original and repair for "low_quality".
 
+    A repair with a call to a recorded tool of which there is no result is rejected, whatever its answer.
+
     A correct repair that refers to the attempt, the correction or the gold answer is rejected (`unseen_reference`),
     because the student sees only `task`. Phrases that occur in the task are allowed.
 
@@ -120,6 +124,12 @@ def decide(
     """
     if repaired.failure is not None:
         return Decision(accepted=False, reason=f"{repaired.failure.kind} error: {repaired.failure.message}")
+    unrecorded = _unrecorded_call(repaired)
+    if unrecorded is not None:
+        called = f"{unrecorded.name} {json.dumps(unrecorded.arguments, ensure_ascii=False)}"
+        return Decision(
+            accepted=False, reason=f"needs a call that cannot be run and of which the log has no result: {called[:200]}"
+        )
     problem = format_problem(repaired, dialect)
     if problem is not None:
         return Decision(accepted=False, reason=f"format: {problem}")
@@ -142,6 +152,12 @@ def decide(
         reason = f"quality {quality.total:.4f} is not above the original's {original_quality.total:.4f}"
         return Decision(accepted=False, reason=reason, quality=quality)
     return Decision(accepted=True, reason=f"correct, quality {quality.total:.4f}", quality=quality)
+
+
+def _unrecorded_call(trajectory: Trajectory) -> ToolCall | None:
+    """Return the first call to a recorded tool of which there is no result: its error is not the tool's answer."""
+    pairs = (pair for turn in trajectory.turns for pair in zip(turn.calls, turn.results, strict=False))
+    return next((call for call, result in pairs if error_kind(result) == "not_recorded"), None)
 
 
 Mode = Literal["wrong_answer", "low_quality"]

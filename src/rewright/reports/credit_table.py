@@ -9,7 +9,7 @@ from typing import Any
 
 from rewright.credit.allowed import allowed_parts
 from rewright.credit.messages import arguments_of, name_of
-from rewright.importers.chat_logs import unread_calls
+from rewright.importers.chat_logs import names_apart, unread_calls
 from rewright.reports.stored_credit import Credited, Stored
 
 __all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_warnings"]
@@ -128,6 +128,9 @@ def credit_warnings(results: Sequence[Credited], signal: str = "matched") -> Ite
         unread_rows = [row for row in stored if row.id in unread]
         marker = unread[unread_rows[0].id]
         yield from _remark(stored, unread_rows, f"no call that was read, but {marker} in the text", unseen)
+    apart = names_apart([row for row in stored if row.seen]) if matches else None
+    if apart is not None:
+        yield f"warning: {apart}"
     golds = [gold for row in stored for gold in row.golds or ()]
     if golds and _look_allowed(golds):
         yield (

@@ -1,8 +1,8 @@
 """Turn credit for stored trajectories from any source. Implements `rewright credit FILE --gold …`.
 
-Sources, detected by the keys of a row: Rewright's `trajectories.jsonl` (or a run directory), chat logs in OpenAI's or
-Hugging Face's convention (`messages`), and TRL's completions tables (`prompt` and `completion`, parquet or JSON Lines).
-Every assistant message is a turn; messages of tools and users are not searched for calls. Files are streamed.
+Sources, detected by the keys of a row: Rewright's `trajectories.jsonl` (or a run directory), and the logs of other
+projects (`rewright.importers.log_files`). Every assistant message is a turn; messages of tools and users are not
+searched for calls. Files are streamed.
 
 Not here: the command line, its output (`rewright.reports.credit_table`) and the figure
 (`rewright.reports.credit_picture`).
@@ -10,7 +10,7 @@ Not here: the command line, its output (`rewright.reports.credit_table`) and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,16 @@ from numpy.typing import NDArray
 
 from rewright.core.errors import InputError
 from rewright.core.records import Credit
-from rewright.core.strict_json import STRICT
 from rewright.credit import CreditTrajectory, CreditTurn, Match
-from rewright.credit.allowed import allowed_parts
-from rewright.credit.messages import arguments_of, gold_calls, name_of
 from rewright.credit.settings import TurnCredit
 from rewright.importers.base import find_importer
-from rewright.importers.chat_logs import GROUP_KEYS, PROMPT_KEYS, check_read, name_some, prompt_text, read_logs
+from rewright.importers.chat_logs import check_read, prompt_text, read_logs
+from rewright.importers.conversation import name_some
+from rewright.importers.gold_files import GoldCalls, read_gold
+from rewright.importers.own import OWN, is_own
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
-from rewright.tasks.rows import read_rows
 from rewright.training.group_credit import CreditInput, call_factor, credit_groups
 from rewright.training.settings import RLSettings
 
@@ -46,8 +45,6 @@ __all__ = [
     "read_stored",
     "settings_for",
 ]
-
-_GOLD_KEYS = ("gold_calls", "calls", "gold", "ground_truth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +104,6 @@ class Credited:
     used_by_rl: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GoldCalls:
-    """Gold calls by task id, by the text of the prompt, or one list for every trajectory."""
-
-    by_id: dict[str, list[Any]]
-    by_prompt: dict[str, list[Any]]
-    for_all: list[Any] | None = None
-
-    def of(self, stored: Stored) -> list[Any] | None:
-        """Return the gold calls of a trajectory, or None."""
-        if self.for_all is not None:
-            return self.for_all
-        found = self.by_id.get(stored.task_id or stored.group or "")
-        return self.by_prompt.get(stored.prompt) if found is None else found
-
-
 def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[str] = ()) -> RLSettings:
     """Return the credit settings for a file: those of the run's recipe, else MatchTIR's settings and trajectory reward.
 
@@ -144,90 +125,40 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
 
 
 def read_stored(
-    path: Path | str, *, outcome: str | Sequence[str] | None = None, file_format: str | None = None
+    path: Path | str,
+    *,
+    outcome: str | Sequence[str] | None = None,
+    file_format: str | None = None,
+    prefixes: Sequence[str] = (),
 ) -> Iterator[Stored]:
     """Yield the trajectories of a file or a run directory, in order.
 
     `outcome` names the source of the outcome. The default is the verdict for Rewright's own files, and the column
     `reward` for others (see `rewright.importers.chat_logs.read_logs`, which also accepts several columns and "none").
-    `file_format` is an importer (a registered name or an import path); None detects the format from the rows. Raises
-    InputError with file and row for invalid input.
+    `file_format` is an importer (a registered name or an import path); None detects the format from the rows.
+    `prefixes` are removed from the names of tools in logs. Raises InputError with file and row for invalid input.
     """
     path = Path(path)
-    if file_format is not None:
-        read = find_importer(file_format, "logs").logs
-        assert read is not None
-        if path.is_dir():
-            raise InputError(f"--format {file_format}: {path} is a folder, expected a file")
-        yield from (Stored(**log._asdict()) for log in read(path, outcome))
-        return
-    if not path.is_dir():
-        first = next(iter(read_rows(path)))
-        if first.problem is not None:
-            raise InputError(first.problem)
-        if "turns" not in first.values or "task_id" not in first.values:
-            for log in read_logs(path, outcome):
-                yield Stored(**log._asdict())
+    if file_format is not None and file_format != OWN:
+        importer = find_importer(file_format, "logs")
+        if importer.logs is not None:
+            if path.is_dir():
+                raise InputError(f"--format {file_format}: {path} is a folder, expected a file")
+            yield from (Stored(**log._asdict()) for log in importer.logs(path, outcome))
             return
-    metrics = [outcome] if isinstance(outcome, str) else list(outcome or ())
-    if len(metrics) > 1:
-        raise InputError(f"{path}: the outcomes are {', '.join(metrics)}: expected one metric of the verdicts")
-    yield from _own(path, *metrics)
-
-
-def read_gold(path: Path | str, *, allowed_values: bool = False) -> GoldCalls:
-    """Read gold calls from a file.
-
-    The file is either one list of calls for all trajectories (a .json file), or rows: Rewright's tasks (`id`,
-    `gold.calls`), or any rows with `id`, `task_id` or `prompt` and with `gold_calls`, `calls` or `ground_truth` (for
-    verl also in `extra_info`). With `allowed_values`, arguments are lists of allowed values, even if the call's format
-    (`rewright.credit.allowed`) does not indicate that. Raises InputError for invalid input, and for an id with
-    conflicting calls.
-    """
-    path = Path(path)
-    if path.suffix == ".json" and (calls := _one_list(path)) is not None:
-        try:
-            return GoldCalls({}, {}, gold_calls([_allowing(call) for call in calls]) if allowed_values else calls)
-        except ValueError as problem:
-            raise InputError(f"{path}: {problem}") from None
-    by_id: dict[str, list[Any]] = {}
-    by_prompt: dict[str, list[Any]] = {}
-    rows, columns = 0, ""
-    for row in read_rows(path):
-        if row.problem is not None:
-            raise InputError(row.problem)
-        rows, columns = rows + 1, columns or name_some(list(row.values))
-        extra = row.values.get("extra_info")
-        values = {**extra, **row.values} if isinstance(extra, Mapping) else row.values
-        gold = values.get("gold")
-        if isinstance(gold, Mapping):
-            key, value = "gold.calls", gold.get("calls")
-        else:
-            key, value = next(((key, values[key]) for key in _GOLD_KEYS if values.get(key) is not None), ("", None))
-        try:
-            calls = gold_calls(value, key)
-            if allowed_values and calls is not None:
-                calls = gold_calls([_allowing(call) for call in calls], key)
-        except ValueError as problem:
-            raise row.fail(str(problem)) from None
-        if calls is None:
-            continue
-        names = [str(values[key]) for key in ("id", *GROUP_KEYS) if values.get(key) is not None]
-        prompts = [text for key in PROMPT_KEYS if (text := prompt_text(values.get(key)))]
-        if not names and not prompts:
-            raise row.fail("has gold calls, but no 'id', 'task_id' or 'prompt' that says whose they are")
-        for name in names:
-            if by_id.setdefault(name, calls) != calls:
-                raise row.fail(f"{name!r} has other gold calls in an earlier row")
-        for text in prompts:
-            if by_prompt.setdefault(text, calls) != calls and not names:
-                raise row.fail(f"the prompt {text[:60]!r} has other gold calls in an earlier row, and there is no id")
-    if not by_id and not by_prompt:
-        raise InputError(
-            f"{path}: none of its {rows} rows has gold calls: expected gold.calls, {', '.join(_GOLD_KEYS[:-1])} or "
-            f"{_GOLD_KEYS[-1]}; the first has {columns}"
-        )
-    return GoldCalls(by_id, by_prompt)
+        logs = read_logs(path, outcome, prefixes=prefixes, reader=importer.conversations)
+    elif file_format != OWN and not is_own(path):
+        logs = read_logs(path, outcome, prefixes=prefixes)
+    else:
+        if prefixes:
+            raise InputError(f"--strip-prefix is for logs of other projects: {path} has Rewright's own trajectories")
+        metrics = [outcome] if isinstance(outcome, str) else list(outcome or ())
+        if len(metrics) > 1:
+            raise InputError(f"{path}: the outcomes are {', '.join(metrics)}: expected one metric of the verdicts")
+        yield from _own(path, *metrics)
+        return
+    for log in logs:
+        yield Stored(**log._asdict())
 
 
 def credit(
@@ -297,23 +228,3 @@ def _own(path: Path, outcome: str | None = None) -> Iterator[Stored]:
     from rewright.reports.run_credit import read_run  # lazy: only needed for runs
 
     return read_run(path, metric=outcome)
-
-
-def _one_list(path: Path) -> list[Any] | None:
-    """Return the list of calls if a .json file is one, or None if it holds rows."""
-    try:
-        value = STRICT.decode(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # the reader of rows reports the error
-    if not isinstance(value, list) or not value or any("gold" in item for item in value if isinstance(item, dict)):
-        return None
-    try:
-        gold_calls(value)
-    except ValueError:
-        return None
-    return value
-
-
-def _allowing(call: Any) -> Any:
-    """Return a gold call whose arguments are interpreted as lists of allowed values."""
-    return call if allowed_parts(call) is not None else {"name": name_of(call), "allowed": arguments_of(call)}

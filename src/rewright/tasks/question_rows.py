@@ -6,24 +6,16 @@ provides the tools. Ids are `<set>-<row id or row number>`.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from rewright.core.answer_text import closing_brace, option_letter, parse_plain_number
+from rewright.core.answer_text import closing_brace
 from rewright.core.records import Gold, Task
 from rewright.tasks.rows import Row
 
-__all__ = ["FLASHRAG", "competition", "math_or_qa", "question", "question_task", "supporting_titles", "unwrapped"]
+__all__ = ["FLASHRAG", "competition", "question", "question_task", "supporting_titles", "unwrapped"]
 
 FLASHRAG = "RUC-NLPIR/FlashRAG_datasets"
 """Hugging Face id under which FlashRAG publishes several question sets in one schema."""
-
-_CLOSED = ("yes", "no", "noanswer")
-_DATES = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]+\s*[-–—]\s*[0-9]+")
-_FORMULA = re.compile(
-    r"(?!.*[a-z]{2}|.*[0-9]\s+[a-z]|.*[a-z]\.|.*[0-9]\.[0-9]+\.)"  # words, units, abbreviations, versions
-    r"[0-9a-z+\-*/().,!%{}|<> ]*[0-9][0-9a-z+\-*/().,!%{}|<> ]*"
-)
 
 
 def unwrapped(gold: str) -> str:
@@ -107,13 +99,3 @@ def supporting_titles(row: Row) -> list[str] | None:
     else:
         return None
     return list(dict.fromkeys(str(title) for title in titles))
-
-
-def math_or_qa(answer: str) -> str:
-    """Return `math` for numbers, formulas and option letters, `qa` for words, yes/no, dates, scores and year ranges."""
-    plain = answer.strip().rstrip(".")
-    if plain.lower() in _CLOSED or _DATES.fullmatch(plain):
-        return "qa"
-    if parse_plain_number(plain) is not None or option_letter(plain) is not None:
-        return "math"
-    return "math" if any(sign in answer for sign in "\\$^=") or _FORMULA.fullmatch(plain) else "qa"

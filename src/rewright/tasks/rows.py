@@ -36,6 +36,8 @@ class Row(msgspec.Struct, frozen=True):
     place: str
     values: dict[str, Any]
     problem: str | None = None
+    items: list[Any] | None = None
+    """The record, if it is a list (which is a `problem` unless the reader is asked for lists)."""
 
     def fail(self, message: str) -> InputError:
         """Return an error for this row, for the caller to raise."""
@@ -109,10 +111,11 @@ def function_schema(row: Row, place: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
+def read_rows(path: Path | str, columns: tuple[str, ...] = (), *, lists: str | None = None) -> Iterator[Row]:
     """Yield the rows of `path`, streaming if the format allows it. `.gz` files are decompressed.
 
-    `columns` are required of a parquet file. Raises InputError for a file that is missing, a directory, empty,
+    `columns` are required of a parquet file. `lists` is a key: a row that is a list becomes an object with the list
+    under that key. Raises InputError for a file that is missing, a directory, empty,
     unreadable or of an unknown type. A line or item that is not an object yields a row with a `problem`.
     """
     path = Path(path)
@@ -141,6 +144,8 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
             rows = readers[suffix](path, opener(path, "rb"))
         for row in rows:
             count += 1
+            if lists is not None and row.items is not None:
+                row = Row(row.index, row.place, {lists: row.items})  # noqa: PLW2901
             yield row
     except (gzip.BadGzipFile, zlib.error, EOFError) as problem:
         raise InputError(f"{path}: not a whole gzip file: {problem}") from None
@@ -152,7 +157,8 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = ()) -> Iterator[Row]:
 
 def _row(index: int, place: str, value: Any) -> Row:
     if not isinstance(value, dict):
-        return Row(index, place, {}, f"{place}: is {_kind(value)}, expected an object")
+        items = value if isinstance(value, list) else None
+        return Row(index, place, {}, f"{place}: is {_kind(value)}, expected an object", items)
     return Row(index, place, value)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rewright.core.answer_text import boxed
 from rewright.core.records import Task
+from rewright.judging.choice import math_or_qa
 from rewright.tasks.formats import RowFormat
-from rewright.tasks.question_rows import math_or_qa, question_task, unwrapped
+from rewright.tasks.question_rows import question_task, unwrapped
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rewright.core.records import Task
+from rewright.judging.choice import math_or_qa
 from rewright.tasks.formats import RowFormat
-from rewright.tasks.question_rows import math_or_qa, question_task
+from rewright.tasks.question_rows import question_task
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]

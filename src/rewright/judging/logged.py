@@ -1,0 +1,34 @@
+"""The judge `logged`: the outcome that the log of an imported trajectory has.
+
+`task.metadata["outcomes"]` has the outcome by trajectory id. A trajectory that is not in it, such as a repair, is
+compared with the answers that the log calls right (`metadata["right_answers"]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rewright.core.records import Task, Trajectory
+from rewright.judging.base import Judgement, TrajectoryJudge
+from rewright.judging.exact import exact
+
+__all__ = ["JUDGE"]
+
+
+def logged(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    """Return the logged outcome, bounded to [0, 1], or compare with the answers that the log calls right."""
+    outcomes = task.metadata.get("outcomes")
+    found = outcomes.get(trajectory.id) if isinstance(outcomes, Mapping) else None
+    if isinstance(found, (int, float)):
+        return Judgement(min(1.0, max(0.0, float(found))), f"the log's outcome is {found:g}")
+    right = [str(one) for one in task.metadata.get("right_answers") or () if str(one).strip()]
+    if not right:
+        return Judgement(0.0, "the log has no outcome for it, and no right answer to compare with")
+    if not answer:
+        return Judgement(0.0, "no answer")
+    same = exact(answer, right)
+    return Judgement(same.outcome, f"{'as' if same.outcome else 'not as'} an answer that the log calls right")
+
+
+JUDGE: Final = TrajectoryJudge(logged, needs=("metadata.outcomes",), reads_answer=False, self_contained=True)
