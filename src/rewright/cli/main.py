@@ -5,19 +5,15 @@ Commands only parse arguments and print results. The work is done by the stages,
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import glob
 import io
-import json
 import os
 import re
-import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,13 +30,13 @@ from rewright.cli import offline as commands
 from rewright.cli import serve as serving
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
+from rewright.cli.running import complete_stage, new_run_directory, print_plan, print_report, redo_stage, start_run
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
 from rewright.core.registry import known
 from rewright.pipeline.migration import written_recipe
-from rewright.pipeline.registry import Stage, recipe_stages, stages
+from rewright.pipeline.registry import Stage, stages
 from rewright.recipe.loader import load_recipe
-from rewright.recipe.schema import Recipe
 
 __all__ = ["app", "main"]
 
@@ -83,10 +79,10 @@ def quickstart(
     """Run the whole pipeline, from tasks to RL, with the bundled pico model. Works offline and takes minutes."""
     recipe = load_recipe(_packaged("quickstart.yaml"), [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
-        _dry_run(recipe, as_json=as_json)
+        print_plan(recipe, as_json=as_json)
         return
-    folder = run or _new_run_directory(Path("runs") / "quickstart", resume=resume)
-    _run(recipe, folder, resume=resume, as_json=as_json)
+    folder = run or new_run_directory(Path("runs") / "quickstart", resume=resume)
+    start_run(recipe, folder, resume=resume, as_json=as_json)
 
 
 @app.command(name="run")
@@ -105,9 +101,9 @@ def run_recipe(
     """Run all stages of a recipe."""
     settings = written_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
-        _dry_run(settings, as_json=as_json)
+        print_plan(settings, as_json=as_json)
         return
-    _run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
+    start_run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
 
 
 def _stage_verb(stage: Stage) -> None:
@@ -118,10 +114,10 @@ def _stage_verb(stage: Stage) -> None:
         opened.check_code()
         with opened.locked():
             if stage.redone:
-                _redo(opened, stage)
+                redo_stage(opened, stage)
             else:
-                _complete_stage(opened, stage)
-        _print_report(opened, as_json=as_json)
+                complete_stage(opened, stage)
+        print_report(opened, as_json=as_json)
 
     app.command(name=stage.verb, help=stage.help)(command)
 
@@ -154,8 +150,8 @@ def evaluate(
         if trusted:
             raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
         recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
-        _run(
-            recipe, run or _new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
+        start_run(
+            recipe, run or new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
         )
         return
     if run is not None or limit is not None or resume:
@@ -177,8 +173,8 @@ def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: boo
     opened = Run.open(run, trusted=trusted)
     opened.check_code()
     with opened.locked():
-        _redo(opened, evaluations[model])
-    _print_report(opened, as_json=as_json)
+        redo_stage(opened, evaluations[model])
+    print_report(opened, as_json=as_json)
 
 
 @app.command()
@@ -186,7 +182,7 @@ def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print the results table of a run."""
     from rewright.pipeline.run_directory import Run
 
-    _print_report(Run.open(run), as_json=as_json)
+    print_report(Run.open(run), as_json=as_json)
 
 
 @app.command()
@@ -209,118 +205,6 @@ def _settings(seed: int | None, limit: int | None, model: str | None) -> list[st
 
 def _packaged(name: str) -> Path:
     return Path(str(files("rewright.recipe"))) / name
-
-
-def _new_run_directory(path: Path, *, resume: bool) -> Path:
-    """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
-    numbered = [
-        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
-    ]
-    taken = {int(number): one for number, one in numbered if number.isdecimal()}
-    if path.exists():
-        taken[1] = path
-    if resume or not taken:
-        return taken[max(taken)] if taken else path
-    return path.with_name(f"{path.name}-{max(taken) + 1}")
-
-
-def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.run_directory import Run
-    from rewright.pipeline.runner import Pipeline
-
-    done = Run(folder)
-    check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
-    run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _resume_hint_on_error(run):
-        Pipeline(run).run_all()
-    _print_report(run, as_json=as_json)
-
-
-@contextmanager
-def _resume_hint_on_error(run: Any) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, RewrightError) as problem:
-        if not (isinstance(problem, InputError) and run.is_untouched()):
-            say(f"stopped; what was done is saved: {_resume_hint(run)}")
-        raise
-
-
-def _resume_hint(run: Any) -> str:
-    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
-    return f"go on with rewright run {recipe} --run {folder} --resume"
-
-
-def _redo(run: Any, stage: Stage) -> None:
-    """Run a finished stage again. Its earlier results are kept until the new ones are complete."""
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.redo import Redo
-    from rewright.pipeline.runner import redo
-
-    check_stages(run.recipe(), [stage])
-    try:
-        redo(run, stage)
-    except (KeyboardInterrupt, RewrightError):
-        kept = (
-            f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
-        )
-        begun = Redo.pending(run, stage) is not None
-        say(f"{kept}, and what was done is saved: {_resume_hint(run)}" if begun else kept)
-        raise
-
-
-def _complete_stage(run: Any, stage: Stage) -> None:
-    """Complete a stage. If an error stops it before anything is generated, its state is restored."""
-    from rewright.pipeline.runner import Pipeline
-
-    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
-    run.undo(stage.name)  # before running it, because a stage marked as done must have all its records if killed
-    try:
-        with _resume_hint_on_error(run):
-            pipeline.run_stage(stage.name)
-    except (KeyboardInterrupt, RewrightError):
-        if run.trajectories.keys_in_order() == before:
-            run.write_json("state.json", state)
-        raise
-
-
-def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
-    from rewright.pipeline.context import Context
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.run_directory import Run
-
-    context = Context(Run(Path(recipe.name)), recipe)  # validates estimator, dimensions and judges
-    chosen = recipe_stages(recipe)
-    check_stages(recipe, chosen)
-    if any(stage.uses_tools for stage in chosen):
-        asyncio.run(context.open_tools().close())  # fails for an invalid search index or server address
-    plan: dict[str, Any] = {
-        "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
-        "candidates": 0,
-        "evaluated": 0,
-        "stages": list(recipe.stages),
-        "model": recipe.model.path,
-    }
-    for stage in chosen:
-        plan |= stage.plan(context) if stage.plan is not None else {}
-        if stage.prepare is not None:
-            stage.prepare(context)
-    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
-
-
-def _print_report(run: Any, *, as_json: bool) -> None:
-    from rewright.reports.report import write_report
-    from rewright.reports.summary import report as summary
-    from rewright.reports.table import table
-
-    found = summary(run)
-    print(table(found))
-    for written in write_report(run, found):
-        print(f"written: {written}")
-    print(f"run directory: {run.path}")
-    if as_json:
-        print(json.dumps(found))
 
 
 def main() -> None:

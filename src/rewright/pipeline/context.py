@@ -71,6 +71,7 @@ class Context:
         self.faults: Counter[str] = Counter()
         """Failed requests of the engines by cause, including those that succeeded on a later attempt."""
         self._tasks: dict[str, list[Task]] = {}
+        self._loaded: dict[bytes, list[Task]] = {}
 
     @property
     def tasks(self) -> list[Task]:
@@ -114,7 +115,15 @@ class Context:
 
     def load(self, settings: TaskSettings) -> list[Task]:
         """Load the tasks of a `tasks:` section and add the tools of the recipe."""
-        return with_recipe_tools(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
+        key = msgspec.json.encode(settings)
+        if key not in self._loaded:
+            tasks = load_recipe_tasks(settings, self.recipe.judges)
+            self._loaded[key] = with_recipe_tools(tasks, self.recipe.tools, self.dialect)
+        return self._loaded[key]
+
+    def take_tasks(self, context: Context) -> None:
+        """Use the tasks that another context of the same recipe has loaded, so that no file is read twice."""
+        self._loaded |= context._loaded
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""
