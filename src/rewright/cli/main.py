@@ -12,7 +12,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -26,14 +25,21 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 import typer
 
 from rewright import __version__
+from rewright.cli import compare, doctor, evaluate
 from rewright.cli import offline as commands
 from rewright.cli import serve as serving
-from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
-from rewright.cli.running import complete_stage, new_run_directory, print_plan, print_report, redo_stage, start_run
+from rewright.cli.running import (
+    complete_stage,
+    new_run_directory,
+    print_plan,
+    print_report,
+    redo_stage,
+    start_run,
+    stored_settings,
+)
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
-from rewright.core.registry import known
 from rewright.pipeline.migration import written_recipe
 from rewright.pipeline.registry import Stage, stages
 from rewright.recipe.loader import load_recipe
@@ -42,9 +48,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="rewright",
-    help="Trajectories, repair and turn-level credit for language models that use tools.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -82,12 +86,12 @@ def quickstart(
         print_plan(recipe, as_json=as_json)
         return
     folder = run or new_run_directory(Path("runs") / "quickstart", resume=resume)
-    start_run(recipe, folder, resume=resume, as_json=as_json)
+    print_report(start_run(recipe, folder, resume=resume, as_json=as_json), as_json=as_json)
 
 
 @app.command(name="run")
 def run_recipe(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="Recipe file (YAML), or a run directory.")],
     overrides: Overrides = None,
     *,
     run: RunOption = None,
@@ -95,15 +99,23 @@ def run_recipe(
     limit: LimitOption = None,
     model: ModelOption = None,
     resume: ResumeOption = False,
+    trusted: TrustedOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run all stages of a recipe."""
-    settings = written_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
+    """Run all stages of a recipe. `run RUN --resume` continues a run with the recipe in its directory."""
+    settings = [*_settings(seed, limit, model), *(overrides or [])]
+    if recipe.is_dir() and (recipe / "recipe.yaml").exists():
+        chosen, folder = stored_settings(recipe, settings, trusted or ()), run or recipe
+    elif trusted:
+        raise InputError("--trusted of run is for a run directory, whose recipe may name code: a recipe file is yours")
+    else:
+        chosen = written_recipe(recipe, settings)
+        folder = run or Path("runs") / chosen.name
     if dry_run:
-        print_plan(settings, as_json=as_json)
+        print_plan(chosen, as_json=as_json)
         return
-    start_run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
+    print_report(start_run(chosen, folder, resume=resume, as_json=as_json), as_json=as_json)
 
 
 def _stage_verb(stage: Stage) -> None:
@@ -127,62 +139,27 @@ for _stage in stages():
         _stage_verb(_stage)
 
 
-@app.command(name="eval")
-def evaluate(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Run directory; with --benchmark: section.key=value …")
-    ] = None,
-    *,
-    model: Annotated[
-        str | None, typer.Option(help="Model of the run: base, sft or rl. With --benchmark: any model.")
-    ] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="Name of a benchmark. The model is evaluated on it in a new run.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="With --benchmark: maximum number of tasks.")] = None,
-    run: RunOption = None,
-    resume: ResumeOption = False,
-    trusted: TrustedOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a model of a run on the held-out tasks, or any model on a benchmark."""
-    if benchmark is not None:
-        if trusted:
-            raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
-        recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
-        start_run(
-            recipe, run or new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
-        )
-        return
-    if run is not None or limit is not None or resume:
-        raise InputError("--run, --limit and --resume of eval need --benchmark")
-    if arguments is None or len(arguments) != 1:
-        raise InputError(
-            f"eval: expected one run directory, or --benchmark with one of {', '.join(known('benchmark'))}"
-        )
-    _evaluate_run(Path(arguments[0]), model or "base", trusted or (), as_json=as_json)
-
-
-def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: bool) -> None:
-    from rewright.pipeline.run_directory import Run
-
-    evaluations = {stage.evaluates: stage for stage in stages() if stage.evaluates is not None}
-    if model not in evaluations:
-        *others, last = evaluations
-        raise InputError(f"--model is {model!r}: expected {', '.join(others)} or {last}")
-    opened = Run.open(run, trusted=trusted)
-    opened.check_code()
-    with opened.locked():
-        redo_stage(opened, evaluations[model])
-    print_report(opened, as_json=as_json)
-
-
 @app.command()
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print the results table of a run."""
     from rewright.pipeline.run_directory import Run
 
     print_report(Run.open(run), as_json=as_json)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Trajectories, repair and turn-level credit for language models that use tools."""
 
 
 @app.command()
@@ -193,6 +170,9 @@ def version() -> None:
 
 commands.register(app)
 serving.register(app)
+evaluate.register(app)
+compare.register(app)
+doctor.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
@@ -254,7 +234,7 @@ def _main() -> None:
     started = time.monotonic()
     try:
         _reject_empty(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="rewright", standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:
         _print_error(problem)

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import glob
-import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from rewright.cli.output import as_text, print_json, stdout_for_json
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
 from rewright.pipeline.registry import Stage, recipe_stages
+from rewright.recipe.consent import imported_code, recipe_code
 from rewright.recipe.schema import Recipe
 
-__all__ = ["complete_stage", "new_run_directory", "print_plan", "print_report", "redo_stage", "start_run"]
+__all__ = [
+    "check_start",
+    "complete_stage",
+    "named_code",
+    "new_run_directory",
+    "print_plan",
+    "print_report",
+    "print_results",
+    "redo_stage",
+    "start_run",
+    "stored_settings",
+]
 
 
 def new_run_directory(path: Path, *, resume: bool) -> Path:
@@ -31,19 +45,39 @@ def new_run_directory(path: Path, *, resume: bool) -> Path:
     return path.with_name(f"{path.name}-{max(taken) + 1}")
 
 
-def start_run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
-    """Run the stages of a recipe in `folder` and print the results. Nothing is written for a mistake found before."""
+def stored_settings(folder: Path, overrides: Sequence[str], trusted: Sequence[str]) -> Recipe:
+    """The recipe in a run directory, with overrides. Raises InputError for code in it that is not `trusted`."""
+    from rewright.pipeline.migration import stored_recipe
+    from rewright.pipeline.run_directory import Run
+
+    run = Run.open(folder, trusted=trusted)
+    run.check_code()
+    return stored_recipe(folder, overrides, trusted=trusted)
+
+
+def check_start(recipe: Recipe, folder: Path, *, resume: bool) -> Any:
+    """Raise InputError for what a stage of the run in `folder` would refuse later. Returns the checked context."""
     from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.run_directory import Run
+
+    before, _ = Run.check_place(folder, recipe, resume=resume)
+    missing = [one for one in recipe_stages(recipe) if not (resume and before.is_done(one.name))]
+    return check_run(recipe, before, missing)
+
+
+def start_run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> Any:
+    """Run the stages of a recipe in `folder`. Returns the run. Nothing is written for a mistake that is found before.
+
+    `as_json`: keep standard output free for JSON.
+    """
     from rewright.pipeline.run_directory import Run
     from rewright.pipeline.runner import Pipeline
 
-    before = Run(folder)
-    missing = [one for one in recipe_stages(recipe) if not (resume and before.is_done(one.name))]
-    checked = check_run(recipe, before, missing)
+    checked = check_start(recipe, folder, resume=resume)
     run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _resume_hint_on_error(run):
+    with run.locked(), _resume_hint_on_error(run), stdout_for_json(as_json):
         Pipeline(run, checked=checked).run_all()
-    print_report(run, as_json=as_json)
+    return run
 
 
 @contextmanager
@@ -51,14 +85,24 @@ def _resume_hint_on_error(run: Any) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, RewrightError) as problem:
-        if not (isinstance(problem, InputError) and run.is_untouched()):
+        if run.is_untouched():
+            # Nothing has been generated, so there is nothing to go on with: the same command starts anew.
+            if not isinstance(problem, InputError):
+                say("stopped before anything was generated")
+        else:
             say(f"stopped; what was done is saved: {_resume_hint(run)}")
         raise
 
 
 def _resume_hint(run: Any) -> str:
-    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
-    return f"go on with rewright run {recipe} --run {folder} --resume"
+    flags = "".join(f" --trusted {shlex.quote(code)}" for code in named_code(run))
+    return f"go on with rewright run {shlex.quote(str(run.path))} --resume{flags}"
+
+
+def named_code(run: Any) -> list[str]:
+    """The packages, functions and words that `--trusted` must name for the recipe of a run."""
+    code = [*recipe_code(run.recipe()), *imported_code(msgspec.to_builtins(run.recipe()))]
+    return list(dict.fromkeys(what.partition(":")[0] for _, what in code))
 
 
 def redo_stage(run: Any, stage: Stage) -> None:
@@ -112,19 +156,29 @@ def print_plan(recipe: Recipe, *, as_json: bool) -> None:
     }
     for stage in chosen:
         plan |= stage.plan(context) if stage.plan is not None else {}
-    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+    if as_json:
+        print_json(plan)
+    else:
+        print("\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
 def print_report(run: Any, *, as_json: bool) -> None:
-    """Write the report of a run and print its table."""
+    """Write the report of a run and print its table, or with `as_json` its results."""
+    print_results([run], as_json=as_json)
+
+
+def print_results(runs: Sequence[Any], *, as_json: bool) -> None:
+    """Write the reports of runs and print their tables, or with `as_json` the results (of several runs: a list)."""
     from rewright.reports.report import write_report
     from rewright.reports.summary import report as summary
     from rewright.reports.table import table
 
-    found = summary(run)
-    print(table(found))
-    for written in write_report(run, found):
-        print(f"written: {written}")
-    print(f"run directory: {run.path}")
+    line, found = as_text(as_json), []
+    for run in runs:
+        found.append(summary(run))
+        line(table(found[-1]))
+        for written in write_report(run, found[-1]):
+            line(f"written: {written}")
+        line(f"run directory: {run.path}")
     if as_json:
-        print(json.dumps(found))
+        print_json(found[0] if len(found) == 1 else found)

@@ -57,10 +57,10 @@ def _check_order(run: Run, wanted: Sequence[Stage]) -> None:
         for name in stage.requires:
             if name in before or run.is_done(name) or any(run.file(file).exists() for file in get_stage(name).files):
                 continue
-            raise InputError(
-                f"{run.path}: stage {stage.name} needs stage {name}, which is not done and not among the stages before "
-                f"it: expected {name} in stages"
-            )
+            needs = f"{run.path}: stage {stage.name} needs stage {name}, which is not done"
+            if run.file("recipe.yaml").exists():
+                raise InputError(f"{needs}: run {get_stage(name).command(run.path)} first")
+            raise InputError(f"{needs} and not among the stages before it: expected {name} in stages")
 
 
 def _check_disk(recipe: Recipe, run: Run, wanted: Sequence[Stage]) -> None:

@@ -12,6 +12,7 @@ import time
 
 from rewright.core.deadline import deadline
 from rewright.core.errors import InputError
+from rewright.core.library_logs import library_logs
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
@@ -65,7 +66,8 @@ class Pipeline:
         faults = self.context.faults
         faults.clear()
         try:
-            with deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds"):
+            limit = deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds")
+            with library_logs(self.run.path), limit:
                 details = stage.run(self.context) or {}
         finally:
             if faults:
