@@ -116,9 +116,11 @@ class Run:
             raise InputError(f"{path} is no run and holds {foreign}: expected a new or an empty folder for the run")
         if taken:
             check_format(path)
-            with run.locked(update=False):  # raises if another process is about to write
-                pass
-            if run.is_untouched():
+            untouched = run.is_untouched()
+            if untouched or resume:
+                with run.locked(update=False):  # raises if another process is about to write
+                    pass
+            if untouched:
                 pass
             elif not resume:
                 raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --run")
