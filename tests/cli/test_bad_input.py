@@ -6,6 +6,7 @@ import ctypes
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from rewright.cli import main as cli
+from rewright.engines.pico import pico_path
 from rewright.pipeline.run_directory import Run
 
 SCHEMA: dict[str, Any] = {
@@ -174,7 +176,7 @@ RECIPES: list[Case] = [
         "a stage that lacks what it reads",
         {"r.yaml": b"stages: [score]\n"},
         ["run", "r.yaml"],
-        "run: there are no trajectories: expected",
+        "runs/run: stage score needs stage synth, which is not done and not among the stages before it",
     ),
 ]
 
@@ -437,12 +439,19 @@ def test_verbs_and_run_directories(
     refused(rewright(*arguments), said)
 
 
+def damaged_model(folder: Path) -> None:
+    """A model that has all of its files, of which the weights are none: only loading it finds that."""
+    shutil.copytree(pico_path("pico"), folder)
+    (folder / "model.safetensors").write_bytes(b"none")
+
+
 def test_a_run_that_a_mistake_stopped_at_once_is_no_run(
     rewright: Callable[..., tuple[Any, str]], tmp_path: Path
 ) -> None:
     """Mended, the same command works: the directory holds nothing but the recipe."""
-    put(tmp_path, {"r.yaml": b"tasks: {path: t.jsonl}\nstages: [synth]\nmodel: ./none\n", "t.jsonl": lines(task())})
-    refused(rewright("run", "r.yaml"), "./none: not a folder")
+    put(tmp_path, {"r.yaml": b"tasks: {path: t.jsonl}\nstages: [synth]\nmodel: ./damaged\n", "t.jsonl": lines(task())})
+    damaged_model(tmp_path / "damaged")
+    refused(rewright("run", "r.yaml"), "damaged: cannot load it")
     assert (tmp_path / "runs/run/recipe.yaml").exists()
     for arguments in (["model=./other"], ["model=./third", "--resume"]):
         refused(rewright("run", "r.yaml", *arguments), f"{arguments[0].removeprefix('model=')}: not a folder")
@@ -495,6 +504,9 @@ def test_foreign_folders_beside_the_runs_are_no_runs(rewright: Callable[..., tup
     for name in ("quickstart", "quickstart-3", "quickstart-1x", "quickstart-old"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     refused(rewright("quickstart", "--model", "./none"), "./none: not a folder")
+    assert not (tmp_path / "runs/quickstart-4").exists()
+    damaged_model(tmp_path / "damaged")
+    refused(rewright("quickstart", "--model", "./damaged"), "damaged: cannot load it")
     assert (tmp_path / "runs/quickstart-4/recipe.yaml").exists()
 
 

@@ -118,7 +118,7 @@ def test_pictures_are_svg_or_png(logs: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gama=1"], "unknown key rl.credit.gama: did you mean gamma?"),
+        (["gama=1"], "unknown key rl.credit.gama: did you mean rl.credit.gamma?"),
         (["gamma=x"], "rl.credit.gamma: expected `float`, got `str`"),
         (["gamma=7"], "rl.credit.gamma: must be at most 1, got 7"),
         (["estimator=os:getcwd"], "estimator 'os:getcwd' failed: TypeError"),

@@ -270,4 +270,4 @@ def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(
         assert code == 0, error
         return
     assert code == 130, error
-    assert "stopped; what was done is saved: go on with rewright run run/recipe.yaml --run run --resume" in error
+    assert "stopped; what was done is saved: go on with rewright run run --resume" in error

@@ -49,17 +49,21 @@ NO_ADDRESSES = (
 MISTAKES = [
     # Names.
     ("synht:\n  n: 2\n", [], ":1: unknown key synht: did you mean synth?"),
-    ("seed: 1\nrl:\n  credit:\n    gama: 1\n", [], ":4: unknown key rl.credit.gama: did you mean gamma?"),
-    ("eval:\n  tasks:\n    splt: long\n", [], ":3: unknown key eval.tasks.splt: did you mean split?"),
-    ("repair:\n  model:\n    pth: pico\n", [], ":3: unknown key repair.model.pth: did you mean path?"),
-    ("rl:\n  max_length: 512\n", [], ":2: unknown key rl.max_length: expected one of arguments, "),
+    ("seed: 1\nrl:\n  credit:\n    gama: 1\n", [], ":4: unknown key rl.credit.gama: did you mean rl.credit.gamma?"),
+    ("eval:\n  tasks:\n    splt: long\n", [], ":3: unknown key eval.tasks.splt: did you mean eval.tasks.split?"),
+    ("repair:\n  model:\n    pth: pico\n", [], ":3: unknown key repair.model.pth: did you mean repair.model.path?"),
+    (
+        "rl:\n  max_length: 512\n",
+        [],
+        ":2: unknown key rl.max_length: did you mean model.max_length, reward.max_length, sft.max_length or ",
+    ),
     ("xyz: 1\n", [], f":1: unknown key xyz: {SECTIONS}"),
     ("1: 2\n", [], f":1: unknown key 1: {SECTIONS}"),
     ('"a\\nb": 2\n', [], f":1: unknown key a b: {SECTIONS}"),
     (
         "quality:\n  dimensions:\n  - {name: a, function: 'b:c', wieght: 2}\n",
         [],
-        ":3: unknown key quality.dimensions[0].wieght: did you mean weight?",
+        ":3: unknown key quality.dimensions[0].wieght: did you mean quality.dimensions[0].weight?",
     ),
     ("synth:\n  n: 1\nseed: 3\nsynth:\n  n: 2\n", [], ":4: synth is given twice: it is already in line 1"),
     # Types.

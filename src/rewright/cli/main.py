@@ -5,19 +5,14 @@ Commands only parse arguments and print results. The work is done by the stages,
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import glob
 import io
-import json
 import os
 import re
-import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,26 +25,31 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 import typer
 
 from rewright import __version__
+from rewright.cli import compare, doctor, evaluate
 from rewright.cli import offline as commands
 from rewright.cli import serve as serving
 from rewright.cli import start as starting
-from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
+from rewright.cli.running import (
+    complete_stage,
+    new_run_directory,
+    print_plan,
+    print_report,
+    redo_stage,
+    start_run,
+    stored_settings,
+)
 from rewright.core.errors import InputError, RewrightError
-from rewright.core.progress import format_counts, say
-from rewright.core.registry import known
+from rewright.core.progress import say
 from rewright.pipeline.migration import written_recipe
-from rewright.pipeline.registry import Stage, recipe_stages, stages
+from rewright.pipeline.registry import Stage, stages
 from rewright.recipe.loader import load_recipe
-from rewright.recipe.schema import Recipe
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="rewright",
-    help="Trajectories, repair and turn-level credit for language models that use tools.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -84,15 +84,15 @@ def quickstart(
     """Run the whole pipeline, from tasks to RL, with the bundled pico model. Works offline and takes minutes."""
     recipe = load_recipe(_packaged("quickstart.yaml"), [*_settings(seed, limit, model), *(overrides or [])])
     if dry_run:
-        _dry_run(recipe, as_json=as_json)
+        print_plan(recipe, as_json=as_json)
         return
-    folder = run or _new_run_directory(Path("runs") / "quickstart", resume=resume)
-    _run(recipe, folder, resume=resume, as_json=as_json)
+    folder = run or new_run_directory(Path("runs") / "quickstart", resume=resume)
+    print_report(start_run(recipe, folder, resume=resume, as_json=as_json), as_json=as_json)
 
 
 @app.command(name="run")
 def run_recipe(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="Recipe file (YAML), or a run directory.")],
     overrides: Overrides = None,
     *,
     run: RunOption = None,
@@ -100,15 +100,23 @@ def run_recipe(
     limit: LimitOption = None,
     model: ModelOption = None,
     resume: ResumeOption = False,
+    trusted: TrustedOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run all stages of a recipe."""
-    settings = written_recipe(recipe, [*_settings(seed, limit, model), *(overrides or [])])
+    """Run all stages of a recipe. `run RUN --resume` continues a run with the recipe in its directory."""
+    settings = [*_settings(seed, limit, model), *(overrides or [])]
+    if recipe.is_dir() and (recipe / "recipe.yaml").exists():
+        chosen, folder = stored_settings(recipe, settings, trusted or ()), run or recipe
+    elif trusted:
+        raise InputError("--trusted of run is for a run directory, whose recipe may name code: a recipe file is yours")
+    else:
+        chosen = written_recipe(recipe, settings)
+        folder = run or Path("runs") / chosen.name
     if dry_run:
-        _dry_run(settings, as_json=as_json)
+        print_plan(chosen, as_json=as_json)
         return
-    _run(settings, run or Path("runs") / settings.name, resume=resume, as_json=as_json)
+    print_report(start_run(chosen, folder, resume=resume, as_json=as_json), as_json=as_json)
 
 
 def _stage_verb(stage: Stage) -> None:
@@ -119,10 +127,10 @@ def _stage_verb(stage: Stage) -> None:
         opened.check_code()
         with opened.locked():
             if stage.redone:
-                _redo(opened, stage)
+                redo_stage(opened, stage)
             else:
-                _complete_stage(opened, stage)
-        _print_report(opened, as_json=as_json)
+                complete_stage(opened, stage)
+        print_report(opened, as_json=as_json)
 
     app.command(name=stage.verb, help=stage.help)(command)
 
@@ -132,62 +140,27 @@ for _stage in stages():
         _stage_verb(_stage)
 
 
-@app.command(name="eval")
-def evaluate(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Run directory; with --benchmark: section.key=value …")
-    ] = None,
-    *,
-    model: Annotated[
-        str | None, typer.Option(help="Model of the run: base, sft or rl. With --benchmark: any model.")
-    ] = None,
-    benchmark: Annotated[
-        str | None, typer.Option(help="Name of a benchmark. The model is evaluated on it in a new run.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="With --benchmark: maximum number of tasks.")] = None,
-    run: RunOption = None,
-    resume: ResumeOption = False,
-    trusted: TrustedOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a model of a run on the held-out tasks, or any model on a benchmark."""
-    if benchmark is not None:
-        if trusted:
-            raise InputError("--trusted of eval is for a run directory: the recipe of --benchmark is Rewright's")
-        recipe = benchmark_recipe(benchmark, model, limit, arguments or [])
-        _run(
-            recipe, run or _new_run_directory(Path("runs") / recipe.name, resume=resume), resume=resume, as_json=as_json
-        )
-        return
-    if run is not None or limit is not None or resume:
-        raise InputError("--run, --limit and --resume of eval need --benchmark")
-    if arguments is None or len(arguments) != 1:
-        raise InputError(
-            f"eval: expected one run directory, or --benchmark with one of {', '.join(known('benchmark'))}"
-        )
-    _evaluate_run(Path(arguments[0]), model or "base", trusted or (), as_json=as_json)
-
-
-def _evaluate_run(run: Path, model: str, trusted: Sequence[str], *, as_json: bool) -> None:
-    from rewright.pipeline.run_directory import Run
-
-    evaluations = {stage.evaluates: stage for stage in stages() if stage.evaluates is not None}
-    if model not in evaluations:
-        *others, last = evaluations
-        raise InputError(f"--model is {model!r}: expected {', '.join(others)} or {last}")
-    opened = Run.open(run, trusted=trusted)
-    opened.check_code()
-    with opened.locked():
-        _redo(opened, evaluations[model])
-    _print_report(opened, as_json=as_json)
-
-
 @app.command()
 def report(run: RunArgument, as_json: JsonOption = False) -> None:
     """Print the results table of a run."""
     from rewright.pipeline.run_directory import Run
 
-    _print_report(Run.open(run), as_json=as_json)
+    print_report(Run.open(run), as_json=as_json)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Trajectories, repair and turn-level credit for language models that use tools."""
 
 
 @app.command()
@@ -199,6 +172,9 @@ def version() -> None:
 commands.register(app)
 serving.register(app)
 starting.register(app)
+evaluate.register(app)
+compare.register(app)
+doctor.register(app)
 
 
 def _settings(seed: int | None, limit: int | None, model: str | None) -> list[str]:
@@ -211,119 +187,6 @@ def _settings(seed: int | None, limit: int | None, model: str | None) -> list[st
 
 def _packaged(name: str) -> Path:
     return Path(str(files("rewright.recipe"))) / name
-
-
-def _new_run_directory(path: Path, *, resume: bool) -> Path:
-    """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
-    numbered = [
-        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
-    ]
-    taken = {int(number): one for number, one in numbered if number.isdecimal()}
-    if path.exists():
-        taken[1] = path
-    if resume or not taken:
-        return taken[max(taken)] if taken else path
-    return path.with_name(f"{path.name}-{max(taken) + 1}")
-
-
-def _run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> None:
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.run_directory import Run
-    from rewright.pipeline.runner import Pipeline
-
-    done = Run(folder)
-    check_stages(recipe, [one for one in recipe_stages(recipe) if not (resume and done.is_done(one.name))])
-    run = Run.create(folder, recipe, resume=resume)
-    with run.locked(), _resume_hint_on_error(run):
-        Pipeline(run).run_all()
-    _print_report(run, as_json=as_json)
-
-
-@contextmanager
-def _resume_hint_on_error(run: Any) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, RewrightError) as problem:
-        if not (isinstance(problem, InputError) and run.is_untouched()):
-            say(f"stopped; what was done is saved: {_resume_hint(run)}")
-        raise
-
-
-def _resume_hint(run: Any) -> str:
-    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
-    return f"go on with rewright run {recipe} --run {folder} --resume"
-
-
-def _redo(run: Any, stage: Stage) -> None:
-    """Run a finished stage again. Its earlier results are kept until the new ones are complete."""
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.redo import Redo
-    from rewright.pipeline.runner import redo
-
-    check_stages(run.recipe(), [stage])
-    try:
-        redo(run, stage)
-    except (KeyboardInterrupt, RewrightError):
-        kept = (
-            f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
-        )
-        begun = Redo.pending(run, stage) is not None
-        say(f"{kept}, and what was done is saved: {_resume_hint(run)}" if begun else kept)
-        raise
-
-
-def _complete_stage(run: Any, stage: Stage) -> None:
-    """Complete a stage. If an error stops it before anything is generated, its state is restored."""
-    from rewright.pipeline.runner import Pipeline
-
-    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
-    run.undo(stage.name)  # before running it, because a stage marked as done must have all its records if killed
-    try:
-        with _resume_hint_on_error(run):
-            pipeline.run_stage(stage.name)
-    except (KeyboardInterrupt, RewrightError):
-        if run.trajectories.keys_in_order() == before:
-            run.write_json("state.json", state)
-        raise
-
-
-def _dry_run(recipe: Recipe, *, as_json: bool) -> None:
-    from rewright.pipeline.context import Context
-    from rewright.pipeline.preflight import check_stages
-    from rewright.pipeline.run_directory import Run
-
-    context = Context(Run(Path(recipe.name)), recipe)  # validates estimator, dimensions and judges
-    chosen = recipe_stages(recipe)
-    check_stages(recipe, chosen)
-    if any(stage.uses_tools for stage in chosen):
-        asyncio.run(context.open_tools().close())  # fails for an invalid search index or server address
-    plan: dict[str, Any] = {
-        "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
-        "candidates": 0,
-        "evaluated": 0,
-        "stages": list(recipe.stages),
-        "model": recipe.model.path,
-    }
-    for stage in chosen:
-        plan |= stage.plan(context) if stage.plan is not None else {}
-        if stage.prepare is not None:
-            stage.prepare(context)
-    shown = {key: format_counts(value) if isinstance(value, dict) else value for key, value in plan.items()}
-    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in shown.items()))
-
-
-def _print_report(run: Any, *, as_json: bool) -> None:
-    from rewright.reports.report import write_report
-    from rewright.reports.summary import report as summary
-    from rewright.reports.table import table
-
-    found = summary(run)
-    print(table(found))
-    for written in write_report(run, found):
-        print(f"written: {written}")
-    print(f"run directory: {run.path}")
-    if as_json:
-        print(json.dumps(found))
 
 
 def main() -> None:
@@ -373,7 +236,7 @@ def _main() -> None:
     started = time.monotonic()
     try:
         _reject_empty(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="rewright", standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:
         _print_error(problem)

@@ -1,4 +1,4 @@
-"""Commands that execute no stages: validate, credit, doctor, import, export and view."""
+"""Commands that execute no stages: validate, credit, import, export and view."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from rewright.cli.output import as_text, print_json
 from rewright.cli.registered import names_of
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -15,7 +16,9 @@ from rewright.core.trust import check_packages
 
 __all__ = ["register"]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")
+]
 TrustedOption = Annotated[
     list[str] | None,
     typer.Option("--trusted", help="Package or import path in the run's recipe whose code may run. Repeatable."),
@@ -31,7 +34,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command()(validate)
     app.command()(credit)
-    app.command()(doctor)
     app.command(name="import")(import_trajectories)
     app.command()(export)
     app.command()(view)
@@ -97,8 +99,9 @@ def validate(
             judges=judges or (),
             progress=progress,
         )
+    line = as_text(as_json)
     for finding in found.findings:
-        print(finding)
+        line(str(finding))
     overlaps = 0
     if against is not None:
         from rewright.tasks.contamination import find_overlaps
@@ -109,9 +112,9 @@ def validate(
             load_tasks(against, against_format or task_format, check=False),
         ):
             overlaps += 1
-            print(f"overlap: {overlap}")
+            line(f"overlap: {overlap}")
     errors = found.errors
-    print(
+    line(
         f"{found.tasks} rows, {found.tools} tool functions, {found.expected_outputs} expected outputs: "
         f"{errors} errors, {len(found.findings) - errors} warnings"
         + (f", {overlaps} overlaps" if against is not None else "")
@@ -119,7 +122,7 @@ def validate(
     )
     if as_json:
         counts = {"rows": found.tasks, "tools": found.tools, "errors": errors, "findings": found.counts}
-        print(json.dumps(counts if against is None else {**counts, "overlaps": overlaps}))
+        print_json(counts if against is None else {**counts, "overlaps": overlaps})
     if errors:
         raise typer.Exit(1)
 
@@ -210,30 +213,6 @@ def credit(
         say(remark)
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Show the sandbox levels, package versions and plug-ins that are available on this machine."""
-    from rewright.integrations.doctor import check_plugins
-    from rewright.pipeline.environment import environment
-    from rewright.sandbox.capabilities import capabilities
-
-    found = capabilities()
-    about = environment(0)
-    print(f"{found.system}, Python {about['python']}, {about['processors']} processors")
-    print(", ".join(f"{name} {number}" for name, number in about["versions"].items()))
-    print(f"sandbox levels that start here: {', '.join(found.levels) or 'none'}")
-    if found.refusal is not None:
-        print(f"  strict is refused: {found.refusal}")
-    for item in found.items:
-        need = f" (needed by level {item.needed})" if item.needed != "-" and not item.present else ""
-        print(f"  {'yes' if item.present else 'no ':<4}{item.name}: {item.detail}{need}")
-    states = check_plugins()
-    for state in states:
-        print(f"plug-in {state.trainer}: {state.problem or state.installed or 'trainer not installed'}")
-    if as_json:
-        plugins = {state.trainer: state.problem or state.installed for state in states}
-        print(json.dumps({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about}))
-
-
 def import_trajectories(
     file: Annotated[
         Path, typer.Argument(help="File of trajectories or logs, or the folder of a run of TRL, verifiers.")
@@ -275,9 +254,9 @@ def import_trajectories(
     found = import_into(file, run, recipe=recipe, changes=changes or (), file_format=file_format, options=options)
     for remark in found.remarks:
         say(remark)
-    print(f"{found.trajectories} trajectories imported: go on with rewright judge {run}")
+    as_text(as_json)(f"{found.trajectories} trajectories imported: go on with rewright judge {run}")
     if as_json:
-        print(json.dumps({"run": str(run), "trajectories": found.trajectories, "tasks": found.tasks}))
+        print_json({"run": str(run), "trajectories": found.trajectories, "tasks": found.tasks})
 
 
 def export(
@@ -300,9 +279,9 @@ def export(
     written = export_sets(Run.open(run), out, export_format)
     for path, rows, left_out in written:
         note = f" ({left_out} left out: the format cannot represent them)" if left_out else ""
-        print(f"{path}: {rows} rows{note}")
+        as_text(as_json)(f"{path}: {rows} rows{note}")
     if as_json:
-        print(json.dumps({"files": [{**one._asdict(), "path": str(one.path)} for one in written]}))
+        print_json({"files": [{**one._asdict(), "path": str(one.path)} for one in written]})
 
 
 def view(
@@ -317,6 +296,7 @@ def view(
     from rewright.reports.page import write_page
 
     page = write_page(Run.open(run, trusted=trusted or ()), out, examples=examples)
-    print(page)
     if as_json:
-        print(json.dumps({"page": str(page)}))
+        print_json({"page": str(page)})
+    else:
+        print(page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rewright.cli.offline import JsonOption
+from rewright.cli.output import as_text, print_json
 
 __all__ = ["register"]
 
@@ -51,9 +51,9 @@ def index(
         count = build_index(read_corpus(corpus), out, where=str(corpus), on_document=progress)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     seconds = time.monotonic() - started
-    print(f"{out}: {count} documents, {size / 1e6:.1f} MB, {seconds:.1f} s")
+    as_text(as_json)(f"{out}: {count} documents, {size / 1e6:.1f} MB, {seconds:.1f} s")
     if as_json:
-        print(json.dumps({"documents": count, "bytes": size, "seconds": round(seconds, 3)}))
+        print_json({"documents": count, "bytes": size, "seconds": round(seconds, 3)})
 
 
 def serve_search(

@@ -10,7 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Interval", "grouped_mean", "grouped_proportion", "mean_interval", "proportion_interval"]
+__all__ = [
+    "Interval",
+    "grouped_mean",
+    "grouped_proportion",
+    "mean_interval",
+    "paired_difference",
+    "proportion_interval",
+]
 
 Z_95 = 1.959963984540054
 
@@ -60,6 +67,22 @@ def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
     trials = min(max(effective, float(count)), float(total))
     interval = proportion_interval(share * trials, trials)
     return Interval(share, min(share, interval.low), max(share, interval.high))
+
+
+def paired_difference(differences: Sequence[float]) -> Interval:
+    """The mean of paired differences of success rates, each in [-1, 1], with Agresti and Min's adjusted interval.
+
+    Half a pair is added to each of the four outcomes (both, neither, one, the other), so that few pairs, or pairs that
+    all agree, give no interval of width 0 (Agresti and Min 2005, Simple improved confidence intervals for comparing
+    matched proportions). (0, -1, 1) for no values.
+    """
+    count, total = len(differences), sum(differences)
+    if not count:
+        return Interval(0.0, -1.0, 1.0)
+    mean, centre = total / count, total / (count + 2)
+    spread = sum(value * value for value in differences) + 1 - total * total / (count + 2)
+    half = Z_95 * math.sqrt(max(0.0, spread)) / (count + 2)
+    return Interval(mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
 def _mean_and_variance(groups: Iterable[Sequence[float]]) -> tuple[float, float, int, int]:

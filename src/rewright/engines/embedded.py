@@ -19,6 +19,15 @@ class HFSettings(EngineSettings, frozen=True):
     max_length: PositiveInt | None = None
     """Context length in tokens; default: the model's."""
 
+    def check(self, where: str) -> None:
+        """Raise InputError for a missing package, folder, tokenizer or chat template, and a dtype that is not run."""
+        from rewright.engines.checks import check_dtype, check_layers, check_tokenizer, check_weights
+
+        check_tokenizer(self, where)
+        check_weights(self, where)
+        check_layers(self, where)
+        check_dtype(self, where)
+
     async def open(self) -> tuple[Engine, Any]:
         """Load the model. Returns the engine and its tokenizer. Raises InputError for a missing model or package."""
         from rewright.engines.loading import load_model, load_tokenizer, require_package

@@ -24,6 +24,7 @@ import torch
 
 from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, Request
+from rewright.engines.checks import layer_problem
 from rewright.engines.sampling import sample
 from rewright.engines.slot_cache import SlotCache
 from rewright.engines.slots import Job, Slot, common_prefix_length
@@ -72,12 +73,8 @@ class HFEngine:
         end_ids: tuple[int, ...] | None = None,
     ) -> None:
         config = model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise InputError(
-                f"engine hf cannot run {name or config.model_type}: its layers are {', '.join(sorted(kinds))}, "
-                "expected full attention in every layer; serve the model (vLLM, SGLang) and use engine openai"
-            )
+        if (problem := layer_problem(config)) is not None:
+            raise InputError(f"engine hf cannot run {name or config.model_type}: {problem}")
         self.model, self.tokenizer = model, tokenizer
         self.name = name or str(getattr(model, "name_or_path", "")) or "model"
         self.max_length = max_length or int(getattr(config, "max_position_embeddings", 2048))

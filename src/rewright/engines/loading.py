@@ -23,6 +23,8 @@ from rewright.engines.settings import ModelSettings
 
 __all__ = [
     "cache_folder",
+    "compute_dtype",
+    "first_line",
     "load_model",
     "load_tokenizer",
     "load_trainable",
@@ -74,7 +76,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except Exception as problem:
-        raise InputError(f"model {settings.path}: cannot load its tokenizer: {_first_line(problem)}") from problem
+        raise InputError(f"model {settings.path}: cannot load its tokenizer: {first_line(problem)}") from problem
 
 
 def compute_dtype(settings: ModelSettings) -> str:
@@ -118,7 +120,7 @@ def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
                 path, dtype=getattr(torch, weight_dtype), trust_remote_code=settings.trust_remote_code
             )
     except Exception as problem:  # each weight format raises its own errors for an invalid file
-        raise InputError(f"model {settings.path}: cannot load it: {_first_line(problem)}") from problem
+        raise InputError(f"model {settings.path}: cannot load it: {first_line(problem)}") from problem
     return model.to(device)
 
 
@@ -199,6 +201,7 @@ def require_package(package: str, model: str) -> None:
         raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """Return the first line of an exception's message, with the next one if it ends with a colon."""
     first, *more = str(problem).strip().splitlines() or [type(problem).__name__]
     return f"{first} {more[0].strip()}" if more and first.rstrip().endswith(":") else first

@@ -182,6 +182,7 @@ class OpenAIEngine:
         """
         if self.mode == "auto":
             self.tokens = True
+            before = self.faults.copy()
             try:
                 await self.generate(Request((), (), Sampling(temperature=1.0, max_tokens=1), token_ids=(0, 0)))
                 self.mode = "completions"
@@ -192,6 +193,9 @@ class OpenAIEngine:
                 if not refused and error.cause not in {"tokens", "reply", "impossible"}:
                     raise
                 self._rejected.clear()
+                # The refusal is the answer that was asked for, and no failed attempt of the run.
+                self.faults.clear()
+                self.faults.update(before)
                 self.mode = "chat"
         return self.tokens
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -12,7 +13,12 @@ from rewright.engines.base import Engine
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import EngineSettings, ModelSettings
 
+if TYPE_CHECKING:
+    from rewright.engines.openai import OpenAIEngine
+
 __all__ = ["OpenAISettings"]
+
+DEFAULT_KEY: Final = "OPENAI_API_KEY"
 
 
 class OpenAISettings(EngineSettings, frozen=True):
@@ -25,7 +31,7 @@ class OpenAISettings(EngineSettings, frozen=True):
     mode: Literal["auto", "chat", "completions"] = "auto"
     """`chat`: messages in, text out. `completions`: token ids in and out. `auto`: `completions` if the server
     supports it."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = DEFAULT_KEY
     """Environment variable with the API key; the key itself is never stored."""
     concurrency: PositiveInt = 32
     """Maximum number of concurrent requests."""
@@ -43,11 +49,24 @@ class OpenAISettings(EngineSettings, frozen=True):
     """Additional fields of every request."""
 
     def check(self, where: str) -> None:
-        """Raise InputError if `base_url` is missing."""
+        """Raise InputError if `base_url`, a named API key, or the tokenizer of `mode: completions` is missing."""
         if not self.base_url:
             raise InputError(
                 f"{where}.base_url is missing: engine openai requires base_url, such as http://localhost:8000/v1"
             )
+        if self.api_key_env not in ("", DEFAULT_KEY) and not os.environ.get(self.api_key_env):
+            raise InputError(
+                f"{where}.api_key_env is {self.api_key_env}: the environment variable is not set: expected the API key "
+                "in it"
+            )
+        try:
+            self._engine(self.base_url)  # makes no connection
+        except InputError as problem:
+            raise InputError(f"{where}: {problem}") from None
+        if self.tokenizer is not None or self.mode == "completions":
+            from rewright.engines.checks import check_tokenizer
+
+            check_tokenizer(self, where)
 
     def addresses(self) -> dict[str, str]:
         """Return `base_url`, if it is set."""
@@ -56,23 +75,10 @@ class OpenAISettings(EngineSettings, frozen=True):
     async def open(self) -> tuple[Engine, Any]:
         """Return the engine, and its tokenizer for token ids (else None). Raises InputError without `base_url`."""
         from rewright.engines.loading import load_tokenizer
-        from rewright.engines.openai import OpenAIEngine
 
         if not self.base_url:
             raise InputError(f"model {self.path}: engine openai requires base_url, such as http://localhost:8000/v1")
-        engine = OpenAIEngine(
-            self.base_url,
-            self.path,
-            mode=self.mode,
-            api_key_env=self.api_key_env,
-            concurrency=self.concurrency,
-            timeout_seconds=self.timeout_seconds,
-            attempts=self.attempts,
-            max_wait_seconds=self.max_wait_seconds,
-            check_model=self.check_model,
-            extra_body=self.extra_body,
-            log_probs=self.log_probs,
-        )
+        engine = self._engine(self.base_url)
         try:
             if self.mode == "auto":
                 await engine.probe()
@@ -95,3 +101,20 @@ class OpenAISettings(EngineSettings, frozen=True):
         """Return settings of the `hf` engine for the saved weights: a server cannot load a folder on request."""
         common = {name: getattr(self, name) for name in ("dtype", "template_options", "trust_remote_code")}
         return msgspec.convert({"path": folder, **common}, HFSettings)
+
+    def _engine(self, base_url: str) -> OpenAIEngine:
+        from rewright.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(
+            base_url,
+            self.path,
+            mode=self.mode,
+            api_key_env=self.api_key_env,
+            concurrency=self.concurrency,
+            timeout_seconds=self.timeout_seconds,
+            attempts=self.attempts,
+            max_wait_seconds=self.max_wait_seconds,
+            check_model=self.check_model,
+            extra_body=self.extra_body,
+            log_probs=self.log_probs,
+        )

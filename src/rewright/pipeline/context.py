@@ -83,6 +83,7 @@ class Context:
         self.faults: Counter[str] = Counter()
         """Failed requests of the engines by cause, including those that succeeded on a later attempt."""
         self._tasks: dict[str, list[Task]] = {}
+        self._loaded: dict[bytes, list[Task]] = {}
 
     @property
     def tasks(self) -> list[Task]:
@@ -126,10 +127,16 @@ class Context:
 
     def load(self, settings: TaskSettings, where: str) -> list[Task]:
         """Load the tasks of the section `where`, and add the tools and the extractor of the recipe."""
-        tasks = load_recipe_tasks(settings, self.recipe.judges, where=where)
-        return with_extractor(
-            with_recipe_tools(tasks, self.recipe.tools, self.dialect), self.recipe.extractor, self.dialect
-        )
+        key = msgspec.json.encode(settings)
+        if key not in self._loaded:
+            tasks = load_recipe_tasks(settings, self.recipe.judges, where=where)
+            tasks = with_recipe_tools(tasks, self.recipe.tools, self.dialect)
+            self._loaded[key] = with_extractor(tasks, self.recipe.extractor, self.dialect)
+        return self._loaded[key]
+
+    def take_tasks(self, context: Context) -> None:
+        """Use the tasks that another context of the same recipe has loaded, so that no file is read twice."""
+        self._loaded |= context._loaded
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""

@@ -1,31 +1,44 @@
 """Check a recipe for all of its stages before the first stage runs.
 
-Training follows hours of rollouts, so an invalid trainer argument must be found earlier.
+Training follows hours of rollouts, so a mistake that a later stage would refuse must be found earlier: files that are
+missing, models that cannot be loaded, tools without an implementation, arguments that the trainer does not take.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from rewright.core.errors import InputError
 from rewright.dialects import get_dialect
 from rewright.engines.settings import ModelSettings
 from rewright.judging.extraction import find_extractor
-from rewright.pipeline.registry import Stage
+from rewright.pipeline.context import Context
+from rewright.pipeline.registry import Stage, get_stage
+from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 
-__all__ = ["check_stages"]
+__all__ = ["check_run"]
 
 
-def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
-    """Raise InputError for the first problem of any of the stages. Neither runs nor loads a model.
+def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
+    """Raise InputError for the first problem of any of the stages. Neither runs nor loads a model, and writes nothing.
 
-    RL tasks in a file are read to count them.
+    Args:
+        recipe: The recipe.
+        run: The run directory, which need not exist.
+        stages: The stages that will run, in order.
+
+    Returns the context with the tasks that were read, so that the run need not read them again.
     """
     wanted = list(stages)
     get_dialect(recipe.dialect)
     if recipe.extractor not in (None, "judge"):
         find_extractor(str(recipe.extractor), setting="extractor")
+    context = Context(run, recipe)
+    _check_order(run, wanted)
     for key in dict.fromkeys(key for stage in wanted for key in stage.models):
         model: ModelSettings | None = operator.attrgetter(key)(recipe)
         if model is not None:
@@ -33,3 +46,38 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage]) -> None:
     for stage in wanted:
         if stage.check is not None:
             stage.check(recipe)
+    for stage in wanted:
+        if stage.prepare is not None:
+            stage.prepare(context)
+    _check_disk(recipe, run, wanted)
+    return context
+
+
+def _check_order(run: Run, wanted: Sequence[Stage]) -> None:
+    """Raise InputError for a stage that needs another one, which neither runs before it nor has run."""
+    for index, stage in enumerate(wanted):
+        before = {one.name for one in wanted[:index]}
+        for name in stage.requires:
+            if name in before or run.is_done(name) or any(run.file(file).exists() for file in get_stage(name).files):
+                continue
+            needs = f"{run.path}: stage {stage.name} needs stage {name}, which is not done"
+            if run.file("recipe.yaml").exists():
+                raise InputError(f"{needs}: run {get_stage(name).command(run.path)} first")
+            raise InputError(f"{needs} and not among the stages before it: expected {name} in stages")
+
+
+def _check_disk(recipe: Recipe, run: Run, wanted: Sequence[Stage]) -> None:
+    """Raise InputError if the disk has less room than the models that will be saved; their size is a lower bound."""
+    from rewright.engines.checks import weights_bytes
+
+    trained = [stage.name for stage in wanted if stage.trains is not None and not run.model_folder(stage.name).exists()]
+    if not trained:
+        return
+    needed = weights_bytes(recipe.model) * len(trained)
+    place = next((folder for folder in (run.path, *run.path.absolute().parents) if folder.is_dir()), Path())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{run.path}: the models of {', '.join(trained)} take at least {needed / 1e9:.1f} GB, and the disk has "
+            f"{free / 1e9:.1f} GB left: expected more room, or another --run"
+        )

@@ -52,6 +52,10 @@ class Stage:
     reads: tuple[str, ...] = ()
     """The stages whose files it reads."""
 
+    requires: tuple[str, ...] = ()
+    """The stages without which it cannot run: each must be done, or run before it. (It can run without other stages
+    that it reads.)"""
+
     # Output.
     files: tuple[str, ...] = ()
     """Files and folders that it writes, relative to the run directory (in addition to rows of metrics.jsonl)."""

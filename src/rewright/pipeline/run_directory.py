@@ -9,6 +9,7 @@
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
       metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
+      libraries.log        messages of libraries, such as their retries (if there are any)
       report.html          the report              redo/<stage>/      files of a stage that is being redone
 
 A lock file ensures a single writer. The kernel releases it when the process ends.
@@ -16,6 +17,7 @@ A lock file ensures a single writer. The kernel releases it when the process end
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +30,7 @@ import msgspec
 import yaml
 
 from rewright.core.errors import InputError, RunLockedError, StorageError
+from rewright.core.library_logs import LOG_FILE
 from rewright.core.records import Quality, Repair, Task, Trajectory, Verdict
 from rewright.core.storage import RecordFile, encode_line, read_bounded, read_checked, read_jsonl, write_atomically
 from rewright.pipeline.environment import environment
@@ -42,7 +45,7 @@ __all__ = ["Run", "evaluation_files"]
 
 TASK_FILES = ("tasks.jsonl", "eval_tasks.jsonl")
 
-BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock")
+BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock", LOG_FILE)
 """The files of a run before its first stage has written anything."""
 
 
@@ -80,6 +83,24 @@ class Run:
         Raises InputError for an existing run without `resume`, for a missing run or a different recipe with it, and
         for a folder that holds other files. Raises StorageError if the folder cannot be read or written.
         """
+        run, is_new = cls.check_place(path, recipe, resume=resume)
+        if not is_new:
+            return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StorageError(f"cannot make the run directory {path}: {problem.strerror or problem}") from problem
+        text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True)
+        run.write_json("environment.json", environment(recipe.seed))
+        write_atomically(path / "recipe.yaml", [text.encode()])
+        return run
+
+    @classmethod
+    def check_place(cls, path: Path, recipe: Recipe, *, resume: bool) -> tuple[Run, bool]:
+        """Check what `create` needs, and write nothing. Returns the run, and whether it is still to be created.
+
+        Raises as `create` does, and RunLockedError while another process writes to the run.
+        """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
         try:
@@ -99,9 +120,12 @@ class Run:
             )
         if taken:
             check_format(path)
-            if run.is_untouched():
+            untouched = run.is_untouched()
+            if untouched or resume:
                 with run.locked(update=False):  # raises if another process is about to write
                     pass
+            if untouched:
+                pass
             elif not resume:
                 raise InputError(f"{path} already contains a run: add --resume to continue it, or choose another --run")
             elif run.recipe() != recipe:
@@ -109,15 +133,9 @@ class Run:
                     f"{path} was started with another recipe: resume with the same one, or start a new run"
                 )
             else:
-                return run
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise StorageError(f"cannot make the run directory {path}: {problem.strerror or problem}") from problem
-        text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True)
-        run.write_json("environment.json", environment(recipe.seed))
-        write_atomically(recipe_file, [text.encode()])
-        return run
+                return run, False
+        _check_writable(path)
+        return run, True
 
     def is_untouched(self) -> bool:
         """Whether no stage has written anything. (A folder with only a recipe.yaml is not a run.)"""
@@ -316,6 +334,20 @@ class Run:
 def evaluation_files(label: str) -> tuple[str, str]:
     """The trajectory and verdict files of an evaluation, relative to the run directory."""
     return f"evaluations/{label}.jsonl", f"evaluations/{label}.verdicts.jsonl"
+
+
+def _check_writable(path: Path) -> None:
+    """Raise StorageError if the folder cannot be made, or written to."""
+    place = next((one for one in (path, *path.absolute().parents) if one.exists()), Path())
+    if not place.is_dir():
+        problem: OSError = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if place == path:
+            problem = FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    elif not os.access(place, os.W_OK | os.X_OK):
+        problem = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    else:
+        return
+    raise StorageError(f"cannot make the run directory {path}: {problem.strerror}") from problem
 
 
 def _listed(path: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import time
 
 from rewright.core.deadline import deadline
 from rewright.core.errors import InputError
+from rewright.core.library_logs import library_logs
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
@@ -24,21 +25,24 @@ __all__ = ["Pipeline", "redo"]
 class Pipeline:
     """Runs the stages of a recipe in a run directory, which the caller has locked.
 
-    Raises InputError for a recipe that refers to untrusted code (see `Run.open`).
+    `checked`: the context of `rewright.pipeline.preflight.check_run`, whose tasks are used. Raises InputError for a
+    recipe that refers to untrusted code (see `Run.open`).
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, checked: Context | None = None) -> None:
         run.check_code()
         complete(run)
         self.run, self.recipe = run, run.recipe()
         self.stages = {stage.name: stage for stage in run_order(self.recipe)}
         self.context = Context(run, self.recipe)
+        if checked is not None:
+            self.context.take_tasks(checked)
 
     def run_all(self) -> None:
         """Run every unfinished stage of the recipe, and resume interrupted redos."""
         wanted = {stage.name for stage in recipe_stages(self.recipe)}
         for stage in self.stages.values():
-            if stage.name in wanted and stage.prepare is not None:
+            if stage.name in wanted and stage.prepare is not None and not self.run.is_done(stage.name):
                 stage.prepare(self.context)
         for stage in self.stages.values():
             pending = Redo.pending(self.run, stage)
@@ -62,7 +66,8 @@ class Pipeline:
         faults = self.context.faults
         faults.clear()
         try:
-            with deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds"):
+            limit = deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds")
+            with library_logs(self.run.path), limit:
                 details = stage.run(self.context) or {}
         finally:
             if faults:

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
-import msgspec
-
 from rewright.core.errors import InputError
-from rewright.engines.settings import ModelSettings
+from rewright.engines.settings import EngineSettings
 from rewright.recipe.schema import Recipe
+from rewright.recipe.suggestions import engine_settings, item_of, struct_of, suggestions
 from rewright.recipe.yaml_file import nearest, one_line
 
-__all__ = ["check_keys", "check_numbers", "located", "struct_of"]
+__all__ = ["check_keys", "check_numbers", "located"]
 
 
-def struct_of(kind: Any, data: Any = None) -> type[msgspec.Struct] | None:
-    """Return the section type in `X` or `X | None`. The type of a model section depends on the engine in `data`."""
-    if get_origin(kind) in (typing.Union, types.UnionType):
-        structs = [struct for part in get_args(kind) if (struct := struct_of(part, data)) is not None]
-        return structs[0] if structs else None
-    if kind is ModelSettings:
-        return ModelSettings.kind(data if isinstance(data, dict) else {})
-    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+def check_keys(
+    data: Any, kind: Any, prefix: str, where: str, places: dict[str, str], *, any_engine: bool = False
+) -> None:
+    """Raise InputError for a key that is not in the schema, with the keys that may have been meant.
 
-
-def check_keys(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> None:
-    """Raise InputError for a key that is not in the schema, with the closest valid one."""
-    struct = struct_of(kind, data)
-    if isinstance(data, list) and get_origin(kind) is tuple and struct_of(get_args(kind)[0]) is not None:
-        for number, item in enumerate(data):
-            check_keys(item, get_args(kind)[0], f"{prefix}[{number}]", where, places)
+    `any_engine`: accept keys of every engine in a model section, and no section of an unknown engine is checked; both
+    are reported by checks with more to say.
+    """
+    try:
+        struct = struct_of(kind, data)
+    except InputError:
+        if not any_engine:
+            raise
+        return
+    below = item_of(kind)
+    if below is not None and isinstance(data, list | dict):
+        items = data.items() if isinstance(data, dict) else enumerate(data)
+        for key, item in items:
+            if isinstance(key, int | str):
+                name = f"{prefix}.{key}" if isinstance(data, dict) else f"{prefix}[{key}]"
+                check_keys(item, below, name, where, places, any_engine=any_engine)
+        if isinstance(data, list):
+            return
     if not isinstance(data, dict):
         return
     if struct is None:
         _check_free(data, prefix, where, places)
         return
     fields = typing.get_type_hints(struct)
+    if any_engine and issubclass(struct, EngineSettings):
+        fields |= {name: Any for other in engine_settings() for name in other.__struct_fields__ if name not in fields}
     for key, value in data.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(fields))}"
+            found = suggestions(prefix, str(key), fields)
+            hint = f"did you mean {_or(found)}?" if found else f"expected one of {', '.join(sorted(fields))}"
             raise InputError(f"{nearest(name, where, places)}: unknown key {one_line(name)}: {hint}")
-        check_keys(value, fields[key], name, where, places)
+        check_keys(value, fields[key], name, where, places, any_engine=any_engine)
+
+
+def _or(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _check_free(data: Any, name: str, where: str, places: dict[str, str]) -> None:

@@ -19,9 +19,10 @@ from rewright.core.settings import convert
 from rewright.engines.settings import ModelSettings
 from rewright.recipe.consent import check_recipe_code, imported_code
 from rewright.recipe.cross_checks import apply_cross_field_rules, check_addresses
-from rewright.recipe.keys import check_keys, check_numbers, located, struct_of
+from rewright.recipe.keys import check_keys, check_numbers, located
 from rewright.recipe.renamed import check_renamed, rename
 from rewright.recipe.schema import Recipe
+from rewright.recipe.suggestions import struct_of
 from rewright.recipe.yaml_file import nearest, parse_value, read_yaml
 from rewright.tasks.settings import TaskSettings
 
@@ -83,6 +84,7 @@ def load_recipe(
         check_recipe_code(imported_code(data), trusted, where)
     check_numbers(data, "", where, places)
     check_renamed(data, where, places)
+    check_keys(data, Recipe, "", where, places, any_engine=True)
     apply_cross_field_rules(data, places, _all_defaults(), where, stored=stored)
     data = _expand(data, Recipe, Recipe())
     check_keys(data, Recipe, "", where, places)

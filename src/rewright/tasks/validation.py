@@ -34,6 +34,8 @@ from rewright.tasks.loading import iterate_tasks
 from rewright.tasks.schemas import record_problems, schema_problems, target_problems
 from rewright.tasks.sources import source_problems
 from rewright.tools import FunctionTools
+from rewright.tools.functions import implementation_problem
+from rewright.tools.targets import target_missing
 
 __all__ = ["Finding", "Validation", "validate_file", "validate_tasks"]
 
@@ -173,7 +175,7 @@ def validate_tasks(
     notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
     _check_identities(notes)
     for note in notes:
-        _check_record(note, judges)
+        _check_record(note, judges, trusted)
     _check_gold_calls(notes)
     if renderer is not None:
         _check_template(notes, renderer)
@@ -214,10 +216,15 @@ def _check_gold_calls(notes: Sequence[_Notes]) -> None:
         )
 
 
-def _check_record(note: _Notes, judges: Sequence[str]) -> None:
+def _check_record(note: _Notes, judges: Sequence[str], trusted: Sequence[str]) -> None:
     task = note.task
     for tool_name, message in target_problems(task):
         note.error("target", message, tool_name)
+    for tool in task.all_tools:
+        if (problem := implementation_problem(tool)) is not None:
+            note.error("no-implementation", problem, tool.name)
+        elif (missing := target_missing(tool, trusted)) is not None:
+            note.error("target", missing, tool.name)
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
     for tool in task.all_tools:

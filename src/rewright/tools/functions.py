@@ -22,7 +22,15 @@ from rewright.sandbox.errors import error_result
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
 
-__all__ = ["FunctionTools", "FunctionToolset"]
+__all__ = ["FunctionTools", "FunctionToolset", "implementation_problem"]
+
+
+def implementation_problem(tool: ToolSpec) -> str | None:
+    """Say that a tool of kind `function` does not have exactly one of source and target; None if it has."""
+    if tool.kind != "function" or (tool.source is None) != (tool.target is None):
+        return None
+    what = "neither source nor target" if tool.source is None else "both source and target"
+    return f"tool {tool.name} has {what}: expected exactly one of them, which is called"
 
 
 class FunctionToolset:
@@ -119,8 +127,8 @@ class FunctionTools:
         Raises `InputError` for a tool without exactly one of source and target, and for an invalid target.
         """
         for tool in tools:
-            if (tool.source is None) == (tool.target is None):
-                raise InputError(f"tool {tool.name}: expected exactly one of source and target")
+            if (problem := implementation_problem(tool)) is not None:
+                raise InputError(problem)
             if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
                 raise InputError(problem)
         return FunctionToolset(self, tools)

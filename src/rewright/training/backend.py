@@ -23,7 +23,7 @@ from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 
-__all__ = ["Backend", "RLJob", "Section", "get_backend"]
+__all__ = ["Backend", "RLJob", "Section", "check_training", "get_backend"]
 
 Section = Literal["sft", "reward", "rl"]
 """The recipe sections that select a back end."""
@@ -114,6 +114,20 @@ class Backend(Protocol):
 
     def train_rl(self, job: RLJob) -> list[Row]:
         """Train the policy by RL, with the advantages of `rewright.training.group_credit`."""
+
+
+def check_training(
+    section: Section, settings: SFTSettings | RewardSettings | RLSettings, model: ModelSettings | None
+) -> None:
+    """Raise InputError for a training that its back end does not support, as far as it is known before the run.
+
+    `model`: the model that the training starts from; None: one that an earlier stage saves.
+    """
+    backend = get_backend(settings.backend, f"{section}.backend")
+    backend.check(section, settings)
+    check_model = getattr(backend, "check_model", None)
+    if model is not None and check_model is not None:
+        check_model(section, model)
 
 
 def get_backend(name: str, setting: str) -> Backend:

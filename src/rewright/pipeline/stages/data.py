@@ -13,6 +13,7 @@ from rewright.engines.base import Sampling
 from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.pipeline.task_checks import check_candidates, check_judges
 from rewright.repair.quality import model_text, score_group, think_blocks
 from rewright.tasks.from_recipe import source_counts
 
@@ -133,21 +134,25 @@ SYNTH = Stage(
     models=("model",),
     uses_tools=True,
     uses_tasks=True,
+    prepare=check_candidates,
     plan=_plan,
 )
 JUDGE = Stage(
     name="judge",
     run=judge,
     reads=("synth",),
+    requires=("synth",),
     files=("verdicts.jsonl",),
     verb="judge",
     help="Judge all stored trajectories again, without generating.",
     uses_tasks=True,
+    prepare=check_judges,
 )
 SCORE = Stage(
     name="score",
     run=score,
     reads=("synth", "judge"),
+    requires=("synth", "judge"),
     files=("quality.jsonl",),
     verb="score",
     help="Score and select all stored candidates again, without generating.",

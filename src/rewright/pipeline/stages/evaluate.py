@@ -15,12 +15,16 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.statistics import grouped_mean, grouped_proportion
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
+from rewright.engines.checks import check_layers
+from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.pipeline.task_checks import check_eval_tasks
+from rewright.recipe.schema import Recipe
 from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
 from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
@@ -218,6 +222,12 @@ def group_row(values: Sequence[tuple[str, float]]) -> dict[str, Any]:
     return {"success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values)}
 
 
+def _check_trained(recipe: Recipe) -> None:
+    """Raise InputError for a policy with layers on which the engine of trained models cannot generate."""
+    if isinstance(recipe.model.trained("models"), HFSettings):
+        check_layers(recipe.model, "model")
+
+
 def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: tuple[str, ...] = ()) -> Stage:
     """The stage `eval_LABEL`: the held-out evaluation of the policy of stage `label`, or of the `base` model."""
 
@@ -246,6 +256,9 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
         generates=Generated(file=evaluation_files(label)[0]),
         models=models,
         uses_tools=True,
+        requires=() if label == BASE else (label,),
+        check=None if label == BASE else _check_trained,
+        prepare=check_eval_tasks,
         plan=plan,
     )
 

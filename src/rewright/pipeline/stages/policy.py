@@ -9,8 +9,9 @@ from rewright.core.progress import say
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import run_order
+from rewright.recipe.schema import Recipe
 
-__all__ = ["policy", "skip"]
+__all__ = ["check_token_ids", "first_policy", "policy", "skip"]
 
 
 def policy(context: Context, upto: str) -> ModelSettings:
@@ -32,6 +33,21 @@ def policy(context: Context, upto: str) -> ModelSettings:
         if stage.name in recipe.stages or folder.exists():
             raise InputError(f"{run.path}: no model of stage {stage.name}: that stage is not done, run it first")
     return recipe.model
+
+
+def first_policy(recipe: Recipe) -> ModelSettings | None:
+    """The model that a training after SFT starts from, if SFT is not among the stages; None: what SFT saves."""
+    return None if "sft" in recipe.stages else recipe.model
+
+
+def check_token_ids(recipe: Recipe, stage: str) -> None:
+    """Raise InputError if `build` will write rows without the token ids that the stage trains on."""
+    if "build" in recipe.stages and recipe.model.tokenizer_path is None:
+        raise InputError(
+            f"model.tokenizer is missing: stage {stage} trains on token ids, and the tokenizer of engine "
+            f"{recipe.model.engine} is on its server only: expected the folder or Hugging Face id of the model's "
+            "tokenizer (and of its weights as model.path), or stages without training"
+        )
 
 
 def skip(context: Context, stage: str, reason: str, so: str) -> dict[str, Any]:

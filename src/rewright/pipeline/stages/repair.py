@@ -27,6 +27,7 @@ from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.hard import write_hard_cases
 from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.pipeline.task_checks import check_judged_candidates
 from rewright.recipe.loader import recipe_hash
 from rewright.repair.decision import RULES, Decision, decide, mode_of, repair_task
 from rewright.rollout.loop import Plan, Rollout, derive_seed
@@ -232,4 +233,5 @@ REPAIR = Stage(
     models=("repair.model",),
     uses_tools=True,
     uses_tasks=True,
+    prepare=check_judged_candidates,
 )

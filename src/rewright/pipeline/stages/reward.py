@@ -9,10 +9,10 @@ from rewright.core.progress import say
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.held_out import unseen_pairs, warn_if_too_few_pairs
-from rewright.pipeline.stages.policy import policy, skip
+from rewright.pipeline.stages.policy import check_token_ids, first_policy, policy, skip
 from rewright.pipeline.stages.reward_gate import why_no_reward_model
 from rewright.recipe.schema import Recipe
-from rewright.training.backend import get_backend
+from rewright.training.backend import check_training, get_backend
 from rewright.training.group_credit import uses_reward_model
 
 __all__ = ["REWARD", "reward"]
@@ -49,7 +49,8 @@ def reward(context: Context) -> dict[str, Any]:
 
 def _check(recipe: Recipe) -> None:
     if recipe.reward.url is None:
-        get_backend(recipe.reward.backend, "reward.backend").check("reward", recipe.reward)
+        check_token_ids(recipe, "reward")
+        check_training("reward", recipe.reward, first_policy(recipe))
 
 
 REWARD = Stage(

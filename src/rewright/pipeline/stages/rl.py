@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Trajectory
 from rewright.core.scorer import Scorer
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
-from rewright.pipeline.stages.policy import policy
+from rewright.pipeline.stages.policy import first_policy, policy
 from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_model, why_no_reward_model
+from rewright.pipeline.task_checks import check_rl_tasks
 from rewright.recipe.schema import Recipe
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
-from rewright.training.backend import RLJob, get_backend
+from rewright.training.backend import RLJob, check_training, get_backend
 from rewright.training.group_credit import call_factor, uses_reward_model
 from rewright.training.settings import check_task_count
 
@@ -88,8 +90,19 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
 
 
 def _check(recipe: Recipe) -> None:
-    get_backend(recipe.rl.backend, "rl.backend").check("rl", recipe.rl)
+    check_training("rl", recipe.rl, first_policy(recipe))
+    _check_pairs(recipe)
     check_task_count(_task_count(recipe), recipe.rl)
+
+
+def _check_pairs(recipe: Recipe) -> None:
+    """Raise InputError if RL will refuse the model at `reward.url`, because no pair will be held out to test it."""
+    served = recipe.reward.url is not None and uses_reward_model(recipe.rl)
+    if served and "build" in recipe.stages and recipe.build.held_out_fraction == 0:
+        raise InputError(
+            "build.held_out_fraction is 0: RL uses the model at reward.url only after a test on held-out pairs: "
+            "expected a positive fraction, or no reward.url"
+        )
 
 
 def _task_count(recipe: Recipe) -> int:
@@ -123,6 +136,6 @@ RL = Stage(
     uses_tools=True,
     uses_tasks=True,
     check=_check,
-    prepare=Context.check_rewards,
+    prepare=check_rl_tasks,
     plan=_plan,
 )

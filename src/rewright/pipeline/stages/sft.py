@@ -8,9 +8,9 @@ from rewright.core.errors import InputError
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key
-from rewright.pipeline.stages.policy import skip
+from rewright.pipeline.stages.policy import check_token_ids, skip
 from rewright.recipe.schema import Recipe
-from rewright.training.backend import get_backend
+from rewright.training.backend import check_training, get_backend
 
 __all__ = ["SFT", "sft"]
 
@@ -54,7 +54,9 @@ def _check(recipe: Recipe) -> None:
             f"sft.source is demonstrations, which are written in the dialect hermes, and dialect is {recipe.dialect}: "
             "expected sft.source: run"
         )
-    get_backend(recipe.sft.backend, "sft.backend").check("sft", recipe.sft)
+    if recipe.sft.source == "run":
+        check_token_ids(recipe, "sft")
+    check_training("sft", recipe.sft, recipe.model)
 
 
 SFT = Stage(

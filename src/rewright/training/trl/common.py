@@ -74,7 +74,7 @@ def build_config(kind: Callable[..., T], section: str, values: dict[str, Any]) -
     """Build a TRL config. Raises InputError, which mentions the recipe section, for values that TRL rejects."""
     try:
         return kind(**values)
-    except (TypeError, ValueError, KeyError, ImportError) as problem:
+    except (TypeError, ValueError, KeyError, ImportError, AttributeError, RuntimeError, OSError) as problem:
         reason = " ".join(str(problem).split())[:300]
         raise InputError(f"{section}: TRL rejects these settings: {reason}") from problem
 

@@ -20,7 +20,7 @@ from rewright.training.pair_accuracy import pair_accuracies
 from rewright.training.settings import RewardSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 
-__all__ = ["RewardModel", "train_reward_model"]
+__all__ = ["RewardModel", "reward_config", "train_reward_model"]
 
 
 class RewardModel:
@@ -106,6 +106,26 @@ def _config_with_head(path: Path) -> Any:
     return config
 
 
+def reward_config(settings: RewardSettings, out: Path, seed: int) -> Any:
+    """TRL's RewardConfig of a recipe section. Raises InputError for values that TRL rejects. Writes nothing."""
+    from trl import RewardConfig
+
+    return build_config(
+        RewardConfig,
+        "reward",
+        config_arguments(
+            settings,
+            out,
+            seed,
+            batch_size=settings.batch_size,
+            num_train_epochs=settings.epochs,
+            lr_scheduler_type=settings.scheduler,
+            warmup_steps=settings.warmup,
+            max_length=settings.max_length,
+        ),
+    )
+
+
 def train_reward_model(
     pairs: Sequence[dict[str, Any]],
     model: ModelSettings,
@@ -123,7 +143,7 @@ def train_reward_model(
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardTrainer
 
     training = [pair for pair in pairs if pair["split"] == "train"]
     held_out = [pair for pair in pairs if pair["split"] == "heldout"]
@@ -143,20 +163,7 @@ def train_reward_model(
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
         classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
-        config = build_config(
-            RewardConfig,
-            "reward",
-            config_arguments(
-                settings,
-                out,
-                seed,
-                batch_size=settings.batch_size,
-                num_train_epochs=settings.epochs,
-                lr_scheduler_type=settings.scheduler,
-                warmup_steps=settings.warmup,
-                max_length=settings.max_length,
-            ),
-        )
+        config = reward_config(settings, out, seed)
         trainer = RewardTrainer(
             model=classifier,
             args=config,

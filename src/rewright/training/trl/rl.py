@@ -45,7 +45,7 @@ from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 
 T = TypeVar("T")
 
-__all__ = ["RewrightTrainer", "train_rl"]
+__all__ = ["RewrightTrainer", "rl_config", "train_rl"]
 
 
 def trajectory_reward(
@@ -220,6 +220,40 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         return output
 
 
+def rl_config(settings: RLSettings, out: Path, seed: int, *, precision: str, limits: Limits) -> Any:
+    """TRL's GRPOConfig of a recipe section. Raises InputError for values that TRL rejects. Writes nothing."""
+    batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
+    if batch % updates:
+        raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
+    update_batch = batch // updates
+    return build_config(
+        GRPOConfig,
+        "rl",
+        config_arguments(
+            settings,
+            out,
+            seed,
+            batch_size=update_batch,
+            precision=precision,
+            save_steps=(settings.save_steps or 500) * updates,
+            max_steps=settings.steps * updates,
+            logging_steps=updates,
+            num_generations=settings.generations,
+            steps_per_generation=batch // (settings.micro_batch_size or update_batch),
+            max_completion_length=limits.trajectory_tokens or 1 << 20,
+            temperature=settings.temperature,
+            epsilon=settings.epsilon,
+            beta=settings.beta,
+            entropy_coef=settings.entropy,
+            loss_type=settings.loss_type,
+            lr_scheduler_type=settings.scheduler,
+            warmup_steps=settings.warmup,
+            remove_unused_columns=False,
+            log_completions=False,
+        ),
+    )
+
+
 def train_rl(
     tasks: Sequence[Task],
     model: Any,
@@ -257,10 +291,6 @@ def train_rl(
     check_task_count(len(tasks), settings)
 
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
-    batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
-    if batch % updates:
-        raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
-    update_batch = batch // updates
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")
     rollout_model = None
@@ -270,32 +300,7 @@ def train_rl(
         model = model.float()
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     with quiet():
-        config = build_config(
-            GRPOConfig,
-            "rl",
-            config_arguments(
-                settings,
-                out,
-                seed,
-                batch_size=update_batch,
-                precision=precision,
-                save_steps=(settings.save_steps or 500) * updates,
-                max_steps=settings.steps * updates,
-                logging_steps=updates,
-                num_generations=settings.generations,
-                steps_per_generation=batch // (settings.micro_batch_size or update_batch),
-                max_completion_length=limits.trajectory_tokens or 1 << 20,
-                temperature=settings.temperature,
-                epsilon=settings.epsilon,
-                beta=settings.beta,
-                entropy_coef=settings.entropy,
-                loss_type=settings.loss_type,
-                lr_scheduler_type=settings.scheduler,
-                warmup_steps=settings.warmup,
-                remove_unused_columns=False,
-                log_completions=False,
-            ),
-        )
+        config = rl_config(settings, out, seed, precision=precision, limits=limits)
         trainer = trainer_class(
             model=model,
             args=config,

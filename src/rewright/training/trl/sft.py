@@ -18,13 +18,35 @@ from rewright.engines.settings import ModelSettings
 from rewright.training.settings import SFTSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 
-__all__ = ["labels_of", "train_sft"]
+__all__ = ["labels_of", "sft_config", "train_sft"]
 
 
 def labels_of(row: dict[str, Any]) -> list[int]:
     """Return the labels (L,) of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
     pairs = zip(row["input_ids"], row["mask"], strict=True)
     return [token if generated else -100 for token, generated in pairs]
+
+
+def sft_config(settings: SFTSettings, out: Path, seed: int, *, precision: str) -> Any:
+    """TRL's SFTConfig of a recipe section. Raises InputError for values that TRL rejects. Writes nothing."""
+    from trl import SFTConfig
+
+    return build_config(
+        SFTConfig,
+        "sft",
+        config_arguments(
+            settings,
+            out,
+            seed,
+            batch_size=settings.batch_size,
+            precision=precision,
+            num_train_epochs=settings.epochs,
+            lr_scheduler_type=settings.scheduler,
+            warmup_steps=settings.warmup,
+            max_length=None,
+            packing=False,
+        ),
+    )
 
 
 def train_sft(
@@ -36,7 +58,7 @@ def train_sft(
     Raises InputError if no rows remain, and TrainingError if no weight changes.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     limit = settings.max_length
     fitting = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
@@ -46,22 +68,7 @@ def train_sft(
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
-        config = build_config(
-            SFTConfig,
-            "sft",
-            config_arguments(
-                settings,
-                out,
-                seed,
-                batch_size=settings.batch_size,
-                precision=precision,
-                num_train_epochs=settings.epochs,
-                lr_scheduler_type=settings.scheduler,
-                warmup_steps=settings.warmup,
-                max_length=None,
-                packing=False,
-            ),
-        )
+        config = sft_config(settings, out, seed, precision=precision)
         tokenizer = load_tokenizer(model)
         trainer = SFTTrainer(
             model=trained,

@@ -1,0 +1,185 @@
+"""Run, redo and check the stages of a run for the commands, and print its results."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rewright.cli.output import as_text, print_json, stdout_for_json
+from rewright.core.errors import InputError, RewrightError
+from rewright.core.progress import format_counts, say
+from rewright.pipeline.registry import Stage, recipe_stages
+from rewright.recipe.consent import imported_code, recipe_code
+from rewright.recipe.schema import Recipe
+
+__all__ = [
+    "check_start",
+    "complete_stage",
+    "named_code",
+    "new_run_directory",
+    "print_plan",
+    "print_report",
+    "print_results",
+    "redo_stage",
+    "start_run",
+    "stored_settings",
+]
+
+
+def new_run_directory(path: Path, *, resume: bool) -> Path:
+    """Return `path`, with a numeric suffix if it exists. With `resume`, return the latest existing one."""
+    numbered = [
+        (one.name.removeprefix(f"{path.name}-"), one) for one in path.parent.glob(f"{glob.escape(path.name)}-*")
+    ]
+    taken = {int(number): one for number, one in numbered if number.isdecimal()}
+    if path.exists():
+        taken[1] = path
+    if resume or not taken:
+        return taken[max(taken)] if taken else path
+    return path.with_name(f"{path.name}-{max(taken) + 1}")
+
+
+def stored_settings(folder: Path, overrides: Sequence[str], trusted: Sequence[str]) -> Recipe:
+    """The recipe in a run directory, with overrides. Raises InputError for code in it that is not `trusted`."""
+    from rewright.pipeline.migration import stored_recipe
+    from rewright.pipeline.run_directory import Run
+
+    run = Run.open(folder, trusted=trusted)
+    run.check_code()
+    return stored_recipe(folder, overrides, trusted=trusted)
+
+
+def check_start(recipe: Recipe, folder: Path, *, resume: bool) -> Any:
+    """Raise InputError for what a stage of the run in `folder` would refuse later. Returns the checked context."""
+    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.run_directory import Run
+
+    before, _ = Run.check_place(folder, recipe, resume=resume)
+    missing = [one for one in recipe_stages(recipe) if not (resume and before.is_done(one.name))]
+    return check_run(recipe, before, missing)
+
+
+def start_run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> Any:
+    """Run the stages of a recipe in `folder`. Returns the run. Nothing is written for a mistake that is found before.
+
+    `as_json`: keep standard output free for JSON.
+    """
+    from rewright.pipeline.run_directory import Run
+    from rewright.pipeline.runner import Pipeline
+
+    checked = check_start(recipe, folder, resume=resume)
+    run = Run.create(folder, recipe, resume=resume)
+    with run.locked(), _resume_hint_on_error(run), stdout_for_json(as_json):
+        Pipeline(run, checked=checked).run_all()
+    return run
+
+
+@contextmanager
+def _resume_hint_on_error(run: Any) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, RewrightError) as problem:
+        if run.is_untouched():
+            # Nothing has been generated, so there is nothing to go on with: the same command starts anew.
+            if not isinstance(problem, InputError):
+                say("stopped before anything was generated")
+        else:
+            say(f"stopped; what was done is saved: {_resume_hint(run)}")
+        raise
+
+
+def _resume_hint(run: Any) -> str:
+    flags = "".join(f" --trusted {shlex.quote(code)}" for code in named_code(run))
+    return f"go on with rewright run {shlex.quote(str(run.path))} --resume{flags}"
+
+
+def named_code(run: Any) -> list[str]:
+    """The packages, functions and words that `--trusted` must name for the recipe of a run."""
+    code = [*recipe_code(run.recipe()), *imported_code(msgspec.to_builtins(run.recipe()))]
+    return list(dict.fromkeys(what.partition(":")[0] for _, what in code))
+
+
+def redo_stage(run: Any, stage: Stage) -> None:
+    """Run a finished stage again. Its earlier results are kept until the new ones are complete."""
+    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.redo import Redo
+    from rewright.pipeline.runner import redo
+
+    check_run(run.recipe(), run, [stage])
+    try:
+        redo(run, stage)
+    except (KeyboardInterrupt, RewrightError):
+        kept = (
+            f"stopped; the earlier results of {stage.name} are as they were" if run.is_done(stage.name) else "stopped"
+        )
+        begun = Redo.pending(run, stage) is not None
+        say(f"{kept}, and what was done is saved: {_resume_hint(run)}" if begun else kept)
+        raise
+
+
+def complete_stage(run: Any, stage: Stage) -> None:
+    """Complete a stage. If an error stops it before anything is generated, its state is restored."""
+    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.runner import Pipeline
+
+    check_run(run.recipe(), run, [stage])
+    pipeline, state, before = Pipeline(run), run.state(), run.trajectories.keys_in_order()
+    run.undo(stage.name)  # before running it, because a stage marked as done must have all its records if killed
+    try:
+        with _resume_hint_on_error(run):
+            pipeline.run_stage(stage.name)
+    except (KeyboardInterrupt, RewrightError):
+        if run.trajectories.keys_in_order() == before:
+            run.write_json("state.json", state)
+        raise
+
+
+def print_plan(recipe: Recipe, *, as_json: bool) -> None:
+    """Check the recipe for all of its stages and print what they would do (`--dry-run`)."""
+    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.run_directory import Run
+
+    chosen = recipe_stages(recipe)
+    context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
+    plan: dict[str, Any] = {
+        "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
+        "candidates": 0,
+        "evaluated": 0,
+        "stages": list(recipe.stages),
+        "model": recipe.model.path,
+    }
+    for stage in chosen:
+        plan |= stage.plan(context) if stage.plan is not None else {}
+    if as_json:
+        print_json(plan)
+    else:
+        shown = {key: format_counts(value) if isinstance(value, dict) else value for key, value in plan.items()}
+        print("\n".join(f"{key}: {value}" for key, value in shown.items()))
+
+
+def print_report(run: Any, *, as_json: bool) -> None:
+    """Write the report of a run and print its table, or with `as_json` its results."""
+    print_results([run], as_json=as_json)
+
+
+def print_results(runs: Sequence[Any], *, as_json: bool) -> None:
+    """Write the reports of runs and print their tables, or with `as_json` the results (of several runs: a list)."""
+    from rewright.reports.report import write_report
+    from rewright.reports.summary import report as summary
+    from rewright.reports.table import table
+
+    line, found = as_text(as_json), []
+    for run in runs:
+        found.append(summary(run))
+        line(table(found[-1]))
+        for written in write_report(run, found[-1]):
+            line(f"written: {written}")
+        line(f"run directory: {run.path}")
+    if as_json:
+        print_json(found[0] if len(found) == 1 else found)

@@ -1,0 +1,87 @@
+"""Check the tasks of a run before its first stage: their tools can be opened, and their judges have what they need."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from rewright.core.errors import InputError
+from rewright.core.records import Task
+from rewright.judging.base import missing_key
+from rewright.judging.judges import find_judge
+from rewright.pipeline.context import Context, eval_settings
+from rewright.tasks.from_recipe import draws_tasks
+from rewright.tasks.settings import TaskSettings
+from rewright.tools.targets import target_missing
+
+__all__ = ["check_candidates", "check_eval_tasks", "check_judged_candidates", "check_judges", "check_rl_tasks"]
+
+
+def check_candidates(context: Context) -> None:
+    """Raise InputError unless the tasks can be loaded and their tools opened."""
+    check_tools(context, _tasks(context, context.recipe.tasks, "tasks"))
+
+
+def check_judges(context: Context) -> None:
+    """Raise InputError unless the tasks can be loaded and judged."""
+    check_verdicts(_tasks(context, context.recipe.tasks, "tasks"))
+
+
+def check_judged_candidates(context: Context) -> None:
+    """Raise InputError unless the tasks can be loaded, their tools opened and their answers judged."""
+    check_candidates(context)
+    check_judges(context)
+
+
+def check_eval_tasks(context: Context) -> None:
+    """Raise InputError unless the held-out tasks can be loaded, their tools opened and their answers judged."""
+    tasks = _tasks(context, eval_settings(context.recipe), "eval.tasks")
+    check_tools(context, tasks)
+    check_verdicts(tasks)
+
+
+def check_rl_tasks(context: Context) -> None:
+    """Raise InputError unless the RL tasks can be loaded, their tools opened and their answers compared."""
+    settings = context.recipe.rl
+    own = settings.tasks
+    tasks = _tasks(context, context.recipe.tasks, "tasks") if own is None else _tasks(context, own, "rl.tasks")
+    check_tools(context, tasks)
+    if settings.outcome == "judge":
+        check_verdicts(tasks)
+    else:
+        context.check_rewards()
+
+
+def check_tools(context: Context, tasks: list[Task]) -> None:
+    """Raise InputError for a tool that no executor of the recipe can run. Starts no process."""
+    tools = context.open_tools()
+    sandbox = context.recipe.sandbox
+    try:
+        for task in tasks:
+            try:
+                tools.open(task.all_tools)
+                for tool in task.all_tools:
+                    # Code at sandbox.url runs on another machine, which may have other modules.
+                    missing = None if sandbox.url is not None else target_missing(tool, sandbox.trusted)
+                    if missing is not None:
+                        raise InputError(missing)
+            except InputError as problem:
+                raise InputError(f"task {task.id}: {problem}") from None
+    finally:
+        asyncio.run(tools.close())
+
+
+def check_verdicts(tasks: list[Task]) -> None:
+    """Raise InputError for a task that lacks what its judge needs."""
+    for task in tasks:
+        missing = missing_key(task, find_judge(task.judge).needs)
+        if missing is not None:
+            raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")
+
+
+def _tasks(context: Context, settings: TaskSettings, where: str) -> list[Task]:
+    """The tasks of a section. Of a world, which makes as many as wanted of one kind, the first."""
+    if draws_tasks(settings):
+        settings = msgspec.structs.replace(settings, count=1, limit=None)
+    return context.load(settings, where)
