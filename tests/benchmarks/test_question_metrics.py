@@ -29,5 +29,5 @@ def test_exact_match_and_f1_are_shown_and_stored(tmp_path: Path, benchmark: str)
     found = {name: (part["value"], part["trajectories"]) for name, part in row["metrics"].items()}
     assert found == {"exact_match": (0.5, 4), "f1": (pytest.approx((1 + 2 / 3 + 0 + 1) / 4), 4)}
     assert row["success"] == 0.75  # F1 of at least 0.5
-    assert any(line.startswith("  exact_match: 0.500 [") for line in done.stdout.splitlines())
+    assert any(line.startswith("  exact_match: 0.500 [") for line in done.stderr.splitlines())
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text())["metrics"] == row["metrics"]

@@ -146,7 +146,7 @@ RECIPES: list[Case] = [
         "a folder without a model",
         {"r.yaml": RECIPE, "t.jsonl": lines(task()), "empty/x": b""},
         ["run", "r.yaml", "--model", "empty"],
-        "model empty: the folder has no saved model: expected a tokenizer and config.json",
+        "model empty: no saved model in it: expected a tokenizer and config.json",
     ),
     (
         "weights of nothing",
@@ -366,7 +366,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["import", "other.jsonl", *NEW], "other.jsonl:1: unknown task"),
         (
             ["import", "twice.jsonl", *NEW],
-            "twice.jsonl:2: the id 'x' is used",
+            "twice.jsonl:2: the id 'x' is already used in line 1",
         ),
         (
             ["import", "empty.jsonl", *NEW],

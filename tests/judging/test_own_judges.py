@@ -81,7 +81,7 @@ def test_it_runs_elsewhere_with_the_users_environment(own: str, capfd: pytest.Ca
         ("exit", "SystemExit: 3"),
         ("die", r"ended its process \(exit status 7\)"),
         ("raise", "KeyError: 'raise'"),
-        ("float", r"it returned 1\.0, expected a rewright\.judging\.Judgement"),
+        ("float", r"it returned 1\.0: expected a rewright\.judging\.Judgement"),
         ("nan", r"returned the outcome nan: expected a number in \[0, 1\]"),
         ("metric", "returned inf as the metric 'speed': expected a finite number"),
     ],

@@ -481,7 +481,7 @@ def test_an_importer_of_one_s_own_starts_a_run_and_is_credited(rewright: Rewrigh
     assert [row["turn_rewards"] for row in matched.values()] == [[1.0, 0.0, 0.0], [pytest.approx(2 / 3), 0.0]]
     _, _, said = rewright("credit", "log.tsv", "--format", "toy", "--signal", SIGNAL)
     assert "gold calls" not in said and "their calls earn 0" not in said, said
-    assert f"no trajectory has an outcome: turns are paid for the signal {SIGNAL} alone" in said
+    assert f"no trajectory has an outcome: turns are rewarded for the signal {SIGNAL} only" in said
     new = credit_of(rewright, "log.tsv", "--format", "toy", "--signal", SIGNAL)
     assert [row["turn_rewards"] for row in new.values()] == [[1.0, 0.0, 0.0], [1.0, 0.0]]
 

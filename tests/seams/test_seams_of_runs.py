@@ -66,7 +66,7 @@ def test_a_trainer_of_another_package_trains_what_the_recipe_says(folder: Path) 
         (("stages=[toy_length]",), "stages: must hold known names: unknown stage 'toy_length': did you mean"),
         (("sft.backend=toyy",), "sft.backend: unknown trainer 'toyy': did you mean 'toy'?"),
         (("sft.backend=seams.toys.toy_trainer:NoTrainer",), "sft.backend: trainer 'seams.toys.toy_trainer:NoTrainer'"),
-        (("sft.backend=seams.toys.toy_trainer:__doc__",), "toy_trainer:__doc__ is no trainer"),
+        (("sft.backend=seams.toys.toy_trainer:__doc__",), "toy_trainer:__doc__ is not a trainer"),
         (("stages=[rl]", "rl.backend=toy"), "rl.backend: toy trains in sft only"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_benchmark_brings_its_own_metrics(folder: Path) -> None:
     arguments = ("eval", "--benchmark", "toy-differences", "--run", "metrics", "--model", "any", "model.off_by=3")
     done = rewright(folder, *arguments, "--json")
     assert done.returncode == 0, done.stderr
-    assert "  distance: 3.000 [3.000, 3.000] of 3" in done.stdout.splitlines()
+    assert "  distance: 3.000 [3.000, 3.000] of 3" in done.stderr.splitlines()
     distance = {"value": 3.0, "low": 3.0, "high": 3.0, "trajectories": 3}
     assert json.loads(done.stdout.splitlines()[-1])["stages"][0]["metrics"] == {"distance": distance}
     assert records(folder / "metrics" / "metrics.jsonl")[0]["metrics"] == {"distance": distance}

@@ -18,9 +18,9 @@ from rewright.recipe.schema import Recipe
 
 __all__ = ["all_keys", "engine_settings", "item_of", "struct_of", "suggestions"]
 
-SIMILAR: Final = 0.75
-"""Least similarity (of difflib, 0 to 1) of a misspelt key and the one that is suggested."""
-MOST: Final = 8
+MIN_SIMILARITY: Final = 0.75
+"""Minimum similarity (of difflib, 0 to 1) of a misspelt key and the one that is suggested."""
+MAX_SUGGESTIONS: Final = 8
 """Maximum number of suggestions."""
 
 
@@ -72,15 +72,15 @@ def suggestions(section: str, key: str, here: Iterable[str]) -> list[str]:
     exact = [path for path, similarity in elsewhere.items() if similarity == 1.0]
     found = near + (exact or ([] if near else _best(elsewhere)))
     order = {path: number for number, path in enumerate(near)}
-    return sorted(dict.fromkeys(found), key=lambda path: (order.get(path, len(order)), _steps(section, path), path))[
-        :MOST
-    ]
+    return sorted(
+        dict.fromkeys(found), key=lambda path: (order.get(path, len(order)), "[]" in path, _steps(section, path), path)
+    )[:MAX_SUGGESTIONS]
 
 
 def _best(similarities: dict[str, float]) -> list[str]:
     """The keys of the highest similarity, if it is enough."""
     highest = max(similarities.values(), default=0.0)
-    return [path for path, similarity in similarities.items() if similarity == highest >= SIMILAR]
+    return [path for path, similarity in similarities.items() if similarity == highest >= MIN_SIMILARITY]
 
 
 def _plain(key: str) -> str:
