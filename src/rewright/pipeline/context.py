@@ -113,8 +113,12 @@ class Context:
         return self._tasks[name]
 
     def load(self, settings: TaskSettings) -> list[Task]:
-        """Load the tasks of a `tasks:` section and add the tools of the recipe."""
-        return with_recipe_tools(load_recipe_tasks(settings, self.recipe.judges), self.recipe.tools, self.dialect)
+        """Load the tasks of a `tasks:` section and prepare them."""
+        return self.prepare(load_recipe_tasks(settings, self.recipe.judges))
+
+    def prepare(self, tasks: Iterable[Task]) -> list[Task]:
+        """Add the tools of the recipe to tasks that were loaded. Raises InputError as `with_recipe_tools` does."""
+        return with_recipe_tools(tasks, self.recipe.tools, self.dialect)
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""
@@ -171,7 +175,22 @@ class Context:
     def open_tools(self) -> ToolsetFactory:
         """Open the executors of this run's tools, in the configured sandbox."""
         seconds = self.recipe.limits.tool_seconds
-        return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
+        return open_toolsets(
+            self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds, others=self.other_executors()
+        )
+
+    def other_executors(self) -> dict[str, ToolsetFactory]:
+        """The executors of further kinds of tools, by kind. A run has none."""
+        return {}
+
+    def policy_renderer(self) -> Renderer | None:
+        """The policy's renderer; None if its tokenizer is not available (a served model)."""
+        model = self.recipe.model
+        if model.tokenizer_path is None:
+            return None
+        from rewright.engines.loading import load_tokenizer
+
+        return Renderer(load_tokenizer(model), self.dialect, template_options=model.template_options)
 
     async def generate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -43,11 +43,17 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     return found
 
 
-def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> ToolsetFactory:
+def open_toolsets(
+    settings: ToolSettings,
+    sandbox: SandboxSettings,
+    *,
+    tool_seconds: float = 5.0,
+    others: Mapping[str, ToolsetFactory] | None = None,
+) -> ToolsetFactory:
     """Open the executors of all kinds of tools.
 
-    `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. Raises InputError if the settings are
-    inconsistent.
+    `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. `others` are executors of further
+    kinds. Raises InputError if the settings are inconsistent.
     """
     limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
     python_mb = max(sandbox.memory_mb, PYTHON_MEMORY_MB)
@@ -77,7 +83,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     }
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)
-    return CombinedTools(executors)
+    return CombinedTools({**executors, **(others or {})})
 
 
 async def try_tools(tools: ToolsetFactory, tasks: Iterable[Task]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -11,10 +11,11 @@ from rewright.core.records import Task
 from rewright.judging.base import lacking
 from rewright.judging.judges import check_judge, find_judge
 from rewright.tasks.formats import WorldFormat, find_format, judged
-from rewright.tasks.loading import load_tasks
+from rewright.tasks.loading import load_tasks, tasks_of_rows
+from rewright.tasks.rows import Row
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["drawn_count", "draws_tasks", "load_recipe_tasks"]
+__all__ = ["drawn_count", "draws_tasks", "load_recipe_tasks", "recipe_tasks_of_rows"]
 
 
 def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = None) -> list[Task]:
@@ -24,6 +25,14 @@ def load_recipe_tasks(settings: TaskSettings, judges: Sequence[str] | None = Non
     InputError for a file that does not match the section.
     """
     tasks = _recipe_tasks(settings, judges)
+    return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+
+
+def recipe_tasks_of_rows(
+    rows: Iterable[Row], settings: TaskSettings, judges: Sequence[str] | None = None
+) -> list[Task]:
+    """Convert rows that are in no file, as `load_recipe_tasks` does with the file of the section."""
+    tasks = tasks_of_rows(rows, settings.format, settings.limit, judges=judges)
     return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
 
 
