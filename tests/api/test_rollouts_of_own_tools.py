@@ -1,4 +1,4 @@
-"""`rw.rollout` and `rw.repair` with a user's own functions, on a served model and on an engine; async and sync twins."""
+"""`rw.rollout` and `rw.repair` with a user's own functions, on a served model and on an engine; async and sync."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ async def get_price_later(item: str) -> int:
 
 
 def call_of(item: str) -> str:
-    return '<think>I look.</think><tool_call>{"name": "get_price", "arguments": {"item": "%s"}}</tool_call>' % item
+    call = json.dumps({"name": "get_price", "arguments": {"item": item}})
+    return f"<think>I look.</think><tool_call>{call}</tool_call>"
 
 
 def honest(request: Request, turn: int) -> str:

@@ -87,10 +87,10 @@ async def repair(
         base_url: address of the repairer's OpenAI-compatible server.
         tools: functions and `rw.tool` objects, as in `rw.rollout`.
         qualities: the scores of the candidates, as `rw.score` returns; default: they are judged and scored first.
-        attempts: maximum number of attempts per candidate; default: 1.
-        temperature: sampling temperature; default: 0.
-        top_p: nucleus sampling probability; default: 1.
-        show_gold: show the gold answer to the repairer; default: False.
+        attempts: maximum number of attempts per candidate; default: the recipe's, usually 1.
+        temperature: sampling temperature; default: the recipe's, usually 0.
+        top_p: nucleus sampling probability; default: the recipe's, usually 1.
+        show_gold: show the gold answer to the repairer; default: the recipe's, usually False.
         seed: seed of sampling; default: the recipe's.
         dialect: dialect of the trajectories and of the repairer; default: the one that reads the stored calls and
             answers.
@@ -98,7 +98,7 @@ async def repair(
         sandbox: isolation of tools that are source text.
         concurrency: maximum number of concurrent repairs.
         tokenizer: the tokenizer of an engine, as in `rw.rollout`.
-        recipe: a recipe file, or its sections; the arguments above take precedence.
+        recipe: a recipe, as in `rw.rollout`; the arguments above take precedence.
         progress: show a progress bar.
 
     Returns:

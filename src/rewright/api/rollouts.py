@@ -23,9 +23,9 @@ async def rollout(
     model: ModelLike | None = None,
     base_url: str | None = None,
     tools: Iterable[ToolLike] = (),
-    samples: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     seed: int | None = None,
     dialect: str | None = None,
     limits: LimitsLike | None = None,
@@ -46,16 +46,16 @@ async def rollout(
         base_url: address of an OpenAI-compatible server, such as http://localhost:8000/v1.
         tools: functions and `rw.tool` objects that are added to every task. They run in this process; one replaces the
             task's tool of the same name.
-        samples: number of trajectories per task.
-        temperature: sampling temperature.
-        top_p: nucleus sampling probability.
+        samples: number of trajectories per task; default: the recipe's, without a recipe 1.
+        temperature: sampling temperature; default: the recipe's, without a recipe 1.
+        top_p: nucleus sampling probability; default: the recipe's, without a recipe 1.
         seed: seed of sampling; default: the recipe's. Equal arguments give equal ids and seeds.
         dialect: how the model writes calls and answers; default: that of the engine.
         limits: limits of a trajectory, such as `{"turns": 6, "tool_seconds": 10}`.
         sandbox: isolation of tools that are source text: `strict`, `process`, `unsafe`, or a recipe's section.
         concurrency: maximum number of concurrent trajectories.
         tokenizer: the tokenizer of an engine that takes token ids and does not have it as its attribute `tokenizer`.
-        recipe: a recipe file, or its sections; the arguments above take precedence.
+        recipe: a recipe (a file, its sections, or `rw.Run(…).recipe`); the arguments above take precedence.
         on_done: called with each trajectory when it ends.
         progress: show a progress bar.
 
@@ -84,8 +84,10 @@ async def rollout(
         dialect=dialect,
         limits=limits,
         sandbox=as_sandbox(sandbox),
-        synth={"n": samples, "temperature": temperature, "top_p": top_p}
-        | ({} if concurrency is None else {"concurrency": concurrency}),
+        synth__n=1 if samples is None and recipe is None else samples,
+        synth__temperature=1.0 if temperature is None and recipe is None else temperature,
+        synth__top_p=1.0 if top_p is None and recipe is None else top_p,
+        synth__concurrency=concurrency,
     )
     with session(chosen, as_task_list(tasks), tools=as_tools(tools)) as opened, hidden_bars(not progress):
         await synthesise(opened, label="rollouts", on_done=on_done)

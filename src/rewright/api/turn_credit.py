@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.api.runs import Run
 from rewright.api.session import dialect_of
 from rewright.api.tasks import TasksLike, as_task_list
 from rewright.core.errors import InputError
@@ -78,7 +79,7 @@ class TrajectoryCredit:
 
 
 def credit(
-    trajectories: str | Path | Iterable[Any],
+    trajectories: str | Path | Run | Iterable[Any],
     *,
     gold_calls: GoldLike | None = None,
     tasks: TasksLike | None = None,
@@ -97,7 +98,7 @@ def credit(
     Args:
         trajectories: trajectories; rows of a log (dictionaries such as `{"messages": […], "reward": 1.0}`); lists of
             messages, or one list of messages; or a path: a log file of any format that `rewright credit` reads, or a
-            run directory.
+            run (its directory, or a `rw.Run`).
         gold_calls: the gold calls, `{"name", "arguments"}`: one list for every trajectory, one list per trajectory
             (None: unknown), lists by task id, or a file. Default: those of the rows, the tasks or the run.
         tasks: the tasks of trajectories, with their gold calls.
@@ -131,6 +132,8 @@ def credit(
         one.turn_rewards                     # array([1., 0.])
         ```
     """
+    if isinstance(trajectories, Run):
+        trajectories = trajectories.path
     chosen = {"signal": signal, "estimator": estimator, "assignment": assignment, **(settings or {})}
     changes = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in chosen.items() if value is not None]
     path = Path(trajectories) if isinstance(trajectories, str | Path) else None
