@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import rewright as rw
+from rewright.core.registry import known
 from rewright.engines.base import Request
+from rewright.judging.base import Judgement, TrajectoryJudge
 from support.fault_server import FaultServer
 from support.scripted_engine import ScriptedEngine
 
@@ -123,6 +125,33 @@ async def test_a_hard_case_says_why_and_has_no_repair() -> None:
     assert (case.accepted, case.trajectory, len(case.attempts)) == (False, None, 2)
     assert case.reason.startswith("wrong: ")
     assert rw.build_sft(found, tasks, repairs=[case]) == []
+
+
+async def test_a_judge_of_the_program() -> None:
+    engine = ScriptedEngine(["<answer>about 3 coins</answer>"])
+    found = await rw.rollout(QUESTIONS, model=engine, progress=False)
+    assert [one.correct for one in rw.judge(found, QUESTIONS)] == [False, False]
+    verdicts = rw.judge(found, QUESTIONS, judge=lambda answer, golds: golds[0] in answer)
+    assert [(one.outcome, one.reason) for one in verdicts] == [
+        (1.0, "<lambda> returned True"),
+        (0.0, "<lambda> returned False"),
+    ]
+    long = TrajectoryJudge(lambda task, trajectory, answer: Judgement(0.5, f"{task.id} {len(trajectory.turns)}"))
+    assert [one.reason for one in rw.judge(found, QUESTIONS, judge=long)] == ["tea 1", "cake 1"]
+    assert [one.correct for one in rw.judge(found, QUESTIONS, judge="qa")] == [True, False]
+    cases = await rw.repair(found, QUESTIONS, model=engine, judge=lambda answer, golds: len(answer) > 3, progress=False)
+    assert cases == []  # both are right by this judge
+    for wrong, error, said in (
+        ("exat", rw.InputError, "did you mean 'exact'?"),
+        (3, rw.InputError, "judge is a int: expected a name, or a function"),
+        (lambda answer, golds: "yes", rw.JudgeError, "returned 'yes', expected a number between 0 and 1"),
+        (lambda answer, golds: 3, rw.JudgeError, "returned the outcome 3.0"),
+        (lambda answer: 1, rw.JudgeError, "2 answers could not be judged"),
+    ):
+        with pytest.raises(error) as raised:
+            rw.judge(found, QUESTIONS, judge=wrong)  # type: ignore[arg-type]
+        assert said in str(raised.value)
+    assert not [name for name in known("judge") if name.startswith("own")]
 
 
 async def test_the_twin_works_inside_of_a_running_loop_and_outside() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from rewright.core.errors import InputError, JudgeError
 from rewright.core.records import Gold, Task, Trajectory
+from rewright.core.registry import temporary
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.judges import check_judge
 from rewright.pipeline.run_directory import Run
@@ -221,3 +222,12 @@ def test_it_does_not_outlive_a_killed_process(own: str, tmp_path: Path) -> None:
     process = int(mark.read_text())
     while Path(f"/proc/{process}").exists() and Path(f"/proc/{process}/stat").read_text().split()[2] != "Z":
         time.sleep(0.01)
+
+
+def test_a_judge_without_import_path_that_returns_no_judgement_is_told() -> None:
+    wrong: Any = lambda answer, golds: 1.0  # noqa: E731
+    with (
+        temporary("judge", wrong) as name,
+        pytest.raises(JudgeError, match=r"returned 1\.0, expected a rewright\.judging\.Judgement"),
+    ):
+        judge_answer(name, "x", ["x"])

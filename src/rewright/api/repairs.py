@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rewright.api.judges import JudgeLike, judged_by
 from rewright.api.rollouts import as_sandbox
 from rewright.api.session import ToolLike, as_tools, checked, dialect_of, session
 from rewright.api.settings import LimitsLike, ModelLike, RecipeLike, SandboxLike, recipe_with
 from rewright.api.tasks import TasksLike, as_task_list
 from rewright.api.twins import synchronous
-from rewright.api.verdicts import judge, score
+from rewright.api.verdicts import judge as verdicts_of
+from rewright.api.verdicts import score
 from rewright.core.progress import hidden_bars
 from rewright.core.records import Quality, Repair, Trajectory, Verdict
 from rewright.pipeline.stages.repair import repair as repair_candidates
@@ -60,6 +62,7 @@ async def repair(
     base_url: str | None = None,
     tools: Iterable[ToolLike] = (),
     qualities: Iterable[Quality] | None = None,
+    judge: JudgeLike | None = None,
     attempts: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -87,6 +90,7 @@ async def repair(
         base_url: address of the repairer's OpenAI-compatible server.
         tools: functions and `rw.tool` objects, as in `rw.rollout`.
         qualities: the scores of the candidates, as `rw.score` returns; default: they are judged and scored first.
+        judge: the judge of candidates and repairs, as in `rw.judge`; default: the judge of each task.
         attempts: maximum number of attempts per candidate; default: the recipe's, usually 1.
         temperature: sampling temperature; default: the recipe's, usually 0.
         top_p: nucleus sampling probability; default: the recipe's, usually 1.
@@ -139,10 +143,14 @@ async def repair(
     given = as_tools(tools)
     if qualities is None:
         verdicts = await asyncio.to_thread(
-            judge, candidates, known, dialect=chosen.dialect, seconds=chosen.judge_seconds
+            verdicts_of, candidates, known, judge=judge, dialect=chosen.dialect, seconds=chosen.judge_seconds
         )
         qualities = score(candidates, verdicts, quality=chosen.quality, dialect=chosen.dialect)
-    with session(chosen, known, tools=given) as opened, hidden_bars(not progress):
+    with (
+        judged_by(known, judge) as judged_tasks,
+        session(chosen, judged_tasks, tools=given) as opened,
+        hidden_bars(not progress),
+    ):
         run = opened.run
         run.trajectories.rewrite(candidates)
         run.qualities.rewrite(qualities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rewright.api.judges import JudgeLike, judged_by
 from rewright.api.session import checked, dialect_of, session
 from rewright.api.settings import recipe_with
 from rewright.api.tasks import TasksLike, as_task_list
@@ -21,16 +22,20 @@ def judge(
     trajectories: Iterable[Trajectory],
     tasks: TasksLike,
     *,
+    judge: JudgeLike | None = None,
     dialect: str | None = None,
     seconds: float | None = None,
 ) -> list[Verdict]:
-    """Judge the answers of trajectories with the judges of their tasks.
+    """Judge the answers of trajectories.
 
     Args:
         trajectories: the trajectories.
-        tasks: their tasks, or what `rw.load_tasks` loads. (`rw.load_tasks(…, judge=…)` sets another judge.)
+        tasks: their tasks, or what `rw.load_tasks` loads.
+        judge: the name or import path of a judge; a function of yours, `(answer, golds) -> float` between 0 and 1; or a
+            `rewright.judging.base.TrajectoryJudge`. Default: the judge of each task.
         dialect: dialect of the trajectories; default: the one that reads their stored calls and answers.
-        seconds: time limit of a judge of yours per answer; default: 60.
+        seconds: time limit per answer of a judge of another package; default: 60. (A function of this program has
+            none.)
 
     Returns:
         One verdict per trajectory, in their order. `correct` says whether the answer is right.
@@ -50,7 +55,7 @@ def judge(
     if not found:
         return []
     recipe = recipe_with(None, dialect=dialect_of(found, dialect), judge_seconds=seconds)
-    with session(recipe, known) as opened, hidden_bars():
+    with judged_by(known, judge) as judged, session(recipe, judged) as opened, hidden_bars():
         opened.run.trajectories.rewrite(found)
         data.judge(opened)
         return list(opened.run.verdicts)
