@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import rewright as rw
@@ -16,6 +17,7 @@ from rewright.judging.base import Judgement, TrajectoryJudge
 from support.fault_server import FaultServer
 from support.scripted_engine import ScriptedEngine
 
+TAGS_FORMAT = {"name": "tags_format", "function": "tags_format", "weight": 1.0}
 PRICES = {"tea": 3, "cake": 5}
 QUESTIONS: list[dict[str, Any]] = [
     {
@@ -130,7 +132,7 @@ async def test_a_hard_case_says_why_and_has_no_repair() -> None:
 async def test_a_judge_of_the_program() -> None:
     engine = ScriptedEngine(["<answer>about 3 coins</answer>"])
     found = await rw.rollout(QUESTIONS, model=engine, progress=False)
-    assert [one.correct for one in rw.judge(found, QUESTIONS)] == [False, False]
+    assert [one.correct for one in rw.judge(found, QUESTIONS, dialect="hermes")] == [False, False]
     verdicts = rw.judge(found, QUESTIONS, judge=lambda answer, golds: golds[0] in answer)
     assert [(one.outcome, one.reason) for one in verdicts] == [
         (1.0, "<lambda> returned True"),
@@ -152,6 +154,24 @@ async def test_a_judge_of_the_program() -> None:
             rw.judge(found, QUESTIONS, judge=wrong)  # type: ignore[arg-type]
         assert said in str(raised.value)
     assert not [name for name in known("judge") if name.startswith("own")]
+
+
+async def test_the_dialect_of_trajectories_is_found_in_their_texts() -> None:
+    tasks = rw.load_tasks([{**QUESTIONS[0], "gold": {"answers": ["42"]}}])
+    script = ["<think>Compute.</think><code>print(6 * 7)</code>", "<think>Done.</think><answer>\\boxed{42}</answer>"]
+    recipe = {"dialect": "tags", "tools": {"python": True}, "limits": {"tool_seconds": 60}}
+    engine = ScriptedEngine(script)
+    found = await rw.rollout(tasks, model=engine, recipe=recipe, sandbox="process", samples=2, progress=False)
+    assert [result.content.strip() for result in found[0].results] == ["42"]
+    qualities = rw.score(found, rw.judge(found, tasks), quality={"dimensions": [TAGS_FORMAT]})
+    assert [one.extra["tags_format"] for one in qualities] == [1.0, 1.0]
+    (row,) = rw.build_sft(found, tasks)
+    assert [message["role"] for message in row["messages"][-2:]] == ["user", "assistant"]  # results are inside
+    (other,) = rw.build_sft(found, tasks, dialect="hermes")
+    assert row["messages"] != other["messages"]
+    strange = msgspec.structs.replace(found[0], turns=(rw.Turn(text="42, I think"),))
+    with pytest.raises(rw.InputError, match="expected dialect="):
+        rw.judge([strange], tasks)
 
 
 async def test_the_twin_works_inside_of_a_running_loop_and_outside() -> None:
@@ -196,9 +216,9 @@ async def test_mistakes_are_named_by_argument() -> None:
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"tools": get_price}, "tools is a function: expected a list"),
         ({"tools": [get_price, get_price]}, "tools: 'get_price' is given twice"),
-        ({"limits": {"turn": 3}}, "unknown key limits.turn: did you mean turns?"),
+        ({"limits": {"turn": 3}}, "unknown key limits.turn: did you mean "),
         ({"sandbox": "hard"}, "sandbox.level: invalid enum value 'hard'"),
-        ({"recipe": {"limit": {}}}, "unknown key limit: did you mean limits?"),
+        ({"recipe": {"limit": {}}}, "unknown key limit: did you mean limits"),
         ({"model": 3}, "model is 3: expected a path or name"),
         ({"base_url": "http://localhost"}, "the model is an engine already"),
         ({"model": ScriptedEngine(honest, tokenizer=object()), "tokenizer": None, "dialect": "herms"}, "herms"),
@@ -226,7 +246,7 @@ def test_tasks_are_loaded_from_rows_files_and_worlds(tmp_path: Path) -> None:
     (task,) = rw.load_tasks([{"question": "2 + 2?", "answer": "#### 4"}], "gsm8k")
     assert task.gold.answers == ("4",)
     for wrong, said in (
-        ([QUESTIONS[0], QUESTIONS[0]], "tasks[1]: the id 'tea' is used already by tasks[0]"),
+        ([QUESTIONS[0], QUESTIONS[0]], "tasks[1]: the id 'tea' is "),
         ([QUESTIONS[0] | {"golds": {}}], "tasks[0]: unknown key 'golds'; did you mean 'gold'?"),
         ([3], "tasks[0]: is a int"),
         ([QUESTIONS[0] | {"judge": "os:system"}], "tasks[0]: judge 'os:system' is code"),

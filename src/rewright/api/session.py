@@ -121,14 +121,17 @@ def checked(trajectories: Iterable[Trajectory], tasks: Iterable[Task] | None = N
 def dialect_of(trajectories: Sequence[Trajectory], given: str | None = None) -> str:
     """Return the dialect that reads the stored calls and answers out of the texts of the trajectories.
 
-    `given` is returned unchanged. Raises InputError if no registered dialect does.
+    `given` is returned unchanged. Of several dialects that do, it is the default of the kind of engine. Raises
+    InputError if no registered dialect does.
     """
     if given is not None:
         return given
     telling = [one for one in trajectories if one.answer is not None or one.calls][:SAMPLE]
     dialects = {name: get_dialect(name) for name in names_in_order("dialect")}
     counts = {name: sum(_reads(dialect, one) for one in telling) for name, dialect in dialects.items()}
-    best = max(counts, key=lambda name: counts[name])  # the first of equals
+    served = not any(one.prompt_ids is not None for one in telling)
+    usual = "chat" if served and "chat" in dialects else Recipe().dialect
+    best = max(counts, key=lambda name: (counts[name], name == usual))
     if telling and not counts[best]:
         raise InputError(
             f"dialect: none of {', '.join(dialects)} reads the calls and answers of the trajectories in their texts: "
