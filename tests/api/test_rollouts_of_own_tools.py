@@ -12,7 +12,7 @@ import pytest
 
 import rewright as rw
 from rewright.core.registry import known
-from rewright.engines.base import Request
+from rewright.engines.base import Generation, Request
 from rewright.judging.base import Judgement, TrajectoryJudge
 from support.fault_server import FaultServer
 from support.scripted_engine import ScriptedEngine
@@ -158,7 +158,8 @@ async def test_a_judge_of_the_program() -> None:
 
 async def test_the_dialect_of_trajectories_is_found_in_their_texts() -> None:
     tasks = rw.load_tasks([{**QUESTIONS[0], "gold": {"answers": ["42"]}}])
-    script = ["<think>Compute.</think><code>print(6 * 7)</code>", "<think>Done.</think><answer>\\boxed{42}</answer>"]
+    code = Generation(text="<think>Compute.</think><code>print(6 * 7)</code>", stop="stop")
+    script = [code, "<think>Done.</think><answer>\\boxed{42}</answer>"]
     recipe = {"dialect": "tags", "tools": {"python": True}, "limits": {"tool_seconds": 60}}
     engine = ScriptedEngine(script)
     found = await rw.rollout(tasks, model=engine, recipe=recipe, sandbox="process", samples=2, progress=False)
