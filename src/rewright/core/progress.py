@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 __all__ = ["Bar", "format_counts", "hidden_bars", "say"]
@@ -66,7 +67,11 @@ class Bar:
                 console=console,
                 transient=True,
             )
-            self._progress.start()
+            try:
+                self._progress.start()
+            except LiveError:  # rich < 14.1, and another coroutine shows a bar already
+                self._progress = None
+                return self
             self._task = self._progress.add_task(self.label, total=self.total, completed=self.done, detail="")
         return self
 
