@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.api.in_memory import as_arguments, caller_level, row_file, without_path
 from rewright.api.runs import Run
 from rewright.api.session import dialect_of
 from rewright.api.tasks import TasksLike, as_task_list
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, Trajectory, Verdict
-from rewright.core.storage import encode_line
 from rewright.credit.messages import gold_calls as read_gold_calls
 from rewright.reports.credit_picture import drawing_of
 from rewright.reports.credit_table import credit_as_json, credit_notes, credit_remarks
@@ -148,27 +145,10 @@ def credit(
             recompute=bool(changes) or outcome is not None or outcomes is not None,
         )
     except ValueError as problem:
-        raise InputError(_as_arguments(str(problem))) from None
+        raise InputError(as_arguments(str(problem))) from None
     for remark in (*credit_notes(found), *credit_remarks(found)):
-        warnings.warn(_as_arguments(remark.removeprefix("warning: ")), UserWarning, stacklevel=_level())
+        warnings.warn(as_arguments(remark.removeprefix("warning: ")), UserWarning, stacklevel=caller_level())
     return [_result(one) for one in found]
-
-
-def _as_arguments(text: str) -> str:
-    """Name the arguments of the API in the place of the options of the command line."""
-    text = re.sub(r"^override '.*?': (.*?)\brl\.credit\b[.:]? ?", r"\1", text)
-    text = text.replace("--gold", "gold_calls").replace("--outcome none", "outcome='none'")
-    text = text.replace("--outcome COLUMN (again for a sum)", "outcome=COLUMN (a list for a sum)")
-    text = text.replace("say so with --allowed-values", 'say so with the key "allowed" in the place of "arguments"')
-    return re.sub(r"--(\w+)", r"\1=", text)
-
-
-def _level() -> int:
-    """Return the number of frames up to the caller of the API, for warnings."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "rewright":
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _result(one: Credited) -> TrajectoryCredit:
@@ -213,32 +193,9 @@ def _of_rows(items: list[Any], outcome: str | Sequence[str] | None, file_format:
     if items and all(isinstance(item, Mapping) and "role" in item for item in items):
         items = [items]
     rows = [{"messages": item} if isinstance(item, list | tuple) else item for item in items]
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise InputError(
-                f"trajectories[{number}] is a {type(row).__name__}: expected trajectories, rows of a log or messages"
-            )
-    if not rows:
-        raise InputError("trajectories is empty: expected at least one")
-    with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
-        path = Path(folder) / "rows.jsonl"
-        try:
-            path.write_bytes(b"".join(encode_line(dict(row)) for row in rows))
-        except TypeError as problem:
-            raise InputError(f"trajectories: {problem}: expected values that JSON can hold") from None
-        try:
-            return [
-                replace(one, seen=_in_memory(one.seen, path))
-                for one in read_stored(path, outcome=outcome, file_format=file_format)
-            ]
-        except InputError as problem:
-            raise InputError(_in_memory(str(problem), path)) from None
-
-
-def _in_memory(text: str, path: Path) -> str:
-    """Replace a line of the temporary file by the index of the row."""
-    text = re.sub(rf"{re.escape(str(path))}:(\d+)", lambda found: f"trajectories[{int(found[1]) - 1}]", text)
-    return text.replace(str(path), "trajectories")
+    with row_file(rows, "trajectories") as path:
+        found = list(read_stored(path, outcome=outcome, file_format=file_format))
+        return [replace(one, seen=without_path(one.seen, path, "trajectories")) for one in found]
 
 
 def _known(given: GoldLike | None, path: Path | None) -> GoldCalls | None:
