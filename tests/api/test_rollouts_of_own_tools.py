@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,28 @@ async def test_the_twin_works_inside_of_a_running_loop_and_outside() -> None:
     assert [one.answer for one in here] == [one.answer for one in other] == ["3", "5"]
     with pytest.raises(rw.InputError, match="samples: must be at least 1"):
         rw.rollout_sync(QUESTIONS, model=ScriptedEngine(honest), samples=0)
+
+
+def test_an_interrupt_of_the_twin_in_a_running_loop_ends_the_work() -> None:
+    ended = []
+
+    class Waiting(ScriptedEngine):
+        async def generate(self, request: Request) -> Generation:
+            os.kill(os.getpid(), signal.SIGINT)  # the notebook's stop button
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(request.session)
+            raise AssertionError
+
+    async def cell() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            rw.rollout_sync(QUESTIONS[:1], model=Waiting(honest), progress=False)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cell())
+    loop.close()
+    assert len(ended) == 1
 
 
 async def test_a_failing_function_is_a_result_and_a_failing_engine_an_error() -> None:

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["synchronous"]
@@ -40,6 +41,7 @@ def _in_other_thread(coroutine: Coroutine[Any, Any, R]) -> R:
     results: list[R] = []
     problems: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    ended = threading.Event()
     context = contextvars.copy_context()
 
     async def main() -> R:
@@ -53,16 +55,18 @@ def _in_other_thread(coroutine: Coroutine[Any, Any, R]) -> R:
             results.append(context.run(asyncio.run, main()))
         except BaseException as problem:
             problems.append(problem)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=work, name="rewright-sync")
-    thread.start()
+    threading.Thread(target=work, name="rewright-sync").start()
     try:
-        thread.join()
+        ended.wait()  # not Thread.join, which takes the thread for ended when it is interrupted
     except BaseException:  # Ctrl-C, or the notebook's stop button
         if running:
             loop, task = running[0]
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+        ended.wait()
         raise
     if problems:
         raise problems[0]
