@@ -16,6 +16,7 @@ import pytest
 
 from rewright.core.errors import InputError, JudgeError
 from rewright.core.records import Gold, Task, Trajectory
+from rewright.core.registry import temporary
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.judges import check_judge
 from rewright.pipeline.run_directory import Run
@@ -220,3 +221,12 @@ def test_it_does_not_outlive_a_killed_process(own: str, tmp_path: Path) -> None:
     ended, _, _ = select.select([process], [], [], 60)
     os.close(process)
     assert ended
+
+
+def test_a_judge_without_import_path_that_returns_no_judgement_is_told() -> None:
+    wrong: Any = lambda answer, golds: 1.0  # noqa: E731
+    with (
+        temporary("judge", wrong) as name,
+        pytest.raises(JudgeError, match=r"returned 1\.0, expected a rewright\.judging\.Judgement"),
+    ):
+        judge_answer(name, "x", ["x"])

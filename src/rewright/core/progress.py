@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "format_counts", "say"]
+__all__ = ["Bar", "format_counts", "hidden_bars", "say"]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 10.0
 """Minimum time between two progress lines without a terminal."""
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def hidden_bars(hidden: bool = True) -> Iterator[None]:
+    """Show no progress bars while the block runs. Warnings and notes are shown."""
+    token = _hidden.set(hidden)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 def say(text: str) -> None:
@@ -43,7 +56,7 @@ class Bar:
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _hidden.get():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -54,7 +67,11 @@ class Bar:
                 console=console,
                 transient=True,
             )
-            self._progress.start()
+            try:
+                self._progress.start()
+            except LiveError:  # rich < 14.1, and another coroutine shows a bar already
+                self._progress = None
+                return self
             self._task = self._progress.add_task(self.label, total=self.total, completed=self.done, detail="")
         return self
 
@@ -65,8 +82,8 @@ class Bar:
             self._progress.stop()
         seconds = time.monotonic() - self._started
         count = self.done - self._before
-        if error is not None and not count:
-            return  # no item was processed: the error message is enough
+        if _hidden.get() or (error is not None and not count):
+            return  # (no item was processed: the error message is enough)
         say(f"{self.label}: {self.done}/{self.total} in {seconds:.1f} s ({count / max(seconds, 1e-9):.1f}/s)")
 
     def step(self, count: int = 1, detail: str = "") -> None:
@@ -74,7 +91,7 @@ class Bar:
         self.done += count
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done, detail=detail)
-        elif time.monotonic() - self._shown > LINE_SECONDS:
+        elif time.monotonic() - self._shown > LINE_SECONDS and not _hidden.get():
             self._shown = time.monotonic()
             rate = (self.done - self._before) / (self._shown - self._started)
             say(f"{self.label}: {self.done}/{self.total} ({rate:.1f}/s) {detail}".rstrip())

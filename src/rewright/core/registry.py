@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, TypeVar, get_args, overload
 
@@ -24,7 +26,7 @@ from rewright.core.errors import InputError
 from rewright.core.import_paths import load_object
 from rewright.core.trust import is_in_packages
 
-__all__ = ["KINDS", "Kind", "expected", "find", "known", "names_in_order", "register"]
+__all__ = ["KINDS", "Kind", "expected", "find", "known", "names_in_order", "register", "temporary"]
 
 Kind = Literal[
     "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "extractor", "importer", "judge", "signal",
@@ -38,6 +40,7 @@ BUILTIN: Final = "rewright.builtin"
 Target = TypeVar("Target")
 
 _targets: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
+_numbers = itertools.count(1)
 _loaded: set[str] = set()
 _failures: list[str] = []
 
@@ -64,6 +67,18 @@ def register(kind: Kind, name: str, target: Any = None) -> Any:
     if _targets[kind].setdefault(name, target) is not target and _targets[kind][name] != target:
         raise ValueError(f"{kind} {name!r} is registered already: choose another name")
     return target
+
+
+@contextmanager
+def temporary(kind: Kind, target: Any, name: str = "own") -> Iterator[str]:
+    """Register `target` while the block runs. Yields its name, which begins with `name` and is not taken."""
+    number = next(_numbers)
+    chosen = f"{name}-{number}"
+    register(kind, chosen, target)
+    try:
+        yield chosen
+    finally:
+        del _targets[kind][chosen]
 
 
 def known(kind: Kind) -> list[str]:

@@ -120,6 +120,8 @@ def _checked(name: str, content: str, ask: Callable[[], Judgement]) -> Judgement
         raise
     except Exception as problem:
         raise JudgeError(f"judge {name!r} failed on {shown(content)}: {type(problem).__name__}: {problem}") from problem
+    if not isinstance(judgement, Judgement):
+        raise JudgeError(f"judge {name!r} returned {judgement!r:.80}, expected a rewright.judging.Judgement")
     if not 0.0 <= judgement.outcome <= 1.0:
         raise JudgeError(f"judge {name!r} returned the outcome {judgement.outcome}: expected a number in [0, 1]")
     for metric, value in judgement.metrics.items():

@@ -29,7 +29,7 @@ from rewright.rollout.outage import Outage
 from rewright.rollout.watch import Watch
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
-from rewright.tools import CombinedTools
+from rewright.tools import CombinedTools, ToolsetFactory
 
 __all__ = ["ID_SECTIONS", "Context", "eval_settings", "with_extractor"]
 
@@ -126,13 +126,16 @@ class Context:
         return self._tasks[name]
 
     def load(self, settings: TaskSettings, where: str) -> list[Task]:
-        """Load the tasks of the section `where`, and add the tools and the extractor of the recipe."""
+        """Load the tasks of the section `where`, and prepare them."""
         key = msgspec.json.encode(settings)
         if key not in self._loaded:
-            tasks = load_recipe_tasks(settings, self.recipe.judges, where=where)
-            tasks = with_recipe_tools(tasks, self.recipe.tools, self.dialect)
-            self._loaded[key] = with_extractor(tasks, self.recipe.extractor, self.dialect)
+            self._loaded[key] = self.prepare(load_recipe_tasks(settings, self.recipe.judges, where=where))
         return self._loaded[key]
+
+    def prepare(self, tasks: Iterable[Task]) -> list[Task]:
+        """Add the tools and the extractor of the recipe to tasks. Raises InputError as `with_recipe_tools` does."""
+        tasks = with_recipe_tools(tasks, self.recipe.tools, self.dialect)
+        return with_extractor(tasks, self.recipe.extractor, self.dialect)
 
     def take_tasks(self, context: Context) -> None:
         """Use the tasks that another context of the same recipe has loaded, so that no file is read twice."""
@@ -193,7 +196,22 @@ class Context:
     def open_tools(self) -> CombinedTools:
         """Open the executors of this run's tools, in the configured sandbox."""
         seconds = self.recipe.limits.tool_seconds
-        return open_toolsets(self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds)
+        return open_toolsets(
+            self.recipe.tools, self.recipe.sandbox, tool_seconds=seconds, others=self.other_executors()
+        )
+
+    def other_executors(self) -> dict[str, ToolsetFactory]:
+        """The executors of further kinds of tools, by kind. A run has none."""
+        return {}
+
+    def policy_renderer(self) -> Renderer | None:
+        """The policy's renderer; None if its tokenizer is not available (a served model)."""
+        model = self.recipe.model
+        if model.tokenizer_path is None:
+            return None
+        from rewright.engines.loading import load_tokenizer
+
+        return Renderer(load_tokenizer(model), self.dialect, template_options=model.template_options)
 
     async def generate(
         self,

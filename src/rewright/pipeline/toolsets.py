@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -44,11 +44,17 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     return extended
 
 
-def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seconds: float = 5.0) -> CombinedTools:
+def open_toolsets(
+    settings: ToolSettings,
+    sandbox: SandboxSettings,
+    *,
+    tool_seconds: float = 5.0,
+    others: Mapping[str, ToolsetFactory] | None = None,
+) -> CombinedTools:
     """Open the executors of all kinds of tools.
 
-    `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. Raises InputError if the settings are
-    inconsistent.
+    `tool_seconds` is the time limit of a call if `sandbox.wall_seconds` is None. `others` are executors of further
+    kinds. Raises InputError if the settings are inconsistent.
     """
     limits: dict[str, Any] = {"wall_seconds": tool_seconds if sandbox.wall_seconds is None else sandbox.wall_seconds}
     python_mb = max(sandbox.memory_mb, MIN_PYTHON_MEMORY_MB)
@@ -79,7 +85,7 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
     }
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)
-    return CombinedTools(executors)
+    return CombinedTools({**executors, **(others or {})})
 
 
 async def try_tools(tools: CombinedTools, tasks: Iterable[Task]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ def load_recipe(
     stored: bool = False,
     trusted: Sequence[str] | None = (),
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Read a recipe file and apply `section.key=value` overrides.
 
@@ -56,6 +57,7 @@ def load_recipe(
         stored: The file is a run's copy: keys without effect are dropped, and only `trusted` code may be imported.
         trusted: Trusted code of a stored recipe; None trusts all of it (the user has given the recipe).
         upgrade: Converts the data of an older version's recipe to the current format (`rewright.pipeline.migration`).
+        settings: Settings of a program by dotted key, which take precedence over the file and the overrides.
 
     Raises InputError for an invalid recipe, and for an empty file, which is probably a mistake.
     """
@@ -80,6 +82,9 @@ def load_recipe(
         while "." in key:
             key = key.rpartition(".")[0]
             places.setdefault(key, f"override {override!r}")
+    for key, value in (settings or {}).items():
+        _set(data, key.split("."), msgspec.to_builtins(value), key)
+        places.setdefault(key, f"argument {key}")
     if stored and trusted is not None:
         check_recipe_code(imported_code(data), trusted, where)
     check_numbers(data, "", where, places)

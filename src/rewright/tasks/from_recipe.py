@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -14,10 +14,19 @@ from rewright.core.records import Task
 from rewright.judging.base import missing_key
 from rewright.judging.judges import check_judge, find_judge
 from rewright.tasks.formats import WorldFormat, find_format, judged
-from rewright.tasks.loading import load_tasks
+from rewright.tasks.loading import load_tasks, tasks_of_rows
+from rewright.tasks.rows import Row
 from rewright.tasks.settings import SourceSettings, TaskSettings, task_sources
 
-__all__ = ["MIXTURE_SOURCE", "drawn_count", "draws_tasks", "load_recipe_tasks", "mixture_order", "source_counts"]
+__all__ = [
+    "MIXTURE_SOURCE",
+    "drawn_count",
+    "draws_tasks",
+    "load_recipe_tasks",
+    "mixture_order",
+    "recipe_tasks_of_rows",
+    "source_counts",
+]
 
 MIXTURE_SOURCE: Final = "mixture_source"
 """The key of a task's `metadata` with the name of its source in a mixture."""
@@ -93,6 +102,14 @@ def _of_source(name: str, task: Task) -> Task:
 
 def _source_tasks(settings: SourceSettings, judges: Sequence[str] | None, where: str) -> list[Task]:
     tasks = _recipe_tasks(settings, judges, where)
+    return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+
+
+def recipe_tasks_of_rows(
+    rows: Iterable[Row], settings: TaskSettings, judges: Sequence[str] | None = None
+) -> list[Task]:
+    """Convert rows that are in no file, as `load_recipe_tasks` does with the file of the section."""
+    tasks = tasks_of_rows(rows, settings.format, settings.limit, judges=judges)
     return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
 
 

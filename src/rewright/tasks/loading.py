@@ -8,7 +8,7 @@ row, key and the expected value. `rewright.tasks.validation` does the checks tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,15 @@ from rewright.core.records import Task
 from rewright.tasks.formats import PackageFormat, RowFormat, WorldFormat, find_format, judged
 from rewright.tasks.rows import Row, read_rows
 
-__all__ = ["DEFAULT_FORMAT", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
+__all__ = [
+    "DEFAULT_FORMAT",
+    "Loaded",
+    "check_tasks",
+    "iterate_tasks",
+    "load_tasks",
+    "save_tasks",
+    "tasks_of_rows",
+]
 
 DEFAULT_FORMAT = "rewright"
 
@@ -44,11 +52,38 @@ def load_tasks(
 
     Raises InputError for the first error.
     """
+    return _collected(iterate_tasks(path, format, seed), str(path), format, limit, check=check, judges=judges)
+
+
+def tasks_of_rows(
+    rows: Iterable[Row],
+    format: str | None = None,  # noqa: A002
+    limit: int | None = None,
+    *,
+    judges: Sequence[str] | None = None,
+) -> list[Task]:
+    """Convert rows of a program, which are in no file, to tasks. Arguments and errors are those of `load_tasks`."""
+    name = format or DEFAULT_FORMAT
+    chosen = find_format(name)
+    if not isinstance(chosen, RowFormat):
+        raise InputError(f"format {name} makes its own tasks and reads no rows: expected the format of the rows")
+    return _collected(_converted(rows, chosen), "tasks", format, limit, check=True, judges=judges)
+
+
+def _collected(
+    rows: Iterable[Loaded],
+    where: str,
+    format: str | None,  # noqa: A002
+    limit: int | None,
+    *,
+    check: bool,
+    judges: Sequence[str] | None,
+) -> list[Task]:
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, expected at least 1")
     tasks: list[Task] = []
     places: list[str] = []
-    for loaded in iterate_tasks(path, format, seed):
+    for loaded in rows:
         if isinstance(loaded.task, InputError):
             raise loaded.task
         tasks.append(loaded.task)
@@ -56,7 +91,7 @@ def load_tasks(
         if len(tasks) == limit:
             break
     if not tasks:
-        raise InputError(f"{path}: contains no task in the format {format or DEFAULT_FORMAT!r}")
+        raise InputError(f"{where}: contains no task in the format {format or DEFAULT_FORMAT!r}")
     if check and isinstance(find_format(format or DEFAULT_FORMAT), RowFormat):
         check_tasks(tasks, places, judges=judges)
     return tasks
@@ -84,7 +119,13 @@ def iterate_tasks(
         for number, made in enumerate(judged(chosen.tasks(str(path), seed), chosen)):
             yield Loaded(number, f"{name} {path}: task {number}", made)
         return
-    for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
+    yield from _converted(
+        _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns), chosen
+    )
+
+
+def _converted(rows: Iterable[Row], chosen: RowFormat) -> Iterator[Loaded]:
+    for row in rows:
         try:
             task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
         except InputError as problem:

@@ -39,7 +39,7 @@ def build(context: Context) -> dict[str, int]:
     run, recipe = context.run, context.recipe
     trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
     selected: dict[str, str | None] = {quality.trajectory_id: quality.selected for quality in run.qualities}
-    renderer = _renderer(context)
+    renderer = context.policy_renderer()
     kept = [trajectory for trajectory in trajectories.values() if selected.get(trajectory.id) == "kept"]
     accepted = [repair for repair in run.repairs if repair.accepted and repair.repaired_id is not None]
     repaired = [trajectories[str(repair.repaired_id)] for repair in accepted]
@@ -85,16 +85,6 @@ def _kept_over_wrong(
         if selected.get(trajectory.id) == "wrong" and trajectory.failure is None:
             wrong.setdefault(trajectory.task_id, []).append(trajectory)
     return [(good, bad, "kept_over_wrong") for good in kept for bad in wrong.get(good.task_id, ())[:1]]
-
-
-def _renderer(context: Context) -> Renderer | None:
-    """The policy's renderer; None if its tokenizer is not available (a served model)."""
-    model = context.recipe.model
-    if model.tokenizer_path is None:
-        return None
-    from rewright.engines.loading import load_tokenizer
-
-    return Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
 
 
 def _conversation(context: Context, renderer: Renderer | None, trajectory: Trajectory) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from rewright.core.errors import InputError
@@ -25,18 +26,24 @@ _NO_TRAJECTORIES = (
 )
 
 
-async def synthesise(context: Context) -> None:
-    """Generate `synth.n` candidates per task into trajectories.jsonl."""
+async def synthesise(
+    context: Context, *, label: str = "candidates", on_done: Callable[[Trajectory], None] | None = None
+) -> None:
+    """Generate `synth.n` candidates per task into trajectories.jsonl.
+
+    `label` is that of the progress bar, and `on_done` is called with each new trajectory.
+    """
     settings = context.recipe.synth
     plans = list(context.plans(context.tasks, "synth", settings.n, SECTIONS))
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
     await context.generate(
-        "candidates",
+        label,
         context.recipe.model,
         sampling,
         plans,
         context.run.trajectories,
         concurrency=settings.concurrency,
+        on_done=on_done,
     )
 
 
