@@ -150,7 +150,7 @@ def _call(spoken: SpokenCall) -> dict[str, Any]:
 def _result(spoken: SpokenCall) -> dict[str, Any]:
     result = spoken.result
     assert result is not None
-    extra = {"error": result.error} if result.error is not None else {}
+    extra: dict[str, Any] = {"error": result.error} if result.error is not None else {}
     extra |= {"seconds": result.seconds} if result.seconds else {}
     return {"source_call_id": spoken.id, "content": result.content} | ({"extra": extra} if extra else {})
 

@@ -26,6 +26,7 @@ __all__ = [
     "RunAttempts",
     "Written",
     "make_folder",
+    "portable_line",
     "write_attempts",
     "write_rows",
 ]
@@ -93,6 +94,14 @@ def write_rows(sets: ExportSets, out: Path, convert: Callable[[Row], Row | None]
     return [_write_lines(out / f"{name}.jsonl", rows) for name, rows in converted.items()]
 
 
+def portable_line(value: Any) -> bytes:
+    """Encode a line of JSON that programs may also split with `str.splitlines`, at U+0085, U+2028 and U+2029."""
+    line = encode_line(value)
+    for character in ("\u0085", "\u2028", "\u2029"):
+        line = line.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return line
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents if needed. Raises StorageError."""
     try:
@@ -145,7 +154,7 @@ def write_attempts(
 
         path = out / name.format(file.name)
         make_folder(path.parent)
-        write_atomically(path, map(encode_line, counted()) if chunks is None else chunks(file, counted()))
+        write_atomically(path, map(portable_line, counted()) if chunks is None else chunks(file, counted()))
         written.append(Written(path, kept, total - kept))
     if not written:
         raise attempts.nothing_represented()

@@ -25,9 +25,9 @@ import msgspec
 
 from rewright.core.errors import StorageError
 from rewright.core.records import Message
-from rewright.core.storage import encode_line, refuse_special
+from rewright.core.storage import refuse_special
 from rewright.exports.attempts import Attempt, AttemptFile, RunAttempts, SpokenCall, text_of
-from rewright.exports.base import AttemptExporter, Written, make_folder
+from rewright.exports.base import AttemptExporter, Written, make_folder, portable_line
 
 __all__ = ["EXPORTER", "PI_EXPORTER", "file_name", "pi_session", "session"]
 
@@ -193,7 +193,7 @@ def _write_sessions(file: AttemptFile, folder: Path, lines: Callable[[Attempt, f
             for attempt in file:
                 name = file_name(attempt.trajectory.id)
                 refuse_special(folder / name)
-                (Path(temporary) / name).write_bytes(b"".join(map(encode_line, lines(attempt, created))))
+                (Path(temporary) / name).write_bytes(b"".join(map(portable_line, lines(attempt, created))))
                 count += 1
             for path in Path(temporary).iterdir():
                 path.replace(folder / path.name)

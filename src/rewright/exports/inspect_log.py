@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from rewright import __version__
@@ -241,7 +241,7 @@ class _Totals:
 def _archive(attempts: RunAttempts, file: AttemptFile, samples: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     """Yield the content of a log. Only one sample is in memory; the summaries are collected in a temporary file."""
     sink, totals = _Sink(), _Totals()
-    with ZipFile(sink, "w", ZIP_DEFLATED) as archive, tempfile.TemporaryFile() as summaries:  # type: ignore[arg-type]
+    with ZipFile(cast("IO[bytes]", sink), "w", ZIP_DEFLATED) as archive, tempfile.TemporaryFile() as summaries:
         for given in samples:
             archive.writestr(_entry(f"samples/{given['id']}_epoch_{given['epoch']}.json"), encode_line(given))
             summaries.write(b"[" if not totals.samples else b",")

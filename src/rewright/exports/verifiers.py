@@ -109,8 +109,8 @@ class _Graph:
         self.left: dict[str, Any] = {}
         self.tools = [{"type": "function", **_tool(function)} for function in attempt.functions]
         self._created = created
-        for number, message in enumerate(attempt.prompt):
-            self._add(_prompt_message(message, number, self.nodes))
+        for number, given in enumerate(attempt.prompt):
+            self._add(_prompt_message(given, number, self.nodes))
         waiting = list(attempt.trajectory.prompt_ids or ())
         if self.nodes:
             waiting = self._give(waiting, 0)

@@ -1,0 +1,392 @@
+"""Exports of whole trajectories: the other projects' own libraries read them, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from rewright.cli.main import app
+from rewright.core.records import Trajectory
+from rewright.core.storage import read_jsonl
+from rewright.engines.served import OpenAISettings
+from rewright.exports.hub_traces import file_name
+from rewright.pipeline.run_directory import Run
+from rewright.recipe.schema import Recipe
+from rewright.tasks.loading import save_tasks
+from rewright.tasks.settings import TaskSettings
+from support import peers
+from support.hard_trajectories import TASK, hard, verdict
+
+FORMATS = ("atif", "verifiers", "inspect", "hub-traces", "pi-sessions", "trackio-traces")
+STORED = Path(__file__).parents[1] / "pipeline/stored_runs/format1"
+READER = Path(__file__).with_name("read_traces.py")
+
+
+def made_run(folder: Path, trajectories: list[Trajectory]) -> Path:
+    """A run with these trajectories of `TASK`, judged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tasks(folder / "given.jsonl", [TASK])
+    recipe = Recipe(
+        name="hard", model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
+        tasks=TaskSettings(format="rewright", path=str(folder / "given.jsonl")),
+    )  # fmt: skip
+    run = Run.create(folder / "run", recipe, resume=False)
+    run.tasks.append(TASK)
+    for one in trajectories:
+        run.trajectories.append(one)
+        if (found := verdict(one)) is not None:
+            run.verdicts.append(found)
+    run.close()
+    return run.path
+
+
+def export(run: Path, out: Path, name: str) -> Any:
+    return CliRunner().invoke(app, ["export", str(run), str(out), "--format", name], catch_exceptions=False)
+
+
+def refused(run: Path, out: Path, name: str) -> str:
+    """The message of the mistake with which an export ends."""
+    from rewright.core.errors import RewrightError
+
+    with pytest.raises(RewrightError) as caught:
+        CliRunner().invoke(
+            app, ["export", str(run), str(out), "--format", name], catch_exceptions=False, standalone_mode=False
+        )
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run that Rewright has made, with evaluation and RL, and one with the hard trajectories."""
+    folder = tmp_path_factory.mktemp("runs")
+    shutil.copytree(STORED, folder / "stored")
+    return {"stored": folder / "stored", "hard": made_run(folder / "hard", hard())}
+
+
+@pytest.fixture(scope="module")
+def exported(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of all formats of each run."""
+    found = {name: tmp_path_factory.mktemp(name) for name in runs}
+    for name, run in runs.items():
+        for each in FORMATS:
+            result = export(run, found[name] / each, each)
+            assert result.exit_code == 0, result.output
+    return found
+
+
+@pytest.fixture(scope="module")
+def read(exported: dict[str, Path]) -> dict[str, Any]:
+    """What the other projects' libraries read: run -> format -> stored file -> trajectories."""
+    return {name: json.loads(peers.run(READER.read_text(), folder)) for name, folder in exported.items()}
+
+
+FILES = {"stored": ("trajectories", "rollouts", "eval_base"), "hard": ("trajectories",)}
+STORED_FILES = {"eval_base": "evaluations/base"}
+
+
+def stored(run: Path, file: str) -> list[Trajectory]:
+    return [one for _, one in read_jsonl(run / f"{STORED_FILES.get(file, file)}.jsonl", Trajectory)]
+
+
+def expected_outcomes(run: Path, file: str) -> dict[str, float]:
+    """The outcomes of the verdicts by trajectory."""
+    path = run / f"{STORED_FILES.get(file, '')}{'.' if file in STORED_FILES else ''}verdicts.jsonl"
+    return {row["trajectory_id"]: row["outcome"] for _, row in read_jsonl(path, dict[str, Any])}
+
+
+def expected_rewards(run: Path, file: str) -> dict[str, float]:
+    """The outcomes, or in RL the trajectory rewards."""
+    rewards = {} if file == "rollouts" else expected_outcomes(run, file)
+    kept = {one.id: one.credit.trajectory_reward for one in stored(run, file) if one.credit is not None}
+    return rewards | {key: reward for key, reward in kept.items() if reward is not None}
+
+
+def whole(one: Trajectory) -> tuple[list[int], list[int]]:
+    """Tokens and mask; none where the rollout had no tokens."""
+    return ([], []) if one.prompt_ids is None else (one.token_ids, one.mask)
+
+
+@peers.needs_peers
+@pytest.mark.parametrize("name", ["stored", "hard"])
+def test_atif_s_own_library_reads_every_token_call_result_and_reward(
+    runs: dict[str, Path], read: dict[str, Any], name: str
+) -> None:
+    for file in FILES[name]:
+        found = {one["id"]: one for one in read[name]["atif"][file]}
+        rewards = expected_rewards(runs[name], file)
+        trajectories = [one for one in stored(runs[name], file) if one.turns]
+        assert list(found) == [one.id for one in trajectories]
+        for one in trajectories:
+            row = found[one.id]
+            assert (row["tokens"], row["mask"]) == whole(one)
+            assert row["log_probs"] == [as_json(turn.log_probs) for turn in one.turns]
+            assert row["calls"] == [[call.name, call.raw if call.error else call.arguments] for call in one.calls]
+            assert row["results"] == [[result.content, result.error] for result in one.results]
+            assert (row["reward"], row["stop"]) == (rewards.get(one.id), one.stop_reason)
+            assert row["task"] == one.task_id
+            assert (row["failure"] is None) == (one.failure is None)
+
+
+def as_json(value: Any) -> Any:
+    return msgspec.to_builtins(value) if value is None else list(value)
+
+
+@peers.needs_peers
+@pytest.mark.parametrize("name", ["stored", "hard"])
+def test_verifiers_own_library_reads_every_token_call_result_and_reward(
+    runs: dict[str, Path], read: dict[str, Any], name: str
+) -> None:
+    examples = sum(message["role"] == "tool" for message in TASK.messages) if name == "hard" else 0
+    for file in FILES[name]:
+        found = {one["id"]: one for one in read[name]["verifiers"][file]}
+        rewards = expected_rewards(runs[name], file)
+        assert list(found) == [one.id for one in stored(runs[name], file)]
+        for one in stored(runs[name], file):
+            row = found[one.id]
+            if one.prompt_ids is not None:
+                assert (row["tokens"], row["mask"]) == (one.token_ids, one.mask[: len(row["mask"])])
+                assert not any(one.mask[len(row["mask"]) :])
+            assert row["log_probs"] == [as_json(turn.log_probs) for turn in one.turns]
+            calls = row["calls"][-len(one.calls) :] if one.calls else []
+            assert [written for _, written in calls] == [
+                call.raw if call.error else json.dumps(call.arguments, ensure_ascii=False, separators=(",", ":"))
+                for call in one.calls
+            ]
+            for (called, _), call in zip(calls, one.calls, strict=True):
+                assert called == call.name or (call.error and called == "")
+            assert row["results"][examples:] == [result.content for result in one.results]
+            assert (row["reward"], row["ok"]) == (rewards.get(one.id), one.failure is None)
+            assert (row["task"], row["turns"]) == (one.task_id, len(one.turns))
+
+
+@peers.needs_peers
+@pytest.mark.parametrize("name", ["stored", "hard"])
+def test_inspect_s_own_reader_finds_samples_messages_calls_scores_and_usage(
+    runs: dict[str, Path], read: dict[str, Any], name: str
+) -> None:
+    for file in FILES[name]:
+        log = read[name]["inspect"][file]
+        trajectories = {one.id: one for one in stored(runs[name], file)}
+        outcomes = expected_outcomes(runs[name], file)
+        assert (log["status"], log["summaries"]) == ("success", len(trajectories))
+        assert log["task"].endswith(f"/{file}")
+        assert sorted(sample["id"] for sample in log["samples"]) == sorted(trajectories)
+        assert len({(sample["task"], sample["epoch"]) for sample in log["samples"]}) == len(trajectories)
+        for sample in log["samples"]:
+            one = trajectories[sample["id"]]
+            said = [text for role, text in sample["messages"] if role == "tool"]
+            assert said[len(said) - len(one.results) :] == [result.content for result in one.results]
+            assert [call[:2] for call in sample["calls"]] == [[call.name, call.arguments] for call in one.calls]
+            assert [bool(call[2]) for call in sample["calls"]] == [call.error is not None for call in one.calls]
+            generated = sum(turn.completion_tokens or len(turn.token_ids or ()) for turn in one.turns)
+            assert sample["usage"][1] == generated
+            assert (sample["error"] is None) == (one.failure is None)
+            assert len(sample["contexts"]) == len(one.turns)
+            if one.turns:
+                assert sample["contexts"][0] == sample["input"]
+                assert sample["tools"]
+            if file != "rollouts":
+                assert sample["score"] == outcomes.get(one.id)
+    if name == "hard":
+        assert log["mean"] == 1.0
+        assert log["samples"][0]["target"] == list(TASK.gold.answers or ())
+        assert "timeout" in {error for sample in log["samples"] for error in sample["errors"]}
+
+
+@peers.needs_peers
+def test_trackio_lists_the_runs_with_their_traces_and_spans(runs: dict[str, Path], read: dict[str, Any]) -> None:
+    found = read["stored"]["trackio-traces"]
+    for file in FILES["stored"]:
+        trajectories = stored(runs["stored"], file)
+        assert [trace["id"] for trace in found[file]] == [one.id for one in trajectories]
+        rewards = expected_rewards(runs["stored"], file)
+        for trace, one in zip(found[file], trajectories, strict=True):
+            assert trace["metadata"].get("reward") == rewards.get(one.id)
+            said = [message["content"] for message in trace["messages"] if message["role"] == "tool"]
+            assert said == [result.content for result in one.results]
+            spans = [span for span in trace["spans"] if span["kind"] == "tool"]
+            assert [span["input"] for span in spans] == [
+                call.raw if call.error else call.arguments for call in one.calls[: len(one.results)]
+            ]
+            assert len(trace["spans"]) - len(spans) == len(one.turns)
+    assert {trace["step"] for trace in found["rollouts"]} == {0, 1}, "the steps of RL"
+    assert [row["trajectories"] for rows in found["metrics"].values() for row in rows]
+    hard_found = read["hard"]["trackio-traces"]
+    assert len(hard_found["found"]) == len(hard()), "the text of the messages is searched"
+    statuses = {trace["id"]: trace["metadata"]["status"] for trace in hard_found["trajectories"]}
+    assert {one for one, status in statuses.items() if status == "error"} == {"synth/failure", "synth/nothing"}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_hub_traces_are_a_session_line_and_message_lines_as_the_hub_documents_them(
+    runs: dict[str, Path], exported: dict[str, Path]
+) -> None:
+    for name in ("stored", "hard"):
+        for file in FILES[name]:
+            trajectories = {one.id: one for one in stored(runs[name], file)}
+            paths = list((exported[name] / "hub-traces" / file).glob("*.jsonl"))
+            assert len(paths) == len(trajectories)
+            for path in paths:
+                header, *messages = lines(path)
+                assert (header["type"], header["harness"]) == ("session", "rewright")
+                assert header["name"]
+                one = trajectories.pop(header["id"])
+                assert {message["type"] for message in messages} == {"message"}
+                said = [message["message"] for message in messages]
+                assert {message["role"] for message in said} <= {"system", "user", "assistant", "tool"}
+                assert all(isinstance(message["content"], str) for message in said)
+                calls = [call for message in said for call in message.get("toolCalls", ())][-len(one.calls) or 1000 :]
+                assert [call["function"]["name"] for call in calls] == [call.name for call in one.calls]
+                for given, call in zip(calls, one.calls, strict=True):
+                    arguments = given["function"]["arguments"]
+                    assert (arguments if call.error else json.loads(arguments)) == (
+                        call.raw if call.error else call.arguments
+                    )
+                results = [message for message in said if "toolCallId" in message]
+                assert [message["content"] for message in results] == [result.content for result in one.results]
+                assert {message["toolCallId"] for message in results} <= {call["id"] for call in calls}
+            assert not trajectories
+
+
+@peers.needs_peers
+def test_pi_sessions_are_what_trackio_takes_for_a_session_that_the_hub_renders(
+    read: dict[str, Any], exported: dict[str, Path]
+) -> None:
+    for name in ("stored", "hard"):
+        assert all(read[name]["pi-sessions"]["native"])
+        paths = sorted((exported[name] / "pi-sessions").glob("*/*.jsonl"))
+        assert read[name]["pi-sessions"]["lines"] == [len(lines(path)) for path in paths]
+        for path in paths:
+            header, *messages = lines(path)
+            assert header["version"] == 3
+            assert [one["parentId"] for one in messages] == [None, *(one["id"] for one in messages)][: len(messages)]
+
+
+def test_datasets_recognizes_pi_sessions_as_agent_traces(exported: dict[str, Path]) -> None:
+    from datasets.packaged_modules.json import json as reader
+
+    path = next((exported["stored"] / "pi-sessions" / "eval_base").glob("*.jsonl"))
+    harness, session, prompt, _, asked, calls = reader.parse_traces_info(path.read_text().splitlines())
+    one = next(one for one in stored(STORED, "eval_base") if one.id == session)
+    assert (harness, asked, calls) == ("pi", 1, len(one.calls))
+    assert prompt
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_is_the_same_again_and_replaces_only_its_own_files(
+    runs: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    for _ in range(2):
+        (tmp_path / "mine.txt").write_text("mine")
+        assert export(runs["stored"], tmp_path, name).exit_code == 0
+        first = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".db"}
+    assert export(runs["stored"], tmp_path, name).exit_code == 0
+    again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".db"}
+    assert first == again
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_database_of_trackio_keeps_its_other_runs(runs: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "rewright.db"
+    assert export(runs["hard"], tmp_path, "trackio-traces").exit_code == 0
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "INSERT INTO metrics (run_id, timestamp, run_name, step, metrics) VALUES ('x', 'now', 'mine', 0, '{}')"
+        )
+    for _ in range(2):
+        assert export(runs["stored"], tmp_path, "trackio-traces").exit_code == 0
+    with sqlite3.connect(path) as database:
+        names = [name for (name,) in database.execute("SELECT DISTINCT run_name FROM metrics ORDER BY 1")]
+        (count,) = database.execute("SELECT count(*) FROM traces").fetchone()
+    assert names == [
+        "hard/trajectories", "mine", *[f"stored-by-0/{one}" for one in ("eval_base", "rollouts", "trajectories")],
+    ]  # fmt: skip
+    assert count == len(hard()) + sum(len(stored(STORED, file)) for file in FILES["stored"])
+
+
+def test_a_file_that_is_no_database_is_not_replaced(runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "rewright.db").write_text("my notes, not a database")
+    assert "rewright.db: is no project database of trackio" in refused(runs["hard"], tmp_path, "trackio-traces")
+    assert (tmp_path / "rewright.db").read_text() == "my notes, not a database"
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a full disk: no file can be longer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_an_error_and_leaves_the_earlier_export_unchanged(
+    runs: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    earlier, new = tmp_path / "earlier", tmp_path / "new"
+    assert export(runs["hard"], earlier, name).exit_code == 0
+    before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+    with largest_file(3000):
+        messages = [refused(runs["stored"], folder, name) for folder in (earlier, new)]
+    assert all("cannot write" in message for message in messages), messages
+    assert {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == before
+    assert [path for path in new.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("atif", "trajectories.atif.jsonl"), ("inspect", "trajectories.eval"), ("trackio-traces", "rewright.db"),
+     ("verifiers", "trajectories/traces.jsonl"), ("hub-traces", f"trajectories/{file_name('synth/plain')}")],
+)  # fmt: skip
+def test_a_device_is_not_written_to(runs: dict[str, Path], tmp_path: Path, name: str, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).symlink_to("/dev/null")
+    assert f"{file}: is a device: expected a file" in refused(runs["hard"], tmp_path, name)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_run_without_trajectories_has_nothing_to_export(tmp_path: Path, name: str) -> None:
+    run = made_run(tmp_path, [])
+    assert "has no trajectories to export" in refused(run, tmp_path / "out", name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_trajectories_without_a_turn_are_left_out_of_atif_and_counted(tmp_path: Path) -> None:
+    nothing = [one for one in hard() if not one.turns]
+    run = made_run(tmp_path / "one", [*hard()[:1], *nothing])
+    assert "1 rows (1 left out: the format cannot represent them)" in export(run, tmp_path / "out", "atif").output
+    run = made_run(tmp_path / "none", nothing)
+    assert "atif can represent none of its trajectories" in refused(run, tmp_path / "none/out", "atif")
+    assert list((tmp_path / "none/out").iterdir()) == []
+
+
+def test_the_build_stage_is_not_needed(runs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs["stored"], tmp_path / "run")
+    (tmp_path / "run/sft.jsonl").unlink()
+    assert export(tmp_path / "run", tmp_path / "out", "atif").exit_code == 0
+
+
+def test_a_corrupt_line_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    run = made_run(tmp_path, hard())
+    with (run / "trajectories.jsonl").open("a") as file:
+        file.write('{"id": 7}\n')
+    for name in FORMATS:
+        out = tmp_path / name
+        assert f"trajectories.jsonl:{len(hard()) + 1}: not a valid record" in refused(run, out, name)
+        assert [path for path in out.rglob("*") if path.is_file()] == []
