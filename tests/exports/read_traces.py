@@ -62,12 +62,16 @@ def verifiers(folder: Path) -> dict[str, Any]:
 
     def read(episode: Any) -> dict[str, Any]:
         (trace,) = episode.traces
-        (branch,) = trace.branches
-        log_probs = [node.logprobs or None for node in branch.nodes if node.sampled]
+        branches = trace.branches
+        assert len(branches) == (1 if trace.num_turns else 0)
+        log_probs = [node.logprobs or None for branch in branches for node in branch.nodes if node.sampled]
         return {
             "id": trace.id, "task": episode.task.data.id, "reward": trace.reward if trace.rewards else None,
-            "tokens": [*branch.token_ids, *trace.info["rewright"].get("suffix_token_ids", [])],
-            "mask": [int(one) for one in branch.sampled_mask], "log_probs": log_probs,
+            "tokens": [
+                *(token for branch in branches for token in branch.token_ids),
+                *trace.info["rewright"].get("suffix_token_ids", []),
+            ],
+            "mask": [int(one) for branch in branches for one in branch.sampled_mask], "log_probs": log_probs,
             "calls": [
                 [call.name, call.arguments]
                 for message in trace.assistant_messages

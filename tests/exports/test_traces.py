@@ -18,36 +18,13 @@ from typer.testing import CliRunner
 from rewright.cli.main import app
 from rewright.core.records import Trajectory
 from rewright.core.storage import read_jsonl
-from rewright.engines.served import OpenAISettings
 from rewright.exports.hub_traces import file_name
-from rewright.pipeline.run_directory import Run
-from rewright.recipe.schema import Recipe
-from rewright.tasks.loading import save_tasks
-from rewright.tasks.settings import TaskSettings
 from support import peers
-from support.hard_trajectories import TASK, hard, verdict
+from support.hard_trajectories import TASK, hard, made_run
 
 FORMATS = ("atif", "verifiers", "inspect", "hub-traces", "pi-sessions", "trackio-traces")
 STORED = Path(__file__).parents[1] / "pipeline/stored_runs/format1"
 READER = Path(__file__).with_name("read_traces.py")
-
-
-def made_run(folder: Path, trajectories: list[Trajectory]) -> Path:
-    """A run with these trajectories of `TASK`, judged."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tasks(folder / "given.jsonl", [TASK])
-    recipe = Recipe(
-        name="hard", model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
-        tasks=TaskSettings(format="rewright", path=str(folder / "given.jsonl")),
-    )  # fmt: skip
-    run = Run.create(folder / "run", recipe, resume=False)
-    run.tasks.append(TASK)
-    for one in trajectories:
-        run.trajectories.append(one)
-        if (found := verdict(one)) is not None:
-            run.verdicts.append(found)
-    run.close()
-    return run.path
 
 
 def export(run: Path, out: Path, name: str) -> Any:
@@ -156,7 +133,9 @@ def test_verifiers_own_library_reads_every_token_call_result_and_reward(
             if one.prompt_ids is not None:
                 assert (row["tokens"], row["mask"]) == (one.token_ids, one.mask[: len(row["mask"])])
                 assert not any(one.mask[len(row["mask"]) :])
-            assert row["log_probs"] == [as_json(turn.log_probs) for turn in one.turns]
+                assert row["log_probs"] == [as_json(turn.log_probs) for turn in one.turns]
+            else:
+                assert row["tokens"] == [], "no sequence without the prompt"
             calls = row["calls"][-len(one.calls) :] if one.calls else []
             assert [written for _, written in calls] == [
                 call.raw if call.error else json.dumps(call.arguments, ensure_ascii=False, separators=(",", ":"))
@@ -164,7 +143,7 @@ def test_verifiers_own_library_reads_every_token_call_result_and_reward(
             ]
             for (called, _), call in zip(calls, one.calls, strict=True):
                 assert called == call.name or (call.error and called == "")
-            assert row["results"][examples:] == [result.content for result in one.results]
+            assert row["results"][examples if one.turns else 0 :] == [result.content for result in one.results]
             assert (row["reward"], row["ok"]) == (rewards.get(one.id), one.failure is None)
             assert (row["task"], row["turns"]) == (one.task_id, len(one.turns))
 

@@ -18,7 +18,7 @@ from rewright.core.storage import encode_line, read_jsonl
 from rewright.dialects import Hermes
 from rewright.exports.atif import row as atif_row
 from rewright.exports.verifiers import row as verifiers_row
-from support.hard_trajectories import attempt, trajectories, verdict
+from support.hard_trajectories import attempt, hard, made_run, trajectories, verdict
 
 pytest.importorskip("rewright.importers.atif")  # the readers of logs
 
@@ -29,8 +29,13 @@ STORED = Path(__file__).parents[1] / "pipeline/stored_runs/format1"
 FORMATS = ("atif", "verifiers")
 
 
+def rewright(*arguments: object) -> None:
+    result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
 def tokens(one: Trajectory, name: str) -> Any:
-    """Tokens, mask and log-probabilities. ATIF has no place for the tokens behind the last turn: they are in `extra`."""
+    """Tokens, mask and log-probabilities. In ATIF the tokens behind the last turn are in `extra`, which is not read."""
     if one.prompt_ids is None:
         return None
     behind = len(one.turns[-1].suffix_ids) if name == "atif" else 0
@@ -45,6 +50,10 @@ def calls(one: Trajectory) -> Any:
 
 def results(one: Trajectory) -> Any:
     return [[result.content for result in turn.results] for turn in one.turns]
+
+
+def follow_ups(one: Trajectory) -> Any:
+    return [turn.follow_up and [said["content"] for said in turn.follow_up.messages] for turn in one.turns]
 
 
 def same(found: Trajectory, one: Trajectory, name: str) -> None:
@@ -82,11 +91,6 @@ def test_any_trajectory_comes_back_with_its_tokens_calls_results_rewards_and_mas
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_run_comes_back_through_export_and_import(tmp_path: Path, name: str) -> None:
     shutil.copytree(STORED, tmp_path / "stored")
-
-    def rewright(*arguments: object) -> None:
-        result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-
     rewright("export", tmp_path / "stored", tmp_path / "out", "--format", name)
     for file in ("trajectories", "rollouts"):
         path = tmp_path / "out" / (f"{file}.atif.jsonl" if name == "atif" else f"{file}/traces.jsonl")
@@ -97,3 +101,16 @@ def test_a_run_comes_back_through_export_and_import(tmp_path: Path, name: str) -
         for one in found:
             same(one, given[one.id], name)
             assert (one.task_id, one.answer) == (given[one.id].task_id, given[one.id].answer)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_hard_trajectories_come_back_through_export_and_import(tmp_path: Path, name: str) -> None:
+    run = made_run(tmp_path, hard())
+    rewright("export", run, tmp_path / "out", "--format", name)
+    file = "trajectories.atif.jsonl" if name == "atif" else "trajectories/traces.jsonl"
+    rewright("import", tmp_path / "out" / file, "--run", tmp_path / "back", "dialect=hermes")
+    given = {one.id: one for one in hard() if one.turns}
+    found = [one for _, one in read_jsonl(tmp_path / "back/trajectories.jsonl", Trajectory)]
+    assert [one.id for one in found] == list(given)
+    for one in found:
+        same(one, given[one.id], name)

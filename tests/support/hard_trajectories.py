@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -21,9 +22,14 @@ from rewright.core.records import (
     Verdict,
 )
 from rewright.dialects import Hermes
+from rewright.engines.served import OpenAISettings
 from rewright.exports.attempts import Attempt
+from rewright.pipeline.run_directory import Run
+from rewright.recipe.schema import Recipe
+from rewright.tasks.loading import save_tasks
+from rewright.tasks.settings import TaskSettings
 
-__all__ = ["TASK", "attempt", "hard", "trajectories", "verdict"]
+__all__ = ["TASK", "attempt", "hard", "made_run", "trajectories", "verdict"]
 
 HERMES = Hermes()
 SCHEMA: dict[str, Any] = {
@@ -117,6 +123,24 @@ def attempt(trajectory: Trajectory) -> Attempt:
     return Attempt(trajectory, TASK, verdict(trajectory), 1, HERMES)
 
 
+def made_run(folder: Path, trajectories: list[Trajectory]) -> Path:
+    """A run with these trajectories of `TASK`, judged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tasks(folder / "given.jsonl", [TASK])
+    recipe = Recipe(
+        name="hard", model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
+        tasks=TaskSettings(format="rewright", path=str(folder / "given.jsonl")),
+    )  # fmt: skip
+    run = Run.create(folder / "run", recipe, resume=False)
+    run.tasks.append(TASK)
+    for one in trajectories:
+        run.trajectories.append(one)
+        if (found := verdict(one)) is not None:
+            run.verdicts.append(found)
+    run.close()
+    return run.path
+
+
 WORDS = st.text(max_size=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
@@ -137,7 +161,8 @@ def turns(draw: st.DrawFn, *, tokens: bool, last: bool) -> Turn:
         ids = draw(st.lists(IDS, min_size=1, max_size=5))
         log_probs = draw(st.none() | st.lists(st.floats(-50, 0), min_size=len(ids), max_size=len(ids)))
         written = {"token_ids": tuple(ids), "log_probs": None if log_probs is None else tuple(log_probs)}
-        written["suffix_ids"] = tuple(draw(st.lists(IDS, max_size=4)))
+        if results or not last:  # the tokens of results or of a user's message
+            written["suffix_ids"] = tuple(draw(st.lists(IDS, max_size=4)))
     thought = draw(st.none() | WORDS)
     text = ("" if thought is None else f"<think>{thought}</think>") + draw(WORDS)
     follow_up = None

@@ -4,11 +4,12 @@ Nothing of a trajectory is lost:
 
 - A node is a message with the tokens that it adds. The tokens of the first prompt are those of the last message before
   the first turn, and tokens between two turns are those of the last message there. `mask` is true for generated tokens.
+  Generated tokens without the tokens of the prompt, which are no sequence, are in `info`.
 - A malformed call has its text as arguments. If that is the JSON of an object, it has no name.
 - `rewards.outcome` is the reward. What verifiers has no field for is in `info`: `gold_calls`, and under `rewright`
-  all else, with the suffix of a last turn that no message follows, as `suffix_token_ids`.
+  all else: `calls` and `turns` (see `_kept`), and `suffix_token_ids`, the tokens after a last turn without a result.
 
-A trajectory without a turn is a trace whose nodes are those of the prompt.
+A trajectory without a turn is a trace without nodes, because verifiers adds the messages of a prompt with the turn.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def row(attempt: Attempt, environment: str, created: float) -> dict[str, Any]:
     errors = [] if one.failure is None else [{"type": one.failure.label, "message": one.failure.message}]
     done = one.failure is None
     graph = _Graph(attempt, created)
-    info: dict[str, Any] = {**attempt.gold(), "rewright": {**attempt.about(), **graph.left}}
+    info: dict[str, Any] = {**attempt.gold(), "rewright": {**attempt.about(), **_kept(attempt), **graph.left}}
     info.pop("gold_answers", None)  # in the data of the task
     trace = {
         "version": 1,
@@ -86,6 +87,33 @@ def row(attempt: Attempt, environment: str, created: float) -> dict[str, Any]:
     }
 
 
+def _kept(attempt: Attempt) -> dict[str, Any]:
+    """Return what messages have no field for: `calls` by id (error, result), `turns` by number (stop, opening …)."""
+    calls: dict[str, dict[str, Any]] = {}
+    turns: dict[str, dict[str, Any]] = {}
+    for number, spoken in enumerate(attempt.turns):
+        turn = spoken.turn
+        about: dict[str, Any] = {"stop": turn.stop} if turn.stop == "stop" else {}
+        about |= {"opening": turn.opening} if turn.opening else {}
+        if turn.follow_up is not None and turn.follow_up.tools:
+            about["new_tools"] = [tool.schema for tool in turn.follow_up.tools]
+        if attempt.trajectory.prompt_ids is None and turn.token_ids is not None:
+            about |= {"token_ids": turn.token_ids, "log_probs": turn.log_probs}
+        if about:
+            turns[str(number)] = about
+        for call in spoken.calls:
+            found: dict[str, Any] = {}
+            if call.call.error is not None:
+                found |= {"name": call.call.name, "error": call.call.error}
+            if call.result is not None and call.result.error is not None:
+                found["result_error"] = call.result.error
+            if call.result is not None and call.result.seconds:
+                found["result_seconds"] = call.result.seconds
+            if found:
+                calls[call.id] = found
+    return {key: value for key, value in (("calls", calls), ("turns", turns)) if value}
+
+
 def _task(attempt: Attempt) -> dict[str, Any]:
     prompt = attempt.prompt
     system = [text_of(message.get("content")) for message in prompt if message["role"] == "system"]
@@ -109,7 +137,7 @@ class _Graph:
         self.left: dict[str, Any] = {}
         self.tools = [{"type": "function", **_tool(function)} for function in attempt.functions]
         self._created = created
-        for number, given in enumerate(attempt.prompt):
+        for number, given in enumerate(attempt.prompt if attempt.trajectory.turns else ()):
             self._add(_prompt_message(given, number, self.nodes))
         waiting = list(attempt.trajectory.prompt_ids or ())
         if self.nodes:
@@ -120,13 +148,12 @@ class _Graph:
             message |= {"reasoning_content": spoken.thought} if spoken.thought else {}
             message |= {"tool_calls": [_call(call) for call in spoken.calls]} if spoken.calls else {}
             node = self._add(message)
-            generated = list(turn.token_ids or ())
-            node |= {
-                "sampled": True,
-                "token_ids": [*waiting, *generated],
-                "mask": [False] * len(waiting) + [True] * len(generated),
-                "logprobs": list(turn.log_probs or ()),
-            }
+            node["sampled"] = True
+            if attempt.trajectory.prompt_ids is not None:
+                generated = list(turn.token_ids or ())
+                node["token_ids"] = [*waiting, *generated]
+                node["mask"] = [False] * len(waiting) + [True] * len(generated)
+                node["logprobs"] = list(turn.log_probs or ())
             self._called(attempt, spoken.finish_reason, counts)
             first = len(self.nodes)
             for call in spoken.calls:
@@ -214,7 +241,8 @@ def _result(spoken: SpokenCall) -> dict[str, Any]:
     result = spoken.result
     assert result is not None
     message = {"role": "tool", "tool_call_id": spoken.id, "content": result.content, "name": spoken.call.name}
-    return message | ({"error": result.error} if result.error is not None else {})
+    # verifiers ignores this key. Readers of chats take an error for the text of a result that has none.
+    return message | ({"error": result.error} if result.error is not None and result.content else {})
 
 
 EXPORTER: Final = AttemptExporter(_write)
