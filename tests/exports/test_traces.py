@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rewright.cli.main import app
-from rewright.core.records import Trajectory
+from rewright.core.records import ToolResult, Trajectory, Turn
 from rewright.core.storage import read_jsonl
+from rewright.dialects import get_dialect
 from rewright.exports.hub_traces import file_name
 from support import peers
 from support.hard_trajectories import TASK, hard, made_run
@@ -369,3 +370,24 @@ def test_a_corrupt_line_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         out = tmp_path / name
         assert f"trajectories.jsonl:{len(hard()) + 1}: not a valid record" in refused(run, out, name)
         assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_calls_in_tags_are_calls_and_no_longer_text(tmp_path: Path) -> None:
+    """In the dialect `tags`, thoughts, calls and results are one text."""
+    tags = get_dialect("tags")
+    texts = ("<think>Is <search>Ann</search> it?</think>I look: <search>Ann</search>", "<answer>Rome</answer>")
+    calls = tags.parse(texts[0]).calls
+    one = Trajectory(
+        id="a", task_id=TASK.id, stage="synth", index=0, stop_reason="answered", answer="Rome",
+        turns=(Turn(text=texts[0], calls=calls, results=(ToolResult("Rome"),)), Turn(text=texts[1])),
+    )  # fmt: skip
+    run = made_run(tmp_path, [one], dialect="tags")
+    assert export(run, tmp_path, "atif").exit_code == 0
+    (row,) = lines(tmp_path / "trajectories.atif.jsonl")
+    first, last = row["steps"][-2:]
+    assert (first["reasoning_content"], first["message"]) == ("Is <search>Ann</search> it?", "I look:")
+    assert [(call["function_name"], call["arguments"]) for call in first["tool_calls"]] == [
+        ("search", {"query": "Ann"})
+    ]
+    assert [result["content"] for result in first["observation"]["results"]] == ["Rome"]
+    assert last["message"] == "<answer>Rome</answer>"

@@ -99,7 +99,7 @@ class Attempt:
                 result = turn.results[index] if index < len(turn.results) else None
                 calls.append(SpokenCall(f"call_{number}", call, result))
                 number += 1
-            thought, text = split_thought(_without_calls(self.dialect, turn))
+            thought, text = _thought_and_text(self.dialect, turn)
             after = () if turn.follow_up is None else turn.follow_up.messages
             yield SpokenTurn(turn, thought.strip(), text.strip(), calls, after)
 
@@ -269,13 +269,13 @@ def text_of(content: Any) -> str:
     return "" if content is None else str(content)
 
 
-def _without_calls(dialect: Dialect, turn: Turn) -> str:
-    """Return the text of a turn without its calls, malformed ones included."""
+def _thought_and_text(dialect: Dialect, turn: Turn) -> tuple[str, str]:
+    """Return the thought of a turn, and its text without the calls, malformed ones included."""
     written = turn.opening + turn.text
     if not turn.calls:
-        return written
-    text = str(dialect.assistant_message(written, turn.calls, malformed=True)["content"])
+        return split_thought(written)
+    thought, text = split_thought(str(dialect.assistant_message(written, turn.calls, malformed=True)["content"]))
     if dialect.inline:  # calls are part of the message
         for call in turn.calls:
             text = re.sub(rf"<(\w+)>{re.escape(call.raw)}(?:</\1>|$)", "", text, count=1)
-    return text
+    return thought, text
