@@ -17,7 +17,6 @@ from rewright.core.errors import InputError
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from rewright.core.storage import read_jsonl
 from rewright.dialects import Dialect, get_dialect
-from rewright.dialects.hermes import split_thought
 from rewright.pipeline.registry import stages
 from rewright.pipeline.rl_rollouts import rl_tasks
 from rewright.pipeline.run_directory import Run, evaluation_files
@@ -272,10 +271,13 @@ def text_of(content: Any) -> str:
 def _thought_and_text(dialect: Dialect, turn: Turn) -> tuple[str, str]:
     """Return the thought of a turn, and its text without the calls, malformed ones included."""
     written = turn.opening + turn.text
+    read = dialect.parse(written)
     if not turn.calls:
-        return split_thought(written)
-    thought, text = split_thought(str(dialect.assistant_message(written, turn.calls, malformed=True)["content"]))
-    if dialect.inline:  # calls are part of the message
-        for call in turn.calls:
-            text = re.sub(rf"<(\w+)>{re.escape(call.raw)}(?:</\1>|$)", "", text, count=1)
-    return thought, text
+        return read.thought, read.rest
+    if not dialect.inline:
+        content = dialect.assistant_message(written, turn.calls, malformed=True)["content"]
+        return read.thought, dialect.parse(str(content or "")).rest
+    text = read.rest  # calls are part of the message
+    for call in turn.calls:
+        text = re.sub(rf"<(\w+)>{re.escape(call.raw)}(?:</\1>|$)", "", text, count=1)
+    return read.thought, text
