@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -391,3 +392,27 @@ def test_calls_in_tags_are_calls_and_no_longer_text(tmp_path: Path) -> None:
     ]
     assert [result["content"] for result in first["observation"]["results"]] == ["Rome"]
     assert last["message"] == "<answer>Rome</answer>"
+
+
+def test_memory_is_that_of_a_trajectory_and_not_of_the_file(tmp_path: Path) -> None:
+    (template,) = [one for one in hard() if one.id == "synth/plain"]
+
+    def run(name: str, count: int, characters: int) -> Path:
+        first = msgspec.structs.replace(template.turns[0], text="a word of thought " * (characters // 18))
+        turns = (first, *template.turns[1:])
+        many = [msgspec.structs.replace(template, id=f"synth/{number}", turns=turns) for number in range(count)]
+        return made_run(tmp_path / name, many)
+
+    def peak(path: Path, name: str) -> int:
+        tracemalloc.start()
+        try:
+            assert export(path, tmp_path / "out", name).exit_code == 0
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = run("few", 4, 50_000), run("many", 40, 50_000)
+    assert (many / "trajectories.jsonl").stat().st_size > 2_000_000
+    for name in FORMATS:
+        export(few, tmp_path / "out", name)  # what is imported at first use
+        assert peak(many, name) - peak(few, name) < 600_000, name
