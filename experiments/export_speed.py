@@ -108,24 +108,25 @@ def _trajectory(generator: random.Random, number: int) -> Trajectory:
 
 
 def measure(run: Path, name: str) -> dict[str, Any]:
-    """Seconds, peak memory in MiB and size in MiB of one format, written by a process of its own."""
+    """Seconds, CPU seconds, peak memory in MiB and size in MiB of one format, written by a process of its own."""
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         command = [sys.executable, __file__, "--export", str(run), out, name]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
-    return {"seconds": seconds, "memory": float(done.stdout.split()[-1]), "size": size / 2**20}
+    cpu, memory = map(float, done.stdout.split())
+    return {"seconds": seconds, "cpu": cpu, "memory": memory, "size": size / 2**20}
 
 
 def rows(runs: tuple[Path, Path]) -> Iterator[str]:
     """The table, a row per format."""
-    yield "| format | seconds | size (MiB) | peak memory (MiB) | with a tenth of the trajectories (MiB) |"
-    yield "|---|---|---|---|---|"
+    yield "| format | seconds | CPU seconds | size (MiB) | peak memory (MiB) | with a tenth of the trajectories (MiB) |"
+    yield "|---|---|---|---|---|---|"
     for name in FORMATS:
         found, tenth = measure(runs[0], name), measure(runs[1], name)
         yield (
-            f"| `{name}` | {found['seconds']:.1f} | {found['size']:.0f} | {found['memory']:.0f} "
+            f"| `{name}` | {found['seconds']:.1f} | {found['cpu']:.1f} | {found['size']:.0f} | {found['memory']:.0f} "
             f"| {tenth['memory']:.0f} |"
         )
 
@@ -139,7 +140,8 @@ def main() -> None:
     if arguments.export is not None:
         run, out, name = arguments.export
         export(Run.open(Path(run)), Path(out), name)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
         return
     with tempfile.TemporaryDirectory() as folder:
         count = arguments.trajectories

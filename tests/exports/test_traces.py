@@ -411,8 +411,8 @@ def test_memory_is_that_of_a_trajectory_and_not_of_the_file(tmp_path: Path) -> N
         finally:
             tracemalloc.stop()
 
-    few, many = run("few", 4, 50_000), run("many", 40, 50_000)
-    assert (many / "trajectories.jsonl").stat().st_size > 2_000_000
-    for name in FORMATS:
+    few, many = run("few", 3, 30_000), run("many", 30, 30_000)
+    assert (many / "trajectories.jsonl").stat().st_size > 900_000
+    for name in ("atif", "inspect", "hub-traces", "trackio-traces"):
         export(few, tmp_path / "out", name)  # what is imported at first use
-        assert peak(many, name) - peak(few, name) < 600_000, name
+        assert peak(many, name) - peak(few, name) < 300_000, name
