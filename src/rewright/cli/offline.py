@@ -272,7 +272,7 @@ def export(
     ] = "trl",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the SFT and preference sets of a run for other trainers."""
+    """Write the SFT and preference sets of a run for other trainers, or its trajectories as traces."""
     from rewright.exports.exports import export as export_sets
     from rewright.pipeline.run_directory import Run
 

@@ -1,21 +1,35 @@
-"""Interface of exporters: their input (`ExportSets`) and output (`Written`).
+"""Interface of exporters: their input (`ExportSets`, `RunAttempts`) and output (`Written`).
 
-An exporter is a function `(sets, folder) -> list[Written]`, registered as kind `exporter` for
-`rewright export --format NAME`. Exporters that convert row by row use `write_rows`.
+An exporter of training sets is a function `(sets, folder) -> list[Written]`, registered as kind `exporter` for
+`rewright export --format NAME`. Those that convert row by row use `write_rows`. An exporter of whole trajectories is
+an `AttemptExporter`; those that write a file for each stored file use `write_attempts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, StorageError
 from rewright.core.storage import encode_line, write_atomically
+from rewright.exports.attempts import Attempt, AttemptFile, RunAttempts
 from rewright.pipeline.run_directory import Run
 
-__all__ = ["ExportSets", "Exporter", "Row", "Written", "write_rows"]
+__all__ = [
+    "AttemptExporter",
+    "ExportSets",
+    "Exporter",
+    "Row",
+    "RunAttempts",
+    "Written",
+    "make_folder",
+    "portable_line",
+    "write_attempts",
+    "write_rows",
+]
 
 Row = dict[str, Any]
 
@@ -55,6 +69,17 @@ class ExportSets:
 Exporter = Callable[[ExportSets, Path], list[Written]]
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptExporter:
+    """Exporter of whole trajectories: candidates and repairs, RL rollouts, evaluations.
+
+    Attributes:
+        write: `write(attempts, folder)` writes them and returns the files. It must not hold all of them in memory.
+    """
+
+    write: Callable[[RunAttempts, Path], list[Written]]
+
+
 def write_rows(sets: ExportSets, out: Path, convert: Callable[[Row], Row | None]) -> list[Written]:
     """Write every set as JSON Lines. `convert` returns None for a row that the format can't represent.
 
@@ -67,6 +92,73 @@ def write_rows(sets: ExportSets, out: Path, convert: Callable[[Row], Row | None]
             f"(dialect {sets.run.recipe().dialect}): docs/exports.md says what it can represent"
         )
     return [_write_lines(out / f"{name}.jsonl", rows) for name, rows in converted.items()]
+
+
+def portable_line(value: Any) -> bytes:
+    """Encode a line of JSON that programs may also split with `str.splitlines`, at U+0085, U+2028 and U+2029."""
+    line = encode_line(value)
+    for character in ("\u0085", "\u2028", "\u2029"):
+        line = line.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return line
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents if needed. Raises StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise StorageError(f"cannot make {path}: {problem.strerror or problem}") from problem
+
+
+def write_attempts(
+    attempts: RunAttempts,
+    out: Path,
+    name: str,
+    convert: Callable[[Attempt, AttemptFile], Any],
+    chunks: Callable[[AttemptFile, Iterable[Any]], Iterator[bytes]] | None = None,
+) -> list[Written]:
+    """Write one file for each stored file, named after it, atomically.
+
+    Args:
+        attempts: the trajectories of a run.
+        out: existing folder.
+        name: path of the files in `out`, with `{}` for the name of the stored file, such as "{}.jsonl".
+        convert: returns the row of a trajectory, or None if the format can't represent it.
+        chunks: returns the content of a file from its rows; None for JSON Lines.
+
+    A stored file of which no trajectory can be represented is not written. Raises InputError if that is so for all.
+    """
+    written: list[Written] = []
+    for file in attempts.files:
+        total = 0
+
+        def rows(file: AttemptFile = file) -> Iterator[Any]:
+            nonlocal total
+            for attempt in file:
+                total += 1
+                row = convert(attempt, file)
+                if row is not None:
+                    yield row
+
+        found = rows()
+        first = next(found, None)
+        if first is None:
+            continue
+        kept = 0
+
+        def counted(first: Any = first, found: Iterator[Any] = found) -> Iterator[Any]:
+            nonlocal kept
+            for row in itertools.chain([first], found):
+                kept += 1
+                yield row
+
+        path = out / name.format(file.name)
+        make_folder(path.parent)
+        write_atomically(path, map(portable_line, counted()) if chunks is None else chunks(file, counted()))
+        written.append(Written(path, kept, total - kept))
+    if not written:
+        raise attempts.nothing_represented()
+    return written
 
 
 def _write_lines(path: Path, converted: Sequence[Row | None]) -> Written:

@@ -1,8 +1,8 @@
-"""Implements `rewright export`: export the sets of a run to other trainers. docs/exports.md lists the files.
+"""Implements `rewright export`: export the sets of a run to other trainers, and its trajectories as traces.
 
-The inputs are `sft.jsonl` and `preferences.jsonl` (conversations in the Hugging Face convention) and, for verl, the
-tasks. Held-out pairs are written to a separate file. In every format, control tokens and tags in tool results are
-escaped, including those of tokenizers that the run did not use.
+docs/exports.md lists the files. The inputs of the training sets are `sft.jsonl` and `preferences.jsonl` (conversations
+in the Hugging Face convention) and, for verl, the tasks. Held-out pairs are written to a separate file. In training
+sets, control tokens and tags in tool results are escaped, including those of tokenizers that the run did not use.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from rewright.core.errors import InputError, StorageError
+from rewright.core.errors import InputError
 from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.records import Message
 from rewright.core.registry import find
 from rewright.core.storage import read_checked
 from rewright.dialects import get_dialect
-from rewright.exports.base import Exporter, ExportSets, Row, Written
+from rewright.exports.attempts import run_attempts
+from rewright.exports.base import AttemptExporter, Exporter, ExportSets, Row, Written, make_folder
 from rewright.pipeline.registry import get_stage
 from rewright.pipeline.run_directory import Run
 
@@ -56,19 +57,22 @@ class _Pair(TypedDict):
 
 
 def export(run: Run, out: Path, export_format: str) -> list[Written]:
-    """Write the sets of a run into the folder `out`, which is created if needed. Existing files are replaced.
+    """Write the sets or the trajectories of a run into the folder `out`, which is created if needed.
+
+    Existing files of the same names are replaced.
 
     `export_format` is the registered name of an exporter or its import path. Raises InputError for an unknown name, if
     the run has nothing to export and if the format can represent none of it, and StorageError if writing fails.
     """
-    exporter: Exporter = find("exporter", export_format, setting="--format")
+    exporter: Exporter | AttemptExporter = find("exporter", export_format, setting="--format")
+    if isinstance(exporter, AttemptExporter):
+        attempts = run_attempts(run, export_format)
+        make_folder(out)
+        return exporter.write(attempts, out)
     if not callable(exporter):
         raise InputError(f"--format: exporter {export_format!r} is a {type(exporter).__name__}: expected a function")
     run.require([get_stage("build")])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise StorageError(f"cannot make {out}: {problem.strerror or problem}") from problem
+    make_folder(out)
     pattern = common_pattern(get_dialect(run.recipe().dialect).control_words)
     keys = ("messages", "prompt", "chosen", "rejected")
 

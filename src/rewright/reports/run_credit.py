@@ -19,21 +19,13 @@ from rewright.dialects.split import split_turn
 from rewright.judging.judges import is_self_contained
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.registry import stages
+from rewright.pipeline.rl_rollouts import rl_tasks, step_of
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
-from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
-__all__ = ["group_of", "read_run", "rl_tasks", "rollout_verdict", "step_of", "stored_of"]
-
-
-def step_of(identity: str) -> int | None:
-    """Return the step (from 0) of an RL rollout, whose id is rl/TASK/STEP/PLACE, or None for any other id."""
-    parts = identity.rsplit("/", 2)
-    if len(parts) == 3 and identity.startswith("rl/") and parts[1].isdecimal():
-        return int(parts[1])
-    return None
+__all__ = ["group_of", "read_run", "rollout_verdict", "stored_of"]
 
 
 def group_of(trajectory: Trajectory, *, held_out: bool = False) -> str | None:
@@ -111,18 +103,6 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
             yield stored_of(
                 trajectory, tasks.get(trajectory.task_id), verdict, recipe.dialect, held_out=held_out, metric=metric
             )
-
-
-def rl_tasks(folder: Path, recipe: Recipe | None) -> Iterable[Task]:
-    """Return the tasks that RL trained on: those of the run, or of `rl.tasks` if they can be loaded."""
-    settings = None if recipe is None else recipe.rl.tasks
-    # A format given as an import path is code, which must not run without consent.
-    if settings is not None and ":" not in settings.format:
-        try:
-            return load_recipe_tasks(settings)
-        except RewrightError:
-            pass
-    return _read(folder / "tasks.jsonl", Task)
 
 
 def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSettings) -> Verdict | None:

@@ -17,10 +17,11 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_jsonl
 from rewright.pipeline.registry import stages
+from rewright.pipeline.rl_rollouts import rl_tasks, step_of
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.reports.examples import Attempt, credited_by_id, heads
-from rewright.reports.run_credit import rl_tasks, rollout_verdict, step_of, stored_of
+from rewright.reports.run_credit import rollout_verdict, stored_of
 from rewright.training.settings import RLSettings
 
 __all__ = ["Shown", "read_evaluations", "read_rollouts"]
