@@ -38,11 +38,8 @@ __all__ = [
 T = TypeVar("T")
 
 COMPRESSION_MAGIC: Final = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"PK\x03\x04", "zip"),
-    (b"BZh", "bzip2"),
-)
+    (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"),
+)  # fmt: skip
 """Magic bytes of compressed files."""
 
 MAX_SMALL_FILE_BYTES: Final = 10_000_000

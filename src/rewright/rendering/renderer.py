@@ -29,25 +29,12 @@ from rewright.core.storage import without_surrogates
 from rewright.dialects.base import Dialect, follow_up_messages, results_inline
 from rewright.rendering.fallbacks import results_as_text, with_tools_as_text, without_system
 from rewright.rendering.native_turns import QUESTION, native_turns
+from rewright.rendering.probes import PROBE, PROBE_NAME, renders_probe, supports_tool_messages
 
 __all__ = ["QUESTION", "Renderer"]
 
 MARKER: Final = "REWRIGHT_TURN_MARKER"
 THINK: Final = "<think>"
-PROBE_NAME: Final = "rewright_probe_tool"
-PROBE: Final[dict[str, Any]] = {
-    "type": "function",
-    "function": {
-        "name": PROBE_NAME,
-        "description": "A tool.",
-        "parameters": {
-            "type": "object",
-            "properties": {"text": {"type": "string", "description": "A text."}},
-            "required": ["text"],
-        },
-    },
-}
-"""A schema with every field that a template might read."""
 NO_TEMPLATE: Final = "the model {} has no chat template: expected a chat or instruct model"
 
 
@@ -80,11 +67,13 @@ class Renderer:
             template=str(tokenizer.chat_template),
             name=str(getattr(tokenizer, "name_or_path", "")),
         )
-        self.native_system = self._renders_probe([{"role": "system", "content": PROBE_NAME}, QUESTION], [])
+        self.native_system = renders_probe(self._render, [{"role": "system", "content": PROBE_NAME}, QUESTION], [])
         """True if the template supports a system message. Otherwise it is put into the first user message."""
-        self.native_tools = self._renders_probe([QUESTION], [PROBE])
+        self.native_tools = renders_probe(self._render, [QUESTION], [PROBE])
         """True if the template supports tool schemas. Otherwise they are put into the system message."""
-        self.native_results = self._native is not None or self._supports_tool_messages()
+        self.native_results = self._native is not None or supports_tool_messages(
+            self._after_marker, str(tokenizer.chat_template)
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -385,13 +374,6 @@ class Renderer:
         """Convert a message of the model to the form that the template supports."""
         return message if self._native is None else self._native.message(message)
 
-    def _renders_probe(self, messages: list[Message], tools: list[dict[str, Any]]) -> bool:
-        """Return True if the template accepts the input and its output contains PROBE_NAME."""
-        try:
-            return PROBE_NAME in self._render(messages, tools)
-        except InputError:
-            return False
-
     def _after_marker(self, messages: list[Message], *, generation: bool = True) -> str:
         head: list[Message] = [QUESTION, {"role": "assistant", "content": MARKER}]
         _, marker, after = self._render([*head, *messages], [], generation=generation).partition(MARKER)
@@ -399,12 +381,3 @@ class Renderer:
             name = getattr(self.tokenizer, "name_or_path", "")
             raise InputError(f"the chat template of {name} drops the assistant's text: expected it in the conversation")
         return after
-
-    def _supports_tool_messages(self) -> bool:
-        probe: Message = {"role": "tool", "name": "probe", "content": PROBE_NAME}
-        try:
-            text = self._after_marker([probe])
-        except InputError:
-            return False
-        # A template without a tool role either drops the text or writes a role that its model was not trained on.
-        return PROBE_NAME in text and "tool" in str(self.tokenizer.chat_template)
