@@ -13,7 +13,9 @@ from rewright.dialects import Dialect
 from rewright.sandbox import RemoteSandbox
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
+from rewright.tools.declared import DeclaredTools
 from rewright.tools.python import PRELOAD
+from rewright.tools.recorded import RecordedTools
 from rewright.tools.settings import ToolSettings
 
 __all__ = ["open_toolsets", "try_tools", "with_recipe_tools"]
@@ -74,6 +76,8 @@ def open_toolsets(settings: ToolSettings, sandbox: SandboxSettings, *, tool_seco
             sandbox=remote_sandboxes.get("python"),
             **limits,
         ),
+        "recorded": RecordedTools(),
+        "declared": DeclaredTools(),
     }
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)

@@ -32,6 +32,7 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, named in (("estimator", credit.estimator_name), ("signal", credit.signal_name)):
         if ":" in named:
             yield f"rl.credit.{key}", named
+    yield from (("rl.credit.compare", path) for path in credit.compare.code())
     yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
     for key, settings in (("sft", recipe.sft), ("reward", recipe.reward), ("rl", recipe.rl)):
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)

@@ -20,6 +20,7 @@ ErrorKind = Literal[
     "import",  # the module of a target cannot be imported (when it is loaded before any call)
     "malformed",  # the call itself could not be parsed
     "memory",  # the memory limit
+    "not_recorded",  # a tool that cannot be run, and a log has no result of this call
     "output",  # the result is longer than allowed
     "protocol",  # the worker answered with something that is not a frame: its code modified the connection
     "sandbox",  # no worker could be started

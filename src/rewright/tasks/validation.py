@@ -28,7 +28,9 @@ from rewright.rendering.template_check import prompt_problem, template_findings
 from rewright.sandbox import Sandbox
 from rewright.sandbox.errors import error_kind
 from rewright.sandbox.sandbox import Level
+from rewright.tasks.licences import source_warnings
 from rewright.tasks.loading import iterate_tasks
+from rewright.tasks.rows import LeftOutError
 from rewright.tasks.schemas import record_problems, schema_problems, target_problems
 from rewright.tasks.sources import source_problems
 from rewright.tools import FunctionTools
@@ -114,7 +116,9 @@ def validate_file(
     rows: list[int] = []
     invalid_rows: list[Finding] = []
     for loaded in iterate_tasks(path, format):
-        if isinstance(loaded.task, InputError):
+        if isinstance(loaded.task, LeftOutError):
+            invalid_rows.append(Finding("warning", "left-out", str(loaded.task), loaded.row))
+        elif isinstance(loaded.task, InputError):
             invalid_rows.append(Finding("error", "bad-row", str(loaded.task), loaded.row))
         else:
             tasks.append(loaded.task)
@@ -173,6 +177,8 @@ def validate_tasks(
     for note in notes:
         _check_record(note, judges)
     _check_gold_calls(notes)
+    for kind, message in source_warnings(tasks):
+        notes[0].warning(kind, message)
     if renderer is not None:
         _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.all_tools)

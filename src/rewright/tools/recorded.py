@@ -1,0 +1,106 @@
+"""Tools that cannot be run: a call gets the result that a log has for the same name and arguments.
+
+`ToolSpec.data` is `{"results": [{"arguments": …, "results": [{"content": …, "error": …}, …]}, …]}`. Arguments are
+compared as JSON. A call that was recorded several times gets its results in order, and the last one from then on. A
+call that was not recorded is an error of the kind `not_recorded`; a repair that needs one is refused
+(`rewright.repair.decision`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rewright.core.errors import InputError
+from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.credit.calls import freeze
+from rewright.sandbox.errors import error_result
+
+__all__ = ["KIND", "RecordedTools", "RecordedToolset", "recorded_tool"]
+
+KIND: Final = "recorded"
+_SHOWN: Final = 5
+"""Number of recorded calls that the error of another call names."""
+
+
+def recorded_tool(schema: dict[str, Any], calls: Iterable[tuple[ToolCall, Sequence[ToolResult]]]) -> ToolSpec:
+    """Return a tool with the results of `calls`; of equal calls, the first one's results count."""
+    found: dict[Hashable, dict[str, Any]] = {}
+    for call, results in calls:
+        kept = [{"content": one.content} | ({"error": one.error} if one.error else {}) for one in results]
+        found.setdefault(freeze(call.arguments), {"arguments": call.arguments, "results": kept})
+    return ToolSpec(schema=schema, kind=KIND, data={"results": list(found.values())})
+
+
+class RecordedToolset:
+    """The recorded tools of one trajectory, which counts its calls."""
+
+    def __init__(self, tools: Sequence[ToolSpec]) -> None:
+        self._results = {tool.name: _results(tool) for tool in tools}
+        self._made: Counter[tuple[str, Hashable]] = Counter()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
+        """Return the recorded result of a call, or an error."""
+        if call.error is not None:
+            return error_result("malformed", call.error)
+        known = self._results.get(call.name)
+        if known is None:
+            return error_result(
+                "unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._results) or 'none'}"
+            )
+        key = freeze(call.arguments)
+        found = known.get(key)
+        if found is None:
+            recorded = [_shown(call.name, arguments) for arguments, _ in list(known.values())[:_SHOWN]]
+            return error_result(
+                "not_recorded",
+                f"{_shown(call.name, call.arguments)} cannot be run: the log has no result of it; recorded: "
+                f"{', '.join(recorded) or 'no call'}",
+            )
+        results = found[1]
+        number = self._made[call.name, key]
+        self._made[call.name, key] += 1
+        return results[min(number, len(results) - 1)]
+
+
+class RecordedTools:
+    """A `ToolsetFactory` for tools of kind `recorded`."""
+
+    def open(self, tools: Sequence[ToolSpec]) -> RecordedToolset:
+        """Create a toolset for one trajectory. Raises InputError for a tool whose `data` are no recorded results."""
+        return RecordedToolset(tools)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _results(tool: ToolSpec) -> dict[Hashable, tuple[Any, list[ToolResult]]]:
+    rows = tool.data.get("results") if isinstance(tool.data, Mapping) else None
+    found: dict[Hashable, tuple[Any, list[ToolResult]]] = {}
+    try:
+        for row in rows or ():
+            results = [ToolResult(str(one["content"]), one.get("error")) for one in row["results"]]
+            if results:
+                found.setdefault(freeze(row["arguments"]), (row["arguments"], results))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        rows = None
+    if not isinstance(rows, list):
+        raise InputError(
+            f"tool {tool.name} of kind {KIND!r}: expected data.results, a list of arguments with their results"
+        )
+    return found
+
+
+def _shown(name: str, arguments: Any) -> str:
+    return f"{name} {json.dumps(arguments, ensure_ascii=False)}"[:200]
