@@ -77,6 +77,7 @@ register("judge", "reasoning_gym", "rewright.benchmarks.reasoning_gym.judge:JUDG
 register("judge", "solve", "rewright.judging.solve:SOLVE")
 register("judge", "solve_parity", "rewright.judging.solve:SOLVE_PARITY")
 register("judge", "token_set_f1", "rewright.judging.qa:token_set_f1")
+register("judge", "verifiers", "rewright.benchmarks.verifiers.judge:JUDGE")
 
 register("task_format", "2wikimultihopqa", "rewright.benchmarks.wikimultihop.tasks:FORMAT")
 register("task_format", "aime24", "rewright.benchmarks.aime.tasks:AIME24")
@@ -101,6 +102,7 @@ register("task_format", "toolace", "rewright.tasks.sets.toolace:FORMAT")
 register("task_format", "toolhop", "rewright.benchmarks.toolhop.tasks:FORMAT")
 register("task_format", "toolmind", "rewright.tasks.sets.toolmind:FORMAT")
 register("task_format", "town", "rewright.tasks.worlds.town:FORMAT")
+register("task_format", "verifiers", "rewright.benchmarks.verifiers.tasks:FORMAT")
 register("task_format", "when2call", "rewright.tasks.sets.when2call:FORMAT")
 register("task_format", "xlam", "rewright.tasks.sets.xlam:FORMAT")
 
@@ -121,3 +123,4 @@ register("benchmark", "musique", "rewright.benchmarks.musique.protocol:BENCHMARK
 register_builtin_target("rewright.tasks.worlds.town:look_up")
 register_builtin_target("rewright.tasks.worlds.town:calculate")
 register_builtin_target("rewright.benchmarks.bfcl.world:call")
+register_builtin_target("rewright.benchmarks.verifiers.world:call", in_files=False)

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, Trajectory, Turn
 from rewright.judging import judge_trajectory
 from rewright.tasks.loading import load_tasks
+from support.in_process import rewright
+from support.served import served
 
 WEATHER = {
     "name": "get_weather",
@@ -332,3 +335,84 @@ def test_a_row_of_another_shape_is_refused_with_its_number_and_what_was_expected
     for other in ({"prompt": "p", "completion": "c"}, SINGLE["glaive" if name != "glaive" else "xlam"]):
         with pytest.raises(InputError, match=r"rows.jsonl:2: .*(no key|expected)"):
             load_tasks(write(tmp_path, {**SINGLE[name], "id": "first"}, other), name)
+
+
+def says(reply):
+    async def chat(request: web.Request) -> web.Response:
+        message = {"role": "assistant", **reply(await request.json())}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return web.json_response({"id": "1", "object": "chat.completion", "model": "m", "choices": [choice]})
+
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", chat)
+    return application
+
+
+def run(folder: Path, name: str, row, reply, stages="[synth, judge]") -> tuple:
+    write(folder, row)
+    with served(lambda: says(reply)) as url:
+        (folder / "r.yaml").write_text(
+            f"dialect: hermes\nstages: {stages}\nsynth: {{n: 1}}\nsandbox: process\n"
+            f"model: {{path: m, engine: openai, base_url: '{url}/v1', mode: chat, log_probs: 'off'}}\n"
+            f"tasks: {{format: {name}, path: rows.jsonl}}\n"
+        )
+        done = rewright(folder, "run", "r.yaml", "--run", "out")
+    assert done.code == 0, done.errors
+    (trajectory,) = (folder / "out/trajectories.jsonl").read_text().splitlines()
+    (verdict,) = (folder / "out/verdicts.jsonl").read_text().splitlines()
+    return json.loads(trajectory), json.loads(verdict), done
+
+
+def in_tags(call):
+    return {"content": f"<tool_call>{json.dumps(call)}</tool_call>"}
+
+
+def test_a_run_ends_with_the_calls_of_declared_tools(tmp_path):
+    trajectory, verdict, _ = run(tmp_path, "xlam", xlam([WEATHER], [CALL, CALL]), lambda body: in_tags(CALL))
+    assert trajectory["stop_reason"] == "called"
+    assert len(trajectory["turns"]) == 1
+    assert verdict["outcome"] == 0.0
+    assert verdict["metrics"]["calls_recall"] == 0.5
+    done = rewright(tmp_path, "credit", "out", "--json")
+    (row,) = [json.loads(line) for line in done.output.splitlines()]
+    assert row["turn_rewards"] == [1.0]
+
+
+def test_a_run_with_recorded_results_goes_on_to_the_next_message(tmp_path):
+    def reply(body):
+        last = body["messages"][-1]
+        if last["role"] == "user" and "Weather?" in last["content"]:
+            return in_tags(CALL)
+        return {"content": f"<answer>{last['content']}</answer>"}
+
+    trajectory, verdict, _ = run(tmp_path, "toolace", DIALOGUES["toolace"], reply)
+    assert [len(turn["calls"]) for turn in trajectory["turns"]] == [1, 0, 0]
+    assert json.loads(trajectory["turns"][0]["results"][0]["content"]) == {"sky": "blue"}
+    assert trajectory["answer"] == "Thanks"
+    assert verdict["outcome"] == 1.0
+
+
+def test_a_licence_that_is_not_commercial_is_said_by_validate_and_before_training(tmp_path, monkeypatch):
+    write(tmp_path, SINGLE["apigen-mt"], xlam([WEATHER], [CALL]))
+    done = rewright(tmp_path, "validate", "rows.jsonl", "--format", "apigen-mt", "--limit", "1")
+    assert done.code == 0, done.output
+    assert "forbids commercial use: 1 of Salesforce/APIGen-MT-5k (cc-by-nc-4.0)" in done.output
+    _, _, done = run(tmp_path, "apigen-mt", SINGLE["apigen-mt"], lambda body: in_tags(CALL))
+    assert "commercial" not in done.errors  # nothing is trained
+    stage = "Stage(name='no_training', run=lambda context: {}, after='judge', trains='policy')"
+    (tmp_path / "stage_of_the_test.py").write_text(f"from rewright.pipeline.registry import Stage\nSTAGE = {stage}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    second = tmp_path / "second"
+    second.mkdir()
+    stages = "[synth, judge, 'stage_of_the_test:STAGE']"
+    _, _, done = run(second, "apigen-mt", SINGLE["apigen-mt"], lambda body: in_tags(CALL), stages)
+    assert done.errors.count("forbids commercial use") == 1
+
+
+def test_validate_shows_every_row_that_is_left_out(tmp_path):
+    odd = xlam([WEATHER], [{"name": "other", "arguments": {}}])
+    write(tmp_path, odd, xlam([WEATHER], [CALL]))
+    done = rewright(tmp_path, "validate", "rows.jsonl", "--format", "xlam", "--json")
+    assert done.code == 0
+    assert "rows.jsonl:1: left out: a gold call names a tool that is not offered" in done.output
+    assert json.loads(done.output.splitlines()[-1])["findings"] == {"left-out": 1}

@@ -7,7 +7,7 @@ together. P predicted calls, G gold calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -51,7 +51,7 @@ class Matching(TypedDict, total=False):
     reg: float
     ot_scale: Literal["raw", "calls"]
     weights: Weights
-    compare: Comparison | None
+    compare: Comparison | Mapping[str, Any] | None
 
 
 DEFAULTS: Final[Matching] = {
@@ -86,7 +86,7 @@ def match(
     reg: float = 0.1,
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
-    compare: Comparison | None = None,
+    compare: Comparison | Mapping[str, Any] | None = None,
     tools: Sequence[Any] | None = None,
 ) -> Match:
     """Match the predicted calls of one trajectory to the gold calls.
@@ -156,7 +156,7 @@ def call_rewards(problems: Iterable[Problem], **matching: Unpack[Matching]) -> l
 Read = tuple[list[ReadCall | None], GoldCalls]
 
 
-def _read(problems: Iterable[Problem], weights: Weights, compare: Comparison | None) -> list[Read]:
+def _read(problems: Iterable[Problem], weights: Weights, compare: Comparison | Mapping[str, Any] | None) -> list[Read]:
     """Convert calls to comparable form. Gold lists shared by the rollouts of a group are converted once."""
     problems = list(problems)  # keeps the gold lists alive, so that their ids stay unique
     known: dict[tuple[int, int], GoldCalls] = {}
@@ -325,5 +325,8 @@ def _checked(matching: Matching) -> Matching:
     if not is_finite(unmatched) or abs(float(unmatched)) > MAX_MAGNITUDE:
         raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {MAX_MAGNITUDE:g})")
     check_weights(chosen["weights"])
-    comparer_of(chosen["compare"], None)
+    if isinstance(chosen["compare"], Mapping):
+        from rewright.credit.comparison import Comparison  # imported lazily, as in `comparer_of`
+
+        chosen["compare"] = Comparison.of(chosen["compare"])
     return chosen

@@ -40,7 +40,7 @@ def similarity(
     gold: Any,
     *,
     weights: Weights = PARITY_WEIGHTS,
-    compare: Comparison | None = None,
+    compare: Comparison | Mapping[str, Any] | None = None,
     tools: Sequence[Any] | None = None,
 ) -> float:
     """Compute the similarity in [0, 1] of a predicted and a gold call (MatchTIR, section on tool-call similarity).
@@ -57,7 +57,7 @@ def similarity_matrix(
     golds: Sequence[Any],
     *,
     weights: Weights = PARITY_WEIGHTS,
-    compare: Comparison | None = None,
+    compare: Comparison | Mapping[str, Any] | None = None,
     tools: Sequence[Any] | None = None,
 ) -> NDArray[Any]:
     """Compute the similarities of all pairs of P predicted and G gold calls, float64 (P, G); P and G may be 0.

@@ -26,6 +26,8 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, tasks in (("tasks", recipe.tasks), ("eval.tasks", recipe.eval.tasks), ("rl.tasks", recipe.rl.tasks)):
         if tasks is not None and ":" in tasks.format:
             yield f"{key}.format", tasks.format
+        if tasks is not None and tasks.format == "verifiers" and (tasks.environment or tasks.path):
+            yield f"{key}.environment", (tasks.environment or tasks.path or "").replace("-", "_")
     if recipe.eval.benchmark is not None and ":" in recipe.eval.benchmark:
         yield "eval.benchmark", recipe.eval.benchmark
     credit = recipe.rl.credit

@@ -18,6 +18,8 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task
+from rewright.core.trust import needs_consent
+from rewright.judging.judges import judge_needs_consent
 from rewright.tasks.formats import PackageFormat, RowFormat, WorldFormat, find_format, judged
 from rewright.tasks.licences import source_notices
 from rewright.tasks.rows import LeftOutError, Row, read_rows
@@ -107,10 +109,21 @@ def iterate_tasks(
     for row in _hub_rows(str(path), chosen) if str(path).startswith("hf:") else read_rows(path, chosen.columns):
         try:
             task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
+            if isinstance(task, Task):
+                _check_consent(task, row)
         except InputError as problem:
             task = problem
         if task is not None:
             yield Loaded(row.index, row.place, next(judged([task], chosen)) if isinstance(task, Task) else task)
+
+
+def _check_consent(task: Task, row: Row) -> None:
+    """Raise InputError if a row names code through a tool or judge of Rewright that runs what the task names."""
+    tool = next((tool for tool in task.all_tools if needs_consent(tool.target)), None)
+    if tool is not None:
+        raise row.fail(f"tool {tool.name}: target {tool.target!r} is for the tasks of a package, not for a task file")
+    if judge_needs_consent(task.judge):
+        raise row.fail(f"judge {task.judge!r} is for the tasks of a package, not for a task file")
 
 
 def check_tasks(
