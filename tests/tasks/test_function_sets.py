@@ -416,3 +416,23 @@ def test_validate_shows_every_row_that_is_left_out(tmp_path):
     assert done.code == 0
     assert "rows.jsonl:1: left out: a gold call names a tool that is not offered" in done.output
     assert json.loads(done.output.splitlines()[-1])["findings"] == {"left-out": 1}
+
+
+def test_nulls_of_tables_are_absent_keys(tmp_path):
+    row = json.loads(json.dumps(SINGLE["toolmind"]))
+    row["tools"][0]["function"]["parameters"]["properties"]["other"] = None
+    row["tools"][0]["function"]["strict"] = None
+    row["conversations"][1]["tool_calls"][0]["function"]["arguments"] |= {"unit": None, "other": None}
+    row["conversations"][0]["tool_calls"] = None
+    (task,) = load_tasks(write(tmp_path, row), "toolmind")
+    assert task.gold.calls == (ToolCall("get_weather", {"city": "Rome"}),)
+    assert list(task.tools[0].schema["function"]["parameters"]["properties"]) == ["city", "unit"]
+
+
+def test_parquet_files_are_read(tmp_path):
+    table = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(table.Table.from_pylist([SINGLE["toolmind"], DIALOGUES["toolmind"]]), path)
+    first, second = load_tasks(path, "toolmind")
+    assert (first.tools[0].kind, second.tools[0].kind) == ("declared", "recorded")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolResult, ToolSpec
+from rewright.core.strict_json import MAX_DEPTH
 from rewright.dialects.literals import decode_value
 from rewright.tasks.function_schemas import json_schema, valid_name
 from rewright.tasks.rows import LeftOutError, Row
@@ -74,7 +75,17 @@ def offered_tools(row: Row, key: str) -> list[Any]:
         raise row.fail(f"{key!r} is not JSON: {problem}") from None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise row.fail(f"{key!r} is not a list of tools, expected objects with name and parameters")
-    return value
+    return [_without_nulls(tool) for tool in value]
+
+
+def _without_nulls(value: Any, depth: int = 0) -> Any:
+    """Remove the nulls with which tables (parquet, `datasets`) fill absent keys; a default may be null."""
+    if depth > MAX_DEPTH:
+        return value
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if part is not None or key == "default"}
+        return {key: _without_nulls(part, depth + 1) for key, part in kept.items()}
+    return [_without_nulls(part, depth + 1) for part in value] if isinstance(value, list) else value
 
 
 def call_of(row: Row, value: Any, where: str) -> ToolCall:
@@ -134,8 +145,9 @@ def conversation_task(
         raise LeftOutError(
             row.place, NO_RESULT, f"{len(unanswered.calls)} calls in one message have {len(unanswered.results)} results"
         )
+    follow_ups: tuple[FollowUp, ...] = ()
     if unanswered is not None:
-        messages, follow_ups = [message for part in _spoken(said[:-1]) for message in part], ()
+        messages = [message for part in _spoken(said[:-1]) for message in part]
         golds = unanswered.calls
     else:
         messages, follow_ups = _prompt(said)
@@ -188,10 +200,24 @@ def _gold(row: Row, call: ToolCall, names: dict[str, str], schemas: Sequence[dic
         offered = ", ".join(list(names)[:10]) or "none"
         raise LeftOutError(row.place, NOT_OFFERED, f"the call is to {call.name!r}, the tools are {offered}")
     schema = next(schema for schema in schemas if schema["function"]["name"] == name)
-    problems = argument_problems(schema, call.arguments)
+    properties = schema["function"]["parameters"]["properties"]
+    arguments = {
+        argument: value
+        for argument, value in call.arguments.items()
+        if value is not None or not _refuses_null(properties.get(argument, False))
+    }
+    problems = argument_problems(schema, arguments)
     if problems:
         raise LeftOutError(row.place, CONTRADICTION, f"the call to {call.name!r}: {problems[0]}")
-    return ToolCall(name, call.arguments)
+    return ToolCall(name, arguments)
+
+
+def _refuses_null(kind: Any) -> bool:
+    """Whether an argument cannot be null, so that its null is an absent cell of a table."""
+    if not isinstance(kind, dict):
+        return True
+    types = kind.get("type", [])
+    return bool(types) and "null" not in ([types] if isinstance(types, str) else types)
 
 
 def _groups(row: Row, said: Sequence[Said]) -> list[_Group]:

@@ -172,8 +172,11 @@ class Session:
     def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """Run one call and return its result as text. Raises the tool's exception, with MCP's words."""
         result = self._loop.run_until_complete(self._servers[tool].call_tool(tool, arguments))
-        texts = [getattr(block, "text", None) or f"[{block.type}]" for block in result.content]
-        if result.is_error:
+        content = getattr(result, "content", None)
+        if content is None:
+            raise RuntimeError(f"{tool} asks for input, which nobody gives here")
+        texts = [getattr(block, "text", None) or f"[{block.type}]" for block in content]
+        if getattr(result, "is_error", False):
             raise RuntimeError("\n".join(texts))
         return "\n".join(texts)
 

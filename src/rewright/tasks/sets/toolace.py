@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from rewright.core.records import Task, ToolCall
@@ -141,7 +142,7 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, last] if last.strip() else pieces
 
 
-def _outside(text: str, start: int) -> Any:
+def _outside(text: str, start: int) -> Iterator[tuple[int, int]]:
     """Yield (position, depth) of the brackets and commas outside of strings; a closing one has the depth outside it."""
     depth, quote, position = 0, "", start
     while position < len(text):
