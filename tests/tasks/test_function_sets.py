@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 
 from rewright.core.errors import InputError
@@ -376,6 +377,27 @@ def test_a_run_ends_with_the_calls_of_declared_tools(tmp_path):
     done = rewright(tmp_path, "credit", "out", "--json")
     (row,) = [json.loads(line) for line in done.output.splitlines()]
     assert row["turn_rewards"] == [1.0]
+
+
+def test_a_stored_run_s_function_that_compares_runs_only_if_it_is_trusted(tmp_path, monkeypatch):
+    run(tmp_path, "xlam", xlam([WEATHER], [CALL]), lambda body: in_tags(CALL))
+    marker = tmp_path / "imported"
+    (tmp_path / "comparing.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\ndef never(value, gold):\n    return False\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = tmp_path / "out/recipe.yaml"
+    data = yaml.safe_load(recipe.read_text())
+    data["rl"]["credit"]["compare"] = {"arguments": {"get_weather": {"city": "comparing:never"}}}
+    recipe.write_text(yaml.safe_dump(data))
+    rewright(tmp_path, "credit", "out").refused("--trusted comparing")
+    done = rewright(tmp_path, "view", "out")
+    assert done.code == 0, done.errors
+    assert "values compared as JSON" in done.errors
+    assert not marker.exists()
+    done = rewright(tmp_path, "credit", "out", "--json", "--trusted", "comparing")
+    assert json.loads(done.output.splitlines()[0])["turn_rewards"] == [pytest.approx(1 + 2 / 3)]  # the outcome is 1
+    assert marker.exists()
 
 
 def test_a_run_with_recorded_results_goes_on_to_the_next_message(tmp_path):
