@@ -22,7 +22,7 @@ sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sy
 IMPORT_ALL = """
 import importlib, pkgutil, rewright
 needing = ["training.trl", "engines.hf", "engines.sampling", "engines.slot_cache", "integrations"]
-needing += ["benchmarks.bfcl.world"]
+needing += ["benchmarks.bfcl.world", "benchmarks.verifiers.environment", "benchmarks.verifiers.world"]
 needing = tuple(f"rewright.{name}" for name in needing)
 for module in pkgutil.walk_packages(rewright.__path__, "rewright."):
     if not module.name.startswith(needing):

@@ -16,6 +16,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from rewright.core.version import VERSION
+
 if TYPE_CHECKING:
     from rewright.api import CallCredit as CallCredit
     from rewright.api import Repaired as Repaired
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from rewright.core.records import Turn as Turn
     from rewright.core.records import Verdict as Verdict
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES: Final[dict[str, tuple[str, ...]]] = {
     "rewright.api": (

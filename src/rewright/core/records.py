@@ -37,8 +37,11 @@ __all__ = [
 Message = dict[str, Any]
 """One chat message in the Hugging Face convention: `tool_calls[].function.arguments` is a dict."""
 
-StopReason = Literal["answered", "no_answer", "turn_limit", "token_limit", "tool_limit", "time_limit", "error"]
-"""How a trajectory ended. `no_answer`: the model ended a turn with neither a call nor an answer."""
+StopReason = Literal[
+    "answered", "called", "no_answer", "turn_limit", "token_limit", "tool_limit", "time_limit", "error"
+]
+"""How a trajectory ended. `no_answer`: the model ended a turn with neither a call nor an answer. `called`: with calls
+of declared tools, which nothing executes (see `ToolSpec.kind`)."""
 
 RepairMode = Literal["low_quality", "wrong_answer"]
 
@@ -87,7 +90,8 @@ class ToolSpec(msgspec.Struct, frozen=True):
     A function tool has exactly one of `source` (Python source text that defines a function with the schema's name) and
     `target` (`"package.module:function"`). A `target` is called as `function(**arguments)`, or with `data` as
     `function(data, **arguments)`. `kind` names another executor (`"python"`, `"search"`, `"mcp"`), which the recipe
-    configures.
+    configures. A tool of kind `"recorded"` returns the results in `data`. A tool of kind `"declared"` has no
+    implementation: its calls are not executed, and a turn with one ends the trajectory.
     """
 
     schema: dict[str, Any]

@@ -19,16 +19,25 @@ __all__ = [
     "check_trusted_packages",
     "is_builtin_path",
     "is_in_packages",
+    "needs_consent",
     "register_builtin_target",
     "target_problem",
 ]
 
-_builtin_targets: dict[str, None] = {}
+_builtin_targets: dict[str, bool] = {}
 
 
-def register_builtin_target(path: str) -> None:
-    """Allow every task file to name the function of Rewright at the import path `path`, a tool of built-in tasks."""
-    _builtin_targets[path] = None
+def register_builtin_target(path: str, *, in_files: bool = True) -> None:
+    """Register the function of Rewright at the import path `path` as a tool of built-in tasks.
+
+    Every task file may name it, unless `in_files` is False: then it runs code that the recipe or command line names.
+    """
+    _builtin_targets[path] = in_files
+
+
+def needs_consent(target: str | None) -> bool:
+    """Return True for a tool of built-in tasks that a task file must not name."""
+    return target in builtin_targets() and not _builtin_targets[target or ""]
 
 
 def builtin_targets() -> tuple[str, ...]:

@@ -14,11 +14,12 @@ differences). Every function is pure. None raises on model output::
 
 from rewright.credit.advantages import advantages
 from rewright.credit.estimators import Estimator, Group, estimator_names, register_estimator
+from rewright.credit.formula import PARITY_WEIGHTS, Weights
 from rewright.credit.lookup import with_settings
 from rewright.credit.matching import Assignment, Match, match, match_many
 from rewright.credit.rewards import turn_rewards, turn_rewards_many
 from rewright.credit.signals import Signal, TurnSignal, signal_names, turn_signal
-from rewright.credit.similarity import PARITY_WEIGHTS, Weights, similarity, similarity_matrix
+from rewright.credit.similarity import similarity, similarity_matrix
 from rewright.credit.tokens import per_token, per_turn, spans_from_mask
 from rewright.credit.trajectories import CreditTrajectory, CreditTurn
 

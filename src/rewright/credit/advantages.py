@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit.estimators import Estimator, Group, find_estimator
+from rewright.credit.formula import MAX_MAGNITUDE, is_finite
 from rewright.credit.signals import TurnSignal
-from rewright.credit.similarity import MAX_MAGNITUDE, is_finite
 
 __all__ = ["advantages"]
 

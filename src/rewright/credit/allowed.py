@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rewright.credit.calls import Values, freeze
@@ -53,10 +53,11 @@ def allowed_parts(call: Any) -> tuple[str, Mapping[Any, Any]] | None:
     return (name, lists) if isinstance(name, str) and isinstance(lists, Mapping) else None
 
 
-def read_allowed(call: Any) -> tuple[str, Allowed] | None:
+def read_allowed(call: Any, convert: Callable[[str, Any, Any], Hashable] | None = None) -> tuple[str, Allowed] | None:
     """Convert a gold call with allowed values to comparable form (lower-case name); None for any other call.
 
-    Raises ValueError for an argument without allowed values or with more than 10,000 combinations.
+    `convert` maps tool, argument and value to a comparable value; None: `freeze`, which compares as JSON. Raises
+    ValueError for an argument without allowed values or with more than 10,000 combinations.
     """
     parts = allowed_parts(call)
     if parts is None:
@@ -68,7 +69,10 @@ def read_allowed(call: Any) -> tuple[str, Allowed] | None:
             raise ValueError(
                 f"the gold call {name!r} allows {items!r:.200} for {argument!r}: expected a list of values"
             )
-        values[argument] = frozenset(freeze(value) for item in items for value in _expand(item, f"{name}.{argument}"))
+        expanded = [value for item in items for value in _expand(item, f"{name}.{argument}")]
+        values[argument] = frozenset(
+            freeze(value) if convert is None else convert(name, argument, value) for value in expanded
+        )
     return name.lower(), Allowed(values, frozenset(key for key, items in lists.items() if "" in items))
 
 

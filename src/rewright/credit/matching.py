@@ -7,35 +7,33 @@ together. P predicted calls, G gold calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.calls import ReadCall, calls_of, read_call
-from rewright.credit.similarity import (
-    MAX_MAGNITUDE,
-    PARITY_WEIGHTS,
-    Block,
-    GoldCalls,
-    Row,
-    Weights,
-    check_weights,
-    compare,
-    is_finite,
-    matrix_of,
-)
+from rewright.credit.calls import ReadCall
+from rewright.credit.comparer import comparer_of
+from rewright.credit.formula import MAX_MAGNITUDE, PARITY_WEIGHTS, Weights, check_weights, is_finite
+from rewright.credit.similarity import Block, GoldCalls, Row, compare_calls, matrix_of
 from rewright.credit.transport import plans
+
+if TYPE_CHECKING:
+    from rewright.credit.comparison import Comparison
 
 __all__ = ["Assignment", "Match", "Matching", "match", "match_many"]
 
 Assignment = Literal["optimal", "greedy", "ot"]
 Pairs = list[tuple[int, int]]
-Problem = tuple[Sequence[Any] | None, Sequence[Any] | None]
+Problem = (
+    tuple[Sequence[Any] | None, Sequence[Any] | None]
+    | tuple[Sequence[Any] | None, Sequence[Any] | None, Sequence[Any] | None]
+)
+"""Predicted calls, gold calls, and the schemas of the tools if they are known."""
 
 _SQUARE_TIE_WEIGHT = 1e-9
 _POSITION_TIE_WEIGHT = 1e-14
@@ -53,10 +51,12 @@ class Matching(TypedDict, total=False):
     reg: float
     ot_scale: Literal["raw", "calls"]
     weights: Weights
+    compare: Comparison | Mapping[str, Any] | None
 
 
 DEFAULTS: Final[Matching] = {
     "assignment": "optimal", "unmatched": 0.0, "reg": 0.1, "ot_scale": "raw", "weights": PARITY_WEIGHTS,
+    "compare": None,
 }  # fmt: skip
 
 
@@ -86,6 +86,8 @@ def match(
     reg: float = 0.1,
     ot_scale: Literal["raw", "calls"] = "raw",
     weights: Weights = PARITY_WEIGHTS,
+    compare: Comparison | Mapping[str, Any] | None = None,
+    tools: Sequence[Any] | None = None,
 ) -> Match:
     """Match the predicted calls of one trajectory to the gold calls.
 
@@ -103,6 +105,8 @@ def match(
         reg: entropic regularisation of "ot".
         ot_scale: "calls" multiplies the rewards of "ot" by P.
         weights: weights of the similarity.
+        compare: settings of the comparison; None: values are compared as JSON.
+        tools: schemas of the tools, for the setting `defaults` of the comparison.
 
     Returns a `Match`. A hard assignment rewards a call with the similarity of its pair, "ot" call i with
     sum_j T_ij S_ij. P = 0 gives an empty array. G = 0 gives zeros regardless of `unmatched`. A malformed call never
@@ -110,22 +114,28 @@ def match(
     never for predicted calls.
     """
     return match_many(
-        [(preds, golds)], assignment=assignment, unmatched=unmatched, reg=reg, ot_scale=ot_scale, weights=weights
+        [(preds, golds, tools)],
+        assignment=assignment,
+        unmatched=unmatched,
+        reg=reg,
+        ot_scale=ot_scale,
+        weights=weights,
+        compare=compare,
     )[0]
 
 
 def match_many(problems: Iterable[Problem], **matching: Unpack[Matching]) -> list[Match]:
-    """Same as `match`, for a batch of (preds, golds). Returns one `Match` each, in order.
+    """Same as `match`, for a batch of (preds, golds) or (preds, golds, tools). Returns one `Match` each, in order.
 
     The settings are those of `match`. Optimal transport is vectorised over the problems.
     """
     chosen = _checked(matching)
-    read = _read(problems, chosen["weights"])
+    read = _read(problems, chosen["weights"], chosen["compare"])
     if chosen["assignment"] == "ot":
         return _match_by_transport(read, chosen["reg"], chosen["ot_scale"])
     matches = []
     for preds, gold in read:
-        blocks = compare(preds, gold)
+        blocks = compare_calls(preds, gold)
         pairs, rewards = _match_one_to_one(preds, gold, blocks, chosen["assignment"], chosen["unmatched"])
         matches.append(Match(np.array(rewards, dtype=np.float64), matrix_of(len(preds), gold.count, blocks), pairs))
     return matches
@@ -134,11 +144,11 @@ def match_many(problems: Iterable[Problem], **matching: Unpack[Matching]) -> lis
 def call_rewards(problems: Iterable[Problem], **matching: Unpack[Matching]) -> list[list[float]]:
     """Return `rewards_P` of `match_many` as lists. Faster, since hard assignments build no similarity matrix."""
     chosen = _checked(matching)
-    read = _read(problems, chosen["weights"])
+    read = _read(problems, chosen["weights"], chosen["compare"])
     if chosen["assignment"] == "ot":
         return [match.rewards_P.tolist() for match in _match_by_transport(read, chosen["reg"], chosen["ot_scale"])]
     return [
-        _match_one_to_one(preds, gold, compare(preds, gold), chosen["assignment"], chosen["unmatched"])[1]
+        _match_one_to_one(preds, gold, compare_calls(preds, gold), chosen["assignment"], chosen["unmatched"])[1]
         for preds, gold in read
     ]
 
@@ -146,22 +156,24 @@ def call_rewards(problems: Iterable[Problem], **matching: Unpack[Matching]) -> l
 Read = tuple[list[ReadCall | None], GoldCalls]
 
 
-def _read(problems: Iterable[Problem], weights: Weights) -> list[Read]:
+def _read(problems: Iterable[Problem], weights: Weights, compare: Comparison | Mapping[str, Any] | None) -> list[Read]:
     """Convert calls to comparable form. Gold lists shared by the rollouts of a group are converted once."""
     problems = list(problems)  # keeps the gold lists alive, so that their ids stay unique
-    known: dict[int, GoldCalls] = {}
+    known: dict[tuple[int, int], GoldCalls] = {}
     read: list[Read] = []
-    for preds, golds in problems:
-        gold = known.get(id(golds))
+    for preds, golds, *rest in problems:
+        tools = rest[0] if rest and compare is not None else None
+        key = id(golds), id(tools)
+        gold = known.get(key)
         if gold is None:
-            gold = known[id(golds)] = GoldCalls(() if golds is None else golds, weights)
-        read.append(([read_call(call) for call in calls_of(preds)], gold))
+            gold = known[key] = GoldCalls(() if golds is None else golds, weights, comparer_of(compare, tools))
+        read.append((gold.read(preds), gold))
     return read
 
 
 def _match_by_transport(read: list[Read], reg: float, ot_scale: str) -> list[Match]:
     """Matches by optimal transport, solved as a batch."""
-    matrices = [matrix_of(len(preds), gold.count, compare(preds, gold)) for preds, gold in read]
+    matrices = [matrix_of(len(preds), gold.count, compare_calls(preds, gold)) for preds, gold in read]
     return [
         Match((plan * matrix).sum(axis=1) * (len(matrix) if ot_scale == "calls" else 1.0), matrix, plan_PG=plan)
         for matrix, plan in zip(matrices, plans(matrices, reg), strict=True)
@@ -313,4 +325,8 @@ def _checked(matching: Matching) -> Matching:
     if not is_finite(unmatched) or abs(float(unmatched)) > MAX_MAGNITUDE:
         raise ValueError(f"unmatched is {unmatched!r}: expected a finite number (of at most {MAX_MAGNITUDE:g})")
     check_weights(chosen["weights"])
+    if isinstance(chosen["compare"], Mapping):
+        from rewright.credit.comparison import Comparison  # imported lazily, as in `comparer_of`
+
+        chosen["compare"] = Comparison.of(chosen["compare"])
     return chosen

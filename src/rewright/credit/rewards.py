@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.calls import calls_of
+from rewright.credit.formula import is_finite
 from rewright.credit.matching import Match, Matching, Problem, call_rewards
-from rewright.credit.similarity import is_finite
 
 __all__ = ["add_outcomes", "turn_rewards", "turn_rewards_many", "turn_rewards_of_matches"]
 
@@ -24,6 +24,7 @@ def turn_rewards(
     golds: Sequence[Any] | None,
     *,
     outcome: float | None = None,
+    tools: Sequence[Any] | None = None,
     aggregate: Literal["mean", "sum"] = "mean",
     **matching: Unpack[Matching],
 ) -> NDArray[np.float64]:
@@ -35,6 +36,7 @@ def turn_rewards(
         turns: the calls of each turn. None counts as a turn without calls; a single call as a turn with one call.
         golds: gold calls. Without gold calls (empty or None) the rewards are 0, plus the outcome.
         outcome: added to the last turn; None: not added.
+        tools: schemas of the tools, for `compare` with `defaults`.
         aggregate: a turn's reward is the "mean" or "sum" over its calls, 0 for a turn without calls. Malformed calls
             count as calls with reward 0, so they lower a mean.
         matching: the settings of `match`.
@@ -46,6 +48,7 @@ def turn_rewards(
         [turns],
         [golds],
         outcomes=[outcome],
+        tools=[tools],
         aggregate=aggregate,
         **matching,
     )[0]
@@ -56,6 +59,7 @@ def turn_rewards_many(
     golds: Iterable[Sequence[Any] | None],
     *,
     outcomes: Iterable[float | None] | None = None,
+    tools: Iterable[Sequence[Any] | None] | None = None,
     aggregate: Literal["mean", "sum"] = "mean",
     **matching: Unpack[Matching],
 ) -> list[NDArray[np.float64]]:
@@ -65,6 +69,7 @@ def turn_rewards_many(
         trajectories: for each trajectory the calls of each turn.
         golds: for each trajectory its gold calls.
         outcomes: (B,), each added to the last turn; None: none is added.
+        tools: for each trajectory the schemas of its tools, for `compare` with `defaults`; None: unknown.
 
     Returns B arrays float64 (T_i,). Raises ValueError if the lengths differ, and as `turn_rewards` does.
     """
@@ -76,8 +81,11 @@ def turn_rewards_many(
         [] if turns is None else [turn if type(turn) is list else calls_of(turn) for turn in turns]
         for turns in trajectories
     ]
+    schemas = [None] * len(plain) if tools is None else list(tools)
+    _check_counts(len(plain), ("lists of tools", schemas))
     problems: list[Problem] = [
-        ([call for turn in turns for call in turn], gold) for turns, gold in zip(plain, golds, strict=True)
+        ([call for turn in turns for call in turn], gold, known)
+        for turns, gold, known in zip(plain, golds, schemas, strict=True)
     ]
     rewards_by_trajectory = call_rewards(
         problems,

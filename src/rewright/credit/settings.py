@@ -15,6 +15,7 @@ from rewright.core.settings import Fraction, NonNegativeFloat, PositiveFloat, Se
 from rewright.core.strict_json import STRICT
 from rewright.credit.advantages import advantages
 from rewright.credit.choices import Choice, checked, chosen_name, own_settings, settings_in
+from rewright.credit.comparison import Comparison
 from rewright.credit.signals import TurnSignal, turn_signal
 from rewright.credit.trajectories import CreditTrajectory
 
@@ -22,7 +23,7 @@ __all__ = ["CALL_KEYS", "RENAMED", "Array", "TurnCredit", "unused_keys"]
 
 RENAMED: Final = {"lonely_turn": "singleton_turn"}
 """Renamed settings: old name -> new name."""
-CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "aggregate")
+CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "compare", "aggregate")
 """Settings of the signal `matched`. They stand beside `signal`, or in it if it is a mapping."""
 GROUP_KEYS: Final = ("gamma", "eps", "fusion", "singleton_turn")
 """Settings that every estimator is given, as attributes of its group."""
@@ -77,6 +78,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     """`ot`: scale of the rewards. `calls` multiplies them by the number of predicted calls."""
     weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0, 1.0)
     """Weights of tool name, argument names and argument values in the similarity."""
+    compare: Comparison = Comparison()
+    """How arguments are compared: defaults, order of lists, numbers as text, aliases, rules of single arguments."""
     aggregate: Literal["mean", "sum"] = "mean"
     """Reward of a turn: the mean or the sum over its calls."""
     estimator: Choice = "matchtir"
@@ -141,10 +144,11 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         return str(chosen_name(self.estimator))
 
     def check_functions(self) -> None:
-        """Import the signal and the estimator if they are import paths, and validate their settings.
+        """Import the signal, the estimator and functions that compare if they are import paths; validate settings.
 
         Raises ValueError, which begins with the key, such as `signal: …` or `signal.reward must be …`.
         """
+        self.compare.load()
         for kind, choice, shared in (("estimator", self.estimator, GROUP_KEYS), ("signal", self.signal, ())):
             try:
                 own_settings(kind, choice, shared=shared)  # type: ignore[arg-type]

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.core.registry import known
+from rewright.credit.formula import MAX_MAGNITUDE
 from rewright.credit.lookup import find_function
 from rewright.credit.matching import Matching, match_many
 from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
-from rewright.credit.similarity import MAX_MAGNITUDE
 from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = ["KINDS", "Signal", "TurnSignal", "find_signal", "matched", "outcome", "signal_names", "turn_signal"]
@@ -165,18 +165,26 @@ def matched(
         matching: the settings of `rewright.credit.match`.
     """
     turns, golds = [trajectory.calls for trajectory in trajectories], [trajectory.golds for trajectory in trajectories]
+    tools = [trajectory.tools for trajectory in trajectories]
+    compare = matching.get("compare")
+    given = compare.get("defaults") if isinstance(compare, Mapping) else getattr(compare, "defaults", False)
+    if given is True and tools and not any(tools):
+        raise ValueError(
+            "compare.defaults is true, and no trajectory has the schemas of its tools: expected the defaults, as "
+            "{tool: {argument: default}}"
+        )
     matches = None
     if details:
         matches = match_many(
             [
-                ([call for turn in trajectory_turns for call in turn], gold)
-                for trajectory_turns, gold in zip(turns, golds, strict=True)
+                ([call for turn in trajectory_turns for call in turn], gold, known)
+                for trajectory_turns, gold, known in zip(turns, golds, tools, strict=True)
             ],
             **matching,
         )
         values = turn_rewards_of_matches(turns, matches, aggregate=aggregate)
     else:
-        values = turn_rewards_many(turns, golds, aggregate=aggregate, **matching)
+        values = turn_rewards_many(turns, golds, tools=tools, aggregate=aggregate, **matching)
     return TurnSignal(values, [np.zeros(len(row), dtype=bool) for row in values], details=matches)
 
 

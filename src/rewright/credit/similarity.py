@@ -8,53 +8,67 @@ With Kp, Kg the argument names of the predicted and the gold call and n = |Kg|::
         values = number of shared names with equal values
 
 so S is 0 or lies in [1 / (2 + n), 1]. If a gold call lists allowed values (`rewright.credit.allowed`), any of them
-counts as equal, and Kg contains the required arguments and the optional ones that the predicted call has. Differences
-from the released code: values are compared as JSON (there `True` equals `1`), and a malformed call has similarity 0.
+counts as equal, and Kg contains the required arguments and the optional ones that the predicted call has. The settings
+of a `rewright.credit.comparison.Comparison` say what else is equal. Differences from the released code: values are
+compared as JSON (there `True` equals `1`), and a malformed call has similarity 0.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewright.credit.allowed import Allowed, any_of, read_allowed
 from rewright.credit.calls import ReadCall, Values, calls_of, read_call
+from rewright.credit.comparer import Comparer, comparer_of
+from rewright.credit.formula import PARITY_WEIGHTS, Weights, check_weights, formula, jaccard
 
-__all__ = ["PARITY_WEIGHTS", "Weights", "similarity", "similarity_matrix"]
+if TYPE_CHECKING:
+    from rewright.credit.comparison import Comparison
 
-Weights = tuple[float, float, float]
-"""Weights of the three terms: name, argument names, argument values."""
-
-PARITY_WEIGHTS: Weights = (1.0, 1.0, 1.0)
-
-MAX_MAGNITUDE = 1e100
-"""Maximum magnitude of settings and rewards; larger ones would overflow when summed or squared."""
+__all__ = ["GoldCalls", "compare_calls", "matrix_of", "similarity", "similarity_matrix"]
 
 _MAX_LOOP_PAIRS = 144
 """Number of pairs of one tool up to which a plain loop is faster than building arrays (measured)."""
 
 
-def similarity(pred: Any, gold: Any, *, weights: Weights = PARITY_WEIGHTS) -> float:
+def similarity(
+    pred: Any,
+    gold: Any,
+    *,
+    weights: Weights = PARITY_WEIGHTS,
+    compare: Comparison | Mapping[str, Any] | None = None,
+    tools: Sequence[Any] | None = None,
+) -> float:
     """Compute the similarity in [0, 1] of a predicted and a gold call (MatchTIR, section on tool-call similarity).
 
     With weights (wn, wk, wv): (wn + wk * keys + wv * values) / (wn + wk + wv * n). A malformed call gives 0.0.
-    Raises ValueError for invalid weights.
+    `compare` are settings of the comparison, `tools` the schemas of the tools for its `defaults`. Raises ValueError for
+    invalid weights.
     """
-    return float(similarity_matrix([pred], [gold], weights=weights)[0, 0])
+    return float(similarity_matrix([pred], [gold], weights=weights, compare=compare, tools=tools)[0, 0])
 
 
-def similarity_matrix(preds: Sequence[Any], golds: Sequence[Any], *, weights: Weights = PARITY_WEIGHTS) -> NDArray[Any]:
+def similarity_matrix(
+    preds: Sequence[Any],
+    golds: Sequence[Any],
+    *,
+    weights: Weights = PARITY_WEIGHTS,
+    compare: Comparison | Mapping[str, Any] | None = None,
+    tools: Sequence[Any] | None = None,
+) -> NDArray[Any]:
     """Compute the similarities of all pairs of P predicted and G gold calls, float64 (P, G); P and G may be 0.
 
-    Raises ValueError for invalid weights and for gold calls that are not a list.
+    The arguments are those of `similarity`. Raises ValueError for invalid weights and for gold calls that are not a
+    list.
     """
     check_weights(weights)
-    read, gold = [read_call(call) for call in calls_of(preds)], GoldCalls(golds, weights)
-    return matrix_of(len(read), gold.count, compare(read, gold))
+    gold = GoldCalls(golds, weights, comparer_of(compare, tools))
+    read = gold.read(preds)
+    return matrix_of(len(read), gold.count, compare_calls(read, gold))
 
 
 Row = list[float]
@@ -74,10 +88,14 @@ class Block(NamedTuple):
 class GoldTool:
     """The gold calls of one tool, their columns in the matrix, and indices for computing small and large blocks."""
 
-    __slots__ = ("_coded", "_levels", "allowed", "columns", "holders", "names", "sets", "values", "weights")
+    __slots__ = (
+        "_coded", "_levels", "allowed", "columns", "comparer", "holders", "name", "names", "sets", "values", "weights"
+    )  # fmt: skip
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, name: str = "", comparer: Comparer | None = None) -> None:
         self.weights = weights
+        self.name, self.comparer = name, comparer
+        """The tool's name, and the comparer if its calls are compared pair by pair, else None."""
         self.columns: list[int] = []
         self.values: list[Values] = []
         self.sets: list[frozenset[Hashable]] = []
@@ -120,7 +138,7 @@ class GoldTool:
         if levels is None:
             assert self.names is not None
             counts = range(len(self.names) + 1)
-            levels = self._levels[names] = [_formula(names, self.names, count, self.weights) for count in counts]
+            levels = self._levels[names] = [formula(names, self.names, count, self.weights) for count in counts]
         return levels
 
     @property
@@ -157,12 +175,13 @@ class Coded(NamedTuple):
 class GoldCalls:
     """Gold calls in comparable form, grouped by tool. Reusable for all trajectories of a task.
 
-    Raises ValueError for gold calls that are not a list.
+    `comparer`: settings of the comparison that are not MatchTIR's. Raises ValueError for gold calls that are not a
+    list.
     """
 
-    __slots__ = ("count", "tools")
+    __slots__ = ("comparer", "count", "tools")
 
-    def __init__(self, golds: Iterable[Any], weights: Weights) -> None:
+    def __init__(self, golds: Iterable[Any], weights: Weights, comparer: Comparer | None = None) -> None:
         if isinstance(golds, (str, bytes, Mapping)) or not isinstance(golds, Iterable):
             raise ValueError(f"the gold calls are {golds!r:.200}: expected a list of calls")
         if weights is not PARITY_WEIGHTS:  # Python floats: numpy float32 weights would lower the precision
@@ -170,6 +189,12 @@ class GoldCalls:
             weights = float(name_weight), float(key_weight), float(value_weight)
         self.tools: dict[str, GoldTool] = {}
         self.count = 0
+        self.comparer = comparer
+        if comparer is not None:
+            for gold in golds:
+                self._add_compared(gold, weights, comparer)
+                self.count += 1
+            return
         for gold in golds:
             call = read_call(gold)
             if call is not None:
@@ -183,8 +208,28 @@ class GoldCalls:
                 self.tools.setdefault(name, GoldTool(weights)).add_allowed(self.count, allowed)
             self.count += 1
 
+    def _add_compared(self, gold: Any, weights: Weights, comparer: Comparer) -> None:
+        found = comparer.read_gold(gold)
+        if found is None:
+            return
+        name, allowed = found
+        tool = self.tools.get(name)
+        if tool is None:
+            in_pairs = comparer if comparer.compares_pairs(name) else None
+            tool = self.tools[name] = GoldTool(weights, name, in_pairs)
+        single = not allowed.optional and all(len(values) == 1 for values in allowed.values.values())
+        if single and tool.comparer is None:
+            tool.add(self.count, {argument: next(iter(values)) for argument, values in allowed.values.items()})
+        else:
+            tool.add_allowed(self.count, allowed)
 
-def compare(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
+    def read(self, preds: Any) -> list[ReadCall | None]:
+        """Read predicted calls in the form that is compared with these gold calls."""
+        read = read_call if self.comparer is None else self.comparer.read
+        return [read(call) for call in calls_of(preds)]
+
+
+def compare_calls(preds: Sequence[ReadCall | None], golds: GoldCalls) -> list[Block]:
     """Compute the blocks of the similarity matrix, one per tool called on both sides.
 
     The scores of small blocks are lists, those of large blocks arrays, whichever is faster to compute.
@@ -253,7 +298,7 @@ def _small_block(preds: list[Values], golds: GoldTool) -> list[Row]:
             scores.append([levels[equal] for equal in equal_G])
         else:
             pairs = zip(golds.sets, equal_G, strict=True)
-            scores.append([_formula(names, other, equal, golds.weights) for other, equal in pairs])
+            scores.append([formula(names, other, equal, golds.weights) for other, equal in pairs])
     return scores
 
 
@@ -265,18 +310,13 @@ def _allowed_block(preds: list[Values], golds: GoldTool) -> list[Row]:
         names = frozenset(pred)
         row: Row = []
         for values, optional in golds.allowed:
+            if golds.comparer is not None:
+                row.append(golds.comparer.similarity(golds.name, pred, Allowed(values, optional), golds.weights))
+                continue
             equal = sum(value in values[name] for name, value in pred.items() if name in values)
-            row.append(_formula(names, frozenset(values) - (optional - names), equal, golds.weights))
+            row.append(formula(names, frozenset(values) - (optional - names), equal, golds.weights))
         scores.append(row)
     return scores
-
-
-def _formula(names: frozenset[Hashable], gold_names: frozenset[Hashable], equal: int, weights: Weights) -> float:
-    """The similarity of two calls of one tool, given their argument names and the number of equal values."""
-    name_weight, key_weight, value_weight = weights
-    keys = 1.0 if names == gold_names else _jaccard(names, gold_names)
-    denominator = name_weight + key_weight + value_weight * len(gold_names)
-    return (name_weight + key_weight * keys + value_weight * equal) / denominator if denominator else 1.0
 
 
 def _large_block(preds: list[Values], golds: GoldTool) -> NDArray[np.float64]:
@@ -323,34 +363,5 @@ def _key_overlap(preds: list[frozenset[Hashable]], golds: list[frozenset[Hashabl
     used_P, index_P = np.unique(pred_P, return_inverse=True)
     used_G, index_G = np.unique(gold_G, return_inverse=True)
     known = list(kinds)
-    table = np.array([[_jaccard(known[p], known[g]) for g in used_G.tolist()] for p in used_P.tolist()])
+    table = np.array([[jaccard(known[p], known[g]) for g in used_G.tolist()] for p in used_P.tolist()])
     return np.asarray(table[index_P[:, None], index_G[None, :]])
-
-
-def _jaccard(left: frozenset[Hashable], right: frozenset[Hashable]) -> float:
-    """Jaccard index of two sets; 1 if both are empty."""
-    return len(left & right) / len(left | right) if left or right else 1.0
-
-
-def check_weights(weights: Weights) -> None:
-    """Raise ValueError unless `weights` are three numbers in [0, 1e100], not all zero."""
-    if weights is PARITY_WEIGHTS:
-        return
-    three = isinstance(weights, Sequence) and len(weights) == 3
-    if (
-        not three
-        or not all(is_finite(weight) and 0 <= float(weight) <= MAX_MAGNITUDE for weight in weights)
-        or not any(weights)
-    ):
-        raise ValueError(
-            f"weights are {weights!r}: expected three numbers >= 0 (at most {MAX_MAGNITUDE:g}), not all zero "
-            "(name, argument names, values)"
-        )
-
-
-def is_finite(number: Any) -> bool:
-    """Return True if `number` is a finite Python or numpy number."""
-    try:
-        return math.isfinite(number)
-    except (TypeError, OverflowError):
-        return False

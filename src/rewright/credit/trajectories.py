@@ -57,6 +57,7 @@ class CreditTrajectory:
         outcome: the outcome reward of the final answer.
         prompt_ids: the tokens before the first turn.
         scores: T + 1 state values, the first one before any turn; None for states that were not scored.
+        tools: the schemas of the tools, for the comparison of calls with `defaults`.
     """
 
     turns: Sequence[CreditTurn]
@@ -68,6 +69,7 @@ class CreditTrajectory:
     outcome: float | None = None
     prompt_ids: Sequence[int] | None = None
     scores: Sequence[float | None] | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
 
     @classmethod
     def of(
@@ -103,6 +105,7 @@ class CreditTrajectory:
             outcome=outcome,
             prompt_ids=None if trajectory.prompt_ids is None else array("q", trajectory.prompt_ids),
             scores=scores,
+            tools=None if task is None else tuple(tool.schema for tool in task.all_tools),
         )
 
     @classmethod

@@ -10,7 +10,12 @@ __all__ = ["format_problem"]
 
 
 def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
-    """Describe a format error of a trajectory; None if it ends with an answer and follows its dialect's rules."""
+    """Describe a format error of a trajectory; None if it follows its dialect's rules.
+
+    It must end with an answer, or with calls of declared tools.
+    """
+    if trajectory.stop_reason == "called":
+        return get_dialect(dialect).format_problem(trajectory)
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"
     if is_answer_truncated(trajectory):

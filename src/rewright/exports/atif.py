@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from rewright import __version__
+from rewright.core import version
 from rewright.core.records import Message
 from rewright.exports.attempts import Attempt, RunAttempts, SpokenCall, SpokenTurn, text_of
 from rewright.exports.base import AttemptExporter, Written, write_attempts
@@ -50,7 +50,7 @@ def row(attempt: Attempt, session: str) -> dict[str, Any] | None:
         "trajectory_id": one.id,
         "agent": {
             "name": "rewright",
-            "version": __version__,
+            "version": version.VERSION,
             "model_name": one.provenance.model,
             "tool_definitions": attempt.schemas,
             "extra": {"dialect": attempt.dialect.name},

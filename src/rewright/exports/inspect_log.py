@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from rewright import __version__
 from rewright.core.records import Message, ToolResult
 from rewright.core.storage import encode_line
+from rewright.core.version import VERSION
 from rewright.exports.attempts import Attempt, AttemptFile, RunAttempts, SpokenCall, SpokenTurn, text_of
 from rewright.exports.base import AttemptExporter, Written, write_attempts
 
@@ -300,7 +300,7 @@ def _header(attempts: RunAttempts, file: AttemptFile, totals: _Totals) -> dict[s
             "dataset": {"name": file.name, "samples": len(totals.ids), "sample_ids": list(totals.ids)},
             "model": next(iter(totals.usage), "") or attempts.model,
             "config": {"epochs": totals.epochs},
-            "packages": {"rewright": __version__},
+            "packages": {"rewright": VERSION},
             "scorers": [{"name": SCORE}],
         },
         "plan": {"name": "rewright", "steps": []},

@@ -59,6 +59,8 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
     """Whether the judge needs no other package or process, so that it can be called when reading a stored run."""
     extractor: str = "text"
     """As for `AnswerJudge`."""
+    needs_consent: bool = False
+    """Whether the judge runs code that the task names. Then a task file must not name it, only the user's recipe."""
 
     def __call__(self, task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         """Score the trajectory."""

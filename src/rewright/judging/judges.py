@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from rewright.core.answer_text import final_answer, shown
@@ -33,6 +34,7 @@ __all__ = [
     "find_judge",
     "is_self_contained",
     "judge_answer",
+    "judge_needs_consent",
     "judge_trajectory",
 ]
 
@@ -77,6 +79,15 @@ def is_self_contained(name: str) -> bool:
         return False
     registered = find("judge", name)
     return _is_builtin(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
+
+
+@lru_cache(maxsize=64)
+def judge_needs_consent(name: str) -> bool:
+    """Return True for a registered judge that runs code that the task names (`TrajectoryJudge.needs_consent`)."""
+    if ":" in name or name not in known("judge"):
+        return False
+    registered = find("judge", name)
+    return isinstance(registered, TrajectoryJudge) and registered.needs_consent
 
 
 def _is_builtin(judge: Any) -> bool:

@@ -18,6 +18,7 @@ from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
 from rewright.pipeline.registry import Stage, get_stage, recipe_stages, run_order
 from rewright.pipeline.run_directory import Run
+from rewright.tasks.licences import licence_warning
 
 __all__ = ["Pipeline", "redo"]
 
@@ -37,6 +38,7 @@ class Pipeline:
         self.context = Context(run, self.recipe)
         if checked is not None:
             self.context.take_tasks(checked)
+        self._said: set[str] = set()
 
     def run_all(self) -> None:
         """Run every unfinished stage of the recipe, and resume interrupted redos."""
@@ -62,6 +64,7 @@ class Pipeline:
             say(f"{name}: done before")
             return
         self.run.require(self.stages[name] for name in self._inputs_of(stage))
+        self._say_licences(stage)
         started = time.monotonic()
         faults = self.context.faults
         faults.clear()
@@ -76,6 +79,16 @@ class Pipeline:
             details = {**details, "faults": dict(faults)}
         self.run.finish(name, time.monotonic() - started, **details)
         discard_later(self.run, stage)
+
+    def _say_licences(self, stage: Stage) -> None:
+        """Warn once, when tasks are first used and before training, of licences that forbid commercial use."""
+        trains = stage.trains is not None or any(other.trains is not None for other in recipe_stages(self.recipe))
+        if not trains or not (stage.uses_tasks or stage.trains is not None):
+            return
+        warning = licence_warning(self.context.tasks if stage.uses_tasks else self.run.tasks)
+        if warning is not None and warning not in self._said:
+            self._said.add(warning)
+            say(f"{stage.name}: {warning}")
 
     def _inputs_of(self, stage: Stage) -> tuple[str, ...]:
         unknown = next((name for name in stage.reads if name not in self.stages), None)

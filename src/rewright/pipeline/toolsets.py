@@ -13,6 +13,7 @@ from rewright.dialects import Dialect
 from rewright.sandbox import RemoteSandbox
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
+from rewright.tools.declared import DeclaredTools
 from rewright.tools.python import PRELOAD
 from rewright.tools.recorded import RecordedTools
 from rewright.tools.settings import ToolSettings
@@ -82,6 +83,7 @@ def open_toolsets(
             **limits,
         ),
         "recorded": RecordedTools(),
+        "declared": DeclaredTools(),
     }
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)

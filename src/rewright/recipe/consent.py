@@ -28,6 +28,8 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for place, source in () if tasks is None else task_sources(tasks, key):
             if ":" in source.format:
                 yield f"{place}.format", source.format
+            if source.format == "verifiers" and (source.environment or source.path):
+                yield f"{place}.environment", (source.environment or source.path or "").replace("-", "_")
     if recipe.eval.benchmark is not None and ":" in recipe.eval.benchmark:
         yield "eval.benchmark", recipe.eval.benchmark
     credit = recipe.rl.credit
@@ -36,6 +38,7 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"rl.credit.{key}", named
     if recipe.extractor is not None and ":" in recipe.extractor:
         yield "extractor", recipe.extractor
+    yield from (("rl.credit.compare", path) for path in credit.compare.code())
     yield from (("stages", stage) for stage in recipe.stages if ":" in stage)
     for key, settings in (("sft", recipe.sft), ("reward", recipe.reward), ("rl", recipe.rl)):
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)

@@ -47,6 +47,7 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
     else:
-        lines.append(f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
+        ended = "it ends with its calls, which nothing executes" if trajectory.stop_reason == "called" else None
+        lines.append(ended or f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
     text = "\n".join(lines)
     return escape(text) if escape else text

@@ -139,6 +139,8 @@ def _side(title: str, attempt: Attempt, facts: list[tuple[str, str]]) -> str:
     turns = "".join(_turn(number, turn, trajectory) for number, turn in enumerate(trajectory.turns, 1))
     if trajectory.answer is not None:
         end = f'<div class="answer"><span class="soft small">answer </span>{_text(trajectory.answer)}</div>'
+    elif trajectory.stop_reason == "called":
+        end = '<div class="answer"><span class="soft small">ends with its calls, which nothing executes</span></div>'
     else:
         end = f'<div class="answer bad">no answer ({_text(trajectory.stop_reason.replace("_", " "))})</div>'
     if trajectory.failure is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rewright.credit import Match, similarity
+from rewright.credit import Match
 from rewright.credit.calls import read_call
 from rewright.credit.messages import arguments_of, name_of
 from rewright.reports.drawing import Curve, Drawing, Line, Rect, Shape, Text, Words
@@ -301,7 +301,7 @@ def _headings(with_advantages: bool) -> list[Shape]:
 
 
 def _caption(match: Match, calls: Sequence[Any], golds: Sequence[Any], total: float, outcome: float | None) -> str:
-    exact = sum(similarity(calls[i], golds[j]) == 1.0 for i, j in match.pairs or ())
+    exact = sum(float(match.similarity_PG[pair]) == 1.0 for pair in match.pairs or ())
     matched = f", {len(match.pairs)} matched, {exact} exactly" if match.pairs is not None else ", optimal transport"
     result = "" if outcome is None else f" · outcome {outcome:.2f}"
     call_count, gold_count = (

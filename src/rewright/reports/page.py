@@ -89,21 +89,24 @@ def _hash(text: str) -> str:
 def _credit_settings(run: Run) -> tuple[RLSettings, str, str]:
     """Return the recipe's `rl` section, its dialect and a note.
 
-    If the recipe is of another version, or its estimator or signal is untrusted code, defaults are used instead and the
-    note says so.
+    If the recipe is of another version, or its estimator, signal or comparison is untrusted code, defaults are used
+    instead and the note says so.
     """
     try:
         recipe = run.recipe()
-        others: dict[str, str] = {}
+        others: dict[str, Any] = {}
         problems: list[str] = []
-        for key in ("estimator", "signal"):
+        for key in ("estimator", "signal", "compare"):
             try:
                 run.check_code(f"rl.credit.{key}")
             except InputError as problem:
                 others[key] = getattr(TurnCredit(), key)
                 problems.append(str(problem))
         if others:
-            shown = " and ".join(f"the {key} {value}" for key, value in others.items())
+            shown = " and ".join(
+                f"the {key} {value}" if isinstance(value, str) else "values compared as JSON"
+                for key, value in others.items()
+            )
             say(f"warning: {'; '.join(problems)}; shown is the credit of {shown}")
             settings = msgspec.structs.replace(recipe.rl, credit=msgspec.structs.replace(recipe.rl.credit, **others))
             which = f"{' and '.join(others)} {'is' if len(others) == 1 else 'are'}"

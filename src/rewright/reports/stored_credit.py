@@ -114,7 +114,7 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
     overrides = [f"rl.credit.{change}" for change in changes]
     if recipe is not None and recipe.exists():
         given = {change.partition("=")[0].strip() for change in changes}
-        named = [f"rl.credit.{key}" for key in ("estimator", "signal") if key not in given]
+        named = [f"rl.credit.{key}" for key in ("estimator", "signal", "compare") if key not in given]
         if named:
             Run.open(path, trusted=trusted).check_code(*named)
         return stored_recipe(path, overrides, trusted=trusted).rl

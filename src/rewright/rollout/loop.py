@@ -42,6 +42,7 @@ from rewright.rollout.settings import Limits
 from rewright.sandbox.errors import error_result
 from rewright.sandbox.session import truncate_middle
 from rewright.tools.base import Toolset, ToolsetFactory
+from rewright.tools.declared import KIND as DECLARED
 
 __all__ = ["Plan", "Rollout", "derive_seed"]
 
@@ -193,6 +194,7 @@ class Rollout:
 
     async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
         limits, follow_ups = self.limits, plan.task.follow_ups
+        declared = {tool.name for tool in plan.task.all_tools if tool.kind == DECLARED}
         while limits.turns is None or state.number < limits.turns:
             room = limits.turn_tokens
             if limits.trajectory_tokens is not None:
@@ -212,6 +214,8 @@ class Rollout:
                 opening=self._opening(state),
             )
             state.turns.append(turn)
+            if any(call.name in declared and call.error is None for call in turn.calls):
+                return "called"
             allowed = len(turn.calls) if limits.tool_calls is None else max(0, limits.tool_calls - state.calls)
             results = await self._call_tools(turn.calls[:allowed], toolset, plan.task, state)
             state.calls += len(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -12,7 +13,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.records import Task
 from rewright.judging.base import missing_key
-from rewright.judging.judges import check_judge, find_judge
+from rewright.judging.judges import check_judge, find_judge, judge_needs_consent
 from rewright.tasks.formats import WorldFormat, find_format, judged
 from rewright.tasks.loading import load_tasks, tasks_of_rows
 from rewright.tasks.rows import Row
@@ -122,6 +123,8 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
     missing = missing_key(task, needs)
     if missing is not None:
         raise InputError(f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none")
+    if judge != task.judge and judge_needs_consent(judge):
+        raise InputError(f"the recipe judges by {judge}, which is for tasks of the format {judge}, not for {task.id}")
     return msgspec.structs.replace(task, judge=judge)
 
 
@@ -135,7 +138,12 @@ def _recipe_tasks(settings: SourceSettings, judges: Sequence[str] | None, where:
             )
         drawn = chosen.generate(settings.split, drawn_count(settings), seed=settings.seed, profile=settings.profile)
         return list(judged(drawn, chosen))
+    if settings.environment is not None:
+        asked = {"name": settings.environment, "arguments": settings.arguments, "limit": settings.limit}
+        return load_tasks(json.dumps(asked), format=settings.format, limit=settings.limit, judges=judges)
     if settings.path is None:
+        if settings.format == "verifiers":
+            raise InputError(f"{where}.environment is missing: expected the name of an installed environment")
         raise InputError(f"{where}.path is missing: expected a file in the format {settings.format}, as {where}=FILE")
     return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
 

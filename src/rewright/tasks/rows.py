@@ -19,11 +19,22 @@ from rewright.core.errors import InputError
 from rewright.core.storage import bounded_lines, special_file_kind, without_surrogates
 from rewright.core.strict_json import TOLERANT, NestingError
 
-__all__ = ["Row", "function_schema", "read_rows"]
+__all__ = ["LeftOutError", "Row", "function_schema", "read_rows"]
 
 MAX_JSON_BYTES = 2**30
 """Maximum decompressed size of a .json file, which is read into memory. Guards against decompression bombs."""
 _LIST_KEYS = ("data", "rows", "examples", "tasks")
+
+
+class LeftOutError(InputError):
+    """A row that is in the shape of its set, but of which no task can be made. Loading counts and leaves it out.
+
+    `reason` is the same text for all rows with the same fault; the message has the place and the details.
+    """
+
+    def __init__(self, place: str, reason: str, details: str) -> None:
+        super().__init__(f"{place}: left out: {reason}: {details}")
+        self.reason = reason
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from rewright.core.errors import InputError, RewrightError
-from rewright.core.records import Task, ToolCall, Trajectory
-from rewright.core.trust import target_problem
+from rewright.core.records import Task, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
 from rewright.judging.base import AnswerJudge, missing_key
 from rewright.judging.extraction import find_extractor
@@ -27,10 +24,12 @@ from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
 from rewright.rendering.renderer import Renderer
 from rewright.rendering.template_check import prompt_problem, template_findings
-from rewright.sandbox import Sandbox
-from rewright.sandbox.errors import error_kind
 from rewright.sandbox.sandbox import Level
+from rewright.tasks.execution import execute_tasks
+from rewright.tasks.findings import Finding, Notes
+from rewright.tasks.licences import source_warnings
 from rewright.tasks.loading import iterate_tasks
+from rewright.tasks.rows import LeftOutError
 from rewright.tasks.schemas import record_problems, schema_problems, target_problems
 from rewright.tasks.sources import source_problems
 from rewright.tools import FunctionTools
@@ -38,25 +37,6 @@ from rewright.tools.functions import implementation_problem
 from rewright.tools.targets import target_missing
 
 __all__ = ["Finding", "Validation", "validate_file", "validate_tasks"]
-
-_MAX_CONCURRENT_TASKS = 4
-"""Number of tasks whose tools are executed concurrently."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One error or warning. `row` counts tasks (or rows of the file) from 0; `kind` groups findings in reports."""
-
-    severity: Literal["error", "warning"]
-    kind: str
-    message: str
-    row: int
-    task_id: str = ""
-    tool: str | None = None
-
-    def __str__(self) -> str:
-        """Return severity, location and message on one line."""
-        where = f"row {self.row}" + (f" ({self.task_id})" if self.task_id else "")
-        return f"{self.severity}: {where}: {self.message}"
 
 
 class Validation(msgspec.Struct, frozen=True):
@@ -79,19 +59,6 @@ class Validation(msgspec.Struct, frozen=True):
     def counts(self) -> dict[str, int]:
         """Number of findings by kind, most frequent first."""
         return dict(Counter(finding.kind for finding in self.findings).most_common())
-
-
-class _Notes:
-    """Collects the findings of one task."""
-
-    def __init__(self, row: int, task: Task) -> None:
-        self.row, self.task, self.findings = row, task, list[Finding]()
-
-    def error(self, kind: str, message: str, tool: str | None = None) -> None:
-        self.findings.append(Finding("error", kind, message, self.row, self.task.id, tool))
-
-    def warning(self, kind: str, message: str, tool: str | None = None) -> None:
-        self.findings.append(Finding("warning", kind, message, self.row, self.task.id, tool))
 
 
 def validate_file(
@@ -118,7 +85,9 @@ def validate_file(
     rows: list[int] = []
     invalid_rows: list[Finding] = []
     for loaded in iterate_tasks(path, format):
-        if isinstance(loaded.task, InputError):
+        if isinstance(loaded.task, LeftOutError):
+            invalid_rows.append(Finding("warning", "left-out", str(loaded.task), loaded.row))
+        elif isinstance(loaded.task, InputError):
             invalid_rows.append(Finding("error", "bad-row", str(loaded.task), loaded.row))
         else:
             tasks.append(loaded.task)
@@ -172,17 +141,19 @@ def validate_tasks(
     Must not be called inside a running event loop. Raises SandboxError if `level` is not available on this machine.
     """
     started = time.perf_counter()
-    notes = [_Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
+    notes = [Notes(row, task) for row, task in zip(rows or range(len(tasks)), tasks, strict=True)]
     _check_identities(notes)
     for note in notes:
         _check_record(note, judges, trusted)
     _check_gold_calls(notes)
+    for kind, message in source_warnings(tasks):
+        notes[0].warning(kind, message)
     if renderer is not None:
         _check_template(notes, renderer)
     executable = execute and any(tool.source or tool.target for task in tasks for tool in task.all_tools)
     if executable:
         factory = FunctionTools(level=level, wall_seconds=wall_seconds, trusted=trusted)
-        asyncio.run(_execute(notes, factory, level, wall_seconds, progress))
+        asyncio.run(execute_tasks(notes, factory, level, wall_seconds, progress))
     return Validation(
         tasks=len(tasks),
         tools=sum(len(task.all_tools) for task in tasks),
@@ -193,7 +164,7 @@ def validate_tasks(
     )
 
 
-def _check_identities(notes: Sequence[_Notes]) -> None:
+def _check_identities(notes: Sequence[Notes]) -> None:
     ids: dict[str, int] = {}
     questions: dict[bytes, int] = {}
     for note in notes:
@@ -206,7 +177,7 @@ def _check_identities(notes: Sequence[_Notes]) -> None:
         questions.setdefault(question, note.row)
 
 
-def _check_gold_calls(notes: Sequence[_Notes]) -> None:
+def _check_gold_calls(notes: Sequence[Notes]) -> None:
     """Warn once if only some tasks have gold calls: turn credit is 0 for all calls of the others."""
     without = [note for note in notes if note.task.gold.calls is None]
     if without and len(without) < len(notes):
@@ -216,7 +187,7 @@ def _check_gold_calls(notes: Sequence[_Notes]) -> None:
         )
 
 
-def _check_record(note: _Notes, judges: Sequence[str], trusted: Sequence[str]) -> None:
+def _check_record(note: Notes, judges: Sequence[str], trusted: Sequence[str]) -> None:
     task = note.task
     for tool_name, message in target_problems(task):
         note.error("target", message, tool_name)
@@ -247,9 +218,9 @@ def _check_record(note: _Notes, judges: Sequence[str], trusted: Sequence[str]) -
     _check_answers(note, judges)
 
 
-def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
+def _check_template(notes: Sequence[Notes], renderer: Renderer) -> None:
     """Check that every prompt can be rendered. Warnings about the template itself are reported once."""
-    first: _Notes | None = None
+    first: Notes | None = None
     for note in notes:
         problem = prompt_problem(renderer, note.task)
         if problem is not None:
@@ -262,7 +233,7 @@ def _check_template(notes: Sequence[_Notes], renderer: Renderer) -> None:
             first.warning(kind, f"the chat template: {message}")
 
 
-def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
+def _check_answers(note: Notes, judges: Sequence[str]) -> None:
     task = note.task
     golds = task.gold.answers or ()
     try:
@@ -302,106 +273,3 @@ def _check_answers(note: _Notes, judges: Sequence[str]) -> None:
             note.error("gold-judged-wrong", f"the gold answer {gold!r} is judged {outcome:g}: {reason}")
         elif problem_of is not None and (problem_text := problem_of(gold)) is not None:
             note.warning("gold-unreadable", f"the gold answer {gold!r} only equals itself: {problem_text}")
-
-
-async def _execute(
-    notes: Sequence[_Notes],
-    factory: FunctionTools,
-    level: Level,
-    wall_seconds: float,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    slots = asyncio.Semaphore(_MAX_CONCURRENT_TASKS)
-    done = 0
-    async with AsyncExitStack() as stack:
-        box = Sandbox(level, wall_seconds=wall_seconds)
-        if any(tool.source is not None for note in notes for tool in note.task.all_tools):
-            await stack.enter_async_context(box)  # importable tools alone need no sandbox of this level
-
-        async def validate_one(note: _Notes) -> None:
-            nonlocal done
-            async with slots:
-                await _probe_sources(note, box)
-                await _run_gold_calls(note, factory)
-            done += 1
-            if progress is not None:
-                progress(done, len(notes))
-
-        try:
-            await _load_targets(notes, factory)
-            await asyncio.gather(*(validate_one(note) for note in notes))
-        finally:
-            await factory.close()
-
-
-async def _load_targets(notes: Sequence[_Notes], factory: FunctionTools) -> None:
-    """Import every trusted target once. Raises InputError for a module that cannot be imported."""
-    known: set[str] = set()
-    for note in notes:
-        for tool in note.task.all_tools:
-            if tool.target is None or tool.source is not None or tool.target in known:
-                continue
-            if tool.kind != "function" or target_problem(tool.name, tool.target) is not None:
-                continue
-            known.add(tool.target)
-            async with factory.open([tool]) as toolset:
-                result = await toolset.load(tool.name)
-            if result.error is None:
-                continue
-            problem = " ".join(result.error.split())
-            if error_kind(result) in ("import", "sandbox"):
-                raise InputError(
-                    f"the target {tool.target} of the tool {tool.name} is trusted, and cannot be loaded: {problem}: "
-                    "expected an importable function"
-                )
-            note.error("target", f"tool {tool.name}: its target {tool.target} cannot be loaded: {problem}", tool.name)
-
-
-def _probes(note: _Notes) -> Iterator[tuple[str, str, str]]:
-    """Yield (tool, probe, source): the tool's source followed by a function that checks for the tool's function.
-
-    Sources with a known error are skipped.
-    """
-    broken = {finding.tool for finding in note.findings if finding.kind.startswith("source-")}
-    for number, tool in enumerate(note.task.all_tools):
-        if tool.source is not None and tool.name not in broken:
-            probe = f"rewright_probe_{number}"
-            yield tool.name, probe, f"{tool.source}\n\n\ndef {probe}():\n    return str(callable({tool.name}))\n"
-
-
-async def _probe_sources(note: _Notes, box: Sandbox) -> None:
-    """Run the module scope of every source and check that it terminates and defines the tool's function."""
-    probes = list(_probes(note))
-    if not probes:
-        return
-    async with box.session({probe: source for _, probe, source in probes}) as session:
-        for name, probe, _ in probes:
-            result = await session.call(probe, {})
-            if result.error is not None:
-                note.error("source-fails", f"tool {name}: its module scope fails: {result.error}", name)
-            elif result.content != "True":
-                note.error("source-no-function", f"tool {name}: its source defines no function of that name", name)
-
-
-async def _run_gold_calls(note: _Notes, factory: FunctionTools) -> None:
-    """Run the gold calls in order; each must succeed and together they must return the expected outputs."""
-    calls = note.task.gold.calls
-    if not calls or any(finding.severity == "error" for finding in note.findings):
-        return
-    results = []
-    async with factory.open(note.task.all_tools) as toolset:
-        for number, call in enumerate(calls):
-            result = await toolset.call(ToolCall(call.name, call.arguments))
-            results.append(result)
-            if result.error is not None:
-                note.error("gold-call-fails", f"gold call {number} to {call.name!r} fails: {result.error}", call.name)
-    pending = {name: list(answers) for name, answers in (note.task.gold.outputs or {}).items()}
-    for call, result in zip(calls, results, strict=True):
-        answers = pending.get(call.name, [])
-        solved = next((answer for answer in answers if result.error is None and solves(result.content, answer)), None)
-        if solved is not None:
-            answers.remove(solved)
-    for name, answers in pending.items():
-        for answer in answers:
-            message = f"the expected output {answer!r} of {name!r} is in no result of a gold call"
-            note.error("gold-output-missing", message, name)

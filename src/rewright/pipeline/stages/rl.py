@@ -18,6 +18,7 @@ from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_m
 from rewright.pipeline.task_checks import check_rl_tasks
 from rewright.recipe.schema import Recipe
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
+from rewright.tasks.licences import licence_warning
 from rewright.training.backend import RLJob, check_training, get_backend
 from rewright.training.group_credit import call_factor, uses_reward_model
 from rewright.training.settings import check_task_count
@@ -68,6 +69,8 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
 
     context.check_rewards()
     tasks = context.load(recipe.rl.tasks, "rl.tasks") if recipe.rl.tasks is not None else context.tasks
+    if recipe.rl.tasks is not None and (warning := licence_warning(tasks)) is not None:
+        say(f"rl: {warning}")
     uses_gold_calls = recipe.rl.credit.signal_name == "matched" and call_factor(recipe.rl) != 0
     if uses_gold_calls and all(task.gold.calls is None for task in tasks):
         say("rl: no task has gold calls: calls are not rewarded, only the outcome is")

@@ -1,0 +1,1 @@
+"""Readers of published function-calling sets, one module each."""
