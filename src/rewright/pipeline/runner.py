@@ -17,6 +17,7 @@ from rewright.pipeline.context import Context
 from rewright.pipeline.redo import Redo, complete, discard_later
 from rewright.pipeline.registry import Stage, get_stage, recipe_stages, run_order
 from rewright.pipeline.run_directory import Run
+from rewright.training.trackers import tracked_stage
 
 __all__ = ["Pipeline", "redo"]
 
@@ -62,7 +63,10 @@ class Pipeline:
         faults = self.context.faults
         faults.clear()
         try:
-            with deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds"):
+            with (
+                tracked_stage(self.run.path, name, self.recipe.project),
+                deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds"),
+            ):
                 details = stage.run(self.context) or {}
         finally:
             if faults:

@@ -21,9 +21,11 @@ from rewright.pipeline.registry import Generated, Stage
 from rewright.pipeline.run_directory import evaluation_files
 from rewright.pipeline.stages.policy import policy
 from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.recipe.schema import Recipe
 from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
 from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
+from rewright.training.trackers import check_evaluation_trackers
 
 __all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "group_row", "own_metrics", "summarise"]
 
@@ -230,6 +232,9 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
             summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         context.run.set_metrics(f"eval_{label}", [summary])
 
+    def check(recipe: Recipe) -> None:
+        check_evaluation_trackers(recipe.eval.report_to or (), "eval.report_to")
+
     def plan(context: Context) -> dict[str, Any]:
         tasks = context.load_eval_tasks()
         counts = source_counts(tasks)
@@ -246,6 +251,7 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
         generates=Generated(file=evaluation_files(label)[0]),
         models=models,
         uses_tools=True,
+        check=check,
         plan=plan,
     )
 
