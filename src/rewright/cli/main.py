@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shlex
 import signal
 import sys
 import time
@@ -35,6 +34,7 @@ from rewright.cli import serve as serving
 from rewright.cli import start as starting
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
+from rewright.cli.program import command
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import format_counts, say
 from rewright.core.registry import known
@@ -112,7 +112,7 @@ def run_recipe(
 
 
 def _stage_verb(stage: Stage) -> None:
-    def command(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
+    def run_stage(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
         from rewright.pipeline.run_directory import Run
 
         opened = Run.open(run, trusted=trusted or ())
@@ -124,7 +124,7 @@ def _stage_verb(stage: Stage) -> None:
                 _complete_stage(opened, stage)
         _print_report(opened, as_json=as_json)
 
-    app.command(name=stage.verb, help=stage.help)(command)
+    app.command(name=stage.verb, help=stage.help)(run_stage)
 
 
 for _stage in stages():
@@ -250,8 +250,7 @@ def _resume_hint_on_error(run: Any) -> Iterator[None]:
 
 
 def _resume_hint(run: Any) -> str:
-    recipe, folder = shlex.quote(str(run.path / "recipe.yaml")), shlex.quote(str(run.path))
-    return f"go on with rewright run {recipe} --run {folder} --resume"
+    return f"go on with {command('run', run.path / 'recipe.yaml', '--run', run.path, '--resume')}"
 
 
 def _redo(run: Any, stage: Stage) -> None:
@@ -322,6 +321,7 @@ def _print_report(run: Any, *, as_json: bool) -> None:
     for written in write_report(run, found):
         print(f"written: {written}")
     print(f"run directory: {run.path}")
+    say(f"look at the run with {command('view', run.path)}")
     if as_json:
         print(json.dumps(found))
 

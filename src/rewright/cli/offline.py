@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rewright.cli.program import command
 from rewright.cli.registered import names_of
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -266,7 +267,7 @@ def import_trajectories(
         for trajectory in found():
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=count)
-    print(f"{count} trajectories imported: go on with rewright judge {run}")
+    print(f"{count} trajectories imported: go on with {command('judge', run)}")
     if as_json:
         print(json.dumps({"run": str(run), "trajectories": count}))
 
