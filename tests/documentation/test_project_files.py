@@ -1,10 +1,13 @@
 """What surrounds the code agrees with it: links, versions, names of tools and kinds."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import rewright
 from rewright.core.registry import KINDS
@@ -42,3 +45,25 @@ def test_hooks_run_the_tools_that_make_lint_and_types_run():
 @pytest.mark.parametrize("command", re.findall(r"`make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
 def test_commands_of_the_contributing_page_are_targets(command):
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+NEEDED = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["train"])]
+
+
+@pytest.mark.parametrize("needed", NEEDED, ids=lambda needed: needed.name)
+def test_what_an_installation_needs_is_bounded_on_both_sides_and_the_tested_versions_are_within(needed):
+    operators = {bound.operator for bound in needed.specifier}
+    assert operators == {">=", "<"}
+    for name in ("constraints.txt", "constraints-lowest.txt"):
+        pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8"), re.MULTILINE))
+        versions = {canonicalize_name(key): version for key, version in pinned.items()}
+        found = versions.get(canonicalize_name(needed.name))
+        if found is None:
+            assert (needed.name, name) == ("torch", "constraints-lowest.txt"), "its build differs by machine"
+        else:
+            assert needed.specifier.contains(found), f"{name}: {needed.name}=={found}"
+
+
+def test_torch_is_not_needed_without_the_extra_train():
+    assert not {Requirement(line).name for line in PROJECT["dependencies"]} & {"torch", "transformers", "trl", "peft"}

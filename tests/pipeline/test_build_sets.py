@@ -17,6 +17,8 @@ from rewright.pipeline.stages.build import build, held_out
 from rewright.pipeline.stages.evaluate import summarise
 from rewright.pipeline.stages.held_out import unseen_pairs
 from rewright.recipe.schema import Recipe
+from rewright.reports.summary import report
+from rewright.reports.table import table
 from rewright.tasks.loading import save_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.training.settings import BuildSettings, RewardSettings
@@ -80,8 +82,11 @@ def test_equal_conversations_and_equal_pairs_are_there_once(run: Run) -> None:
     outside = [name for name in "abcdefgh" if held_out(name, 0.5)]
     inside = [name for name in "abcdefgh" if name not in outside]
     assert inside and outside
-    counts = {"sft": 2 * len(inside), "pairs": 8, "held_out": 2 * len(outside)}
+    counts = {"sft": 2 * len(inside), "pairs": 8, "held_out": 2 * len(outside), "duplicates": 16, "duplicate_pairs": 8}
     assert build(Context(run, run.recipe())) == counts
+    run.finish("build", 0.0, **counts)
+    words = f"SFT rows {counts['sft']}: 16 kept + 16 repaired, less 16 duplicates and {counts['held_out']} held out"
+    assert words in table(report(run)).splitlines()
     rows, pairs = run.read_lines("sft.jsonl"), run.read_lines("preferences.jsonl")
     assert sorted(row["id"] for row in rows) == sorted(
         f"{name}/{kind}0" for name in inside for kind in ("kept", "repair")

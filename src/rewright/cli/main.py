@@ -120,7 +120,7 @@ def run_recipe(
 
 
 def _stage_verb(stage: Stage) -> None:
-    def command(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
+    def run_stage(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
         from rewright.pipeline.run_directory import Run
 
         opened = Run.open(run, trusted=trusted or ())
@@ -132,7 +132,7 @@ def _stage_verb(stage: Stage) -> None:
                 complete_stage(opened, stage)
         print_report(opened, as_json=as_json)
 
-    app.command(name=stage.verb, help=stage.help)(command)
+    app.command(name=stage.verb, help=stage.help)(run_stage)
 
 
 for _stage in stages():

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from rewright.cli.output import as_text, print_json
+from rewright.cli.program import command
 from rewright.cli.registered import names_of
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -254,7 +255,7 @@ def import_trajectories(
     found = import_into(file, run, recipe=recipe, changes=changes or (), file_format=file_format, options=options)
     for remark in found.remarks:
         say(remark)
-    as_text(as_json)(f"{found.trajectories} trajectories imported: go on with rewright judge {run}")
+    as_text(as_json)(f"{found.trajectories} trajectories imported: go on with {command('judge', run)}")
     if as_json:
         print_json({"run": str(run), "trajectories": found.trajectories, "tasks": found.tasks})
 

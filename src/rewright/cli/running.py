@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rewright.cli.output import as_text, print_json, stdout_for_json
+from rewright.cli.program import command
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.registry import Stage, recipe_stages
@@ -95,8 +95,8 @@ def _resume_hint_on_error(run: Any) -> Iterator[None]:
 
 
 def _resume_hint(run: Any) -> str:
-    flags = "".join(f" --trusted {shlex.quote(code)}" for code in named_code(run))
-    return f"go on with rewright run {shlex.quote(str(run.path))} --resume{flags}"
+    flags = [word for code in named_code(run) for word in ("--trusted", code)]
+    return f"go on with {command('run', run.path, '--resume', *flags)}"
 
 
 def named_code(run: Any) -> list[str]:
@@ -181,5 +181,6 @@ def print_results(runs: Sequence[Any], *, as_json: bool) -> None:
         for written in write_report(run, found[-1]):
             line(f"written: {written}")
         line(f"run directory: {run.path}")
+        say(f"look at the run with {command('view', run.path)}")
     if as_json:
         print_json(found[0] if len(found) == 1 else found)

@@ -9,6 +9,8 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from rewright.cli.program import command
+
 __all__ = ["register"]
 
 _ABOUT: Final = {
@@ -41,9 +43,9 @@ def init(
     if folder.resolve() != Path.cwd():
         name = str(folder)
         print(f"  cd {shlex.quote(f'./{name}' if name.startswith('-') else name)}")
-    print("  rewright validate tasks.jsonl --trusted my_tools")
-    print("  rewright run recipe.yaml")
-    print(f"  rewright view runs/{RUN_NAME}")
+    steps = (("validate", "tasks.jsonl", "--trusted", "my_tools"), ("run", "recipe.yaml"), ("view", f"runs/{RUN_NAME}"))
+    for words in steps:
+        print(f"  {command(*words, folder=folder)}")
 
 
 def schema(

@@ -16,6 +16,7 @@ Not supported, use a server instead: paged attention, tensor parallelism, quanti
 from __future__ import annotations
 
 import asyncio
+import inspect
 import queue
 import threading
 from typing import Any, Final, Literal
@@ -84,6 +85,7 @@ class HFEngine:
         # Padding rows after the slots complete the last batch.
         rows = -(-slots // ROW_STEP) * ROW_STEP
         self.cache = SlotCache(int(config.num_hidden_layers), rows)
+        self.cache_name = _cache_argument(model)
         small = sum(weight.numel() for weight in model.parameters()) <= MAX_SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small and self.device.type == "cpu" else None
         self.waiting: list[Job] = []
@@ -334,7 +336,7 @@ class HFEngine:
             input_ids=ids_B_Q.to(self.device),
             position_ids=positions,
             attention_mask=mask_B_1_Q_K,
-            past_key_values=self.cache,
+            **{self.cache_name: self.cache},
             use_cache=True,
             logits_to_keep=1,
         )
@@ -382,3 +384,9 @@ def _end_ids(model: Any, tokenizer: Any) -> set[int]:
         elif value is not None:
             ids.update(int(token_id) for token_id in value)
     return ids
+
+
+def _cache_argument(model: Any) -> str:
+    """The name of the KV cache among the arguments of `forward`; transformers 5.24 has renamed it to `cache`."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"

@@ -10,6 +10,7 @@
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
       metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
       libraries.log        messages of libraries, such as their retries (if there are any)
+      tensorboard/<stage>/ event files of TensorBoard
       report.html          the report              redo/<stage>/      files of a stage that is being redone
 
 A lock file ensures a single writer. The kernel releases it when the process ends.
@@ -39,7 +40,7 @@ from rewright.pipeline.registry import Stage, stages
 from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
 from rewright.recipe.consent import check_recipe_code, recipe_code
 from rewright.recipe.schema import Recipe
-from rewright.training.trackers import report
+from rewright.training.trackers import TrackedStage, report
 
 __all__ = ["Run", "evaluation_files"]
 
@@ -324,11 +325,24 @@ class Run:
         return rows
 
     def set_metrics(self, stage: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace the metrics of a stage in metrics.jsonl, and pass them to the trackers of its `report_to`."""
+        """Replace the metrics of a stage in metrics.jsonl, and pass them to its trackers (`report_to`)."""
         others = [row for row in self.metrics() if row["stage"] != stage]
         stage_rows = [{"stage": stage, **row} for row in rows]
         self.write_lines("metrics.jsonl", [*others, *stage_rows])
-        report(getattr(getattr(self.recipe(), stage, None), "report_to", ()), self.path, stage, stage_rows)
+        recipe, entry = self.recipe(), next((one for one in stages() if one.name == stage), None)
+        evaluation = entry is not None and entry.evaluates is not None
+        tracked = TrackedStage.of(self.path, stage, recipe.project)
+        report(_trackers(recipe, stage, evaluation=evaluation), tracked, stage_rows, evaluation=evaluation)
+
+
+def _trackers(recipe: Recipe, stage: str, *, evaluation: bool) -> dict[str, str]:
+    """The trackers of a stage, and the recipe key that names each."""
+    if not evaluation:
+        return dict.fromkeys(getattr(getattr(recipe, stage, None), "report_to", ()), f"{stage}.report_to")
+    if recipe.eval.report_to is not None:
+        return dict.fromkeys(recipe.eval.report_to, "eval.report_to")
+    sections = {"rl": recipe.rl, "reward": recipe.reward, "sft": recipe.sft}
+    return {name: f"{key}.report_to" for key, section in sections.items() for name in section.report_to}
 
 
 def evaluation_files(label: str) -> tuple[str, str]:

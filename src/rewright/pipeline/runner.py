@@ -19,6 +19,7 @@ from rewright.pipeline.redo import Redo, complete, discard_later
 from rewright.pipeline.registry import Stage, get_stage, recipe_stages, run_order
 from rewright.pipeline.run_directory import Run
 from rewright.tasks.licences import licence_warning
+from rewright.training.trackers import tracked_stage
 
 __all__ = ["Pipeline", "redo"]
 
@@ -70,7 +71,7 @@ class Pipeline:
         faults.clear()
         try:
             limit = deadline(f"stage {name}", self.recipe.stage_seconds, setting="stage_seconds")
-            with library_logs(self.run.path), limit:
+            with library_logs(self.run.path), tracked_stage(self.run.path, name, self.recipe.project), limit:
                 details = stage.run(self.context) or {}
         finally:
             if faults:

@@ -44,6 +44,7 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)
         if ":" in settings.backend:
             yield f"{key}.backend", settings.backend
+    yield from (("eval.report_to", tracker) for tracker in recipe.eval.report_to or () if ":" in tracker)
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:

@@ -34,6 +34,8 @@ class Recipe(Settings, frozen=True):
 
     name: str = "run"
     """Name of the run: the default run directory is `runs/NAME`."""
+    project: str | None = None
+    """Project in experiment trackers (`report_to`). Default: the tracker's environment variable, else `rewright`."""
     seed: Seed = 0
     """Seed of sampling, shuffling and training. Part of every trajectory's id."""
     stages: tuple[str, ...] = ALL_STAGES

@@ -27,6 +27,7 @@ from rewright.reports.cards import MEANINGS, card, shown_card
 from rewright.reports.examples import Example, read_examples
 from rewright.reports.stage_examples import Shown, read_evaluations, read_rollouts
 from rewright.reports.summary import report
+from rewright.reports.table import sft_words
 from rewright.training.group_credit import call_factor, uses_reward_model
 from rewright.training.settings import RLSettings
 
@@ -194,6 +195,8 @@ def _counts(summary: dict[str, Any]) -> str:
     if summary["repaired_by_mode"]:
         modes = ", ".join(f"{mode.replace('_', ' ')} {number}" for mode, number in summary["repaired_by_mode"].items())
         lines.append(f"Repaired: {modes}.")
+    if "sets" in summary:
+        lines.append(f"{sft_words(summary['sets'])}.")
     accuracy, matched = summary["reward_model_accuracy"], summary["reward_model_accuracy_matched_format"]
     if accuracy is not None:
         more = f" ({100 * matched:.1f}% of those of matched format)" if matched is not None else ""

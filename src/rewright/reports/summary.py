@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ __all__ = ["report"]
 def report(run: Run) -> dict[str, Any]:
     """Return the results of a run: evaluations, counts, reward-model accuracy, costs, engine errors, seconds.
 
-    `sources` holds the candidates by source, for a run whose tasks are a mixture.
+    `sources` holds the candidates by source, for a run whose tasks are a mixture. `sets` holds the numbers of rows of
+    the SFT set, of its kept and repaired trajectories, and of those removed, and the duplicates among the pairs.
     A candidate with an infrastructure failure does not measure the model. It counts as `broken` instead of `wrong`, by
     component and cause in `broke`. Raises InputError if records of a finished stage are missing.
     """
@@ -62,6 +64,7 @@ def report(run: Run) -> dict[str, Any]:
         "stages": evaluated,
         "counts": counts,
         **({"sources": sources} if (sources := candidates_by_source(run)) else {}),
+        **({"sets": sets} if (sets := _sets(state, counts)) else {}),
         "broke": dict(failures),
         "repaired_by_mode": dict(Counter(repair.mode for repair in repairs if repair.accepted)),
         "reward_model_accuracy": accuracies.get("accuracy"),
@@ -77,6 +80,15 @@ def report(run: Run) -> dict[str, Any]:
         "stage_seconds": {name: row["seconds"] for name, row in state.items()},
         "seconds": round(sum(float(row["seconds"]) for row in state.values()), 1),
     }
+
+
+def _sets(state: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, int]:
+    """The rows of the sets, and why; empty before the stage build, and for runs that did not count duplicates."""
+    built = state.get("build", {})
+    if "duplicates" not in built:
+        return {}
+    removed = {name: int(built[name]) for name in ("duplicates", "held_out", "duplicate_pairs")}
+    return {"sft": int(built["sft"]), "kept": counts["kept"], "repaired": counts["repaired"], **removed}
 
 
 class _FailureHead(msgspec.Struct, frozen=True):

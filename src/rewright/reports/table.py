@@ -6,7 +6,7 @@ from typing import Any
 
 from rewright.core.progress import format_counts
 
-__all__ = ["table"]
+__all__ = ["sft_words", "table"]
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -45,6 +45,8 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"infrastructure failures (not counted as wrong): {format_counts(summary['broke'])}")
         if summary["repaired_by_mode"]:
             lines.append(f"repaired by mode: {format_counts(summary['repaired_by_mode'])}")
+    if "sets" in summary:
+        lines.append(sft_words(summary["sets"]))
     lines += _sources(summary.get("sources", {}))
     accuracy = summary.get("reward_model_accuracy")
     if accuracy is not None:
@@ -75,6 +77,13 @@ def table(summary: dict[str, Any]) -> str:
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {summary['seconds']}")
     return "\n".join(lines)
+
+
+def sft_words(sets: dict[str, int]) -> str:
+    """How many rows the SFT set has, and why."""
+    removed = {"duplicates": sets["duplicates"], "held out": sets["held_out"]}
+    less = " and ".join(f"{count} {name}" for name, count in removed.items())
+    return f"SFT rows {sets['sft']}: {sets['kept']} kept + {sets['repaired']} repaired, less {less}"
 
 
 def _sources(found: dict[str, dict[str, Any]]) -> list[str]:

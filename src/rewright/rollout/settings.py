@@ -62,3 +62,5 @@ class EvalSettings(Settings, frozen=True):
     """Nucleus sampling probability."""
     concurrency: PositiveInt = 128
     """Maximum number of concurrent trajectories."""
+    report_to: tuple[str, ...] | None = None
+    """`tensorboard`, `trackio`, `wandb`, and trackers of your own. Default: those of the training stages."""

@@ -32,9 +32,10 @@ def held_out(task_id: str, fraction: float) -> bool:
 
 
 def build(context: Context) -> dict[str, int]:
-    """Write sft.jsonl and preferences.jsonl. Returns their numbers of rows.
+    """Write sft.jsonl and preferences.jsonl. Returns their numbers of rows (`sft`, `pairs`).
 
-    Tasks with held-out pairs are excluded from sft.jsonl; `held_out` is the number of excluded rows.
+    Also returns how many rows were removed: `duplicates` and `duplicate_pairs` repeat an earlier row, and `held_out`
+    rows of sft.jsonl have tasks with held-out pairs.
     """
     run, recipe = context.run, context.recipe
     trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
@@ -69,7 +70,13 @@ def build(context: Context) -> dict[str, int]:
     if excluded:
         say(f"build: {excluded} of {len(unique_rows)} SFT rows are left out: their tasks' pairs are held out")
     warn_if_too_few_pairs("build", preferences, recipe)
-    return {"sft": len(rows), "pairs": len(preferences), "held_out": excluded}
+    return {
+        "sft": len(rows),
+        "pairs": len(preferences),
+        "held_out": excluded,
+        "duplicates": len(labelled) - len(unique_rows),
+        "duplicate_pairs": len(pairs) - len(preferences),
+    }
 
 
 def _tasks_of(rows: Sequence[dict[str, Any]]) -> set[str]:

@@ -28,6 +28,7 @@ from rewright.recipe.schema import Recipe
 from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
 from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
+from rewright.training.trackers import check_evaluation_trackers
 
 __all__ = ["EVAL_BASE", "EVAL_RL", "EVAL_SFT", "evaluate", "evaluation", "group_row", "own_metrics", "summarise"]
 
@@ -240,6 +241,11 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
             summary["untrained"] = f"stage {label} was skipped ({about.get('reason', 'it had nothing to learn from')})"
         context.run.set_metrics(f"eval_{label}", [summary])
 
+    def check(recipe: Recipe) -> None:
+        check_evaluation_trackers(recipe.eval.report_to or (), "eval.report_to")
+        if label != BASE:
+            _check_trained(recipe)
+
     def plan(context: Context) -> dict[str, Any]:
         tasks = context.load_eval_tasks()
         counts = source_counts(tasks)
@@ -257,7 +263,7 @@ def evaluation(label: str, *, title: str, reads: tuple[str, ...] = (), models: t
         models=models,
         uses_tools=True,
         requires=() if label == BASE else (label,),
-        check=None if label == BASE else _check_trained,
+        check=check,
         prepare=check_eval_tasks,
         plan=plan,
     )

@@ -16,6 +16,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.rollout.settings import Limits
 from rewright.training.backend import RLJob, Section
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, check_batches
+from rewright.training.tracker_runs import to_standard_error
 from rewright.training.trackers import custom_trackers, find_tracker, trl_integrations
 
 __all__ = ["TRL"]
@@ -112,9 +113,10 @@ class TRL:
 
 
 def _check_arguments(section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
-    import trl
-    from transformers import SchedulerType
-    from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+    with to_standard_error():  # transformers prints WANDB_MODE when it is imported
+        import trl
+        from transformers import SchedulerType
+        from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
     accepted = [field.name for field in fields(getattr(trl, CONFIGS[section])) if field.init]
     for name in settings.arguments:

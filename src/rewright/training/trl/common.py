@@ -20,7 +20,8 @@ from rewright.core.progress import Bar
 from rewright.engines.loading import quiet_loading
 from rewright.training.checkpoints import checkpoint_folder
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
-from rewright.training.trackers import trl_integrations
+from rewright.training.trackers import PROJECT, current_stage, trl_integrations
+from rewright.training.trl.tracking import tracking
 
 __all__ = ["MetricsCallback", "build_config", "config_arguments", "lora_config", "quiet", "save", "train"]
 
@@ -49,6 +50,7 @@ def config_arguments(
     micro = settings.micro_batch_size or batch_size
     if batch_size % micro:
         raise InputError(f"a step of {batch_size} sequences is not a multiple of micro_batch_size {micro}")
+    stage = current_stage(out)
     common: dict[str, Any] = {
         "output_dir": str(checkpoint_folder(out)),
         "learning_rate": settings.learning_rate,
@@ -56,6 +58,8 @@ def config_arguments(
         "gradient_accumulation_steps": batch_size // micro,
         "logging_steps": 1,
         "report_to": trl_integrations(settings.report_to) or "none",
+        "project": stage.project or PROJECT,
+        "run_name": stage.name,
         "save_strategy": "steps" if settings.save_steps else "no",
         "save_steps": settings.save_steps or 500,
         "save_total_limit": 1,
@@ -140,7 +144,7 @@ def train(
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
-        with _writing(out):
+        with _writing(out), tracking(trainer, out, None if checkpoint is None else _step_of(checkpoint)):
             try:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             except StorageError:
@@ -149,6 +153,7 @@ def train(
                 # Raised by rollouts or their scoring, between two optimizer steps, so the state is consistent.
                 if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
+                    trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
                 raise
     _check_trained(trainer, before, label, hint)
     rows = [dict(row) for row in trainer.state.log_history if key in row]
