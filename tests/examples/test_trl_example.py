@@ -25,7 +25,7 @@ def test_the_example_trains_the_model_that_ships_and_shows_what_turns_earn(tmp_p
     assert row is not None, done.stdout
     assert float(row[4]) > 0, "TRL reads the calls of pico"
     best = done.stdout.partition("the best attempt")[2].partition("the worst attempt")[0]
-    assert re.search(r"^  1\.00  'get_age\(\{\"person\": ", best, re.MULTILINE), best
+    assert re.search(r"^ +1\.00  'get_age\(\{\"person\": ", best, re.MULTILINE), best
 
 
 def test_two_lines_are_not_trl_s():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,11 +28,11 @@ def event_writer(folder: Path, first_step: int = 0) -> Any:
     TensorBoard no longer shows earlier events from `first_step` on, which an interrupted or repeated stage has left.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # no torch; as in transformers
-        from tensorboardX import SummaryWriter
+        writers = importlib.import_module("torch.utils.tensorboard")
+    except ImportError:  # no torch or no tensorboard; as in transformers
+        writers = importlib.import_module("tensorboardX")
 
-    return SummaryWriter(log_dir=str(folder), purge_step=first_step)
+    return writers.SummaryWriter(log_dir=str(folder), purge_step=first_step)
 
 
 def open_wandb(stage: TrackedStage, *, project: str, name: str, run_id: str | None = None) -> Any:
