@@ -67,26 +67,30 @@ def _inverse_transform(probs_B_N: torch.Tensor, uniform_B: torch.Tensor) -> torc
 
 def _sample_nucleus(log_probs_B_V: torch.Tensor, top_p_B: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     """Sample from the smallest set of most likely tokens whose probability is at least `top_p`. Returns tokens (B,)."""
-    size = log_probs_B_V.shape[1]
-    if size <= NUCLEUS_TOKENS:
-        probs, tokens = log_probs_B_V.double().exp().sort(dim=-1, descending=True)
-        return _sample_sorted(probs, tokens, top_p_B, uniform_B)
+    if log_probs_B_V.shape[1] <= NUCLEUS_TOKENS:
+        return _sort_and_sample(log_probs_B_V, top_p_B, uniform_B)
     log_probs, tokens = log_probs_B_V.topk(NUCLEUS_TOKENS, dim=-1)
     probs = log_probs.double().exp()
-    chosen_B = _sample_sorted(probs, tokens, top_p_B, uniform_B)
+    outside = _outside(probs, top_p_B)
+    # The inverse transform runs in the order of the vocabulary, so that a seed means the same for any number of tokens.
+    tokens, order = tokens.sort(dim=-1)
+    kept = probs.masked_fill(outside, 0.0).gather(1, order)
+    chosen_B = tokens.gather(1, _inverse_transform(kept, uniform_B)[:, None])[:, 0]
     wide = (probs.sum(dim=-1) - probs[:, -1] < top_p_B + ROUNDING).nonzero()[:, 0]
     if len(wide):
-        probs, tokens = log_probs_B_V[wide].double().exp().sort(dim=-1, descending=True)
-        chosen_B[wide] = _sample_sorted(probs, tokens, top_p_B[wide], uniform_B[wide])
+        chosen_B[wide] = _sort_and_sample(log_probs_B_V[wide], top_p_B[wide], uniform_B[wide])
     return chosen_B
 
 
-def _sample_sorted(
-    probs_B_N: torch.Tensor, tokens_B_N: torch.Tensor, top_p_B: torch.Tensor, uniform_B: torch.Tensor
-) -> torch.Tensor:
-    """Sample from the nucleus, given the most likely tokens, most likely first. Returns tokens (B,)."""
-    outside = probs_B_N.cumsum(dim=-1) - probs_B_N >= top_p_B[:, None]
-    # The inverse transform runs in the order of the vocabulary, so that a seed means the same for any number of tokens.
-    tokens_B_N, order = tokens_B_N.sort(dim=-1)
-    probs_B_N = probs_B_N.masked_fill(outside, 0.0).gather(1, order)
-    return tokens_B_N.gather(1, _inverse_transform(probs_B_N, uniform_B)[:, None])[:, 0]
+def _sort_and_sample(log_probs_B_V: torch.Tensor, top_p_B: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+    """Same as `_sample_nucleus`, for nuclei of any size: all tokens are sorted."""
+    probs = log_probs_B_V.double().exp()
+    ordered, tokens = probs.sort(dim=-1, descending=True)
+    outside = _outside(ordered, top_p_B)
+    outside = torch.empty_like(outside).scatter_(1, tokens, outside)
+    return _inverse_transform(probs.masked_fill(outside, 0.0), uniform_B)
+
+
+def _outside(ordered_B_N: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
+    """Mask of the probabilities, largest first, that are not in the nucleus."""
+    return ordered_B_N.cumsum(dim=-1) - ordered_B_N >= top_p_B[:, None]
