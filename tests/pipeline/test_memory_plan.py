@@ -125,6 +125,12 @@ def test_a_dry_run_for_another_machine_needs_neither_weights_nor_a_gpu(tmp_path:
     said = rewright(tmp_path, "run", SMALL, "--dry-run", "--gpus", "1", "--gpu-memory", "24", "--json")
     assert said.code == 0, said.errors
     assert json.loads(said.output)["gib_per_gpu"].keys() == {"generation", "sft", "reward", "rl"}
+    worlds = [f"{tasks}.{key}" for tasks in ("tasks", "eval.tasks") for key in ("format=almanac", "path=null")]
+    said = rewright(
+        tmp_path, "run", AUTOTRAJ, *worlds, "eval.tasks.split=heldout", "--dry-run", "--gpus", "8", "--json"
+    )
+    assert said.code == 0, said.errors
+    assert json.loads(said.output)["gib_per_gpu"]["rl"] < 76
     refused = rewright(tmp_path, "run", SMALL, "--dry-run", "--gpus", "1", "--gpu-memory", "16")
     refused.refused("stage sft takes 19.7 GiB of each GPU")
     assert list(tmp_path.iterdir()) == []
@@ -160,11 +166,24 @@ def test_matchtir_is_resolved_with_its_tasks_and_refused_on_one_gpu(tmp_path: Pa
         (["plan", SMALL, "--gpu-memory", "nan"], "--gpu-memory is nan"),
         (["plan", SMALL, "model.path=./none"], "model ./none: not a folder"),
         (["plan", SMALL, "rl.beta=x"], "rl.beta"),
+        (["plan", SMALL, "stages=[judge, score]"], "stages: judge, score: none of them trains, or generates"),
         (["plan", "none.yaml"], "none.yaml"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     rewright(tmp_path, *arguments).refused(words)
+
+
+def test_a_model_that_is_fetched_on_first_use_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REWRIGHT_CACHE", str(tmp_path / "cache"))
+    assert planned(tmp_path, SMALL, "model.path=smollm2")["parameters"] == 134_515_008
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_served_policy_is_not_looked_for(tmp_path: Path) -> None:
+    served = ["model.engine=openai", "model.base_url=http://127.0.0.1:9/v1", "model.path=served"]
+    plan = planned(tmp_path, str(RECIPES.parent / "autotraj.yaml"), "model={path: served}", *served, "stages=[repair]")
+    assert (plan["model"], plan["stages"].keys()) == ("pico-tags-repairer", {"repair"})
 
 
 def test_a_model_in_a_folder_is_measured_by_its_own_configuration(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ SHIPPED_CONFIGURATIONS: Final = {
     **{f"Qwen/Qwen3-{size}": f"Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B")},
     "Qwen/Qwen2.5-7B-Instruct": "Qwen2.5-7B-Instruct",
     "Qwen/Qwen2.5-7B": "Qwen2.5-7B-Instruct",
+    "smollm2": "SmolLM2-135M-Instruct",
 }
-"""File names of the shipped configurations, by Hugging Face id."""
+"""File names of the shipped configurations, by `model.path`."""
 
 _another_machine: ContextVar[bool] = ContextVar("another_machine", default=False)
 

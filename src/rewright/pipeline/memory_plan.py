@@ -17,7 +17,6 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.engines.embedded import HFSettings
-from rewright.engines.settings import ModelSettings
 from rewright.engines.sizes import ModelSize, read_size
 from rewright.recipe.schema import Recipe
 from rewright.training.group_credit import uses_reward_model
@@ -98,9 +97,17 @@ class Plan(msgspec.Struct, frozen=True):
 
 def plan_stages(recipe: Recipe, hardware: Hardware) -> Plan:
     """Compute what each stage of a recipe takes. Raises InputError for a model whose configuration is not found."""
-    size = _size(recipe.model, "model", recipe.stages)
-    stages = tuple(_with_changes(recipe, hardware, name) for name in _stage_names(recipe))
-    return Plan(recipe.model.path, size.parameters, hardware, stages, tuple(_notes(recipe, hardware)))
+    names = list(_stage_names(recipe))
+    if not names:
+        raise InputError(
+            f"stages: {', '.join(recipe.stages)}: none of them trains, or generates with a model in this process "
+            "(engine hf): expected one that takes memory of a GPU"
+        )
+    only_repair = names == ["repair"] and recipe.repair.model is not None
+    model, where = (recipe.repair.model, "repair.model") if only_repair else (recipe.model, "model")
+    size = read_size(model, where)
+    stages = tuple(_with_changes(recipe, hardware, name) for name in names)
+    return Plan(model.path, size.parameters, hardware, stages, tuple(_notes(recipe, hardware)))
 
 
 def check_memory(recipe: Recipe, hardware: Hardware) -> dict[str, float]:
@@ -143,13 +150,6 @@ def _stage_names(recipe: Recipe) -> Iterator[str]:
     if "repair" in recipe.stages and isinstance(recipe.repair.model, HFSettings):
         yield "repair"
     yield from (name for name in ("sft", "reward", "rl") if name in recipe.stages)
-
-
-def _size(model: ModelSettings, where: str, stages: tuple[str, ...]) -> ModelSize:
-    trained = [name for name in ("sft", "reward", "rl") if name in stages]
-    if not isinstance(model, HFSettings) and not trained:
-        raise InputError(f"{where}: {model.path} is served elsewhere and no stage trains it: nothing to plan for")
-    return read_size(model, where)
 
 
 def _stage(recipe: Recipe, hardware: Hardware, name: str) -> StagePlan:
