@@ -293,6 +293,32 @@ def test_top_p_leaves_the_least_likely_out_and_keeps_the_log_probability() -> No
     assert set(sample(logits, [Sampling(top_p=0.01)] * 3, numbers)[0]) == {2}
 
 
+def one_row(logits: Any, sampling: Sampling, uniform: float) -> tuple[int, float]:
+    """A row sampled by itself, written out: sort everything, leave out what is outside of the nucleus, add up."""
+    log_probs = torch.log_softmax(logits / (sampling.temperature or 1.0), dim=-1)
+    probs = log_probs.double().exp()
+    if sampling.top_p < 1.0:
+        ordered, positions = probs.sort(descending=True)
+        probs[positions[ordered.cumsum(0) - ordered >= sampling.top_p]] = 0.0
+    cumulative = probs.cumsum(dim=-1)
+    token = int(torch.searchsorted(cumulative, uniform * cumulative[-1:], right=True)[0])
+    token = int(logits.argmax()) if sampling.temperature == 0 else min(token, len(logits) - 1)
+    return token, float(log_probs[token])
+
+
+@pytest.mark.parametrize(("vocabulary", "spread"), [(64, 2.0), (1024, 3.0), (5000, 4.0), (5000, 0.1)])
+def test_rows_of_a_batch_are_sampled_as_each_by_itself(vocabulary: int, spread: float) -> None:
+    """With a spread of 0.1 the nucleus has thousands of tokens; with 4 it has a few."""
+    torch.manual_seed(0)
+    settings = [Sampling(temperature=t, top_p=p) for t in (0.0, 0.3, 1.0, 2.0) for p in (0.01, 0.5, 0.9, 0.999, 1.0)]
+    for batch in (settings, settings[5:9], settings[9:10], settings[:5]):
+        logits = torch.randn(len(batch) * 10, vocabulary) * spread
+        samplings, numbers = batch * 10, torch.rand(len(batch) * 10, dtype=torch.float64)
+        chosen, log_probs = sample(logits, samplings, numbers)
+        expected = [one_row(*row) for row in zip(logits, samplings, numbers.tolist(), strict=True)]
+        assert list(zip(chosen, log_probs, strict=True)) == expected
+
+
 # Trouble.
 
 

@@ -163,3 +163,28 @@ def test_their_further_settings_are_trl_s(tmp_path: Path) -> None:
     rl = load_recipe(RECIPES / "matchtir.yaml").rl
     made = config(output_dir=str(tmp_path), use_cpu=True, bf16=False, epsilon=rl.epsilon, **rl.arguments)
     assert (made.delta, made.max_grad_norm, made.epsilon, made.weight_decay) == (3.0, 1.0, 0.2, 0.01)
+
+
+GPU_SIZES: dict[str, dict[str, Any]] = {
+    "qwen3-4b-matchtir": {
+        **MATCHTIR, "model.path": "Qwen/Qwen3-4B", "model.max_length": 7000 + 23000, "tasks.format": "ftrl",
+        "limits.trajectory_tokens": 23000, "rl.learning_rate": 1e-6, "rl.tasks_per_step": 256, "rl.generations": 16,
+        "rl.updates_per_step": 8,
+        # The optimizer is TRL's default, the fused AdamW.
+        "rl.arguments": {"weight_decay": 0.01, "max_grad_norm": 1.0, "delta": 3.0},
+    },
+    "qwen2.5-7b-autotraj": {
+        **AUTOTRAJ, "model.path": "Qwen/Qwen2.5-7B-Instruct", "limits.turn_tokens": 1024,
+        "limits.trajectory_tokens": 2048, "build.held_out_fraction": 0.05, "sft.learning_rate": 7e-6,
+        "sft.max_length": 15000, "reward.learning_rate": 1e-5, "rl.learning_rate": 1e-6,
+    },
+}  # fmt: skip
+"""The GPU recipes have the authors' sizes, too."""
+
+
+@pytest.mark.parametrize("name", GPU_SIZES)
+def test_the_gpu_recipes_have_the_authors_settings_and_sizes(name: str) -> None:
+    found = resolved(load_recipe(RECIPES / "gpu" / f"{name}.yaml"))
+    for key, value in GPU_SIZES[name].items():
+        here = value_of(found, key)
+        assert (list(here) if isinstance(value, list) else here) == value, key

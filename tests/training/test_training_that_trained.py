@@ -220,3 +220,20 @@ def test_most_rollouts_may_break_in_a_few_steps_but_not_in_many_in_a_row() -> No
     with pytest.raises(EngineError, match=f"in each of the last {MAX_FAILING_STEPS + 1} steps: no answer"):
         for step in range(MAX_FAILING_STEPS + 1):
             outages.record(21 + step, rollouts(1, 3))
+
+
+def test_rl_generates_in_the_slots_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The KV cache, which `rewright plan` counts, has as many rows as `model.slots` says."""
+    from rewright.training.trl import rl
+
+    class Stops(rl.HFEngine):
+        def __init__(self, *_: Any, slots: int, **__: Any) -> None:
+            raise InputError(f"an engine of {slots} slots")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rl, "HFEngine", Stops)
+    Path("r.yaml").write_text("name: r\n")
+    assert rewright(monkeypatch, "run", "r.yaml", *SMALL, "tasks.count=2") == 2
+    assert "error: an engine of 4 slots" in capsys.readouterr().err

@@ -27,9 +27,11 @@ import typer
 from rewright import __version__
 from rewright.cli import compare, doctor, evaluate
 from rewright.cli import offline as commands
+from rewright.cli import plan as planning
 from rewright.cli import serve as serving
 from rewright.cli import start as starting
 from rewright.cli.offline import JsonOption, TrustedOption
+from rewright.cli.plan import GpuMemoryOption, GpusOption
 from rewright.cli.running import (
     complete_stage,
     new_run_directory,
@@ -102,6 +104,8 @@ def run_recipe(
     resume: ResumeOption = False,
     trusted: TrustedOption = None,
     dry_run: DryRunOption = False,
+    gpus: GpusOption = None,
+    gpu_memory: GpuMemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe. `run RUN --resume` continues a run with the recipe in its directory."""
@@ -113,8 +117,12 @@ def run_recipe(
     else:
         chosen = written_recipe(recipe, settings)
         folder = run or Path("runs") / chosen.name
+    other_machine = gpus is not None or gpu_memory is not None
+    if other_machine and not dry_run:
+        raise InputError("--gpus and --gpu-memory describe another machine: they need --dry-run")
     if dry_run:
-        print_plan(chosen, as_json=as_json)
+        hardware = planning.hardware_of(gpus, gpu_memory) if other_machine else None
+        print_plan(chosen, as_json=as_json, hardware=hardware)
         return
     print_report(start_run(chosen, folder, resume=resume, as_json=as_json), as_json=as_json)
 
@@ -174,6 +182,7 @@ serving.register(app)
 starting.register(app)
 evaluate.register(app)
 compare.register(app)
+planning.register(app)
 doctor.register(app)
 
 

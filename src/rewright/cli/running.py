@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rewright.cli.output import as_text, print_json, stdout_for_json
 from rewright.cli.program import command
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import format_counts, say
+from rewright.pipeline.memory_plan import Hardware
 from rewright.pipeline.registry import Stage, recipe_stages
 from rewright.recipe.consent import imported_code, recipe_code
 from rewright.recipe.schema import Recipe
@@ -140,13 +141,20 @@ def complete_stage(run: Any, stage: Stage) -> None:
         raise
 
 
-def print_plan(recipe: Recipe, *, as_json: bool) -> None:
-    """Check the recipe for all of its stages and print what they would do (`--dry-run`)."""
+def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = None) -> None:
+    """Check the recipe for all of its stages and print what they would do (`--dry-run`).
+
+    `hardware`: the GPUs of another machine, on which the stages must fit, and where the models are.
+    """
+    from rewright.engines.sizes import for_another_machine
+    from rewright.pipeline.memory_plan import check_memory
     from rewright.pipeline.preflight import check_run
     from rewright.pipeline.run_directory import Run
 
     chosen = recipe_stages(recipe)
-    context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
+    with for_another_machine() if hardware is not None else nullcontext():
+        context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
+    memory = {} if hardware is None else check_memory(recipe, hardware)
     plan: dict[str, Any] = {
         "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
         "candidates": 0,
@@ -156,6 +164,8 @@ def print_plan(recipe: Recipe, *, as_json: bool) -> None:
     }
     for stage in chosen:
         plan |= stage.plan(context) if stage.plan is not None else {}
+    if memory:
+        plan["gib_per_gpu"] = memory
     if as_json:
         print_json(plan)
     else:

@@ -13,8 +13,17 @@ from rewright.core.errors import InputError
 from rewright.engines.loading import compute_dtype, first_line, require_package, resolve_path
 from rewright.engines.pico import PICO_MODELS
 from rewright.engines.settings import ModelSettings
+from rewright.engines.sizes import config_elsewhere
 
-__all__ = ["check_dtype", "check_layers", "check_tokenizer", "check_weights", "layer_problem", "weights_bytes"]
+__all__ = [
+    "check_dtype",
+    "check_layers",
+    "check_tokenizer",
+    "check_weights",
+    "layer_problem",
+    "read_config",
+    "weights_bytes",
+]
 
 WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin", "adapter_model*", "*.gguf")
 HUB_SECONDS: Final = 15.0
@@ -33,7 +42,7 @@ def check_tokenizer(settings: ModelSettings, where: str) -> None:
     require_package("transformers", settings.path)
     folder = Path(_resolved(name, where))
     if not folder.is_dir():
-        _config(settings, name, where)
+        read_config(settings, name, where)
         return
     if not any([*folder.glob("config.json"), *folder.glob("tokenizer*")]):
         raise InputError(f"{where}: model {name}: no saved model in it: expected a tokenizer and config.json")
@@ -60,7 +69,7 @@ def check_weights(settings: ModelSettings, where: str, *, needed_by: str = "") -
     why = f" ({needed_by})" if needed_by else ""
     folder = Path(_resolved(settings.path, where, why))
     if not folder.is_dir():
-        _config(settings, settings.path, where, why)
+        read_config(settings, settings.path, where, why)
         return
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(f"{where}: model {settings.path}: no config.json in it: expected a saved model{why}")
@@ -77,14 +86,14 @@ def check_weights(settings: ModelSettings, where: str, *, needed_by: str = "") -
                 f"{where}: model {settings.path}: {len(missing)} of {len(parts)} parts of its weights are missing, "
                 f"the first: {missing[0]}{why}"
             )
-    _config(settings, settings.path, where, why)
+    read_config(settings, settings.path, where, why)
 
 
 def check_layers(settings: ModelSettings, where: str) -> None:
     """Raise InputError for a model with layers that the engine hf does not run."""
     if settings.path in SHIPPED:
         return
-    config = _config(settings, settings.path, where)
+    config = read_config(settings, settings.path, where)
     problem = None if config is None else layer_problem(config)
     if problem is not None:
         raise InputError(f"{where}: engine hf cannot run {settings.path}: {problem}")
@@ -135,10 +144,12 @@ def _resolved(name: str, where: str, why: str = "") -> str:
         raise InputError(f"{where}: {problem}{why}") from None
 
 
-def _config(settings: ModelSettings, name: str, where: str, why: str = "") -> Any:
+def read_config(settings: ModelSettings, name: str, where: str, why: str = "") -> Any:
     """The configuration of a model that is in a folder or on the Hub. Raises InputError if there is none."""
     from transformers import AutoConfig
 
+    if (config := config_elsewhere(name)) is not None:
+        return config
     path = _resolved(name, where)
     is_folder = Path(path).is_dir()
     if is_folder and not (Path(path) / "config.json").is_file():

@@ -288,7 +288,8 @@ class HFEngine:
         jobs = [job for index in active if (job := self.slots[index].job) is not None]
         samplings = [job.request.sampling for job in jobs]
         uniform_B = torch.tensor([job.uniform_T[len(job.tokens)] for job in jobs], dtype=torch.float64)
-        chosen, log_probs = sample(logits[active].float(), samplings, uniform_B)
+        rows = logits if len(active) == len(logits) else logits[active]
+        chosen, log_probs = sample(rows.float(), samplings, uniform_B)
         for index, job, token, log_prob in zip(active, jobs, chosen, log_probs, strict=True):
             slot = self.slots[index]
             slot.ids.extend(slot.pending)
@@ -344,7 +345,7 @@ class HFEngine:
             self.model.train()
         torch.set_num_threads(threads)
         logits: torch.Tensor = output.logits
-        return logits.cpu()
+        return logits  # on the model's device: they are sampled there
 
     def _stopped(self, slot: Slot, job: Job) -> Literal["end", "length", "stop"] | None:
         sampling = job.request.sampling

@@ -28,6 +28,8 @@ LOSSES: Final = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "v
 LEVELS: Final = ("token", "sequence")
 """The values of `importance_sampling_level` in TRL 1.16."""
 
+DEFAULT_SLOTS: Final = 64
+"""Concurrent rollouts in RL for a model whose engine has no slots."""
 PACKAGES: Final = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
 """Arguments that need another package, which TRL looks for when the training starts."""
 
@@ -109,6 +111,7 @@ class TRL:
             on_rollouts=job.on_rollouts,
             judge_seconds=job.judge_seconds,
             precision=precision,
+            slots=getattr(job.model, "slots", DEFAULT_SLOTS),
         )
 
 

@@ -271,6 +271,7 @@ def train_rl(
     judge_seconds: float = DEFAULT_JUDGE_SECONDS,
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
     precision: str | None = None,
+    slots: int = 64,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps and save it to `out`. Returns the logged rows.
 
@@ -280,6 +281,7 @@ def train_rl(
         template_options: keyword arguments of the chat template.
         trainer_class: a subclass that overrides parts of the trainer.
         precision: compute dtype as returned by `load_trainable`; default: the model's. Trained weights are float32.
+        slots: concurrent sequences of the engine that generates the rollouts.
 
     See `RewrightTrainer` for the other arguments.
 
@@ -318,6 +320,7 @@ def train_rl(
             on_rollouts=on_rollouts,
             judge_seconds=judge_seconds,
             rollout_model=rollout_model,
+            slots=slots,
         )
         try:
             history = train(trainer, out, seed, "rl", hint=NO_UPDATE_HINT)
