@@ -34,6 +34,7 @@ __all__ = [
     "is_self_contained",
     "judge_answer",
     "judge_trajectory",
+    "uses_builtin_code",
 ]
 
 
@@ -79,9 +80,16 @@ def is_self_contained(name: str) -> bool:
     return _is_builtin(registered) and (not isinstance(registered, TrajectoryJudge) or registered.self_contained)
 
 
+def uses_builtin_code(task: Task) -> bool:
+    """Return True if judging a task calls no judge or extractor of another package, nor a package that may be absent."""
+    if not is_self_contained(task.judge):
+        return False
+    return task.extractor in (None, "judge") or _is_builtin(find_extractor(task.extractor))
+
+
 def _is_builtin(judge: Any) -> bool:
     function = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
-    return is_builtin_path(getattr(function, "__module__", None) or "")
+    return is_builtin_path(getattr(getattr(function, "func", function), "__module__", None) or "")
 
 
 def judge_answer(
