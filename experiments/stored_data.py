@@ -1,12 +1,12 @@
 """Rate and memory of `rewright judge`, `score` and `credit` over stored trajectories.
 
     python experiments/stored_data.py                        # 10,000 and 100,000 trajectories, some minutes
-    python experiments/stored_data.py --counts 2000 --workers 0 2
+    python experiments/stored_data.py --counts 20000 --cores 1 2
 
 Writes runs of three-turn trajectories with calls, eight candidates of a task in a row, and starts each command in a
-process of its own. Printed: trajectories per second, of the whole command and without the start of Python (measured by
-the same command on 8 trajectories), and the peak memory of all its processes together: PSS, in which a page that
-processes share counts once, and RSS, in which it counts in each. `--workers` sets REWRIGHT_WORKERS, 0 is one process.
+process of its own. Printed: trajectories per second, of the whole command and without its start (measured by the same
+command on 8 trajectories); trajectories per second of CPU, without the start, which other load disturbs least; and the peak memory of all its processes together: PSS, in which a page that
+processes share counts once, and RSS, in which it counts in each. `--cores` limits the commands to so many cores.
 Times are of a shared machine: compare ratios within one run.
 """
 
@@ -33,7 +33,10 @@ UNITS = ("km", "mile", "metre")
 def gold_calls(draw: random.Random) -> tuple[dict[str, object], ...]:
     """Three gold calls of two tools."""
     return tuple(
-        {"name": f"tool_{index % 2}", "arguments": {"entity": f"entity {draw.randrange(40)}", "unit": draw.choice(UNITS)}}
+        {
+            "name": f"tool_{index % 2}",
+            "arguments": {"entity": f"entity {draw.randrange(40)}", "unit": draw.choice(UNITS)},
+        }
         for index in range(3)
     )
 
@@ -123,14 +126,15 @@ def memory(processes: list[int]) -> tuple[int, int]:
     return totals["Pss"], totals["Rss"]
 
 
-def measure(arguments: list[str], workers: str | None) -> tuple[float, float, float, float]:
+def measure(arguments: list[str], cores: int) -> tuple[float, float, float, float]:
     """Run `rewright ARGUMENTS`: seconds, CPU seconds of all processes, peak PSS and RSS in MiB."""
-    environment = {**os.environ, **({"REWRIGHT_WORKERS": workers} if workers is not None else {})}
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
     before, started = os.times(), time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=errors, env=environment
+            [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=errors
         )
+        os.sched_setaffinity(process.pid, allowed)
         pss = rss = 0
         while process.poll() is None:
             one, other = memory(tree(process.pid))
@@ -148,7 +152,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--workers", nargs="+", default=[None])
+    parser.add_argument("--cores", type=int, nargs="+", default=[2])
     parser.add_argument("--keep", type=Path, help="Write the runs here, or use those that are here.")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -156,17 +160,19 @@ def main() -> None:
         for count in (CANDIDATES, *given.counts):
             if not (root / str(count)).exists():
                 write_run(root / str(count), count)
-        print("command      workers  trajectories    per s  per s after start   CPU s  peak PSS MiB  peak RSS MiB")
-        for workers in given.workers:
+        print(
+            "command       cores  trajectories   per s  per s after start   CPU s  per CPU s  peak PSS MiB  peak RSS MiB"
+        )
+        for cores in given.cores:
             for verb in ("judge", "score", "credit", "credit --json"):
                 name, *rest = verb.split()
-                start = measure([name, str(root / str(CANDIDATES)), *rest], workers)[0]
+                start, start_cpu, *_ = measure([name, str(root / str(CANDIDATES)), *rest], cores)
                 for count in given.counts:
-                    seconds, used, pss, rss = measure([name, str(root / str(count)), *rest], workers)
-                    net = count / max(seconds - start, 1e-3)
+                    seconds, used, pss, rss = measure([name, str(root / str(count)), *rest], cores)
+                    net, per_cpu = count / max(seconds - start, 1e-3), count / max(used - start_cpu, 1e-3)
                     print(
-                        f"{verb:<13}{workers or 'default':>7}{count:>14,}{count / seconds:>9,.0f}{net:>19,.0f}"
-                        f"{used:>8.1f}{pss:>14.0f}{rss:>14.0f}",
+                        f"{verb:<13}{cores:>5}{count:>14,}{count / seconds:>8,.0f}{net:>19,.0f}"
+                        f"{used:>8.1f}{per_cpu:>11,.0f}{pss:>14.0f}{rss:>14.0f}",
                         flush=True,
                     )
 

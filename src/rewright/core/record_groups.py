@@ -49,8 +49,8 @@ class Groups(Generic[T]):
 class Lookup(Generic[V]):
     """Looks up values by key. Takes no memory while keys are asked for in the order of the entries.
 
-    `entries` returns an iterator of (key, value) each time that it is called; of equal keys the last counts. Entries
-    that are passed over are kept in memory.
+    `entries` returns an iterator of (key, value) each time that it is called; keys are unique. Entries that are passed
+    over are kept in memory.
     """
 
     def __init__(self, entries: Callable[[], Iterable[tuple[str, V]]]) -> None:
@@ -69,6 +69,11 @@ class Lookup(Generic[V]):
         if self._ahead is not None:  # asked for twice, or unknown
             self._ahead, self._passed = None, dict(self._entries())
         return self._passed.get(key)
+
+    def finish(self) -> None:
+        """Read the remaining entries, whose errors are raised."""
+        for _ in self._ahead or ():
+            pass
 
 
 class RecordReader(Generic[T]):

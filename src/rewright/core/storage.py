@@ -156,7 +156,8 @@ def strict_lines(path: Path, kind: type[T], span: Span | None = None) -> Iterato
                 return record, {}
         return None, unknown.decode(line)
 
-    for number, offset, length, (record, given) in _decoded(path, decode, span):
+    for number, offset, length, (found, given) in _decoded(path, decode, span):
+        record = found
         if record is None:
             try:
                 record = msgspec.convert(given, kind)

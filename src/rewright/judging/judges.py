@@ -81,7 +81,7 @@ def is_self_contained(name: str) -> bool:
 
 
 def uses_builtin_code(task: Task) -> bool:
-    """Return True if judging a task calls no judge or extractor of another package, nor a package that may be absent."""
+    """Return True if judging a task needs no judge, extractor or model of another package."""
     if not is_self_contained(task.judge):
         return False
     return task.extractor in (None, "judge") or _is_builtin(find_extractor(task.extractor))

@@ -153,7 +153,9 @@ def _judged_candidates(run: Run, processes: int) -> tuple[list[array[int]], bool
         for key, identity, offset in found:
             correct = verdicts.find(identity)
             if correct is None:
-                raise InputError(f"{run.path}: no verdict on trajectory {identity}: run rewright judge {run.path} first")
+                raise InputError(
+                    f"{run.path}: no verdict on trajectory {identity}: run rewright judge {run.path} first"
+                )
             contiguous = contiguous and (key == last or key not in groups)
             groups.setdefault(key, array("q")).append(2 * offset + correct)
             last = key
