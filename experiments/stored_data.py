@@ -5,7 +5,8 @@
 
 Writes runs of three-turn trajectories with calls, eight candidates of a task in a row, and starts each command in a
 process of its own. Printed: trajectories per second, of the whole command and without its start (measured by the same
-command on 8 trajectories); trajectories per second of CPU, without the start, which other load disturbs least; and the peak memory of all its processes together: PSS, in which a page that
+command on 8 trajectories); trajectories per second of CPU, without the start, which other load disturbs least; and
+the peak memory of all its processes together: PSS, in which a page that
 processes share counts once, and RSS, in which it counts in each. `--cores` limits the commands to so many cores.
 Times are of a shared machine: compare ratios within one run.
 """
@@ -161,7 +162,7 @@ def main() -> None:
             if not (root / str(count)).exists():
                 write_run(root / str(count), count)
         print(
-            "command       cores  trajectories   per s  per s after start   CPU s  per CPU s  peak PSS MiB  peak RSS MiB"
+            "command       cores  trajectories   per s  per s after start   CPU s  per CPU s  PSS in MiB    RSS in MiB"
         )
         for cores in given.cores:
             for verb in ("judge", "score", "credit", "credit --json"):

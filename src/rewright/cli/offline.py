@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -175,21 +176,26 @@ def credit(
     """
     if trajectory is not None and picture is None:
         raise InputError("--trajectory needs --picture, which shows it")
+    from rewright.importers.gold_files import LazyGold
     from rewright.importers.own import OWN, is_own
     from rewright.reports.credit_stream import can_stream, stream_credit
     from rewright.reports.credit_table import Summary, credit_as_json, credit_as_table, log_warnings
     from rewright.reports.stored_credit import Credited, read_gold, read_stored, settings_for
     from rewright.reports.stored_credit import credit as credited_of
 
-    if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
-        gold = file / "tasks.jsonl"
+    own_gold = gold is None and file.is_dir() and (file / "tasks.jsonl").exists()
+    gold = file / "tasks.jsonl" if own_gold else gold
     options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     changed = [*given, *(changes or ())]  # this order: signal.KEY=VALUE sets a key of the given signal
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
         prefixes = strip_prefix or ()
-        known = read_gold(gold, allowed_values=allowed_values, prefixes=prefixes) if gold is not None else None
+        known = None
+        if gold is not None:
+            known = LazyGold(partial(read_gold, gold, allowed_values=allowed_values, prefixes=prefixes))
+            if not own_gold or allowed_values:
+                _ = known.calls  # its errors come first
         recompute = bool(changed) or outcome is not None
         own = file_format == OWN or (file_format is None and is_own(file))
         streamed = None
@@ -201,7 +207,7 @@ def credit(
         found: list[Credited] = []
         if streamed is None:
             stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
-            found = credited_of(stored, known, settings, recompute=recompute)
+            found = credited_of(stored, None if known is None else known.calls, settings, recompute=recompute)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
     stages = {one.stored.stage for one in found if one.stored.stage} if streamed is None else streamed.stages

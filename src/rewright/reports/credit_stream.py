@@ -26,9 +26,10 @@ from rewright.core.records import Trajectory, Verdict
 from rewright.core.registry import find
 from rewright.core.storage import RecordFile, Span, spans, strict_lines
 from rewright.core.trust import is_builtin_path
+from rewright.importers.gold_files import LazyGold
 from rewright.reports.credit_table import TABLE_NAMES, Facts, Summary, credit_as_json, table_line, table_row
 from rewright.reports.run_credit import Source, group_of, run_sources, stored_of
-from rewright.reports.stored_credit import Credited, GoldCalls, Stored, credited, is_known, with_gold
+from rewright.reports.stored_credit import Credited, Stored, credited, is_known, with_gold
 from rewright.training.settings import RLSettings
 from rewright.workers.ordered import SPAN_BYTES, in_order, process_count
 
@@ -137,7 +138,7 @@ class StreamedCredit:
 
 def stream_credit(
     path: Path,
-    gold: GoldCalls | None,
+    gold: LazyGold | None,
     settings: RLSettings,
     *,
     recompute: bool = False,
@@ -228,7 +229,7 @@ def stream_credit(
     return result
 
 
-def _head(trajectory: Trajectory, offset: int, source: Source, gold: GoldCalls | None, settings: RLSettings) -> _Head:
+def _head(trajectory: Trajectory, offset: int, source: Source, gold: LazyGold | None, settings: RLSettings) -> _Head:
     task = source.tasks.get(trajectory.task_id)
     known = trajectory.credit is not None or (task is not None and task.gold.calls is not None)
     if not known and (gold is not None or source.verdicts is None):

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, Trajectory, Turn, Verdict
-from rewright.core.storage import read_strict
+from rewright.core.storage import read_strict, strict_lines
 from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.split import split_turn
@@ -22,6 +24,7 @@ from rewright.pipeline.registry import stages
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
 from rewright.tasks.from_recipe import load_recipe_tasks
+from rewright.tasks.sharing import SharedTools
 from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
@@ -35,6 +38,8 @@ __all__ = [
     "step_of",
     "stored_of",
 ]
+
+_RECENT_TASKS = 64
 
 
 def step_of(identity: str) -> int | None:
@@ -136,7 +141,7 @@ def run_sources(path: Path) -> tuple[Recipe, Iterator[Source]]:
                 yield Source(file, _by_id(rl_tasks(folder, recipe)), None, held_out=False)
                 continue
             held_out = file.parent.name == "evaluations"
-            tasks = _by_id(_read(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"), Task))
+            tasks = StoredTasks(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"))
             verdicts = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
             yield Source(file, tasks, verdicts, held_out)
 
@@ -202,8 +207,37 @@ def _outcome(verdict: Verdict, metric: str | None) -> float:
     return verdict.metrics[metric]
 
 
+class StoredTasks(Mapping[str, Task]):
+    """The tasks of a file by id, read when they are asked for. Only ids, places and a few tasks are in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Validate the file. It may not exist. Raises InputError for an invalid record."""
+        self._path = path
+        self._decoder = msgspec.json.Decoder(Task)
+        self._offsets = {line.record.id: line.offset for line in strict_lines(path, Task)} if path.exists() else {}
+        self._recent: dict[str, Task] = {}
+
+    def __getitem__(self, identity: str) -> Task:
+        if identity not in self._recent:
+            offset = self._offsets[identity]
+            with self._path.open("rb") as file:  # opened each time: processes must not share a position
+                file.seek(offset)
+                task = self._decoder.decode(file.readline())
+            if len(self._recent) >= _RECENT_TASKS:
+                del self._recent[next(iter(self._recent))]
+            self._recent[identity] = task
+        return self._recent[identity]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
 def _by_id(tasks: Iterable[Task]) -> Mapping[str, Task]:
-    return {task.id: task for task in tasks}
+    shared = SharedTools()
+    return {task.id: shared.of(task) for task in tasks}
 
 
 def _read(path: Path, kind: type[Any]) -> Iterator[Any]:

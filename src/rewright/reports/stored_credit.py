@@ -26,7 +26,7 @@ from rewright.credit.settings import TurnCredit
 from rewright.importers.base import find_importer
 from rewright.importers.chat_logs import check_read, prompt_text, read_logs
 from rewright.importers.conversation import name_some
-from rewright.importers.gold_files import GoldCalls, read_gold
+from rewright.importers.gold_files import GoldCalls, LazyGold, read_gold
 from rewright.importers.own import OWN, is_own
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
@@ -198,7 +198,7 @@ def rl_settings(settings: TurnCredit | RLSettings | None) -> RLSettings:
     return RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
 
 
-def with_gold(stored: Stored, gold: GoldCalls | None) -> Stored:
+def with_gold(stored: Stored, gold: GoldCalls | LazyGold | None) -> Stored:
     """Return the trajectory with its own gold calls, else with those of the file."""
     return stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
 

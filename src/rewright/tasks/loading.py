@@ -17,6 +17,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task
 from rewright.tasks.formats import PackageFormat, RowFormat, WorldFormat, find_format, judged
 from rewright.tasks.rows import Row, read_rows
+from rewright.tasks.sharing import SharedTools
 
 __all__ = ["DEFAULT_FORMAT", "Loaded", "check_tasks", "iterate_tasks", "load_tasks", "save_tasks"]
 
@@ -48,10 +49,11 @@ def load_tasks(
         raise InputError(f"limit is {limit}, expected at least 1")
     tasks: list[Task] = []
     places: list[str] = []
+    shared = SharedTools()
     for loaded in iterate_tasks(path, format, seed):
         if isinstance(loaded.task, InputError):
             raise loaded.task
-        tasks.append(loaded.task)
+        tasks.append(shared.of(loaded.task))
         places.append(loaded.place)
         if len(tasks) == limit:
             break
