@@ -31,13 +31,10 @@ PROGRAM = "from rewright.cli.main import main; main()"
 UNITS = ("km", "mile", "metre")
 
 
-def gold_calls(draw: random.Random) -> tuple[dict[str, object], ...]:
+def gold_calls(draw: random.Random) -> tuple[ToolCall, ...]:
     """Three gold calls of two tools."""
     return tuple(
-        {
-            "name": f"tool_{index % 2}",
-            "arguments": {"entity": f"entity {draw.randrange(40)}", "unit": draw.choice(UNITS)},
-        }
+        ToolCall(f"tool_{index % 2}", {"entity": f"entity {draw.randrange(40)}", "unit": draw.choice(UNITS)}, raw="")
         for index in range(3)
     )
 
@@ -48,10 +45,10 @@ def trajectory(task: Task, index: int, draw: random.Random) -> Trajectory:
     for number in range(2):
         calls = []
         for gold in (task.gold.calls or ())[2 * number : 2 * number + 2]:
-            arguments = dict(gold["arguments"])
+            arguments = dict(gold.arguments)
             if draw.random() < 0.4:
                 arguments["unit"] = draw.choice(UNITS)
-            calls.append(ToolCall(str(gold["name"]), arguments, raw="{}"))
+            calls.append(ToolCall(gold.name, arguments, raw="{}"))
         words = " ".join(f"w{draw.randrange(900)}" for _ in range(60))
         text = f"<think>{words}</think>" + "".join(f"<tool_call>{call.name}</tool_call>" for call in calls)
         results = tuple(ToolResult(content=f"the distance is {draw.randrange(900)} " * 4) for _ in calls)

@@ -34,11 +34,11 @@ def write_run(folder: Path, *, scattered: bool) -> Path:
     draw = random.Random(0)
     tasks, rows = [], []
     for number in range(250):
-        call = {"name": f"look{number % 3}", "arguments": {"place": f"p{number}", "unit": "km"}}
+        call = ToolCall(f"look{number % 3}", {"place": f"p{number}", "unit": "km"}, raw="")
         prompt = ({"role": "user", "content": f"question {number}"},)
         tasks.append(Task(id=f"t{number}", messages=prompt, gold=Gold(answers=(str(number % 7),), calls=(call,) * 2)))
         for index in range(3):
-            made = ToolCall(call["name"], {"place": f"p{number}", "unit": draw.choice(["km", "mile"])}, raw="{}")
+            made = ToolCall(call.name, {"place": f"p{number}", "unit": draw.choice(["km", "mile"])}, raw="{}")
             words = " ".join(draw.choice(["so", "maybe", "then", "next"]) for _ in range(300))
             answer = str(draw.randrange(7))
             turns = (

@@ -83,7 +83,7 @@ def _collected(children: list[_Child[T]], source: Iterator[tuple[int, T]]) -> It
                 child.send(following)
                 sent += 1
         while current in waiting or current in finished:
-            results = waiting.pop(current, ())
+            results: Iterable[Any] = waiting.pop(current, ())
             ended = current in finished
             yield from results
             if ended:
@@ -98,12 +98,12 @@ def _collected(children: list[_Child[T]], source: Iterator[tuple[int, T]]) -> It
         by_connection = {child.connection: child for child in children if child.items}
         for connection in wait(list(by_connection)):
             child = by_connection[connection]  # type: ignore[index]
-            index, results, last, error = child.receive()
-            if results:
-                waiting.setdefault(index, deque()).extend(results)
+            index, received, last, problem = child.receive()
+            if received:
+                waiting.setdefault(index, deque()).extend(received)
             if last:
                 child.items -= 1
-                finished[index] = error
+                finished[index] = problem
 
 
 class _Child(Generic[T]):
