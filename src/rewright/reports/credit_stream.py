@@ -41,8 +41,10 @@ _BATCH = 64
 
 def can_stream(settings: RLSettings) -> bool:
     """Whether the signal and the estimator are Rewright's own, which look at one group at a time."""
-    named = (("signal", settings.credit.signal_name), ("estimator", settings.credit.estimator_name))
-    return all(":" not in name and is_builtin_path(find(kind, name).__module__) for kind, name in named)
+    signal, estimator = settings.credit.signal_name, settings.credit.estimator_name
+    if ":" in signal or ":" in estimator:
+        return False
+    return all(is_builtin_path(part.__module__) for part in (find("signal", signal), find("estimator", estimator)))
 
 
 class _Head(NamedTuple):

@@ -14,7 +14,7 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final, Generic, TypeVar
@@ -44,7 +44,7 @@ def process_count(data_bytes: int) -> int:
     return min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
 
 
-def in_order(function: Callable[[T], Iterable[R]], items: Iterable[T], *, processes: int) -> Iterator[R]:
+def in_order(function: Callable[[T], Iterable[R]], items: Iterable[T], *, processes: int) -> Generator[R]:
     """Yield the results of `function(item)` for each item, in the order of the items.
 
     Args:
