@@ -13,7 +13,7 @@ from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
 from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion, same_model
-from rewright.engines.wire import chat_body, messages_to_wire, read_arguments
+from rewright.engines.wire import Conversations, chat_body, messages_to_wire, read_arguments
 from rewright.net.endpoint import Fault, error_detail
 from rewright.net.urls import normalize_base_url
 from support.fault_server import FaultServer
@@ -106,6 +106,37 @@ def test_the_body_names_every_sampling_value_that_a_server_would_else_choose():
         "model": "tiny", "messages": [{"role": "user", "content": "hi"}],
         "temperature": 1.0, "top_p": 1.0, "max_tokens": 9, "stop": ["</search>"], "seed": 4,
     }  # fmt: skip
+
+
+def test_a_turn_that_is_appended_is_sent_as_if_everything_were_written_anew():
+    """Calls without ids, a result that has none, several results, a follow-up, other tools from a turn on."""
+
+    def said(*names: str) -> dict:
+        calls = [{"type": "function", "function": {"name": name, "arguments": {"ä": [1, 2.5, None]}}} for name in names]
+        return {"role": "assistant", "content": "so", **({"tool_calls": calls} if calls else {})}
+
+    def result(name: str) -> dict:
+        return {"role": "tool", "name": name, "content": f"of {name}"}
+
+    tool = {"type": "function", "function": {"name": "a", "parameters": {}}}
+    parts = [
+        [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
+        [said("a", "b"), result("b"), result("a")],
+        [said("a"), result("a"), result("unknown")],
+        [result("a")],  # more results of the same turn
+        [said(), {"role": "user", "content": "and?"}],
+        [said("c"), result("c")],
+    ]
+    conversations, messages = Conversations(), ()
+    for number, part in enumerate(parts):
+        messages = (*messages, *part)
+        tools = (tool,) * (1 + number // 4)
+        request = Request(messages, tools, Sampling(), session="one")
+        bodies = [chat_body(request, "tiny", kept) for kept in (conversations, None)]
+        assert msgspec.json.encode(bodies[0]) == msgspec.json.encode(bodies[1])
+    other = Request(({"role": "user", "content": "else"}, *messages[2:]), (), Sampling(), session="one")
+    bodies = [chat_body(other, "tiny", kept) for kept in (conversations, None)]
+    assert msgspec.json.encode(bodies[0]) == msgspec.json.encode(bodies[1])
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, Trajectory, Verdict
 from rewright.credit.messages import gold_calls as read_gold_calls
 from rewright.reports.credit_picture import drawing_of
-from rewright.reports.credit_table import credit_as_json, credit_notes, credit_warnings
+from rewright.reports.credit_table import Summary, credit_as_json, log_warnings
 from rewright.reports.run_credit import stored_of
 from rewright.reports.stored_credit import Credited, GoldCalls, Stored, read_gold, read_stored, settings_for
 from rewright.reports.stored_credit import credit as credit_stored
@@ -147,7 +147,8 @@ def credit(
         )
     except ValueError as problem:
         raise InputError(as_arguments(str(problem))) from None
-    for remark in (*credit_notes(found), *credit_warnings(found, rl.credit.signal_name)):
+    summary, name = Summary.of(found), rl.credit.signal_name
+    for remark in (*summary.notes(), *summary.warnings(name, lambda unseen: log_warnings(found, name, unseen))):
         warnings.warn(as_arguments(remark.removeprefix("warning: ")), UserWarning, stacklevel=caller_level())
     return [_result(one) for one in found]
 

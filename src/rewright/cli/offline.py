@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -176,31 +177,54 @@ def credit(
     """
     if trajectory is not None and picture is None:
         raise InputError("--trajectory needs --picture, which shows it")
-    from rewright.reports.credit_table import credit_as_json, credit_as_table, credit_notes, credit_warnings
+    from rewright.importers.gold_files import LazyGold
+    from rewright.importers.own import OWN, is_own
+    from rewright.reports.credit_stream import can_stream, stream_credit
+    from rewright.reports.credit_table import Summary, credit_as_json, credit_as_table, log_warnings
+    from rewright.reports.stored_credit import Credited, read_gold, read_stored, settings_for
     from rewright.reports.stored_credit import credit as credited_of
-    from rewright.reports.stored_credit import read_gold, read_stored, settings_for
 
-    if gold is None and file.is_dir() and (file / "tasks.jsonl").exists():
-        gold = file / "tasks.jsonl"
+    own_gold = gold is None and file.is_dir() and (file / "tasks.jsonl").exists()
+    gold = file / "tasks.jsonl" if own_gold else gold
     options = {"assignment": assignment, "estimator": estimator, "signal": signal}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     changed = [*given, *(changes or ())]  # this order: signal.KEY=VALUE sets a key of the given signal
     settings = settings_for(file, changed, trusted=trusted or ())
     try:
         prefixes = strip_prefix or ()
-        stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
-        known = read_gold(gold, allowed_values=allowed_values, prefixes=prefixes) if gold is not None else None
-        found = credited_of(stored, known, settings, recompute=bool(changed) or outcome is not None)
+        known = None
+        if gold is not None:
+            known = LazyGold(partial(read_gold, gold, allowed_values=allowed_values, prefixes=prefixes))
+            if not own_gold or allowed_values:
+                _ = known.calls  # its errors come first
+        recompute = bool(changed) or outcome is not None
+        own = file_format == OWN or (file_format is None and is_own(file))
+        streamed = None
+        if own and picture is None and not prefixes and len(outcome or ()) < 2 and can_stream(settings):
+            metric = outcome[0] if outcome else None
+            streamed = stream_credit(
+                file, known, settings, recompute=recompute, metric=metric, stage=stage, as_json=as_json
+            )
+        found: list[Credited] = []
+        if streamed is None:
+            stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
+            found = credited_of(stored, None if known is None else known.calls, settings, recompute=recompute)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    stages = {one.stored.stage for one in found if one.stored.stage} if streamed is None else streamed.stages
     if stage is not None:
-        stages = sorted({one.stored.stage for one in found if one.stored.stage})
         found = [one for one in found if one.stored.stage == stage]
-        if not found:
-            raise InputError(f"--stage {stage}: {file} has no trajectory of it: it has {', '.join(stages) or 'none'}")
-    for note in credit_notes(found):
+        if not (found if streamed is None else streamed.count):
+            names = ", ".join(sorted(stages)) or "none"
+            raise InputError(f"--stage {stage}: {file} has no trajectory of it: it has {names}")
+    summary = Summary.of(found) if streamed is None else streamed.summary
+    for note in summary.notes():
         say(note)
-    for line in (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found):
+    if streamed is not None:
+        lines = streamed.lines()
+    else:
+        lines = (json.dumps(credit_as_json(one)) for one in found) if as_json else credit_as_table(found)
+    for line in lines:
         print(line)
     if picture is not None:
         from rewright.reports.credit_picture import drawing_of
@@ -210,8 +234,9 @@ def credit(
             raise InputError(f"--trajectory {trajectory}: {file} has no trajectory of that id")
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
-    for remark in credit_warnings(found, settings.credit.signal_name):
-        say(remark)
+    signal_name = settings.credit.signal_name
+    for warning in summary.warnings(signal_name, lambda unseen: log_warnings(found, signal_name, unseen)):
+        say(warning)
 
 
 def import_trajectories(

@@ -20,19 +20,35 @@ async def as_completed(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: i
     """
     source = iter(work)
     running: set[asyncio.Task[T]] = set()
+    done: list[asyncio.Task[T]] = []
+    ready = asyncio.Event()
+
+    def finished(task: asyncio.Task[T]) -> None:
+        running.discard(task)
+        done.append(task)
+        ready.set()
+
     try:
         while True:
             while len(running) < concurrency and (coroutine := next(source, None)) is not None:
-                running.add(asyncio.create_task(coroutine))
-            if not running:
+                task = asyncio.create_task(coroutine)
+                running.add(task)
+                # (asyncio.wait would visit every running task for every result.)
+                task.add_done_callback(finished)
+            if not running and not done:
                 return
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            failed = [finished for finished in done if finished.exception() is not None]
-            for finished in done.difference(failed):
-                yield finished.result()
+            await ready.wait()
+            ready.clear()
+            completed, done[:] = list(done), []
+            failed: list[asyncio.Task[T]] = []
+            for one in completed:
+                if one.cancelled() or one.exception() is not None:
+                    failed.append(one)
+                else:
+                    yield one.result()
             if failed:
                 failed[0].result()
     finally:
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *done, return_exceptions=True)

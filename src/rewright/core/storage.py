@@ -9,28 +9,39 @@ is stored as U+FFFD.
 from __future__ import annotations
 
 import os
-import stat
-from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from rewright.core.errors import InputError, StorageError
+from rewright.core.files import (
+    MAX_LINE_BYTES,
+    bounded_lines,
+    open_file,
+    read_bounded,
+    refuse_special,
+    special_file_kind,
+)
 
 __all__ = [
-    "Groups",
+    "Line",
     "RecordFile",
+    "Span",
     "bounded_lines",
     "encode_line",
+    "lines_of",
     "open_file",
     "read_bounded",
     "read_checked",
     "read_jsonl",
     "read_strict",
     "refuse_special",
+    "spans",
     "special_file_kind",
+    "strict_lines",
     "without_surrogates",
     "write_atomically",
 ]
@@ -41,12 +52,6 @@ COMPRESSION_MAGIC: Final = (
     (b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"),
 )  # fmt: skip
 """Magic bytes of compressed files."""
-
-MAX_SMALL_FILE_BYTES: Final = 10_000_000
-"""Maximum size of a file that is read at once: a recipe, a state file, the metadata of an index."""
-
-MAX_LINE_BYTES: Final = 256 * 2**20
-"""Maximum length of a line. Guards memory against files without line breaks (sparse files, decompression bombs)."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -92,72 +97,74 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
         raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading. Raises OSError, and InputError for a device or a pipe, which may never end."""
-    refuse_special(path)
-    return path.open("rb")
+class Span(NamedTuple):
+    """Some consecutive lines of a file: their offset and length in bytes, and the number (from 1) of the first."""
+
+    offset: int
+    length: int
+    number: int
 
 
-def refuse_special(path: Path) -> None:
-    """Raise InputError for a device, a pipe or a socket."""
+def spans(path: Path, size: int) -> Iterator[Span]:
+    """Divide a file into spans of at least `size` bytes (but for the last), for several readers.
+
+    Yields nothing if the file does not exist. Raises InputError if it cannot be read.
+    """
+    offset, number = 0, 1
     try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return  # opening the file raises the error
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"{path}: is a {special_file_kind(mode)}: expected a file")
+        with open_file(path) as file:
+            while block := file.read(size):
+                rest = b"" if block.endswith(b"\n") else file.readline(MAX_LINE_BYTES + 1)
+                yield Span(offset, len(block) + len(rest), number)
+                offset += len(block) + len(rest)
+                number += block.count(b"\n") + rest.endswith(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
 
 
-def special_file_kind(mode: int) -> str:
-    """Name the type of a special file by its `st_mode`: "pipe", "socket" or "device"."""
-    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-
-
-def read_bounded(path: Path, max_bytes: int = MAX_SMALL_FILE_BYTES) -> bytes:
-    """Read a file of at most `most` bytes. Raises OSError, and InputError for a larger or a special file."""
-    with open_file(path) as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise InputError(f"{path}: is larger than {max_bytes:,} bytes")
-    return data
-
-
-def bounded_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file. Raises InputError for a line of more than `MAX_LINE_BYTES`."""
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(
-                f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes: expected one record per line"
-            )
-        yield line
-
-
-def read_jsonl(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """Yield (line number, decoded record) for every complete line; an incomplete last line is dropped.
+def read_jsonl(path: Path, kind: type[T], span: Span | None = None) -> Iterator[tuple[int, T]]:
+    """Yield (line number, decoded record) for every complete line (of a span); an incomplete last line is dropped.
 
     Raises InputError (file, line, what was expected) for a missing file or a corrupt line.
     """
-    for line in _lines(path, kind):
+    for line in lines_of(path, kind, span):
         yield line.number, line.record
 
 
-def read_strict(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+def read_strict(path: Path, kind: type[T], span: Span | None = None) -> Iterator[tuple[int, T]]:
     """Same as `read_jsonl`, for files of other programs: an unknown key raises InputError instead of being ignored.
 
     A turn whose calls are stored under another key would otherwise be read as a turn without calls.
     """
-    for number, given in read_jsonl(path, dict[str, Any]):
-        try:
-            record = msgspec.convert(given, kind)
-            dropped = _dropped(given, msgspec.to_builtins(record))
-        except (msgspec.ValidationError, RecursionError) as problem:
-            raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
-        if dropped is not None:
-            where, key, known = dropped
-            raise InputError(f"{path}:{number}: unknown key {where + key!r}: expected one of {', '.join(known)}")
-        yield number, record
+    for line in strict_lines(path, kind, span):
+        yield line.number, line.record
+
+
+def strict_lines(path: Path, kind: type[T], span: Span | None = None) -> Iterator[Line[T]]:
+    """Yield the complete lines of `read_strict`."""
+    known, unknown = msgspec.json.Decoder(kind), msgspec.json.Decoder(dict[str, Any])
+
+    def decode(line: bytes) -> tuple[T | None, dict[str, Any]]:
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            record = known.decode(line)
+            if _encoder.encode(record) == line.rstrip():  # as we write it: there is no other key
+                return record, {}
+        return None, unknown.decode(line)
+
+    for number, offset, length, (found, given) in _decoded(path, decode, span):
+        record = found
+        if record is None:
+            try:
+                record = msgspec.convert(given, kind)
+                dropped = _dropped(given, msgspec.to_builtins(record))
+            except (msgspec.ValidationError, RecursionError) as problem:
+                raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
+            if dropped is not None:
+                where, key, others = dropped
+                raise InputError(f"{path}:{number}: unknown key {where + key!r}: expected one of {', '.join(others)}")
+        yield Line(number, offset, length, record)
 
 
 def _dropped(given: Any, kept: Any) -> tuple[str, str, list[str]] | None:
@@ -190,7 +197,7 @@ def read_checked(path: Path, kind: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-class _Line(NamedTuple, Generic[T]):
+class Line(NamedTuple, Generic[T]):
     """One complete line of a file: its number (from 1), its offset and length in bytes, and its record."""
 
     number: int
@@ -199,19 +206,26 @@ class _Line(NamedTuple, Generic[T]):
     record: T
 
 
-def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
-    decoder = msgspec.json.Decoder(kind)
+def lines_of(path: Path, kind: type[T], span: Span | None = None) -> Iterator[Line[T]]:
+    """Yield the complete lines of a file (or of a span of it) with their records. Raises as `read_jsonl` does."""
+    return _decoded(path, msgspec.json.Decoder(kind).decode, span)
+
+
+def _decoded(path: Path, decode: Callable[[bytes], T], span: Span | None) -> Iterator[Line[T]]:
+    offset, number = (0, 0) if span is None else (span.offset, span.number - 1)
+    end = None if span is None else span.offset + span.length
     try:
         file = open_file(path)
+        file.seek(offset)
     except OSError as problem:
         raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
-    offset = 0
     with file:
         try:
-            for number, line in enumerate(bounded_lines(file, path), 1):
+            for line in bounded_lines(file, path, number):
+                number += 1
                 if line.strip():
                     try:
-                        yield _Line(number, offset, len(line), decoder.decode(line))
+                        yield Line(number, offset, len(line), decode(line))
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
                         compression = next((word for magic, word in COMPRESSION_MAGIC if line.startswith(magic)), None)
                         if number == 1 and compression is not None:
@@ -220,6 +234,8 @@ def _lines(path: Path, kind: type[T]) -> Iterator[_Line[T]]:
                             return  # an incomplete append of a killed process
                         raise InputError(f"{path}:{number}: not a valid record: {problem}") from None
                 offset += len(line)
+                if end is not None and offset >= end:
+                    return
         except OSError as problem:
             raise InputError(f"cannot read {path}: {problem.strerror or problem}") from None
 
@@ -247,6 +263,16 @@ class RecordFile(Generic[T]):
             records = (record for _, record in read_jsonl(self.path, self.kind))
             yield from records if self.upgrade is None else map(self.upgrade, records)
 
+    @property
+    def size(self) -> int:
+        """Size in bytes; 0 if the file does not exist."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def lines(self, span: Span) -> Iterator[Line[T]]:
+        """Yield the complete lines of a span of the file."""
+        for line in lines_of(self.path, self.kind, span):
+            yield line if self.upgrade is None else line._replace(record=self.upgrade(line.record))
+
     def keys(self) -> set[str]:
         """Return the keys of all records."""
         return {self.key(record) for record in self}
@@ -255,13 +281,12 @@ class RecordFile(Generic[T]):
         """Return the keys of all records, in file order."""
         return [self.key(record) for record in self]
 
-    def groups(self, key: Callable[[T], str | None]) -> Groups[T]:
-        """Group the records by `key`; records whose key is None are left out."""
-        return Groups(self, key)
-
     def append(self, record: T) -> None:
         """Append one record. Raises StorageError if it cannot be written; the file is then unchanged."""
-        data = encode_line(record)
+        self.append_line(encode_line(record))
+
+    def append_line(self, data: bytes) -> None:
+        """Append the line of one record (`encode_line`). Raises as `append` does."""
         descriptor = self._open()
         before = os.fstat(descriptor).st_size
         try:
@@ -282,7 +307,7 @@ class RecordFile(Generic[T]):
         with self.path.open("rb") as file:
 
             def lines() -> Iterator[bytes]:
-                for line in _lines(self.path, self.kind):
+                for line in lines_of(self.path, self.kind):
                     file.seek(line.offset)
                     yield new.get(self.key(line.record), file.read(line.length))
 
@@ -297,7 +322,7 @@ class RecordFile(Generic[T]):
             return
         self._open()  # so that every line is complete
         self.close()
-        positions = {self.key(line.record): (line.offset, line.length) for line in _lines(self.path, self.kind)}
+        positions = {self.key(line.record): (line.offset, line.length) for line in lines_of(self.path, self.kind)}
         ordered = [key for key in dict.fromkeys(order) if key in positions]
         known = set(ordered)
         ordered += [key for key in positions if key not in known]
@@ -356,36 +381,6 @@ class RecordFile(Generic[T]):
             os.ftruncate(descriptor, start)
         else:
             os.write(descriptor, b"\n")
-
-
-class Groups(Generic[T]):
-    """Records grouped by key, in order of first appearance. `records`: the number of records in all groups.
-
-    Only one group and the offsets of the records are in memory, since a group may be scattered over the file.
-    """
-
-    def __init__(self, file: RecordFile[T], key: Callable[[T], str | None]) -> None:
-        self._file = file
-        self._offsets: dict[str, array[int]] = {}
-        for line in _lines(file.path, file.kind) if file.path.exists() else ():
-            name = key(line.record)
-            if name is not None:
-                self._offsets.setdefault(name, array("q")).append(line.offset)
-        self.records = sum(map(len, self._offsets.values()))
-
-    def __iter__(self) -> Iterator[list[T]]:
-        """Yield the groups. The file must not be reordered meanwhile."""
-        if not self._offsets:
-            return
-        decoder = msgspec.json.Decoder(self._file.kind)
-        with self._file.path.open("rb") as file:
-
-            def record(offset: int) -> T:
-                file.seek(offset)
-                return decoder.decode(file.readline())
-
-            for offsets in self._offsets.values():
-                yield [record(offset) for offset in offsets]
 
 
 def _start_of_last_line(descriptor: int, size: int) -> int:

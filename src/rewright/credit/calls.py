@@ -94,12 +94,14 @@ def fields_of(call: Any) -> tuple[Any, Any, Any]:
     A missing field (or NaN in a data frame) is None.
     """
 
+    mapping = type(call) is dict or isinstance(call, Mapping)
+
     def part(key: str) -> Any:
-        value = call.get(key) if isinstance(call, Mapping) else getattr(call, key, None)
+        value = call.get(key) if mapping else getattr(call, key, None)
         return None if isinstance(value, float) and math.isnan(value) else value
 
-    name, arguments, error, inner = part("name"), part("arguments"), part("error"), part("function")
-    if name is None and inner is not None and not callable(inner):
+    name, arguments, error = part("name"), part("arguments"), part("error")
+    if name is None and (inner := part("function")) is not None and not callable(inner):
         name, arguments, inner_error = fields_of(inner)
         return name, arguments, inner_error if error is None else error
     return name, part("parameters") if arguments is None else arguments, error

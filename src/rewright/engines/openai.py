@@ -29,7 +29,7 @@ from rewright.core.errors import InputError
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.dropped_text import DroppedText
 from rewright.engines.replies import Bounds, has_reasoning, read_chat, read_completion
-from rewright.engines.wire import chat_body, completion_body
+from rewright.engines.wire import Conversations, chat_body, completion_body
 from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
 from rewright.net.urls import normalize_base_url
 
@@ -125,6 +125,7 @@ class OpenAIEngine:
             max_wait_seconds=max_wait_seconds,
         )
         self._dropped_text = DroppedText(self._endpoint.base_url, model)
+        self._conversations = Conversations()
         self._rejected: set[str] = set()
         self._length_field = "max_tokens"
 
@@ -202,6 +203,7 @@ class OpenAIEngine:
     async def release(self, session: str) -> None:
         """Forget the trajectory `session`. (The server manages its cache.)"""
         self._dropped_text.forget(session)
+        self._conversations.forget(session)
 
     async def close(self) -> None:
         """Close the connections. Running requests fail with EngineError."""
@@ -215,7 +217,10 @@ class OpenAIEngine:
 
     def _body(self, request: Request) -> dict[str, Any]:
         """Build the request body without the fields that this server has rejected. Raises Fault."""
-        body = (completion_body if self.tokens else chat_body)(request, self.model)
+        if self.tokens:
+            body = completion_body(request, self.model)
+        else:
+            body = chat_body(request, self.model, self._conversations)
         body[self._length_field] = body.pop("max_tokens")
         optional = dict(EXTENSIONS)
         if self._log_probs_usable(request.sampling):

@@ -8,24 +8,73 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rewright.core.records import Message
 from rewright.core.strict_json import STRICT, NestingError, nested_deeper
 from rewright.engines.base import Request
-from rewright.net.endpoint import Fault
+from rewright.net.endpoint import Fault, encode_json
 
-__all__ = ["chat_body", "completion_body", "messages_to_wire", "read_arguments"]
+__all__ = ["Conversations", "chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 
 
-def chat_body(request: Request, model: str) -> dict[str, Any]:
-    """Build the body of POST /chat/completions."""
-    body = {"model": model, "messages": messages_to_wire(request.messages), **_sampling(request)}
-    if request.tools:
-        body["tools"] = list(request.tools)
+def chat_body(request: Request, model: str, conversations: Conversations | None = None) -> dict[str, Any]:
+    """Build the body of POST /chat/completions. `conversations`: the encoded messages of running trajectories."""
+    if conversations is None or not request.session:
+        messages, tools = messages_to_wire(request.messages), list(request.tools)
+    else:
+        messages, tools = conversations.encoded(request)
+    body = {"model": model, "messages": messages, **_sampling(request)}
+    if tools:
+        body["tools"] = tools
     return body
+
+
+class _Sent(NamedTuple):
+    """What the last request of a trajectory consisted of, and its encoded form. `calls`: number of calls in it."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    wire_messages: list[msgspec.Raw]
+    wire_tools: list[msgspec.Raw]
+    calls: int
+
+
+class Conversations:
+    """The encoded messages and tools of running trajectories: a turn adds its own, and none is encoded twice.
+
+    A message that was sent must not be changed in place.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[str, _Sent] = {}
+
+    def encoded(self, request: Request) -> tuple[list[Any], list[Any]]:
+        """Return messages and tools in the wire format, encoded. Raises Fault."""
+        messages, tools = request.messages, request.tools
+        sent = self._sent.get(request.session)
+        if sent is None or not _begins_with(messages, sent.messages):
+            sent = _Sent((), (), [], [], 0)
+        elif len(messages) > (known := len(sent.messages)) and messages[known].get("role") == "tool":
+            sent = _Sent((), (), [], [], 0)  # more results of calls that were sent: they are paired together
+        wire, calls = _to_wire(messages[len(sent.messages) :], sent.calls)
+        wire_messages = [*sent.wire_messages, *(msgspec.Raw(encode_json(message)) for message in wire)]
+        wire_tools = sent.wire_tools
+        if len(tools) != len(sent.tools) or not _begins_with(tools, sent.tools):
+            wire_tools = [msgspec.Raw(encode_json(tool)) for tool in tools]
+        self._sent[request.session] = _Sent(messages, tools, wire_messages, wire_tools, calls)
+        return wire_messages, wire_tools
+
+    def forget(self, session: str) -> None:
+        """Forget a trajectory, which has ended."""
+        self._sent.pop(session, None)
+
+
+def _begins_with(values: Sequence[object], start: Sequence[object]) -> bool:
+    return len(values) >= len(start) and all(map(is_, values, start))
 
 
 def completion_body(request: Request, model: str) -> dict[str, Any]:
@@ -59,9 +108,13 @@ def messages_to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
     else by name. Most servers reject a result without a call (of a malformed call, which is part of the text): it is
     sent as a user message after the others.
     """
+    return _to_wire(messages, 0)[0]
+
+
+def _to_wire(messages: Sequence[Message], count: int) -> tuple[list[dict[str, Any]], int]:
+    """Convert messages that follow others with `count` calls. Also returns the number of calls with their own."""
     wire: list[dict[str, Any]] = []
     open_calls: list[dict[str, Any]] = []
-    count = 0
     position = 0
     while position < len(messages):
         message = messages[position]
@@ -82,7 +135,7 @@ def messages_to_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
             copied["tool_calls"] = open_calls
         wire.append(copied)
         position += 1
-    return wire
+    return wire, count
 
 
 def _call_to_wire(call: Mapping[str, Any], number: int) -> dict[str, Any]:

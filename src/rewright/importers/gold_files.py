@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,22 @@ class GoldCalls:
             self.answers_by_prompt.get(prompt),
         )
         return calls if self.for_all is None else self.for_all, answers
+
+
+class LazyGold:
+    """The gold calls of a file, as `GoldCalls`, that is read when they are first asked for. `read`: reads it."""
+
+    def __init__(self, read: Callable[[], GoldCalls]) -> None:
+        self._read = read
+
+    @cached_property
+    def calls(self) -> GoldCalls:
+        """The gold calls. Raises as `read_gold` does."""
+        return self._read()
+
+    def of(self, stored: Any) -> list[Any] | None:
+        """Return the gold calls of a trajectory, or None."""
+        return self.calls.of(stored)
 
 
 def read_gold(

@@ -36,6 +36,7 @@ __all__ = [
     "judge_answer",
     "judge_needs_consent",
     "judge_trajectory",
+    "uses_builtin_code",
 ]
 
 
@@ -90,9 +91,16 @@ def judge_needs_consent(name: str) -> bool:
     return isinstance(registered, TrajectoryJudge) and registered.needs_consent
 
 
+def uses_builtin_code(task: Task) -> bool:
+    """Return True if judging a task needs no judge, extractor or model of another package."""
+    if not is_self_contained(task.judge):
+        return False
+    return task.extractor in (None, "judge") or _is_builtin(find_extractor(task.extractor))
+
+
 def _is_builtin(judge: Any) -> bool:
     function = judge.function if isinstance(judge, AnswerJudge | TrajectoryJudge) else judge
-    return is_builtin_path(getattr(function, "__module__", None) or "")
+    return is_builtin_path(getattr(getattr(function, "func", function), "__module__", None) or "")
 
 
 def judge_answer(

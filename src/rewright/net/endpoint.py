@@ -14,7 +14,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -34,6 +34,7 @@ __all__ = [
     "EndpointError",
     "Fault",
     "backoff_seconds",
+    "encode_json",
     "retry_after_seconds",
 ]
 
@@ -168,8 +169,6 @@ class Endpoint:
 
         Raises only EndpointError.
         """
-        import tenacity
-
         loop = asyncio.get_running_loop()
         url, started = self.base_url + path, loop.time()
         made = 0
@@ -179,26 +178,22 @@ class Endpoint:
             nonlocal made, last
             made += 1
             try:
-                return read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES)))
+                return read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES), deadline))
             except Fault as fault:
                 last = fault
                 self.faults[fault.label] += 1
                 raise
 
-        stop: Any = tenacity.stop_after_attempt(self.attempts)
-        if deadline is not None:  # do not start a wait that would end after the deadline
-            stop = stop | tenacity.stop_before_delay(max(0.0, deadline - started))
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and error.retry),
-            wait=self._wait,
-            stop=stop,
-            reraise=True,
-        )
         try:
-            data = _encode(body)
+            data = encode_json(body)
             self._check(loop)
-            async with asyncio.timeout_at(deadline):
-                return await retrying(attempt)
+            try:
+                return await attempt()
+            except Fault as fault:
+                if not fault.retry or self.attempts == 1:
+                    raise
+                failed = fault
+            return await self._retry(attempt, failed, deadline)
         except Fault as fault:
             ending = f" in {loop.time() - started:.1f} s"
             if fault.retry and made < self.attempts:
@@ -210,6 +205,31 @@ class Endpoint:
             message = f"no answer within the deadline of {allowed:.1f} s" + (f"; before that: {last}" if last else "")
             timeout_fault = Fault("deadline", message, retry=False, status=last.status if last else None)
             raise EndpointError(url, timeout_fault, attempts=made) from None
+
+    async def _retry(self, attempt: Callable[[], Awaitable[T]], failed: Fault, deadline: float | None) -> T:
+        """Wait and repeat a failed first attempt. Raises Fault, and TimeoutError at the deadline."""
+        import tenacity
+
+        first: Fault | None = failed
+
+        async def again() -> T:
+            nonlocal first
+            if first is not None:  # the first attempt has been made
+                fault, first = first, None
+                raise fault
+            return await attempt()
+
+        stop: Any = tenacity.stop_after_attempt(self.attempts)
+        if deadline is not None:  # do not start a wait that would end after the deadline
+            stop = stop | tenacity.stop_before_delay(max(0.0, deadline - asyncio.get_running_loop().time()))
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and error.retry),
+            wait=self._wait,
+            stop=stop,
+            reraise=True,
+        )
+        async with asyncio.timeout_at(deadline):
+            return await retrying(again)
 
     async def close(self) -> None:
         """Close the connections. Running and later posts fail with EndpointError."""
@@ -231,26 +251,37 @@ class Endpoint:
         first, longest = self._waits
         return backoff_seconds(state.attempt_number, after, first=first, max_wait=longest, draw=random.random())
 
-    async def _exchange(self, url: str, data: bytes, max_bytes: int) -> Any:
-        """Make one attempt. Returns the decoded body of a 2xx reply. Raises Fault."""
+    async def _exchange(self, url: str, data: bytes, max_bytes: int, deadline: float | None) -> Any:
+        """Make one attempt. Returns the decoded body of a 2xx reply. Raises Fault, and TimeoutError at the deadline."""
         import aiohttp
 
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._concurrency)
             # The timeout is set per attempt below: aiohttp's would include the time spent in its queue.
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        headers = {"Content-Type": "application/json", **self._headers}
-        async with self._slots:
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                headers={"Content-Type": "application/json", **self._headers},
+            )
+        if self._slots.locked():
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        try:
+            # One timer for both limits: whichever comes first.
+            until = asyncio.get_running_loop().time() + self.timeout_seconds
+            is_deadline = deadline is not None and deadline <= until
+            timer = asyncio.timeout_at(deadline if is_deadline else until)
             try:
-                async with (
-                    asyncio.timeout(self.timeout_seconds),
-                    self._session.post(url, data=data, headers=headers, allow_redirects=False) as response,
-                ):
+                async with timer, self._session.post(url, data=data, allow_redirects=False) as response:
                     status, reply_headers = response.status, response.headers
                     content = await _read(response, max_bytes)
                     if status >= 500:  # servers may drop the connection after an error: do not reuse it
                         response.close()
             except TimeoutError:
+                if is_deadline and timer.expired():
+                    raise
                 raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
             except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
                 raise Fault("certificate", self._line(error), retry=False) from None
@@ -259,6 +290,8 @@ class Endpoint:
             except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
                 # aiohttp raises RuntimeError for a closed session, and ValueError for bytes that are not HTTP.
                 raise Fault("connection", self._line(error), retry=not self._closed) from None
+        finally:
+            self._slots.release()
         if 200 <= status < 300:
             return _decode(content)
         raise self._status_fault(status, reply_headers, content)
@@ -346,7 +379,8 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
+def encode_json(body: Mapping[str, Any]) -> bytes:
+    """Encode a request's body, or a part of it. Raises Fault."""
     try:
         return msgspec.json.encode(body)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:

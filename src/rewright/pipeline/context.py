@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -143,11 +143,16 @@ class Context:
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""
-        if "by_id" not in self.__dict__:
-            self.by_id = {task.id: task for task in self.tasks}
-        if task_id not in self.by_id:
+        by_id = self.tasks_by_id()
+        if task_id not in by_id:
             raise InputError(f"{self.run.path}: trajectory of the unknown task {task_id}: its tasks.jsonl lacks it")
-        return self.by_id[task_id]
+        return by_id[task_id]
+
+    def tasks_by_id(self) -> Mapping[str, Task]:
+        """The tasks of the candidates by their ids."""
+        if "_by_id" not in self.__dict__:
+            self._by_id = {task.id: task for task in self.tasks}
+        return self._by_id
 
     def plans(self, tasks: Sequence[Task], stage: str, n: int, sections: Sequence[str]) -> Iterator[Plan]:
         """Yield `n` plans per task. Ids depend on task, stage, index and the given recipe sections."""

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from rewright.credit.allowed import allowed_parts
 from rewright.credit.messages import arguments_of, name_of
 from rewright.importers.chat_logs import names_apart, unread_calls
-from rewright.reports.stored_credit import Credited, Stored
+from rewright.reports.stored_credit import Credited
 
-__all__ = ["credit_as_json", "credit_as_table", "credit_notes", "credit_warnings"]
-
-
-def credit_notes(results: Sequence[Credited]) -> list[str]:
-    """Return notes, one line each, about RL rollouts whose credit differs from the values used in RL."""
-    rollouts = [stored.stored for stored in results if stored.stored.stage == "rl" and not stored.used_by_rl]
-    recomputed = sum(stored.kept is not None for stored in rollouts)
-    without_values = len(rollouts) - recomputed
-    notes = []
-    if recomputed:
-        notes.append(f"credit: the credit of {recomputed} rollouts is computed with the given settings; RL used others")
-    if without_values:
-        notes.append(
-            f"credit: {without_values} rollouts do not store the values that RL used (an older version, or RL stopped "
-            "before they were scored): recomputed without a reward model"
-        )
-    return notes
+__all__ = [
+    "TABLE_NAMES",
+    "Facts",
+    "Summary",
+    "credit_as_json",
+    "credit_as_table",
+    "log_warnings",
+    "remark",
+    "table_line",
+    "table_row",
+]
 
 
 def credit_as_json(credited: Credited) -> dict[str, Any]:
@@ -72,6 +66,8 @@ def _gold(call: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Convert a value to JSON types: dates and other number types become text, non-finite numbers null."""
+    if type(value) is str or type(value) is int:  # most values
+        return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -81,81 +77,177 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
+TABLE_NAMES: Final = ("trajectory", "outcome", "reward", "turn rewards", "turn advantages")
+
+
+def table_row(result: Credited) -> tuple[str, ...]:
+    """The cells of one trajectory in the table."""
+    return (
+        result.stored.id,
+        "-" if result.stored.outcome is None else f"{result.stored.outcome:.3f}",
+        "-" if result.trajectory_reward is None else f"{result.trajectory_reward:.3f}",
+        " ".join([f"{value:.3f}" for value in result.rewards.tolist()]),
+        "-" if result.advantages is None else " ".join([f"{value:+.3f}" for value in result.advantages.tolist()]),
+    )
+
+
+def table_line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of the table. `widths`: of all columns but the last."""
+    return "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
+
+
 def credit_as_table(results: Sequence[Credited]) -> Iterator[str]:
     """Yield lines of text: a header, then one line per trajectory with its values per turn."""
-    names = ("trajectory", "outcome", "reward", "turn rewards")
-    rows = [
-        (
-            result.stored.id,
-            "-" if result.stored.outcome is None else f"{result.stored.outcome:.3f}",
-            "-" if result.trajectory_reward is None else f"{result.trajectory_reward:.3f}",
-            " ".join(f"{value:.3f}" for value in result.rewards),
-            "-" if result.advantages is None else " ".join(f"{value:+.3f}" for value in result.advantages),
+    rows = [TABLE_NAMES, *map(table_row, results)]
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    for row in rows:
+        yield table_line(row, widths)
+
+
+class Facts(NamedTuple):
+    """What notes and warnings say about one trajectory."""
+
+    id: str
+    group: str | None
+    stage: str
+    kept: bool
+    used_by_rl: bool
+    outcome: bool
+    gold: bool | None
+    """Whether it has a gold call; None: the gold calls are unknown."""
+    calls: bool
+    all_lists: bool | None
+    """Whether all arguments of the gold calls are lists; None without arguments."""
+    blank: bool
+    """Whether one of those lists has the value ""."""
+
+    @classmethod
+    def of(cls, credited: Credited) -> Facts:
+        """The facts about a trajectory."""
+        stored = credited.stored
+        values = [value for call in stored.golds or () if allowed_parts(call) is None for value in _values(call)]
+        lists = all(isinstance(value, list) for value in values)
+        return cls(
+            id=stored.id,
+            group=stored.group,
+            stage=stored.stage,
+            kept=stored.kept is not None,
+            used_by_rl=credited.used_by_rl,
+            outcome=stored.outcome is not None,
+            gold=None if stored.golds is None else bool(stored.golds),
+            calls=any(stored.turns),
+            all_lists=lists if values else None,
+            blank=lists and any("" in value for value in values),
         )
-        for result in results
-    ]
-    widths = [max(map(len, column)) for column in zip(names, *(row[:-1] for row in rows), strict=True)]
-    for row in ((*names, "turn advantages"), *rows):
-        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
 
 
-def credit_warnings(results: Sequence[Credited], signal: str = "matched") -> Iterator[str]:
-    """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
+class Summary:
+    """Notes and warnings about the credit of many trajectories, whose facts are added one by one in their order."""
 
-    Their values are not measurements, although they look like those of other trajectories. `signal` is the name of the
-    credit signal: only `matched` needs gold calls and rewards calls.
-    """
-    matches = signal == "matched"
-    source = "calls" if matches else f"the signal {signal}"
-    unseen = "their calls earn 0" if matches else f"the signal {signal} sees none of their calls"
-    stored = [row.stored for row in results]
-    counts = Counter(row.group for row in stored if row.group is not None)
-    alone = [group for group, count in counts.items() if count == 1]
-    if alone:
-        share = f"{_share(len(alone), len(counts), 'group')} one trajectory only (the first is {alone[0][:60]!r})"
-        yield f"warning: {share}: its advantages compare it with nothing"
-    if matches:
-        yield from _remark(stored, [row for row in stored if row.golds is None], "no gold calls", unseen)
-    if any(row.outcome is not None for row in stored):
-        without = [row for row in stored if row.outcome is None]
-        yield from _remark(stored, without, "no outcome", f"their turns are rewarded for {source} only")
-    elif stored:
-        yield f"warning: no trajectory has an outcome: turns are rewarded for {source} only"
-    if any(row.golds for row in stored) and not any(turn for row in stored for turn in row.turns):
-        yield "warning: no trajectory has a call, though there are gold calls"
-    unread = {row.id: marker for row in stored if row.seen and row.golds and (marker := unread_calls(row)) is not None}
+    def __init__(self) -> None:
+        self.count = 0
+        self._groups: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, results: Iterable[Credited]) -> Summary:
+        """Sum up results that are in memory."""
+        summary = cls()
+        for one in results:
+            summary.add(Facts.of(one))
+        return summary
+
+    def add(self, facts: Facts) -> None:
+        """Count a trajectory."""
+        self.count += 1
+        if facts.group is not None:
+            self._groups[facts.group] += 1
+        recomputed = facts.stage == "rl" and not facts.used_by_rl
+        for name, holds in (
+            ("recomputed", recomputed and facts.kept),
+            ("without values", recomputed and not facts.kept),
+            ("no gold calls", facts.gold is None),
+            ("no outcome", not facts.outcome),
+            ("gold", facts.gold),
+            ("calls", facts.calls),
+            ("lists", facts.all_lists),
+            ("other arguments", facts.all_lists is False),
+            ("blank", facts.blank),
+        ):
+            if holds:
+                self._counts[name] += 1
+                self._first.setdefault(name, facts.id)
+
+    def notes(self) -> list[str]:
+        """Return notes, one line each, about RL rollouts whose credit differs from the values used in RL."""
+        recomputed, without_values = self._counts["recomputed"], self._counts["without values"]
+        notes = []
+        if recomputed:
+            notes.append(
+                f"credit: the credit of {recomputed} rollouts is computed with the given settings; RL used others"
+            )
+        if without_values:
+            notes.append(
+                f"credit: {without_values} rollouts do not store the values that RL used (an older version, or RL "
+                "stopped before they were scored): recomputed without a reward model"
+            )
+        return notes
+
+    def warnings(self, signal: str = "matched", logs: Callable[[str], Iterable[str]] = lambda _: ()) -> Iterator[str]:
+        """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
+
+        Their values are not measurements, although they look like those of other trajectories. `signal` is the name of
+        the credit signal: only `matched` needs gold calls and rewards calls. `logs` returns further warnings, given
+        what becomes of calls that nobody sees.
+        """
+        matches = signal == "matched"
+        source = "calls" if matches else f"the signal {signal}"
+        unseen = "their calls earn 0" if matches else f"the signal {signal} sees none of their calls"
+        alone = [group for group, count in self._groups.items() if count == 1]
+        if alone:
+            share = f"{_share(len(alone), len(self._groups), 'group')} one trajectory only"
+            yield f"warning: {share} (the first is {alone[0][:60]!r}): its advantages compare it with nothing"
+        if matches:
+            yield from self._remark("no gold calls", unseen)
+        if self._counts["no outcome"] < self.count:
+            yield from self._remark("no outcome", f"their turns are rewarded for {source} only")
+        elif self.count:
+            yield f"warning: no trajectory has an outcome: turns are rewarded for {source} only"
+        if self._counts["gold"] and not self._counts["calls"]:
+            yield "warning: no trajectory has a call, though there are gold calls"
+        yield from logs(unseen)
+        if self._counts["lists"] and not self._counts["other arguments"] and self._counts["blank"]:
+            yield (
+                'warning: every argument of the gold calls is a list, some with "" in it: if these are the allowed '
+                "values (as in BFCL), say so with --allowed-values"
+            )
+
+    def _remark(self, what: str, meaning: str) -> Iterator[str]:
+        if self._counts[what]:
+            yield remark(self._counts[what], self.count, what, self._first[what], meaning)
+
+
+def log_warnings(results: Sequence[Credited], signal: str, unseen: str) -> Iterator[str]:
+    """Yield warnings about logs of other projects: calls that were not read, and names that differ."""
+    stored = [row.stored for row in results if row.stored.seen]
+    unread = [(row, marker) for row in stored if row.golds and (marker := unread_calls(row)) is not None]
     if unread:
-        unread_rows = [row for row in stored if row.id in unread]
-        marker = unread[unread_rows[0].id]
-        yield from _remark(stored, unread_rows, f"no call that was read, but {marker} in the text", unseen)
-    apart = names_apart([row for row in stored if row.seen]) if matches else None
+        what = f"no call that was read, but {unread[0][1]} in the text"
+        yield remark(len(unread), len(results), what, unread[0][0].id, unseen)
+    apart = names_apart(stored) if signal == "matched" else None
     if apart is not None:
         yield f"warning: {apart}"
-    golds = [gold for row in stored for gold in row.golds or ()]
-    if golds and _look_allowed(golds):
-        yield (
-            'warning: every argument of the gold calls is a list, some with "" in it: if these are the allowed values '
-            "(as in BFCL), say so with --allowed-values"
-        )
 
 
-def _remark(stored: Sequence[Stored], affected: Sequence[Stored], what: str, meaning: str) -> Iterator[str]:
-    if affected:
-        yield (
-            f"warning: {_share(len(affected), len(stored), 'trajectory')} {what} (the first is {affected[0].id!r}): "
-            f"{meaning}"
-        )
+def remark(count: int, total: int, what: str, first: str, meaning: str) -> str:
+    """A warning about some of the trajectories."""
+    return f"warning: {_share(count, total, 'trajectory')} {what} (the first is {first!r}): {meaning}"
 
 
 def _share(count: int, total: int, noun: str) -> str:
     plural = {"trajectory": "trajectories", "group": "groups"}[noun]
     return f"{count} of {total} {plural} {'has' if count == 1 else 'have'}"
-
-
-def _look_allowed(golds: Sequence[Any]) -> bool:
-    """Return True if the gold calls look as if their lists were allowed values."""
-    values = [value for call in golds if allowed_parts(call) is None for value in _values(call)]
-    return bool(values) and all(isinstance(value, list) for value in values) and any("" in value for value in values)
 
 
 def _values(call: Any) -> Sequence[Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from rewright.core.errors import InputError, RewrightError
-from rewright.core.records import Task, Trajectory, Verdict
-from rewright.core.storage import read_strict
+from rewright.core.records import Task, Trajectory, Turn, Verdict
+from rewright.core.storage import read_strict, strict_lines
 from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.split import split_turn
@@ -22,10 +24,13 @@ from rewright.pipeline.registry import stages
 from rewright.pipeline.rl_rollouts import rl_tasks, step_of
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
+from rewright.tasks.sharing import SharedTools
 from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
-__all__ = ["group_of", "read_run", "rollout_verdict", "stored_of"]
+__all__ = ["Source", "group_of", "read_run", "rollout_verdict", "run_sources", "stored_of"]
+
+_RECENT_TASKS = 64
 
 
 def group_of(trajectory: Trajectory, *, held_out: bool = False) -> str | None:
@@ -48,19 +53,24 @@ def stored_of(
     *,
     held_out: bool = False,
     metric: str | None = None,
+    texts: bool = True,
+    check_format: bool = True,
 ) -> Stored:
     """Convert one of Rewright's trajectories. `metric` names a verdict metric to use instead of its outcome.
 
+    `texts`, `check_format`: False leaves out the texts of the turns or the check of the format, which take long.
     Raises InputError if the verdict has no such metric.
     """
     kept = trajectory.credit
     verdict = kept.verdict if kept is not None and kept.verdict is not None else verdict
-    problem = format_problem(trajectory, dialect) if kept is None else kept.format_problem
+    problem = None if kept is None else kept.format_problem
+    if kept is None and check_format:
+        problem = format_problem(trajectory, dialect)
     return Stored(
         id=trajectory.id,
         group=group_of(trajectory, held_out=held_out),
         turns=[list(turn.calls) for turn in trajectory.turns],
-        texts=[" ".join(map(str.strip, split_turn(turn.opening + turn.text)[:2])).strip() for turn in trajectory.turns],
+        texts=[_said(turn) if texts else "" for turn in trajectory.turns],
         prompt=prompt_text(list(task.messages)) if task is not None else "",
         golds=None if task is None or task.gold.calls is None else list(task.gold.calls),
         outcome=None if verdict is None else _outcome(verdict, metric),
@@ -74,12 +84,29 @@ def stored_of(
     )
 
 
-def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
-    """Yield the candidates, repairs, evaluations and RL rollouts of a run directory or of one of its files.
+def _said(turn: Turn) -> str:
+    return " ".join(map(str.strip, split_turn(turn.opening + turn.text)[:2])).strip()
 
-    Gold calls come from the tasks, and outcomes from the verdicts beside the file (`metric` names another metric to
-    use). Rollouts store their verdicts; those of older versions are judged here with built-in judges only. Raises
-    InputError if files can't be read or there are no trajectories.
+
+class Source(NamedTuple):
+    """A file of trajectories, their tasks by id, and the file of their verdicts; None if they store them (rollouts)."""
+
+    file: Path
+    tasks: Mapping[str, Task]
+    verdicts: Path | None
+    held_out: bool
+
+    def verdict(self, trajectory: Trajectory, stored: Verdict | None, settings: RLSettings) -> Verdict | None:
+        """The verdict on a trajectory, given the one in the file of verdicts."""
+        if self.verdicts is not None:
+            return stored
+        return rollout_verdict(trajectory, self.tasks.get(trajectory.task_id), settings)
+
+
+def run_sources(path: Path) -> tuple[Recipe, Iterator[Source]]:
+    """Return the recipe of a run directory, or of the run of one of its files, and the files of trajectories.
+
+    Raises InputError if there are none.
     """
     folder = path if path.is_dir() else path.parent.parent if path.parent.name == "evaluations" else path.parent
     evaluations = [
@@ -90,18 +117,41 @@ def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
     if not files:
         raise InputError(f"{path}: has no trajectories.jsonl: expected a run directory or a file")
     recipe = stored_recipe(folder) if (folder / "recipe.yaml").exists() else Recipe()
-    for file in files:
-        if file.name == "rollouts.jsonl":
-            yield from _rollouts(file, folder, recipe, metric)
-            continue
-        held_out = file.parent.name == "evaluations"
-        tasks = _by_id(_read(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"), Task))
-        verdict_file = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
-        verdicts = {verdict.trajectory_id: verdict for verdict in _read(verdict_file, Verdict)}
-        for trajectory in _read(file, Trajectory):
-            verdict = verdicts.get(trajectory.id)
+
+    def sources() -> Iterator[Source]:
+        for file in files:
+            if file.name == "rollouts.jsonl":
+                yield Source(file, _by_id(rl_tasks(folder, recipe)), None, held_out=False)
+                continue
+            held_out = file.parent.name == "evaluations"
+            tasks = StoredTasks(folder / ("eval_tasks.jsonl" if held_out else "tasks.jsonl"))
+            verdicts = file.with_name(f"{file.stem}.verdicts.jsonl" if held_out else "verdicts.jsonl")
+            yield Source(file, tasks, verdicts, held_out)
+
+    return recipe, sources()
+
+
+def read_run(path: Path, *, metric: str | None = None) -> Iterator[Stored]:
+    """Yield the candidates, repairs, evaluations and RL rollouts of a run directory or of one of its files.
+
+    Gold calls come from the tasks, and outcomes from the verdicts beside the file (`metric` names another metric to
+    use). Rollouts store their verdicts; those of older versions are judged here with built-in judges only. Raises
+    InputError if files can't be read or there are no trajectories.
+    """
+    recipe, sources = run_sources(path)
+    for source in sources:
+        verdicts = (
+            {} if source.verdicts is None else {one.trajectory_id: one for one in _read(source.verdicts, Verdict)}
+        )
+        for trajectory in _read(source.file, Trajectory):
+            verdict = source.verdict(trajectory, verdicts.get(trajectory.id), recipe.rl)
             yield stored_of(
-                trajectory, tasks.get(trajectory.task_id), verdict, recipe.dialect, held_out=held_out, metric=metric
+                trajectory,
+                source.tasks.get(trajectory.task_id),
+                verdict,
+                recipe.dialect,
+                held_out=source.held_out,
+                metric=metric,
             )
 
 
@@ -119,13 +169,6 @@ def rollout_verdict(trajectory: Trajectory, task: Task | None, settings: RLSetti
         return None
 
 
-def _rollouts(file: Path, folder: Path, recipe: Recipe, metric: str | None) -> Iterator[Stored]:
-    tasks = _by_id(rl_tasks(folder, recipe))
-    for trajectory in _read(file, Trajectory):
-        task = tasks.get(trajectory.task_id)
-        yield stored_of(trajectory, task, rollout_verdict(trajectory, task, recipe.rl), recipe.dialect, metric=metric)
-
-
 def _outcome(verdict: Verdict, metric: str | None) -> float:
     if metric is None or metric == "outcome":
         return verdict.outcome
@@ -135,8 +178,37 @@ def _outcome(verdict: Verdict, metric: str | None) -> float:
     return verdict.metrics[metric]
 
 
+class StoredTasks(Mapping[str, Task]):
+    """The tasks of a file by id, read when they are asked for. Only ids, places and a few tasks are in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Validate the file. It may not exist. Raises InputError for an invalid record."""
+        self._path = path
+        self._decoder = msgspec.json.Decoder(Task)
+        self._offsets = {line.record.id: line.offset for line in strict_lines(path, Task)} if path.exists() else {}
+        self._recent: dict[str, Task] = {}
+
+    def __getitem__(self, identity: str) -> Task:
+        if identity not in self._recent:
+            offset = self._offsets[identity]
+            with self._path.open("rb") as file:  # opened each time: processes must not share a position
+                file.seek(offset)
+                task = self._decoder.decode(file.readline())
+            if len(self._recent) >= _RECENT_TASKS:
+                del self._recent[next(iter(self._recent))]
+            self._recent[identity] = task
+        return self._recent[identity]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
 def _by_id(tasks: Iterable[Task]) -> Mapping[str, Task]:
-    return {task.id: task for task in tasks}
+    shared = SharedTools()
+    return {task.id: shared.of(task) for task in tasks}
 
 
 def _read(path: Path, kind: type[Any]) -> Iterator[Any]:

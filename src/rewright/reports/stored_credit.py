@@ -26,7 +26,7 @@ from rewright.credit.settings import TurnCredit
 from rewright.importers.base import find_importer
 from rewright.importers.chat_logs import check_read, prompt_text, read_logs
 from rewright.importers.conversation import name_some
-from rewright.importers.gold_files import GoldCalls, read_gold
+from rewright.importers.gold_files import GoldCalls, LazyGold, read_gold
 from rewright.importers.own import OWN, is_own
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
@@ -39,11 +39,14 @@ __all__ = [
     "GoldCalls",
     "Stored",
     "credit",
+    "credited",
     "is_known",
     "prompt_text",
     "read_gold",
     "read_stored",
+    "rl_settings",
     "settings_for",
+    "with_gold",
 ]
 
 
@@ -174,12 +177,8 @@ def credit(
     settings alone (with MatchTIR's trajectory reward). Rollouts keep the values stored by RL, unless `recompute` is
     set. Raises InputError if the signal is "matched" and no trajectory has gold calls.
     """
-    if not isinstance(settings, RLSettings):
-        settings = RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
-    filled = [
-        stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
-        for stored in trajectories
-    ]
+    settings = rl_settings(settings)
+    filled = [with_gold(stored, gold) for stored in trajectories]
     if settings.credit.signal_name == "matched" and filled and not any(is_known(stored) for stored in filled):
         if gold is None:
             seen = f"; {filled[0].seen}" if filled[0].seen else ""
@@ -189,6 +188,23 @@ def credit(
         raise InputError(f"no trajectory has gold calls: the trajectories' tasks are {have}, the gold file's {known}")
     if all(stored.seen for stored in filled):
         check_read(filled)
+    return credited(filled, settings, recompute=recompute)
+
+
+def rl_settings(settings: TurnCredit | RLSettings | None) -> RLSettings:
+    """Return the settings that `credit` uses."""
+    if isinstance(settings, RLSettings):
+        return settings
+    return RLSettings(credit=settings or TurnCredit(), trajectory_reward="matchtir")
+
+
+def with_gold(stored: Stored, gold: GoldCalls | LazyGold | None) -> Stored:
+    """Return the trajectory with its own gold calls, else with those of the file."""
+    return stored if stored.golds is not None or gold is None else replace(stored, golds=gold.of(stored))
+
+
+def credited(filled: Sequence[Stored], settings: RLSettings, *, recompute: bool) -> list[Credited]:
+    """Compute the credit of trajectories with their gold calls: `credit` without its checks."""
     attempted = [
         CreditInput(
             trajectory=stored.credit_trajectory(),

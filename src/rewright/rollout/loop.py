@@ -318,6 +318,8 @@ class Rollout:
                 result = msgspec.structs.replace(result, content=truncate_middle(result.content, max_characters, "..."))
             return result
 
+        if len(calls) == 1:  # the usual case needs no task
+            return [await execute(calls[0])]
         return list(await asyncio.gather(*(execute(call) for call in calls)))
 
     def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:

@@ -23,6 +23,7 @@ from rewright.judging.judges import judge_needs_consent
 from rewright.tasks.formats import PackageFormat, RowFormat, WorldFormat, find_format, judged
 from rewright.tasks.licences import source_notices
 from rewright.tasks.rows import LeftOutError, Row, read_rows
+from rewright.tasks.sharing import SharedTools
 
 __all__ = [
     "DEFAULT_FORMAT",
@@ -92,6 +93,7 @@ def _collected(
     places: list[str] = []
     left_out: Counter[str] = Counter()
     first_left_out = ""
+    shared = SharedTools()
     for loaded in rows:
         if isinstance(loaded.task, LeftOutError):
             left_out[loaded.task.reason] += 1
@@ -99,7 +101,7 @@ def _collected(
             continue
         if isinstance(loaded.task, InputError):
             raise loaded.task
-        tasks.append(loaded.task)
+        tasks.append(shared.of(loaded.task))
         places.append(loaded.place)
         if len(tasks) == limit:
             break

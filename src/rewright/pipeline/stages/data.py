@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar, say
+from rewright.core.record_groups import Lookup, RecordReader
 from rewright.core.records import Trajectory
+from rewright.core.storage import Span, encode_line, spans
+from rewright.core.trust import is_builtin_path
 from rewright.engines.base import Sampling
+from rewright.judging.judges import uses_builtin_code
 from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
-from rewright.pipeline.stages.verdicts import judge_missing
+from rewright.pipeline.run_directory import Run
+from rewright.pipeline.stages.verdicts import judge_file
 from rewright.pipeline.task_checks import check_candidates, check_judges
 from rewright.repair.quality import model_text, score_group, think_blocks
 from rewright.tasks.from_recipe import source_counts
+from rewright.workers.ordered import SPAN_BYTES, in_order, process_count
 
 __all__ = ["JUDGE", "SCORE", "SYNTH", "judge", "score", "synthesise"]
 
+_BATCH = 64
+"""Candidates that a process scores at once, about."""
 SECTIONS = (*ID_SECTIONS, "model", "synth")
 _NO_TRAJECTORIES = (
     "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
@@ -53,21 +62,34 @@ def judge(context: Context) -> None:
     Raises InputError without trajectories or for an unknown task, and JudgeError as `judge_missing` does.
     """
     run = context.run
-    order = []
-    for trajectory in run.trajectories:  # validate all records and tasks before the first verdict
-        context.task(trajectory.task_id)
-        order.append(trajectory.id)
-    if not order:
+    file = run.trajectories
+    processes = process_count(file.size)
+
+    def checked(span: Span) -> Iterator[int]:
+        count = 0
+        for count, line in enumerate(file.lines(span), 1):  # noqa: B007
+            context.task(line.record.task_id)
+        yield count
+
+    tasks = context.tasks_by_id()  # read once, before the processes start
+    # All records and tasks are validated before the first verdict.
+    total = sum(in_order(checked, spans(file.path, SPAN_BYTES), processes=processes))
+    if not total:
         raise InputError(_NO_TRAJECTORIES.format(run.path))
-    with Bar("verdicts", len(order), done=len(run.verdicts.keys())) as bar:
-        judge_missing(
-            run.trajectories,
+    known = run.verdicts.keys()
+    builtin = all(map(uses_builtin_code, tasks.values()))
+    with Bar("verdicts", total, done=len(known)) as bar:
+        judge_file(
+            file,
             run.verdicts,
             lambda trajectory: context.task(trajectory.task_id),
             seconds=context.recipe.judge_seconds,
             on_verdict=bar.step,
+            known=known,
+            processes=processes if builtin else 1,  # code of another package may keep something between calls
         )
-    run.verdicts.reorder(order)
+    if known:  # else they are in order
+        run.verdicts.reorder(file.keys_in_order())
 
 
 def score(context: Context) -> Counter[str]:
@@ -76,46 +98,74 @@ def score(context: Context) -> Counter[str]:
     Candidates are all stored trajectories, generated or imported, that are not repairs. The candidates of one task are
     in memory at a time. Raises InputError without candidates, and for a candidate without a verdict.
     """
-    run = context.run
-    correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
-
-    def judged_candidate_of(trajectory: Trajectory) -> str | None:
-        if trajectory.provenance.parent is None and trajectory.id not in correct:
-            raise InputError(
-                f"{run.path}: no verdict on trajectory {trajectory.id}: run rewright judge {run.path} first"
-            )
-        return _candidate_of(trajectory)
-
-    groups = run.trajectories.groups(judged_candidate_of)  # validates all records before the first score
-    if not groups.records:
+    run, settings, dialect = context.run, context.recipe.quality, context.recipe.dialect
+    processes = process_count(run.trajectories.size)
+    groups, contiguous = _judged_candidates(run, processes)  # validates all records before the first score
+    total = sum(map(len, groups))
+    if not total:
         raise InputError(_NO_TRAJECTORIES.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
-    weighed = any(
-        trajectory.name == "confidence" and trajectory.weight > 0 for trajectory in context.recipe.quality.dimensions
-    )
-    thinks = not weighed
-    with Bar("quality", groups.records) as bar:
-        for group in groups:
-            thinks = thinks or any(think_blocks(model_text(trajectory)) for trajectory in group)
-            qualities = score_group(
-                group,
-                [correct[trajectory.id] for trajectory in group],
-                context.recipe.quality,
-                dialect=context.recipe.dialect,
-            )
-            for quality in qualities:
-                counts[str(quality.selected)] += 1
-                if quality.trajectory_id not in known:
-                    run.qualities.append(quality)
-            bar.step(len(group))
-    run.qualities.reorder(run.trajectories.keys_in_order())
+    thinks = not any(dimension.name == "confidence" and dimension.weight > 0 for dimension in settings.dimensions)
+
+    def scored(batch: tuple[int, int]) -> Iterator[tuple[bool, list[tuple[str, str, bytes]]]]:
+        reader = RecordReader(run.trajectories)
+        found = thinks
+        for entries in groups[slice(*batch)]:
+            group = [reader.at(entry >> 1) for entry in entries]
+            found = found or any(think_blocks(model_text(trajectory)) for trajectory in group)
+            qualities = score_group(group, [bool(entry & 1) for entry in entries], settings, dialect=dialect)
+            yield found, [(one.trajectory_id, str(one.selected), encode_line(one)) for one in qualities]
+        reader.close()
+
+    builtin = all(is_builtin_path(dimension.load().__module__) for dimension in settings.dimensions)
+    size = max(1, _BATCH * len(groups) // total)
+    batches = ((first, first + size) for first in range(0, len(groups), size))
+    with Bar("quality", total) as bar:
+        for found, qualities in in_order(scored, batches, processes=processes if builtin else 1):
+            thinks = thinks or found
+            for identity, selected, line in qualities:
+                counts[selected] += 1
+                if identity not in known:
+                    run.qualities.append_line(line)
+            bar.step(len(qualities))
+    if known or not contiguous:  # else they are in order
+        run.qualities.reorder(run.trajectories.keys_in_order())
     if not thinks:
         say(
             "note: no candidate has a think block (<think>), so the confidence of all is 1 and measures nothing; "
             "quality.dimensions can leave it out"
         )
     return counts
+
+
+def _judged_candidates(run: Run, processes: int) -> tuple[list[array[int]], bool]:
+    """Return the candidates of each task, and whether all tasks' candidates are consecutive in the file.
+
+    A candidate is twice its offset, plus 1 if its verdict is right. Raises InputError for one without a verdict.
+    """
+
+    def candidates(span: Span) -> Iterator[list[tuple[str, str, int]]]:
+        yield [
+            (key, line.record.id, line.offset)
+            for line in run.trajectories.lines(span)
+            if (key := _candidate_of(line.record)) is not None
+        ]
+
+    verdicts = Lookup(lambda: ((verdict.trajectory_id, verdict.correct) for verdict in run.verdicts))
+    groups: dict[str, array[int]] = {}
+    contiguous, last = True, None
+    for found in in_order(candidates, spans(run.trajectories.path, SPAN_BYTES), processes=processes):
+        for key, identity, offset in found:
+            correct = verdicts.find(identity)
+            if correct is None:
+                raise InputError(
+                    f"{run.path}: no verdict on trajectory {identity}: run rewright judge {run.path} first"
+                )
+            contiguous = contiguous and (key == last or key not in groups)
+            groups.setdefault(key, array("q")).append(2 * offset + correct)
+            last = key
+    return list(groups.values()), contiguous
 
 
 def _candidate_of(trajectory: Trajectory) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rewright.core.record_groups import Groups
 from rewright.core.records import Repair, Trajectory
 from rewright.pipeline.context import Context
 from rewright.rendering.transcript import transcript
@@ -28,7 +29,7 @@ def write_hard_cases(context: Context) -> int:
         return key if key in hard else None
 
     def rows() -> Iterator[dict[str, Any]]:
-        for group in run.trajectories.groups(original_of):
+        for group in Groups(run.trajectories, original_of):
             original = next((trajectory for trajectory in group if trajectory.provenance.parent is None), None)
             if original is None:
                 continue
