@@ -103,8 +103,9 @@ def plan_stages(recipe: Recipe, hardware: Hardware) -> Plan:
             f"stages: {', '.join(recipe.stages)}: none of them trains, or generates with a model in this process "
             "(engine hf): expected one that takes memory of a GPU"
         )
-    only_repair = names == ["repair"] and recipe.repair.model is not None
-    model, where = (recipe.repair.model, "repair.model") if only_repair else (recipe.model, "model")
+    model, where = recipe.model, "model"
+    if names == ["repair"] and recipe.repair.model is not None:
+        model, where = recipe.repair.model, "repair.model"
     size = read_size(model, where)
     stages = tuple(_with_changes(recipe, hardware, name) for name in names)
     return Plan(model.path, size.parameters, hardware, stages, tuple(_notes(recipe, hardware)))
