@@ -178,7 +178,7 @@ VERBS = [
     ["report", "left"], ["view", "left"], ["compare", "left", "right"], ["doctor"], ["run", "left", "--resume"],
     ["validate", "t.jsonl", "--no-execute"], ["run", "r.yaml", "--dry-run"], ["index", "c.jsonl"],
     ["judge", "left"], ["import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"],
-    ["credit", "x.jsonl", "--gold", "t.jsonl"],
+    ["credit", "x.jsonl", "--gold", "t.jsonl"], ["plan", "r.yaml"],
 ]  # fmt: skip
 
 
