@@ -158,6 +158,8 @@ def _read_as(row: Row, name: str) -> Iterator[Conversation]:
 
 
 def _with_parsed_calls(conversation: Conversation) -> Conversation:
+    if conversation.kept is not None:  # our own export: what is in a text is no call
+        return conversation
     turns, dialect = calls_from_text(conversation.turns)
     return replace(conversation, turns=turns, dialect=conversation.dialect or dialect)
 
