@@ -123,16 +123,16 @@ def attempt(trajectory: Trajectory) -> Attempt:
     return Attempt(trajectory, TASK, verdict(trajectory), 1, HERMES)
 
 
-def made_run(folder: Path, trajectories: list[Trajectory], **settings: Any) -> Path:
-    """A run with these trajectories of `TASK`, judged."""
+def made_run(folder: Path, trajectories: list[Trajectory], *, task: Task = TASK, **settings: Any) -> Path:
+    """A run with these trajectories of a task, judged."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tasks(folder / "given.jsonl", [TASK])
+    save_tasks(folder / "given.jsonl", [task])
     recipe = Recipe(
         name="hard", model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
         tasks=TaskSettings(format="rewright", path=str(folder / "given.jsonl")), **settings,
     )  # fmt: skip
     run = Run.create(folder / "run", recipe, resume=False)
-    run.tasks.append(TASK)
+    run.tasks.append(task)
     for one in trajectories:
         run.trajectories.append(one)
         if (found := verdict(one)) is not None:
