@@ -150,10 +150,12 @@ def _sets(changes: Sequence[str], section: str) -> bool:
 
 
 def _dialect_of(conversations: Sequence[Conversation]) -> str:
-    """Return the dialect of a log: that of its texts, else the one for native calls."""
-    tagged = next((one.dialect for one in conversations if one.dialect is not None), None)
+    """Return the dialect of a log: that of the run of which it is an export, or of its texts, else of native calls."""
+    names = known("dialect")
+    own = (one.kept.dialect for one in conversations if one.kept is not None and one.kept.dialect in names)
+    tagged = next(own, None) or next((one.dialect for one in conversations if one.dialect is not None), None)
     as_text = any("written" in message for one in conversations for message in one.turns)
-    return tagged or (CHAT if CHAT in known("dialect") and not as_text else "hermes")
+    return tagged or (CHAT if CHAT in names and not as_text else "hermes")
 
 
 def _check_dialect(dialect: str, needed: str | None, what: str) -> None:
