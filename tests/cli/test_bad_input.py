@@ -352,6 +352,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
             "pairs/preferences.jsonl:1: not a row of this file: Object missing required field",
         ),
         (["judge"], "Missing argument"),
+        (["schema"], "Choose from: task, recipe, trajectory"),
         (["judge", "nowhere"], "nowhere is not a run directory"),
         (["quickstart", "--limit", "0"], "--limit is 0"),
         (["quickstart", "--limit", "many"], "--limit"),
@@ -394,7 +395,10 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         (["report", "odd"], "odd/state.json: expected the stages of the run: Expected `float`, got `str`"),
         (["report", "told"], "told/metrics.jsonl:2: not a row of metrics: Expected `float`, got `str` - at `$.low`"),
         (["report", "deep"], "deep/state.json: expected the stages of the run: "),
-        (["run", "done/recipe.yaml", "--run", "done"], "done already contains a run: add --resume"),
+        (
+            ["run", "done/recipe.yaml", "--run", "done"],
+            "done already contains a run: choose another --run, or continue it: rewright run done --resume",
+        ),
         (["run", "done/recipe.yaml", "seed=5", "--run", "done", "--resume"], "done was started with another recipe"),
     ],
 )

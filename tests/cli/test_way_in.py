@@ -76,7 +76,9 @@ def test_a_run_is_continued_by_its_directory(runs: Path) -> None:
     said = in_process.rewright(runs, "run", "left", "--resume")
     assert said.code == 0, said.errors
     assert "eval_base: done before" in said.errors
-    in_process.rewright(runs, "run", "left").refused("left holds a run already: add --resume")
+    in_process.rewright(runs, "run", "left").refused(
+        "left already contains a run: choose another --run, or continue it: rewright run left"
+    )
     in_process.rewright(runs, "run", "left", "--resume", "seed=1").refused("left was started with another recipe")
     (runs / "none").mkdir()
     in_process.rewright(runs, "run", "none", "--resume").refused("cannot read recipe none: Is a directory")
@@ -178,7 +180,7 @@ VERBS = [
     ["report", "left"], ["view", "left"], ["compare", "left", "right"], ["doctor"], ["run", "left", "--resume"],
     ["validate", "t.jsonl", "--no-execute"], ["run", "r.yaml", "--dry-run"], ["index", "c.jsonl"],
     ["judge", "left"], ["import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"],
-    ["credit", "x.jsonl", "--gold", "t.jsonl"],
+    ["credit", "x.jsonl", "--gold", "t.jsonl"], ["plan", "r.yaml"],
 ]  # fmt: skip
 
 

@@ -144,11 +144,12 @@ async def test_a_run_tells_what_broke_from_what_is_wrong(
         }  # fmt: skip
         (tmp_path / "r.yaml").write_text(json.dumps(recipe))
         await asyncio.to_thread(cli.app, ["run", "r.yaml", "--json"], standalone_mode=False)
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.err
     assert "wrong 1, broken 2, " in printed
     assert "infrastructure failures (not counted as wrong): engine (impossible) 2" in printed
     assert "2 of 4 had an infrastructure failure (engine (impossible) 2) and count as not solved" in printed
-    found = json.loads(printed.splitlines()[-1])
+    found = json.loads(captured.out)
     assert (found["counts"]["candidates"], found["counts"]["wrong"], found["counts"]["broken"]) == (4, 1, 2)
     assert found["costs"]["synth"]["prompt_tokens"] == 2 * FINE["prompt_tokens"]
     run = Run.open(Path("runs/run"))

@@ -282,11 +282,13 @@ def test_verl_reads_conversations_prompts_and_gold_calls(run: Run, tmp_path: Pat
     [
         ("trl", "sft.jsonl", None),
         ("openai", "sft.jsonl", None),
-        ("ms-swift", "sft.jsonl", "sft.jsonl:1: message 3 has the role 'tool_call'"),
-        ("llama-factory", "sft.jsonl", "it looks like a conversation in LLaMA-Factory's sharegpt form"),
-        ("verl", "sft.parquet", "sft.parquet: row 0: turn 0 has no tool_calls, but calls in its text"),
-        ("trl", "preferences.jsonl", "it looks like a pair of a preference set"),
-        ("ms-swift", "preferences.jsonl", "message 3 has the role 'tool_call'"),
+        ("ms-swift", "sft.jsonl", None),
+        ("llama-factory", "sft.jsonl", None),
+        ("verl", "sft.parquet", None),
+        ("trl", "preferences.jsonl", "preferences.jsonl:1: is no log of one attempt"),
+        ("openai", "preferences.jsonl", "it looks like a pair of a preference set"),
+        ("ms-swift", "preferences.jsonl", "it looks like a pair of a preference set"),
+        ("llama-factory", "preferences.jsonl", "it looks like a pair of a preference set"),
         ("verl", "rl_train.parquet", "it looks like a row of prompts for verl"),
     ],
 )

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rewright.core.records import ToolResult, Trajectory, Turn
+from rewright.core.records import ToolCall, ToolResult, Trajectory, Turn
 from rewright.core.storage import read_jsonl
-from rewright.dialects import get_dialect
 from support import peers
 from support.exporting import FILES, FORMATS, STORED, STORED_FILES, export, lines, stored
 from support.hard_trajectories import TASK, hard, made_run
@@ -230,11 +229,11 @@ def test_datasets_recognizes_pi_sessions_as_agent_traces(exported: dict[str, Pat
     assert prompt
 
 
-def test_calls_in_tags_are_calls_and_no_longer_text(tmp_path: Path) -> None:
-    """In the dialect `tags`, thoughts, calls and results are one text."""
-    tags = get_dialect("tags")
+@pytest.mark.parametrize("raw", ["Ann", "", '{"query": "Ann"}'])
+def test_calls_in_tags_are_calls_and_no_longer_text(tmp_path: Path, raw: str) -> None:
+    """In the dialect `tags`, thoughts, calls and results are one text. Calls of other origin have another `raw`."""
     texts = ("<think>Is <search>Ann</search> it?</think>I look: <search>Ann</search>", "<answer>Rome</answer>")
-    calls = tags.parse(texts[0]).calls
+    calls = (ToolCall("search", {"query": "Ann"}, raw),)
     one = Trajectory(
         id="a", task_id=TASK.id, stage="synth", index=0, stop_reason="answered", answer="Rome",
         turns=(Turn(text=texts[0], calls=calls, results=(ToolResult("Rome"),)), Turn(text=texts[1])),

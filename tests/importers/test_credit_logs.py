@@ -63,7 +63,7 @@ def messages(*spoken: Any) -> dict[str, Any]:
         ({"conversations": [{"from": "narrator", "value": "36"}]}, "message 0 is from 'narrator'"),
         (
             {"chosen": [], "rejected": []},
-            "not a log that is known: it has the keys 'chosen', 'rejected' (it looks like",
+            "is no log of one attempt: it has the keys 'chosen', 'rejected' (it looks like a pair of a preference set",
         ),
         (messages("36"), "message 1 is '36': expected an object with role and content"),
         (messages(), "no message is an assistant's: its roles are 'user'"),

@@ -145,6 +145,28 @@ def test_logs_are_judged_repaired_credited_built_and_viewed(rewright: Rewright) 
     assert (rewright("view", "run")[0], rewright("export", "run", "out")[0]) == (0, 0)
 
 
+def test_gold_in_the_form_of_our_tasks_is_read_from_a_row(rewright: Rewright) -> None:
+    gold = {"answers": ["21"], "calls": [CALL]}
+    (task,), _ = imported(rewright, write("logs.jsonl", {"messages": OPENAI, "gold": gold}))
+    assert (task.gold.answers, [call.name for call in task.gold.calls or ()]) == (("21",), ["get_weather"])
+    code, output, _ = rewright("credit", "logs.jsonl", "--json")
+    assert (code, json.loads(output)["turn_rewards"]) == (0, [1.0, 0.0])
+    (task,), _ = imported_again(rewright, [{"messages": OPENAI, "gold": "21"}])
+    assert (task.gold.answers, task.gold.calls) == (("21",), None)
+
+
+def test_a_run_that_exists_is_named_and_settings_are_changed_in_its_recipe(rewright: Rewright) -> None:
+    imported(rewright, write("logs.jsonl", {"messages": OPENAI, "answer": "21"}))
+    code, _, errors = rewright("import", "logs.jsonl", "--run", "run")
+    assert code == 2
+    assert errors[-1].endswith("choose another --run, or continue it: rewright run run --resume")
+    code, _, errors = rewright("repair", "run", "model.path=m")
+    assert (code, errors[-1].endswith("the settings of a run are in its recipe.yaml; change them there")) == (2, True)
+    assert rewright("judge", "run")[0] == 0
+    _, output, _ = rewright("report", "run", "--json")
+    assert json.loads(output)["costs"] == {}, "the import generated nothing"
+
+
 def test_attempts_at_one_task_and_ids_that_are_used_twice(rewright: Rewright) -> None:
     """Rows with one id get ids of their own; the same last words after another history are another task."""
     history = [

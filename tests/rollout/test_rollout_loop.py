@@ -198,7 +198,7 @@ async def test_a_tool_that_hangs_is_an_error_result(tools: FunctionTools) -> Non
             Task(id="x", messages=TASK.messages, tools=(ToolSpec(schema=TASK.tools[0].schema),)),
             [ANSWER],
             "input",
-            "exactly one of source and target",
+            "neither source nor target: expected exactly one of them",
         ),
     ],
 )

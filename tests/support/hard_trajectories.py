@@ -123,16 +123,16 @@ def attempt(trajectory: Trajectory) -> Attempt:
     return Attempt(trajectory, TASK, verdict(trajectory), 1, HERMES)
 
 
-def made_run(folder: Path, trajectories: list[Trajectory], **settings: Any) -> Path:
-    """A run with these trajectories of `TASK`, judged."""
+def made_run(folder: Path, trajectories: list[Trajectory], *, task: Task = TASK, **settings: Any) -> Path:
+    """A run with these trajectories of a task, judged."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tasks(folder / "given.jsonl", [TASK])
+    save_tasks(folder / "given.jsonl", [task])
     recipe = Recipe(
         name="hard", model=OpenAISettings(path="some-model", base_url="http://localhost:1/v1"),
         tasks=TaskSettings(format="rewright", path=str(folder / "given.jsonl")), **settings,
     )  # fmt: skip
     run = Run.create(folder / "run", recipe, resume=False)
-    run.tasks.append(TASK)
+    run.tasks.append(task)
     for one in trajectories:
         run.trajectories.append(one)
         if (found := verdict(one)) is not None:
@@ -147,9 +147,21 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=5,
 )
-CALLS = st.builds(ToolCall, st.sampled_from(["find", "f", "ü", "a.b"]), st.dictionaries(WORDS, JSON, max_size=3))
-RESULTS = st.builds(ToolResult, WORDS, st.none() | st.just("exception: ValueError: no"))
+CALLS = st.builds(
+    ToolCall, st.sampled_from(["find", "f", "ü", "a.b"]), st.dictionaries(WORDS, JSON, max_size=3), st.just("") | WORDS
+)
+RESULTS = st.builds(
+    ToolResult, WORDS, st.none() | st.just("exception: ValueError: no"), st.just(0.0) | st.floats(0, 1e6)
+)
+COUNTS = st.none() | st.integers(0, 10**6)
+SAID = st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": WORDS})
+CREDITS = st.builds(
+    Credit, st.just((0.5, -1.0)), st.none() | st.floats(-1, 1), st.just((0.0, 1e-9)), format_problem=st.none() | WORDS
+)
 IDS = st.integers(0, 200_000)
+ORIGINS = st.builds(
+    Provenance, st.just("m"), st.dictionaries(WORDS, JSON, max_size=2), COUNTS, st.none() | WORDS, st.none() | WORDS
+)
 
 
 @st.composite
@@ -157,8 +169,8 @@ def turns(draw: st.DrawFn, *, tokens: bool, last: bool) -> Turn:
     calls = tuple(draw(st.lists(CALLS | st.sampled_from(BROKEN), max_size=3)))
     results = tuple(draw(RESULTS) for _ in calls[: draw(st.integers(0, 3)) if last else None])
     written: dict[str, Any] = {}
-    if tokens:
-        ids = draw(st.lists(IDS, min_size=1, max_size=5))
+    if tokens and draw(st.integers(0, 9)):  # the engine did not return those of some turns
+        ids = draw(st.lists(IDS, max_size=5))
         log_probs = draw(st.none() | st.lists(st.floats(-50, 0), min_size=len(ids), max_size=len(ids)))
         written = {"token_ids": tuple(ids), "log_probs": None if log_probs is None else tuple(log_probs)}
         if results or not last:  # the tokens of results or of a user's message
@@ -167,8 +179,13 @@ def turns(draw: st.DrawFn, *, tokens: bool, last: bool) -> Turn:
     text = ("" if thought is None else f"<think>{thought}</think>") + draw(WORDS)
     follow_up = None
     if not calls and not last:
-        follow_up = FollowUp(messages=({"role": "user", "content": draw(WORDS)},))
-    return turn(text, calls, results, stop=draw(st.sampled_from(["end", "length"])), follow_up=follow_up, **written)
+        tools = TASK.tools if draw(st.booleans()) else ()
+        follow_up = FollowUp(messages=tuple(draw(st.lists(SAID, min_size=1, max_size=2))), tools=tools)
+    written |= {"opening": draw(st.sampled_from(["", "", "<think>\n"])), "prompt_tokens": draw(COUNTS)}
+    return turn(
+        text, calls, results, stop=draw(st.sampled_from(["end", "length", "stop"])), follow_up=follow_up,
+        completion_tokens=draw(COUNTS), **written,
+    )  # fmt: skip
 
 
 @st.composite
@@ -181,4 +198,6 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
     return one(
         "drawn", *drawn, prompt_ids=tuple(draw(st.lists(IDS, max_size=5))) if tokens else None, failure=failure,
         answer=draw(st.none() | WORDS), stop_reason="error" if failure else "turn_limit",
+        stage=draw(st.sampled_from(["synth", "rl"])), index=draw(st.integers(0, 9)), credit=draw(st.none() | CREDITS),
+        seconds=draw(st.floats(0, 1e6)), provenance=draw(ORIGINS),
     )  # fmt: skip

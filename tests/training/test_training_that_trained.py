@@ -149,7 +149,9 @@ def test_a_step_whose_rollouts_all_break_stops_rl_and_the_run_goes_on_when_it_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = list(generate("train", 3, seed=5, profile="short"))
-    bad = Task(id=good[0].id, messages=({"role": "user", "tool_calls": [{}]},))  # its template refuses that
+    bad = Task(
+        id=good[0].id, messages=({"role": "user", "tool_calls": [{}]},), gold=good[0].gold
+    )  # its template refuses that
     tasks, run = tmp_path / "tasks.jsonl", tmp_path / "run"
     tasks.write_bytes(b"".join(map(encode_line, [bad, *good[1:]])))
     (tmp_path / "r.yaml").write_text(f"name: r\ntasks: {{format: rewright, path: {tasks}}}\n")

@@ -256,13 +256,20 @@ def _main() -> None:
     except Exception as problem:
         # Usage errors of click, such as an unknown command or a missing argument.
         if hasattr(problem, "format_message"):
-            _print_error(problem.format_message() or "no command: expected one of those above")
+            words = " ".join(str(problem.format_message()).split()) or "no command: expected one of those above"
+            _print_error(f"{words}{_about_settings(words)}")
             sys.exit(2)
         raise
     # Commands return None; an integer is an exit code, which typer returns for typer.Exit and Ctrl-C (130).
     if code == 130:
         say(f"interrupted after {time.monotonic() - started:.0f} s")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _about_settings(words: str) -> str:
+    """What to do instead of giving a setting to a command that takes none, such as `rewright repair RUN KEY=VALUE`."""
+    _, found, rest = words.partition("unexpected extra argument")
+    return ": the settings of a run are in its recipe.yaml; change them there" if found and "=" in rest else ""
 
 
 def _print_error(problem: object) -> None:

@@ -198,7 +198,10 @@ def _download(folder: Path) -> None:
 def require_package(package: str, model: str) -> None:
     """Raise InputError if a package that a model requires is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"model {model} needs the package {package}: pip install 'rewright[train]'")
+        raise InputError(
+            f"model {model} needs the package {package}: pip install 'rewright[train]', or name a served "
+            "model in the recipe: model: {path: NAME, engine: openai, base_url: http://localhost:8000/v1}"
+        )
 
 
 def first_line(problem: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 Nothing of a trajectory is lost. What ATIF has no field for is in `extra`:
 
-- `extra` of the trajectory: `task_id`, `reward`, `gold_answers`, `gold_calls`, and under `rewright` all else.
+- `extra` of the trajectory: `task_id`, `reward`, `gold_answers`, `gold_calls`, and under `rewright` all else. Our
+  reader restores the trajectory from it (`rewright.importers.own_extras`).
 - `extra` of an agent's step: `suffix_token_ids`, the tokens between the turn and the next one. The loss mask is 1 for
   `completion_token_ids` and 0 for the tokens of the first prompt and of the suffixes.
 - A malformed call has no `function_name` and no arguments; `extra` has its `error`, its text `raw`, and the name that
@@ -61,7 +62,7 @@ def row(attempt: Attempt, session: str) -> dict[str, Any] | None:
             "total_completion_tokens": completion_tokens,
             "total_steps": len(steps),
         },
-        "extra": {**extra, **attempt.gold(), "rewright": attempt.about()},
+        "extra": {**extra, **attempt.gold(), "rewright": attempt.whole()},
     }
 
 
@@ -108,6 +109,8 @@ def _turn_steps(attempt: Attempt) -> Iterator[dict[str, Any]]:
             metrics |= {} if context is None else {"prompt_token_ids": list(context)}
             metrics |= {"completion_token_ids": turn.token_ids}
             metrics |= {} if turn.log_probs is None else {"logprobs": turn.log_probs}
+        elif context is not None and turn is one.turns[0]:
+            metrics |= {"prompt_token_ids": list(context)}
         step: dict[str, Any] = {
             "source": "agent",
             "message": spoken.text,

@@ -5,11 +5,10 @@ Results are those that the tools returned, without escapes, because these format
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +16,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from rewright.core.storage import read_jsonl
 from rewright.dialects import Dialect, get_dialect
+from rewright.importers.own_extras import keep, text_of, thought_and_text
 from rewright.pipeline.registry import stages
 from rewright.pipeline.rl_rollouts import rl_tasks
 from rewright.pipeline.run_directory import Run, evaluation_files
@@ -98,7 +98,7 @@ class Attempt:
                 result = turn.results[index] if index < len(turn.results) else None
                 calls.append(SpokenCall(f"call_{number}", call, result))
                 number += 1
-            thought, text = _thought_and_text(self.dialect, turn)
+            thought, text = thought_and_text(self.dialect, turn)
             after = () if turn.follow_up is None else turn.follow_up.messages
             yield SpokenTurn(turn, thought.strip(), text.strip(), calls, after)
 
@@ -138,6 +138,13 @@ class Attempt:
             "verdict": self.verdict,
         }
         return {key: msgspec.to_builtins(value) for key, value in found.items() if value not in (None, {})}
+
+    def whole(self, *, tokens: bool = False) -> dict[str, Any]:
+        """Return `about`, and what a reader needs to restore the trajectory (`rewright.importers.own_extras`).
+
+        `tokens`: whether token ids are among it, for a format without a place for them.
+        """
+        return {**self.about(), **keep(self.trajectory, self.dialect, self.prompt, tokens=tokens)}
 
     def gold(self) -> dict[str, Any]:
         """Return `gold_answers` and `gold_calls` of the task, as far as they are known."""
@@ -252,32 +259,3 @@ class _Verdicts:
                 return verdict
             self._ahead[verdict.trajectory_id] = verdict
         return None
-
-
-_PARTS: Final = ("text", "input_text", "output_text")
-
-
-def text_of(content: Any) -> str:
-    """Return the content of a message as text; a part that is no text is `[type]`."""
-    if isinstance(content, list):
-        return "".join(
-            str(part.get("text") or "") if part.get("type", "text") in _PARTS else f"[{part.get('type')}]"
-            for part in content
-            if isinstance(part, dict)
-        )
-    return "" if content is None else str(content)
-
-
-def _thought_and_text(dialect: Dialect, turn: Turn) -> tuple[str, str]:
-    """Return the thought of a turn, and its text without the calls, malformed ones included."""
-    written = turn.opening + turn.text
-    read = dialect.parse(written)
-    if not turn.calls:
-        return read.thought, read.rest
-    if not dialect.inline:
-        content = dialect.assistant_message(written, turn.calls, malformed=True)["content"]
-        return read.thought, dialect.parse(str(content or "")).rest
-    text = read.rest  # calls are part of the message
-    for call in turn.calls:
-        text = re.sub(rf"<(\w+)>{re.escape(call.raw)}(?:</\1>|$)", "", text, count=1)
-    return read.thought, text

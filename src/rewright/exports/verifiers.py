@@ -7,7 +7,8 @@ Nothing of a trajectory is lost:
   Generated tokens without the tokens of the prompt, which are no sequence, are in `info`.
 - A malformed call has its text as arguments. If that is the JSON of an object, it has no name.
 - `rewards.outcome` is the reward. What verifiers has no field for is in `info`: `gold_calls`, and under `rewright`
-  all else: `calls` and `turns` (see `_kept`), and `suffix_token_ids`, the tokens after a last turn without a result.
+  all else, from which our reader restores the trajectory (`rewright.importers.own_extras`), and `suffix_token_ids`,
+  the tokens after a last turn without a result.
 
 A trajectory without a turn is a trace without nodes, because verifiers adds the messages of a prompt with the turn.
 """
@@ -55,7 +56,10 @@ def row(attempt: Attempt, environment: str, created: float) -> dict[str, Any]:
     errors = [] if one.failure is None else [{"type": one.failure.label, "message": one.failure.message}]
     done = one.failure is None
     graph = _Graph(attempt, created)
-    info: dict[str, Any] = {**attempt.gold(), "rewright": {**attempt.about(), **_kept(attempt), **graph.left}}
+    info: dict[str, Any] = {
+        **attempt.gold(),
+        "rewright": {**attempt.whole(tokens=one.prompt_ids is None), **graph.left},
+    }
     info.pop("gold_answers", None)  # in the data of the task
     trace = {
         "version": 1,
@@ -85,33 +89,6 @@ def row(attempt: Attempt, environment: str, created: float) -> dict[str, Any]:
         "errors": [],
         "traces": [trace],
     }
-
-
-def _kept(attempt: Attempt) -> dict[str, Any]:
-    """Return what messages have no field for: `calls` by id (error, result), `turns` by number (stop, opening …)."""
-    calls: dict[str, dict[str, Any]] = {}
-    turns: dict[str, dict[str, Any]] = {}
-    for number, spoken in enumerate(attempt.turns):
-        turn = spoken.turn
-        about: dict[str, Any] = {"stop": turn.stop} if turn.stop == "stop" else {}
-        about |= {"opening": turn.opening} if turn.opening else {}
-        if turn.follow_up is not None and turn.follow_up.tools:
-            about["new_tools"] = [tool.schema for tool in turn.follow_up.tools]
-        if attempt.trajectory.prompt_ids is None and turn.token_ids is not None:
-            about |= {"token_ids": turn.token_ids, "log_probs": turn.log_probs}
-        if about:
-            turns[str(number)] = about
-        for call in spoken.calls:
-            found: dict[str, Any] = {}
-            if call.call.error is not None:
-                found |= {"name": call.call.name, "error": call.call.error}
-            if call.result is not None and call.result.error is not None:
-                found["result_error"] = call.result.error
-            if call.result is not None and call.result.seconds:
-                found["result_seconds"] = call.result.seconds
-            if found:
-                calls[call.id] = found
-    return {key: value for key, value in (("calls", calls), ("turns", turns)) if value}
 
 
 def _task(attempt: Attempt) -> dict[str, Any]:
@@ -161,7 +138,7 @@ class _Graph:
                     self._add(_result(call))
             for after in spoken.follow_up:
                 self._add(_prompt_message(after, len(self.nodes), self.nodes))
-            waiting = self._give(list(turn.suffix_ids), first)
+            waiting = self._give([] if attempt.trajectory.prompt_ids is None else list(turn.suffix_ids), first)
         if waiting:
             self.left = {"suffix_token_ids": waiting}
         if self.nodes and self.tools:

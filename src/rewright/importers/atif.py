@@ -3,6 +3,9 @@
 A step of the agent is a turn; results in its `observation` belong to the calls that they name. Steps copied from an
 earlier trajectory, and steps of the agent without a model call, are no turns: behind the first turn they are read as
 messages of the user. Trajectories of subagents are not read. Token ids are kept where every turn has them.
+
+A file of our own exporter has in `extra` what ATIF has no field for, and gives back the same trajectory, unless another
+program has edited the fields of ATIF: then these are read as in any other file (`rewright.importers.own_extras`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from rewright.importers.conversation import (
     said,
     token_ids,
 )
+from rewright.importers.own_extras import kept_in
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]
@@ -67,6 +71,7 @@ def _read(row: Row) -> Iterator[Conversation]:
         model=str(agent.get("model_name") or ""),
         prompt_ids=found[0] if found else None,
         tokens=found[1] if found else None,
+        kept=kept_in(extra.get("rewright"), *_own_tokens(spoken)),
     )
 
 
@@ -118,6 +123,25 @@ def _tokens(steps: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...], list[T
         turns.append(TurnTokens(generated, log_probs(metrics.get("logprobs"), len(generated))))
         before = (*prompt, *generated)
     return (prompt_ids, turns) if turns else None
+
+
+def _own_tokens(steps: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...] | None, list[TurnTokens] | None]:
+    """Return the token ids of our own export, some of which may be unknown; None if prompts do not continue."""
+    prompt_ids: tuple[int, ...] | None = None
+    context: tuple[int, ...] | None = None
+    turns: list[TurnTokens] = []
+    for number, step in enumerate(steps):
+        metrics, extra = (found if isinstance(found := step.get(key), Mapping) else {} for key in ("metrics", "extra"))
+        prompt = token_ids(metrics.get("prompt_token_ids"))
+        generated = token_ids(metrics.get("completion_token_ids")) or ()
+        if number == 0:
+            prompt_ids = context = prompt
+        elif prompt is not None and prompt != context:
+            return None, None
+        found = TurnTokens(generated, log_probs(metrics.get("logprobs"), len(generated)))
+        turns.append(found._replace(suffix_ids=token_ids(extra.get("suffix_token_ids")) or ()))
+        context = None if context is None else (*context, *generated, *turns[-1].suffix_ids)
+    return prompt_ids, turns
 
 
 FORMAT: Final = LogFormat(

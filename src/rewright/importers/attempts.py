@@ -22,6 +22,7 @@ from rewright.importers.chat_logs import is_of_table, outcome_of, question_of
 from rewright.importers.conversation import Conversation
 from rewright.importers.gold_files import GoldCalls
 from rewright.importers.made_tasks import MadeTask, asked, plain, task_id
+from rewright.importers.own_extras import restored
 from rewright.importers.tools_seen import Observed, recorded
 from rewright.importers.turns import turns_of
 
@@ -136,22 +137,33 @@ def known_task(found: Conversation, by_question: Mapping[str, Task]) -> Task | N
 
 
 def to_trajectory(found: Conversation, task: str, index: int, dialect: Dialect) -> Trajectory:
-    """Convert an attempt. Its answer is the dialect's, else the text of a last turn without calls."""
+    """Convert an attempt. Its answer is the dialect's, else the text of a last turn without calls.
+
+    An export of our own is restored as it was, as far as nothing of it was edited (`rewright.importers.own_extras`).
+    """
     turns = turns_of(found, dialect, drop_nulls=is_of_table(found.row))
     if not turns:
         raise found.row.fail("no message is an assistant's: expected at least one turn")
+    identity = f"import/{task}/{index}" if found.id is None else found.id
+    edited = False
+    if found.kept is not None:
+        own = restored(found, turns, dialect, identity, task)
+        if own.whole is not None:
+            return own.whole
+        turns, edited = own.turns, own.edited
     last = turns[-1]
     answer: str | None = None
     if last.follow_up is None:
         answer = _answer(dialect, last)
+    has_tokens = found.tokens is not None and len(found.tokens) == len(turns)
     return Trajectory(
-        id=f"import/{task}/{index}" if found.id is None else found.id,
+        id=identity,
         task_id=task,
         stage="import",
         index=index,
         turns=turns,
         stop_reason="answered" if answer is not None else "no_answer",
-        prompt_ids=found.prompt_ids if found.tokens is not None and len(found.tokens) == len(turns) else None,
+        prompt_ids=found.prompt_ids if has_tokens and not edited else None,
         answer=answer,
         provenance=Provenance(model=found.model),
     )

@@ -269,11 +269,16 @@ def _is_shaped_as_call(call: Any) -> bool:
 
 
 def golds_of(found: Conversation) -> list[Any] | None:
-    """Return the gold calls from `gold_calls`, or from `ground_truth` unless that holds an answer."""
+    """Return the gold calls from `gold_calls`, `gold.calls`, or `ground_truth` unless that holds an answer."""
     if found.gold_calls is not None:
         return list(found.gold_calls)
-    for key in ("gold_calls", "ground_truth"):
-        value = found.columns.get(key)
+    gold = found.columns.get("gold")
+    own = gold.get("calls") if isinstance(gold, Mapping) else None
+    for key, value in (
+        ("gold_calls", found.columns.get("gold_calls")),
+        ("gold.calls", own),
+        ("ground_truth", found.columns.get("ground_truth")),
+    ):
         try:
             calls = gold_calls(value, key)
         except ValueError as problem:

@@ -24,6 +24,7 @@ from rewright.tasks.rows import Row
 
 __all__ = [
     "Conversation",
+    "Kept",
     "LogFormat",
     "MessageFormat",
     "TurnTokens",
@@ -51,6 +52,22 @@ class TurnTokens(NamedTuple):
     suffix_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What our own export has kept of a trajectory beside the format's fields (`rewright.importers.own_extras`).
+
+    Attributes:
+        about: the object in the file.
+        dialect: dialect of the exported run.
+        prompt_ids, tokens: token ids of the prompt and the turns in the fields of the format; unknown ones are empty.
+    """
+
+    about: Mapping[str, Any]
+    dialect: str
+    prompt_ids: tuple[int, ...] | None
+    tokens: Sequence[TurnTokens] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     """One attempt at a task.
@@ -69,6 +86,7 @@ class Conversation:
         model: name of the model.
         dialect: the dialect whose text the turns are in (`tags`); None for any.
         prompt_ids, tokens: token ids of the prompt and of every turn, if the file has all of them.
+        kept: what our own export has kept beside the format's fields; None for a log of another program.
     """
 
     row: Row
@@ -86,6 +104,7 @@ class Conversation:
     dialect: str | None = None
     prompt_ids: tuple[int, ...] | None = None
     tokens: Sequence[TurnTokens] | None = None
+    kept: Kept | None = None
 
     @property
     def messages(self) -> list[Message]:

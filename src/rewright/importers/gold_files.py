@@ -22,7 +22,7 @@ __all__ = ["ANSWER_COLUMNS", "GoldCalls", "answers_in", "read_gold"]
 
 _GOLD_KEYS: Final = ("gold_calls", "calls", "gold", "ground_truth")
 ANSWER_COLUMNS: Final = (
-    "gold_answers", "gold_answer", "golden_answers", "answers", "answer", "ground_truth", "target", "gts",
+    "gold_answers", "gold_answer", "golden_answers", "answers", "answer", "ground_truth", "target", "gts", "gold",
     "expected_answer", "reference_answer", "reference", "expected", "reward_model",
 )  # fmt: skip
 """Columns that hold gold answers, in order of precedence."""
@@ -183,7 +183,7 @@ def _answers(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, (int, float)):
         return (str(int(value) if float(value).is_integer() else value),)
     if isinstance(value, Mapping):
-        keys = ("target", "ground_truth", "answers", "answer")
+        keys = ("target", "ground_truth", "answers", "answer")  # "answers": also of `gold` in Rewright's tasks
         return next((texts for key in keys if (texts := _answers(value.get(key))) is not None), None)
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, (str, int, float)) for one in value):
         return tuple(dict.fromkeys(text for one in value for text in _answers(one) or ())) or None

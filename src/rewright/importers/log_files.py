@@ -29,7 +29,6 @@ _ALIASES: Final = {"chat-logs": None, "trl": None, "llama-factory": "sharegpt"}
 FORMAT_NAMES: Final = sorted([*(one.name for one in (*_WHOLE, *_TEXTS)), *(one.name for one in MESSAGE_FORMATS), "trl"])
 
 _OTHERS: Final = {
-    "chosen": "a pair of a preference set",
     "extra_info": "a row of prompts for verl",
     "steps": "a trajectory without schema_version",
 }
@@ -51,6 +50,11 @@ def read_conversations(path: Path, name: str | None = None) -> Iterator[Conversa
     for row in every:
         if row.problem is not None:
             raise InputError(row.problem)
+        if _is_pair(row.values):
+            raise row.fail(
+                f"is no log of one attempt: it has the keys {_keys(row.values)} (it looks like a pair of a preference "
+                "set): expected one attempt per row, such as the run that the pairs were made from"
+            )
         found: Iterable[Conversation]
         if name is not None:
             found = _read_as(row, name)
@@ -61,6 +65,15 @@ def read_conversations(path: Path, name: str | None = None) -> Iterator[Conversa
             found = [read_messages(row)]
         for conversation in found:
             yield _with_parsed_calls(conversation)
+
+
+def _is_pair(values: Mapping[str, Any]) -> bool:
+    """Whether a row has two attempts, a better and a worse one. Reading one of them alone would drop the other."""
+    sides = [values.get(key) for key in ("chosen", "rejected")]
+    sides_of_swift = [values.get(key) for key in ("rejected_messages", "rejected_response")]
+    return all(isinstance(side, (str, list, Mapping)) for side in sides) or any(
+        isinstance(side, (str, list)) and side for side in sides_of_swift
+    )
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -145,6 +158,8 @@ def _read_as(row: Row, name: str) -> Iterator[Conversation]:
 
 
 def _with_parsed_calls(conversation: Conversation) -> Conversation:
+    if conversation.kept is not None:  # our own export: what is in a text is no call
+        return conversation
     turns, dialect = calls_from_text(conversation.turns)
     return replace(conversation, turns=turns, dialect=conversation.dialect or dialect)
 

@@ -21,9 +21,11 @@ def without_prefixes(conversation: Conversation, prefixes: Sequence[str]) -> Con
     if not prefixes:
         return conversation
     golds, tools = conversation.gold_calls, decoded(conversation.tools)
+    turns = [_message(message, prefixes) for message in conversation.turns]
     return replace(
         conversation,
-        turns=[_message(message, prefixes) for message in conversation.turns],
+        turns=turns,
+        kept=conversation.kept if turns == list(conversation.turns) else None,  # its texts have the prefixes
         tools=[renamed(tool, prefixes) for tool in tools] if isinstance(tools, list) else tools,
         gold_calls=None if golds is None else [renamed(call, prefixes) for call in golds],
     )

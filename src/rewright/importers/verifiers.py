@@ -4,6 +4,10 @@ A trace is a graph of messages; a path from its root to a leaf is a conversation
 subagents), the one that ends last is read. Only messages that the model has generated are turns. Token ids and
 log-probabilities are kept where every turn has them. Older versions wrote tables of prompt and completion, which are
 read as such.
+
+A file of our own exporter has in `info` what verifiers has no field for, and gives back the same trajectory, unless
+another program has edited the trace's own fields: then these are read as in any other file
+(`rewright.importers.own_extras`).
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rewright.importers.conversation import Conversation, LogFormat, TurnTokens, kind_of, log_probs, token_ids
+from rewright.importers.conversation import Conversation, Kept, LogFormat, TurnTokens, kind_of, log_probs, token_ids
 from rewright.importers.openai_chat import FORMAT as CHAT
+from rewright.importers.own_extras import kept_in
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT"]
@@ -58,7 +63,17 @@ def _conversation(row: Row, trace: Mapping[str, Any], episode: Mapping[str, Any]
         model=str(model or ""),
         prompt_ids=found[0] if found else None,
         tokens=found[1] if found else None,
+        kept=_kept(info.get("rewright"), path, first),
     )
+
+
+def _kept(about: Any, path: Sequence[Mapping[str, Any]], first: int) -> Kept | None:
+    """Return what our own export has kept, with the tokens behind the last turn."""
+    prompt_ids, turns = _tokens(path, first, own=True) or (None, None)
+    left = token_ids(about.get("suffix_token_ids")) if isinstance(about, Mapping) else None
+    if turns and left:
+        turns[-1] = turns[-1]._replace(suffix_ids=(*turns[-1].suffix_ids, *left))
+    return kept_in(about, prompt_ids, turns)
 
 
 def _columns(trace: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,8 +133,13 @@ def _calls(message: Mapping[str, Any]) -> Any:
     return read
 
 
-def _tokens(path: Sequence[Mapping[str, Any]], first: int) -> tuple[tuple[int, ...], list[TurnTokens]] | None:
-    """Return the token ids of the prompt and of every turn; None unless every generated message has them."""
+def _tokens(
+    path: Sequence[Mapping[str, Any]], first: int, *, own: bool = False
+) -> tuple[tuple[int, ...], list[TurnTokens]] | None:
+    """Return the token ids of the prompt and of every turn; None unless every generated message has them.
+
+    With `own` (our export, which says how many there were) messages may be without.
+    """
     before: list[int] = [token for node in path[:first] for token in token_ids(node.get("token_ids")) or ()]
     prompt_ids: tuple[int, ...] = ()
     turns: list[TurnTokens] = []
@@ -130,7 +150,7 @@ def _tokens(path: Sequence[Mapping[str, Any]], first: int) -> tuple[tuple[int, .
             before += ids
             continue
         start = next((index for index, own in enumerate(mask) if own), len(mask))
-        if not ids or len(ids) != len(mask) or start == len(mask) or not all(mask[start:]):
+        if len(ids) != len(mask) or not all(mask[start:]) or (start == len(mask) and not own):
             return None
         before += ids[:start]
         if turns:

@@ -36,6 +36,9 @@ __all__ = ["Imported", "LogOptions", "import_trajectories"]
 CHAT: Final = "chat"
 """Dialect in which a message without calls is the answer."""
 
+DATA_STAGES: Final = ("synth", "judge", "score", "repair", "build")
+"""Stages of an imported run whose model is served and has no tokenizer here, if nobody chose others."""
+
 
 class LogOptions(NamedTuple):
     """What to read from a log: `outcome` columns, `answer` column, a file of `gold`, `prefixes` of tool names."""
@@ -79,6 +82,10 @@ def import_trajectories(
     Nothing is written unless all of the file could be read. Raises InputError for invalid input.
     """
     settings = load_recipe(recipe, changes)
+    served_only = settings.model.engine == "openai" and settings.model.tokenizer is None
+    if served_only and recipe is None and not _sets(changes, "stages"):
+        # Training would be refused; so `rewright run RUN --resume` ends with the data sets.
+        settings = msgspec.structs.replace(settings, stages=DATA_STAGES)
     has_tasks = recipe is not None or _sets(changes, "tasks")
     importer = find_importer(file_format, "trajectories") if file_format is not None else None
     if importer is not None and importer.trajectories is not None:
@@ -150,10 +157,12 @@ def _sets(changes: Sequence[str], section: str) -> bool:
 
 
 def _dialect_of(conversations: Sequence[Conversation]) -> str:
-    """Return the dialect of a log: that of its texts, else the one for native calls."""
-    tagged = next((one.dialect for one in conversations if one.dialect is not None), None)
+    """Return the dialect of a log: that of the run of which it is an export, or of its texts, else of native calls."""
+    names = known("dialect")
+    own = (one.kept.dialect for one in conversations if one.kept is not None and one.kept.dialect in names)
+    tagged = next(own, None) or next((one.dialect for one in conversations if one.dialect is not None), None)
     as_text = any("written" in message for one in conversations for message in one.turns)
-    return tagged or (CHAT if CHAT in known("dialect") and not as_text else "hermes")
+    return tagged or (CHAT if CHAT in names and not as_text else "hermes")
 
 
 def _check_dialect(dialect: str, needed: str | None, what: str) -> None:

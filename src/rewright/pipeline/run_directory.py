@@ -128,7 +128,9 @@ class Run:
             if untouched:
                 pass
             elif not resume:
-                raise InputError(f"{path} already contains a run: add --resume to continue it, or choose another --run")
+                raise InputError(
+                    f"{path} already contains a run: choose another --run, or continue it: rewright run {path} --resume"
+                )
             elif run.recipe() != recipe:
                 raise InputError(
                     f"{path} was started with another recipe: resume with the same one, or start a new run"

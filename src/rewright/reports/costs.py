@@ -18,7 +18,10 @@ __all__ = ["run_usage"]
 
 
 def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]:
-    """Return the usage of each stage that has generated text. RL is excluded, because it runs its own model."""
+    """Return the usage of each stage that has generated text. RL is excluded, because it runs its own model.
+
+    Imported candidates that came without token counts are excluded too: this run paid nothing for them.
+    """
     state = run.state()
     generating = sorted((stage for stage in stages() if stage.generates), key=lambda stage: stage.evaluates is not None)
     usages = {
@@ -26,7 +29,11 @@ def run_usage(run: Run, prices: Mapping[str, PriceSettings]) -> dict[str, Usage]
         for stage in generating
         if stage.generates is not None
     }
-    return {stage: usage for stage, usage in usages.items() if usage.trajectories}
+    return {
+        stage: usage
+        for stage, usage in usages.items()
+        if usage.trajectories and not ("imported" in state.get(stage, {}) and usage.uncounted == usage.turns)
+    }
 
 
 def _read(run: Run, generated: Generated) -> Iterator[_Trajectory]:
