@@ -14,7 +14,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -75,7 +75,6 @@ class Endpoint:
         timeout_seconds: time limit of one attempt.
         attempts: maximum number of attempts per request.
         first_wait_seconds, max_wait_seconds: first and longest wait between two attempts; waits double.
-        check, strict: see `rewright.net.servers.Servers`; default: a dropped server that answers is used again.
 
     Raises InputError for settings out of range.
     """
@@ -91,8 +90,6 @@ class Endpoint:
         attempts: int,
         first_wait_seconds: float,
         max_wait_seconds: float,
-        check: Callable[[Server], Awaitable[bool]] | None = None,
-        strict: bool = False,
     ) -> None:
         for name, value in {"concurrency": concurrency, "attempts": attempts}.items():
             if value < 1:
@@ -102,13 +99,15 @@ class Endpoint:
             if not seconds > 0:
                 raise InputError(f"{name} is {seconds}: expected a number above 0")
         self.base_urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
-        self.servers = Servers(self.base_urls, concurrency, check or self.answers, strict=strict)
+        self.servers = Servers(self.base_urls, concurrency, self.answers)
         self.base_url = self.base_urls[0]
         self.attempts = attempts
         self.timeout_seconds = timeout_seconds
         self.faults: Counter[str] = Counter()
         """Number of failed attempts by cause, including those after which a retry succeeded."""
-        self._headers = dict(headers or {})
+        self.empty_replies = False
+        """Whether a reply without a body is valid (None)."""
+        self.headers = dict(headers or {})
         self._secret = secret
         self._concurrency = concurrency
         self._waits = (first_wait_seconds, max_wait_seconds)
@@ -215,7 +214,7 @@ class Endpoint:
         try:
             async with (
                 asyncio.timeout(CHECK_SECONDS),
-                self._connections().get(server.base_url + path, headers=self._headers, allow_redirects=False) as reply,
+                self._connections().get(server.base_url + path, headers=self.headers, allow_redirects=False) as reply,
             ):
                 return reply.status < 500
         except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError, ValueError):
@@ -256,7 +255,7 @@ class Endpoint:
         import aiohttp
 
         session = self._connections()
-        headers = {"Content-Type": "application/json", **self._headers}
+        headers = {"Content-Type": "application/json", **self.headers}
         try:
             async with (
                 asyncio.timeout(self.timeout_seconds),
@@ -277,7 +276,7 @@ class Endpoint:
             unreachable = isinstance(error, aiohttp.ClientConnectorError)
             raise Fault("connection", self._line(error), retry=not self._closed, unreachable=unreachable) from None
         if 200 <= status < 300:
-            return _decode(content)
+            return _decode(content) if content or not self.empty_replies else None
         raise self._status_fault(status, reply_headers, content)
 
     def _status_fault(self, status: int, headers: Mapping[str, str], content: bytes) -> Fault:

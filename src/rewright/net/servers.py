@@ -59,8 +59,6 @@ class Servers:
         base_urls: their addresses.
         concurrency: maximum number of concurrent attempts at each of them.
         check: returns whether a dropped server can be used again.
-        strict: a server whose connection was lost may have been started again and have lost its state (weights): it is
-            dropped at once, and not used before `check` returns True, even if no other is left.
 
     Raises InputError for no address, or one that is given twice.
     """
@@ -70,8 +68,6 @@ class Servers:
         base_urls: Sequence[str],
         concurrency: int,
         check: Callable[[Server], Awaitable[bool]],
-        *,
-        strict: bool = False,
     ) -> None:
         if not base_urls:
             raise InputError("base_url is empty: expected at least one address")
@@ -79,8 +75,10 @@ class Servers:
         if repeated:
             raise InputError(f"base_url: {without_password(repeated[0])} is given twice: expected different servers")
         self.all = [Server(url, concurrency) for url in base_urls]
-        self._check = check
-        self.strict = strict
+        self.check = check
+        self.strict = False
+        """A server whose connection was lost may have been started again and have lost its state (weights): it is
+        dropped at once, and not used before `check` returns True, even if no other is left."""
         self._home: dict[str, Server] = {}
         self._checks: dict[Server, asyncio.Task[None]] = {}
 
@@ -187,7 +185,7 @@ class Servers:
 
     async def _try(self, server: Server) -> None:
         try:
-            if await self._check(server):
+            if await self.check(server):
                 self.restore(server)
             else:
                 self._postpone(server)

@@ -210,6 +210,7 @@ class Rollout:
                 prompt_tokens=generation.prompt_tokens,
                 completion_tokens=generation.completion_tokens,
                 opening=self._opening(state),
+                weights_version=generation.weights_version,
             )
             state.turns.append(turn)
             allowed = len(turn.calls) if limits.tool_calls is None else max(0, limits.tool_calls - state.calls)
@@ -357,6 +358,7 @@ def _joined(first: Generation, second: Generation) -> Generation:
         stop=second.stop,
         prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
         completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
+        weights_version=first.weights_version,
     )
 
 

@@ -108,6 +108,7 @@ class TRL:
             on_rollouts=job.on_rollouts,
             judge_seconds=job.judge_seconds,
             precision=precision,
+            engine=job.settings.server.open() if job.settings.engine == "server" and job.settings.server else None,
         )
 
 
