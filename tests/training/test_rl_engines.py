@@ -136,3 +136,33 @@ def test_a_server_without_the_development_endpoints_is_named(tmp_path: Path) -> 
     assert said.code == 1 and "Traceback" not in said.errors
     assert "expected a vLLM server with VLLM_SERVER_DEV_MODE=1" in said.errors.splitlines()[-1]
     assert json.dumps(said.errors).count("DEV_MODE") <= 2
+
+
+def test_adapters_are_merged_for_the_engine_and_the_model_is_left_as_it_is() -> None:
+    """As peft merges them, without taking them out again, which would round the weights."""
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from rewright.engines.embedded import HFSettings
+    from rewright.engines.loading import load_model
+    from rewright.training.trl.weights import checkpoint_weights
+
+    plain = load_model(HFSettings(path="pico"))
+    names = [name for name, _ in plain.named_parameters()]
+    model = get_peft_model(plain, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    made = dict(checkpoint_weights(model))
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    merged = dict(copy.deepcopy(model).merge_and_unload().named_parameters())
+    assert list(made) == names == list(merged)
+    for name, weight in made.items():
+        torch.testing.assert_close(weight, merged[name].detach())
+    inner = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight"
+    assert not torch.equal(made["model.layers.0.self_attn.q_proj.weight"], before[inner])
