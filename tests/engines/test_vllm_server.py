@@ -7,7 +7,6 @@ The server here speaks the endpoints of vLLM's development server. Its weights a
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +80,10 @@ def weights(number: int) -> list[tuple[str, Any]]:
     return [("w", torch.tensor(float(number)))]
 
 
+def held(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
 async def made(engine: VLLMServerEngine, count: int = 4) -> list[tuple[tuple[int, ...] | None, int | None]]:
     replies = await asyncio.gather(*(engine.generate(turn(f"s{number}")) for number in range(count)))
     for number in range(count):
@@ -107,7 +110,7 @@ async def test_all_servers_get_the_weights_between_requests(tmp_path: Path) -> N
         assert ((await late).token_ids, (await late).weights_version) == ((5,), 3)
         assert await made(engine) == [((5,), 3)] * 4
         assert first.calls == second.calls == LOAD
-        assert first.files == second.files and len(os.listdir(tmp_path)) == 1
+        assert first.files == second.files and len(held(tmp_path)) == 1
         await engine.sleep()
         waiting = asyncio.create_task(engine.generate(turn()))
         assert await engine.alive() and not waiting.done()
@@ -121,7 +124,7 @@ async def test_all_servers_get_the_weights_between_requests(tmp_path: Path) -> N
         await engine.resume()
         assert (await waiting).weights_version == 4
         await engine.close()
-    assert os.listdir(tmp_path) == []
+    assert held(tmp_path) == []
 
 
 async def test_a_server_that_comes_back_gets_the_current_weights_before_it_is_used(

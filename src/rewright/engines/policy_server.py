@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rewright.core.errors import InputError
 from rewright.core.settings import PositiveFloat, PositiveInt, Settings
+from rewright.net.urls import keyed_addresses
 
 if TYPE_CHECKING:
     from rewright.engines.vllm_server import VLLMServerEngine
@@ -33,9 +34,7 @@ class PolicyServer(Settings, frozen=True):
 
     def addresses(self) -> dict[str, str]:
         """Return `base_url`, if it is set, or its items."""
-        if self.base_url is None or isinstance(self.base_url, str):
-            return {} if self.base_url is None else {"base_url": self.base_url}
-        return {f"base_url[{number}]": url for number, url in enumerate(self.base_url)}
+        return keyed_addresses("base_url", self.base_url)
 
     def open(self) -> VLLMServerEngine:
         """Return the engine, without a connection. Raises InputError for invalid settings."""

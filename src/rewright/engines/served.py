@@ -12,6 +12,7 @@ from rewright.core.settings import PositiveFloat, PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import EngineSettings, ModelSettings
+from rewright.net.urls import keyed_addresses
 
 if TYPE_CHECKING:
     from rewright.engines.openai import OpenAIEngine
@@ -72,11 +73,7 @@ class OpenAISettings(EngineSettings, frozen=True):
 
     def addresses(self) -> dict[str, str]:
         """Return `base_url`, if it is set, or its items."""
-        if self.base_url is None:
-            return {}
-        if isinstance(self.base_url, str):
-            return {"base_url": self.base_url}
-        return {f"base_url[{number}]": url for number, url in enumerate(self.base_url)}
+        return keyed_addresses("base_url", self.base_url)
 
     async def open(self) -> tuple[Engine, Any]:
         """Return the engine, and its tokenizer for token ids (else None). Raises InputError without `base_url`."""
