@@ -54,6 +54,7 @@ async def test_new_weights_are_used_and_running_turns_are_completed_with_the_old
         trainable: TrainableEngine = engine
         before = await engine.generate(turn(300))
         running = asyncio.create_task(engine.generate(turn(300, "a")))
+        await asyncio.sleep(0)
         first = await engine.generate(turn(1, "b"))  # the other has begun by now
         update = asyncio.create_task(trainable.update_weights(trained.named_parameters(), 7))
         await asyncio.sleep(0)

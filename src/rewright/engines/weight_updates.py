@@ -8,8 +8,6 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Literal
 
-import torch
-
 from rewright.core.errors import EngineError
 from rewright.engines.base import NamedWeights
 from rewright.engines.slots import Command, Job
@@ -50,6 +48,8 @@ class WeightUpdates:
 
         Raises EngineError for an unknown name or another shape; the other weights of `named` may then be changed.
         """
+        import torch
+
         paused = self._paused
         await self.pause()
         try:
