@@ -192,6 +192,9 @@ class Turn(msgspec.Struct, frozen=True):
     """The part of the turn's text that the generation prompt already contains, such as `<think>`."""
     follow_up: FollowUp | None = None
     """The user message after this turn and its results. None: the next turn is the model's."""
+    weights_version: int | None = None
+    """Version of the weights that generated the turn: in RL the number of the step, from 0. None: not an RL rollout, or
+    stored by an older version."""
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -7,13 +7,17 @@ endpoint) takes messages and schemas and returns text and, if the server parses 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from rewright.core.records import Message, ToolCall
 
-__all__ = ["Engine", "Generation", "Request", "Sampling"]
+__all__ = ["Engine", "Generation", "NamedWeights", "Request", "Sampling", "TrainableEngine"]
+
+NamedWeights = Iterable[tuple[str, Any]]
+"""Weights by their names in a checkpoint: (name, torch tensor)."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -54,6 +58,8 @@ class Generation(msgspec.Struct, frozen=True):
     completion_tokens: int | None = None
     refused: bool = False
     """The server marks the text as a refusal of the model, which is not an answer."""
+    weights_version: int | None = None
+    """Version of the weights that generated the turn. None: the engine's weights were never updated."""
 
 
 class Engine(Protocol):
@@ -72,4 +78,39 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Release the model or the connections."""
+        ...
+
+
+class TrainableEngine(Engine, Protocol):
+    """A token engine that takes new weights while a model is trained. It returns log-probabilities.
+
+    All methods raise EngineError. No turn is generated with the weights of two versions: requests that run are
+    completed before the weights change, and later ones wait.
+    """
+
+    weights_version: int | None
+    """Version of the current weights; None: those that the engine was opened with."""
+
+    async def update_weights(self, named: NamedWeights, version: int) -> None:
+        """Replace the weights. Every later turn has `version` as its `weights_version`."""
+        ...
+
+    async def pause(self) -> None:
+        """Complete the running requests; later ones wait for `resume`."""
+        ...
+
+    async def resume(self) -> None:
+        """Continue with the requests that wait."""
+        ...
+
+    async def sleep(self) -> None:
+        """Pause, and free memory that generation needs and training can use."""
+        ...
+
+    async def wake(self) -> None:
+        """End `sleep`: requests are answered again."""
+        ...
+
+    async def alive(self) -> bool:
+        """Return True if requests can be answered (after `resume` or `wake`)."""
         ...

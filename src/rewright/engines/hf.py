@@ -3,7 +3,7 @@
 One thread owns the model. Requests of any number of trajectories join a running batch of `slots` rows. A trajectory
 keeps its slot, and so its KV cache, between turns, so that a later turn only prefills its new tokens. The samples of a
 group share the KV cache of their prompt. The same engine serves synthesis, repair, evaluation and, in RL, the policy
-(call `refresh` after a weight update).
+(it is a `TrainableEngine`).
 
 Every request has its own seed. For small models on a CPU, results are independent of the batch composition: one thread
 and batch sizes that are multiples of ROW_STEP make the result of a row bitwise independent of its position, up to some
@@ -28,7 +28,8 @@ from rewright.engines.base import Generation, Request
 from rewright.engines.checks import layer_problem
 from rewright.engines.sampling import sample
 from rewright.engines.slot_cache import SlotCache
-from rewright.engines.slots import Job, Slot, common_prefix_length
+from rewright.engines.slots import Command, Job, Slot, common_prefix_length
+from rewright.engines.weight_updates import WeightUpdates
 
 __all__ = ["HFEngine"]
 
@@ -47,7 +48,7 @@ STOP_TAIL_TOKENS: Final = 24
 """Number of last tokens that are decoded to detect a stop string."""
 
 
-class HFEngine:
+class HFEngine(WeightUpdates):
     """A token engine for a local model (see the module's docstring). Requests must have `token_ids`.
 
     Args:
@@ -73,6 +74,7 @@ class HFEngine:
         max_length: int | None = None,
         end_ids: tuple[int, ...] | None = None,
     ) -> None:
+        super().__init__()
         config = model.config.get_text_config()
         if (problem := layer_problem(config)) is not None:
             raise InputError(f"engine hf cannot run {name or config.model_type}: {problem}")
@@ -84,14 +86,13 @@ class HFEngine:
         self.slots = [Slot() for _ in range(slots)]
         # Padding rows after the slots complete the last batch.
         rows = -(-slots // ROW_STEP) * ROW_STEP
-        self.cache = SlotCache(int(config.num_hidden_layers), rows)
+        self._layers, self._rows = int(config.num_hidden_layers), rows
+        self.cache = SlotCache(self._layers, rows)
         self.cache_name = _cache_argument(model)
         small = sum(weight.numel() for weight in model.parameters()) <= MAX_SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small and self.device.type == "cpu" else None
         self.waiting: list[Job] = []
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._clock = 0
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"engine-{self.name}", daemon=True)
         self._thread.start()
 
@@ -114,13 +115,6 @@ class HFEngine:
         """Free the slot of a trajectory, which has ended. Until then, the slot is reserved for it."""
         self._inbox.put(session)
 
-    def refresh(self) -> None:
-        """Invalidate the KV cache after a weight update. Blocks until the engine has done so."""
-        done = threading.Event()
-        self._inbox.put(done)
-        while not done.wait(timeout=0.2) and self._thread.is_alive():
-            continue
-
     async def close(self) -> None:
         """Stop the thread. Running requests fail with EngineError."""
         self.shutdown()
@@ -135,26 +129,27 @@ class HFEngine:
     # The engine's thread.
 
     def _run(self) -> None:
-        problem: EngineError | None = None
         with torch.inference_mode():
             while True:
-                if not self._receive(problem):
+                if not self._receive(self._problem):
                     return
-                if problem is not None:
+                if self._problem is not None:
                     continue
                 try:
                     self._assign_slots()
                     if not self._prefill():
                         self._decode()
                 except Exception as failure:  # out of memory, a faulty model: fails every request
-                    problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
-                    self._fail(problem)
+                    self._problem = EngineError(f"{self.name}: {type(failure).__name__}: {failure}")
+                    self._fail(self._problem)
 
     def _receive(self, problem: EngineError | None) -> bool:
         """Process the inbox; block only if there is no other work. Returns False if the engine was closed."""
+        running = any(slot.job is not None for slot in self.slots)
+        while self._pausing and not running:
+            self._pausing.pop().set_result(None)
         idle = problem is not None or (
-            all(slot.job is None for slot in self.slots)
-            and all(self._find_slot(job.request.session) is None for job in self.waiting)
+            not running and (self._paused or all(self._find_slot(job.request.session) is None for job in self.waiting))
         )
         while True:
             try:
@@ -163,16 +158,12 @@ class HFEngine:
                 return True
             idle = False
             if item is None:
-                self._fail(EngineError(f"engine {self.name} was closed"))
+                closed = EngineError(f"engine {self.name} was closed")
+                self._fail(closed)
+                self._drain(closed)
                 return False
-            if isinstance(item, threading.Event):
-                for slot in self.slots:
-                    if slot.job is None:
-                        slot.session = ""
-                    else:
-                        slot.pending = slot.ids + slot.pending  # prefill a running turn again
-                    slot.ids = []
-                item.set()
+            if isinstance(item, Command):
+                self._obey(item)
             elif isinstance(item, str):
                 for slot in self.slots:
                     if slot.session == item:
@@ -181,6 +172,24 @@ class HFEngine:
                 item.finish(problem)
             else:
                 self.waiting.append(item)
+
+    def _obey(self, command: Command) -> None:
+        if command.kind == "pause":
+            self._paused = True
+            self._pausing.append(command.future)  # until no request is running
+            return
+        if command.kind == "resume":
+            self._paused = False
+        else:
+            for slot in self.slots:
+                if slot.job is None:
+                    slot.session = ""
+                else:
+                    slot.pending = slot.ids + slot.pending  # prefill a running turn again
+                slot.ids = []
+            if command.kind == "sleep":
+                self.cache = SlotCache(self._layers, self._rows)
+        command.future.set_result(None)
 
     def _fail(self, problem: EngineError) -> None:
         for slot in self.slots:
@@ -196,6 +205,8 @@ class HFEngine:
         for running in self.slots:
             if running.job is not None and running.job.future.cancelled():  # no coroutine waits for it
                 running.job, running.pending = None, []
+        if self._paused:
+            return
         waiting: list[Job] = []
         for job in self.waiting:
             if job.future.cancelled():
@@ -368,6 +379,7 @@ class HFEngine:
             stop=stop,
             prompt_tokens=len(job.request.token_ids or ()),
             completion_tokens=len(job.tokens),
+            weights_version=self.weights_version,
         )
 
 

@@ -20,18 +20,19 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from rewright.core.errors import InputError
+from rewright.core.progress import say
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.dropped_text import DroppedText
 from rewright.engines.replies import Bounds, has_reasoning, read_chat, read_completion
 from rewright.engines.wire import Conversations, chat_body, completion_body
 from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
-from rewright.net.urls import normalize_base_url
+from rewright.net.urls import normalize_base_url, without_password
 
 __all__ = ["OpenAIEngine"]
 
@@ -59,11 +60,12 @@ class OpenAIEngine:
     """A model on an OpenAI-compatible server. Raises EngineError (an `EndpointError`) after its retries.
 
     Args:
-        base_url: address of the server, as http://localhost:8000/v1.
+        base_url: address of the server, as http://localhost:8000/v1, or of several that serve the same model: requests
+            of a trajectory stay with one of them, new ones go to the least busy (`rewright.net.servers`).
         model: the name under which the server serves the model.
         api_key, api_key_env: the API key, else the environment variable that holds it; without both, none is sent.
         mode: `chat`, `completions` or `auto`.
-        concurrency: maximum number of concurrent attempts.
+        concurrency: maximum number of concurrent attempts at one server.
         timeout_seconds: timeout of one attempt. (`Request.timeout_seconds` limits all attempts and waits.)
         attempts: maximum number of attempts per request.
         first_wait_seconds, max_wait_seconds: first and longest wait between attempts; waits double.
@@ -82,7 +84,7 @@ class OpenAIEngine:
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         model: str,
         *,
         api_key: str | None = None,
@@ -114,8 +116,9 @@ class OpenAIEngine:
         self.log_probs: LogProbs = log_probs
         self.check_model = check_model
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
+        addresses = [base_url] if isinstance(base_url, str) else base_url
         self._endpoint = Endpoint(
-            normalize_base_url(base_url),
+            [normalize_base_url(address) for address in addresses],
             headers={**authorization, **(headers or {})},
             secret=key or None,
             concurrency=concurrency,
@@ -136,6 +139,10 @@ class OpenAIEngine:
 
     async def generate(self, request: Request) -> Generation:
         """Generate the next turn of the conversation. Raises only EngineError."""
+        return await self._generate(request)
+
+    async def _generate(self, request: Request, only: str | None = None) -> Generation:
+        """`generate`, by the server at the address `only` if that is given."""
         loop = asyncio.get_running_loop()
         deadline = None if request.timeout_seconds is None else loop.time() + request.timeout_seconds
         path = "/completions" if self.tokens else "/chat/completions"
@@ -171,7 +178,9 @@ class OpenAIEngine:
 
             max_bytes = MAX_BODY_BYTES if tokens is None else MAX_FIXED_REPLY_BYTES + MAX_REPLY_BYTES_PER_TOKEN * tokens
             try:
-                return await self._endpoint.post(path, body, read, deadline=deadline, max_bytes=max_bytes)
+                return await self._endpoint.post(
+                    path, body, read, deadline=deadline, max_bytes=max_bytes, session=request.session, only=only
+                )
             except EndpointError as error:
                 if not self._drop_rejected_fields(error, body):
                     raise
@@ -179,31 +188,51 @@ class OpenAIEngine:
     async def probe(self) -> bool:
         """Resolve mode `auto`: return True if /completions accepts and returns token ids. Raises EngineError.
 
-        Costs one generated token. In other modes no request is sent.
+        Costs one generated token per server, and servers that do not answer are dropped. Token ids are used if all of
+        the others support them. In other modes no request is sent.
         """
         if self.mode == "auto":
-            self.tokens = True
-            before = self.faults.copy()
-            try:
-                await self.generate(Request((), (), Sampling(temperature=1.0, max_tokens=1), token_ids=(0, 0)))
-                self.mode = "completions"
-            except EndpointError as error:
-                self.tokens = False
-                # Authentication errors, rate limits and outages do not show what the server supports.
-                refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}
-                if not refused and error.cause not in {"tokens", "reply", "impossible"}:
-                    raise
-                self._rejected.clear()
-                # The refusal is the answer that was asked for, and no failed attempt of the run.
-                self.faults.clear()
-                self.faults.update(before)
-                self.mode = "chat"
+            supported: dict[str, bool] = {}
+            problem: EndpointError | None = None
+            for address in self._endpoint.base_urls:
+                try:
+                    supported[address] = await self._supports_ids(address)
+                except EndpointError as error:
+                    problem = error
+            if problem is not None and not supported:
+                raise problem
+            self.tokens = all(supported.values())
+            self.mode = "completions" if self.tokens else "chat"
+            if len(set(supported.values())) > 1:
+                lacking = next(without_password(address) for address, found in supported.items() if not found)
+                say(f"warning: {lacking} does not return token ids as other servers do: all are used in mode chat")
         return self.tokens
+
+    async def _supports_ids(self, address: str) -> bool:
+        """Return True if the server accepts and returns token ids. Raises EndpointError if it does not answer."""
+        self.tokens = True
+        before = self.faults.copy()
+        try:
+            await self._generate(Request((), (), Sampling(temperature=1.0, max_tokens=1), token_ids=(0, 0)), address)
+        except EndpointError as error:
+            # Authentication errors, rate limits and outages do not show what the server supports.
+            refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}
+            if not refused and error.cause not in {"tokens", "reply", "impossible"}:
+                raise
+            self._rejected.clear()
+            # The refusal is the answer that was asked for, and no failed attempt of the run.
+            self.faults.clear()
+            self.faults.update(before)
+            return False
+        finally:
+            self.tokens = False
+        return True
 
     async def release(self, session: str) -> None:
         """Forget the trajectory `session`. (The server manages its cache.)"""
         self._dropped_text.forget(session)
         self._conversations.forget(session)
+        self._endpoint.release(session)
 
     async def close(self) -> None:
         """Close the connections. Running requests fail with EngineError."""

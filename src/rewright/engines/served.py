@@ -12,6 +12,7 @@ from rewright.core.settings import PositiveFloat, PositiveInt
 from rewright.engines.base import Engine
 from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import EngineSettings, ModelSettings
+from rewright.net.urls import keyed_addresses
 
 if TYPE_CHECKING:
     from rewright.engines.openai import OpenAIEngine
@@ -26,15 +27,15 @@ class OpenAISettings(EngineSettings, frozen=True):
 
     engine: str = "openai"
     """Name of the engine."""
-    base_url: str | None = None
-    """Address of the server, such as http://localhost:8000/v1."""
+    base_url: str | tuple[str, ...] | None = None
+    """Address of the server, such as http://localhost:8000/v1, or a list of servers that serve the same model."""
     mode: Literal["auto", "chat", "completions"] = "auto"
     """`chat`: messages in, text out. `completions`: token ids in and out. `auto`: `completions` if the server
     supports it."""
     api_key_env: str = DEFAULT_KEY
     """Environment variable with the API key; the key itself is never stored."""
     concurrency: PositiveInt = 32
-    """Maximum number of concurrent requests."""
+    """Maximum number of concurrent requests at one server."""
     timeout_seconds: PositiveFloat = 300.0
     """Time limit of one attempt, in seconds."""
     attempts: PositiveInt = 5
@@ -51,6 +52,8 @@ class OpenAISettings(EngineSettings, frozen=True):
     def check(self, where: str) -> None:
         """Raise InputError if `base_url`, a named API key, or the tokenizer of `mode: completions` is missing."""
         if not self.base_url:
+            if self.base_url == ():
+                raise InputError(f"{where}.base_url: the list is empty: expected at least one address")
             raise InputError(
                 f"{where}.base_url is missing: engine openai requires base_url, such as http://localhost:8000/v1"
             )
@@ -69,8 +72,8 @@ class OpenAISettings(EngineSettings, frozen=True):
             check_tokenizer(self, where)
 
     def addresses(self) -> dict[str, str]:
-        """Return `base_url`, if it is set."""
-        return {} if self.base_url is None else {"base_url": self.base_url}
+        """Return `base_url`, if it is set, or its items."""
+        return keyed_addresses("base_url", self.base_url)
 
     async def open(self) -> tuple[Engine, Any]:
         """Return the engine, and its tokenizer for token ids (else None). Raises InputError without `base_url`."""
@@ -102,7 +105,7 @@ class OpenAISettings(EngineSettings, frozen=True):
         common = {name: getattr(self, name) for name in ("dtype", "template_options", "trust_remote_code")}
         return msgspec.convert({"path": folder, **common}, HFSettings)
 
-    def _engine(self, base_url: str) -> OpenAIEngine:
+    def _engine(self, base_url: str | tuple[str, ...]) -> OpenAIEngine:
         from rewright.engines.openai import OpenAIEngine
 
         return OpenAIEngine(

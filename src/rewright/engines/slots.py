@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
+from typing import Literal
 
 import numpy as np
 
 from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, Request
 
-__all__ = ["Job", "Slot", "common_prefix_length"]
+__all__ = ["Command", "Job", "Slot", "common_prefix_length"]
 
 
 class Job:
@@ -38,6 +40,13 @@ class Job:
             self.loop.call_soon_threadsafe(deliver)
         except RuntimeError:  # the loop is closed, so no coroutine waits for the result
             return
+
+
+class Command:
+    """Something that the engine's thread does between two steps. The caller waits for `future`."""
+
+    def __init__(self, kind: Literal["pause", "resume", "refresh", "sleep"], future: Future[None]) -> None:
+        self.kind, self.future = kind, future
 
 
 class Slot:

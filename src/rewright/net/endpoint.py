@@ -14,14 +14,16 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from rewright.core.errors import EngineError, InputError
+from rewright.net.faults import Cause, Fault
+from rewright.net.servers import Server, Servers
 from rewright.net.urls import without_password
 
 if TYPE_CHECKING:
@@ -38,53 +40,13 @@ __all__ = [
     "retry_after_seconds",
 ]
 
-Cause = Literal[
-    "status",  # an HTTP status other than 2xx
-    "timeout",  # one attempt took longer than `timeout_seconds`
-    "deadline",  # the deadline of the request has passed
-    "connection",  # refused, reset, unresolved, or not HTTP
-    "certificate",  # the server's TLS certificate is not trusted
-    "body",  # the body is truncated, or larger than any valid reply to the request
-    "json",  # the body is not JSON
-    "reply",  # JSON of an unexpected form: no choices, no finish reason, an error object
-    "impossible",  # values outside their valid range: more text or tokens than requested, invalid usage or scores
-    "model",  # another model answered
-    "filtered",  # the provider's content filter ended the generation
-    "tokens",  # a token engine got no (or not matching) token ids
-    "request",  # the request cannot be sent: not UTF-8, no token ids, engine closed
-]
-
 T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 MAX_DETAIL: Final = 300
+CHECK_SECONDS: Final = 5.0
+"""Time limit for the check of a dropped server."""
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})
-
-
-class Fault(Exception):  # noqa: N818 - internal: callers of an endpoint see EndpointError
-    """One failed attempt. `retry`: the same request may succeed when it is sent again."""
-
-    def __init__(
-        self,
-        cause: Cause,
-        message: str,
-        *,
-        retry: bool,
-        status: int | None = None,
-        retry_after: float | None = None,
-        detail: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.cause: Cause = cause
-        self.retry = retry
-        self.status = status
-        self.retry_after = retry_after
-        self.detail = detail
-
-    @property
-    def label(self) -> str:
-        """The name under which the fault is counted: `http_429`, `timeout`, …"""
-        return f"http_{self.status}" if self.cause == "status" else self.cause
 
 
 class EndpointError(EngineError):
@@ -105,10 +67,12 @@ class Endpoint:
     """Posts JSON to `base_url` + path. Belongs to one event loop; the first post creates the connection pool.
 
     Args:
-        base_url: address of the server, without a trailing slash.
+        base_url: address of the server, without a trailing slash, or of several equal servers
+            (`rewright.net.servers`). A request that one of them cannot answer goes to another one at once; that is not
+            counted in `attempts`.
         headers: added to every request.
         secret: text that is removed from error messages, such as the API key.
-        concurrency: maximum number of concurrent attempts.
+        concurrency: maximum number of concurrent attempts at one server.
         timeout_seconds: time limit of one attempt.
         attempts: maximum number of attempts per request.
         first_wait_seconds, max_wait_seconds: first and longest wait between two attempts; waits double.
@@ -118,7 +82,7 @@ class Endpoint:
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
         secret: str | None = None,
@@ -135,16 +99,19 @@ class Endpoint:
         for name, seconds in {"timeout_seconds": timeout_seconds, **waits}.items():
             if not seconds > 0:
                 raise InputError(f"{name} is {seconds}: expected a number above 0")
-        self.base_url = base_url
+        self.base_urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
+        self.servers = Servers(self.base_urls, concurrency, self.answers)
+        self.base_url = self.base_urls[0]
         self.attempts = attempts
         self.timeout_seconds = timeout_seconds
         self.faults: Counter[str] = Counter()
         """Number of failed attempts by cause, including those after which a retry succeeded."""
-        self._headers = dict(headers or {})
+        self.empty_replies = False
+        """Whether a reply without a body is valid (None)."""
+        self.headers = dict(headers or {})
         self._secret = secret
         self._concurrency = concurrency
         self._waits = (first_wait_seconds, max_wait_seconds)
-        self._slots = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -157,6 +124,8 @@ class Endpoint:
         *,
         deadline: float | None = None,
         max_bytes: int = MAX_BODY_BYTES,
+        session: str = "",
+        only: str | None = None,
     ) -> T:
         """Post `body` and return `read(reply)` of the decoded reply.
 
@@ -166,6 +135,8 @@ class Endpoint:
             read: converts the decoded reply; raises Fault for an invalid one.
             deadline: deadline of all attempts and waits, in the event loop's time; None: no deadline.
             max_bytes: maximum size of the reply.
+            session: requests of the same session (trajectory) go to the same server, until `release`.
+            only: address of the only server that may answer.
 
         Raises only EndpointError.
         """
@@ -173,16 +144,40 @@ class Endpoint:
         url, started = self.base_url + path, loop.time()
         made = 0
         last: Fault | None = None
+        tried: Counter[Server] = Counter()
 
         async def attempt() -> T:
-            nonlocal made, last
+            nonlocal made, last, url
             made += 1
-            try:
-                return read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES), deadline))
-            except Fault as fault:
-                last = fault
-                self.faults[fault.label] += 1
-                raise
+            while True:  # at most once per server
+                try:
+                    server = self.servers.choose(session, tried, only)
+                except Fault as fault:
+                    self.faults[fault.label] += 1
+                    last = fault
+                    raise
+                url = server.base_url + path
+                server.requests += not session
+                try:
+                    await _acquire(server.slots, deadline)
+                    try:
+                        if only is None and self.servers.is_left(server):
+                            continue
+                        value = read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES), deadline))
+                    finally:
+                        server.slots.release()
+                    self.servers.answered(server)
+                    return value
+                except Fault as fault:
+                    self.faults[fault.label] += 1
+                    last = fault
+                    if only is not None:
+                        fault.retry = not self.servers.probe_failed(server, fault) and fault.retry
+                        raise
+                    if self._closed or not self.servers.failed(server, fault, tried):
+                        raise
+                finally:
+                    server.requests -= not session
 
         try:
             data = encode_json(body)
@@ -231,9 +226,27 @@ class Endpoint:
         async with asyncio.timeout_at(deadline):
             return await retrying(again)
 
+    def release(self, session: str) -> None:
+        """Forget a session: its requests need no longer go to the same server."""
+        self.servers.release(session)
+
+    async def answers(self, server: Server, path: str = "/models") -> bool:
+        """Return True if the server answers a GET request within CHECK_SECONDS, with any status below 500."""
+        import aiohttp
+
+        try:
+            async with (
+                asyncio.timeout(CHECK_SECONDS),
+                self._connections().get(server.base_url + path, headers=self.headers, allow_redirects=False) as reply,
+            ):
+                return reply.status < 500
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError, ValueError):
+            return False
+
     async def close(self) -> None:
         """Close the connections. Running and later posts fail with EndpointError."""
         self._closed = True
+        self.servers.close()
         if self._session is not None:
             await self._session.close()
 
@@ -251,49 +264,45 @@ class Endpoint:
         first, longest = self._waits
         return backoff_seconds(state.attempt_number, after, first=first, max_wait=longest, draw=random.random())
 
+    def _connections(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._concurrency * len(self.base_urls))
+            # The timeout is set per attempt: aiohttp's would include the time spent in its queue.
+            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        return self._session
+
     async def _exchange(self, url: str, data: bytes, max_bytes: int, deadline: float | None) -> Any:
         """Make one attempt. Returns the decoded body of a 2xx reply. Raises Fault, and TimeoutError at the deadline."""
         import aiohttp
 
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._concurrency)
-            # The timeout is set per attempt below: aiohttp's would include the time spent in its queue.
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None),
-                headers={"Content-Type": "application/json", **self._headers},
-            )
-        if self._slots.locked():
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        else:
-            await self._slots.acquire()
+        session = self._connections()
+        headers = {"Content-Type": "application/json", **self.headers}
+        # One timer for both limits: whichever comes first.
+        until = asyncio.get_running_loop().time() + self.timeout_seconds
+        is_deadline = deadline is not None and deadline <= until
+        timer = asyncio.timeout_at(deadline if is_deadline else until)
         try:
-            # One timer for both limits: whichever comes first.
-            until = asyncio.get_running_loop().time() + self.timeout_seconds
-            is_deadline = deadline is not None and deadline <= until
-            timer = asyncio.timeout_at(deadline if is_deadline else until)
-            try:
-                async with timer, self._session.post(url, data=data, allow_redirects=False) as response:
-                    status, reply_headers = response.status, response.headers
-                    content = await _read(response, max_bytes)
-                    if status >= 500:  # servers may drop the connection after an error: do not reuse it
-                        response.close()
-            except TimeoutError:
-                if is_deadline and timer.expired():
-                    raise
-                raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
-            except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-                raise Fault("certificate", self._line(error), retry=False) from None
-            except aiohttp.ClientPayloadError as error:
-                raise Fault("body", f"the reply was truncated: {self._line(error)}", retry=True) from None
-            except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
-                # aiohttp raises RuntimeError for a closed session, and ValueError for bytes that are not HTTP.
-                raise Fault("connection", self._line(error), retry=not self._closed) from None
-        finally:
-            self._slots.release()
+            async with timer, session.post(url, data=data, headers=headers, allow_redirects=False) as response:
+                status, reply_headers = response.status, response.headers
+                content = await _read(response, max_bytes)
+                if status >= 500:  # servers may drop the connection after an error: do not reuse it
+                    response.close()
+        except TimeoutError:
+            if is_deadline and timer.expired():
+                raise
+            raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            raise Fault("certificate", self._line(error), retry=False) from None
+        except aiohttp.ClientPayloadError as error:
+            raise Fault("body", f"the reply was truncated: {self._line(error)}", retry=True) from None
+        except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
+            # aiohttp raises RuntimeError for a closed session, and ValueError for bytes that are not HTTP.
+            unreachable = isinstance(error, aiohttp.ClientConnectorError)
+            raise Fault("connection", self._line(error), retry=not self._closed, unreachable=unreachable) from None
         if 200 <= status < 300:
-            return _decode(content)
+            return _decode(content) if content or not self.empty_replies else None
         raise self._status_fault(status, reply_headers, content)
 
     def _status_fault(self, status: int, headers: Mapping[str, str], content: bytes) -> Fault:
@@ -393,3 +402,12 @@ def _decode(content: bytes) -> Any:
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         shown = " ".join(content[:60].decode("utf-8", "replace").split())
         raise Fault("json", f"the reply is not JSON ({error}): {shown!r}", retry=True) from None
+
+
+async def _acquire(slots: asyncio.Semaphore, deadline: float | None) -> None:
+    """Take a slot. Raises TimeoutError at the deadline."""
+    if slots.locked():
+        async with asyncio.timeout_at(deadline):
+            await slots.acquire()
+    else:
+        await slots.acquire()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from rewright.core.errors import InputError
 
-__all__ = ["normalize_base_url", "server_address", "without_password"]
+__all__ = ["keyed_addresses", "normalize_base_url", "server_address", "without_password"]
+
+
+def keyed_addresses(key: str, urls: str | Sequence[str] | None) -> dict[str, str]:
+    """Return the addresses in a setting, which may be one, a list or None, by the dotted key of each."""
+    if urls is None or isinstance(urls, str):
+        return {} if urls is None else {key: urls}
+    return {f"{key}[{number}]": url for number, url in enumerate(urls)}
 
 
 def normalize_base_url(base_url: str) -> str:

@@ -112,13 +112,16 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     """Return a hash of the named sections (8 hexadecimal digits), which is part of ids that depend on them.
 
     Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
-    format of run directories, whatever its engine, and `eval` without `eval.benchmark`, which generates nothing.
+    format of run directories, whatever its engine, and `eval` without `eval.benchmark`, which generates nothing. Of
+    several servers the first one counts, so that others can be added to a run.
     """
     parts = {name: msgspec.to_builtins(getattr(recipe, name)) for name in sections}
     parts.get("eval", {}).pop("benchmark", None)
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
+            if isinstance(section["model"]["base_url"], list | tuple):
+                section["model"]["base_url"] = section["model"]["base_url"][0]
     for section in (parts, parts.get("eval", {}), parts.get("rl", {})):
         if isinstance(section.get("tasks"), dict) and not section["tasks"]["sources"]:
             del section["tasks"]["sources"]  # a key that earlier versions did not have

@@ -212,6 +212,7 @@ class Rollout:
                 prompt_tokens=generation.prompt_tokens,
                 completion_tokens=generation.completion_tokens,
                 opening=self._opening(state),
+                weights_version=generation.weights_version,
             )
             state.turns.append(turn)
             if any(call.name in declared and call.error is None for call in turn.calls):
@@ -363,6 +364,7 @@ def _joined(first: Generation, second: Generation) -> Generation:
         stop=second.stop,
         prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
         completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
+        weights_version=first.weights_version,
     )
 
 

@@ -6,18 +6,36 @@ The trainer adds the model, the batches and the gradient; see `rewright.training
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+import msgspec
 import numpy as np
 
+from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
+from rewright.engines.base import Engine, Request, Sampling
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.training.group_credit import Rewards, verdict_for
 from rewright.training.settings import RLSettings
 
-__all__ = ["judge_rollouts", "plan_step", "roll_out", "score_with_reward_model", "step_metrics"]
+__all__ = [
+    "check_engine",
+    "check_log_probs",
+    "judge_rollouts",
+    "plan_step",
+    "roll_out",
+    "score_with_reward_model",
+    "step_metrics",
+]
+
+
+NO_LOG_PROBS: Final = (
+    "returns no log-probabilities: RL needs one per generated token, at the sampling temperature (vLLM: "
+    "--logprobs-mode processed_logprobs)"
+)
 
 
 def plan_step(tasks: Sequence[Task], *, step: int, seed: int, first: int = 0) -> list[Plan]:
@@ -49,6 +67,22 @@ async def roll_out(rollout: Rollout, plans: Sequence[Plan], *, concurrency: int)
     async for trajectory in rollout.run_many(plans, concurrency=concurrency):
         trajectories[trajectory.id] = trajectory
     return [trajectories[plan.id] for plan in plans]
+
+
+async def check_engine(engine: Engine, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    """Generate one token, and raise InputError if the engine returns no token ids or log-probabilities."""
+    sampling = msgspec.structs.replace(sampling, max_tokens=1, seed=0)
+    made = await engine.generate(Request((), (), sampling, token_ids=tuple(prompt_ids)))
+    if not made.token_ids or made.log_probs is None or len(made.log_probs) != len(made.token_ids):
+        raise InputError(f"rl: engine {engine.name} {NO_LOG_PROBS}")
+
+
+def check_log_probs(trajectories: Sequence[Trajectory]) -> None:
+    """Raise InputError for a turn without one log-probability per generated token."""
+    for trajectory in trajectories:
+        for turn in trajectory.turns:
+            if len(turn.log_probs or ()) != len(turn.token_ids or ()):
+                raise InputError(f"rl: engine {trajectory.provenance.model} {NO_LOG_PROBS}")
 
 
 def judge_rollouts(

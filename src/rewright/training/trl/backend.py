@@ -112,6 +112,7 @@ class TRL:
             judge_seconds=job.judge_seconds,
             precision=precision,
             slots=getattr(job.model, "slots", DEFAULT_SLOTS),
+            engine=job.settings.server.open() if job.settings.engine == "server" and job.settings.server else None,
         )
 
 

@@ -27,7 +27,7 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
 from rewright.credit import per_token
 from rewright.dialects.base import Dialect
-from rewright.engines.base import Sampling
+from rewright.engines.base import Sampling, TrainableEngine
 from rewright.engines.hf import HFEngine
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
@@ -36,12 +36,22 @@ from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
-from rewright.training.rl_step import judge_rollouts, plan_step, roll_out, score_with_reward_model, step_metrics
+from rewright.training.rl_step import (
+    check_engine,
+    check_log_probs,
+    judge_rollouts,
+    plan_step,
+    roll_out,
+    score_with_reward_model,
+    step_metrics,
+)
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 from rewright.training.trl.parts import compute_in_buckets, length_buckets
 from rewright.training.trl.rows import to_trl_output
+from rewright.training.trl.sampler_gap import SamplerGap, use_trl_correction
 from rewright.training.trl.truncation import correct_trl_batch, is_truncated
+from rewright.training.trl.weights import checkpoint_weights
 
 T = TypeVar("T")
 
@@ -77,9 +87,13 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         judge_seconds: time limit of a custom judge per answer, in seconds.
         rollout_model: copy of the model in the compute dtype, which generates the rollouts and receives the trained
             weights before each step; None: the trained model generates them.
+        engine: another engine that generates the rollouts and receives the trained weights before each step; closed by
+            `close`. None: the engine `hf`.
 
     Other arguments are those of GRPOTrainer.
     """
+
+    _gap = SamplerGap()
 
     def __init__(
         self,
@@ -96,6 +110,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         slots: int = 64,
         judge_seconds: float = DEFAULT_JUDGE_SECONDS,
         rollout_model: Any = None,
+        engine: TrainableEngine | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, reward_funcs=trajectory_reward, rollout_func=self._roll_out, **kwargs)
@@ -108,9 +123,11 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._judge_seconds = judge_seconds
         self._outages = StepOutages()
         self._loop = asyncio.new_event_loop()
-        self._rollout_model = rollout_model
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
-        self._engine = HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
+        self._engine: TrainableEngine = engine or HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
+        self._gap = SamplerGap()
+        if settings.corrects_sampling:
+            use_trl_correction(self)
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
         self._rollout_renderer = renderer
         self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
@@ -122,7 +139,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def close(self) -> None:
         """Stop the engine, the tools and the event loop."""
         self._loop.run_until_complete(self._rollout.tools.close())
-        self._engine.shutdown()
+        self._loop.run_until_complete(self._engine.close())
         self._loop.close()
 
     def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
@@ -131,10 +148,11 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         step = self.state.global_step // self._settings.updates_per_step
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
         plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
-        self._sync_weights()
+        self._sync_weights(tasks[0], step)
         rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
         trajectories = self._loop.run_until_complete(rollouts)
         self._outages.record(step + 1, self._gather(trajectories))
+        check_log_probs(trajectories)
         scores: list[float | None] | None = None
         try:
             verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
@@ -153,14 +171,15 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         output, self._spans_B = to_trl_output(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
-    def _sync_weights(self) -> None:
-        """Copy the trained weights to the rollout model, if it is separate, and invalidate the engine's KV cache."""
-        if self._rollout_model is not None:
-            trained = self.accelerator.unwrap_model(self.model)
-            with torch.no_grad():
-                for target, source in zip(self._rollout_model.parameters(), trained.parameters(), strict=True):
-                    target.copy_(source)
-        self._engine.refresh()
+    def _sync_weights(self, task: Task, step: int) -> None:
+        """Give the trained weights to the engine. Raises InputError for an engine that RL cannot use."""
+        trained = self.accelerator.unwrap_model(self.model)
+        embedded = isinstance(self._engine, HFEngine)
+        named = trained.named_parameters() if embedded else checkpoint_weights(trained)
+        self._loop.run_until_complete(self._engine.update_weights(named, step))
+        if not embedded:
+            prompt = self._rollout_renderer.prompt_ids(self._dialect.messages(task), self._dialect.schemas(task))
+            self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
 
     def _store(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None:
@@ -199,12 +218,14 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         special = [name for name, value in settings.items() if value is not None and name not in TEXT_ONLY_KWARGS]
         parts = length_buckets(attention_mask)
         # Distributed models do not support several forward passes before one backward pass.
+        result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
         if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
-            result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
-                model, input_ids, attention_mask, logits_to_keep, **settings
-            )
-            return result
-        return compute_in_buckets(partial(compute, model, **settings), parts, input_ids, attention_mask, logits_to_keep)
+            result = compute(model, input_ids, attention_mask, logits_to_keep, **settings)
+        else:
+            compute_part = partial(compute, model, **settings)
+            result = compute_in_buckets(compute_part, parts, input_ids, attention_mask, logits_to_keep)
+        self._gap.record(result[0])
+        return result
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Override of TRL's method that replaces `advantages` (B,) by per-token advantages (B, T)."""
@@ -215,9 +236,21 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         length = output["completion_ids"].shape[1]
         tokens = per_token(self._advantages_B, self._spans_B, length)
         output["advantages"] = torch.from_numpy(tokens).to(output["completion_ids"].device)
-        # Rollouts are generated with the trained weights, so TRL needs no importance sampling correction.
-        output.pop("sampling_per_token_logps", None)
+        self._gap.expect(self.state.global_step)
         return output
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Override of TRL's method that also compares the log-probabilities of engine and trainer."""
+        with self._gap.batch(inputs, self.state.global_step):
+            loss: torch.Tensor = super()._compute_loss(model, inputs)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Override of TRL's method that adds the gap between engine and trainer."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, value in self._gap.metrics(self._gather).items():
+            metrics[name].append(value)
+        super().log(logs, start_time)
 
 
 def rl_config(settings: RLSettings, out: Path, seed: int, *, precision: str, limits: Limits) -> Any:
@@ -246,6 +279,7 @@ def rl_config(settings: RLSettings, out: Path, seed: int, *, precision: str, lim
             beta=settings.beta,
             entropy_coef=settings.entropy,
             loss_type=settings.loss_type,
+            vllm_importance_sampling_mode="token_truncate",
             lr_scheduler_type=settings.scheduler,
             warmup_steps=settings.warmup,
             remove_unused_columns=False,
@@ -272,6 +306,7 @@ def train_rl(
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
     precision: str | None = None,
     slots: int = 64,
+    engine: TrainableEngine | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps and save it to `out`. Returns the logged rows.
 
@@ -296,9 +331,10 @@ def train_rl(
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")
     rollout_model = None
-    if precision != "float32" and settings.lora_rank is None:
+    if precision != "float32" and settings.lora_rank is None and engine is None:
         # Copied before the trainer wraps `forward`. Decoding with float32 weights would cast them for every token.
         rollout_model = copy.deepcopy(model).to(getattr(torch, precision)).requires_grad_(False)
+    if precision != "float32" and settings.lora_rank is None:
         model = model.float()
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     with quiet():
@@ -321,6 +357,7 @@ def train_rl(
             judge_seconds=judge_seconds,
             rollout_model=rollout_model,
             slots=slots,
+            engine=engine,
         )
         try:
             history = train(trainer, out, seed, "rl", hint=NO_UPDATE_HINT)
