@@ -220,11 +220,11 @@ def _launch(launch: Launch, address: str, output: IO[bytes]) -> subprocess.Popen
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop the launcher; the processes have ended, because their connections are closed."""
+    """Stop the launcher. The processes end themselves, because their connections are closed."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(END_SECONDS / 3)
+            process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
