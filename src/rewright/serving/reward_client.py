@@ -59,7 +59,7 @@ class RewardClient:
         first_wait_seconds: float = 0.5,
     ) -> None:
         self.url = server_address(url, "reward model", "/score")
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "vocabulary": vocabulary,
             "timeout_seconds": timeout_seconds,
             "attempts": attempts,

@@ -32,19 +32,24 @@ class Launch:
     Attributes:
         processes: number of processes.
         config: configuration file of accelerate; None: none.
-        shards: the framework that divides the weights over the processes, "FSDP" or "DEEPSPEED"; None: none does.
+        kind: its `distributed_type`.
         zero_stage: the stage of DeepSpeed's ZeRO; None: unknown, or not DeepSpeed.
     """
 
     processes: int = 1
     config: Path | None = None
-    shards: str | None = None
+    kind: str = "NO"
     zero_stage: int | None = None
 
     @property
     def is_group(self) -> bool:
         """Whether the stage is launched as a group of processes, and does not run in the calling one."""
         return self.processes > 1 or self.config is not None
+
+    @property
+    def divides_model(self) -> bool:
+        """Whether parts of the training state are divided over the processes."""
+        return self.kind not in PLAIN
 
 
 def launch_of(settings: TrainingSettings) -> Launch:
@@ -75,7 +80,7 @@ def launch_of(settings: TrainingSettings) -> Launch:
         )
     if kind == "FSDP" and str((content.get("fsdp_config") or {}).get("fsdp_version", 1)) != "2":
         raise InputError(f"{key}: expected fsdp_version: 2 in fsdp_config, version 1 is not supported")
-    return Launch(given, path, None if kind in PLAIN else kind, _zero_stage(content) if kind == "DEEPSPEED" else None)
+    return Launch(given, path, kind, _zero_stage(content) if kind == "DEEPSPEED" else None)
 
 
 def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettings, launch: Launch) -> None:
@@ -85,10 +90,10 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
     devices = torch.cuda.device_count()
     if devices and launch.processes > devices:
         raise InputError(f"training.processes is {launch.processes}: this machine has {devices} GPUs, one for each")
-    if launch.shards is None:
+    if not launch.divides_model:
         return
-    key = f"training.accelerate: {launch.config} divides the weights ({launch.shards})"
-    if launch.shards == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+    key = f"training.accelerate: {launch.config} divides the weights ({launch.kind})"
+    if launch.kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(f"{key}: it needs the package deepspeed, which is not installed")
     if launch.zero_stage in (0, 1, 2):
         return  # optimizer and gradients are divided, each process has all weights

@@ -89,14 +89,20 @@ class _Group:
     def serve(self, server: socket.socket, process: subprocess.Popen[bytes], job: bytes) -> Any:
         """Receive messages until every process has sent its result. Raises the failure of one."""
         deadline: float | None = None
+        listening: list[socket.socket] = [server]
+        missing = self.processes
         while len(self.results) < self.processes:
             running = process.poll() is None
-            ready = wait([server, *self.connections], timeout=POLL_SECONDS if running else 0)
+            ready = wait([*listening, *self.connections], timeout=POLL_SECONDS if running else 0)
             for one in ready:
                 if isinstance(one, Connection):
                     self._receive(one, job)
-                else:
-                    self.connections[Connection(server.accept()[0].detach())] = None
+                    continue
+                self.connections[Connection(server.accept()[0].detach())] = None
+                missing -= 1
+                if not missing:  # closed before any tool is executed: no other process may connect
+                    server.close()
+                    listening.clear()
             failed = bool(self.failures or self.ended)
             if failed and deadline is None:
                 deadline = time.monotonic() + GRACE_SECONDS
@@ -182,6 +188,8 @@ class _Group:
             return TrainingError(
                 f"{self.label}: process {rank} of {self.processes} failed: {reason} (its traceback is in {self.log})"
             )
+        if self.connections:
+            return TrainingError(f"{self.label}: the launcher of the {self.processes} processes has ended (killed)")
         return TrainingError(f"{self.label}: the {self.processes} processes did not start: {self._last_line()}")
 
     def _last_line(self) -> str:
@@ -196,8 +204,9 @@ def _launch(launch: Launch, address: str, output: IO[bytes]) -> subprocess.Popen
     """Start the launcher in a session of its own, so that Ctrl-C comes to this process alone."""
     import torch
 
-    count = str(launch.processes)
-    if launch.shards is None:
+    count, has_gpu = str(launch.processes), torch.cuda.is_available()
+    # With a file without FSDP or DeepSpeed, accelerate starts one process on a CPU.
+    if launch.config is None or not (launch.divides_model or (has_gpu and launch.kind == "MULTI_GPU")):
         start = ["torch.distributed.run", "--nproc-per-node", count, "--max-restarts", "0"]
         # A rendezvous on the loopback interface, at a free port.
         start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
@@ -206,8 +215,9 @@ def _launch(launch: Launch, address: str, output: IO[bytes]) -> subprocess.Popen
         start += ["--main_process_port", "0"]
     # The processes share the cores.
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // launch.processes)), **os.environ}
-    if not torch.cuda.is_available():
-        environment |= {"ACCELERATE_USE_CPU": "true"}
+    if not has_gpu:
+        if launch.kind != "FSDP":
+            environment |= {"ACCELERATE_USE_CPU": "true"}
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return subprocess.Popen(
         [sys.executable, "-m", *start, "--module", WORKER, address],

@@ -72,7 +72,7 @@ def main() -> None:
     """Run the job of this process."""
     from rewright.pipeline.processes.jobs import decode, run_job
 
-    rank = int(os.environ["RANK"])
+    rank = int(os.environ.get("RANK", "0"))
     try:
         link = _Link(sys.argv[1])
         data = link.open(rank)
@@ -85,15 +85,34 @@ def main() -> None:
 
     forward(report)
     try:
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            _allow_fsdp_on_cpu()
         result = run_job(decode(data), link.store)
         link.send("result", result if rank == 0 else None)
     except BaseException as problem:
         traceback.print_exc()
         sys.stderr.flush()
-        known = isinstance(problem, RewrightError)
-        link.send("failed", as_portable(problem) if known else RuntimeError(f"{type(problem).__name__}: {problem}"))
+        if not isinstance(problem, RewrightError):
+            problem = RuntimeError(f"{type(problem).__name__}: {problem}")
+        link.send("failed", as_portable(problem))
         os._exit(1)  # other processes may wait in a collective, which an orderly end would wait for, too
     _leave_group()
+
+
+def _allow_fsdp_on_cpu() -> None:
+    """Let accelerate (1.15) use FSDP over gloo: without a GPU it silently trains a whole copy in each process."""
+    import torch
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    if torch.cuda.is_available():
+        return
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+
+    def prepare(self: PartialState, *_: Any, **__: Any) -> tuple[str, DistributedType]:
+        return "gloo", DistributedType.MULTI_GPU  # the type for which it looks at the settings of FSDP
+
+    PartialState._prepare_backend = prepare
 
 
 def _leave_group() -> None:

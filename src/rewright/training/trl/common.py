@@ -230,6 +230,9 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
 def _write(trainer: Any, tokenizer: Any, out: Path, settings: Settings, state: Any) -> None:
     """Write the model; `state`: its gathered weights, None: it has them."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    for tied, source in getattr(model, "all_tied_weights_keys", {}).items() if state else ():
+        if source in state:  # a tensor of its own in the gathered weights
+            state.pop(tied, None)
     if settings.lora_rank is not None:
         model = model.cpu().float().merge_and_unload()  # float32 weights may not fit into GPU memory
     temporary = out.with_name(out.name + ".tmp")
