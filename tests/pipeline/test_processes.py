@@ -72,7 +72,7 @@ class Spy(TRL):
             Path(f"rank{rank}.json").write_text(json.dumps(seen))
             original(trainer, *rest)
         def judged(*rest, **more):
-            if Path(f"fail{rank}").exists() and Path("run/models/rl.checkpoints").exists():
+            if Path(f"fail{rank}").exists() and Path("run/models/rl.checkpoints/checkpoint-1").exists():
                 raise JudgeError("the judge of this process is lost")
             return judge(*rest, **more)
         module.save, rl.judge_rollouts = save, judged
