@@ -85,8 +85,8 @@ METHODS = {
 class OutcomeTrainer(RewrightTrainer):
     """Outcome-only GRPO: the same rollouts, and everything after them TRL's own."""
 
-    def _gather_rewards(self, *batch: Any) -> Rewards:
-        rewards = super()._gather_rewards(*batch)
+    def _rewards(self, *batch: Any) -> Rewards:
+        rewards = super()._rewards(*batch)
         return msgspec.structs.replace(rewards, trajectory_rewards=rewards.outcomes)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

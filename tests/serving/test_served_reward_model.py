@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -109,6 +110,21 @@ def test_the_client_is_the_model_for_whoever_is_not_in_an_event_loop(url: str, o
             client.score([[5], [1024]])
     with RewardClient(url, vocabulary="other") as client, pytest.raises(InputError, match="vocabulary other"):
         client.score([[5]])
+
+
+def test_another_process_gets_a_client_of_its_own(url: str, opened: tuple[Any, Renderer]) -> None:
+    """Each process of a group (training.processes) has one, of the same vocabulary."""
+    model, renderer = opened
+    sequences = [[1, 2, 3], [4]]
+    with RewardClient(url, vocabulary=renderer.fingerprint) as client:
+        copied = pickle.loads(pickle.dumps(client))
+    with copied:
+        assert copied.score(sequences) == pytest.approx(model.score(sequences), abs=1e-5)
+    with (
+        pickle.loads(pickle.dumps(RewardClient(url, vocabulary="other"))) as foreign,
+        pytest.raises(InputError, match="other"),
+    ):
+        foreign.score(sequences)
 
 
 async def test_messages_and_texts_score_as_their_token_ids(opened: tuple[Any, Renderer]) -> None:

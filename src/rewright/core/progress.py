@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.errors import LiveError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Bar", "format_counts", "hidden_bars", "say"]
+__all__ = ["Bar", "format_counts", "forward", "hidden_bars", "say"]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 LINE_SECONDS = 10.0
@@ -32,8 +32,24 @@ def hidden_bars(hidden: bool = True) -> Iterator[None]:
         _hidden.reset(token)
 
 
+_receiver: Callable[..., None] | None = None
+
+
+def forward(receiver: Callable[..., None] | None) -> None:
+    """Pass the notices and the progress of this process to `receiver` instead of showing them; None: show them again.
+
+    It is called with `("say", text)`, `("bar", label, total, done)`, `("step", count, detail)` and
+    `("bar_end", failed)`. The process that shows them repeats the calls on a `Bar` of its own.
+    """
+    global _receiver  # noqa: PLW0603 - one per process, as standard error is
+    _receiver = receiver
+
+
 def say(text: str) -> None:
     """Print one line to standard error. Does nothing if the terminal is closed."""
+    if _receiver is not None:
+        _receiver("say", text)
+        return
     with suppress(OSError):
         console.print(text, markup=False)
 
@@ -56,7 +72,9 @@ class Bar:
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not _hidden.get():
+        if _receiver is not None:
+            _receiver("bar", self.label, self.total, self.done)
+        elif sys.stderr.isatty() and not _hidden.get():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -78,6 +96,9 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if _receiver is not None:
+            _receiver("bar_end", error is not None)
+            return
         if self._progress is not None:
             self._progress.stop()
         seconds = time.monotonic() - self._started
@@ -89,6 +110,9 @@ class Bar:
     def step(self, count: int = 1, detail: str = "") -> None:
         """Advance by `count` items. `detail` is shown behind the counts."""
         self.done += count
+        if _receiver is not None:
+            _receiver("step", count, detail)
+            return
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done, detail=detail)
         elif time.monotonic() - self._shown > LINE_SECONDS and not _hidden.get():

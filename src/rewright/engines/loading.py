@@ -28,6 +28,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "load_trainable",
+    "local_device",
     "quiet_loading",
     "require_package",
     "resolve_path",
@@ -101,7 +102,7 @@ def load_trainable(settings: ModelSettings, *, adapters: bool) -> tuple[Any, str
 
 
 def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
-    """Load a causal language model for inference, on the first GPU if there is one.
+    """Load a causal language model for inference, on the GPU of this process (`local_device`) if there is one.
 
     `dtype`: of the weights; default: `compute_dtype`. For training, use `load_trainable`. Raises InputError if the
     model cannot be loaded.
@@ -112,7 +113,6 @@ def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
 
     tune_allocator()
     path = resolve_path(settings.path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     weight_dtype = dtype or compute_dtype(settings)
     try:
         with quiet_loading():
@@ -121,7 +121,14 @@ def load_model(settings: ModelSettings, *, dtype: str | None = None) -> Any:
             )
     except Exception as problem:  # each weight format raises its own errors for an invalid file
         raise InputError(f"model {settings.path}: cannot load it: {first_line(problem)}") from problem
-    return model.to(device)
+    return model.to(local_device())
+
+
+def local_device() -> str:
+    """Return the device of this process: the GPU of its rank on this machine, the first without ranks, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from rewright.rollout.settings import EvalSettings, Limits, SynthSettings
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.settings import TaskSettings
 from rewright.tools.settings import ToolSettings
-from rewright.training.settings import BuildSettings, RewardSettings, RLSettings, SFTSettings
+from rewright.training.settings import BuildSettings, RewardSettings, RLSettings, SFTSettings, TrainingSettings
 
 __all__ = ["Recipe"]
 
@@ -73,6 +73,8 @@ class Recipe(Settings, frozen=True):
     """Stage repair: the repairer and its thresholds."""
     build: BuildSettings = BuildSettings()
     """Stage build: the data sets."""
+    training: TrainingSettings = TrainingSettings()
+    """Processes of the stages sft, reward and rl."""
     sft: SFTSettings = SFTSettings()
     """Stage sft: supervised fine-tuning."""
     reward: RewardSettings = RewardSettings()

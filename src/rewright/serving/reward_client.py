@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -58,6 +59,14 @@ class RewardClient:
         first_wait_seconds: float = 0.5,
     ) -> None:
         self.url = server_address(url, "reward model", "/score")
+        self._arguments: dict[str, Any] = {
+            "vocabulary": vocabulary,
+            "timeout_seconds": timeout_seconds,
+            "attempts": attempts,
+            "concurrency": concurrency,
+            "request_size": request_size,
+            "first_wait_seconds": first_wait_seconds,
+        }
         self._vocabulary, self._request_size = vocabulary, request_size
         self._endpoint = Endpoint(
             self.url,
@@ -68,6 +77,10 @@ class RewardClient:
             max_wait_seconds=20.0,
         )
         self._runner: asyncio.Runner | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy for another process, with connections of its own."""
+        return partial(RewardClient, self.url, **self._arguments), ()
 
     def __enter__(self) -> Self:
         return self

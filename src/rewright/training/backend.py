@@ -21,7 +21,8 @@ from rewright.engines.settings import ModelSettings
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
-from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
+from rewright.training.launch import check_launch, launch_of
+from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, TrainingSettings, check_batches
 
 __all__ = ["Backend", "RLJob", "Section", "check_training", "get_backend"]
 
@@ -68,6 +69,10 @@ class Backend(Protocol):
 
     Each training method saves the model to `out` atomically and returns the logged rows. It raises InputError without
     training data, and TrainingError if no weight changes. `check` raises InputError for an unsupported training.
+
+    A back end with an attribute `processes = True` also trains as a group of processes: its methods are then called in
+    each of them, in the environment of a launcher (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`). The main one saves, and its
+    result counts.
     """
 
     def check(self, section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
@@ -117,14 +122,24 @@ class Backend(Protocol):
 
 
 def check_training(
-    section: Section, settings: SFTSettings | RewardSettings | RLSettings, model: ModelSettings | None
+    section: Section,
+    settings: SFTSettings | RewardSettings | RLSettings,
+    model: ModelSettings | None,
+    training: TrainingSettings | None = None,
 ) -> None:
     """Raise InputError for a training that its back end does not support, as far as it is known before the run.
 
-    `model`: the model that the training starts from; None: one that an earlier stage saves.
+    `model`: the model that the training starts from; None: one that an earlier stage saves. `training`: the processes.
     """
+    launch = launch_of(training or TrainingSettings())
     backend = get_backend(settings.backend, f"{section}.backend")
     backend.check(section, settings)
+    if launch.is_group:
+        if not getattr(backend, "processes", False):
+            key = "training.accelerate" if launch.processes == 1 else f"training.processes is {launch.processes}"
+            raise InputError(f"{key}: the back end {settings.backend} trains in one process: expected none of it")
+        check_launch(section, settings, launch)
+        check_batches(section, settings, launch.processes)
     check_model = getattr(backend, "check_model", None)
     if model is not None and check_model is not None:
         check_model(section, model)

@@ -117,7 +117,7 @@ def score_with_reward_model(
 
 
 def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Return the metrics of a step. `rewards` are those of all processes, `trajectories` those of this process."""
+    """Return the metrics of a step, from the rewards and trajectories of all processes."""
     scored = [outcome for outcome in rewards.outcomes if outcome is not None]
     scores = [score for score in rewards.reward_model if score is not None]
     sums = [sum(row) for row in rewards.turn_rewards]

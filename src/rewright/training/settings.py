@@ -33,6 +33,7 @@ __all__ = [
     "RewardSettings",
     "SFTSettings",
     "Scheduler",
+    "TrainingSettings",
     "check_batches",
     "check_task_count",
     "unused_keys",
@@ -44,6 +45,15 @@ Scheduler = Literal[
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 ]  # fmt: skip
 """Learning-rate schedules of transformers that need no arguments, or take theirs from `arguments`."""
+
+
+class TrainingSettings(Settings, frozen=True):
+    """The processes of the training stages (sft, reward, rl)."""
+
+    processes: PositiveInt | None = None
+    """Processes of a training stage; each has a GPU, if there are any. Default: one, or those of `accelerate`."""
+    accelerate: str | None = None
+    """Configuration file of accelerate (`accelerate config`), for FSDP or DeepSpeed for example."""
 
 
 class BuildSettings(Settings, frozen=True):
@@ -224,8 +234,11 @@ def check_task_count(count: int, settings: RLSettings) -> None:
         )
 
 
-def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSettings) -> None:
-    """Raise InputError for batch sizes that do not divide, and for temperature 0 in RL (identical rollouts)."""
+def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSettings, processes: int = 1) -> None:
+    """Raise InputError for batch sizes that do not divide, and for temperature 0 in RL (identical rollouts).
+
+    `processes`: over which each batch is divided.
+    """
     if isinstance(settings, RLSettings):
         if not settings.temperature:
             raise InputError(
@@ -247,8 +260,15 @@ def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSetti
         batch = rollouts // settings.updates_per_step
     else:
         batch = settings.batch_size
+    if batch % processes:
+        where = (
+            f"{section}.batch_size is {batch}" if section != "rl" else f"an optimizer step of rl has {batch} rollouts"
+        )
+        raise InputError(f"{where}: expected a multiple of training.processes, {processes}")
+    batch //= processes
     if settings.micro_batch_size is not None and batch % settings.micro_batch_size:
+        each = "" if processes == 1 else f" in each of {processes} processes"
         raise InputError(
             f"{section}.micro_batch_size is {settings.micro_batch_size}: expected a divisor of the {batch} sequences "
-            "of an optimizer step"
+            f"of an optimizer step{each}"
         )

@@ -7,12 +7,13 @@ from typing import Any
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.pipeline.context import Context
+from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.held_out import unseen_pairs, warn_if_too_few_pairs
 from rewright.pipeline.stages.policy import check_token_ids, first_policy, policy, skip
 from rewright.pipeline.stages.reward_gate import why_no_reward_model
 from rewright.recipe.schema import Recipe
-from rewright.training.backend import check_training, get_backend
+from rewright.training.backend import check_training
 from rewright.training.group_credit import uses_reward_model
 
 __all__ = ["REWARD", "reward"]
@@ -35,7 +36,7 @@ def reward(context: Context) -> dict[str, Any]:
         )
     pairs = unseen_pairs(run, pairs)
     warn_if_too_few_pairs("reward", pairs, recipe)
-    history, accuracies = get_backend(recipe.reward.backend, "reward.backend").train_reward_model(
+    history, accuracies = trainer(context, "reward").train_reward_model(
         pairs,
         policy(context, "sft"),
         recipe.reward,
@@ -50,7 +51,7 @@ def reward(context: Context) -> dict[str, Any]:
 def _check(recipe: Recipe) -> None:
     if recipe.reward.url is None:
         check_token_ids(recipe, "reward")
-        check_training("reward", recipe.reward, first_policy(recipe))
+        check_training("reward", recipe.reward, first_policy(recipe), recipe.training)
 
 
 REWARD = Stage(

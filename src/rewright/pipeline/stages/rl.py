@@ -12,6 +12,7 @@ from rewright.core.records import Trajectory
 from rewright.core.scorer import Scorer
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.context import Context
+from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.policy import first_policy, policy
 from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_model, why_no_reward_model
@@ -19,7 +20,7 @@ from rewright.pipeline.task_checks import check_rl_tasks
 from rewright.recipe.schema import Recipe
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.tasks.licences import licence_warning
-from rewright.training.backend import RLJob, check_training, get_backend
+from rewright.training.backend import RLJob, check_training
 from rewright.training.group_credit import call_factor, uses_reward_model
 from rewright.training.settings import check_task_count
 
@@ -44,7 +45,7 @@ def rl(context: Context) -> dict[str, Any]:
         if run.model_folder("reward").is_dir():
             say(f"rl: {why_no_reward_model(recipe.rl)}: RL runs without a reward model")
     elif has_validated_reward_model(run, settings):
-        reward_model = get_backend(settings.backend, "reward.backend").load_reward_model(run.model_folder("reward"))
+        reward_model = trainer(context, "reward").load_reward_model(run.model_folder("reward"))
     _train(context, model, reward_model)
     return {"rollouts": recipe.rl.keep_rollouts}
 
@@ -89,11 +90,11 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
         on_rollouts=keep if recipe.rl.keep_rollouts else None,
         judge_seconds=recipe.judge_seconds,
     )
-    run.set_metrics("rl", get_backend(recipe.rl.backend, "rl.backend").train_rl(job))
+    run.set_metrics("rl", trainer(context, "rl").train_rl(job))
 
 
 def _check(recipe: Recipe) -> None:
-    check_training("rl", recipe.rl, first_policy(recipe))
+    check_training("rl", recipe.rl, first_policy(recipe), recipe.training)
     _check_pairs(recipe)
     check_task_count(_task_count(recipe), recipe.rl)
 

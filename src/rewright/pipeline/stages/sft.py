@@ -6,11 +6,12 @@ from typing import Any
 
 from rewright.core.errors import InputError
 from rewright.pipeline.context import Context
+from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key
 from rewright.pipeline.stages.policy import check_token_ids, skip
 from rewright.recipe.schema import Recipe
-from rewright.training.backend import check_training, get_backend
+from rewright.training.backend import check_training
 
 __all__ = ["SFT", "sft"]
 
@@ -24,8 +25,7 @@ def sft(context: Context) -> dict[str, Any]:
         return skip(
             context, "sft", "nothing was kept or repaired, or all is held out", "there is nothing to learn from"
         )
-    backend = get_backend(settings.backend, "sft.backend")
-    history = backend.train_sft(rows, recipe.model, settings, run.model_folder("sft"), seed=recipe.seed)
+    history = trainer(context, "sft").train_sft(rows, recipe.model, settings, run.model_folder("sft"), seed=recipe.seed)
     run.set_metrics("sft", history)
     return {"rows": len(rows)}
 
@@ -56,7 +56,7 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.sft.source == "run":
         check_token_ids(recipe, "sft")
-    check_training("sft", recipe.sft, recipe.model)
+    check_training("sft", recipe.sft, recipe.model, recipe.training)
 
 
 SFT = Stage(

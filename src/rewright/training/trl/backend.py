@@ -37,6 +37,8 @@ PACKAGES: Final = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deep
 class TRL:
     """`rewright.training.backend.Backend` on TRL. Torch and TRL are imported lazily, when training starts."""
 
+    processes = True
+
     def check(self, section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
         """Raise InputError for a missing package, batch sizes that do not divide, and what TRL rejects.
 

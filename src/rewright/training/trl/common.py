@@ -8,9 +8,10 @@ import json
 import logging
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
@@ -19,6 +20,7 @@ from rewright.core.errors import InputError, RewrightError, StorageError, Traini
 from rewright.core.progress import Bar
 from rewright.engines.loading import quiet_loading
 from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.launch import rank, world_size
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
 from rewright.training.trl.tracking import tracking
@@ -41,12 +43,16 @@ def config_arguments(
         settings: the recipe section; its `arguments` override all others.
         out: folder of the model.
         seed: seed of training and data order.
-        batch_size: sequences (or pairs) per optimizer step.
+        batch_size: sequences (or pairs) per optimizer step, divided over the processes.
         precision: compute dtype, by autocast if it is not that of the trained weights, float32.
         specific: arguments of this config.
 
-    Raises InputError if `batch_size` is not a multiple of `micro_batch_size`.
+    Raises InputError if the processes or `micro_batch_size` do not divide `batch_size`.
     """
+    processes = world_size()
+    if batch_size % processes:
+        raise InputError(f"a step of {batch_size} sequences is not a multiple of the {processes} processes")
+    batch_size //= processes
     micro = settings.micro_batch_size or batch_size
     if batch_size % micro:
         raise InputError(f"a step of {batch_size} sequences is not a multiple of micro_batch_size {micro}")
@@ -71,6 +77,8 @@ def config_arguments(
         "use_cpu": precision != "float32" and not torch.cuda.is_available(),
         "dataloader_pin_memory": False,
     }
+    if processes > 1:
+        common["ddp_timeout"] = DISTRIBUTED_SECONDS
     return {**common, **specific, **settings.arguments}
 
 
@@ -94,6 +102,9 @@ def lora_config(settings: Settings, task: str) -> Any:
     )
 
 
+DISTRIBUTED_SECONDS: Final = 7 * 24 * 3600
+"""Time limit of a collective. A process that fails is noticed at once by the process that launched the group, and the
+rollouts of one process may take long."""
 NONDETERMINISTIC_KEYS = ("step_time", "total_flos", "epoch", "num_tokens")
 """Logged keys that are removed: times, and counters that a resumed run restarts."""
 
@@ -132,12 +143,17 @@ def train(
     If rollouts raise (an engine, a server or a judge failed), a checkpoint is saved first, so that no finished step is
     lost. Raises TrainingError if training made no step, changed no weight, or produced NaN or infinite weights.
     """
-    set_seed(seed)
-    checkpoint = _last_checkpoint(checkpoint_folder(out))
+    processes = trainer.accelerator.num_processes
+    set_seed(seed + trainer.accelerator.process_index)
+    checkpoint = _last_checkpoint(checkpoint_folder(out), processes) if rank() == 0 else None
+    if processes > 1:  # the main process removes incomplete checkpoints
+        from accelerate.utils import broadcast_object_list
+
+        checkpoint = broadcast_object_list([checkpoint])[0]
     total = _steps(trainer, label)
     if total == 1:
         trainer.args.warmup_steps = 0  # warm-up starts at learning rate 0, so a single step would change nothing
-    before = _checksums(trainer.model)
+    before = _checksums(trainer)
     with Bar(f"{label} steps", total) as bar:
         callback = MetricsCallback(bar, key)
         trainer.add_callback(callback)
@@ -151,9 +167,11 @@ def train(
                 raise
             except RewrightError:
                 # Raised by rollouts or their scoring, between two optimizer steps, so the state is consistent.
-                if trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
+                together = processes == 1 or getattr(trainer, "failed_together", False)
+                if together and trainer.state.global_step > (0 if checkpoint is None else _step_of(checkpoint)):
                     trainer._save_checkpoint(trainer.model, trial=None)
                     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+                    trainer.accelerator.wait_for_everyone()
                 raise
     _check_trained(trainer, before, label, hint)
     rows = [dict(row) for row in trainer.state.log_history if key in row]
@@ -163,11 +181,25 @@ def train(
     return rows
 
 
-def _checksums(model: Any) -> list[int]:
-    """A checksum of each trained weight tensor: its elements reinterpreted as integers and summed."""
+def _local(weight: torch.Tensor) -> torch.Tensor:
+    """The part of a weight tensor that this process has: all of it, unless FSDP2 divides the tensor."""
+    to_local = getattr(weight, "to_local", None)
+    return weight.detach() if to_local is None else to_local().detach()
+
+
+def _is_divided(trainer: Any) -> bool:
+    """Whether each process has a part of the weights only (FSDP2, ZeRO-3)."""
+    return any(hasattr(weight, "to_local") or hasattr(weight, "ds_id") for weight in trainer.model.parameters())
+
+
+def _checksums(trainer: Any) -> list[int]:
+    """A checksum of each trained weight tensor: its elements reinterpreted as integers and summed over all parts."""
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    trained = (weight.detach() for weight in model.parameters() if weight.requires_grad)
-    return [int(weight.contiguous().view(integers[weight.element_size()]).sum(dtype=torch.int64)) for weight in trained]
+    trained = [_local(weight) for weight in trainer.model.parameters() if weight.requires_grad]
+    sums = [weight.contiguous().view(integers[weight.element_size()]).sum(dtype=torch.int64) for weight in trained]
+    if sums and _is_divided(trainer):
+        sums = list(trainer.accelerator.reduce(torch.stack(sums), "sum"))
+    return [int(one) for one in sums]
 
 
 def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> None:
@@ -176,9 +208,11 @@ def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> No
     if steps == 0:
         raise TrainingError(f"{label}: no step was made, so there is no model to save")
     norms = [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row]
-    if _checksums(trainer.model) == before or (norms and not any(norms)):
+    if _checksums(trainer) == before or (norms and not any(norms)):
         raise TrainingError(f"{label}: no weight changed in {steps} steps, so no model is saved: {hint}")
-    if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters() if weight.requires_grad):
+    trained = (_local(weight) for weight in trainer.model.parameters() if weight.requires_grad)
+    finite = torch.tensor([all(bool(torch.isfinite(weight).all()) for weight in trained)])
+    if not bool(trainer.accelerator.gather(finite.to(trainer.accelerator.device)).all()):
         raise TrainingError(
             f"{label}: the weights are NaN or infinite after {steps} steps: expected a lower learning rate"
         )
@@ -187,16 +221,30 @@ def _check_trained(trainer: Any, before: list[int], label: str, hint: str) -> No
 def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
     """Write the model (adapters merged) in float32 to `out` atomically, and delete the checkpoints.
 
-    bfloat16 would round away most updates of small learning rates or adapters. Raises StorageError if writing fails.
+    bfloat16 would round away most updates of small learning rates or adapters. In a group of processes the main one
+    writes, and the others wait; weights that are divided over them are gathered. Raises StorageError if writing fails.
     """
+    state: Any = None
+    if _is_divided(trainer):  # collective: every process takes part
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.is_world_process_zero():
+        _write(trainer, tokenizer, out, settings, state)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _write(trainer: Any, tokenizer: Any, out: Path, settings: Settings, state: Any) -> None:
+    """Write the model; `state`: its gathered weights, None: it has them."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    for tied, source in getattr(model, "all_tied_weights_keys", {}).items() if state else ():
+        if source in state:  # a tensor of its own in the gathered weights
+            state.pop(tied, None)
     if settings.lora_rank is not None:
         model = model.cpu().float().merge_and_unload()  # float32 weights may not fit into GPU memory
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with _writing(out):
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, state_dict=state)
             tokenizer.save_pretrained(temporary)
     except StorageError:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -206,11 +254,14 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
     shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def _last_checkpoint(folder: Path, processes: int) -> Path | None:
     """The newest complete checkpoint. Later, incomplete ones (after a kill or a full disk) are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
         try:
             json.loads((checkpoint / "trainer_state.json").read_bytes())  # written last by the trainer
+            # Except for the states of random numbers of the other processes, which do not wait for each other.
+            if not all(zipfile.is_zipfile(checkpoint / f"rng_state_{one}.pth") for one in range(1, processes)):
+                raise FileNotFoundError
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
         else:

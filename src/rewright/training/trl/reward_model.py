@@ -14,7 +14,7 @@ import torch
 from transformers import set_seed
 
 from rewright.core.errors import InputError
-from rewright.engines.loading import load_tokenizer, quiet_loading, resolve_path, tune_allocator
+from rewright.engines.loading import load_tokenizer, local_device, quiet_loading, resolve_path, tune_allocator
 from rewright.engines.settings import ModelSettings
 from rewright.training.pair_accuracy import pair_accuracies
 from rewright.training.settings import RewardSettings
@@ -24,7 +24,7 @@ __all__ = ["RewardModel", "reward_config", "train_reward_model"]
 
 
 class RewardModel:
-    """Scores token sequences with a trained reward model, in batches of similar length, on the first GPU if any.
+    """Scores token sequences with a trained reward model, in batches of similar length, on the GPU of this process.
 
     Args:
         path: folder of the model.
@@ -40,7 +40,7 @@ class RewardModel:
         tune_allocator()
         config = _config_with_head(Path(path))
         self.about: dict[str, Any] = dict(getattr(config, "rewright", None) or {})
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(local_device())
         with quiet_loading():
             try:
                 model = AutoModelForSequenceClassification.from_pretrained(
@@ -173,5 +173,5 @@ def train_reward_model(
         )
         history = train(trainer, out, seed, "reward model")
         save(trainer, tokenizer, out, settings)
-        accuracies = pair_accuracies(RewardModel(out).score, held_out)
+        accuracies = pair_accuracies(RewardModel(out).score, held_out) if trainer.is_world_process_zero() else {}
     return history, accuracies

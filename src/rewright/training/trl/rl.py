@@ -36,6 +36,7 @@ from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
+from rewright.training.launch import as_portable, world_size
 from rewright.training.rl_step import (
     check_engine,
     check_log_probs,
@@ -122,6 +123,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
         self._outages = StepOutages()
+        self.failed_together = False
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
         self._engine: TrainableEngine = engine or HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
@@ -136,6 +138,9 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._truncated_B: list[bool] = []
         self._spans_B: list[list[tuple[int, int]]] = []
 
+    failed_together: bool
+    """Whether a rollout or its scoring has failed, which all processes then know."""
+
     def close(self) -> None:
         """Stop the engine, the tools and the event loop."""
         self._loop.run_until_complete(self._rollout.tools.close())
@@ -149,24 +154,32 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
         plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
         self._sync_weights(tasks[0], step)
-        rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
-        trajectories = self._loop.run_until_complete(rollouts)
-        self._outages.record(step + 1, self._gather(trajectories))
-        check_log_probs(trajectories)
-        scores: list[float | None] | None = None
+        trajectories: list[Trajectory] = []
+
+        def generate() -> list[Trajectory]:
+            rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
+            trajectories.extend(self._loop.run_until_complete(rollouts))
+            return trajectories
+
+        everything = self._together(generate)
+        self.failed_together = True  # in every process, if this raises
+        self._outages.record(step + 1, everything)
+        check_log_probs(everything)
+        self.failed_together = False
         try:
-            verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
-            if self._reward_model is not None:
-                scores = score_with_reward_model(self._reward_model, self._rollout_renderer, tasks, trajectories)
+            judged = self._together(lambda: self._judge(tasks, trajectories))
         except BaseException:
-            self._store(trajectories)  # store the finished rollouts even if the judge or the reward model fails
+            self._store(everything)  # store the finished rollouts even if the judge or the reward model fails
             raise
-        batch_rewards = self._gather_rewards(tasks, trajectories, verdicts, scores)
+        verdicts = [verdict for verdict, _ in judged]
+        scores = None if self._reward_model is None else [score for _, score in judged]
+        batch_rewards = self._rewards(everything, verdicts, scores)
         local = slice(rank, rank + len(plans))
         self._advantages_B = batch_rewards.advantages[local]
-        self._store(with_credit(trajectories, verdicts, batch_rewards, self._dialect.name, first=rank))
+        if self.accelerator.is_main_process:
+            self._store(with_credit(everything, verdicts, batch_rewards, self._dialect.name))
         self._truncated_B = [is_truncated(trajectory) for trajectory in trajectories]
-        self._log_rollouts(batch_rewards, trajectories)
+        self._log_rollouts(batch_rewards, everything)
         end = self.eos_token_ids[0] if self.eos_token_ids else 0
         output, self._spans_B = to_trl_output(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
@@ -182,28 +195,45 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
 
     def _store(self, trajectories: list[Trajectory]) -> None:
-        if self._on_rollouts is not None:
+        if self._on_rollouts is not None and self.accelerator.is_main_process:
             self._on_rollouts(trajectories)
 
-    def _gather(self, rows: list[T]) -> list[T]:
-        """Gather the rows of all processes, in process order."""
+    def _judge(self, tasks: list[Task], trajectories: list[Trajectory]) -> list[tuple[Verdict, float | None]]:
+        """The verdicts and the reward model's scores of rollouts; no score without a reward model."""
+        scores: list[float | None] = [None] * len(trajectories)
+        verdicts = judge_rollouts(tasks, trajectories, self._settings, seconds=self._judge_seconds)
+        if self._reward_model is not None:
+            scores = score_with_reward_model(self._reward_model, self._rollout_renderer, tasks, trajectories)
+        return list(zip(verdicts, scores, strict=True))
+
+    def _rewards(
+        self, trajectories: list[Trajectory], verdicts: list[Verdict], scores: list[float | None] | None
+    ) -> Rewards:
+        """The rewards of the rollouts of all processes."""
+        tasks = [self._tasks[trajectory.task_id] for trajectory in trajectories]
+        return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
+
+    def _together(self, compute: Callable[[], list[T]]) -> list[T]:
+        """The rows that `compute` returns in all processes, in their order: a group may be divided over several.
+
+        If it raises in one process, the same exception is raised in all of them, so that none waits for another.
+        """
         if self.accelerator.num_processes == 1:
-            return rows
+            return compute()
         from accelerate.utils import gather_object
 
-        return list(gather_object(rows))
-
-    def _gather_rewards(
-        self,
-        tasks: list[Task],
-        trajectories: list[Trajectory],
-        verdicts: list[Verdict],
-        scores: list[float | None] | None,
-    ) -> Rewards:
-        """Compute the rewards over all processes, since a group may be distributed over several of them."""
-        trajectories, verdicts, tasks = self._gather(trajectories), self._gather(verdicts), self._gather(tasks)
-        scores = None if scores is None else self._gather(scores)
-        return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
+        rows: list[T] = []
+        problem: Exception | None = None
+        try:
+            rows = compute()
+        except Exception as raised:
+            problem = as_portable(raised)
+        parts = gather_object([(rows, problem)])
+        problems = [problem for _, problem in parts if problem is not None]
+        if problems:
+            self.failed_together = True
+            raise problems[0]
+        return [row for rows, _ in parts for row in rows]
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -255,7 +285,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
 def rl_config(settings: RLSettings, out: Path, seed: int, *, precision: str, limits: Limits) -> Any:
     """TRL's GRPOConfig of a recipe section. Raises InputError for values that TRL rejects. Writes nothing."""
-    batch, updates = settings.tasks_per_step * settings.generations, settings.updates_per_step
+    batch, updates, processes = settings.tasks_per_step * settings.generations, settings.updates_per_step, world_size()
     if batch % updates:
         raise InputError(f"rl.updates_per_step is {updates}: expected a divisor of the {batch} rollouts of a step")
     update_batch = batch // updates
@@ -272,7 +302,7 @@ def rl_config(settings: RLSettings, out: Path, seed: int, *, precision: str, lim
             max_steps=settings.steps * updates,
             logging_steps=updates,
             num_generations=settings.generations,
-            steps_per_generation=batch // (settings.micro_batch_size or update_batch),
+            steps_per_generation=batch // (processes * (settings.micro_batch_size or update_batch // processes)),
             max_completion_length=limits.trajectory_tokens or 1 << 20,
             temperature=settings.temperature,
             epsilon=settings.epsilon,

@@ -6,7 +6,7 @@ results are attended to but have no loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,60 @@ from transformers import set_seed
 from rewright.core.errors import InputError
 from rewright.engines.loading import load_tokenizer, load_trainable
 from rewright.engines.settings import ModelSettings
+from rewright.training.launch import world_size
 from rewright.training.settings import SFTSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 
-__all__ = ["labels_of", "sft_config", "train_sft"]
+__all__ = ["fill_batches", "labels_of", "sft_config", "train_sft"]
 
 
 def labels_of(row: dict[str, Any]) -> list[int]:
     """Return the labels (L,) of a row with `input_ids` and `mask`: the token where the mask is 1, else -100."""
     pairs = zip(row["input_ids"], row["mask"], strict=True)
     return [token if generated else -100 for token, generated in pairs]
+
+
+def fill_batches(examples: list[dict[str, list[int]]], size: int) -> list[dict[str, list[int]]]:
+    """Append examples without a loss until their number is a multiple of `size`, the sequences of all processes.
+
+    A process whose last batch of an epoch has too few rows would get rows of the epoch's start again, with a loss.
+    """
+    if world_size() == 1:
+        return examples
+    first = examples[0]["input_ids"]
+    return examples + [{"input_ids": first, "labels": [-100] * len(first)}] * (-len(examples) % size)
+
+
+def _trainer_class(rows: int, config: Any) -> Any:
+    """SFTTrainer, which in a group of processes shuffles the first `rows` rows as one process does, the others last."""
+    import torch
+    from accelerate.data_loader import SeedableRandomSampler
+    from trl import SFTTrainer
+
+    if world_size() == 1:
+        return SFTTrainer
+
+    class Filled(torch.utils.data.Sampler[int]):
+        def __init__(self, total: int) -> None:
+            self.shuffled, self.total = SeedableRandomSampler(range(rows), data_seed=config.data_seed), total
+
+        def __iter__(self) -> Iterator[int]:
+            yield from self.shuffled
+            yield from range(rows, self.total)
+
+        def __len__(self) -> int:
+            return self.total
+
+        def set_epoch(self, epoch: int) -> None:
+            self.shuffled.set_epoch(epoch)
+
+    class GroupSFTTrainer(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            sampler = super()._get_train_sampler(train_dataset)
+            total = len(self.train_dataset)
+            return Filled(total) if type(sampler) is torch.utils.data.RandomSampler and total > rows else sampler
+
+    return GroupSFTTrainer
 
 
 def sft_config(settings: SFTSettings, out: Path, seed: int, *, precision: str) -> Any:
@@ -58,19 +102,20 @@ def train_sft(
     Raises InputError if no rows remain, and TrainingError if no weight changes.
     """
     from datasets import Dataset
-    from trl import SFTTrainer
 
     limit = settings.max_length
     fitting = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
     if not fitting:
         raise InputError("sft: no rows to train on: no trajectory was kept or repaired, or all exceed sft.max_length")
-    dataset = Dataset.from_list([{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting])
+    examples = [{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting]
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
     with quiet():
         config = sft_config(settings, out, seed, precision=precision)
         tokenizer = load_tokenizer(model)
-        trainer = SFTTrainer(
+        filled = fill_batches(examples, config.per_device_train_batch_size * world_size())
+        dataset = Dataset.from_list(filled)
+        trainer = _trainer_class(len(fitting), config)(
             model=trained,
             args=config,
             train_dataset=dataset,
