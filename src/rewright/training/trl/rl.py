@@ -278,7 +278,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Override of TRL's method that adds the gap between engine and trainer."""
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, value in self._gap.metrics(self._gather).items():
+        for name, value in self._gap.metrics(lambda rows: self._together(lambda: rows)).items():
             metrics[name].append(value)
         super().log(logs, start_time)
 
