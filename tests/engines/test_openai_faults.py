@@ -9,7 +9,8 @@ import pytest
 from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.openai import OpenAIEngine
-from rewright.net.endpoint import EndpointError, Fault, backoff_seconds, retry_after_seconds
+from rewright.net.backoff import backoff_seconds, retry_after_seconds
+from rewright.net.endpoint import EndpointError, Fault
 from support.fault_server import FAULTS, FaultServer
 
 QUICK = {"first_wait_seconds": 0.001, "max_wait_seconds": 0.01, "timeout_seconds": 1.0, "api_key_env": None}

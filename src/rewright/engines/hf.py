@@ -16,7 +16,6 @@ Not supported, use a server instead: paged attention, tensor parallelism, quanti
 from __future__ import annotations
 
 import asyncio
-import inspect
 import queue
 import threading
 from typing import Any, Final, Literal
@@ -27,7 +26,7 @@ from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, Request
 from rewright.engines.checks import layer_problem
 from rewright.engines.sampling import sample
-from rewright.engines.slot_cache import SlotCache
+from rewright.engines.slot_cache import SlotCache, cache_argument
 from rewright.engines.slots import Command, Job, Slot, common_prefix_length
 from rewright.engines.weight_updates import WeightUpdates
 
@@ -88,7 +87,7 @@ class HFEngine(WeightUpdates):
         rows = -(-slots // ROW_STEP) * ROW_STEP
         self._layers, self._rows = int(config.num_hidden_layers), rows
         self.cache = SlotCache(self._layers, rows)
-        self.cache_name = _cache_argument(model)
+        self.cache_name = cache_argument(model)
         small = sum(weight.numel() for weight in model.parameters()) <= MAX_SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small and self.device.type == "cpu" else None
         self.waiting: list[Job] = []
@@ -397,9 +396,3 @@ def _end_ids(model: Any, tokenizer: Any) -> set[int]:
         elif value is not None:
             ids.update(int(token_id) for token_id in value)
     return ids
-
-
-def _cache_argument(model: Any) -> str:
-    """The name of the KV cache among the arguments of `forward`; transformers 5.24 has renamed it to `cache`."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"

@@ -7,12 +7,13 @@ full attention in every layer, with the public `Cache` interface and a 4-D atten
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["SlotCache"]
+__all__ = ["SlotCache", "cache_argument"]
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -108,3 +109,9 @@ class SlotCache(Cache):  # type: ignore[misc]
             if layer.is_initialized:
                 layer.keys[target, :, :length] = layer.keys[source, :, :length]
                 layer.values[target, :, :length] = layer.values[source, :, :length]
+
+
+def cache_argument(model: Any) -> str:
+    """Return the name of the KV cache among the arguments of `forward`; transformers 5.24 has renamed it to `cache`."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
