@@ -130,27 +130,20 @@ def test_a_package_of_ones_own_is_no_way_to_what_it_imports(rewright: Rewright, 
     ("source", "target", "said"),
     [
         (
-            None,
+            "import no_such_package\ndef f(path): return path",
             "my_broken:f",
-            "import: module 'my_broken' cannot be imported: ModuleNotFoundError: No module named 'my_br",
+            "ModuleNotFoundError: No module named 'no_such_package'",
         ),
-        ("import no_such_package", "my_broken:f", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("def f(:", "my_broken:f", "import: module 'my_broken' cannot be imported: SyntaxError"),
-        ("raise SystemExit(3)", "my_broken:f", "cannot be loaded: "),
-        (
-            "def g(path): return path",
-            "my_broken:f",
-            "exception: AttributeError: module 'my_broken' has no attribute 'f'",
-        ),
+        ("def f(path): return path\nraise SystemExit(3)", "my_broken:f", "cannot be loaded: "),
         ("f = 5", "my_broken:f", "tool f"),
         ("from os.path import basename as f", "my_broken:f", "source: the target of f is not defined in a trusted"),
     ],
 )
 def test_a_trusted_target_that_cannot_be_loaded_stops_the_run(
-    rewright: Rewright, victim: Path, source: str | None, target: str, said: str
+    rewright: Rewright, victim: Path, source: str, target: str, said: str
 ) -> None:
-    if source is not None:
-        Path("my_broken.py").write_text(source + "\n")
+    Path("my_broken.py").write_text(source + "\n")
     write_task(victim, target=target)
     Path("r.yaml").write_text("stages: [synth]\ntasks: tasks.jsonl\nsandbox: {level: process, trusted: [my_broken]}\n")
     code, _, complaint = rewright("run", "r.yaml", "--run", "run")
@@ -161,11 +154,27 @@ def test_a_trusted_target_that_cannot_be_loaded_stops_the_run(
     )
     assert not Path("run/trajectories.jsonl").exists()
     code, found, complaint = rewright("validate", "tasks.jsonl", "--trusted", "my_broken", "--level", LEVEL)
-    if "cannot be imported" in first or source == "raise SystemExit(3)":
+    if "cannot be imported" in first or source.endswith("SystemExit(3)"):
         assert (code, said in complaint, complaint.count("\n")) == (2, True, 1), complaint
     else:
         assert (code, "tool f: its target my_broken:f cannot be loaded: " in found) == (1, True), found
     assert (victim / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(None, "there is no module my_broken"), ("def g(path): return path\n", "module my_broken defines no f")],
+)
+def test_a_trusted_target_that_is_not_there_stops_the_run(
+    rewright: Rewright, victim: Path, source: str | None, said: str
+) -> None:
+    if source is not None:
+        Path("my_broken.py").write_text(source)
+    write_task(victim, target="my_broken:f")
+    Path("r.yaml").write_text("stages: [synth]\ntasks: tasks.jsonl\nsandbox: {level: process, trusted: [my_broken]}\n")
+    code, _, complaint = rewright("run", "r.yaml", "--run", "run")
+    assert (code, complaint.splitlines()[-1]) == (2, f"error: task a: tool f: target 'my_broken:f': {said}")
+    assert not Path("run").exists()
 
 
 def test_the_tools_of_the_worlds_are_reached_from_a_file(rewright: Rewright, victim: Path) -> None:

@@ -233,7 +233,7 @@ def test_qa_reports_exact_match_and_f1() -> None:
 def test_golds_without_content_and_unknown_judges_are_the_users_mistakes() -> None:
     with pytest.raises(InputError, match="no gold answer"):
         judge_answer("exact", "5", ["", " "])
-    with pytest.raises(InputError, match=r"unknown judge 'maths'.*exact, math"):
+    with pytest.raises(InputError, match=r"unknown judge 'maths'.*exact, logged, math"):
         judge_answer("maths", "5", ["5"])
     with pytest.raises(InputError, match="no_such_module"):
         judge_answer("no_such_module:judge", "5", ["5"])

@@ -139,8 +139,8 @@ def test_a_stage_that_had_nothing_to_learn_from_is_said_to_be_skipped(folder: Pa
     (sft,) = [row for row in map(json.loads, (folder / "run/metrics.jsonl").open()) if row["stage"] == "eval_sft"]
     assert sft["untrained"] == f"stage sft was skipped ({reason})"
     said = rewright(folder, "report", "run", "--json")
-    assert f"\n  stage sft was skipped ({reason}): this is the model before it" in said.output
-    assert f"\nskipped: sft ({reason})\n" in said.output
+    assert f"\n  stage sft was skipped ({reason}): this is the model before it" in said.errors
+    assert f"\nskipped: sft ({reason})\n" in said.errors
     assert json.loads(said.output.splitlines()[-1])["skipped"] == {"sft": reason}
     assert rewright(folder, "view", "run").code == 0
     assert f"sft: stage sft was skipped ({reason})" in (folder / "run/report.html").read_text()

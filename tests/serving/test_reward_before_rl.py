@@ -150,7 +150,9 @@ def test_a_rollout_without_a_prompt_is_a_broken_one_and_is_not_scored(
     tmp_path: Path, opened: tuple[Any, Renderer]
 ) -> None:
     good = next(iter(generate("train", 1, seed=5)))
-    unreadable = Task(id="unreadable", messages=({"role": "user", "tool_calls": [{}]},))  # its template refuses that
+    unreadable = Task(  # its template refuses that
+        id="unreadable", messages=({"role": "user", "tool_calls": [{}]},), gold=good.gold
+    )
     (tmp_path / "tasks.jsonl").write_bytes(encode_line(good) + encode_line(unreadable))
     tasks = ["tasks.format=rewright", f"tasks.path={tmp_path / 'tasks.jsonl'}", "rl.steps=1", "rl.tasks_per_step=2"]
     with served(lambda: reward_application(*opened, "small")) as url:

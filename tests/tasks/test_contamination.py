@@ -94,10 +94,10 @@ def test_the_command_compares_sets_of_two_formats(
         return 0, *capsys.readouterr()
 
     against = ("--against", str(tmp_path / "test.jsonl"), "--against-format", "math")
-    code, output, _ = run("--format", "gsm8k", *against, "--json")
+    code, output, errors = run("--format", "gsm8k", *against, "--json")
     assert code == 0
-    assert "overlap: test task math-0 asks the same as training task gsm8k-0" in output
-    assert json.loads(output.splitlines()[-1])["overlaps"] == 1
+    assert "overlap: test task math-0 asks the same as training task gsm8k-0" in errors
+    assert json.loads(output)["overlaps"] == 1
     code, _, errors = run("--format", "gsm8k", "--against-format", "math")
     assert code == 2
     assert "--against-format needs --against" in errors

@@ -436,8 +436,8 @@ def test_validate_shows_every_row_that_is_left_out(tmp_path):
     write(tmp_path, odd, xlam([WEATHER], [CALL]))
     done = rewright(tmp_path, "validate", "rows.jsonl", "--format", "xlam", "--json")
     assert done.code == 0
-    assert "rows.jsonl:1: left out: a gold call names a tool that is not offered" in done.output
-    assert json.loads(done.output.splitlines()[-1])["findings"] == {"left-out": 1}
+    assert "rows.jsonl:1: left out: a gold call names a tool that is not offered" in done.errors
+    assert json.loads(done.output)["findings"] == {"left-out": 1}
 
 
 def test_nulls_of_tables_are_absent_keys(tmp_path):

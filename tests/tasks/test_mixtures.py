@@ -132,7 +132,10 @@ def test_an_override_of_the_path_replaces_the_mixture(tmp_path: Path) -> None:
     ("tasks: [{format: town, weight: 1}, mine.jsonl]", "tasks.sources: must all have a weight, or none of them"),
     ("tasks: [mine.jsonl, mine.jsonl]", "must have names of their own, got 'mine' for sources[0] and sources[1]"),
     ("tasks:\n  - {format: town}\n  - {format: frtl}", "r.yaml:9: tasks.sources[1].format: unknown task format 'frtl'"),
-    ("tasks:\n  - mine.jsonl\n  - wieght: 1", "r.yaml:9: unknown key tasks.sources[1].wieght: did you mean weight?"),
+    (
+        "tasks:\n  - mine.jsonl\n  - wieght: 1",
+        "r.yaml:9: unknown key tasks.sources[1].wieght: did you mean tasks.sources[1].weight?",
+    ),
     ("tasks:\n  - format: town\n    weight: 0", "r.yaml:9: tasks.sources[0].weight: must be positive, got 0"),
     ("tasks: [none.jsonl]", "none.jsonl: no such file"),
     ("tasks: [{format: ftrl}]", "tasks.sources[0].path is missing: expected a file in the format ftrl"),

@@ -90,7 +90,7 @@ async def test_target_that_does_not_exist_is_an_error_of_the_call(factory: Funct
 
 
 def test_tool_without_executor_is_refused() -> None:
-    with pytest.raises(InputError, match="tool find: expected exactly one of source and target"):
+    with pytest.raises(InputError, match="tool find has neither source nor target: expected exactly one"):
         FunctionTools().open([spec("find")])
     with pytest.raises(InputError, match=r"not of the form package\.module:function"):
         FunctionTools().open([spec("find", target="os.system")])

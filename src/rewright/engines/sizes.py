@@ -96,23 +96,23 @@ def read_size(settings: ModelSettings, where: str) -> ModelSize:
     config = shipped_config(settings.path) or read_config(settings, settings.path, where)
     if config is None:
         raise InputError(f"{where}: model {settings.path}: no config.json in it: expected a saved model")
-    return _cached_size(config.to_json_string(use_diff=False), settings.trust_remote_code)
+    return _cached_size(config.to_json_string(use_diff=False))
 
 
 @lru_cache(maxsize=32)
-def _cached_size(config_json: str, trust_remote_code: bool) -> ModelSize:
+def _cached_size(config_json: str) -> ModelSize:
     from transformers import AutoConfig
 
-    return model_size(AutoConfig.for_model(**json.loads(config_json)), trust_remote_code=trust_remote_code)
+    return model_size(AutoConfig.for_model(**json.loads(config_json)))
 
 
-def model_size(config: Any, *, trust_remote_code: bool = False) -> ModelSize:
-    """Build the model of a transformers configuration on the meta device and measure it."""
+def model_size(config: Any) -> ModelSize:
+    """Build the model of a transformers configuration on the meta device and measure it. Runs no code of a model."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()
     config = config.get_text_config()
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -78,6 +78,6 @@ def _check_disk(recipe: Recipe, run: Run, wanted: Sequence[Stage]) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"{run.path}: the models of {', '.join(trained)} take at least {needed / 1e9:.1f} GB, and the disk has "
-            f"{free / 1e9:.1f} GB left: expected more room, or another --run"
+            f"{run.path}: the models of {', '.join(trained)} take at least {needed / 1e6:,.0f} MB, and the disk has "
+            f"{free / 1e6:,.0f} MB left: expected more room, or another --run"
         )

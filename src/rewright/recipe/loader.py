@@ -16,6 +16,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.settings import convert
+from rewright.credit.comparison import Comparison
 from rewright.engines.settings import ModelSettings
 from rewright.recipe.consent import check_recipe_code, imported_code
 from rewright.recipe.cross_checks import apply_cross_field_rules, check_addresses
@@ -112,20 +113,31 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     """Return a hash of the named sections (8 hexadecimal digits), which is part of ids that depend on them.
 
     Seeds depend on ids, so equal recipes must keep their hash: a model is hashed with the keys that it had in the first
-    format of run directories, whatever its engine, and `eval` without `eval.benchmark`, which generates nothing. Of
-    several servers the first one counts, so that others can be added to a run.
+    format of run directories, whatever its engine, and `eval` without `benchmark` and `report_to`, which change
+    nothing that is generated. Of several servers the first one counts, so that others can be added to a run.
     """
     parts = {name: msgspec.to_builtins(getattr(recipe, name)) for name in sections}
-    parts.get("eval", {}).pop("benchmark", None)
+    for key in ("benchmark", "report_to"):
+        parts.get("eval", {}).pop(key, None)
+    if "rl" in parts:
+        _drop_defaults(parts["rl"], {"engine": "hf", "server": None, "importance_correction": None})
+        _drop_defaults(parts["rl"]["credit"], {"compare": msgspec.to_builtins(Comparison())})
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
             if isinstance(section["model"]["base_url"], list | tuple):
                 section["model"]["base_url"] = section["model"]["base_url"][0]
     for section in (parts, parts.get("eval", {}), parts.get("rl", {})):
-        if isinstance(section.get("tasks"), dict) and not section["tasks"]["sources"]:
-            del section["tasks"]["sources"]  # a key that earlier versions did not have
+        if isinstance(section.get("tasks"), dict):
+            _drop_defaults(section["tasks"], {"sources": [], "environment": None, "arguments": {}})
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
+
+
+def _drop_defaults(section: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Remove keys that earlier versions did not have, if they have their default."""
+    for key, default in defaults.items():
+        if section.get(key) == default or (not section.get(key) and not default):
+            section.pop(key, None)
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

@@ -66,6 +66,8 @@ async def _load_targets(notes: Sequence[Notes], factory: FunctionTools) -> None:
                 continue
             if tool.kind != "function" or target_problem(tool.name, tool.target) is not None:
                 continue
+            if any(finding.kind == "target" and finding.tool == tool.name for finding in note.findings):
+                continue  # it is not there, as has been found without loading it
             known.add(tool.target)
             async with factory.open([tool]) as toolset:
                 result = await toolset.load(tool.name)

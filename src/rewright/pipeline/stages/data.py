@@ -165,6 +165,7 @@ def _judged_candidates(run: Run, processes: int) -> tuple[list[array[int]], bool
             contiguous = contiguous and (key == last or key not in groups)
             groups.setdefault(key, array("q")).append(2 * offset + correct)
             last = key
+    verdicts.finish()
     return list(groups.values()), contiguous
 
 
