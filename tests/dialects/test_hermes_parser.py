@@ -444,3 +444,9 @@ def test_unusual_numbers_and_keys_read_the_same_both_ways(body):
 )
 def test_the_short_way_leaves_what_cannot_be_stored_to_the_careful_way(body):
     assert hermes._decode_usual_call(body) is None
+
+
+def test_json_with_a_control_character_is_malformed_although_python_would_read_it() -> None:
+    (call,) = Hermes().parse('<tool_call>{"name": "fetch\tage", "arguments": {}}</tool_call>').calls
+    assert call.error is not None
+    assert "Invalid control character" in call.error

@@ -20,7 +20,7 @@ import msgspec
 
 from rewright.core.records import ToolCall
 from rewright.core.strict_json import MAX_DEPTH, STRICT
-from rewright.dialects.literals import python_literal
+from rewright.dialects.literals import python_literal_instead
 from rewright.dialects.pieces import ANSWER, INSTRUCTION, Piece, PieceDialect, call_of
 
 __all__ = ["INSTRUCTION", "Hermes", "split_thought", "text_outside_tags"]
@@ -129,10 +129,7 @@ def _decode_call(body: str) -> ToolCall:
     try:
         value, end = _decoder.raw_decode(stripped)
     except ValueError as problem:
-        try:
-            value, end = python_literal(stripped), len(stripped)
-        except ValueError:
-            raise problem from None
+        value, end = python_literal_instead(stripped, problem), len(stripped)
     if stripped[end:].strip():
         raise ValueError(f"unexpected text after the JSON object: {stripped[end : end + 20]!r}")
     if not isinstance(value, dict):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rewright.core.strict_json import STRICT, nested_deeper
 
-__all__ = ["MAX_LITERAL", "decode_value", "python_literal"]
+__all__ = ["MAX_LITERAL", "decode_value", "python_literal", "python_literal_instead"]
 
 MAX_LITERAL: Final = 20_000
 """Longest Python literal that is read, in characters: Python's parser needs much more memory than a JSON decoder."""
@@ -20,10 +20,20 @@ def decode_value(text: str) -> Any:
     try:
         return STRICT.decode(text)
     except ValueError as problem:
-        try:
-            return python_literal(text)
-        except ValueError:
-            raise problem from None
+        return python_literal_instead(text, problem)
+
+
+def python_literal_instead(text: str, problem: ValueError) -> Any:
+    """Read a Python dict or list that is not JSON because of `problem`. Raises `problem` for everything else.
+
+    JSON with a control character in a text is broken JSON, although Python would read it.
+    """
+    if str(problem).startswith("Invalid control character"):
+        raise problem
+    try:
+        return python_literal(text)
+    except ValueError:
+        raise problem from None
 
 
 def python_literal(text: str) -> Any:
