@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
-from rewright.core.records import ToolResult
+from rewright.core.records import ToolCall, ToolResult
 
-__all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "error_result"]
+__all__ = ["ERROR_KINDS", "ErrorKind", "error_kind", "error_result", "refused_call"]
 
 ErrorKind = Literal[
     "arguments",  # the arguments do not match the function's signature
@@ -45,3 +46,12 @@ def error_kind(result: ToolResult) -> str | None:
         return None
     kind = result.error.partition(":")[0]
     return kind if kind in ERROR_KINDS else "other"
+
+
+def refused_call(call: ToolCall, names: Collection[str]) -> ToolResult | None:
+    """Return the result of a call that is malformed or to a tool that is not in `names`; None if it can be made."""
+    if call.error is not None:
+        return error_result("malformed", call.error)
+    if call.name not in names:
+        return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(names) or 'none'}")
+    return None

@@ -9,7 +9,7 @@ from typing import Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import error_result
+from rewright.sandbox.errors import refused_call
 from rewright.tools.base import Toolset, ToolsetFactory
 from rewright.tools.functions import FunctionToolset
 
@@ -39,13 +39,10 @@ class CombinedToolset:
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call with the toolset of its tool."""
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        owner = self._owners.get(call.name)
-        if owner is None:
-            names = ", ".join(self._names) or "none"
-            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
-        return await owner.call(call, wall_seconds=wall_seconds)
+        refused = refused_call(call, self._names)
+        if refused is not None:
+            return refused
+        return await self._owners[call.name].call(call, wall_seconds=wall_seconds)
 
     async def load(self, name: str) -> ToolResult:
         """Load the function of the tool `name` (`FunctionToolset.load`). Other kinds of tools have none to load."""

@@ -18,7 +18,7 @@ from typing import Any, Self
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.core.trust import builtin_targets, check_packages, is_builtin_path, is_in_packages, target_problem
-from rewright.sandbox.errors import error_result
+from rewright.sandbox.errors import error_result, refused_call
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
 
@@ -59,12 +59,10 @@ class FunctionToolset:
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call. Malformed calls, unknown tools and wrong arguments give a result with an error."""
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        tool = self._tools.get(call.name)
-        if tool is None:
-            names = ", ".join(self._tools) or "none"
-            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
+        refused = refused_call(call, self._tools)
+        if refused is not None:
+            return refused
+        tool = self._tools[call.name]
         if not isinstance(call.arguments, dict):
             return error_result("arguments", f"{call.name}(): the arguments must be a JSON object")
         session = self._sessions[self._factory.is_trusted(tool)]

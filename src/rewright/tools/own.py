@@ -21,7 +21,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.core.settings import MAX_NUMBER
-from rewright.sandbox.errors import ErrorKind, error_result
+from rewright.sandbox.errors import ErrorKind, error_result, refused_call
 from rewright.sandbox.worker.harness import Refused, as_text, check_arguments, failure
 from rewright.tools.signatures import read_signature
 
@@ -240,11 +240,10 @@ class _OwnToolset:
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call. Malformed calls, unknown tools and wrong arguments give a result with an error."""
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        found = self._tools.get(call.name)
-        if found is None:
-            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._tools)}")
+        refused = refused_call(call, self._tools)
+        if refused is not None:
+            return refused
+        found = self._tools[call.name]
         if not isinstance(call.arguments, dict):
             return error_result("arguments", f"{call.name}(): the arguments must be a JSON object")
         async with self._turn:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import error_kind, error_result
+from rewright.sandbox.errors import error_kind, error_result, refused_call
 from rewright.sandbox.executor import Executor, ExecutorSession
 from rewright.sandbox.sandbox import Level, Sandbox
 from rewright.sandbox.session import truncate_middle
@@ -46,10 +46,9 @@ class PythonToolset:
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run the program in the call's `code` argument (or in its only string argument)."""
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        if call.name not in self._names:
-            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
+        refused = refused_call(call, self._names)
+        if refused is not None:
+            return refused
         code = program_of(call.arguments)
         if code is None:
             return error_result("arguments", f"{call.name}(): expected the program as the text argument 'code'")

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.credit.calls import freeze
-from rewright.sandbox.errors import error_result
+from rewright.sandbox.errors import error_result, refused_call
 
 __all__ = ["KIND", "RecordedTools", "RecordedToolset", "recorded_tool"]
 
@@ -52,13 +52,10 @@ class RecordedToolset:
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Return the recorded result of a call, or an error."""
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        known = self._results.get(call.name)
-        if known is None:
-            return error_result(
-                "unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._results) or 'none'}"
-            )
+        refused = refused_call(call, self._results)
+        if refused is not None:
+            return refused
+        known = self._results[call.name]
         key = freeze(call.arguments)
         found = known.get(key)
         if found is None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
-from rewright.sandbox.errors import error_result
+from rewright.sandbox.errors import error_result, refused_call
 from rewright.tools.retriever import LocalSearcher, RefusedQuery, Searcher
 from rewright.tools.search_index import SearchHit, SearchIndex
 
@@ -44,10 +44,9 @@ class SearchToolset:
         `wall_seconds` is not used: the client has its own timeouts and retries, so that a short outage does not affect
         the model. Raises `ServerError` after the retries.
         """
-        if call.error is not None:
-            return error_result("malformed", call.error)
-        if call.name not in self._names:
-            return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {', '.join(self._names)}")
+        refused = refused_call(call, self._names)
+        if refused is not None:
+            return refused
         query = query_of(call.arguments)
         if query is None:
             return error_result("arguments", f"{call.name}(): expected what to search for as the text argument 'query'")
