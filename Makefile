@@ -2,6 +2,7 @@
 #
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
+#   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
@@ -16,7 +17,7 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/examples/test_verl_
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests soak fuzz benchmarks release test-versions clean
+.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks release test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +64,15 @@ $(VENV)/verl.stamp: $(VENV)/setup.stamp tests/integrations/verl.txt
 $(VENV)/peers.stamp: $(VENV)/setup.stamp tests/peers.txt
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --no-deps --requirement tests/peers.txt
+	@touch $@
+
+# verl and vLLM ask for other versions of transformers than constraints.txt has, and for other versions than each other.
+test-scale: setup $(VENV)/scale-verl.stamp $(VENV)/scale-vllm.stamp
+	$(BIN)/pytest -n 0 -m scale tests/scale
+
+$(VENV)/scale-%.stamp: $(VENV)/python.stamp tests/scale/%.txt
+	$(PYTHON) -m venv $(VENV)/scale-$*
+	$(VENV)/scale-$*/bin/python -m pip install --quiet --no-deps --requirement tests/scale/$*.txt
 	@touch $@
 
 # Long runs that look for rare faults: not part of `make test`.
