@@ -66,6 +66,8 @@ def lone():
 @pytest.mark.parametrize("function", [plain, nested, chosen, lone])
 def test_the_same_schema(function: Callable[..., Any]) -> None:
     ours, theirs = rw.tool(function).schema, get_json_schema(function)
+    if function is chosen and "enum" not in theirs["function"]["parameters"]["properties"]["colour"]:
+        pytest.skip("this version of transformers does not read the members of an Enum")
     assert _comparable(ours) == _comparable(theirs)
 
 

@@ -222,6 +222,8 @@ def test_pi_sessions_are_what_trackio_takes_for_a_session_that_the_hub_renders(
 def test_datasets_recognizes_pi_sessions_as_agent_traces(exported: dict[str, Path]) -> None:
     from datasets.packaged_modules.json import json as reader
 
+    if not hasattr(reader, "parse_traces_info"):
+        pytest.skip("this version of datasets does not read traces of agents")
     path = next((exported["stored"] / "pi-sessions" / "eval_base").glob("*.jsonl"))
     harness, session, prompt, _, asked, calls = reader.parse_traces_info(path.read_text().splitlines())
     one = next(one for one in stored(STORED, "eval_base") if one.id == session)

@@ -99,7 +99,7 @@ def test_what_the_template_writes_is_read_with_equal_calls(name: str, data: st.D
 @given(data=st.data())
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_reader_of_transformers_finds_equal_calls(name: str, data: st.DataObject) -> None:
-    from transformers.utils.chat_parsing import parse_response
+    reader = pytest.importorskip("transformers.utils.chat_parsing", reason="this transformers has no such reader")
     from trl.chat_template_utils import add_response_schema
 
     renderer, some = native_renderer(name), draw_calls(data, name)
@@ -114,7 +114,7 @@ def test_the_reader_of_transformers_finds_equal_calls(name: str, data: st.DataOb
     if renderer.opens_thought:
         written = "hm\n</think>\n\n" + written
     closing = str(tokenizer.decode(renderer.end_ids(some)))
-    read = parse_response(written + closing, tokenizer.response_template, prefix=prompt, tools=tools_of(some))
+    read = reader.parse_response(written + closing, tokenizer.response_template, prefix=prompt, tools=tools_of(some))
     second = [(one["function"]["name"], one["function"].get("arguments") or {}) for one in read.get("tool_calls", [])]
     assert second == pairs(some)
     assert pairs(read_turn(dialect, written, "end", tools_of(some)).calls) == second
