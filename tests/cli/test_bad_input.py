@@ -352,7 +352,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
             "pairs/preferences.jsonl:1: not a row of this file: Object missing required field",
         ),
         (["judge"], "Missing argument"),
-        (["schema"], "Choose from: task, recipe, trajectory"),
+        (["schema"], "Missing argument 'task|recipe|trajectory'"),
         (["judge", "nowhere"], "nowhere is not a run directory"),
         (["quickstart", "--limit", "0"], "--limit is 0"),
         (["quickstart", "--limit", "many"], "--limit"),
@@ -596,3 +596,32 @@ def test_no_permission(tmp_path: Path) -> None:
         refused((done.returncode, done.stderr), said)
     (tmp_path / "locked").chmod(0o700)
     (tmp_path / "done").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "t.jsonl",
+            '{"id": "t", "messages": [{"role": "us',
+            "t.jsonl:1: not JSON: it ends inside a value: it may have",
+        ),
+        (
+            "t.jsonl",
+            '{"id": "t", "messages": [',
+            "t.jsonl:1: not JSON: it ends inside a value: it may have been cut off",
+        ),
+        ("t.jsonl", '{"id": 1,}', "t.jsonl:1: not JSON: "),
+        ("t.json", '[\n{"id": 1,\n "b" 2}]', "t.json: not JSON: expecting ':' delimiter at line 3, column 6"),
+    ],
+)
+def test_broken_json_has_one_position(tmp_path: Path, name: str, text: str, words: str) -> None:
+    from support.in_process import rewright
+
+    (tmp_path / name).write_text(text)
+    for command in (["credit", name], ["import", name, "--run", "run"], ["validate", name]):
+        said = rewright(tmp_path, *command)
+        lines = [line for line in (said.output + said.errors).splitlines() if line.startswith("error: ")]
+        assert said.code in (1, 2) and len(lines) == 1, said
+        assert f"error: {words}" in lines[0].replace("row 0: ", "")  # validate counts the rows too
+        assert "(char" not in lines[0] and "line 1" not in lines[0]

@@ -64,10 +64,6 @@ def test_it_is_a_schema_of_its_draft_that_describes_every_key(schemas: dict[str,
                 assert value.get("description"), f"{name}.{key}"
 
 
-def test_an_unknown_schema_is_a_mistake_of_one_line(tmp_path: Path) -> None:
-    rewright(tmp_path, "schema", "taks").refused("'taks' is not one of 'task', 'recipe', 'trajectory'")
-
-
 def recipes() -> Iterator[tuple[str, Path | str]]:
     for path in [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("examples/**/recipe.yaml")]:
         yield path.name, path
@@ -223,3 +219,11 @@ def test_the_trajectories_of_a_run_are_valid_and_a_key_that_import_refuses_is_no
     said.refused("unknown key 'turns.0.tool_calls'")
     assert not check.is_valid(wrong)
     assert not check.is_valid({**rows[0], "stop_reason": "tired"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"), [("foo", ""), ("taks", "did you mean task? "), ("Recipe", "did you mean recipe? ")]
+)
+def test_an_unknown_schema_is_answered_with_those_that_there_are(tmp_path: Path, kind: str, hint: str) -> None:
+    said = rewright(tmp_path, "schema", kind)
+    said.refused(f"no schema {kind!r}: {hint}expected one of task, recipe, trajectory")

@@ -128,7 +128,8 @@ def test_a_model_s_own_mistakes_are_zeros(credit: Any) -> None:
     assert code == 0
     assert turn_rewards(output) == [[1.0, 0.0], [0.0], [0.0, 0.0], [0.0]]
     assert warnings == [
-        "warning: no trajectory has an outcome: turns are rewarded for calls only",
+        "warning: no trajectory has an outcome: turns are rewarded for calls only; judging gives outcomes: rewright "
+        "import logs.jsonl --run runs/logs",
         "warning: 1 of 4 trajectories has no call that was read, but <tool_call> in the text (the first is 'row 3'): "
         "their calls earn 0",
     ]

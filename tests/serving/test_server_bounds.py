@@ -153,10 +153,10 @@ def broken_chunks(url: str) -> None:
 
 
 class Counted(SearchIndex):
-    """Counts the queries that it has searched; `begun` is set by the first."""
+    """Counts the queries that it has searched; `begun` is set by the first. It is opened as any index is."""
 
-    def __init__(self, index: SearchIndex) -> None:
-        super().__init__(index._bm25, index.documents)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
         self.searched = 0
         self.begun = threading.Event()
 
@@ -168,7 +168,7 @@ class Counted(SearchIndex):
 
 
 async def test_a_search_ends_when_its_caller_has_gone(folder: Path) -> None:
-    index = Counted(SearchIndex.open(folder))
+    index = Counted.open(folder)
     async with listening(search_application(index)) as url, aiohttp.ClientSession(url) as session:
         asked = asyncio.create_task(session.post("/batch_search", json={"query": [LONGEST] * 60, "top_n": 1}))
         await asyncio.to_thread(index.begun.wait)
@@ -178,7 +178,7 @@ async def test_a_search_ends_when_its_caller_has_gone(folder: Path) -> None:
 
 
 async def test_a_search_that_takes_too_long_is_told_to_come_back(folder: Path) -> None:
-    index = Counted(SearchIndex.open(folder))
+    index = Counted.open(folder)
     body = {"query": [LONGEST] * 60, "top_n": 1}
     async with (
         listening(search_application(index, seconds=0.01)) as url,
@@ -192,7 +192,7 @@ async def test_a_search_that_takes_too_long_is_told_to_come_back(folder: Path) -
 
 
 async def test_a_server_that_stops_ends_the_searches_that_run(folder: Path) -> None:
-    index = Counted(SearchIndex.open(folder))
+    index = Counted.open(folder)
     async with aiohttp.ClientSession() as session:
         async with listening(search_application(index)) as url:
             body = {"query": [LONGEST] * 60, "top_n": 1}

@@ -103,8 +103,7 @@ class FaultServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        assert site._server is not None and isinstance(site._server, asyncio.Server)
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
         return self
 
     async def __aexit__(

@@ -90,6 +90,20 @@ def test_the_table_has_a_row_per_source(run: tuple[Path, str]) -> None:
     assert sum(one["trajectories"] for one in found["stages"][0]["sources"].values()) == 5
 
 
+def test_the_page_has_a_row_per_source(run: tuple[Path, str]) -> None:
+    folder, _ = run
+    found = json.loads(rewright(folder, "report", "runs/mix", "--json").output.splitlines()[-1])
+    assert rewright(folder, "view", "runs/mix", "--out", "page.html").code == 0
+    page = (folder / "page.html").read_text()
+    for name, row in found["sources"].items():
+        line = next(line for line in page.splitlines() if line.startswith(f"<tr><td>{name}</td>"))
+        assert f"<td>{100 * row['success']:.1f}%</td>" in line
+        numbers = [row["tasks"], row["trajectories"], *(row["counts"][key] for key in ("kept", "low", "wrong"))]
+        assert "".join(f"<td>{number}</td>" for number in numbers) in line
+        evaluated = found["stages"][0]["sources"][name]
+        assert f"{found['stages'][0]['stage']}, {name}: {100 * evaluated['success']:.1f}% [" in page
+
+
 def test_a_run_of_a_mixture_is_resumed(run: tuple[Path, str]) -> None:
     folder, table = run
     before = (folder / "runs/mix/trajectories.jsonl").read_bytes()

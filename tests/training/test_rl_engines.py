@@ -166,3 +166,16 @@ def test_adapters_are_merged_for_the_engine_and_the_model_is_left_as_it_is() -> 
         torch.testing.assert_close(weight, merged[name].detach())
     inner = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight"
     assert not torch.equal(made["model.layers.0.self_attn.q_proj.weight"], before[inner])
+
+
+def test_rl_says_once_what_is_wrong_with_most_rollouts(tmp_path: Path) -> None:
+    """Four rollouts a step are judged every second step."""
+    said, _ = trained(tmp_path, "limits.turn_tokens=24", "rl.steps=4", "rl.learning_rate=1.0e-6")
+    lines = [line for line in said.errors.splitlines() if line.startswith("warning: rl: ")]
+    assert "warning: rl: 8 of the 8 rollouts of steps 1 to 2 are cut off by a limit: limits.turn_tokens is 24" in lines
+    assert all("of the 8 rollouts of steps 1 to 2 are" in line for line in lines)
+
+
+def test_rl_with_few_rollouts_says_it_at_its_end(tmp_path: Path) -> None:
+    said, _ = trained(tmp_path, "limits.turn_tokens=24", "rl.steps=1")
+    assert "warning: rl: 4 of the 4 rollouts of step 1 are cut off by a limit: limits.turn_tokens is 24" in said.errors

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewright.cli import doctor_servers as servers
+from rewright.cli.doctor_servers import Line
 from rewright.cli.offline import JsonOption
 from rewright.cli.output import print_json
 
@@ -42,30 +45,32 @@ ADVICE = {
 """What to do about a missing capability."""
 
 
-class Line(NamedTuple):
-    """One line of the page. `advice`: what to do; empty if nothing is missing."""
-
-    state: str
-    name: str
-    detail: str
-    advice: str = ""
-
-
 def register(app: typer.Typer) -> None:
     """Add the command of this module to the app."""
     app.command()(doctor)
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Show what works on this machine: sandbox, packages, accelerators and plug-ins, and how to get what is missing."""
+def doctor(
+    place: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE|RUN]", help="Also ask the servers of this recipe or run.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what works on this machine: sandbox, packages, accelerators and plug-ins, and how to get what is missing.
+
+    With a recipe or a run, also whether its model servers answer, and whether they return token ids and log-probs.
+    """
     from rewright.integrations.doctor import check_plugins
     from rewright.pipeline.environment import environment
     from rewright.sandbox.capabilities import capabilities
 
+    asked = None if place is None else servers.server_reports(place)
     found, about, states = capabilities(), environment(0), check_plugins()
     if as_json:
         plugins = {state.trainer: state.problem or state.installed for state in states}
-        print_json({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about})
+        own = {} if asked is None else {"servers": servers.as_json(asked)}
+        print_json({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about, **own})
         return
     pages = [
         ("Machine", _machine(found, about)),
@@ -73,6 +78,8 @@ def doctor(as_json: JsonOption = False) -> None:
         ("Sandbox", _sandbox(found)),
         ("Trainers with a plug-in", [_plugin(state) for state in states]),
     ]
+    if asked is not None:
+        pages.append(("Model servers", servers.server_lines(asked)))
     print("\n\n".join(_section(title, lines) for title, lines in pages))
 
 

@@ -38,6 +38,7 @@ from rewright.cli.running import (
     print_plan,
     print_report,
     redo_stage,
+    say_next,
     start_run,
     stored_settings,
 )
@@ -139,6 +140,7 @@ def _stage_verb(stage: Stage) -> None:
             else:
                 complete_stage(opened, stage)
         print_report(opened, as_json=as_json)
+        say_next(opened, stage)
 
     app.command(name=stage.verb, help=stage.help)(run_stage)
 

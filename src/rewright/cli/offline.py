@@ -235,8 +235,14 @@ def credit(
         drawing_of(chosen).save(picture)
         say(f"written: {picture}")
     signal_name = settings.credit.signal_name
-    for warning in summary.warnings(signal_name, lambda unseen: log_warnings(found, signal_name, unseen)):
+    judging = "" if own else f"judging gives outcomes: {command('import', file, '--run', _run_of(file))}"
+    for warning in summary.warnings(signal_name, lambda seen: log_warnings(found, signal_name, seen), judging=judging):
         say(warning)
+
+
+def _run_of(log: Path) -> Path:
+    """The run directory that is proposed for a log."""
+    return Path("runs") / (log.resolve().name.partition(".")[0] or "imported")
 
 
 def import_trajectories(
@@ -280,6 +286,8 @@ def import_trajectories(
     found = import_into(file, run, recipe=recipe, changes=changes or (), file_format=file_format, options=options)
     for remark in found.remarks:
         say(remark)
+    for words, setting in found.needs:
+        say(f"warning: {command('repair', run)} {words}: {setting}")
     as_text(as_json)(f"{found.trajectories} trajectories imported: go on with {command('judge', run)}")
     if as_json:
         print_json({"run": str(run), "trajectories": found.trajectories, "tasks": found.tasks})
@@ -308,6 +316,7 @@ def export(
         as_text(as_json)(f"{path}: {rows} rows{note}")
     if as_json:
         print_json({"files": [{**one._asdict(), "path": str(one.path)} for one in written]})
+    say(f"look at the run with {command('view', run)}")
 
 
 def view(

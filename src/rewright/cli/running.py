@@ -15,7 +15,7 @@ from rewright.cli.program import command
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.memory_plan import Hardware
-from rewright.pipeline.registry import Stage, recipe_stages
+from rewright.pipeline.registry import Stage, recipe_stages, run_order
 from rewright.recipe.consent import imported_code, recipe_code
 from rewright.recipe.schema import Recipe
 
@@ -28,6 +28,7 @@ __all__ = [
     "print_report",
     "print_results",
     "redo_stage",
+    "say_next",
     "start_run",
     "stored_settings",
 ]
@@ -171,6 +172,23 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     else:
         shown = {key: format_counts(value) if isinstance(value, dict) else value for key, value in plan.items()}
         print("\n".join(f"{key}: {value}" for key, value in shown.items()))
+
+
+def say_next(run: Any, done: Stage) -> None:
+    """Say the command of the stage that follows `done` in the recipe of a run, or the one that exports its sets."""
+    recipe = run.recipe()
+    chosen = {stage.name for stage in recipe_stages(recipe)}
+    order = run_order(recipe)
+    later = order[next(index for index, one in enumerate(order) if one.name == done.name) + 1 :]
+    following = next((stage for stage in later if stage.name in chosen), None)
+    trains_next = following is not None and following.trains is not None
+    if done.trains is None and done.evaluates is None and (following is None or trains_next):
+        training = f", or train with {command('run', run.path, '--resume')}" if trains_next else ""
+        say(f"go on with {command('export', run.path, 'out')}{training}")
+    elif following is not None and following.evaluates is not None:
+        say(f"go on with {command('eval', run.path, '--model', following.evaluates)}")
+    elif following is not None and following.verb is not None:
+        say(f"go on with {command(following.verb, run.path)}")
 
 
 def print_report(run: Any, *, as_json: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
 from rewright.cli.program import command
+from rewright.core.errors import InputError
 
 __all__ = ["register"]
 
@@ -18,6 +20,8 @@ _ABOUT: Final = {
     "tasks.jsonl": "five questions, with gold calls and answers",
     "my_tools.py": "three Python functions, the tools",
 }
+
+_KINDS: Final = ("task", "recipe", "trajectory")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +53,20 @@ def init(
 
 
 def schema(
-    kind: Annotated[Literal["task", "recipe", "trajectory"], typer.Argument(help="What the schema describes.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="task|recipe|trajectory",
+            help="What the schema describes: one of these three.",
+            autocompletion=lambda: list(_KINDS),
+        ),
+    ],
 ) -> None:
     """Print the JSON Schema (draft 2020-12) of a task, a recipe or a trajectory, for editors and other programs."""
+    if kind not in _KINDS:
+        near = difflib.get_close_matches(kind.lower(), _KINDS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no schema {kind!r}: {hint}expected one of {', '.join(_KINDS)}")
     from rewright.core.json_schema import record_schema
     from rewright.core.records import Trajectory
     from rewright.recipe.json_schema import recipe_schema

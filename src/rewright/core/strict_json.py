@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "STRICT", "TOLERANT", "NestingError", "StrictDecoder", "nested_deeper"]
+__all__ = ["MAX_DEPTH", "STRICT", "TOLERANT", "NestingError", "StrictDecoder", "json_problem", "nested_deeper"]
 
 MAX_DEPTH = 100
 """Maximum nesting depth of lists and objects."""
@@ -49,6 +49,19 @@ class StrictDecoder(json.JSONDecoder):
         if s.count("[") + s.count("{") > MAX_DEPTH and nested_deeper(value):
             raise NestingError
         return value, end
+
+
+def json_problem(problem: ValueError, *, lines: bool = False) -> str:
+    """Return why a text is not JSON, with one position: the column, and with `lines` the line too.
+
+    A text that ends inside a value was probably cut off, and then the message says so in place of the position.
+    """
+    if not isinstance(problem, json.JSONDecodeError):
+        return str(problem).partition("\n")[0]
+    if problem.pos >= len(problem.doc.rstrip()) or problem.msg.startswith("Unterminated string"):
+        return "it ends inside a value: it may have been cut off"
+    place = f"line {problem.lineno}, column {problem.colno}" if lines else f"column {problem.colno}"
+    return f"{problem.msg[:1].lower()}{problem.msg[1:]} at {place}"
 
 
 def _refuse(name: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rewright.core.errors import InputError
-from rewright.core.strict_json import TOLERANT
+from rewright.core.strict_json import TOLERANT, json_problem
 from rewright.tasks.rows import MAX_JSON_BYTES, Row
 
 __all__ = ["read_eval_file"]
@@ -65,7 +65,7 @@ def _sample(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place:
     except InputError:
         raise
     except ValueError as problem:
-        raise InputError(f"{place}: not JSON: {str(problem).splitlines()[0]}") from None
+        raise InputError(f"{place}: not JSON: {json_problem(problem)}") from None
     if not isinstance(value, dict):
         raise InputError(f"{place}: is no object: expected a sample")
     return value

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from rewright.core.records import Task, Trajectory
 
-__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "missing_key"]
+__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "how_to_give", "missing_key"]
+
+_IMPORT_OPTIONS: Final = {"gold.answers": "--answer COLUMN or --gold FILE", "gold.calls": "--gold FILE"}
+"""Options of `rewright import` that give a key of a task."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -70,6 +73,13 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
 def missing_key(task: Task, needs: Sequence[str]) -> str | None:
     """Return the first key of `needs` that is missing or empty in the task, or None."""
     return next((key for key in needs if not _value(task, key)), None)
+
+
+def how_to_give(task: Task, key: str) -> str:
+    """Return how a task that was made from a log gets a missing key, to be appended to a message; else ""."""
+    if task.source != "log" or key not in _IMPORT_OPTIONS:
+        return ""
+    return f": import the log again with {_IMPORT_OPTIONS[key]}"
 
 
 def _value(task: Task, key: str) -> Any:

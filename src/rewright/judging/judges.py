@@ -23,7 +23,7 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
-from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, missing_key
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, how_to_give, missing_key
 from rewright.judging.extraction import find_extractor
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS, import_path_of, in_separate_process
 from rewright.judging.solve import solve_metrics
@@ -188,7 +188,8 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEF
         reason = "no answer (truncated by a limit)" if truncated else reason
         judgement = Judgement(0.0, reason)
     elif (missing := missing_key(task, judge.needs)) is not None:
-        raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")
+        what = f"task {task.id}: judge {task.judge} needs {missing}, and the task has none"
+        raise InputError(what + how_to_give(task, missing))
     elif isinstance(judge, TrajectoryJudge):
         judgement = _checked(task.judge, content or "", lambda: judge(task, trajectory, content or ""))
     else:

@@ -20,7 +20,7 @@ import msgspec
 
 from rewright.core.errors import EngineError, InputError
 from rewright.net.backoff import backoff_seconds, retry_after_seconds
-from rewright.net.faults import Cause, Fault
+from rewright.net.faults import Cause, Fault, connection_problem
 from rewright.net.servers import Server, Servers
 from rewright.net.urls import without_password
 
@@ -290,13 +290,15 @@ class Endpoint:
                 raise
             raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-            raise Fault("certificate", self._line(error), retry=False) from None
+            raise Fault("certificate", self._connection(error), retry=False) from None
         except aiohttp.ClientPayloadError as error:
             raise Fault("body", f"the reply was truncated: {self._line(error)}", retry=True) from None
         except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
             # aiohttp raises RuntimeError for a closed session, and ValueError for bytes that are not HTTP.
             unreachable = isinstance(error, aiohttp.ClientConnectorError)
-            raise Fault("connection", self._line(error), retry=not self._closed, unreachable=unreachable) from None
+            raise Fault(
+                "connection", self._connection(error), retry=not self._closed, unreachable=unreachable
+            ) from None
         if 200 <= status < 300:
             return _decode(content) if content or not self.empty_replies else None
         raise self._status_fault(status, reply_headers, content)
@@ -314,6 +316,9 @@ class Endpoint:
 
     def _line(self, error: Exception) -> str:
         return f"{type(error).__name__}: {self._clean(str(error))[:MAX_DETAIL]}"
+
+    def _connection(self, error: Exception) -> str:
+        return self._clean(connection_problem(error))[:MAX_DETAIL]
 
     def _clean(self, text: str) -> str:
         """Return `text` on one line with the API key removed."""

@@ -25,10 +25,13 @@ from rewright.importers.log_files import read_conversations
 from rewright.importers.names import without_prefixes
 from rewright.importers.own import OWN, is_own
 from rewright.pipeline.context import Context
+from rewright.pipeline.preflight import check_models
+from rewright.pipeline.registry import get_stage
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.toolsets import with_recipe_tools
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
+from rewright.tasks.from_recipe import judged_by
 from rewright.tasks.settings import TaskSettings
 
 __all__ = ["Imported", "LogOptions", "import_trajectories"]
@@ -53,11 +56,15 @@ NO_OPTIONS: Final = LogOptions()
 
 
 class Imported(NamedTuple):
-    """What was imported: number of trajectories and of the tasks that they are of; remarks for the user."""
+    """What was imported: number of trajectories and of the tasks that they are of; remarks for the user.
+
+    `needs`: (what `rewright repair` will do, the settings that change it).
+    """
 
     trajectories: int
     tasks: int
     remarks: list[str]
+    needs: list[tuple[str, str]]
 
 
 def import_trajectories(
@@ -82,6 +89,7 @@ def import_trajectories(
     Nothing is written unless all of the file could be read. Raises InputError for invalid input.
     """
     settings = load_recipe(recipe, changes)
+    needs = _needs(run, settings, is_named=recipe is not None or _sets(changes, "model") or _sets(changes, "repair"))
     served_only = settings.model.engine == "openai" and settings.model.tokenizer is None
     if served_only and recipe is None and not _sets(changes, "stages"):
         # Training would be refused; so `rewright run RUN --resume` ends with the data sets.
@@ -89,9 +97,9 @@ def import_trajectories(
     has_tasks = recipe is not None or _sets(changes, "tasks")
     importer = find_importer(file_format, "trajectories") if file_format is not None else None
     if importer is not None and importer.trajectories is not None:
-        return _of_known_tasks(file, run, settings, file_format or OWN, has_tasks=has_tasks)
+        return _of_known_tasks(file, run, settings, file_format or OWN, needs, has_tasks=has_tasks)
     if importer is None and is_own(file):
-        return _of_known_tasks(file, run, settings, OWN, has_tasks=has_tasks)
+        return _of_known_tasks(file, run, settings, OWN, needs, has_tasks=has_tasks)
     chosen = recipe is not None or _sets(changes, "dialect")
     if importer is not None and chosen:
         _check_dialect(settings.dialect, importer.dialect, str(file_format))
@@ -119,12 +127,17 @@ def import_trajectories(
         own = TaskSettings(format="rewright", path=str((run / "tasks.jsonl").absolute()), judge=settings.tasks.judge)
         settings = msgspec.structs.replace(settings, tasks=own)
         with_recipe_tools(found.tasks, settings.tools, dialect)  # raises for a tool that the dialect cannot call
+        if own.judge is not None:
+            for task in found.tasks:
+                judged_by(own.judge, task, settings.judges)  # raises for a task that lacks what the judge needs
     _store(run, settings, found.trajectories, found.tasks if found.made or found.replaced else None)
     used = len({one.task_id for one in found.trajectories})
-    return Imported(len(found.trajectories), used, _remarks(found, used))
+    return Imported(len(found.trajectories), used, _remarks(found, used), needs)
 
 
-def _of_known_tasks(file: Path, run: Path, settings: Recipe, name: str, *, has_tasks: bool) -> Imported:
+def _of_known_tasks(
+    file: Path, run: Path, settings: Recipe, name: str, needs: list[tuple[str, str]], *, has_tasks: bool
+) -> Imported:
     """Import with an importer that needs the tasks."""
     importer = find_importer(name, "trajectories")
     assert importer.trajectories is not None
@@ -138,7 +151,7 @@ def _of_known_tasks(file: Path, run: Path, settings: Recipe, name: str, *, has_t
     if not trajectories:
         raise InputError(f"{file}: holds no trajectories")
     _store(run, settings, trajectories, None)
-    return Imported(len(trajectories), len({one.task_id for one in trajectories}), [])
+    return Imported(len(trajectories), len({one.task_id for one in trajectories}), [], needs)
 
 
 def _store(run: Path, settings: Recipe, trajectories: Sequence[Trajectory], tasks: Sequence[Task] | None) -> None:
@@ -150,6 +163,20 @@ def _store(run: Path, settings: Recipe, trajectories: Sequence[Trajectory], task
         for trajectory in trajectories:
             opened.trajectories.append(trajectory)
         opened.finish("synth", 0.0, imported=len(trajectories))
+
+
+def _needs(run: Path, settings: Recipe, *, is_named: bool) -> list[tuple[str, str]]:
+    """Return what `rewright repair` will refuse, or what it will use because no model is named."""
+    place = run / "recipe.yaml"
+    if not is_named:
+        model = "model.engine=openai model.base_url=http://HOST:PORT/v1 model.path=NAME"
+        words = f"will use {settings.model.path}, the model that ships, because no model is named"
+        return [(words, f"import with {model}, or change model in {place}")]
+    try:
+        check_models(settings, [get_stage("repair")])
+    except InputError as problem:
+        return [(f"will refuse: {problem}", f"change it in {place}")]
+    return []
 
 
 def _sets(changes: Sequence[str], section: str) -> bool:

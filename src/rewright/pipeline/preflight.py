@@ -20,7 +20,7 @@ from rewright.pipeline.registry import Stage, get_stage
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 
-__all__ = ["check_run"]
+__all__ = ["check_models", "check_run"]
 
 
 def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
@@ -39,10 +39,7 @@ def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
         find_extractor(str(recipe.extractor), setting="extractor")
     context = Context(run, recipe)
     _check_order(run, wanted)
-    for key in dict.fromkeys(key for stage in wanted for key in stage.models):
-        model: ModelSettings | None = operator.attrgetter(key)(recipe)
-        if model is not None:
-            model.check(key)
+    check_models(recipe, wanted)
     for stage in wanted:
         if stage.check is not None:
             stage.check(recipe)
@@ -51,6 +48,16 @@ def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
             stage.prepare(context)
     _check_disk(recipe, run, wanted)
     return context
+
+
+def check_models(recipe: Recipe, stages: Iterable[Stage]) -> None:
+    """Raise InputError for settings of a model that a stage opens, which cannot work. Loads no model."""
+    models: dict[str, ModelSettings] = {}
+    for key in (key for stage in stages for key in stage.models):
+        model: ModelSettings | None = operator.attrgetter(key)(recipe)
+        models |= {"model": recipe.model} if model is None else {key: model}
+    for key, chosen in models.items():
+        chosen.check(key)
 
 
 def _check_order(run: Run, wanted: Sequence[Stage]) -> None:

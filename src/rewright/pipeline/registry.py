@@ -86,7 +86,7 @@ class Stage:
 
     # Requirements.
     models: tuple[str, ...] = ()
-    """Model sections of the recipe that it opens."""
+    """Model sections of the recipe that it opens; one that is not set stands for `model`."""
     uses_tools: bool = False
     """Whether it executes the tools of tasks."""
     uses_tasks: bool = False

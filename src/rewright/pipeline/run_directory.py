@@ -39,6 +39,7 @@ from rewright.pipeline.migration import check_format, migrate, stored_environmen
 from rewright.pipeline.registry import Stage, stages
 from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
 from rewright.recipe.consent import check_recipe_code, recipe_code
+from rewright.recipe.differences import first_difference
 from rewright.recipe.schema import Recipe
 from rewright.training.trackers import TrackedStage, report
 
@@ -131,9 +132,10 @@ class Run:
                 raise InputError(
                     f"{path} already contains a run: choose another --run, or continue it: rewright run {path} --resume"
                 )
-            elif run.recipe() != recipe:
+            elif (stored := run.recipe()) != recipe:
                 raise InputError(
-                    f"{path} was started with another recipe: resume with the same one, or start a new run"
+                    f"{path} was started with another recipe: {first_difference(stored, recipe)}: --resume takes the "
+                    f"settings of the run; change those of later stages in {recipe_file}, or start a new run with --run"
                 )
             else:
                 return run, False

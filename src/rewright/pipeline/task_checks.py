@@ -8,7 +8,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.judging.base import missing_key
+from rewright.judging.base import how_to_give, missing_key
 from rewright.judging.judges import find_judge
 from rewright.pipeline.context import Context, eval_settings
 from rewright.tasks.from_recipe import draws_tasks
@@ -77,7 +77,8 @@ def check_verdicts(tasks: list[Task]) -> None:
     for task in tasks:
         missing = missing_key(task, find_judge(task.judge).needs)
         if missing is not None:
-            raise InputError(f"task {task.id}: judge {task.judge} needs {missing}, and the task has none")
+            what = f"task {task.id}: judge {task.judge} needs {missing}, and the task has none"
+            raise InputError(what + how_to_give(task, missing))
 
 
 def _tasks(context: Context, settings: TaskSettings, where: str) -> list[Task]:

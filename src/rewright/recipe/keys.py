@@ -53,6 +53,8 @@ def check_keys(
         if key not in fields:
             found = suggestions(prefix, str(key), fields)
             hint = f"did you mean {_or(found)}?" if found else f"expected one of {', '.join(sorted(fields))}"
+            if "arguments" in fields and "backend" in fields and not found:
+                hint += f" (an argument of the trainer's own configuration is {prefix}.arguments.{key})"
             raise InputError(f"{nearest(name, where, places)}: unknown key {one_line(name)}: {hint}")
         check_keys(value, fields[key], name, where, places, any_engine=any_engine)
 

@@ -21,6 +21,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.recipe.consent import check_recipe_code, imported_code
 from rewright.recipe.cross_checks import apply_cross_field_rules, check_addresses
 from rewright.recipe.keys import check_keys, check_numbers, located
+from rewright.recipe.overrides import SHORT_FORMS, override_names, set_override
 from rewright.recipe.renamed import check_renamed, rename
 from rewright.recipe.schema import Recipe
 from rewright.recipe.suggestions import struct_of
@@ -35,10 +36,6 @@ FORMAT_1_MODEL: Final = {
     "timeout_seconds": 300.0,
 }  # fmt: skip
 """The keys that belong to one engine only today, and their defaults in format 1, where every model had them."""
-SHORT_FORMS = {"tasks": "path", "model": "path", "sandbox": "level"}
-"""Sections that may be given as one string, and the key that the string sets. (`tasks` may be a list: `sources`.)"""
-NAMED = ("signal", "estimator")
-"""Keys that are a name, or a mapping with `name` and the settings of what is named. Another name has other settings."""
 
 
 def load_recipe(
@@ -78,13 +75,15 @@ def load_recipe(
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise InputError(f"override {override!r}: expected section.key=value")
-        _set(data, key.split("."), parse_value(text), override)
-        places[key] = f"override {override!r}"
+        set_override(data, key, parse_value(text), override)
+        for name in override_names(key):
+            places[name] = f"override {override!r}"
         while "." in key:
             key = key.rpartition(".")[0]
-            places.setdefault(key, f"override {override!r}")
+            for name in override_names(key):
+                places.setdefault(name, f"override {override!r}")
     for key, value in (settings or {}).items():
-        _set(data, key.split("."), msgspec.to_builtins(value), key)
+        set_override(data, key, msgspec.to_builtins(value), key)
         places.setdefault(key, f"argument {key}")
     if stored and trusted is not None:
         check_recipe_code(imported_code(data), trusted, where)
@@ -138,28 +137,6 @@ def _drop_defaults(section: dict[str, Any], defaults: Mapping[str, Any]) -> None
     for key, default in defaults.items():
         if section.get(key) == default or (not section.get(key) and not default):
             section.pop(key, None)
-
-
-def _set(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    for depth, key in enumerate(keys[:-1]):
-        below = data.setdefault(key, {})
-        if isinstance(below, str) and key in SHORT_FORMS:
-            below = data[key] = {SHORT_FORMS[key]: below}
-        if isinstance(below, str) and key in NAMED:
-            below = data[key] = {"name": below}
-        if isinstance(below, list) and key == "tasks":
-            below = data[key] = {"sources": below}
-        if below is None:
-            below = data[key] = {}
-        if not isinstance(below, dict):
-            raise InputError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is not a section")
-        data = below
-    last = keys[-1]
-    section = data.get(last)
-    if last in SHORT_FORMS and isinstance(value, str) and isinstance(section, dict) and "sources" not in section:
-        section[SHORT_FORMS[last]] = value
-    else:
-        data[last] = value
 
 
 def _expand(data: Any, kind: Any, standard: Any) -> Any:

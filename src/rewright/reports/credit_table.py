@@ -194,12 +194,18 @@ class Summary:
             )
         return notes
 
-    def warnings(self, signal: str = "matched", logs: Callable[[str], Iterable[str]] = lambda _: ()) -> Iterator[str]:
+    def warnings(
+        self,
+        signal: str = "matched",
+        logs: Callable[[str], Iterable[str]] = lambda _: (),
+        *,
+        judging: str = "",
+    ) -> Iterator[str]:
         """Yield warnings, one line each, about trajectories without gold calls, outcome or group.
 
         Their values are not measurements, although they look like those of other trajectories. `signal` is the name of
         the credit signal: only `matched` needs gold calls and rewards calls. `logs` returns further warnings, given
-        what becomes of calls that nobody sees.
+        what becomes of calls that nobody sees. `judging`: how the trajectories get outcomes.
         """
         matches = signal == "matched"
         source = "calls" if matches else f"the signal {signal}"
@@ -213,7 +219,8 @@ class Summary:
         if self._counts["no outcome"] < self.count:
             yield from self._remark("no outcome", f"their turns are rewarded for {source} only")
         elif self.count:
-            yield f"warning: no trajectory has an outcome: turns are rewarded for {source} only"
+            how = f"; {judging}" if judging else ""
+            yield f"warning: no trajectory has an outcome: turns are rewarded for {source} only{how}"
         if self._counts["gold"] and not self._counts["calls"]:
             yield "warning: no trajectory has a call, though there are gold calls"
         yield from logs(unseen)

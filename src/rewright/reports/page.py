@@ -71,6 +71,7 @@ def _page(run: Run, count: int) -> Iterator[str]:
     yield _about(run)
     yield _stages(summary)
     yield _counts(summary)
+    yield _sources(summary.get("sources", {}))
     yield _costs(summary)
     yield _curves(run)
     shown = read_examples(run, count, settings, dialect)
@@ -168,6 +169,17 @@ def _stages(summary: dict[str, Any]) -> str:
             if row.get("failures")
         )
         + "".join(
+            f'<p class="small">{escape(row["stage"])}, {escape(name)}: {100 * part["success"]:.1f}% '
+            f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}] of {part['trajectories']}.</p>\n"
+            for row in summary["stages"]
+            for name, part in (*row.get("sources", {}).items(), *row.get("categories", {}).items())
+        )
+        + "".join(
+            f'<p class="small">{escape(row["stage"])}: mean of the categories {100 * row["category_mean"]:.1f}%.</p>\n'
+            for row in summary["stages"]
+            if "category_mean" in row
+        )
+        + "".join(
             f'<p class="small">{escape(row["stage"])}: {escape(name)} {part["value"]:.3f} '
             f"[{part['low']:.3f}, {part['high']:.3f}] of {part['trajectories']}.</p>\n"
             for row in summary["stages"]
@@ -210,6 +222,24 @@ def _counts(summary: dict[str, Any]) -> str:
     return (
         f'<h2>Trajectories</h2>\n<ul class="counts">{"".join(items)}</ul>\n'
         f'<p class="soft small">{escape(" ".join(lines))}</p>\n'
+    )
+
+
+def _sources(sources: dict[str, dict[str, Any]]) -> str:
+    """The candidates of a mixture by source."""
+    if not sources:
+        return ""
+    counts = ("kept", "low", "wrong", "repaired")
+    rows = "\n".join(
+        f"<tr><td>{escape(name)}</td><td>{100 * row['success']:.1f}%</td>"
+        f"<td>{100 * row['low']:.1f} – {100 * row['high']:.1f}</td><td>{_interval(row)}</td><td>{row['tasks']}</td>"
+        f"<td>{row['trajectories']}</td>" + "".join(f"<td>{row['counts'][key]}</td>" for key in counts) + "</tr>"
+        for name, row in sources.items()
+    )
+    return (
+        '<h2>Candidates by source</h2>\n<div class="scroll"><table><tr><th>source</th><th>success</th>'
+        "<th>95% interval</th><th></th><th>tasks</th><th>candidates</th>"
+        f"{''.join(f'<th>{name}</th>' for name in counts)}</tr>\n{rows}</table></div>\n"
     )
 
 

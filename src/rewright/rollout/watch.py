@@ -7,17 +7,17 @@ the server's parsers, the chat template, a limit. Unsaid, all that is seen of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from rewright.core.progress import say
-from rewright.core.records import Trajectory
+from rewright.core.records import Task, Trajectory
 from rewright.dialects import Dialect
 from rewright.dialects.base import answers_in_prose
 from rewright.dialects.hermes import split_thought
 from rewright.rollout.settings import Limits
 
-__all__ = ["MIN_TRAJECTORIES", "Watch"]
+__all__ = ["MIN_TRAJECTORIES", "StepWatch", "Watch"]
 
 MIN_TRAJECTORIES: Final = 8
 """Number of finished trajectories from which on a stage is judged. A smaller stage is judged at its end."""
@@ -56,6 +56,9 @@ class Watch:
     ) -> None:
         self._label, self._dialect, self._limits, self._total, self._tell = label, dialect, limits, total, tell
         self._said: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
         self._count = self._calls = self._malformed = self._offered = self._called = 0
         self._stops: Counter[str] = Counter()
         self._no_answer: Counter[str] = Counter()
@@ -68,6 +71,11 @@ class Watch:
 
         `tools`: tools were offered. Trajectories with an infrastructure failure are not counted (see `Outage`).
         """
+        self._add(trajectory, tools=tools)
+        if trajectory.failure is None and self._count >= MIN_TRAJECTORIES:
+            self._check(f"of the first {self._count} trajectories")
+
+    def _add(self, trajectory: Trajectory, *, tools: bool) -> None:
         if trajectory.failure is not None:
             return
         self._count += 1
@@ -88,8 +96,6 @@ class Watch:
             self._no_answer[self._why_no_answer(trajectory)] += 1
         elif trajectory.stop_reason in _LIMITS:
             self._cut_off[self._why_cut_off(trajectory)] += 1
-        if self._count >= MIN_TRAJECTORIES:
-            self._check(f"of the first {self._count} trajectories")
 
     def finish(self) -> None:
         """Judge a stage with fewer trajectories than `MIN_TRAJECTORIES`."""
@@ -165,6 +171,39 @@ class Watch:
             )
         inside = "" if _last(trajectory)[1].strip() else ", and most end inside their thoughts"
         return f"{self._turn}{inside}"
+
+
+class StepWatch(Watch):
+    """As `Watch`, for RL: each step is judged alone, since training changes the model.
+
+    Steps with fewer rollouts than `MIN_TRAJECTORIES` are judged together with the following ones.
+    """
+
+    def __init__(self, label: str, dialect: Dialect, limits: Limits, *, tell: Callable[[str], None] = say) -> None:
+        super().__init__(label, dialect, limits, tell=tell)
+        self._first = self._last = 0
+        self._judged = False
+
+    def record_step(self, step: int, rollouts: Iterable[Trajectory], tasks: Mapping[str, Task]) -> None:
+        """Count the rollouts of `step`, and say what is wrong with most of them. `tasks`: all tasks by their ids."""
+        if not self._count:
+            self._first = step
+        self._last = step
+        for trajectory in rollouts:
+            self._add(trajectory, tools=bool(tasks[trajectory.task_id].all_tools))
+        if self._count >= MIN_TRAJECTORIES:
+            self._check_steps()
+
+    def finish(self) -> None:
+        """Judge a training that had fewer rollouts than `MIN_TRAJECTORIES`."""
+        if self._count and not self._judged:
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        steps = f"step {self._last}" if self._first == self._last else f"steps {self._first} to {self._last}"
+        self._check(f"of the {self._count} rollouts of {steps}" if self._count > 1 else f"of the rollout of {steps}")
+        self._judged = True
+        self._reset()
 
 
 def _last(trajectory: Trajectory) -> tuple[str, str]:

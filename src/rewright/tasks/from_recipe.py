@@ -12,7 +12,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.judging.base import missing_key
+from rewright.judging.base import how_to_give, missing_key
 from rewright.judging.judges import check_judge, find_judge, judge_needs_consent
 from rewright.tasks.formats import WorldFormat, find_format, judged
 from rewright.tasks.loading import load_tasks, tasks_of_rows
@@ -23,6 +23,7 @@ __all__ = [
     "MIXTURE_SOURCE",
     "drawn_count",
     "draws_tasks",
+    "judged_by",
     "load_recipe_tasks",
     "mixture_order",
     "recipe_tasks_of_rows",
@@ -61,9 +62,7 @@ def load_recipe_tasks(
     if settings.judge is None:
         return found
     own = {source.label for source in settings.sources if source.judge is not None}
-    return [
-        task if task.metadata[MIXTURE_SOURCE] in own else _judged_by(settings.judge, task, judges) for task in found
-    ]
+    return [task if task.metadata[MIXTURE_SOURCE] in own else judged_by(settings.judge, task, judges) for task in found]
 
 
 def mixture_order(sizes: Sequence[int], weights: Sequence[float | None]) -> list[tuple[int, int]]:
@@ -103,7 +102,7 @@ def _of_source(name: str, task: Task) -> Task:
 
 def _source_tasks(settings: SourceSettings, judges: Sequence[str] | None, where: str) -> list[Task]:
     tasks = _recipe_tasks(settings, judges, where)
-    return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+    return tasks if settings.judge is None else [judged_by(settings.judge, task, judges) for task in tasks]
 
 
 def recipe_tasks_of_rows(
@@ -111,10 +110,10 @@ def recipe_tasks_of_rows(
 ) -> list[Task]:
     """Convert rows that are in no file, as `load_recipe_tasks` does with the file of the section."""
     tasks = tasks_of_rows(rows, settings.format, settings.limit, judges=judges)
-    return tasks if settings.judge is None else [_judged_by(settings.judge, task, judges) for task in tasks]
+    return tasks if settings.judge is None else [judged_by(settings.judge, task, judges) for task in tasks]
 
 
-def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
+def judged_by(judge: str, task: Task, judges: Sequence[str] | None = None) -> Task:
     """Replace the task's judge by the recipe's. Raises InputError if the task lacks a key that the judge needs."""
     if judges is not None:
         check_judge(judge, judges)
@@ -122,7 +121,8 @@ def _judged_by(judge: str, task: Task, judges: Sequence[str] | None) -> Task:
     needs = ("gold.answers",) if judges is None and ":" in judge else find_judge(judge).needs
     missing = missing_key(task, needs)
     if missing is not None:
-        raise InputError(f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none")
+        what = f"the recipe judges by {judge}, which needs {missing}, and task {task.id} has none"
+        raise InputError(what + how_to_give(task, missing))
     if judge != task.judge and judge_needs_consent(judge):
         raise InputError(f"the recipe judges by {judge}, which is for tasks of the format {judge}, not for {task.id}")
     return msgspec.structs.replace(task, judge=judge)

@@ -17,7 +17,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.storage import bounded_lines, special_file_kind, without_surrogates
-from rewright.core.strict_json import TOLERANT, NestingError
+from rewright.core.strict_json import TOLERANT, NestingError, json_problem
 
 __all__ = ["LeftOutError", "Row", "function_schema", "read_rows"]
 
@@ -232,7 +232,8 @@ def _decode(line: bytes, place: str) -> Any:
     except NestingError as problem:
         raise InputError(f"{place}: JSON {problem}") from None
     except ValueError as problem:
-        raise InputError(f"{place}: not JSON: {problem}") from None
+        lines = b"\n" in line.strip()
+        raise InputError(f"{place}: not JSON: {json_problem(problem, lines=lines)}") from None
 
 
 def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:

@@ -34,6 +34,7 @@ from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Rollout
 from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
+from rewright.rollout.watch import StepWatch
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
 from rewright.training.launch import as_portable, world_size
@@ -122,7 +123,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
-        self._outages = StepOutages()
+        self._outages, self._watch = StepOutages(), StepWatch("rl", dialect, limits)
         self.failed_together = False
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
@@ -143,6 +144,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def close(self) -> None:
         """Stop the engine, the tools and the event loop."""
+        self._watch.finish()
         self._loop.run_until_complete(self._rollout.tools.close())
         self._loop.run_until_complete(self._engine.close())
         self._loop.close()
@@ -166,6 +168,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._outages.record(step + 1, everything)
         check_log_probs(everything)
         self.failed_together = False
+        if self.accelerator.is_main_process:
+            self._watch.record_step(step + 1, everything, self._tasks)
         try:
             judged = self._together(lambda: self._judge(tasks, trajectories))
         except BaseException:
@@ -356,7 +360,6 @@ def train_rl(
     from datasets import Dataset
 
     check_task_count(len(tasks), settings)
-
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")
