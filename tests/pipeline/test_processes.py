@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from rewright.core.errors import InputError
 from rewright.training.launch import Launch, launch_of
 from rewright.training.settings import TrainingSettings
 from support import groups, in_process
@@ -66,12 +66,58 @@ def test_what_a_group_cannot_do_is_said_before_the_run(tmp_path: Path, name: str
         ("{distributed_type: MULTI_GPU, num_machines: 2, num_processes: 16}", "num_machines is 2"),
         ("{distributed_type: MULTI_GPU, num_processes: many}", "num_processes is 'many'"),
         ("{distributed_type: FSDP, num_processes: 2, fsdp_config: {fsdp_version: 1}}", "expected fsdp_version: 2"),
+        ("{distributed_type: FSDP, num_processes: 2, fsdp_config: 2}", "fsdp_config is 2: expected a mapping"),
+        ("{distributed_type: DEEPSPEED, deepspeed_config: {zero_stage: 4}}", "the stage of ZeRO is 4: expected 0, 1"),
+        ("{distributed_type: DEEPSPEED, deepspeed_config: {deepspeed_config_file: absent}}", "absent: cannot read it"),
+        ("{distributed_type: DEEPSPEED, deepspeed_config: {deepspeed_config_file: a.yaml}}", "a.yaml: not JSON"),
     ],
 )
 def test_a_file_of_accelerate_that_cannot_be_used_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    groups.put(tmp_path, "sft")
     (tmp_path / "a.yaml").write_text(content)
-    with pytest.raises(InputError, match=words.replace("[", r"\[")):
-        launch_of(TrainingSettings(accelerate=str(tmp_path / "a.yaml")))
+    in_process.rewright(tmp_path, "run", "r.yaml", "training.accelerate=a.yaml").refused(words)
+
+
+FILE = "deepspeed_config_file: ds.json"
+ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "words"),
+    [
+        ("zero_stage: 2", {}, "DEEPSPEED needs the package deepspeed, which is not installed"),
+        ("zero_stage: 2, gradient_accumulation_steps: 2", {}, "needs the package deepspeed"),  # as in the recipe
+        ("gradient_accumulation_steps: 1", {}, "gradient_accumulation_steps is 1, and stage sft has 2: expected auto"),
+        ("gradient_clipping: 0.5", {}, "gradient_clipping is 0.5, and stage sft has 1: expected auto"),
+        ("zero_stage: 3", {}, "expected zero3_save_16bit_model: true with ZeRO 3, or the trained weights cannot be"),
+        ("zero_stage: 3, zero3_save_16bit_model: true", {}, "needs the package deepspeed"),
+        (FILE, {"zero_optimization": ZERO3, "train_batch_size": "auto"}, "needs the package deepspeed"),
+        (FILE, {"zero_optimization": ZERO3, "train_batch_size": 16}, "train_batch_size is 16, and stage sft has 4"),
+        (FILE, {"zero_optimization": {"stage": 3}}, "expected stage3_gather_16bit_weights_on_model_save: true"),
+        (FILE, [], "ds.json: expected a JSON object"),
+    ],
+)
+def test_settings_of_deepspeed_are_compared_with_the_recipe(
+    tmp_path: Path, config: str, file: object, words: str
+) -> None:
+    groups.put(tmp_path, "sft")
+    (tmp_path / "ds.json").write_text(json.dumps(file))
+    (tmp_path / "a.yaml").write_text(
+        f"{{distributed_type: DEEPSPEED, num_processes: 2, deepspeed_config: {{{config}}}}}"
+    )
+    settings = ("training.accelerate=a.yaml", "sft.micro_batch_size=1")
+    in_process.rewright(tmp_path, "run", "r.yaml", *settings).refused(words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_checkpointing_of_fsdp_and_of_trl_at_once_is_refused(tmp_path: Path) -> None:
+    groups.put(tmp_path, "sft")
+    with (tmp_path / "fsdp.yaml").open("a") as file:
+        file.write("  fsdp_activation_checkpointing: true\n")
+    command = ("run", "r.yaml", "training.accelerate=fsdp.yaml", "--dry-run")
+    in_process.rewright(tmp_path, *command).refused("fsdp_activation_checkpointing is true, and TRL checkpoints")
+    said = in_process.rewright(tmp_path, *command, "sft.arguments.gradient_checkpointing=false")
+    assert said.code == 0, said.errors
 
 
 def test_the_number_of_processes_comes_from_either_place(tmp_path: Path) -> None:

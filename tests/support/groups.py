@@ -32,8 +32,10 @@ limits: {turns: 4, turn_tokens: 64, trajectory_tokens: 320, tool_seconds: 600, t
 sandbox: {level: process, wall_seconds: 600}
 repair: {model: {path: pico-repairer, slots: 8}, temperature: 0.7, calls: 4}
 build: {held_out_fraction: 0.6}
-sft: {source: demonstrations, demonstrations: 7, learning_rate: 6.0e-4, batch_size: 4, epochs: 1, save_steps: 1}
-reward: {learning_rate: 3.0e-4, batch_size: 2, epochs: 2, save_steps: 1, minimum_pairs: 1, minimum_accuracy: 0.0}
+sft: {source: demonstrations, demonstrations: 7, learning_rate: 6.0e-4, batch_size: 4, epochs: 1, warmup: 0,
+      save_steps: 1}
+reward: {learning_rate: 3.0e-4, batch_size: 2, epochs: 2, warmup: 0, save_steps: 1, minimum_pairs: 1,
+         minimum_accuracy: 0.0}
 rl: {learning_rate: 1.0e-4, steps: 2, tasks_per_step: 2, generations: 4, save_steps: 1, temperature: 1.5}
 """
 FSDP = """\
