@@ -20,7 +20,10 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.engines.settings import ModelSettings
 
-__all__ = ["ModelSize", "config_elsewhere", "for_another_machine", "model_size", "read_size", "shipped_config"]
+__all__ = [
+    "ModelSize", "config_elsewhere", "for_another_machine", "is_for_another_machine", "model_size", "read_size",
+    "shipped_config",
+]  # fmt: skip
 
 SHIPPED_CONFIGURATIONS: Final = {
     **{f"Qwen/Qwen3-{size}": f"Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B")},
@@ -41,6 +44,11 @@ def for_another_machine() -> Iterator[None]:
         yield
     finally:
         _another_machine.reset(token)
+
+
+def is_for_another_machine() -> bool:
+    """Whether checks are inside `for_another_machine`: its GPUs and packages are not those of this machine."""
+    return _another_machine.get()
 
 
 class ModelSize(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from typing import Any, Final
 import yaml
 
 from rewright.core.errors import InputError
+from rewright.engines.sizes import is_for_another_machine
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, TrainingSettings
 
 __all__ = ["PLAIN", "Launch", "as_portable", "check_launch", "launch_of", "rank", "world_size"]
@@ -131,7 +132,7 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
     """Raise InputError for processes that this machine or this training cannot have. Needs torch."""
     import torch
 
-    devices = torch.cuda.device_count()
+    devices = 0 if is_for_another_machine() else torch.cuda.device_count()
     if devices and launch.processes > devices:
         raise InputError(f"training.processes is {launch.processes}: this machine has {devices} GPUs, one for each")
     if launch.processes > 1 and isinstance(settings, RLSettings) and settings.engine == "server":
@@ -183,7 +184,7 @@ def _check_deepspeed(
     if launch.zero_stage == 3 and not launch.options[GATHERS]:
         name = GATHERS if "zero_optimization" in launch.options else "zero3_save_16bit_model"
         raise InputError(f"{key}: expected {name}: true with ZeRO 3, or the trained weights cannot be saved")
-    if importlib.util.find_spec("deepspeed") is None:
+    if not is_for_another_machine() and importlib.util.find_spec("deepspeed") is None:
         raise InputError(f"{key}: DEEPSPEED needs the package deepspeed, which is not installed")
 
 
