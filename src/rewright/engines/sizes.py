@@ -21,9 +21,14 @@ from rewright.core.errors import InputError
 from rewright.engines.settings import ModelSettings
 
 __all__ = [
-    "ModelSize", "config_elsewhere", "for_another_machine", "is_for_another_machine", "model_size", "read_size",
+    "ModelSize",
+    "config_elsewhere",
+    "for_another_machine",
+    "is_for_another_machine",
+    "model_size",
+    "read_size",
     "shipped_config",
-]  # fmt: skip
+]
 
 SHIPPED_CONFIGURATIONS: Final = {
     **{f"Qwen/Qwen3-{size}": f"Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B")},
@@ -47,7 +52,7 @@ def for_another_machine() -> Iterator[None]:
 
 
 def is_for_another_machine() -> bool:
-    """Whether checks are inside `for_another_machine`: its GPUs and packages are not those of this machine."""
+    """Whether checks are for another machine."""
     return _another_machine.get()
 
 
@@ -91,7 +96,7 @@ def shipped_config(name: str) -> Any | None:
 
 def config_elsewhere(name: str) -> Any | None:
     """Inside `for_another_machine`: the shipped configuration of a model; else None."""
-    return shipped_config(name) if _another_machine.get() else None
+    return shipped_config(name) if is_for_another_machine() else None
 
 
 def read_size(settings: ModelSettings, where: str) -> ModelSize:

@@ -153,7 +153,7 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
     if not launch.divides_weights:
         return  # each process has all weights
     key = f"{key} divides the weights ({launch.kind})"
-    if settings.lora_rank is not None:
+    if settings.lora_rank is not None and not (section == "reward" and launch.kind == "FSDP"):
         raise InputError(f"{key}: {section}.lora_rank is not supported there: expected no lora_rank, or MULTI_GPU")
     if isinstance(settings, RLSettings) and settings.engine == "hf":
         raise InputError(
