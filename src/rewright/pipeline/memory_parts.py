@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rewright.engines.embedded import HFSettings
 from rewright.engines.sizes import ModelSize, read_size
 from rewright.recipe.schema import Recipe
 from rewright.training.group_credit import uses_reward_model
@@ -38,6 +39,8 @@ DEFAULT_SLOTS: Final = 64
 SLOT_STEP: Final = 8
 VLLM_SHARE: Final = 0.3
 """The share of a GPU that vLLM has in RL with TRL (default of `rl.vllm.gpu_memory_utilization`)."""
+MODEL_SHARE: Final = 0.9
+"""The same of `model.vllm`, where nothing else is on the GPU."""
 VERL_SHARE: Final = 0.5
 """The same in verl (`actor_rollout_ref.rollout.gpu_memory_utilization`)."""
 SCORED_TOKENS: Final = 16384
@@ -108,7 +111,7 @@ def stage_bytes(case: Case, name: str) -> dict[str, float]:
         model = recipe.model if name == "generation" else recipe.repair.model or recipe.model
         size = read_size(model, "model" if name == "generation" else "repair.model")
         width = 4 if model.dtype == "float32" else 2
-        found = {"weights": width * size.parameters, "KV cache": _cache(case, model, size, width)}
+        found = _generation(case, model, size, width)
     else:
         section = getattr(recipe, name)
         size = read_size(recipe.model, "model")
@@ -116,6 +119,14 @@ def stage_bytes(case: Case, name: str) -> dict[str, float]:
         if isinstance(section, RLSettings):
             found |= _rl(case, section, size, found)
     return {**found, "CUDA": CUDA_BYTES}
+
+
+def _generation(case: Case, model: Any, size: ModelSize, width: int) -> dict[str, float]:
+    """Weights and KV cache of a model that generates: in the engine hf, or in vLLM (`model.engine: vllm`)."""
+    if isinstance(model, HFSettings):
+        return {"weights": width * size.parameters, "KV cache": _cache(case, model, size, width)}
+    share, across = _options(getattr(model, "vllm", None), MODEL_SHARE)
+    return _vllm_bytes(case, size, share, across, width)
 
 
 def activation_bytes(size: ModelSize, *, checkpointed: bool, bytes_per_number: int = 2) -> float:
@@ -195,8 +206,7 @@ def _logits(case: Case, section: Section, size: ModelSize, tokens: int, width: i
 
 def _rl(case: Case, rl: RLSettings, size: ModelSize, training: dict[str, float]) -> dict[str, float]:
     """What RL has besides the training: reference model, reward model and the engine of the rollouts."""
-    recipe, memory, parts = case.recipe, case.hardware.memory * GIB, dict[str, float]()
-    width = case.width(rl)
+    recipe, parts, width = case.recipe, dict[str, float](), case.width(rl)
     if rl.beta > 0 and rl.lora_rank is None:
         parts["reference model"] = 4 * size.parameters / case.shards(rl)[0]
     if uses_reward_model(rl) and recipe.reward.url is None and "reward" in recipe.stages:
@@ -209,27 +219,34 @@ def _rl(case: Case, rl: RLSettings, size: ModelSize, training: dict[str, float])
         parts["rollout weights"] = width * size.parameters if copied else 0
         parts["KV cache"] = _cache(case, recipe.model, size, width)
     elif engine != "server":
-        share, across, sleeps = _vllm(case, rl)
-        weights = 2 * size.parameters / across
-        sequence = case.length(rl, size) * _cache_per_token(size, 2) / across
-        cache = max(share * memory - weights, sequence)
-        if sleeps:  # it is away while the trainer computes, and has what the trainer then needs
+        options = getattr(rl, "vllm", None)
+        share, across = _options(options, VLLM_SHARE)
+        if engine == "verl":
+            overrides, name = getattr(getattr(rl, "verl", None), "overrides", {}), "actor_rollout_ref.rollout"
+            share = float(overrides.get(f"{name}.gpu_memory_utilization", VERL_SHARE))
+            across = int(overrides.get(f"{name}.tensor_model_parallel_size", 1))
+        engine_parts = _vllm_bytes(case, size, share, across, width)
+        if engine == "verl" or getattr(options, "sleep", False):
+            # It sleeps while the trainer computes, so it takes what exceeds the memory that only the trainer needs.
             free = sum(training.get(part, 0) for part in ("activations", "logits", "gradients"))
-            free, weights = max(0, free - weights), max(0, weights - free)
-            cache = max(0, cache - free)
-        parts |= {"vLLM weights": weights, "vLLM KV cache": cache}
+            for part, count in engine_parts.items():
+                engine_parts[part] = max(0, count - free)
+                free = max(0, free - count)
+        parts |= engine_parts
     return parts
 
 
-def _vllm(case: Case, rl: RLSettings) -> tuple[float, int, bool]:
-    """vLLM's share of a GPU, the GPUs over which its weights are divided, and whether it sleeps while RL trains."""
-    if rl.backend == "verl":
-        overrides, name = getattr(getattr(rl, "verl", None), "overrides", {}), "actor_rollout_ref.rollout"
-        across = int(overrides.get(f"{name}.tensor_model_parallel_size", 1))
-        return float(overrides.get(f"{name}.gpu_memory_utilization", VERL_SHARE)), across, True
-    options = getattr(rl, "vllm", None)
-    share = getattr(options, "gpu_memory_utilization", None) or VLLM_SHARE
-    return float(share), getattr(options, "tensor_parallel_size", 1), bool(getattr(options, "sleep", False))
+def _options(options: Any, default: float) -> tuple[float, int]:
+    """vLLM's share of a GPU, and the number of GPUs over which it divides the model."""
+    share = getattr(options, "gpu_memory_utilization", None)
+    return float(share or default), int(getattr(options, "tensor_parallel_size", 1))
+
+
+def _vllm_bytes(case: Case, size: ModelSize, share: float, across: int, width: int) -> dict[str, float]:
+    """vLLM takes its share, or what its weights and the longest sequence need."""
+    weights = width * size.parameters / across
+    sequence = case.length(None, size) * _cache_per_token(size, width) / across
+    return {"vLLM weights": weights, "vLLM KV cache": max(share * case.hardware.memory * GIB - weights, sequence)}
 
 
 def _cache_per_token(size: ModelSize, width: int) -> int:

@@ -127,11 +127,16 @@ def misfit(stage: StagePlan, hardware: Hardware) -> str:
 
 def _stage_names(recipe: Recipe) -> Iterator[str]:
     generates = any(stage.startswith("eval_") or stage == "synth" for stage in recipe.stages)
-    if generates and isinstance(recipe.model, HFSettings):
+    if generates and _is_local(recipe.model):
         yield "generation"
-    if "repair" in recipe.stages and isinstance(recipe.repair.model, HFSettings):
+    if "repair" in recipe.stages and recipe.repair.model is not None and _is_local(recipe.repair.model):
         yield "repair"
     yield from (name for name in ("sft", "reward", "rl") if name in recipe.stages)
+
+
+def _is_local(model: Any) -> bool:
+    """Whether a model generates on the GPUs of this plan: in the engine hf, or in vLLM in this process."""
+    return isinstance(model, HFSettings) or hasattr(model, "vllm")
 
 
 def _stage(case: Case, name: str) -> StagePlan:
@@ -158,7 +163,6 @@ def _with_changes(case: Case, name: str) -> StagePlan:
         return plan
     smaller = [(key, value, _with(case, key, value)) for key, value in _smaller(case, name)]
     fitting = [f"{key}={value}" for key, value, changed in smaller if _stage(changed, name).fits]
-    fitting += _on_more_gpus(case, name)
     if not fitting:
         words, together = list[str](), case
         for key, value, _ in smaller:
@@ -167,6 +171,7 @@ def _with_changes(case: Case, name: str) -> StagePlan:
             if _stage(together, name).fits:
                 fitting = [" and ".join(words)]
                 break
+    fitting += _on_more_gpus(case, name)
     return msgspec.structs.replace(plan, change=tuple(fitting))
 
 
