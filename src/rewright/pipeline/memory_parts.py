@@ -15,7 +15,7 @@ from rewright.engines.embedded import HFSettings
 from rewright.engines.sizes import ModelSize, read_size
 from rewright.recipe.schema import Recipe
 from rewright.training.group_credit import uses_reward_model
-from rewright.training.launch import Launch
+from rewright.training.launch import PLAIN, Launch
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 
 __all__ = [
@@ -155,7 +155,7 @@ def _state(case: Case, section: Section, size: ModelSize) -> dict[str, float]:
         "gradients": 4 * trained / gradients,
         "optimizer": (2 if "8bit" in str(section.arguments.get("optim", "")) else 8) * trained / optimizer,
     }
-    if weights == 1 and gradients == 1 and case.processes(section) > 1:
+    if case.processes(section) > 1 and section.backend != "verl" and case.launch.kind in PLAIN:
         parts["gradient buckets"] = 4 * trained  # DDP reduces copies of the gradients
     # The largest unit of FSDP is gathered at once: two layers (one is fetched ahead), embedding and output layer.
     gathered = 2 * size.layer_parameters + size.embedding_parameters + size.head_parameters
