@@ -104,9 +104,7 @@ def planned(folder: Path, *arguments: str) -> dict[str, Any]:
         pytest.param(AUTOTRAJ, 8, 80, 768, marks=needs_vllm),
     ],
 )
-def test_each_gpu_recipe_fits_on_the_hardware_that_it_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, gpus: int, memory: int, prompt: int
-) -> None:
+def test_each_gpu_recipe_fits_on_the_hardware_that_it_names(recipe: str, gpus: int, memory: int, prompt: int) -> None:
     """The number of GPUs is the recipe's. Its path of a file of accelerate is relative to the repository."""
     plan = planned(ROOT, recipe, "--gpu-memory", f"{memory}", "--prompt-tokens", f"{prompt}")
     assert plan["fits"]

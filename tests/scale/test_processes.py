@@ -188,3 +188,13 @@ def test_sharded_and_whole_checkpoints_of_fsdp2_are_resumed(one: Path, fsdp: Pat
     assert groups.rows(run) == groups.rows(fsdp)
     for stage in TRAINING[:2]:
         assert groups.difference(groups.weights(run, stage), groups.weights(fsdp, stage)) == 0
+
+
+def test_an_adapter_of_the_reward_model_is_merged_from_its_parts(one: Path, tmp_path: Path) -> None:
+    changes = {"reward.lora_rank": 4, "training.accelerate": "sharded.yaml", **SPY}
+    run = from_data(one, tmp_path / "fsdp", ("reward",), changes)
+    interrupted(run, "reward 0 hold", "Ctrl-C")
+    groups.run(run.parent, *RESUME)
+    alone = from_data(one, tmp_path / "alone", ("reward",), {"reward.lora_rank": 4})
+    assert in_process.rewright(alone.parent, "run", "run", "--resume").code == 0
+    same_steps(run, alone, "reward")
