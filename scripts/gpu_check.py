@@ -88,6 +88,7 @@ def main() -> int:
         "device": torch.cuda.get_device_name() if CUDA else "cpu",
         "device_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if CUDA else None,
         "tiny": arguments.tiny,
+        "complete": False,  # unless the time was up
         "versions": {
             "rewright": __version__,
             **{module.__name__: module.__version__ for module in (torch, transformers, trl)},
@@ -112,9 +113,16 @@ def main() -> int:
             for part, check in parts.items():
                 failed = not record(found["parts"], f"{name}/{part}", check) or failed
                 found["seconds"] = round(time.perf_counter() - started, 1)
-                arguments.out.write_text(json.dumps(found, indent=2) + "\n")  # kept if the time is up
+                write(arguments.out, found)  # kept if the time is up
+        found["complete"] = True
+        write(arguments.out, found)
     print(f"written: {arguments.out}")
     return 1 if failed else 0
+
+
+def write(file: Path, found: dict[str, Any]) -> None:
+    """Write what was found so far."""
+    file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def record(parts: dict[str, Any], name: str, check: Callable[[], dict[str, Any]]) -> bool:

@@ -29,6 +29,7 @@ def test_tiny_sizes_run_every_part(tmp_path: Path) -> None:
     done = run("--tiny", "--out", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
+    assert found["complete"] is True
     parts = found["parts"]
     assert parts.keys() == {
         *(f"{model}/{part}" for model in MODELS for part in ("sft", "reward", "rl", "engine")),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support import peers
+from support import peers, trackers
 
 pytest.importorskip("trl")
 pytestmark = [pytest.mark.needs_torch, peers.needs_peers]
@@ -61,56 +61,6 @@ rewright("sft", "runs/tiny")
 rewright("eval", "runs/tiny", "--model", "base")
 """
 
-EVENTS = """
-import json, sys
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from pathlib import Path
-found = {}
-for folder in Path(sys.argv[1]).iterdir():
-    events = EventAccumulator(str(folder)).Reload()
-    found[folder.name] = {tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-print(json.dumps(found))
-"""
-
-# wandb reads these files in Go. The frame is LevelDB's log (blocks of 32 KiB), the records are wandb's own messages.
-WANDB = """
-import json, struct, sys
-from pathlib import Path
-from wandb.proto import wandb_internal_pb2
-
-def records(data):
-    assert data[:4] == b":W&B"
-    position, whole = 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        size, kind = struct.unpack_from("<HB", data, position + 4)
-        whole += data[position + 7 : position + 7 + size]
-        position += 7 + size
-        if kind in (1, 4):  # complete, or the last part
-            yield wandb_internal_pb2.Record.FromString(whole)
-            whole = b""
-
-found = []
-for path in Path(sys.argv[1]).glob("offline-run-*/*.wandb"):
-    about, history = {}, []
-    for record in records(path.read_bytes()):
-        if record.HasField("run"):
-            run = record.run
-            about |= {"id": run.run_id, "name": run.display_name, "project": run.project, "group": run.run_group,
-                      "job_type": run.job_type, "start": run.start_time.ToMicroseconds()}
-        if record.HasField("history"):
-            items = record.history.item
-            history.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
-        if record.HasField("exit"):
-            about["exit"] = record.exit.exit_code
-    found.append({**about, "history": history})
-# Folders are named by the second, and two short stages fit into one.
-print(json.dumps(sorted(found, key=lambda run: run["start"])))
-"""
-
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -141,7 +91,7 @@ def sft_steps(folder: Path) -> list[tuple[int, float]]:
 
 
 def test_tensorboard_keeps_one_folder_per_stage_with_every_step_once(tracked: Path) -> None:
-    found: dict[str, dict[str, Any]] = json.loads(peers.run(EVENTS, tracked / "runs/tiny/tensorboard"))
+    found: dict[str, dict[str, Any]] = json.loads(peers.run(trackers.EVENTS, tracked / "runs/tiny/tensorboard"))
     assert sorted(found) == ["eval_base", "eval_sft", "rl", "sft"]
     assert found["sft"]["train/loss"] == [[step, pytest.approx(loss)] for step, loss in sft_steps(tracked)]
     assert [step for step, _ in found["sft"]["train/loss"]] == [1, 2, 3, 4, 5]
@@ -151,7 +101,7 @@ def test_tensorboard_keeps_one_folder_per_stage_with_every_step_once(tracked: Pa
 
 
 def test_wandb_has_a_named_run_per_stage_and_a_resumed_one_goes_on(tracked: Path) -> None:
-    runs = json.loads(peers.run(WANDB, tracked / "wandb"))
+    runs = json.loads(peers.run(trackers.WANDB, tracked / "wandb"))
     assert {(run["project"], run["group"]) for run in runs} == {("rewright", "tiny")}
     names = ["eval_base", "sft", "sft", "eval_sft", "rl", "sft", "eval_base"]
     assert [run["name"] for run in runs] == [f"tiny/{name}" for name in names]

@@ -122,7 +122,7 @@ def run_recipe(
     if other_machine and not dry_run:
         raise InputError("--gpus and --gpu-memory describe another machine: they need --dry-run")
     if dry_run:
-        hardware = planning.hardware_of(gpus, gpu_memory) if other_machine else None
+        hardware = planning.hardware_of(chosen, gpus, gpu_memory) if other_machine else None
         print_plan(chosen, as_json=as_json, hardware=hardware)
         return
     print_report(start_run(chosen, folder, resume=resume, as_json=as_json), as_json=as_json)

@@ -11,13 +11,14 @@ import typer
 from rewright.cli.offline import JsonOption
 from rewright.cli.output import print_json
 from rewright.core.errors import InputError
-from rewright.pipeline.memory_plan import PARTS, Hardware, Plan, misfit, plan_stages
+from rewright.pipeline.memory_plan import PARTS, Hardware, Plan, gpus_of, misfit, plan_stages
 from rewright.pipeline.migration import written_recipe
+from rewright.recipe.schema import Recipe
 
 __all__ = ["GpuMemoryOption", "GpusOption", "hardware_of", "register"]
 
 MAX_GPUS = 4096
-GpusOption = Annotated[int | None, typer.Option("--gpus", help="Number of GPUs (default: 1).")]
+GpusOption = Annotated[int | None, typer.Option("--gpus", help="Number of GPUs (default: those that the recipe uses).")]
 GpuMemoryOption = Annotated[float | None, typer.Option("--gpu-memory", help="Memory of one GPU in GiB (default: 80).")]
 
 
@@ -36,21 +37,25 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Print what each stage of a recipe takes of every GPU, and its tokens per step. Needs no GPU and no weights."""
-    made = plan_stages(written_recipe(recipe, overrides or []), hardware_of(gpus, gpu_memory, prompt_tokens))
+    settings = written_recipe(recipe, overrides or [])
+    made = plan_stages(settings, hardware_of(settings, gpus, gpu_memory, prompt_tokens))
     if as_json:
         print_json({**msgspec.to_builtins(made), "fits": made.fits})
         return
     print(_table(made))
 
 
-def hardware_of(gpus: int | None, gpu_memory: float | None, prompt_tokens: int = 1024) -> Hardware:
-    """The hardware of the options. Raises InputError for numbers that no machine has."""
+def hardware_of(recipe: Recipe, gpus: int | None, gpu_memory: float | None, prompt_tokens: int = 1024) -> Hardware:
+    """The hardware of the options, by default with the GPUs that the recipe uses.
+
+    Raises InputError for numbers that no machine has.
+    """
     for name, value, most in (("--gpus", gpus, MAX_GPUS), ("--gpu-memory", gpu_memory, 10_000)):
         if value is not None and not 0 < value <= most:
             raise InputError(f"{name} is {value:g}: expected a number from 1 to {most}")
     if not 0 <= prompt_tokens <= 10**7:
         raise InputError(f"--prompt-tokens is {prompt_tokens}: expected a number from 0 to 10000000")
-    return Hardware(gpus or 1, gpu_memory or 80.0, prompt_tokens)
+    return Hardware(gpus or gpus_of(recipe), gpu_memory or 80.0, prompt_tokens)
 
 
 def _table(made: Plan) -> str:

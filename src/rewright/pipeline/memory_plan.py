@@ -1,11 +1,9 @@
 """The GPU memory and the tokens of a recipe's stages, computed from the recipe and the sizes of its models.
 
 This is arithmetic, not a measurement. It follows what the stages do: trained weights are float32, the computation is
-bfloat16 by autocast (the reward model: float32), the optimizer is AdamW, activations are checkpointed (TRL's default),
-and in RL a bfloat16 copy of the policy generates the rollouts. Sequences are taken to be as long as the recipe allows.
-
-On several GPUs, weights, gradients and optimizer state are taken to be sharded (FSDP), and vLLM to generate on the same
-GPUs, since the engine hf does not generate with sharded weights.
+bfloat16 by autocast (the reward model: float32), the optimizer is AdamW, activations are checkpointed (TRL's default).
+Sequences are taken to be as long as the recipe allows. How the training is divided over GPUs is the recipe's
+(`training`, `rl.backend`), as is what generates the rollouts (`rl.engine`).
 """
 
 from __future__ import annotations
@@ -17,53 +15,32 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.engines.embedded import HFSettings
-from rewright.engines.sizes import ModelSize, read_size
+from rewright.engines.sizes import read_size
+from rewright.pipeline.memory_parts import (
+    FSDP_FILE,
+    GENERATED,
+    GIB,
+    PARTS,
+    SLOT_STEP,
+    Case,
+    Hardware,
+    Section,
+    activation_bytes,
+    stage_bytes,
+)
 from rewright.recipe.schema import Recipe
-from rewright.training.group_credit import uses_reward_model
-from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
+from rewright.training.launch import Launch, launch_of
+from rewright.training.settings import RewardSettings, RLSettings
 
 __all__ = [
-    "GIB",
-    "PARTS",
-    "USABLE",
-    "Hardware",
-    "Plan",
-    "StagePlan",
-    "activation_bytes",
-    "check_memory",
-    "misfit",
-    "plan_stages",
-]
+    "PARTS", "USABLE", "Hardware", "Plan", "StagePlan", "activation_bytes", "check_memory", "gpus_of",
+    "misfit", "plan_stages",
+]  # fmt: skip
 
-GIB: Final = 1 << 30
 USABLE: Final = 0.95
 """Share of a GPU's memory that a stage may need; the rest is fragmentation."""
-PARTS: Final = (
-    "weights", "master weights", "gradients", "optimizer", "rollout weights", "reference model", "reward model",
-    "KV cache", "activations", "vLLM", "CUDA",
-)  # fmt: skip
-"""What takes memory, in the order of the table. `weights`: in the dtype of the computation."""
-CUDA_BYTES: Final = 3 * GIB // 2
-"""Context, kernels and workspaces of CUDA and its libraries."""
-DEFAULT_SLOTS: Final = 64
-"""Slots in RL of a model whose engine has none."""
-SLOT_STEP: Final = 8
-VLLM_SHARE: Final = 0.3
-"""TRL's default of `vllm_gpu_memory_utilization`."""
-SCORED_TOKENS: Final = 16384
-"""Tokens of a batch of the reward model in RL (the default of RewardModel)."""
-
-GENERATED: Final = ("generation", "repair")
-"""What the stages that generate with a local model are called in the plan: all those of one model are one row."""
-
-
-class Hardware(msgspec.Struct, frozen=True):
-    """The GPUs that a plan is for. `memory` is that of one GPU in GiB."""
-
-    gpus: int = 1
-    memory: float = 80.0
-    prompt_tokens: int = 1024
-    """Length of a task's prompt with its tool schemas, which the recipe does not know."""
+MORE_GPUS: Final = (2, 4, 8, 16, 32, 64)
+"""Numbers of GPUs that are tried for a stage that does not fit."""
 
 
 class StagePlan(msgspec.Struct, frozen=True):
@@ -96,7 +73,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan_stages(recipe: Recipe, hardware: Hardware) -> Plan:
-    """Compute what each stage of a recipe takes. Raises InputError for a model whose configuration is not found."""
+    """Compute what each stage of a recipe takes.
+
+    Raises InputError for a model whose configuration is not found, and for more processes than GPUs.
+    """
     names = list(_stage_names(recipe))
     if not names:
         raise InputError(
@@ -107,8 +87,22 @@ def plan_stages(recipe: Recipe, hardware: Hardware) -> Plan:
     if names == ["repair"] and recipe.repair.model is not None:
         model, where = recipe.repair.model, "repair.model"
     size = read_size(model, where)
-    stages = tuple(_with_changes(recipe, hardware, name) for name in names)
-    return Plan(model.path, size.parameters, hardware, stages, tuple(_notes(recipe, hardware)))
+    case = Case(recipe, hardware, launch_of(recipe.training))
+    for name in names:
+        if name not in GENERATED and case.processes(getattr(recipe, name)) > hardware.gpus:
+            count = case.processes(getattr(recipe, name))
+            raise InputError(
+                f"stage {name} has {count} processes ({_processes_key(case, name)}), one for each GPU: --gpus is "
+                f"{hardware.gpus}"
+            )
+    stages = tuple(_with_changes(case, name) for name in names)
+    return Plan(model.path, size.parameters, hardware, stages, tuple(_notes(case, names)))
+
+
+def gpus_of(recipe: Recipe) -> int:
+    """The number of GPUs that a recipe's training stages use."""
+    case = Case(recipe, Hardware(), launch_of(recipe.training))
+    return max([1, *(case.processes(getattr(recipe, name)) for name in _stage_names(recipe) if name not in GENERATED)])
 
 
 def check_memory(recipe: Recipe, hardware: Hardware) -> dict[str, float]:
@@ -131,210 +125,112 @@ def misfit(stage: StagePlan, hardware: Hardware) -> str:
     )
 
 
-def activation_bytes(size: ModelSize, *, checkpointed: bool, bytes_per_number: int = 2) -> float:
-    """Bytes per token that a forward pass keeps for the backward pass, without the output layer.
-
-    The residual stream is float32, as are the inputs of the norms; the inputs of the matrix products have
-    `bytes_per_number`. The coefficients are those of transformers' Qwen3 and Qwen2 layers with scaled-dot-product
-    attention. With checkpointing only the input of each layer is kept, and one layer is computed again at a time.
-    """
-    query, key = (18, 9) if size.query_norms else (12, 3)
-    half = 24 * size.hidden + query * size.query + key * size.key_value + 8.7 * size.feed_forward
-    layer = half if bytes_per_number == 2 else 1.6 * half
-    return 4 * size.hidden * size.layers + layer if checkpointed else layer * size.layers
-
-
 def _stage_names(recipe: Recipe) -> Iterator[str]:
     generates = any(stage.startswith("eval_") or stage == "synth" for stage in recipe.stages)
-    if generates and isinstance(recipe.model, HFSettings):
+    if generates and _is_local(recipe.model):
         yield "generation"
-    if "repair" in recipe.stages and isinstance(recipe.repair.model, HFSettings):
+    if "repair" in recipe.stages and recipe.repair.model is not None and _is_local(recipe.repair.model):
         yield "repair"
     yield from (name for name in ("sft", "reward", "rl") if name in recipe.stages)
 
 
-def _stage(recipe: Recipe, hardware: Hardware, name: str) -> StagePlan:
-    tokens: int | None = None
-    if name in GENERATED:
-        model = recipe.model if name == "generation" else recipe.repair.model or recipe.model
-        size = read_size(model, "model" if name == "generation" else "repair.model")
-        parts = {"weights": 2.0 * size.parameters, "KV cache": _cache_bytes(recipe, hardware, model, size)}
-    else:
-        size = read_size(recipe.model, "model")
-        section = recipe.sft if name == "sft" else recipe.reward if name == "reward" else recipe.rl
-        parts = _training_bytes(recipe, hardware, section, size)
-        tokens = _sequences(section) * _length(recipe, hardware, section, size)
-    parts["CUDA"] = CUDA_BYTES
+def _is_local(model: Any) -> bool:
+    """Whether a model generates on the GPUs of this plan: in the engine hf, or in vLLM in this process."""
+    return isinstance(model, HFSettings) or hasattr(model, "vllm")
+
+
+def _stage(case: Case, name: str) -> StagePlan:
+    parts = stage_bytes(case, name)
     gib = {part: parts[part] / GIB for part in PARTS if parts.get(part)}
     total = sum(gib.values())
-    return StagePlan(name, gib, total, total <= USABLE * hardware.memory, tokens)
+    tokens: int | None = None
+    if name not in GENERATED:
+        section: Section = getattr(case.recipe, name)
+        tokens = _sequences(section) * case.length(section, read_size(case.recipe.model, "model"))
+    return StagePlan(name, gib, total, total <= USABLE * case.hardware.memory, tokens)
 
 
-def _training_bytes(
-    recipe: Recipe, hardware: Hardware, section: SFTSettings | RewardSettings | RLSettings, size: ModelSize
-) -> dict[str, float]:
-    """Bytes of one GPU by part."""
-    shards = hardware.gpus
-    is_reward = isinstance(section, RewardSettings)
-    width = 4 if is_reward else 2  # bytes of a number in the computation
-    total = size.parameters - (size.head_parameters if is_reward else 0)
-    trained = total if section.lora_rank is None else section.lora_rank * size.linear_dimensions
-    # With FSDP the largest unit is gathered at once: two layers (one is fetched ahead), embedding and output layer.
-    gathered = 2 * size.layer_parameters + size.embedding_parameters + size.head_parameters
-    parts: dict[str, float] = {
-        "master weights": 4 * trained / shards,
-        "gradients": 4 * trained / shards,
-        "optimizer": _optimizer_bytes(section.arguments) * trained / shards,
-    }
-    if section.lora_rank is not None:
-        parts["weights"] = width * total / shards + (width * gathered if shards > 1 else 0)
-    elif shards > 1:
-        parts["weights"] = width * gathered
-    elif not is_reward:
-        parts["weights"] = width * total  # autocast keeps its copies from the forward to the backward pass
-    length, rows = _length(recipe, hardware, section, size), _rows_of_a_pass(section, shards)
-    checkpointed = bool(section.arguments.get("gradient_checkpointing", True))
-    parts["activations"] = rows * length * activation_bytes(size, checkpointed=checkpointed, bytes_per_number=width)
-    if isinstance(section, SFTSettings) and section.arguments.get("loss_type") != "chunked_nll":
-        parts["activations"] += rows * length * size.vocabulary * 10  # logits, in float32, and their gradient
-    if isinstance(section, RLSettings):
-        parts |= _rl_bytes(recipe, hardware, section, size)
-    return parts
-
-
-def _rl_bytes(recipe: Recipe, hardware: Hardware, rl: RLSettings, size: ModelSize) -> dict[str, float]:
-    shards, parts = hardware.gpus, dict[str, float]()
-    if rl.beta > 0 and rl.lora_rank is None:
-        parts["reference model"] = 4 * size.parameters / shards
-    if uses_reward_model(rl) and recipe.reward.url is None and "reward" in recipe.stages:
-        classifier = size.parameters - size.head_parameters
-        scored = SCORED_TOKENS * activation_bytes(size, checkpointed=True, bytes_per_number=4) / size.layers
-        parts["reward model"] = 4 * classifier + scored
-    engine = _rl_engine(recipe, hardware)
-    if engine == "hf":
-        parts["rollout weights"] = 2 * size.parameters if rl.lora_rank is None else 0
-        parts["KV cache"] = _cache_bytes(recipe, hardware, recipe.model, size)
-    elif engine != "server":
-        share = float(rl.arguments.get("vllm_gpu_memory_utilization", VLLM_SHARE))
-        sequence = _length(recipe, hardware, rl, size) * _cache_bytes_per_token(size)
-        parts["vLLM"] = max(share * hardware.memory * GIB, 2 * size.parameters + sequence)
-    return parts
-
-
-def _rl_engine(recipe: Recipe, hardware: Hardware) -> str:
-    """The engine of the rollouts: that of the recipe, else `hf` on one GPU and vLLM on several."""
-    default = "hf" if hardware.gpus == 1 else "colocate"
-    named = str(getattr(recipe.rl, "engine", None) or default)
-    return default if named == "hf" else named
-
-
-def _rows_of_a_pass(section: SFTSettings | RewardSettings | RLSettings, shards: int) -> int:
-    """Sequences of a forward pass on one GPU."""
-    if isinstance(section, RLSettings):
-        batch = section.tasks_per_step * section.generations // section.updates_per_step
-    else:
-        batch = section.batch_size
-    rows = min(section.micro_batch_size or batch, -(-batch // shards))
-    return 2 * rows if isinstance(section, RewardSettings) else rows
-
-
-def _sequences(section: SFTSettings | RewardSettings | RLSettings) -> int:
+def _sequences(section: Section) -> int:
     """Sequences of a step."""
     if isinstance(section, RLSettings):
         return section.tasks_per_step * section.generations
-    return section.batch_size * (2 if isinstance(section, RewardSettings) else 1)
+    return section.step_sequences * (2 if isinstance(section, RewardSettings) else 1)
 
 
-def _length(
-    recipe: Recipe, hardware: Hardware, section: SFTSettings | RewardSettings | RLSettings | None, size: ModelSize
-) -> int:
-    """Length of the longest sequence, in tokens."""
-    context = getattr(recipe.model, "max_length", None) or size.context
-    after = recipe.limits.trajectory_tokens
-    longest = context if after is None else min(context, hardware.prompt_tokens + after)
-    limit = getattr(section, "max_length", None)
-    return int(longest if limit is None else min(longest, limit))
-
-
-def _cache_bytes_per_token(size: ModelSize) -> int:
-    return 2 * 2 * size.key_value * size.layers
-
-
-def _cache_bytes(recipe: Recipe, hardware: Hardware, model: Any, size: ModelSize) -> float:
-    """Bytes of the KV cache of the engine hf: all slots are as long as the longest sequence."""
-    rows = -(-getattr(model, "slots", DEFAULT_SLOTS) // SLOT_STEP) * SLOT_STEP
-    return rows * _length(recipe, hardware, None, size) * _cache_bytes_per_token(size)
-
-
-def _optimizer_bytes(arguments: dict[str, Any]) -> int:
-    return 2 if "8bit" in str(arguments.get("optim", "")) else 8
-
-
-def _with_changes(recipe: Recipe, hardware: Hardware, name: str) -> StagePlan:
-    plan = _stage(recipe, hardware, name)
+def _with_changes(case: Case, name: str) -> StagePlan:
+    plan = _stage(case, name)
     if plan.fits:
         return plan
-    options = list(_changes(recipe, hardware, name))
-    alone = [words for words, changed, on in options if _stage(changed, on, name).fits]
-    if not alone:
-        together, words = recipe, list[str]()
-        for text, _, on in options:
-            key, _, value = text.partition("=")
-            if on is not hardware or key == text:
-                continue
-            words.append(text)
-            together = _changed(together, key, int(value))
-            if _stage(together, hardware, name).fits:
-                alone = [" and ".join(words)]
+    smaller = [(key, value, _with(case, key, value)) for key, value in _smaller(case, name)]
+    fitting = [f"{key}={value}" for key, value, changed in smaller if _stage(changed, name).fits]
+    if not fitting:
+        words, together = list[str](), case
+        for key, value, _ in smaller:
+            words.append(f"{key}={value}")
+            together = _with(together, key, value)
+            if _stage(together, name).fits:
+                fitting = [" and ".join(words)]
                 break
-    return msgspec.structs.replace(plan, change=tuple(alone))
+    fitting += _on_more_gpus(case, name)
+    return msgspec.structs.replace(plan, change=tuple(fitting))
 
 
-def _changes(recipe: Recipe, hardware: Hardware, name: str) -> Iterator[tuple[str, Recipe, Hardware]]:
-    """What may help: the change in words, and the recipe and the hardware with it."""
-    for key, value in _smaller(recipe, hardware, name):
-        yield f"{key}={value}", _changed(recipe, key, value), hardware
-    if name not in GENERATED:
-        for gpus in (2, 4, 8, 16, 32, 64):
-            more = msgspec.structs.replace(hardware, gpus=gpus)
-            if gpus > hardware.gpus and _stage(recipe, more, name).fits:
-                yield f"{gpus} GPUs", recipe, more
-                break
-
-
-def _smaller(recipe: Recipe, hardware: Hardware, name: str) -> Iterator[tuple[str, int]]:
+def _smaller(case: Case, name: str) -> Iterator[tuple[str, int]]:
+    """Settings that make the stage smaller, by their dotted names."""
+    recipe = case.recipe
     model: Any = recipe.repair.model if name == "repair" and recipe.repair.model is not None else recipe.model
-    if (
-        hasattr(model, "slots")
-        and (name != "rl" or _rl_engine(recipe, hardware) == "hf")
-        and name not in ("sft", "reward")
-    ):
-        key, slots = "model" if model is recipe.model else "repair.model", model.slots
-        while slots > SLOT_STEP:
-            slots = max(SLOT_STEP, slots // 2)
-            if slots == SLOT_STEP or _stage(_changed(recipe, f"{key}.slots", slots), hardware, name).fits:
-                yield f"{key}.slots", slots
-                break
+    slots = getattr(model, "slots", 0) if "KV cache" in stage_bytes(case, name) else 0
+    key = "model.slots" if model is recipe.model else "repair.model.slots"
+    while slots > SLOT_STEP:
+        slots = max(SLOT_STEP, slots // 2)
+        if slots == SLOT_STEP or _stage(_with(case, key, slots), name).fits:
+            yield key, slots
+            break
     if name not in GENERATED:
-        section = getattr(recipe, name)
-        rows = _rows_of_a_pass(section, hardware.gpus) // (2 if name == "reward" else 1)
-        if rows > 1:
+        section: Section = getattr(recipe, name)
+        if case.rows(section) // (2 if name == "reward" else 1) > 1:
             yield f"{name}.micro_batch_size", 1
         if not section.arguments.get("gradient_checkpointing", True):
             yield f"{name}.arguments.gradient_checkpointing", 1
-        if section.lora_rank is None:
+        if section.lora_rank is None and case.shards(section)[0] == 1:  # LoRA needs whole weights
             yield f"{name}.lora_rank", 16
-        if name == "rl" and section.beta > 0 and section.lora_rank is None:
+        if isinstance(section, RLSettings) and section.beta > 0 and section.lora_rank is None:
             yield "rl.beta", 0
     tokens = recipe.limits.trajectory_tokens
     while tokens is not None and tokens > 1024:
         tokens //= 2
-        if tokens <= 1024 or _stage(_changed(recipe, "limits.trajectory_tokens", tokens), hardware, name).fits:
+        if tokens <= 1024 or _stage(_with(case, "limits.trajectory_tokens", tokens), name).fits:
             yield "limits.trajectory_tokens", tokens
             break
 
 
-def _changed(settings: Any, key: str, value: int) -> Any:
+def _on_more_gpus(case: Case, name: str) -> Iterator[str]:
+    """The smallest number of GPUs on which the stage fits with divided weights."""
+    if name in GENERATED:
+        return
+    section: Section = getattr(case.recipe, name)
+    verl = section.backend == "verl"
+    recipe, words = case.recipe, "rl.verl.workers={}" if verl else "FSDP on {} GPUs (training.accelerate)"
+    if isinstance(section, RLSettings) and not verl and section.engine == "hf":
+        recipe, words = _changed(recipe, "rl.engine", "colocate"), f"{words} and rl.engine=colocate"
+    if section.lora_rank is not None:
+        recipe, words = _changed(recipe, f"{name}.lora_rank", None), f"{words} without {name}.lora_rank"
+    for count in MORE_GPUS:
+        changed = recipe
+        if verl and hasattr(section, "verl"):
+            changed = _changed(recipe, "rl.verl.workers", count)
+        more = msgspec.structs.replace(case.hardware, gpus=count)
+        launch = case.launch if verl else Launch(count, FSDP_FILE, "FSDP")
+        if count > case.processes(section) and _stage(Case(changed, more, launch), name).fits:
+            yield words.format(count)
+            return
+
+
+def _with(case: Case, key: str, value: Any) -> Case:
+    return Case(_changed(case.recipe, key, value), case.hardware, case.launch)
+
+
+def _changed(settings: Any, key: str, value: Any) -> Any:
     """A copy of settings with another value of a dotted key."""
     first, _, rest = key.partition(".")
     if isinstance(settings, dict):
@@ -343,12 +239,35 @@ def _changed(settings: Any, key: str, value: int) -> Any:
     return msgspec.structs.replace(settings, **{first: below})
 
 
-def _notes(recipe: Recipe, hardware: Hardware) -> Iterator[str]:
+def _processes_key(case: Case, name: str) -> str:
+    if getattr(case.recipe, name).backend == "verl":
+        return "rl.verl.workers"
+    return "training.processes" if case.launch.config is None else f"training.accelerate: {case.launch.config}"
+
+
+def _notes(case: Case, names: list[str]) -> Iterator[str]:
+    recipe, launch, gpus = case.recipe, case.launch, case.hardware.gpus
     yield (
-        f"sequences are taken to be {hardware.prompt_tokens} tokens of prompt (--prompt-tokens) and "
+        f"sequences are taken to be {case.hardware.prompt_tokens} tokens of prompt (--prompt-tokens) and "
         f"{recipe.limits.trajectory_tokens or 'as many as the context has'} after it"
     )
-    if hardware.gpus > 1:
-        yield f"the training state is taken to be sharded over {hardware.gpus} GPUs (FSDP)"
-        if "rl" in recipe.stages and getattr(recipe.rl, "engine", "hf") == "hf":
-            yield "vLLM is taken to generate on the same GPUs: the engine hf does not generate with sharded weights"
+    training = {name: getattr(recipe, name) for name in names if name not in GENERATED}
+    for used in sorted({case.processes(section) for section in training.values()}):
+        stages = ", ".join(name for name, section in training.items() if case.processes(section) == used)
+        if used < gpus:
+            yield (
+                f"{stages} on {used} of {gpus} GPUs: training.processes={gpus} uses all, with all weights on each; a "
+                "file of accelerate for FSDP divides them (training.accelerate, docs/processes.md)"
+            )
+        elif used > 1:
+            divided = "divided over them" if case.shards(training[stages.split(", ")[0]])[2] > 1 else "whole on each"
+            kind = launch.kind if launch.config else "DDP"
+            verl = ", ".join(name for name, section in training.items() if section.backend == "verl")
+            how = "verl's FSDP2" if verl == stages else kind
+            yield f"{stages} on {used} GPUs ({how}): the training state is {divided}"
+    rl = training.get("rl")
+    if isinstance(rl, RLSettings) and rl.backend != "verl":
+        if rl.engine == "server":
+            yield "the GPUs of the servers that generate the rollouts (rl.engine: server) are not in this plan"
+        elif launch.divides_weights and rl.engine == "hf":
+            yield "the engine hf does not generate with divided weights: this recipe is refused (rl.engine)"

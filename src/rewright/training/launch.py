@@ -7,20 +7,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from rewright.core.errors import InputError
+from rewright.engines.sizes import is_for_another_machine
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, TrainingSettings
 
-__all__ = ["Launch", "as_portable", "check_launch", "launch_of", "rank", "world_size"]
+__all__ = ["PLAIN", "Launch", "as_portable", "check_launch", "launch_of", "rank", "world_size"]
 
+GATHERS: Final = "stage3_gather_16bit_weights_on_model_save"
 PLAIN: Final = ("NO", "MULTI_CPU", "MULTI_GPU")
 """Values of `distributed_type` with a whole copy of the model in each process."""
 
@@ -33,13 +36,15 @@ class Launch:
         processes: number of processes.
         config: configuration file of accelerate; None: none.
         kind: its `distributed_type`.
-        zero_stage: the stage of DeepSpeed's ZeRO; None: unknown, or not DeepSpeed.
+        zero_stage: the stage of DeepSpeed's ZeRO; None: not DeepSpeed.
+        options: its `fsdp_config`; its `deepspeed_config`, or the file that this names.
     """
 
     processes: int = 1
     config: Path | None = None
     kind: str = "NO"
     zero_stage: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_group(self) -> bool:
@@ -47,9 +52,14 @@ class Launch:
         return self.processes > 1 or self.config is not None
 
     @property
-    def divides_model(self) -> bool:
-        """Whether parts of the training state are divided over the processes."""
-        return self.kind not in PLAIN
+    def divides_state(self) -> bool:
+        """Whether the processes have parts of the training state: of the optimizer's at least."""
+        return self.kind == "FSDP" or bool(self.zero_stage)
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether each process has a part of the weights only."""
+        return self.kind == "FSDP" or self.zero_stage == 3
 
 
 def launch_of(settings: TrainingSettings) -> Launch:
@@ -78,16 +88,51 @@ def launch_of(settings: TrainingSettings) -> Launch:
         raise InputError(
             f"{key}: num_processes is {given}, and training.processes is {settings.processes}: expected one"
         )
-    if kind == "FSDP" and str((content.get("fsdp_config") or {}).get("fsdp_version", 1)) != "2":
+    if kind == "DEEPSPEED":
+        return Launch(given, path, kind, *_deepspeed(content, key))
+    options = _section(content, "fsdp_config", key) if kind == "FSDP" else {}
+    if kind == "FSDP" and str(options.get("fsdp_version", 1)) != "2":
         raise InputError(f"{key}: expected fsdp_version: 2 in fsdp_config, version 1 is not supported")
-    return Launch(given, path, kind, _zero_stage(content) if kind == "DEEPSPEED" else None)
+    return Launch(given, path, kind, options=options)
+
+
+def _deepspeed(content: Mapping[str, Any], key: str) -> tuple[int, Mapping[str, Any]]:
+    """The stage of ZeRO and the settings of DeepSpeed, under the names that DeepSpeed has for them."""
+    options = _section(content, "deepspeed_config", key)
+    named = options.get("deepspeed_config_file")
+    if named is None:
+        stage = options.get("zero_stage", 2)  # accelerate's default
+        gathers = options.get("zero3_save_16bit_model", False)
+    else:
+        file = f"{key}: deepspeed_config_file: {named}"
+        try:
+            options = json.loads(Path(str(named)).expanduser().read_bytes())
+        except OSError as problem:
+            raise InputError(f"{file}: cannot read it: {problem.strerror}") from None
+        except ValueError as problem:
+            raise InputError(f"{file}: not JSON: {problem}") from None
+        if not isinstance(options, Mapping):
+            raise InputError(f"{file}: expected a JSON object")
+        zero = _section(options, "zero_optimization", file)
+        stage = zero.get("stage", 0)  # DeepSpeed's default
+        gathers = zero.get("stage3_gather_16bit_weights_on_model_save", False)
+    if isinstance(stage, bool) or stage not in range(4):
+        raise InputError(f"{key}: the stage of ZeRO is {stage!r}: expected 0, 1, 2 or 3")
+    return int(stage), {**options, GATHERS: gathers}
+
+
+def _section(content: Mapping[str, Any], name: str, key: str) -> Mapping[str, Any]:
+    section = content.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise InputError(f"{key}: {name} is {section!r}: expected a mapping of settings")
+    return section
 
 
 def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettings, launch: Launch) -> None:
     """Raise InputError for processes that this machine or this training cannot have. Needs torch."""
     import torch
 
-    devices = torch.cuda.device_count()
+    devices = 0 if is_for_another_machine() else torch.cuda.device_count()
     if devices and launch.processes > devices:
         raise InputError(f"training.processes is {launch.processes}: this machine has {devices} GPUs, one for each")
     if launch.processes > 1 and isinstance(settings, RLSettings) and settings.engine == "server":
@@ -95,20 +140,52 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
             f"training.processes is {launch.processes}, and rl.engine is server: only one process can send weights to "
             "the servers: expected training.processes: 1"
         )
-    if not launch.divides_model:
+    if launch.config is None:
         return
-    key = f"training.accelerate: {launch.config} divides the weights ({launch.kind})"
-    if launch.kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        raise InputError(f"{key}: it needs the package deepspeed, which is not installed")
-    if launch.zero_stage in (0, 1, 2):
-        return  # optimizer and gradients are divided, each process has all weights
-    if settings.lora_rank is not None:
+    key = f"training.accelerate: {launch.config}"
+    if launch.kind == "DEEPSPEED":
+        _check_deepspeed(section, settings, launch, key)
+    if launch.options.get("fsdp_activation_checkpointing") and settings.arguments.get("gradient_checkpointing", True):
+        raise InputError(
+            f"{key}: fsdp_activation_checkpointing is true, and TRL checkpoints activations too: expected false, or "
+            f"{section}.arguments.gradient_checkpointing: false"
+        )
+    if not launch.divides_weights:
+        return  # each process has all weights
+    key = f"{key} divides the weights ({launch.kind})"
+    if settings.lora_rank is not None and not (section == "reward" and launch.kind == "FSDP"):
         raise InputError(f"{key}: {section}.lora_rank is not supported there: expected no lora_rank, or MULTI_GPU")
     if isinstance(settings, RLSettings) and settings.engine == "hf":
         raise InputError(
             f"{key}: rl generates with the engine hf, which needs all of them in each process: expected MULTI_GPU, or "
             "another engine"
         )
+
+
+def _check_deepspeed(
+    section: str, settings: SFTSettings | RewardSettings | RLSettings, launch: Launch, key: str
+) -> None:
+    """Raise InputError for settings of DeepSpeed that are not the recipe's, and for weights that it would not save.
+
+    transformers compares them when the training starts, and accelerate gathers the weights at its end.
+    """
+    batch = settings.step_sequences
+    micro = settings.micro_batch_size or max(1, batch // launch.processes)
+    recipe: dict[str, float] = {
+        "gradient_accumulation_steps": batch // launch.processes // micro,
+        "train_micro_batch_size_per_gpu": micro,
+        "train_batch_size": batch,
+        "gradient_clipping": settings.arguments.get("max_grad_norm", 1.0),
+    }
+    for name, value in recipe.items():
+        given = launch.options.get(name, "auto")
+        if given not in ("auto", value):
+            raise InputError(f"{key}: {name} is {given!r}, and stage {section} has {value:g}: expected auto")
+    if launch.zero_stage == 3 and not launch.options[GATHERS]:
+        name = GATHERS if "zero_optimization" in launch.options else "zero3_save_16bit_model"
+        raise InputError(f"{key}: expected {name}: true with ZeRO 3, or the trained weights cannot be saved")
+    if not is_for_another_machine() and importlib.util.find_spec("deepspeed") is None:
+        raise InputError(f"{key}: DEEPSPEED needs the package deepspeed, which is not installed")
 
 
 def as_portable(problem: Exception) -> Exception:
@@ -128,8 +205,3 @@ def rank() -> int:
 def world_size() -> int:
     """The number of processes of the group that a launcher has put this process in; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
-
-
-def _zero_stage(content: Mapping[str, Any]) -> int | None:
-    stage = (content.get("deepspeed_config") or {}).get("zero_stage")
-    return stage if isinstance(stage, int) else None

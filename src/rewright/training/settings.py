@@ -82,6 +82,11 @@ class _TrainSettings(Settings, frozen=True):
     backend: str = "trl"
     """Trainer back end: a registered name, or the import path of your own, "package.module:name"."""
 
+    @property
+    def step_sequences(self) -> int:
+        """Sequences of an optimizer step: trajectories, pairs or rollouts."""
+        raise NotImplementedError
+
 
 class SFTSettings(_TrainSettings, frozen=True):
     """Supervised fine-tuning. Defaults are AutoTraj's (section 4.1)."""
@@ -103,6 +108,11 @@ class SFTSettings(_TrainSettings, frozen=True):
     """Number of worked examples."""
     profile: str = "short"
     """Task profile of the worked examples."""
+
+    @property
+    def step_sequences(self) -> int:
+        """Trajectories of an optimizer step."""
+        return self.batch_size
 
 
 class RewardSettings(_TrainSettings, frozen=True):
@@ -130,6 +140,11 @@ class RewardSettings(_TrainSettings, frozen=True):
     """`url`: time limit of one attempt, in seconds."""
     attempts: PositiveInt = 5
     """`url`: maximum number of attempts per request."""
+
+    @property
+    def step_sequences(self) -> int:
+        """Pairs of an optimizer step."""
+        return self.batch_size
 
     def addresses(self) -> dict[str, str]:
         """The address of the served reward model."""
@@ -191,6 +206,11 @@ class RLSettings(_TrainSettings, frozen=True):
     importance_correction: bool | None = None
     """Weight each token with the ratio of its probability in the trainer to that in the engine, truncated as TRL does
     (`vllm_importance_sampling_*` in `rl.arguments`). Default: with every engine but `hf`."""
+
+    @property
+    def step_sequences(self) -> int:
+        """Rollouts of an optimizer step."""
+        return self.tasks_per_step * self.generations // self.updates_per_step
 
     @property
     def corrects_sampling(self) -> bool:
@@ -257,9 +277,7 @@ def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSetti
                 f"rl.updates_per_step is {settings.updates_per_step}: expected a divisor of the {rollouts} rollouts of "
                 "a step (rl.tasks_per_step times rl.generations)"
             )
-        batch = rollouts // settings.updates_per_step
-    else:
-        batch = settings.batch_size
+    batch = settings.step_sequences
     if batch % processes:
         where = (
             f"{section}.batch_size is {batch}" if section != "rl" else f"an optimizer step of rl has {batch} rollouts"

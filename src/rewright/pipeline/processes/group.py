@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from rewright.core.errors import RewrightError, TrainingError
 from rewright.core.progress import Bar, say
 from rewright.core.records import Trajectory
-from rewright.training.launch import Launch
+from rewright.training.launch import PLAIN, Launch
 
 __all__ = ["run_group"]
 
@@ -206,7 +206,7 @@ def _launch(launch: Launch, address: str, output: IO[bytes]) -> subprocess.Popen
 
     count, has_gpu = str(launch.processes), torch.cuda.is_available()
     # With a file without FSDP or DeepSpeed, accelerate starts one process on a CPU.
-    if launch.config is None or not (launch.divides_model or (has_gpu and launch.kind == "MULTI_GPU")):
+    if launch.config is None or (launch.kind in PLAIN and not (has_gpu and launch.kind == "MULTI_GPU")):
         start = ["torch.distributed.run", "--nproc-per-node", count, "--max-restarts", "0"]
         # A rendezvous on the loopback interface, at a free port.
         start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]

@@ -16,6 +16,7 @@ from rewright.dialects import get_dialect
 from rewright.pipeline.toolsets import open_toolsets
 from rewright.recipe.schema import Recipe
 from rewright.training.backend import RLJob, Section, get_backend
+from rewright.training.trackers import TrackedStage, tracked_stage
 
 __all__ = ["Job", "StoredScorer", "decode", "encode", "run_job"]
 
@@ -43,6 +44,7 @@ class Job:
         recipe: the recipe.
         arguments: its arguments; for `train_rl` the fields of `RLJob` that another process can read.
         keeps_rollouts: whether the launching process stores the rollouts.
+        stage: the stage after which the runs in trackers are named.
     """
 
     section: Section
@@ -50,6 +52,7 @@ class Job:
     recipe: Recipe
     arguments: dict[str, Any] = field(default_factory=dict)
     keeps_rollouts: bool = False
+    stage: TrackedStage
 
 
 def encode(job: Job) -> bytes:
@@ -67,6 +70,11 @@ def decode(data: bytes) -> Job:
 
 def run_job(job: Job, on_rollouts: Callable[[list[Trajectory]], None]) -> Any:
     """Train in this process of the group. Returns the result of the method."""
+    with tracked_stage(job.stage.folder, job.stage.stage, job.stage.project):
+        return _train(job, on_rollouts)
+
+
+def _train(job: Job, on_rollouts: Callable[[list[Trajectory]], None]) -> Any:
     backend = get_backend(getattr(job.recipe, job.section).backend, f"{job.section}.backend")
     if job.method != "train_rl":
         return getattr(backend, job.method)(**job.arguments)

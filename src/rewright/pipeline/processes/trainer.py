@@ -15,6 +15,7 @@ from rewright.pipeline.processes.jobs import Job, Method, StoredScorer, encode, 
 from rewright.training.backend import Backend, RLJob, Section, get_backend
 from rewright.training.launch import Launch, launch_of
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
+from rewright.training.trackers import current_stage
 
 __all__ = ["trainer"]
 
@@ -79,6 +80,7 @@ class GroupBackend:
             recipe=self._context.recipe,
             arguments=arguments,
             keeps_rollouts=on_rollouts is not None,
+            stage=current_stage(self._context.run.model_folder(self._section)),
         )
         return run_group(
             encode(job), self._launch, label=self._section, log=self._context.run.path / LOG_FILE,

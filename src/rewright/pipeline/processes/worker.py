@@ -93,7 +93,7 @@ def main() -> None:
         traceback.print_exc()
         sys.stderr.flush()
         if not isinstance(problem, RewrightError):
-            problem = RuntimeError(f"{type(problem).__name__}: {problem}")
+            problem = RuntimeError(f"{type(problem).__name__}: {problem}".removesuffix(": "))
         link.send("failed", as_portable(problem))
         os._exit(1)  # other processes may wait in a collective, which an orderly end would wait for, too
     _leave_group()

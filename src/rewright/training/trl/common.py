@@ -188,8 +188,10 @@ def _local(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _is_divided(trainer: Any) -> bool:
-    """Whether each process has a part of the weights only (FSDP2, ZeRO-3)."""
-    return any(hasattr(weight, "to_local") or hasattr(weight, "ds_id") for weight in trainer.model.parameters())
+    """Whether each process has a part of the weights only (FSDP2, ZeRO-3), or had before `_gather_weights`."""
+    return bool(getattr(trainer.accelerator, "is_fsdp2", False)) or any(
+        hasattr(weight, "to_local") or hasattr(weight, "ds_id") for weight in trainer.model.parameters()
+    )
 
 
 def _checksums(trainer: Any) -> list[int]:
@@ -225,11 +227,27 @@ def save(trainer: Any, tokenizer: Any, out: Path, settings: Settings) -> None:
     writes, and the others wait; weights that are divided over them are gathered. Raises StorageError if writing fails.
     """
     state: Any = None
-    if _is_divided(trainer):  # collective: every process takes part
+    if settings.lora_rank is not None and _is_divided(trainer):
+        _gather_weights(trainer)
+    elif _is_divided(trainer):  # collective: every process takes part
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         _write(trainer, tokenizer, out, settings, state)
     trainer.accelerator.wait_for_everyone()
+
+
+def _gather_weights(trainer: Any) -> None:
+    """Replace the divided weights (FSDP2) of the main process's model by whole ones on the CPU, to merge adapters.
+
+    Collective. The model cannot be trained afterwards.
+    """
+    is_main = trainer.is_world_process_zero()
+    for module in trainer.accelerator.unwrap_model(trainer.model).modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if hasattr(weight, "full_tensor"):
+                whole = weight.detach().full_tensor()
+                if is_main:
+                    module._parameters[name] = torch.nn.Parameter(whole.float().cpu(), requires_grad=False)
 
 
 def _write(trainer: Any, tokenizer: Any, out: Path, settings: Settings, state: Any) -> None:
@@ -239,7 +257,9 @@ def _write(trainer: Any, tokenizer: Any, out: Path, settings: Settings, state: A
         if source in state:  # a tensor of its own in the gathered weights
             state.pop(tied, None)
     if settings.lora_rank is not None:
-        model = model.cpu().float().merge_and_unload()  # float32 weights may not fit into GPU memory
+        if not _is_divided(trainer):  # else `_gather_weights` has done so
+            model = model.cpu().float()  # float32 weights may not fit into GPU memory
+        model = model.merge_and_unload()
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
