@@ -12,7 +12,7 @@ from rewright.core.registry import find, known
 from rewright.credit.settings import TurnCredit
 from rewright.engines.settings import DEFAULT_ENGINE, ModelSettings
 from rewright.judging.judges import answer_judges
-from rewright.recipe.loader import SHORT_FORMS
+from rewright.recipe.overrides import SHORT_FORMS
 from rewright.recipe.schema import MAX_NAME_BYTES, Recipe
 from rewright.repair.settings import Dimension
 from rewright.tasks.json_schema import named
