@@ -181,7 +181,7 @@ RECIPES: list[Case] = [
 ]
 
 TASKS: list[tuple[str, str, bytes, str]] = [
-    ("empty", "t.jsonl", b"", "t.jsonl: holds no rows"),
+    ("empty", "t.jsonl", b"", "t.jsonl: has no rows"),
     ("not JSON", "t.jsonl", lines(task()) + b"{oops\n", "t.jsonl:2: not JSON"),
     ("not UTF-8", "t.jsonl", '{"id": "caf\xe9"}\n'.encode("latin-1"), "t.jsonl:1: not UTF-8"),
     ("UTF-16", "t.jsonl", json.dumps(task()).encode("utf-16"), "t.jsonl:1: not "),
@@ -239,7 +239,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
 ]
 
 CREDIT: list[tuple[str, bytes, str]] = [
-    ("empty", b"", "log.jsonl: holds no rows"),
+    ("empty", b"", "log.jsonl: has no rows"),
     ("nothing known", lines({"text": "x"}), "log.jsonl:1: not a log that is known"),
     ("no gold calls", lines({"messages": [QUESTION, ANSWERED]}), "no trajectory has gold calls"),
     ("gold of no kind", lines({"messages": [QUESTION, ANSWERED], "gold_calls": 3}), "log.jsonl:1: gold_calls is 3"),
@@ -261,7 +261,7 @@ CREDIT: list[tuple[str, bytes, str]] = [
     (
         "an outcome of text",
         lines({"messages": [QUESTION, ANSWERED], "gold_calls": [], "reward": "good"}),
-        "log.jsonl:1: the outcome 'good' is no number",
+        "log.jsonl:1: the outcome 'good' is not a number",
     ),
     ("a column", lines({"messages": [QUESTION, ANSWERED], "gold_calls": []}), "no row has the column 'good'"),
     (
@@ -371,7 +371,7 @@ def test_logs_for_credit(rewright: Callable[..., tuple[Any, str]], tmp_path: Pat
         ),
         (
             ["import", "empty.jsonl", *NEW],
-            "empty.jsonl: holds no rows",
+            "empty.jsonl: has no rows",
         ),
         (
             ["import", "t.jsonl.gz", *NEW],

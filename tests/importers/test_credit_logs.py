@@ -167,7 +167,7 @@ def test_the_outcome_is_the_column_reward_or_asked_for(credit: Any) -> None:
         assert outcomes(columns, "--outcome", "none")[:2] == (0, [None, None])
     code, _, (line,) = outcomes(logged, "--outcome", "reward", "--outcome", "bonus")
     assert (code, "no row has the column 'bonus' of the outcome" in line) == (2, True)
-    assert "the outcome 'good' is no number" in outcomes({"reward": "good"})[2][0]
+    assert "the outcome 'good' is not a number" in outcomes({"reward": "good"})[2][0]
 
 
 def test_what_was_not_compared_or_not_measured_is_said(credit: Any) -> None:

@@ -167,8 +167,8 @@ def test_what_tools_and_users_write_is_never_a_call(tmp_path):
     [
         ('{"messages": [', r"logs.jsonl:1: not JSON"),
         ('{"text": "hi"}', r"logs.jsonl:1: not a log that is known: it has the keys 'text'; expected one of"),
-        ("", "holds no rows"),
-        ('{"messages": [], "reward": "good"}', "the outcome 'good' is no number"),
+        ("", "has no rows"),
+        ('{"messages": [], "reward": "good"}', "the outcome 'good' is not a number"),
         ('{"messages": [], "gold_calls": "lookup()"}', "logs.jsonl:1: gold_calls is not JSON"),
         ('{"messages": []}', "no trajectory has gold calls: give a file of them with --gold"),
     ],

@@ -97,7 +97,7 @@ def test_json_lists_wrapped_lists_and_gzip_are_read(tmp_path: Path) -> None:
         ([record(gold={"outputs": {"other": ["x"]}})], r"gold outputs are expected of the unknown tool 'other'"),
         ([record(tools=[{"schema": SCHEMA, "source": ""}] * 2)], r"the tool 'find' is defined twice"),
         ([[1, 2]], r"t\.jsonl:1: is a list, expected an object"),
-        ([], r"t\.jsonl: holds no rows"),
+        ([], r"t\.jsonl: has no rows"),
     ],
 )
 def test_each_mistake_in_a_record_is_one_line(tmp_path: Path, records: list[Any], message: str) -> None:
@@ -118,7 +118,7 @@ def test_each_mistake_with_a_file_is_one_line(tmp_path: Path) -> None:
         ("t.csv", b"", r"unknown kind of file, expected \.jsonl"),
         ("bad.parquet", b"PAR1 not", r"bad\.parquet: not a parquet file"),
         ("empty.parquet", b"", r"empty\.parquet: not a parquet file"),
-        ("empty.json", b" ", r"empty\.json: holds no rows"),
+        ("empty.json", b" ", r"empty\.json: has no rows"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=message) as caught:

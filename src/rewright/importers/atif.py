@@ -39,7 +39,7 @@ def _read(row: Row) -> Iterator[Conversation]:
         raise row.fail(f"schema_version is {version!r:.60}: expected one of {', '.join(_VERSIONS)}")
     steps, agent = values.get("steps"), values.get("agent")
     if not isinstance(steps, list) or not all(isinstance(step, Mapping) for step in steps):
-        raise row.fail("'steps' is no list of objects: expected the steps of a trajectory")
+        raise row.fail("'steps' is not a list of objects: expected the steps of a trajectory")
     agent = agent if isinstance(agent, Mapping) else {}
     prompt: list[Message] = []
     turns: list[Message] = []

@@ -305,7 +305,7 @@ def outcome_of(found: Conversation, names: Sequence[str]) -> float | None:
     values = [found.columns[name] for name in names if found.columns.get(name) is not None]
     for value in values:
         if not isinstance(value, (int, float)):
-            raise found.row.fail(f"the outcome {value!r:.200} is no number")
+            raise found.row.fail(f"the outcome {value!r:.200} is not a number")
     return _finite(found.row, values) if values else None
 
 

@@ -36,7 +36,7 @@ def read_eval_file(path: Path) -> Iterator[Row]:
             # A file that a crash left open can have an entry twice: the last one counts.
             entries = {one.filename: one for one in archive.infolist() if _is_sample(one.filename)}
             if not entries:
-                raise InputError(f"{path}: holds no samples: expected a log of inspect_ai with samples/*.json in it")
+                raise InputError(f"{path}: has no samples: expected a log of inspect_ai with samples/*.json in it")
             for index, (name, entry) in enumerate(sorted(entries.items())):
                 place = f"{path}: {name}"
                 yield Row(index, place, _sample(archive, entry, path, place))
@@ -67,7 +67,7 @@ def _sample(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, place:
     except ValueError as problem:
         raise InputError(f"{place}: not JSON: {json_problem(problem)}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{place}: is no object: expected a sample")
+        raise InputError(f"{place}: is not an object: expected a sample")
     return value
 
 

@@ -42,7 +42,7 @@ def read_conversations(path: Path, name: str | None = None) -> Iterator[Conversa
     rows = _rows(path)
     first = next(rows, None)
     if first is None:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"{path}: has no rows")
     every: Iterator[Row] = itertools.chain([first], rows)
     if first.problem is None and looks_like_message(first.values):
         every = iter([_one_conversation(path, every)])

@@ -322,7 +322,7 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def text_of(content: Any) -> str:
-    """Return the content of a message as text; a part that is no text is `[type]`."""
+    """Return the content of a message as text; a part that is not text is `[type]`."""
     if isinstance(content, list):
         return "".join(
             str(part.get("text") or "") if part.get("type", "text") in _PARTS else f"[{part.get('type')}]"

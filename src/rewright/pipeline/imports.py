@@ -107,7 +107,7 @@ def import_trajectories(
     assert reader is not None
     conversations = [without_prefixes(one, options.prefixes) for one in reader(file)]
     if not conversations:
-        raise InputError(f"{file}: holds no trajectories")
+        raise InputError(f"{file}: has no trajectories")
     if not chosen:
         settings = msgspec.structs.replace(settings, dialect=_dialect_of(conversations))
     for one in conversations:
@@ -149,7 +149,7 @@ def _of_known_tasks(
     tasks = Context(Run(run), settings).load_tasks()
     trajectories = list(importer.trajectories(file, tasks))
     if not trajectories:
-        raise InputError(f"{file}: holds no trajectories")
+        raise InputError(f"{file}: has no trajectories")
     _store(run, settings, trajectories, None)
     return Imported(len(trajectories), len({one.task_id for one in trajectories}), [], needs)
 

@@ -163,7 +163,7 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = (), *, lists: str | N
     except OSError as problem:
         raise InputError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     if count == 0:
-        raise InputError(f"{path}: holds no rows")
+        raise InputError(f"{path}: has no rows")
 
 
 def _row(index: int, place: str, value: Any) -> Row:

@@ -30,7 +30,7 @@ def same_number(answer: str, golds: Sequence[str]) -> Judgement:
 
 
 def metrics(task: Task, trajectory: Trajectory, verdict: Verdict) -> dict[str, float]:
-    """How far away the answer is; nothing for an answer that is no number."""
+    """How far away the answer is; nothing for an answer that is not a number."""
     try:
         return {"distance": abs(float(trajectory.answer or "") - float((task.gold.answers or ("",))[0]))}
     except ValueError:
