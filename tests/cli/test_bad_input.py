@@ -189,6 +189,7 @@ TASKS: list[tuple[str, str, bytes, str]] = [
     ("cut", "t.jsonl.gz", gzip.compress(lines(*[task(id=str(i)) for i in range(99)]))[:-20], "not a whole gzip file"),
     ("damaged", "t.jsonl.gz", gzip.compress(lines(task()))[:12] + b"\xff" * 40, "not a whole gzip file"),
     ("zstd", "t.jsonl.zst", b"\x28\xb5\x2f\xfd", "t.jsonl.zst: unknown kind of file"),
+    ("a recipe", "r.yaml", b"name: x\n", "(a recipe is checked by: rewright run r.yaml --dry-run)"),
     ("a table", "t.csv", b"id,question\n1,x\n", "t.csv: unknown kind of file"),
     ("parquet in name only", "t.parquet", b"PAR1", "t.parquet: not a parquet file"),
     ("not a record", "t.jsonl", b"[1, 2]\n", "t.jsonl:1: is a list, expected an object"),

@@ -145,6 +145,8 @@ def read_rows(path: Path | str, columns: tuple[str, ...] = (), *, lists: str | N
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
     if suffix not in (*readers, ".parquet"):
         hint = "; decompress it first" if suffix in (".zst", ".zip", ".bz2", ".xz") else ""
+        if suffix in (".yaml", ".yml"):
+            hint = f" (a recipe is checked by: rewright run {path} --dry-run)"
         raise InputError(f"{path}: unknown kind of file, expected .jsonl, .json (both also as .gz) or .parquet{hint}")
     count = 0
     try:
