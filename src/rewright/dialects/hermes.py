@@ -41,6 +41,8 @@ def _pieces(text: str) -> list[Piece]:
     An unclosed `<think>` runs to the end. A `</think>` without an opening tag closes a thought that the prompt opened
     (Qwen3's thinking templates), so all text before it is thought. Of nested thoughts, the outermost closed one counts.
     """
+    if "<" not in text:
+        return [Piece("text", text)] if text else []
     pieces: list[Piece] = []
     position = _end_of_prompt_thought(text)
     if position:
