@@ -3,8 +3,9 @@
     python experiments/driver.py                      # 512 rollouts in flight, 3 requests and 2 tool calls each
 
 A server in a process of its own answers every request 100 ms later: two tool calls, then an answer. Tools are functions
-of this process, so that nothing but the driver is measured. The bare loop posts the same JSON with aiohttp, decodes the
-replies with json, and appends messages; it parses, checks and stores nothing. Rounds alternate; printed are the
+of this process, so that nothing but the driver is measured. The bare loop posts the same JSON fields with aiohttp, as
+its documentation does it, over as many connections, decodes the replies and the arguments of calls with json, and
+appends messages; it checks and stores nothing. Rounds alternate; printed are the
 medians of rollouts per second and per second of this process's CPU (which other load disturbs least), and the ratios.
 """
 
@@ -142,8 +143,9 @@ async def bare_rollouts(url: str, count: int, concurrency: int) -> None:
                 messages: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
                 while True:
                     body = {
-                        "model": "served", "messages": messages, "tools": [SCHEMA], "seed": index, "temperature": 1.0,
-                        "top_p": 1.0, "max_tokens": 512,
+                        "model": "served", "messages": messages, "temperature": 1.0, "top_p": 1.0, "max_tokens": 1024,
+                        "seed": index, "tools": [SCHEMA], "return_token_ids": True, "top_k": -1, "min_p": 0.0,
+                        "repetition_penalty": 1.0, "logprobs": True,
                     }  # fmt: skip
                     async with session.post(f"{url}/chat/completions", json=body) as response:
                         message = (await response.json())["choices"][0]["message"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rewright.core.errors import EngineError, InputError
 from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
+from rewright.engines.model_names import same_model
 from rewright.engines.openai import OpenAIEngine
-from rewright.engines.replies import read_chat, read_completion, same_model
+from rewright.engines.replies import read_chat, read_completion
 from rewright.engines.wire import Conversations, chat_body, messages_to_wire, read_arguments
 from rewright.net.endpoint import Fault, error_detail
 from rewright.net.urls import normalize_base_url

@@ -27,6 +27,9 @@ class Chat(Hermes):
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn (see `Dialect.parse`). A turn with calls has no answer, and neither has an empty one."""
+        if "<" not in text:  # the usual case: nothing but a message
+            said = text.strip()
+            return Parsed((), said or None, "", text, "answer" if said else None, whole=True)
         pieces = self.pieces(text)
         parsed = self.parsed(pieces)
         if parsed.calls:
