@@ -1,14 +1,16 @@
-"""Bounded-concurrency execution of coroutines, yielding results as they complete, and their time limits."""
+"""Many coroutines at once: results as they complete, time limits, and the garbage collector."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+import gc
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
-__all__ = ["TimeLimits", "as_completed"]
+__all__ = ["TimeLimits", "as_completed", "rare_collections"]
 
 T = TypeVar("T")
 
@@ -54,6 +56,32 @@ async def as_completed(work: Iterable[Coroutine[Any, Any, T]], *, concurrency: i
         for task in running:
             task.cancel()
         await asyncio.gather(*running, *done, return_exceptions=True)
+
+
+_COLLECTIONS: Final = 50_000
+_running = 0
+_threshold = 0
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Collect cyclic garbage after every 50,000 new objects, for a block that holds many coroutines.
+
+    By default it is every 700. Each collection then goes through the objects of all running coroutines, which are
+    none.
+    """
+    global _running, _threshold  # noqa: PLW0603 - a setting of the whole process
+    if not _running:
+        _threshold = gc.get_threshold()[0]
+        if 0 < _threshold < _COLLECTIONS:  # 0: the user has switched it off
+            gc.set_threshold(_COLLECTIONS, *gc.get_threshold()[1:])
+    _running += 1
+    try:
+        yield
+    finally:
+        _running -= 1
+        if not _running:
+            gc.set_threshold(_threshold, *gc.get_threshold()[1:])
 
 
 class TimeLimits:

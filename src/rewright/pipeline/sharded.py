@@ -40,7 +40,7 @@ from rewright.pipeline.stages.scoring import (
 )
 from rewright.pipeline.stages.verdicts import judge_file
 from rewright.workers.ordered import process_count
-from rewright.workers.shards import on_shards
+from rewright.workers.shards import connected, on_shards
 
 __all__ = ["PASSES", "TRAJECTORIES", "JudgePass", "ScorePass", "ShardPass", "has_shards", "run_pass"]
 
@@ -164,14 +164,14 @@ def run_pass(work: ShardPass, *, ray: str | None = None) -> dict[str, Any]:
     out = work.run / work.name
     left = [name for name in names if not is_newer(out / name, *_inputs(work, name))]
     _check_settings(out, work)
-    if work.grouped and left and len(names) > 1:
-        _check_groups(work, names, processes, ray)
-    out.mkdir(exist_ok=True)
-    write_atomically(out / _SETTINGS, [_encoded(work)])
     results: dict[str, Any] = {}
-    with Bar(work.name, len(names), done=len(names) - len(left)) as bar:
-        if left:
-            for name, result in on_shards(work, left, processes=processes, ray=ray):
+    with connected(ray if left else None):
+        if work.grouped and left and len(names) > 1:
+            _check_groups(work, names, processes, ray)
+        out.mkdir(exist_ok=True)
+        write_atomically(out / _SETTINGS, [_encoded(work)])
+        with Bar(work.name, len(names), done=len(names) - len(left)) as bar:
+            for name, result in on_shards(work, left, processes=processes, ray=ray) if left else ():
                 results[name] = result
                 bar.step()
     found = work.finish(dict(sorted(results.items())))

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.concurrency import TimeLimits, as_completed
+from rewright.core.concurrency import TimeLimits, as_completed, rare_collections
 from rewright.core.errors import EngineError, RewrightError, ServerError
 from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.records import (
@@ -189,11 +189,12 @@ class Rollout:
         Plans are taken from the iterable only when a slot is free. `on_done` is called before each yield.
         """
         work = (self.run(plan) for plan in plans)
-        async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
-            async for trajectory in ready:
-                if on_done is not None:
-                    on_done(trajectory)
-                yield trajectory
+        with rare_collections():
+            async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
+                async for trajectory in ready:
+                    if on_done is not None:
+                        on_done(trajectory)
+                    yield trajectory
 
     async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
         limits, follow_ups = self.limits, plan.task.follow_ups

@@ -10,17 +10,18 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from rewright.core.errors import InputError, RewrightError, WorkerError
 from rewright.workers.ordered import in_order
 
-__all__ = ["LOCAL_RAY", "on_shards"]
+__all__ = ["LOCAL_RAY", "connected", "on_shards"]
 
 R = TypeVar("R")
 
 LOCAL_RAY: Final = "local"
-"""Address with which Ray is started on this machine, for this pass."""
+"""Address with which Ray is started on this machine, for this command."""
 
 
 def on_shards(
@@ -32,10 +33,9 @@ def on_shards(
         work: works on the shard of a name. For Ray it is pickled, and the results are.
         names: the shards.
         processes: number of processes on this machine.
-        ray: address of a Ray cluster, or `LOCAL_RAY`; None: without Ray.
+        ray: address of Ray, within `connected(ray)`; None: without Ray.
 
-    Raises what `work` raises, after the results that came before; WorkerError for a process that died; InputError if
-    Ray is not installed or does not answer.
+    Raises what `work` raises, after the results that came before, and WorkerError for a process that died.
     """
     if ray is not None:
         yield from _on_ray(work, names, ray)
@@ -47,54 +47,70 @@ def on_shards(
     yield from in_order(one, names, processes=min(processes, len(names)))
 
 
-class _Worker:
-    """An actor of Ray Data: one for each process, so what `work` has read is kept for the next shard."""
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one on this machine (`LOCAL_RAY`), for the block. None: do nothing.
 
-    def __init__(self, work: bytes) -> None:
-        self._work = pickle.loads(work)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        name = row["item"]
-        try:
-            result = (name, self._work(name), None)
-        except RewrightError as problem:  # one line: raised again where the command runs
-            result = (name, None, problem)
-        return {"result": pickle.dumps(result)}
-
-
-def _on_ray(work: Callable[[str], R], names: Sequence[str], address: str) -> Generator[tuple[str, R]]:
+    Raises InputError if Ray is not installed or no cluster answers, and WorkerError if it cannot be started.
+    """
+    if address is None:
+        yield
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data
     except ImportError:
         raise InputError("--ray needs Ray: pip install 'rewright[ray]'") from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    started = not ray.is_initialized()
-    if started:
-        options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL_RAY else {}
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError, RuntimeError) as problem:
-            line = " ".join(str(problem).split())[:200]
-            raise InputError(f"--ray {address}: Ray does not answer: {line}") from None
+    options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL_RAY else {}
     try:
-        data = ray.data.DataContext.get_current()
-        data.enable_progress_bars = False
-        data.verbose_stats_logs = False
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError) as problem:
+        raise InputError(f"--ray {address}: Ray does not answer: {_one_line(problem)}") from None
+    except Exception as problem:  # Ray raises Exception itself
+        raise WorkerError(f"--ray {address}: Ray does not start: {_one_line(problem)}") from None
+    try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        shards = ray.data.from_items(list(names), override_num_blocks=len(names))
-        size = max(1, min(len(names), int(ray.cluster_resources().get("CPU", 1))))
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size)
-        done = shards.map(_Worker, fn_constructor_args=(pickle.dumps(work),), compute=pool)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _on_ray(work: Callable[[str], R], names: Sequence[str], address: str) -> Generator[tuple[str, R]]:
+    import ray
+    import ray.data
+
+    shards = ray.data.from_items(list(names), override_num_blocks=len(names))
+    size = max(1, min(len(names), int(ray.cluster_resources().get("CPU", 1))))
+    done = shards.map(_actor(pickle.dumps(work)), compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size))
+    try:
         for row in done.iter_rows():
             name, result, problem = pickle.loads(row["result"])
             if problem is not None:
                 raise problem
             yield name, result
     except ray.exceptions.RayError as problem:
-        line = " ".join(str(problem).split())[-300:]
-        raise WorkerError(f"--ray {address}: {type(problem).__name__}: {line}") from None
-    finally:
-        if started:
-            ray.shutdown()
+        raise WorkerError(f"--ray {address}: {type(problem).__name__}: {_one_line(problem)}") from None
+
+
+def _actor(pickled: bytes) -> type[Any]:
+    """The class of the actors, each a process: what `work` has read is kept for the next shard."""
+
+    class Actor:
+        def __init__(self) -> None:
+            self.work = pickle.loads(pickled)
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            name = row["item"]
+            try:
+                return {"result": pickle.dumps((name, self.work(name), None))}
+            except RewrightError as problem:  # one line: raised again where the command runs
+                return {"result": pickle.dumps((name, None, problem))}
+
+    return Actor
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:300]
