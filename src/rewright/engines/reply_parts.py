@@ -154,12 +154,15 @@ def chat_parts(reply: Any, model: str | None) -> Parts:
         message = choice.message
         calls = [_call(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
         content = message.content or ""
+        token_ids, log_probs, prompt_ids = _typed_tokens(choice)
         return Parts(
             content,
             choice.finish_reason,
             choice.matched,
             reply.usage,
-            *_typed_tokens(choice),
+            token_ids,
+            log_probs,
+            prompt_ids,
             tuple(calls) if calls else None,
             message.reasoning_content or message.reasoning or "",
             "" if content or calls else message.refusal or "",
@@ -228,7 +231,7 @@ def _typed_tokens(
         return token_ids, None, prompt_ids
     if log_probs.content is not None:
         numbers: list[Any] | None = [entry.logprob for entry in log_probs.content]
-        tokens = [entry.token if entry.id is msgspec.UNSET else entry.id for entry in log_probs.content]
+        tokens: list[Any] = [entry.token if entry.id is msgspec.UNSET else entry.id for entry in log_probs.content]
     else:
         numbers, tokens = log_probs.token_logprobs, log_probs.tokens or []
     if token_ids is None:

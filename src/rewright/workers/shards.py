@@ -22,6 +22,8 @@ R = TypeVar("R")
 
 LOCAL_RAY: Final = "local"
 """Address with which Ray is started on this machine, for this command."""
+_STARTS: Final = 3
+"""How often Ray is started on a machine that is too busy for it."""
 
 
 def on_shards(
@@ -63,12 +65,16 @@ def connected(address: str | None) -> Iterator[None]:
     except ImportError:
         raise InputError("--ray needs Ray: pip install 'rewright[ray]'") from None
     options: dict[str, Any] = {"include_dashboard": False} if address == LOCAL_RAY else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError) as problem:
-        raise InputError(f"--ray {address}: Ray does not answer: {_one_line(problem)}") from None
-    except Exception as problem:  # Ray raises Exception itself
-        raise WorkerError(f"--ray {address}: Ray does not start: {_one_line(problem)}") from None
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            break
+        except (ConnectionError, ValueError) as problem:
+            raise InputError(f"--ray {address}: Ray does not answer: {_one_line(problem)}") from None
+        except Exception as problem:  # Ray raises Exception itself: its processes did not start within 30 s
+            ray.shutdown()
+            if attempt == _STARTS:
+                raise WorkerError(f"--ray {address}: Ray does not start: {_one_line(problem)}") from None
     try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()

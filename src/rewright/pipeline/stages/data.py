@@ -96,12 +96,12 @@ def score(context: Context) -> Counter[str]:
     processes = process_count(run.trajectories.size)
     # Validates all records before the first score.
     candidates = judged_candidates(run.trajectories, run.verdicts, run.path, processes)
-    if not candidates.count:
+    if not candidates.total:
         raise InputError(_NO_TRAJECTORIES.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
     thinks = not needs_thoughts(settings)
-    with Bar("quality", candidates.count) as bar:
+    with Bar("quality", candidates.total) as bar:
         for found, qualities in score_candidates(
             run.trajectories, candidates, settings, context.recipe.dialect, processes
         ):

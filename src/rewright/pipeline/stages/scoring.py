@@ -42,7 +42,7 @@ class Candidates(NamedTuple):
     """The candidates of every task are consecutive in the file."""
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Number of candidates."""
         return sum(map(len, self.groups))
 
@@ -112,6 +112,6 @@ def score_candidates(
             yield found, [(one.trajectory_id, str(one.selected), encode_line(one)) for one in qualities]
         reader.close()
 
-    size = max(1, _BATCH * len(groups) // max(1, candidates.count))
+    size = max(1, _BATCH * len(groups) // max(1, candidates.total))
     batches = ((first, first + size) for first in range(0, len(groups), size))
     yield from in_order(scored, batches, processes=processes if has_builtin_dimensions(settings) else 1)
