@@ -137,11 +137,12 @@ class OpenAIEngine:
         """Failed attempts by cause (`http_429`, `timeout`, …), including those after which a retry succeeded."""
         return self._endpoint.faults
 
-    async def generate(self, request: Request, only: str | None = None) -> Generation:
-        """Generate the next turn of the conversation. Raises only EngineError.
+    async def generate(self, request: Request) -> Generation:
+        """Generate the next turn of the conversation. Raises only EngineError."""
+        return await self._generate(request)
 
-        `only`: address of the only server that may answer.
-        """
+    async def _generate(self, request: Request, only: str | None = None) -> Generation:
+        """`generate`, by the server at the address `only` if that is given."""
         loop = asyncio.get_running_loop()
         deadline = None if request.timeout_seconds is None else loop.time() + request.timeout_seconds
         path = "/completions" if self.tokens else "/chat/completions"
@@ -227,7 +228,7 @@ class OpenAIEngine:
         self.tokens = True
         before = self.faults.copy()
         try:
-            await self.generate(Request((), (), Sampling(temperature=1.0, max_tokens=1), token_ids=(0, 0)), address)
+            await self._generate(Request((), (), Sampling(temperature=1.0, max_tokens=1), token_ids=(0, 0)), address)
         except EndpointError as error:
             # Authentication errors, rate limits and outages do not show what the server supports.
             refused = error.status is not None and error.status not in {401, 403, 408, 409, 429, 502, 503, 504}

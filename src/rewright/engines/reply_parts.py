@@ -174,7 +174,11 @@ def chat_parts(reply: Any, model: str | None) -> Parts:
     made = _calls(said)
     content = _text(said.get("content"))
     refusal = "" if content or made else _refusal(said)
-    return Parts(content, *_ending(plain), _usage(reply), *_tokens(plain), made, _reasoning(said), refusal)
+    token_ids, log_probs, prompt_ids = _tokens(plain)
+    reasoning = _reasoning(said)
+    finish, matched = _ending(plain)
+    usage = _usage(reply)
+    return Parts(content, finish, matched, usage, token_ids, log_probs, prompt_ids, made, reasoning, refusal)
 
 
 def completion_parts(reply: Any, model: str | None) -> Parts:
