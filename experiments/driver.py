@@ -3,9 +3,11 @@
     python experiments/driver.py                      # 512 rollouts in flight, 3 requests and 2 tool calls each
 
 A server in a process of its own answers every request 100 ms later: two tool calls, then an answer. Tools are functions
-of this process, so that nothing but the driver is measured. The bare loop posts the same JSON with aiohttp, decodes the
-replies with json, and appends messages; it parses, checks and stores nothing. Rounds alternate; printed are the
-medians of rollouts per second and per second of this process's CPU (which other load disturbs least), and the ratios.
+of this process, so that nothing but the driver is measured. The bare loop posts the same JSON fields with aiohttp, as
+its documentation does it, over as many connections, decodes the replies and the arguments of calls with json, and
+appends messages; it checks and stores nothing. "aiohttp, gc" is the same loop with Rewright's setting of the garbage
+collector. Rounds alternate; printed are the medians of rollouts per second and per second of this process's CPU (which
+other load disturbs least), and the ratios.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from rewright.core.concurrency import rare_collections
 from rewright.core.records import Gold, Task, ToolCall, ToolResult, ToolSpec
 from rewright.dialects import get_dialect
 from rewright.engines.openai import OpenAIEngine
@@ -142,8 +145,9 @@ async def bare_rollouts(url: str, count: int, concurrency: int) -> None:
                 messages: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
                 while True:
                     body = {
-                        "model": "served", "messages": messages, "tools": [SCHEMA], "seed": index, "temperature": 1.0,
-                        "top_p": 1.0, "max_tokens": 512,
+                        "model": "served", "messages": messages, "temperature": 1.0, "top_p": 1.0, "max_tokens": 1024,
+                        "seed": index, "tools": [SCHEMA], "return_token_ids": True, "top_k": -1, "min_p": 0.0,
+                        "repetition_penalty": 1.0, "logprobs": True,
                     }  # fmt: skip
                     async with session.post(f"{url}/chat/completions", json=body) as response:
                         message = (await response.json())["choices"][0]["message"]
@@ -155,6 +159,12 @@ async def bare_rollouts(url: str, count: int, concurrency: int) -> None:
                         messages.append({"role": "tool", "tool_call_id": call["id"], "content": RESULT})
 
         await asyncio.gather(*(worker() for _ in range(concurrency)))
+
+
+async def bare_with_rare_collections(url: str, count: int, concurrency: int) -> None:
+    """The bare loop with the garbage collector as Rewright sets it while rollouts run."""
+    with rare_collections():
+        await bare_rollouts(url, count, concurrency)
 
 
 def measure(run: Callable[[str, int, int], Awaitable[None]], *arguments: Any) -> tuple[float, float]:
@@ -176,10 +186,18 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(given.delay, theirs), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{ours.recv()}/v1"
-    found: dict[str, list[tuple[float, float]]] = {"aiohttp alone": [], "Rewright": []}
+    found: dict[str, list[tuple[float, float]]] = {
+        "aiohttp alone": [],
+        "aiohttp, gc": [],
+        "Rewright": [],
+    }
     for number in range(given.rounds + 1):
         count = given.rollouts if number else given.concurrency  # the first round is warm-up
-        for name, run in (("aiohttp alone", bare_rollouts), ("Rewright", rewright_rollouts)):
+        for name, run in (
+            ("aiohttp alone", bare_rollouts),
+            ("aiohttp, gc", bare_with_rare_collections),
+            ("Rewright", rewright_rollouts),
+        ):
             seconds, used = measure(run, url, count, given.concurrency)
             if number:
                 found[name].append((count / seconds, count / used))
@@ -187,9 +205,11 @@ def main() -> None:
     for name, rows in found.items():
         wall, used = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"{name:<15}{wall:>12,.0f}{used:>16,.0f}")
-    for place, what in ((0, "per second"), (1, "per second of CPU")):
-        pairs = zip(found["Rewright"], found["aiohttp alone"], strict=True)
-        print(f"ratio {what}: {statistics.median(one[place] / other[place] for one, other in pairs):.2f}")
+    for other in ("aiohttp alone", "aiohttp, gc"):
+        for place, what in ((0, "per second"), (1, "per second of CPU")):
+            pairs = zip(found["Rewright"], found[other], strict=True)
+            ratio = statistics.median(ours[place] / theirs[place] for ours, theirs in pairs)
+            print(f"Rewright / {other}, {what}: {ratio:.2f}")
     server.terminate()
 
 

@@ -1,6 +1,9 @@
 """What is sent and how replies are read: the shapes of vLLM, SGLang, llama.cpp, transformers and hosted providers."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,8 +14,10 @@ from hypothesis import strategies as st
 from rewright.core.errors import EngineError, InputError
 from rewright.core.records import ToolCall
 from rewright.engines.base import Request, Sampling
+from rewright.engines.model_names import same_model
 from rewright.engines.openai import OpenAIEngine
-from rewright.engines.replies import read_chat, read_completion, same_model
+from rewright.engines.replies import read_chat, read_completion
+from rewright.engines.reply_parts import CHAT, COMPLETION
 from rewright.engines.wire import Conversations, chat_body, messages_to_wire, read_arguments
 from rewright.net.endpoint import Fault, error_detail
 from rewright.net.urls import normalize_base_url
@@ -34,12 +39,30 @@ def reply(message: dict | None = None, *, finish: object = "stop", usage: dict |
 
 def chat(message: dict, **options: object) -> object:
     stop = options.pop("stop", ())
-    return read_chat(reply(message, **options), model="tiny", stop=stop)
+    return in_both_forms(CHAT, reply(message, **options), partial(read_chat, model="tiny", stop=stop))
 
 
 def completion(**options: object) -> object:
     stop = options.pop("stop", ())
-    return read_completion(reply(**options), model="tiny", prompt=(1, 2), stop=stop)
+    read = partial(read_completion, model="tiny", prompt=(1, 2), stop=stop)
+    return in_both_forms(COMPLETION, reply(**options), read)
+
+
+def in_both_forms(decoder: msgspec.json.Decoder, value: object, read: Callable[[object], object]) -> object:
+    """What `read` makes of a reply, which is the same if the reply is decoded to the typed structs."""
+
+    def ending(given: object) -> object:
+        try:
+            return read(given)
+        except Fault as fault:
+            return (fault.cause, str(fault), fault.retry)
+
+    try:
+        typed = decoder.decode(msgspec.json.encode(value))
+    except msgspec.ValidationError:  # not the usual form
+        return read(value)
+    assert ending(typed) == ending(value)
+    return read(typed)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -313,14 +336,24 @@ json_values = st.recursive(
     json_values,
 )
 def test_replies_of_any_shape_are_a_generation_or_a_fault(choice, usage):
-    for read in (
-        lambda value: read_chat(value, model="tiny", stop=("a",)),
-        lambda value: read_completion(value, model="tiny", prompt=(1,), stop=("a",)),
+    for decoder, read in (
+        (CHAT, partial(read_chat, model="tiny", stop=("a",))),
+        (COMPLETION, partial(read_completion, model="tiny", prompt=(1,), stop=("a",))),
     ):
-        try:
-            read({"choices": [choice], "usage": usage})
-        except Fault:
-            continue
+        with suppress(Fault):
+            in_both_forms(decoder, {"choices": [choice], "usage": usage}, read)
+
+
+def test_the_usual_replies_are_decoded_to_typed_structs():
+    call = {"id": "c", "type": "function", "function": {"name": "age", "arguments": '{"of": "Ada"}'}}
+    usual = [
+        {"role": "assistant", "content": "x", "refusal": None, "annotations": None, "audio": None},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+    ]
+    for message in usual:
+        CHAT.decode(msgspec.json.encode(reply(message, stop_reason=None, token_ids=None, logprobs=None)))
+    tokens = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5}], "text_offset": [0]}
+    COMPLETION.decode(msgspec.json.encode(reply(text="a", token_ids=[3], prompt_token_ids=[1], logprobs=tokens)))
 
 
 @pytest.mark.parametrize(

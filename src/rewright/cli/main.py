@@ -42,6 +42,7 @@ from rewright.cli.running import (
     start_run,
     stored_settings,
 )
+from rewright.cli.shards import RayOption, is_sharded_run, redo_shards, with_ray_address
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import say
 from rewright.pipeline.migration import written_recipe
@@ -130,11 +131,23 @@ def run_recipe(
 
 def _stage_verb(stage: Stage) -> None:
     def run_stage(run: RunArgument, trusted: TrustedOption = None, as_json: JsonOption = False) -> None:
+        on_run(run, trusted, as_json=as_json)
+
+    def run_shards(
+        run: RunArgument, trusted: TrustedOption = None, ray: RayOption = None, as_json: JsonOption = False
+    ) -> None:
+        on_run(run, trusted, ray, as_json=as_json)
+
+    def on_run(run: Path, trusted: list[str] | None, ray: str | None = None, *, as_json: bool) -> None:
         from rewright.pipeline.run_directory import Run
 
         opened = Run.open(run, trusted=trusted or ())
         opened.check_code()
+        sharded = is_sharded_run(run, ray)
         with opened.locked():
+            if sharded:
+                redo_shards(opened, str(stage.verb), trusted or (), ray, as_json=as_json)
+                return
             if stage.redone:
                 redo_stage(opened, stage)
             else:
@@ -142,7 +155,7 @@ def _stage_verb(stage: Stage) -> None:
         print_report(opened, as_json=as_json)
         say_next(opened, stage)
 
-    app.command(name=stage.verb, help=stage.help)(run_stage)
+    app.command(name=stage.verb, help=stage.help)(run_shards if stage.verb in {"judge", "score"} else run_stage)
 
 
 for _stage in stages():
@@ -247,7 +260,7 @@ def _main() -> None:
     started = time.monotonic()
     try:
         _reject_empty(sys.argv[1:])
-        code = app(prog_name="rewright", standalone_mode=False)
+        code = app(with_ray_address(sys.argv[1:]), prog_name="rewright", standalone_mode=False)
         sys.stdout.flush()
     except InputError as problem:
         _print_error(problem)

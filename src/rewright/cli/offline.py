@@ -12,6 +12,7 @@ import typer
 from rewright.cli.output import as_text, print_json
 from rewright.cli.program import command
 from rewright.cli.registered import names_of
+from rewright.cli.shards import RayOption, is_sharded_run, print_pass
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.trust import check_packages
@@ -168,6 +169,7 @@ def credit(
     stage: Annotated[
         str | None, typer.Option(help="Show only this stage of a run: synth, repair, eval-base, eval-sft, eval-rl, rl.")
     ] = None,
+    ray: RayOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")] = False,
 ) -> None:
     """Compute turn rewards and advantages of stored trajectories from any source.
@@ -198,6 +200,18 @@ def credit(
             if not own_gold or allowed_values:
                 _ = known.calls  # its errors come first
         recompute = bool(changed) or outcome is not None
+        if is_sharded_run(file, ray):
+            from rewright.reports.sharded_credit import CreditPass
+
+            if picture is not None or prefixes or len(outcome or ()) > 1:
+                raise InputError(
+                    f"{file}: its trajectories are shards: expected no --picture, --strip-prefix, second --outcome"
+                )
+            read = None if gold is None else (gold, partial(read_gold, gold, allowed_values=allowed_values))
+            metric = outcome[0] if outcome else None
+            work = CreditPass(file, settings, read, recompute=recompute, metric=metric, stage=stage)
+            print_pass(work, ray, as_json=as_json)
+            return
         own = file_format == OWN or (file_format is None and is_own(file))
         streamed = None
         if own and picture is None and not prefixes and len(outcome or ()) < 2 and can_stream(settings):

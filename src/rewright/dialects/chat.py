@@ -14,7 +14,7 @@ import msgspec
 
 from rewright.core.records import Message, Task
 from rewright.dialects.base import Parsed
-from rewright.dialects.hermes import Hermes, text_outside_tags
+from rewright.dialects.hermes import Hermes
 
 __all__ = ["Chat"]
 
@@ -27,12 +27,16 @@ class Chat(Hermes):
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn (see `Dialect.parse`). A turn with calls has no answer, and neither has an empty one."""
-        parsed = super().parse(text)
+        if "<" not in text:  # the usual case: nothing but a message
+            said = text.strip()
+            return Parsed((), said or None, "", text, "answer" if said else None, whole=True)
+        pieces = self.pieces(text)
+        parsed = self.parsed(pieces)
         if parsed.calls:
             return msgspec.structs.replace(parsed, answer=None, open=None)
         if parsed.answer is None:
             # The end of the message ends the answer: if a token limit ends it, it is not complete.
-            said = text_outside_tags(text).strip()
+            said = "".join(piece.text for piece in pieces if piece.kind == "text").strip()
             parsed = msgspec.structs.replace(parsed, answer=said or None, open="answer" if said else None)
         return msgspec.structs.replace(parsed, whole=True)
 

@@ -34,6 +34,9 @@ _END: Final = re.compile(f"{CLOSE}|{OPEN}|{THINK}")
 _OUTSIDE_STRINGS: Final = re.compile(rf'"(?:[^"\\]|\\.)*+"|(?P<end>{CLOSE}|{OPEN}|{THINK})|{ANSWER}|["\\]', re.DOTALL)
 """A complete JSON string, a tag, or invalid JSON: an unterminated string, a backslash outside a string."""
 
+_CALLS_LAST: Final = re.compile(rf"([^<]*+)(?:{OPEN}[^<]*+{CLOSE}\s*+)+")
+"""A text without tags, and calls after it: what `Hermes.write` makes of the usual turn."""
+
 
 def _pieces(text: str) -> list[Piece]:
     """Split a turn into its parts in order; joined, they are `text`.
@@ -41,6 +44,8 @@ def _pieces(text: str) -> list[Piece]:
     An unclosed `<think>` runs to the end. A `</think>` without an opening tag closes a thought that the prompt opened
     (Qwen3's thinking templates), so all text before it is thought. Of nested thoughts, the outermost closed one counts.
     """
+    if "<" not in text:
+        return [Piece("text", text)] if text else []
     pieces: list[Piece] = []
     position = _end_of_prompt_thought(text)
     if position:
@@ -234,6 +239,11 @@ class Hermes(PieceDialect):
     def pieces(self, text: str) -> list[Piece]:
         """Split a turn into its parts (see `_pieces`)."""
         return _pieces(text)
+
+    def _without_calls(self, text: str, *, malformed: bool) -> str:
+        """Remove the calls (see `PieceDialect`), without reading them where the whole text is clear."""
+        match = _CALLS_LAST.fullmatch(text) if malformed else None
+        return match[1] if match else super()._without_calls(text, malformed=malformed)
 
     def write(self, text: str, calls: Sequence[ToolCall]) -> str:
         """Append every call to `text`, in its tags."""

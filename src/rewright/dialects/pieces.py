@@ -88,11 +88,15 @@ class PieceDialect:
 
     def parse(self, text: str) -> Parsed:
         """Parse one turn (see `Dialect.parse`)."""
+        return self.parsed(self.pieces(text))
+
+    def parsed(self, pieces: Sequence[Piece]) -> Parsed:
+        """Read the parts of a turn."""
         thoughts: list[str] = []
         rest: list[str] = []
         said: list[str] = []
         calls: list[ToolCall] = []
-        for piece in self.pieces(text):
+        for piece in pieces:
             if piece.kind == "thought":
                 thoughts.append(piece.shown)
                 continue

@@ -7,11 +7,11 @@ prompt has fewer tokens than the first prompt and its reply together, something 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rewright.core.progress import say
 from rewright.engines.base import Request
+from rewright.engines.reply_parts import Usage
 
 __all__ = ["DroppedText"]
 
@@ -34,13 +34,13 @@ class DroppedText:
         self._key = (url, model)
         self._sent: dict[str, _Sent] = {}
 
-    def check(self, request: Request, usage: Mapping[str, Any] | None, *, hidden: bool) -> None:
+    def check(self, request: Request, usage: object, *, hidden: bool) -> None:
         """Compare a reply with the one before it, and remember it.
 
-        `usage` is the server's; `hidden`: the reply had reasoning in a field of its own, which the next prompt may
-        leave out. Does nothing for counts that the server does not report.
+        `usage`: the server's, from `Parts`. `hidden`: the reply had reasoning in a field of its own, which the next
+        prompt may leave out. Does nothing for counts that the server does not report.
         """
-        if not request.session or self._key in _SAID:
+        if not isinstance(usage, Usage) or not request.session or self._key in _SAID:
             return
         before = self._sent.pop(request.session, None)
         prompt = _prompt_tokens(usage)
@@ -77,31 +77,30 @@ def _goes_on(request: Request, before: _Sent) -> bool:
     return bool(beside) and bool(rest) and all(message.get("role") == "tool" for message in rest)
 
 
-def _prompt_tokens(usage: Mapping[str, Any] | None) -> int | None:
+def _prompt_tokens(usage: Usage) -> int | None:
     """Return the number of prompt tokens, cached ones included, as OpenAI counts them.
 
     Some servers leave cached tokens out of `prompt_tokens`: their total then has more than prompt and reply, or more
     tokens are cached than the prompt has.
     """
-    prompt, reply, total = (_whole(usage, key) for key in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    prompt, reply = _whole(usage.prompt_tokens), _whole(usage.completion_tokens)
     if not prompt:
         return None
-    details = usage.get("prompt_tokens_details") if usage is not None else None
-    cached = _whole(details, "cached_tokens") or 0
-    without = cached > prompt or (cached > 0 and total == prompt + cached + (reply or 0))
+    details = usage.prompt_tokens_details
+    cached = 0 if details is None else _whole(details.cached_tokens) or 0
+    without = cached > prompt or (cached > 0 and _whole(usage.total_tokens) == prompt + cached + (reply or 0))
     return prompt + cached if without else prompt
 
 
-def _reply_tokens(usage: Mapping[str, Any] | None, *, hidden: bool) -> int | None:
+def _reply_tokens(usage: Usage, *, hidden: bool) -> int | None:
     """Return the number of tokens of the reply that the next prompt must contain; None if it is not known."""
-    reply = _whole(usage, "completion_tokens")
-    details = usage.get("completion_tokens_details") if usage is not None else None
-    reasoning = _whole(details, "reasoning_tokens")
+    reply = _whole(usage.completion_tokens)
+    details = usage.completion_tokens_details
+    reasoning = None if details is None else _whole(details.reasoning_tokens)
     if not reply or (hidden and not reasoning):
         return None
     return max(0, reply - (reasoning or 0))
 
 
-def _whole(values: object, key: str) -> int | None:
-    value = values.get(key) if isinstance(values, Mapping) else None
+def _whole(value: object) -> int | None:
     return value if type(value) is int and value >= 0 else None

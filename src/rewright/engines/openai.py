@@ -21,17 +21,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
-
-import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.engines.base import Generation, Request, Sampling
 from rewright.engines.dropped_text import DroppedText
-from rewright.engines.replies import Bounds, has_reasoning, read_chat, read_completion
+from rewright.engines.replies import Bounds, chat_generation, read_completion
+from rewright.engines.reply_parts import CHAT, COMPLETION, chat_parts
 from rewright.engines.wire import Conversations, chat_body, completion_body
-from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
+from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, encode_json
 from rewright.net.urls import normalize_base_url, without_password
 
 __all__ = ["OpenAIEngine"]
@@ -149,41 +149,56 @@ class OpenAIEngine:
         while True:
             try:
                 body = self._body(request)
+                data = encode_json(body)
             except (Fault, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
                 message = f"the messages cannot be encoded in a request: {type(error).__name__}: {error}"
                 fault = error if isinstance(error, Fault) else Fault("request", message, retry=False)
                 raise EndpointError(self._endpoint.base_url + path, fault, attempts=0) from None
-            log_probs_wanted = "logprobs" in body and self._log_probs_usable(request.sampling)
-            expected = self.model if self.check_model else None
             tokens = _requested_tokens(body)
-
-            def read(
-                reply: Any,
-                log_probs_wanted: bool = log_probs_wanted,
-                expected: str | None = expected,
-                body: Mapping[str, Any] = body,
-                tokens: int | None = tokens,
-            ) -> Generation:
-                stop = request.sampling.stop
-                if self.tokens:
-                    prompt = request.token_ids or ()
-                    bounds = Bounds(tokens)
-                    return read_completion(
-                        reply, model=expected, prompt=prompt, stop=stop, log_probs=log_probs_wanted, bounds=bounds
-                    )
-                bounds = Bounds(tokens, MAX_EXTRA_PROMPT_TOKENS + MAX_TOKENS_PER_BYTE * len(msgspec.json.encode(body)))
-                generation = read_chat(reply, model=expected, stop=stop, log_probs=log_probs_wanted, bounds=bounds)
-                self._dropped_text.check(request, reply.get("usage"), hidden=has_reasoning(reply))
-                return generation
-
+            read = partial(self._completion if self.tokens else self._chat, request, body, len(data), tokens)
             max_bytes = MAX_BODY_BYTES if tokens is None else MAX_FIXED_REPLY_BYTES + MAX_REPLY_BYTES_PER_TOKEN * tokens
             try:
                 return await self._endpoint.post(
-                    path, body, read, deadline=deadline, max_bytes=max_bytes, session=request.session, only=only
+                    path,
+                    data,
+                    read,
+                    deadline=deadline,
+                    max_bytes=max_bytes,
+                    session=request.session,
+                    only=only,
+                    decoder=COMPLETION if self.tokens else CHAT,
                 )
             except EndpointError as error:
                 if not self._drop_rejected_fields(error, body):
                     raise
+
+    def _chat(self, request: Request, body: Mapping[str, Any], size: int, tokens: int | None, reply: Any) -> Generation:
+        """Read a reply to /chat/completions; `size`: bytes of the body. Raises Fault."""
+        parts = chat_parts(reply, self.model if self.check_model else None)
+        generation = chat_generation(
+            parts,
+            stop=request.sampling.stop,
+            log_probs=self._log_probs_kept(request, body),
+            bounds=Bounds(tokens, MAX_EXTRA_PROMPT_TOKENS + MAX_TOKENS_PER_BYTE * size),
+        )
+        self._dropped_text.check(request, parts.usage, hidden=bool(parts.reasoning))
+        return generation
+
+    def _completion(
+        self, request: Request, body: Mapping[str, Any], size: int, tokens: int | None, reply: Any
+    ) -> Generation:
+        """Read a reply to /completions. Raises Fault."""
+        return read_completion(
+            reply,
+            model=self.model if self.check_model else None,
+            prompt=request.token_ids or (),
+            stop=request.sampling.stop,
+            log_probs=self._log_probs_kept(request, body),
+            bounds=Bounds(tokens),
+        )
+
+    def _log_probs_kept(self, request: Request, body: Mapping[str, Any]) -> bool:
+        return "logprobs" in body and self._log_probs_usable(request.sampling)
 
     async def probe(self) -> bool:
         """Resolve mode `auto`: return True if /completions accepts and returns token ids. Raises EngineError.
@@ -250,14 +265,19 @@ class OpenAIEngine:
             body = completion_body(request, self.model)
         else:
             body = chat_body(request, self.model, self._conversations)
-        body[self._length_field] = body.pop("max_tokens")
-        optional = dict(EXTENSIONS)
-        if self._log_probs_usable(request.sampling):
-            optional["logprobs"] = 1 if self.tokens else True
-        if self.tokens:
+        if self._length_field != "max_tokens":
+            body[self._length_field] = body.pop("max_tokens")
+        rejected = self._rejected
+        for key, value in EXTENSIONS.items():
+            if key not in rejected:
+                body[key] = value
+        if "logprobs" not in rejected and self._log_probs_usable(request.sampling):
+            body["logprobs"] = 1 if self.tokens else True
+        if self.tokens and "skip_special_tokens" not in rejected:
             # Keep generated control tokens in the text. (vLLM leaves the end token out regardless.)
-            optional["skip_special_tokens"] = False
-        body |= {key: value for key, value in optional.items() if key not in self._rejected}
+            body["skip_special_tokens"] = False
+        if not self.extra_body:
+            return body
         body |= self.extra_body
         return {key: value for key, value in body.items() if value is not None}
 

@@ -9,20 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from rewright.core.records import Message
-from rewright.core.strict_json import STRICT, NestingError, nested_deeper
+from rewright.core.strict_json import MAX_DEPTH, STRICT, NestingError, nested_deeper
 from rewright.engines.base import Request
 from rewright.net.endpoint import Fault, encode_json
 
 __all__ = ["Conversations", "chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_UNESCAPED: Final = json.JSONEncoder(ensure_ascii=False)
+
 
 def chat_body(request: Request, model: str, conversations: Conversations | None = None) -> dict[str, Any]:
-    """Build the body of POST /chat/completions. `conversations`: the encoded messages of running trajectories."""
+    """Build the body of POST /chat/completions, to be encoded at once.
+
+    `conversations`: the encoded messages of running trajectories.
+    """
     if conversations is None or not request.session:
         messages, tools = messages_to_wire(request.messages), list(request.tools)
     else:
@@ -33,14 +39,17 @@ def chat_body(request: Request, model: str, conversations: Conversations | None 
     return body
 
 
-class _Sent(NamedTuple):
+class _Sent:
     """What the last request of a trajectory consisted of, and its encoded form. `calls`: number of calls in it."""
 
-    messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
-    wire_messages: list[msgspec.Raw]
-    wire_tools: list[msgspec.Raw]
-    calls: int
+    __slots__ = ("calls", "messages", "tools", "wire_messages", "wire_tools")
+
+    def __init__(self) -> None:
+        self.messages: tuple[Message, ...] = ()
+        self.tools: tuple[dict[str, Any], ...] = ()
+        self.wire_messages: list[Any] = []
+        self.wire_tools: list[Any] = []
+        self.calls = 0
 
 
 class Conversations:
@@ -53,20 +62,25 @@ class Conversations:
         self._sent: dict[str, _Sent] = {}
 
     def encoded(self, request: Request) -> tuple[list[Any], list[Any]]:
-        """Return messages and tools in the wire format, encoded. Raises Fault."""
+        """Return messages and tools in the wire format, encoded. The next request extends the lists. Raises Fault."""
         messages, tools = request.messages, request.tools
         sent = self._sent.get(request.session)
-        if sent is None or not _begins_with(messages, sent.messages):
-            sent = _Sent((), (), [], [], 0)
-        elif len(messages) > (known := len(sent.messages)) and messages[known].get("role") == "tool":
-            sent = _Sent((), (), [], [], 0)  # more results of calls that were sent: they are paired together
-        wire, calls = _to_wire(messages[len(sent.messages) :], sent.calls)
-        wire_messages = [*sent.wire_messages, *(msgspec.Raw(encode_json(message)) for message in wire)]
-        wire_tools = sent.wire_tools
+        known = 0 if sent is None else len(sent.messages)
+        if (
+            sent is None
+            or not _begins_with(messages, sent.messages)
+            # More results of calls that were sent: they are paired together.
+            or (known and len(messages) > known and messages[known].get("role") == "tool")
+        ):
+            sent, known = _Sent(), 0
+        wire, calls = _to_wire(messages[known:] if known else messages, sent.calls)
+        added = [msgspec.Raw(encode_json(message)) for message in wire]
         if len(tools) != len(sent.tools) or not _begins_with(tools, sent.tools):
-            wire_tools = [msgspec.Raw(encode_json(tool)) for tool in tools]
-        self._sent[request.session] = _Sent(messages, tools, wire_messages, wire_tools, calls)
-        return wire_messages, wire_tools
+            sent.wire_tools = [msgspec.Raw(encode_json(tool)) for tool in tools]
+        sent.wire_messages += added
+        sent.messages, sent.tools, sent.calls = messages, tools, calls
+        self._sent[request.session] = sent
+        return sent.wire_messages, sent.wire_tools
 
     def forget(self, session: str) -> None:
         """Forget a trajectory, which has ended."""
@@ -125,7 +139,9 @@ def _to_wire(messages: Sequence[Message], count: int) -> tuple[list[dict[str, An
             wire.extend(_results_to_wire(messages[position:end], open_calls))
             open_calls, position = [], end
             continue
-        copied = {key: value for key, value in message.items() if value is not None}
+        copied = dict(message)
+        if None in message.values():
+            copied = {key: value for key, value in message.items() if value is not None}
         copied.setdefault("content", None if message.get("tool_calls") else "")
         open_calls = []
         if message.get("tool_calls"):
@@ -152,14 +168,18 @@ def _call_to_wire(call: Mapping[str, Any], number: int) -> dict[str, Any]:
         "type": "function",
         "function": {
             "name": function.get("name") or "unknown",
-            "arguments": json.dumps(arguments or {}, ensure_ascii=False),
+            "arguments": _UNESCAPED.encode(arguments or {}),
         },
     }
 
 
 def _results_to_wire(results: Sequence[Message], calls: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    free = list(calls)
     in_order = len(results) == len(calls)
+    if in_order and not any(result.get("tool_call_id") for result in results):
+        for result, call in zip(results, calls, strict=True):
+            yield _result_to_wire(result, call)
+        return
+    free = list(calls)
     orphans: list[str] = []
     for result in results:
         identifier, name = result.get("tool_call_id"), result.get("name")
@@ -175,14 +195,18 @@ def _results_to_wire(results: Sequence[Message], calls: Sequence[dict[str, Any]]
             orphans.append(f"<tool_response>\n{result.get('content') or ''}\n</tool_response>")
             continue
         free.remove(paired)
-        yield {
-            "role": "tool",
-            "name": paired["function"]["name"],
-            "tool_call_id": paired["id"],
-            "content": result.get("content") or "",
-        }
+        yield _result_to_wire(result, paired)
     if orphans:
         yield {"role": "user", "content": "\n".join(orphans)}
+
+
+def _result_to_wire(result: Message, call: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "role": "tool",
+        "name": call["function"]["name"],
+        "tool_call_id": call["id"],
+        "content": result.get("content") or "",
+    }
 
 
 def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:
@@ -190,6 +214,11 @@ def read_arguments(value: object) -> tuple[dict[str, Any], str | None]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}, None
     if isinstance(value, str):
+        if len(value) <= MAX_DEPTH or value.count("[") + value.count("{") <= MAX_DEPTH:
+            try:
+                return _OBJECT.decode(value), None  # the usual case
+            except (ValueError, RecursionError):
+                pass
         try:
             value = STRICT.decode(value)
         except NestingError as error:

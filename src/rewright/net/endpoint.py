@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from rewright.core.concurrency import TimeLimits
 from rewright.core.errors import EngineError, InputError
 from rewright.net.backoff import backoff_seconds, retry_after_seconds
 from rewright.net.faults import Cause, Fault, connection_problem
@@ -43,6 +45,8 @@ MAX_DETAIL: Final = 300
 CHECK_SECONDS: Final = 5.0
 """Time limit for the check of a dropped server."""
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})
+_PLAIN: Final = msgspec.json.Decoder()
+"""Decodes to plain values: dicts, lists, strings and numbers."""
 
 
 class EndpointError(EngineError):
@@ -57,6 +61,31 @@ class EndpointError(EngineError):
         self.detail = fault.detail
         """The server's error message, if it could be read."""
         self.attempts = attempts
+
+
+class _Work:
+    """A post under way."""
+
+    __slots__ = (
+        "attempts", "data", "deadline", "decoder", "last", "max_bytes", "only", "path", "session", "tried", "url",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917 - made for every request: keywords cost time
+        self,
+        url: str,
+        path: str,
+        max_bytes: int,
+        deadline: float | None,
+        session: str,
+        only: str | None,
+        decoder: msgspec.json.Decoder[Any],
+    ) -> None:
+        self.url, self.path, self.max_bytes, self.deadline = url, path, max_bytes, deadline
+        self.session, self.only, self.decoder = session, only, decoder
+        self.data = b""
+        self.attempts = 0
+        self.last: Fault | None = None
+        self.tried: dict[Server, int] = {}
 
 
 class Endpoint:
@@ -108,6 +137,7 @@ class Endpoint:
         self._secret = secret
         self._concurrency = concurrency
         self._waits = (first_wait_seconds, max_wait_seconds)
+        self._limits = TimeLimits()
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -115,100 +145,108 @@ class Endpoint:
     async def post(
         self,
         path: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | bytes,
         read: Callable[[Any], T],
         *,
         deadline: float | None = None,
         max_bytes: int = MAX_BODY_BYTES,
         session: str = "",
         only: str | None = None,
+        decoder: msgspec.json.Decoder[Any] = _PLAIN,
     ) -> T:
         """Post `body` and return `read(reply)` of the decoded reply.
 
         Args:
             path: appended to `base_url`.
-            body: encoded as JSON.
+            body: encoded as JSON, unless it is.
             read: converts the decoded reply; raises Fault for an invalid one.
             deadline: deadline of all attempts and waits, in the event loop's time; None: no deadline.
             max_bytes: maximum size of the reply.
             session: requests of the same session (trajectory) go to the same server, until `release`.
             only: address of the only server that may answer.
+            decoder: decodes the usual replies to a type that `read` knows. `read` gets plain JSON values for a reply
+                that it does not decode.
 
         Raises only EndpointError.
         """
         loop = asyncio.get_running_loop()
-        url, started = self.base_url + path, loop.time()
-        made = 0
-        last: Fault | None = None
-        tried: Counter[Server] = Counter()
-
-        async def attempt() -> T:
-            nonlocal made, last, url
-            made += 1
-            while True:  # at most once per server
-                try:
-                    server = self.servers.choose(session, tried, only)
-                except Fault as fault:
-                    self.faults[fault.label] += 1
-                    last = fault
-                    raise
-                url = server.base_url + path
-                server.requests += not session
-                try:
-                    await _acquire(server.slots, deadline)
-                    try:
-                        if only is None and self.servers.is_left(server):
-                            continue
-                        value = read(await self._exchange(url, data, min(max_bytes, MAX_BODY_BYTES), deadline))
-                    finally:
-                        server.slots.release()
-                    self.servers.answered(server)
-                    return value
-                except Fault as fault:
-                    self.faults[fault.label] += 1
-                    last = fault
-                    if only is not None:
-                        fault.retry = not self.servers.probe_failed(server, fault) and fault.retry
-                        raise
-                    if self._closed or not self.servers.failed(server, fault, tried):
-                        raise
-                finally:
-                    server.requests -= not session
-
+        started = loop.time()
+        work = _Work(self.base_url + path, path, min(max_bytes, MAX_BODY_BYTES), deadline, session, only, decoder)
         try:
-            data = encode_json(body)
+            work.data = body if isinstance(body, bytes) else encode_json(body)
             self._check(loop)
             try:
-                return await attempt()
+                return await self._attempt(work, read)
             except Fault as fault:
                 if not fault.retry or self.attempts == 1:
                     raise
                 failed = fault
-            return await self._retry(attempt, failed, deadline)
+            return await self._retry(work, read, failed)
         except Fault as fault:
             ending = f" in {loop.time() - started:.1f} s"
-            if fault.retry and made < self.attempts:
+            if fault.retry and work.attempts < self.attempts:
                 ending += ", no time for another attempt before the deadline"
-            raise EndpointError(url, fault, attempts=made, ending=ending) from None
+            raise EndpointError(work.url, fault, attempts=work.attempts, ending=ending) from None
         except TimeoutError:
             self.faults["deadline"] += 1
+            last = work.last
             allowed = max(0.0, (deadline or started) - started)
             message = f"no answer within the deadline of {allowed:.1f} s" + (f"; before that: {last}" if last else "")
             timeout_fault = Fault("deadline", message, retry=False, status=last.status if last else None)
-            raise EndpointError(url, timeout_fault, attempts=made) from None
+            raise EndpointError(work.url, timeout_fault, attempts=work.attempts) from None
 
-    async def _retry(self, attempt: Callable[[], Awaitable[T]], failed: Fault, deadline: float | None) -> T:
+    async def _attempt(self, work: _Work, read: Callable[[Any], T]) -> T:
+        """Make one attempt, at most once per server. Raises Fault, and TimeoutError at the deadline."""
+        work.attempts += 1
+        session, only = work.session, work.only
+        while True:
+            try:
+                server = self.servers.choose(session, work.tried, only)
+            except Fault as fault:
+                self.faults[fault.label] += 1
+                work.last = fault
+                raise
+            work.url = server.base_url + work.path
+            server.requests += not session
+            try:
+                if server.slots.locked():
+                    with self._limits.until(work.deadline):
+                        await server.slots.acquire()
+                else:
+                    await server.slots.acquire()
+                try:
+                    if only is None and self.servers.is_left(server):
+                        continue
+                    content = await self._exchange(work)
+                    value = read(_decode(content, work.decoder) if content or not self.empty_replies else None)
+                finally:
+                    server.slots.release()
+                self.servers.answered(server)
+                return value
+            except Fault as fault:
+                self.faults[fault.label] += 1
+                work.last = fault
+                if only is not None:
+                    fault.retry = not self.servers.probe_failed(server, fault) and fault.retry
+                    raise
+                if self._closed or not self.servers.failed(server, fault, work.tried):
+                    raise
+            finally:
+                server.requests -= not session
+
+    async def _retry(self, work: _Work, read: Callable[[Any], T], failed: Fault) -> T:
         """Wait and repeat a failed first attempt. Raises Fault, and TimeoutError at the deadline."""
         import tenacity
 
         first: Fault | None = failed
+        deadline = work.deadline
 
         async def again() -> T:
             nonlocal first
             if first is not None:  # the first attempt has been made
                 fault, first = first, None
                 raise fault
-            return await attempt()
+            return await self._attempt(work, read)
 
         stop: Any = tenacity.stop_after_attempt(self.attempts)
         if deadline is not None:  # do not start a wait that would end after the deadline
@@ -219,7 +257,7 @@ class Endpoint:
             stop=stop,
             reraise=True,
         )
-        async with asyncio.timeout_at(deadline):
+        with self._limits.until(deadline):
             return await retrying(again)
 
     def release(self, session: str) -> None:
@@ -233,7 +271,7 @@ class Endpoint:
         try:
             async with (
                 asyncio.timeout(CHECK_SECONDS),
-                self._connections().get(server.base_url + path, headers=self.headers, allow_redirects=False) as reply,
+                self._connections().get(server.base_url + path, allow_redirects=False) as reply,
             ):
                 return reply.status < 500
         except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError, ValueError):
@@ -264,29 +302,38 @@ class Endpoint:
         import aiohttp
 
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._concurrency * len(self.base_urls))
-            # The timeout is set per attempt: aiohttp's would include the time spent in its queue.
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._concurrency * len(self.base_urls)),
+                headers={"Content-Type": "application/json", **self.headers},
+                # The timeout is set per attempt: aiohttp's would include the time spent in its queue.
+                timeout=aiohttp.ClientTimeout(total=None),
+                # A cookie of a load balancer would bind all requests to one of its servers.
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         return self._session
 
-    async def _exchange(self, url: str, data: bytes, max_bytes: int, deadline: float | None) -> Any:
-        """Make one attempt. Returns the decoded body of a 2xx reply. Raises Fault, and TimeoutError at the deadline."""
+    async def _exchange(self, work: _Work) -> bytes:
+        """Make one attempt. Returns the body of a 2xx reply. Raises Fault, and TimeoutError at the deadline."""
         import aiohttp
 
-        session = self._connections()
-        headers = {"Content-Type": "application/json", **self.headers}
-        # One timer for both limits: whichever comes first.
+        http = self._connections()
+        # One time limit for both: whichever comes first.
         until = asyncio.get_running_loop().time() + self.timeout_seconds
-        is_deadline = deadline is not None and deadline <= until
-        timer = asyncio.timeout_at(deadline if is_deadline else until)
+        is_deadline = work.deadline is not None and work.deadline <= until
+        limit = self._limits.until(work.deadline if is_deadline else until)
         try:
-            async with timer, session.post(url, data=data, headers=headers, allow_redirects=False) as response:
-                status, reply_headers = response.status, response.headers
-                content = await _read(response, max_bytes)
+            with limit:
+                response = await http.post(work.url, data=work.data, allow_redirects=False)
+                try:
+                    content = await _read(response, work.max_bytes)
+                except BaseException:
+                    response.close()
+                    raise
+                status = response.status
                 if status >= 500:  # servers may drop the connection after an error: do not reuse it
                     response.close()
         except TimeoutError:
-            if is_deadline and timer.expired():
+            if is_deadline and limit.expired:
                 raise
             raise Fault("timeout", f"no answer within {self.timeout_seconds:g} s", retry=True) from None
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
@@ -300,8 +347,8 @@ class Endpoint:
                 "connection", self._connection(error), retry=not self._closed, unreachable=unreachable
             ) from None
         if 200 <= status < 300:
-            return _decode(content) if content or not self.empty_replies else None
-        raise self._status_fault(status, reply_headers, content)
+            return content
+        raise self._status_fault(status, response.headers, content)
 
     def _status_fault(self, status: int, headers: Mapping[str, str], content: bytes) -> Fault:
         detail = self._clean(error_detail(content))
@@ -342,15 +389,24 @@ def error_detail(content: bytes) -> str:
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """Read the body. Raises Fault if it is longer than `max_bytes`."""
+    stream = response.content
+    if stream.is_eof():  # the usual case: the whole reply came with its head
+        whole = stream.read_nowait()
+        if len(whole) <= max_bytes:
+            return whole
+        raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    async for chunk in stream.iter_any():
         size += len(chunk)
         if size > max_bytes:
-            response.close()  # discards the rest of the body
-            raise Fault("body", f"the reply is larger than {max_bytes} bytes", retry=False)
+            raise _too_large(max_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> Fault:
+    return Fault("body", f"the reply is larger than {max_bytes} bytes", retry=False)
 
 
 def encode_json(body: Mapping[str, Any]) -> bytes:
@@ -361,18 +417,12 @@ def encode_json(body: Mapping[str, Any]) -> bytes:
         raise Fault("request", f"the request cannot be written as JSON: {error}", retry=False) from None
 
 
-def _decode(content: bytes) -> Any:
+def _decode(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    if decoder is not _PLAIN:
+        with suppress(ValueError, RecursionError):
+            return decoder.decode(content)
     try:
-        return msgspec.json.decode(content)
+        return _PLAIN.decode(content)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         shown = " ".join(content[:60].decode("utf-8", "replace").split())
         raise Fault("json", f"the reply is not JSON ({error}): {shown!r}", retry=True) from None
-
-
-async def _acquire(slots: asyncio.Semaphore, deadline: float | None) -> None:
-    """Take a slot. Raises TimeoutError at the deadline."""
-    if slots.locked():
-        async with asyncio.timeout_at(deadline):
-            await slots.acquire()
-    else:
-        await slots.acquire()

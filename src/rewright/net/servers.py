@@ -82,7 +82,7 @@ class Servers:
         self._home: dict[str, Server] = {}
         self._checks: dict[Server, asyncio.Task[None]] = {}
 
-    def choose(self, session: str, tried: Counter[Server], only: str | None = None) -> Server:
+    def choose(self, session: str, tried: dict[Server, int], only: str | None = None) -> Server:
         """Return the server for the next attempt of a request.
 
         Args:
@@ -101,8 +101,8 @@ class Servers:
         if not live and self.strict:
             raise Fault("connection", "no server is left that has the current weights", retry=True)
         live = live or self.all
-        least = min(tried[server] for server in live)
-        live = [server for server in live if tried[server] == least]
+        least = min(tried.get(server, 0) for server in live)
+        live = [server for server in live if tried.get(server, 0) == least]
         home = self._home.get(session)
         if home in live:
             return home
@@ -123,17 +123,17 @@ class Servers:
         """Return True if the server was dropped (while a request waited for it) and another one can be used."""
         return server.dropped and any(not other.dropped for other in self.all)
 
-    def failed(self, server: Server, fault: Fault, tried: Counter[Server]) -> bool:
+    def failed(self, server: Server, fault: Fault, tried: dict[Server, int]) -> bool:
         """Record a failed attempt. Returns True if the request should go to another server at once."""
         if len(self.all) == 1 and not self.strict:
             return False
         if not _another_may_answer(fault):
             return False
-        tried[server] += 1
+        tried[server] = tried.get(server, 0) + 1
         server.faults += 1
         if _is_unusable(fault) or server.faults >= MAX_FAULTS or self.strict:
             self.drop(server, str(fault))
-        return any(not other.dropped and not tried[other] for other in self.all)
+        return any(not other.dropped and other not in tried for other in self.all)
 
     def probe_failed(self, server: Server, fault: Fault) -> bool:
         """Record a failed attempt of a request to this server only. Returns True if others are left."""

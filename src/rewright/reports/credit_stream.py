@@ -33,7 +33,7 @@ from rewright.reports.stored_credit import Credited, Stored, credited, is_known,
 from rewright.training.settings import RLSettings
 from rewright.workers.ordered import SPAN_BYTES, in_order, process_count
 
-__all__ = ["StreamedCredit", "can_stream", "stream_credit"]
+__all__ = ["StreamedCredit", "can_stream", "stream_credit", "stream_sources"]
 
 _BATCH = 64
 """Trajectories that a process computes at once, about."""
@@ -96,6 +96,8 @@ class StreamedCredit:
     def __init__(self, spool: IO[bytes], *, as_json: bool) -> None:
         self.stages: set[str] = set()
         self.summary = Summary()
+        self.any_known = False
+        """Whether any trajectory has gold calls or values that RL stored."""
         self._spool, self._as_json = spool, as_json
         self._offsets = array("q")
         self._widths = [len(name) for name in TABLE_NAMES[:-1]]
@@ -164,8 +166,39 @@ def stream_credit(
     """
     recipe, found = run_sources(path)
     sources = list(found)
-    check_format = settings.trajectory_reward != "matchtir"
     processes = process_count(sum(source.file.stat().st_size for source in sources))
+    return stream_sources(
+        sources,
+        recipe.dialect,
+        gold,
+        settings,
+        recompute=recompute,
+        metric=metric,
+        stage=stage,
+        as_json=as_json,
+        processes=processes,
+    )
+
+
+def stream_sources(
+    sources: Sequence[Source],
+    dialect: str,
+    gold: LazyGold | None,
+    settings: RLSettings,
+    *,
+    recompute: bool,
+    metric: str | None,
+    stage: str | None,
+    as_json: bool,
+    processes: int,
+    without_gold: bool = False,
+) -> StreamedCredit | None:
+    """Same as `stream_credit`, of given files.
+
+    `dialect`: name of the run's. `processes`: as for `in_order`. `without_gold`: compute the credit, even if no
+    trajectory has gold calls.
+    """
+    check_format = settings.trajectory_reward != "matchtir"
     places = _Places()
 
     def heads(item: tuple[int, Span]) -> Iterator[list[_Head]]:
@@ -184,7 +217,8 @@ def stream_credit(
                 place = verdicts.find(head.id)
                 places.add(head, -1 if place is None else place)
         verdicts.finish()
-    if settings.credit.signal_name == "matched" and places.offsets and not places.any_known:
+    needs_gold = settings.credit.signal_name == "matched" and not without_gold
+    if needs_gold and places.offsets and not places.any_known:
         return None
 
     def computed(batch: tuple[int, int]) -> Iterator[list[tuple[int, str, bytes | None]]]:
@@ -209,7 +243,7 @@ def stream_credit(
                 trajectory,
                 source.tasks.get(trajectory.task_id),
                 verdict,
-                recipe.dialect,
+                dialect,
                 held_out=source.held_out,
                 metric=metric,
                 texts=False,
@@ -227,6 +261,7 @@ def stream_credit(
     result = StreamedCredit(tempfile.TemporaryFile(), as_json=as_json)  # noqa: SIM115 - closed with the result
     batches = _batches(places.units)
     together = in_order(computed, batches, processes=processes)
+    result.any_known = places.any_known
     result.collect(len(places.offsets), (entry for entries in together for entry in entries))
     return result
 

@@ -179,6 +179,14 @@ class Summary:
                 self._counts[name] += 1
                 self._first.setdefault(name, facts.id)
 
+    def add_all(self, other: Summary) -> None:
+        """Add up with the summary of trajectories that come after these."""
+        self.count += other.count
+        self._groups.update(other._groups)
+        self._counts.update(other._counts)
+        for name, first in other._first.items():
+            self._first.setdefault(name, first)
+
     def notes(self) -> list[str]:
         """Return notes, one line each, about RL rollouts whose credit differs from the values used in RL."""
         recomputed, without_values = self._counts["recomputed"], self._counts["without values"]

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.concurrency import as_completed
+from rewright.core.concurrency import TimeLimits, as_completed, rare_collections
 from rewright.core.errors import EngineError, RewrightError, ServerError
 from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.records import (
@@ -60,7 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 def derive_seed(*parts: object) -> int:
     """Derive a 63-bit seed from printable values. The result is the same on every machine and in every process."""
-    text = "\x1f".join(str(part) for part in parts)
+    text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -129,6 +129,7 @@ class Rollout:
         self._control = common_pattern(dialect.control_words)
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
+        self._time_limits = TimeLimits()
 
     def escape(self, text: str) -> str:
         """Escape control tokens and tags of the engine's model in the text of a tool or of an earlier attempt."""
@@ -148,8 +149,10 @@ class Rollout:
         try:
             if self.renderer is not None:
                 state = _State(messages, schemas, self.renderer.prompt_ids(messages, schemas))
-            async with asyncio.timeout(self.limits.trajectory_seconds), self.tools.open(task.all_tools) as toolset:
-                reason = await self._loop(plan, state, toolset)
+            seconds = self.limits.trajectory_seconds
+            with self._time_limits.until(None if seconds is None else asyncio.get_running_loop().time() + seconds):
+                async with self.tools.open(task.all_tools) as toolset:
+                    reason = await self._loop(plan, state, toolset)
         except TimeoutError:
             reason = "time_limit"
         except ServerError:
@@ -186,11 +189,12 @@ class Rollout:
         Plans are taken from the iterable only when a slot is free. `on_done` is called before each yield.
         """
         work = (self.run(plan) for plan in plans)
-        async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
-            async for trajectory in ready:
-                if on_done is not None:
-                    on_done(trajectory)
-                yield trajectory
+        with rare_collections():
+            async with aclosing(as_completed(work, concurrency=concurrency)) as ready:
+                async for trajectory in ready:
+                    if on_done is not None:
+                        on_done(trajectory)
+                    yield trajectory
 
     async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
         limits, follow_ups = self.limits, plan.task.follow_ups

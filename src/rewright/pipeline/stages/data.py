@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rewright.core.errors import InputError
 from rewright.core.progress import Bar, say
-from rewright.core.record_groups import Lookup, RecordReader
 from rewright.core.records import Trajectory
-from rewright.core.storage import Span, encode_line, spans
-from rewright.core.trust import is_builtin_path
+from rewright.core.storage import Span, spans
 from rewright.engines.base import Sampling
 from rewright.judging.judges import uses_builtin_code
 from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
-from rewright.pipeline.run_directory import Run
+from rewright.pipeline.stages.scoring import NO_THOUGHTS, judged_candidates, needs_thoughts, score_candidates
 from rewright.pipeline.stages.verdicts import judge_file
 from rewright.pipeline.task_checks import check_candidates, check_judges
-from rewright.repair.quality import model_text, score_group, think_blocks
 from rewright.tasks.from_recipe import source_counts
 from rewright.workers.ordered import SPAN_BYTES, in_order, process_count
 
 __all__ = ["JUDGE", "SCORE", "SYNTH", "judge", "score", "synthesise"]
 
-_BATCH = 64
-"""Candidates that a process scores at once, about."""
 SECTIONS = (*ID_SECTIONS, "model", "synth")
 _NO_TRAJECTORIES = (
     "{}: there are no trajectories: expected the stage synth before this one, or a run made by rewright import"
@@ -98,80 +92,30 @@ def score(context: Context) -> Counter[str]:
     Candidates are all stored trajectories, generated or imported, that are not repairs. The candidates of one task are
     in memory at a time. Raises InputError without candidates, and for a candidate without a verdict.
     """
-    run, settings, dialect = context.run, context.recipe.quality, context.recipe.dialect
+    run, settings = context.run, context.recipe.quality
     processes = process_count(run.trajectories.size)
-    groups, contiguous = _judged_candidates(run, processes)  # validates all records before the first score
-    total = sum(map(len, groups))
-    if not total:
+    # Validates all records before the first score.
+    candidates = judged_candidates(run.trajectories, run.verdicts, run.path, processes)
+    if not candidates.total:
         raise InputError(_NO_TRAJECTORIES.format(run.path))
     known = run.qualities.keys()
     counts: Counter[str] = Counter()
-    thinks = not any(dimension.name == "confidence" and dimension.weight > 0 for dimension in settings.dimensions)
-
-    def scored(batch: tuple[int, int]) -> Iterator[tuple[bool, list[tuple[str, str, bytes]]]]:
-        reader = RecordReader(run.trajectories)
-        found = thinks
-        for entries in groups[slice(*batch)]:
-            group = [reader.at(entry >> 1) for entry in entries]
-            found = found or any(think_blocks(model_text(trajectory)) for trajectory in group)
-            qualities = score_group(group, [bool(entry & 1) for entry in entries], settings, dialect=dialect)
-            yield found, [(one.trajectory_id, str(one.selected), encode_line(one)) for one in qualities]
-        reader.close()
-
-    builtin = all(is_builtin_path(dimension.load().__module__) for dimension in settings.dimensions)
-    size = max(1, _BATCH * len(groups) // total)
-    batches = ((first, first + size) for first in range(0, len(groups), size))
-    with Bar("quality", total) as bar:
-        for found, qualities in in_order(scored, batches, processes=processes if builtin else 1):
+    thinks = not needs_thoughts(settings)
+    with Bar("quality", candidates.total) as bar:
+        for found, qualities in score_candidates(
+            run.trajectories, candidates, settings, context.recipe.dialect, processes
+        ):
             thinks = thinks or found
             for identity, selected, line in qualities:
                 counts[selected] += 1
                 if identity not in known:
                     run.qualities.append_line(line)
             bar.step(len(qualities))
-    if known or not contiguous:  # else they are in order
+    if known or not candidates.contiguous:  # else they are in order
         run.qualities.reorder(run.trajectories.keys_in_order())
     if not thinks:
-        say(
-            "note: no candidate has a think block (<think>), so the confidence of all is 1 and measures nothing; "
-            "quality.dimensions can leave it out"
-        )
+        say(NO_THOUGHTS)
     return counts
-
-
-def _judged_candidates(run: Run, processes: int) -> tuple[list[array[int]], bool]:
-    """Return the candidates of each task, and whether all tasks' candidates are consecutive in the file.
-
-    A candidate is twice its offset, plus 1 if its verdict is right. Raises InputError for one without a verdict.
-    """
-
-    def candidates(span: Span) -> Iterator[list[tuple[str, str, int]]]:
-        yield [
-            (key, line.record.id, line.offset)
-            for line in run.trajectories.lines(span)
-            if (key := _candidate_of(line.record)) is not None
-        ]
-
-    verdicts = Lookup(lambda: ((verdict.trajectory_id, verdict.correct) for verdict in run.verdicts))
-    groups: dict[str, array[int]] = {}
-    contiguous, last = True, None
-    for found in in_order(candidates, spans(run.trajectories.path, SPAN_BYTES), processes=processes):
-        for key, identity, offset in found:
-            correct = verdicts.find(identity)
-            if correct is None:
-                raise InputError(
-                    f"{run.path}: no verdict on trajectory {identity}: run rewright judge {run.path} first"
-                )
-            contiguous = contiguous and (key == last or key not in groups)
-            groups.setdefault(key, array("q")).append(2 * offset + correct)
-            last = key
-    verdicts.finish()
-    return list(groups.values()), contiguous
-
-
-def _candidate_of(trajectory: Trajectory) -> str | None:
-    """The task id of a candidate; None for a repair."""
-    return trajectory.task_id if trajectory.provenance.parent is None else None
 
 
 def _plan(context: Context) -> dict[str, Any]:
