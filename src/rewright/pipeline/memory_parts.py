@@ -185,6 +185,8 @@ def _passes(case: Case, section: Section, size: ModelSize) -> dict[str, float]:
     width, tokens = case.width(section), case.rows(section) * case.length(section, size)
     checkpointed = bool(section.arguments.get("gradient_checkpointing", True))
     layers = tokens * activation_bytes(size, checkpointed=checkpointed, bytes_per_number=width)
+    # In the backward pass: the gradients of the feed-forward part of one layer, and of its residual stream.
+    layers += tokens * (4 * width * size.feed_forward + 8 * size.hidden)
     return {"activations": layers, "logits": _logits(case, section, size, tokens, width)}
 
 
