@@ -49,7 +49,7 @@ DEFAULT_SLOTS: Final = 64
 """Slots in RL of a model whose engine has none."""
 SLOT_STEP: Final = 8
 VLLM_SHARE: Final = 0.3
-"""TRL's default of `vllm_gpu_memory_utilization`."""
+"""Default of `rl.vllm.gpu_memory_utilization`."""
 SCORED_TOKENS: Final = 16384
 """Tokens of a batch of the reward model in RL (the default of RewardModel)."""
 
@@ -215,7 +215,7 @@ def _rl_bytes(recipe: Recipe, hardware: Hardware, rl: RLSettings, size: ModelSiz
         parts["rollout weights"] = 2 * size.parameters if rl.lora_rank is None else 0
         parts["KV cache"] = _cache_bytes(recipe, hardware, recipe.model, size)
     elif engine != "server":
-        share = float(rl.arguments.get("vllm_gpu_memory_utilization", VLLM_SHARE))
+        share = (rl.vllm.gpu_memory_utilization if rl.vllm else None) or VLLM_SHARE
         sequence = _length(recipe, hardware, rl, size) * _cache_bytes_per_token(size)
         parts["vLLM"] = max(share * hardware.memory * GIB, 2 * size.parameters + sequence)
     return parts

@@ -90,11 +90,6 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
     devices = torch.cuda.device_count()
     if devices and launch.processes > devices:
         raise InputError(f"training.processes is {launch.processes}: this machine has {devices} GPUs, one for each")
-    if launch.processes > 1 and isinstance(settings, RLSettings) and settings.engine == "server":
-        raise InputError(
-            f"training.processes is {launch.processes}, and rl.engine is server: only one process can send weights to "
-            "the servers: expected training.processes: 1"
-        )
     if not launch.divides_model:
         return
     key = f"training.accelerate: {launch.config} divides the weights ({launch.kind})"

@@ -22,7 +22,7 @@ import torch
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from rewright.core.errors import InputError
+from rewright.core.errors import EngineError, InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
 from rewright.credit import per_token
@@ -31,12 +31,13 @@ from rewright.engines.base import Sampling, TrainableEngine
 from rewright.engines.hf import HFEngine
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
-from rewright.rollout.loop import Rollout
+from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
 from rewright.training.launch import as_portable, world_size
+from rewright.training.rl_engines import OtherProcess
 from rewright.training.rl_step import (
     check_engine,
     check_log_probs,
@@ -127,6 +128,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
         self._engine: TrainableEngine = engine or HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
+        self._sleeps = settings.vllm is not None and settings.vllm.sleep
         self._gap = SamplerGap()
         if settings.corrects_sampling:
             use_trl_correction(self)
@@ -149,19 +151,26 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: generate, judge and score the rollouts of the batch, in the order of its rows."""
-        rank = self.accelerator.process_index * len(self._batch)
+        first = self.accelerator.process_index * len(self._batch)
         step = self.state.global_step // self._settings.updates_per_step
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
-        plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
+        plans = self._plans(tasks, step, first)
         self._sync_weights(tasks[0], step)
-        trajectories: list[Trajectory] = []
 
         def generate() -> list[Trajectory]:
             rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
-            trajectories.extend(self._loop.run_until_complete(rollouts))
+            trajectories = self._loop.run_until_complete(rollouts)
+            lost = [one.failure for one in trajectories if one.failure is not None and one.failure.kind == "engine"]
+            if lost and not self._loop.run_until_complete(self._engine.alive()):
+                # The step would be made with some of its rollouts: --resume makes all of them again.
+                raise EngineError(f"rl: step {step + 1}: {lost[-1].message}")
+            if self._sleeps:
+                self._loop.run_until_complete(self._engine.sleep())
             return trajectories
 
         everything = self._together(generate)
+        local = slice(first, first + len(tasks))
+        trajectories = everything[local]
         self.failed_together = True  # in every process, if this raises
         self._outages.record(step + 1, everything)
         check_log_probs(everything)
@@ -174,7 +183,6 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         verdicts = [verdict for verdict, _ in judged]
         scores = None if self._reward_model is None else [score for _, score in judged]
         batch_rewards = self._rewards(everything, verdicts, scores)
-        local = slice(rank, rank + len(plans))
         self._advantages_B = batch_rewards.advantages[local]
         if self.accelerator.is_main_process:
             self._store(with_credit(everything, verdicts, batch_rewards, self._dialect.name))
@@ -184,15 +192,32 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         output, self._spans_B = to_trl_output(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
+    def _plans(self, tasks: list[Task], step: int, first: int) -> list[Plan]:
+        """The rollouts that this process generates: those of its rows, or in the main process those of all."""
+        if not self._settings.generates_in_main_process:
+            return plan_step(tasks, step=step, seed=self._run_seed, first=first)
+        everyone = self._together(lambda: tasks)
+        return plan_step(everyone, step=step, seed=self._run_seed) if self.accelerator.is_main_process else []
+
     def _sync_weights(self, task: Task, step: int) -> None:
         """Give the trained weights to the engine. Raises InputError for an engine that RL cannot use."""
         trained = self.accelerator.unwrap_model(self.model)
         embedded = isinstance(self._engine, HFEngine)
-        named = trained.named_parameters() if embedded else checkpoint_weights(trained)
-        self._loop.run_until_complete(self._engine.update_weights(named, step))
-        if not embedded:
-            prompt = self._rollout_renderer.prompt_ids(self._dialect.messages(task), self._dialect.schemas(task))
-            self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
+
+        def sync() -> list[None]:
+            if self._sleeps and self._engine.weights_version is not None:
+                self._loop.run_until_complete(self._engine.wake())
+            named = trained.named_parameters() if embedded else checkpoint_weights(trained)
+            self._loop.run_until_complete(self._engine.update_weights(named, step))
+            if not embedded and not isinstance(self._engine, OtherProcess):
+                prompt = self._rollout_renderer.prompt_ids(self._dialect.messages(task), self._dialect.schemas(task))
+                self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
+            return []
+
+        if embedded:
+            sync()
+        else:
+            self._together(sync)
 
     def _store(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None and self.accelerator.is_main_process:
