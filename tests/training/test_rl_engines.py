@@ -75,6 +75,23 @@ def test_servers_get_the_weights_of_every_step_and_train_as_the_embedded_engine(
         assert after["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_two_processes_train_with_one_server_as_one_does(embedded: Run, tmp_path: Path) -> None:
+    """The main process generates all rollouts and sends the weights; each process has its rows."""
+    calls: list[str] = []
+    with served(lambda: vllm_like_server("pico", calls)) as url:
+        said, run = trained(tmp_path, "rl.engine=server", f"rl.server.base_url={url}/v1", "training.processes=2")
+        assert said.code == 0, said.errors
+    assert calls == LOAD * 2
+    pairs = list(zip(embedded.rollouts, run.rollouts, strict=True))
+    assert [[turn.token_ids for turn in left.turns] for left, _ in pairs] == [
+        [turn.token_ids for turn in right.turns] for _, right in pairs
+    ]
+    for before, after in zip(rows_of(embedded), rows_of(run), strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-5)
+        assert after["rewright/success"] == before["rewright/success"]
+        assert after["rewright/sampler_gap_max"] == 0.0
+
+
 def test_another_precision_shows_as_a_gap_and_is_corrected(tmp_path: Path) -> None:
     with served(lambda: vllm_like_server("pico", [], dtype="bfloat16")) as url:
         said, run = trained(
@@ -112,6 +129,12 @@ def test_a_server_that_dies_in_rl_is_dropped_and_the_run_ends(tmp_path: Path) ->
         (["rl.engine=server", "rl.server.base_url=localhost"], "rl.server.base_url: a server: expected an address"),
         (["rl.engine=server", "rl.server.base_url=http://h", "rl.top_p=0.9"], "rl.top_p is 0.9: expected 1 with"),
         (["rl.engine=server", "rl.server={base_url: 'http://h', folder: /no/such}"], "rl.server: /no/such is not a"),
+        (["rl.engine=vllm"], "rl.engine: vllm needs the package vllm, which is not installed: pip install"),
+        (["rl.engine=colocate"], "rl.engine: colocate needs the package vllm"),
+        (["rl.engine=vllm", "rl.top_p=0.9"], "rl.top_p is 0.9: expected 1 with rl.engine: vllm"),
+        (["rl.vllm.max_model_len=512"], "rl.vllm has no effect: rl.engine is hf"),
+        (["rl.arguments={use_vllm: true}"], "use_vllm has no effect, since Rewright generates the rollouts"),
+        (["stages=[eval_base]", "model={path: pico, engine: vllm}"], "model.engine: vllm needs the package vllm"),
     ],
 )
 def test_wrong_settings_are_one_line_before_the_run(tmp_path: Path, overrides: list[str], words: str) -> None:

@@ -16,7 +16,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from transformers import set_seed
@@ -36,7 +36,7 @@ from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
-from rewright.training.launch import as_portable, world_size
+from rewright.training.launch import world_size
 from rewright.training.rl_engines import OtherProcess
 from rewright.training.rl_step import (
     check_engine,
@@ -49,13 +49,12 @@ from rewright.training.rl_step import (
 )
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.group import Group
 from rewright.training.trl.parts import compute_in_buckets, length_buckets
 from rewright.training.trl.rows import to_trl_output
 from rewright.training.trl.sampler_gap import SamplerGap, use_trl_correction
 from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 from rewright.training.trl.weights import checkpoint_weights
-
-T = TypeVar("T")
 
 __all__ = ["RewrightTrainer", "rl_config", "train_rl"]
 
@@ -124,7 +123,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._reward_model, self._on_rollouts = reward_model, on_rollouts
         self._judge_seconds = judge_seconds
         self._outages = StepOutages()
-        self.failed_together = False
+        self._group = Group(self.accelerator)
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
         self._engine: TrainableEngine = engine or HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
@@ -140,8 +139,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._truncated_B: list[bool] = []
         self._spans_B: list[list[tuple[int, int]]] = []
 
-    failed_together: bool
-    """Whether a rollout or its scoring has failed, which all processes then know."""
+    failed_together = property(lambda self: self._group.failed, doc="Whether a step failed, as all processes know.")
 
     def close(self) -> None:
         """Stop the engine, the tools and the event loop."""
@@ -168,15 +166,15 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
                 self._loop.run_until_complete(self._engine.sleep())
             return trajectories
 
-        everything = self._together(generate)
+        everything = self._group.rows(generate)
         local = slice(first, first + len(tasks))
         trajectories = everything[local]
-        self.failed_together = True  # in every process, if this raises
+        self._group.failed = True  # in every process, if this raises
         self._outages.record(step + 1, everything)
         check_log_probs(everything)
-        self.failed_together = False
+        self._group.failed = False
         try:
-            judged = self._together(lambda: self._judge(tasks, trajectories))
+            judged = self._group.rows(lambda: self._judge(tasks, trajectories))
         except BaseException:
             self._store(everything)  # store the finished rollouts even if the judge or the reward model fails
             raise
@@ -196,7 +194,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """The rollouts that this process generates: those of its rows, or in the main process those of all."""
         if not self._settings.generates_in_main_process:
             return plan_step(tasks, step=step, seed=self._run_seed, first=first)
-        everyone = self._together(lambda: tasks)
+        everyone = self._group.rows(lambda: tasks)
         return plan_step(everyone, step=step, seed=self._run_seed) if self.accelerator.is_main_process else []
 
     def _sync_weights(self, task: Task, step: int) -> None:
@@ -217,7 +215,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         if embedded:
             sync()
         else:
-            self._together(sync)
+            self._group.rows(sync)
 
     def _store(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None and self.accelerator.is_main_process:
@@ -237,28 +235,6 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """The rewards of the rollouts of all processes."""
         tasks = [self._tasks[trajectory.task_id] for trajectory in trajectories]
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
-
-    def _together(self, compute: Callable[[], list[T]]) -> list[T]:
-        """The rows that `compute` returns in all processes, in their order: a group may be divided over several.
-
-        If it raises in one process, the same exception is raised in all of them, so that none waits for another.
-        """
-        if self.accelerator.num_processes == 1:
-            return compute()
-        from accelerate.utils import gather_object
-
-        rows: list[T] = []
-        problem: Exception | None = None
-        try:
-            rows = compute()
-        except Exception as raised:
-            problem = as_portable(raised)
-        parts = gather_object([(rows, problem)])
-        problems = [problem for _, problem in parts if problem is not None]
-        if problems:
-            self.failed_together = True
-            raise problems[0]
-        return [row for rows, _ in parts for row in rows]
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -303,7 +279,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Override of TRL's method that adds the gap between engine and trainer."""
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, value in self._gap.metrics(lambda rows: self._together(lambda: rows)).items():
+        for name, value in self._gap.metrics(lambda rows: self._group.rows(lambda: rows)).items():
             metrics[name].append(value)
         super().log(logs, start_time)
 
