@@ -99,6 +99,11 @@ class PolicyOptions(VLLMOptions, frozen=True):
                     f"rl.vllm.weights is {self.weights}: engine colocate shares the memory of the trainer: expected no "
                     "weights, or rl.engine: vllm"
                 )
+        if self.weights == "ipc" and self.tensor_parallel_size > 1:
+            raise InputError(
+                f"rl.vllm.weights is ipc, and rl.vllm.tensor_parallel_size is {self.tensor_parallel_size}: the trainer "
+                "has the memory of one GPU: expected 1, or rl.vllm.weights: file"
+            )
         if not torch.cuda.is_available():
             for key, value in (("sleep", self.sleep), ("weights", self.weights)):
                 if value not in (False, "file"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -40,6 +40,7 @@ class VLLMServerEngine(OpenAIEngine):
         folder: folder of the file with the weights, which the servers can read; default: memory, else the temporary
             folder.
         update_seconds: time limit of one call that changes a server, such as loading the weights.
+        weights: `file`, or `nccl`: from GPU to GPU memory (`rewright.engines.vllm_transfer`, not tested).
 
     Other arguments are those of OpenAIEngine. Raises InputError for invalid arguments.
     """
@@ -51,6 +52,7 @@ class VLLMServerEngine(OpenAIEngine):
         *,
         folder: str | Path | None = None,
         update_seconds: float = 600.0,
+        weights: Literal["file", "nccl"] = "file",
         **options: Any,
     ) -> None:
         super().__init__(base_url, model, **{"mode": "completions", "log_probs": "processed", **options})
@@ -60,6 +62,14 @@ class VLLMServerEngine(OpenAIEngine):
         servers.strict, servers.check = True, self._rejoins
         self._controls = {server: self._control(server, update_seconds) for server in servers.all}
         self._loading = asyncio.Lock()
+        self._source: Any = None
+        self._transfers: dict[Server, Any] = {}
+        if weights == "nccl":
+            from rewright.engines.vllm_transfer import NCCLTransfer
+
+            self._transfers = {
+                server: NCCLTransfer(control.base_url, update_seconds) for server, control in self._controls.items()
+            }
         self._gate = Gate()
 
     async def generate(self, request: Request) -> Generation:
@@ -75,7 +85,12 @@ class VLLMServerEngine(OpenAIEngine):
         servers = self._endpoint.servers
         try:
             async with self._loading:
-                await asyncio.to_thread(self._file.write, named, version)
+                if self._transfers:
+                    from rewright.engines.vllm_transfer import NamedSource
+
+                    self._source = NamedSource(named)
+                else:
+                    await asyncio.to_thread(self._file.write, named, version)
                 self.weights_version = version
                 loaded = await asyncio.gather(*(self._load(server) for server in servers.all), return_exceptions=True)
             for server, problem in zip(servers.all, loaded, strict=True):
@@ -147,7 +162,10 @@ class VLLMServerEngine(OpenAIEngine):
                 raise EngineError(f"{error.url}: expected a vLLM server with VLLM_SERVER_DEV_MODE=1") from None
             raise
         try:
-            await control.post("/collective_rpc", {"method": "load_file", "args": [str(self._file.path)]}, _ignore)
+            if server in self._transfers:
+                await asyncio.to_thread(self._transfers[server].send, self._source)
+            else:
+                await control.post("/collective_rpc", {"method": "load_file", "args": [str(self._file.path)]}, _ignore)
         finally:
             await control.post("/resume", {}, _ignore)
 

@@ -32,7 +32,7 @@ class LoadFile:
         head = getattr(self.model_runner.get_model(), "lm_head", None)
         if hasattr(head, "cpu_linear"):
             # On a CPU, vLLM 0.32 keeps the old packed copy of a head that is tied to the embeddings.
-            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm  # type: ignore[import-not-found]
+            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
             dispatch_cpu_unquantized_gemm(head, remove_weight=False)
         return len(weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from rewright.core.errors import EngineError
+from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, NamedWeights, Request, TrainableEngine
 from rewright.engines.settings import ModelSettings
 from rewright.engines.vllm_options import PolicyOptions
@@ -18,6 +18,12 @@ UTILIZATION: Final = 0.3
 
 def check_rl_engine(settings: RLSettings) -> None:
     """Raise InputError if the engine's package is missing, or for settings that it does not support."""
+    if settings.engine == "server" and settings.server is not None and settings.server.weights == "nccl":
+        PolicyOptions().check("rl.vllm", "rl.server.weights: nccl")
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("rl.server.weights is nccl: it needs a GPU, and this machine has none")
     if settings.engine in ("vllm", "colocate"):
         (settings.vllm or PolicyOptions()).check_policy(settings.engine)
 
