@@ -57,22 +57,24 @@ class Server:
             "--served-model-name", "policy", "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32",
             "--enforce-eager", "--max-model-len", "1024", "--logprobs-mode", "processed_logprobs",
             "--generation-config", "vllm", "--worker-extension-cls", "rewright.engines.vllm_worker.LoadFile",
+            "--distributed-executor-backend", "uni",
         ]  # fmt: skip
         variables = {
             **os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src"), "VLLM_SERVER_DEV_MODE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }  # fmt: skip
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
                 return
             except OSError:
                 time.sleep(0.5)
+        self.kill()
         raise AssertionError((self.folder / "server.log").read_text()[-3000:])
 
     def kill(self) -> None:
