@@ -19,14 +19,14 @@ class VLLMSettings(EngineSettings, frozen=True):
 
     engine: str = "vllm"
     """Name of the engine."""
-    vllm: VLLMOptions = VLLMOptions()
+    vllm: VLLMOptions | None = None
     """Settings of vLLM."""
 
     def check(self, where: str) -> None:
         """Raise InputError without vLLM, and for a missing folder, tokenizer or chat template."""
         from rewright.engines.checks import check_dtype, check_tokenizer, check_weights
 
-        self.vllm.check(f"{where}.vllm", f"{where}.engine: vllm")
+        (self.vllm or VLLMOptions()).check(f"{where}.vllm", f"{where}.engine: vllm")
         check_tokenizer(self, where)
         check_weights(self, where)
         check_dtype(self, where)
@@ -39,7 +39,7 @@ class VLLMSettings(EngineSettings, frozen=True):
 
         tokenizer = load_tokenizer(self)
         arguments = engine_arguments(
-            self.vllm,
+            self.vllm or VLLMOptions(),
             resolve_path(self.path),
             tokenizer=None if self.tokenizer is None else resolve_path(self.tokenizer),
             dtype=compute_dtype(self),
