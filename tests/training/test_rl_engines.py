@@ -24,6 +24,18 @@ limits: {turns: 3, turn_tokens: 48, trajectory_tokens: 200, tool_seconds: 600, t
 sandbox: {level: process, wall_seconds: 600}
 rl: {learning_rate: 1.0e-3, steps: 2, tasks_per_step: 2, generations: 2}
 """
+FSDP = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_machines: 1
+num_processes: 2
+use_cpu: true
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer
+  fsdp_state_dict_type: FULL_STATE_DICT
+"""
 LOAD = ["/pause?mode=wait&clear_cache=true", "/collective_rpc", "/resume"]
 
 
@@ -90,6 +102,20 @@ def test_two_processes_train_with_one_server_as_one_does(embedded: Run, tmp_path
         assert after["loss"] == pytest.approx(before["loss"], abs=1e-5)
         assert after["rewright/success"] == before["rewright/success"]
         assert after["rewright/sampler_gap_max"] == 0.0
+
+
+@pytest.mark.slow
+def test_divided_weights_are_gathered_for_the_servers(embedded: Run, tmp_path: Path) -> None:
+    """FSDP2: each process has a part of the weights, and the engine hf is refused there."""
+    (tmp_path / "fsdp.yaml").write_text(FSDP)
+    with served(lambda: vllm_like_server("pico", [])) as url:
+        said, run = trained(
+            tmp_path, "rl.engine=server", f"rl.server.base_url={url}/v1", "training.accelerate=fsdp.yaml"
+        )
+        assert said.code == 0, said.errors
+    assert [row["rewright/sampler_gap_max"] for row in rows_of(run)] == [0.0, 0.0]  # with the weights of its step
+    ours, theirs = ([[turn.token_ids for turn in one.turns] for one in made.rollouts] for made in (run, embedded))
+    assert ours[:4] == theirs[:4]
 
 
 def test_another_precision_shows_as_a_gap_and_is_corrected(tmp_path: Path) -> None:
