@@ -42,6 +42,7 @@ register("dialect", "tags", "rewright.dialects.tags:Tags")
 
 register("engine", "hf", "rewright.engines.embedded:HFSettings")
 register("engine", "openai", "rewright.engines.served:OpenAISettings")
+register("engine", "vllm", "rewright.engines.vllm_settings:VLLMSettings")
 
 register("estimator", "delta", "rewright.credit.estimators:delta")
 register("estimator", "fixed_horizon", "rewright.credit.estimators:fixed_horizon")

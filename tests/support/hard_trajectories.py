@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from rewright.core.records import (
@@ -103,6 +104,8 @@ def hard() -> list[Trajectory]:
         one("truncated", turn("<answer>Ro", stop="length", token_ids=(3,)), **tokens, stop_reason="token_limit",
             answer=None),
         one("follow-up", turn("Hm.", follow_up=user, **first), answer, **tokens),
+        one("of-rl", turn("", (find,), (found,), weights_version=0, **first), msgspec.structs.replace(answer,
+            weights_version=1), **tokens, stage="rl"),
         one("suffix-at-the-end", turn("", (find,), (found,), **first), **tokens, stop_reason="turn_limit", answer=None),
         one("failure", turn("", (find,), (found,), **first), **tokens, stop_reason="error", answer=None,
             failure=Failure("engine", "connection refused", "connection"), seconds=2.5),
@@ -184,7 +187,7 @@ def turns(draw: st.DrawFn, *, tokens: bool, last: bool) -> Turn:
     written |= {"opening": draw(st.sampled_from(["", "", "<think>\n"])), "prompt_tokens": draw(COUNTS)}
     return turn(
         text, calls, results, stop=draw(st.sampled_from(["end", "length", "stop"])), follow_up=follow_up,
-        completion_tokens=draw(COUNTS), **written,
+        completion_tokens=draw(COUNTS), weights_version=draw(COUNTS), **written,
     )  # fmt: skip
 
 

@@ -24,6 +24,18 @@ limits: {turns: 3, turn_tokens: 48, trajectory_tokens: 200, tool_seconds: 600, t
 sandbox: {level: process, wall_seconds: 600}
 rl: {learning_rate: 1.0e-3, steps: 2, tasks_per_step: 2, generations: 2}
 """
+FSDP = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_machines: 1
+num_processes: 2
+use_cpu: true
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer
+  fsdp_state_dict_type: FULL_STATE_DICT
+"""
 LOAD = ["/pause?mode=wait&clear_cache=true", "/collective_rpc", "/resume"]
 
 
@@ -75,6 +87,37 @@ def test_servers_get_the_weights_of_every_step_and_train_as_the_embedded_engine(
         assert after["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_two_processes_train_with_one_server_as_one_does(embedded: Run, tmp_path: Path) -> None:
+    """The main process generates all rollouts and sends the weights; each process has its rows."""
+    calls: list[str] = []
+    with served(lambda: vllm_like_server("pico", calls)) as url:
+        said, run = trained(tmp_path, "rl.engine=server", f"rl.server.base_url={url}/v1", "training.processes=2")
+        assert said.code == 0, said.errors
+    assert calls == LOAD * 2
+    pairs = list(zip(embedded.rollouts, run.rollouts, strict=True))
+    assert [[turn.token_ids for turn in left.turns] for left, _ in pairs] == [
+        [turn.token_ids for turn in right.turns] for _, right in pairs
+    ]
+    for before, after in zip(rows_of(embedded), rows_of(run), strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-5)
+        assert after["rewright/success"] == before["rewright/success"]
+        assert after["rewright/sampler_gap_max"] == 0.0
+
+
+@pytest.mark.slow
+def test_divided_weights_are_gathered_for_the_servers(embedded: Run, tmp_path: Path) -> None:
+    """FSDP2: each process has a part of the weights, and the engine hf is refused there."""
+    (tmp_path / "fsdp.yaml").write_text(FSDP)
+    with served(lambda: vllm_like_server("pico", [])) as url:
+        said, run = trained(
+            tmp_path, "rl.engine=server", f"rl.server.base_url={url}/v1", "training.accelerate=fsdp.yaml"
+        )
+        assert said.code == 0, said.errors
+    assert [row["rewright/sampler_gap_max"] for row in rows_of(run)] == [0.0, 0.0]  # with the weights of its step
+    ours, theirs = ([[turn.token_ids for turn in one.turns] for one in made.rollouts] for made in (run, embedded))
+    assert ours[:4] == theirs[:4]
+
+
 def test_another_precision_shows_as_a_gap_and_is_corrected(tmp_path: Path) -> None:
     with served(lambda: vllm_like_server("pico", [], dtype="bfloat16")) as url:
         said, run = trained(
@@ -112,6 +155,12 @@ def test_a_server_that_dies_in_rl_is_dropped_and_the_run_ends(tmp_path: Path) ->
         (["rl.engine=server", "rl.server.base_url=localhost"], "rl.server.base_url: a server: expected an address"),
         (["rl.engine=server", "rl.server.base_url=http://h", "rl.top_p=0.9"], "rl.top_p is 0.9: expected 1 with"),
         (["rl.engine=server", "rl.server={base_url: 'http://h', folder: /no/such}"], "rl.server: /no/such is not a"),
+        (["rl.engine=vllm"], "rl.engine: vllm needs the package vllm, which is not installed: pip install"),
+        (["rl.engine=colocate"], "rl.engine: colocate needs the package vllm"),
+        (["rl.engine=vllm", "rl.top_p=0.9"], "rl.top_p is 0.9: expected 1 with rl.engine: vllm"),
+        (["rl.vllm.max_model_len=512"], "rl.vllm has no effect: rl.engine is hf"),
+        (["rl.arguments={use_vllm: true}"], "use_vllm has no effect, since Rewright generates the rollouts"),
+        (["stages=[eval_base]", "model={path: pico, engine: vllm}"], "model.engine: vllm needs the package vllm"),
     ],
 )
 def test_wrong_settings_are_one_line_before_the_run(tmp_path: Path, overrides: list[str], words: str) -> None:

@@ -12,14 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LIBRARIES", "LOG_FILE", "library_logs"]
+__all__ = ["LIBRARIES", "LOG_FILE", "current_log", "library_logs"]
 
 LIBRARIES: Final = (
     "aiohttp", "asyncio", "datasets", "filelock", "fsspec", "httpcore", "httpx", "huggingface_hub", "openai",
-    "requests", "tenacity", "urllib3", "rewright.engines", "rewright.net",
+    "requests", "tenacity", "urllib3", "vllm", "rewright.engines", "rewright.net",
 )  # fmt: skip
 """The loggers whose messages go to the file."""
 LOG_FILE: Final = "libraries.log"
+_open_logs: list[Path] = []
+
+
+def current_log() -> Path | None:
+    """Return the file of the current `library_logs` block, which may not exist yet; None outside of a block."""
+    return _open_logs[-1] if _open_logs else None
 
 
 class _File(logging.FileHandler):
@@ -40,9 +46,11 @@ def library_logs(folder: Path) -> Iterator[None]:
         logger = logging.getLogger(name)
         before.append((logger, logger.propagate, logger.handlers[:]))
         logger.propagate, logger.handlers = False, [handler]
+    _open_logs.append(folder / LOG_FILE)
     try:
         yield
     finally:
+        _open_logs.pop()
         for logger, propagate, handlers in before:
             logger.propagate, logger.handlers = propagate, handlers
         handler.close()

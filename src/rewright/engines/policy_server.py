@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewright.core.errors import InputError
 from rewright.core.settings import PositiveFloat, PositiveInt, Settings
@@ -32,6 +32,9 @@ class PolicyServer(Settings, frozen=True):
     update_seconds: PositiveFloat = 600.0
     """Time limit for loading new weights, in seconds."""
 
+    weights: Literal["file", "nccl"] = "file"
+    """How the servers get new weights: `file`, which they read; `nccl`: from GPU to GPU memory (not tested)."""
+
     def addresses(self) -> dict[str, str]:
         """Return `base_url`, if it is set, or its items."""
         return keyed_addresses("base_url", self.base_url)
@@ -51,6 +54,7 @@ class PolicyServer(Settings, frozen=True):
                 concurrency=self.concurrency,
                 timeout_seconds=self.timeout_seconds,
                 update_seconds=self.update_seconds,
+                weights=self.weights,
             )
         except InputError as problem:
             raise InputError(f"rl.server: {problem}") from None

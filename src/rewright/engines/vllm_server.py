@@ -6,30 +6,29 @@ The calls are those of vLLM's development server (`VLLM_SERVER_DEV_MODE=1`): `/p
 `/sleep`, `/wake_up`, `/health`, with the worker extension of `rewright.engines.vllm_worker`.
 
 A server that dies is dropped. When it answers again it has its first weights, so it gets the current ones before it is
-used. Written after the sources of vLLM; the tests use a server of the same endpoints, not vLLM itself.
+used. `make test-scale` runs it against vLLM 0.32; the other tests use a server of the same endpoints.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from rewright.core.errors import EngineError, InputError
+from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, NamedWeights, Request
+from rewright.engines.gate import Gate
 from rewright.engines.openai import OpenAIEngine
+from rewright.engines.weight_file import WeightFile
 from rewright.net.endpoint import Endpoint, EndpointError
 from rewright.net.servers import Server
 
 __all__ = ["VLLMServerEngine"]
 
 PAUSE: Final = "/pause?mode=wait&clear_cache=true"
-MEMORY: Final = Path("/dev/shm")
 
 
 class VLLMServerEngine(OpenAIEngine):
@@ -41,6 +40,7 @@ class VLLMServerEngine(OpenAIEngine):
         folder: folder of the file with the weights, which the servers can read; default: memory, else the temporary
             folder.
         update_seconds: time limit of one call that changes a server, such as loading the weights.
+        weights: `file`, or `nccl`: from GPU to GPU memory (`rewright.engines.vllm_transfer`, not tested).
 
     Other arguments are those of OpenAIEngine. Raises InputError for invalid arguments.
     """
@@ -52,40 +52,45 @@ class VLLMServerEngine(OpenAIEngine):
         *,
         folder: str | Path | None = None,
         update_seconds: float = 600.0,
+        weights: Literal["file", "nccl"] = "file",
         **options: Any,
     ) -> None:
         super().__init__(base_url, model, **{"mode": "completions", "log_probs": "processed", **options})
         self.weights_version: int | None = None
-        self._folder = (
-            Path(folder) if folder is not None else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-        )
-        if not self._folder.is_dir():
-            raise InputError(f"{self._folder} is not a folder: expected one that the vLLM servers can read")
-        self._held: tempfile.TemporaryDirectory[str] | None = None
+        self._file = WeightFile(folder)
         servers = self._endpoint.servers
         servers.strict, servers.check = True, self._rejoins
         self._controls = {server: self._control(server, update_seconds) for server in servers.all}
         self._loading = asyncio.Lock()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._running = 0
+        self._source: Any = None
+        self._transfers: dict[Server, Any] = {}
+        if weights == "nccl":
+            from rewright.engines.vllm_transfer import NCCLTransfer
+
+            self._transfers = {
+                server: NCCLTransfer(control.base_url, update_seconds) for server, control in self._controls.items()
+            }
+        self._gate = Gate()
 
     async def generate(self, request: Request) -> Generation:
         """Generate the next turn. Raises only EngineError, also if the server returns no log-probabilities."""
-        async with self._running_request():
+        async with self._gate.request():
             generation = await super().generate(request)
             return msgspec.structs.replace(generation, weights_version=self.weights_version)
 
     async def update_weights(self, named: NamedWeights, version: int) -> None:
         """Send the weights to all servers. Servers that fail are dropped; raises EngineError if none is left."""
-        paused = not self._open.is_set()
-        await self._close_gate()
+        paused = not self._gate.is_open
+        await self._gate.close()
         servers = self._endpoint.servers
         try:
             async with self._loading:
-                await asyncio.to_thread(self._save, named, version)
+                if self._transfers:
+                    from rewright.engines.vllm_transfer import NamedSource
+
+                    self._source = NamedSource(named)
+                else:
+                    await asyncio.to_thread(self._file.write, named, version)
                 self.weights_version = version
                 loaded = await asyncio.gather(*(self._load(server) for server in servers.all), return_exceptions=True)
             for server, problem in zip(servers.all, loaded, strict=True):
@@ -99,27 +104,27 @@ class VLLMServerEngine(OpenAIEngine):
                 raise next(problem for problem in loaded if problem is not None)
         finally:
             if not paused:
-                self._open.set()
+                self._gate.open()
 
     async def pause(self) -> None:
         """Complete the running requests and pause the servers; later requests wait for `resume`."""
-        await self._close_gate()
+        await self._gate.close()
         await self._all(PAUSE)
 
     async def resume(self) -> None:
         """Continue with the requests that wait."""
         await self._all("/resume")
-        self._open.set()
+        self._gate.open()
 
     async def sleep(self) -> None:
         """Complete the running requests; then the servers free their KV cache and keep their weights in CPU memory."""
-        await self._close_gate()
+        await self._gate.close()
         await self._all("/sleep?level=1")
 
     async def wake(self) -> None:
         """End `sleep`."""
         await self._all("/wake_up")
-        self._open.set()
+        self._gate.open()
 
     async def alive(self) -> bool:
         """Return True if a server that was not dropped answers."""
@@ -131,28 +136,7 @@ class VLLMServerEngine(OpenAIEngine):
         await super().close()
         for control in self._controls.values():
             await control.close()
-        if self._held is not None:
-            self._held.cleanup()
-            self._held = None
-
-    @asynccontextmanager
-    async def _running_request(self) -> AsyncIterator[None]:
-        """Wait until the engine is not paused, and count the request while it runs."""
-        while not self._open.is_set():
-            await self._open.wait()
-        self._running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-
-    async def _close_gate(self) -> None:
-        """Let no request start, and wait for those that run: no turn is generated with two versions."""
-        self._open.clear()
-        await self._idle.wait()
+        self._file.delete()
 
     def _control(self, server: Server, seconds: float) -> Endpoint:
         """The endpoint of the development calls, which are beside /v1."""
@@ -168,23 +152,6 @@ class VLLMServerEngine(OpenAIEngine):
         control.empty_replies = True
         return control
 
-    def _save(self, named: NamedWeights, version: int) -> None:
-        from safetensors.torch import save_file
-
-        before, self._held = self._held, None
-        if before is not None:
-            before.cleanup()  # no server needs it: all get the new one
-        held = tempfile.TemporaryDirectory(prefix="rewright-weights-", dir=self._folder)
-        path = Path(held.name) / f"{version}.safetensors"
-        try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in named}, path)
-        except Exception as problem:
-            held.cleanup()
-            reason = getattr(problem, "strerror", None) or problem
-            raise EngineError(f"cannot write the weights to {path}: {reason}") from problem
-        Path(held.name).chmod(0o755)  # vLLM may run as another user
-        self._held, self._file = held, path
-
     async def _load(self, server: Server) -> None:
         """Have all workers of a server load the current weights. Raises EngineError."""
         control = self._controls[server]
@@ -195,7 +162,10 @@ class VLLMServerEngine(OpenAIEngine):
                 raise EngineError(f"{error.url}: expected a vLLM server with VLLM_SERVER_DEV_MODE=1") from None
             raise
         try:
-            await control.post("/collective_rpc", {"method": "load_file", "args": [str(self._file)]}, _ignore)
+            if server in self._transfers:
+                await asyncio.to_thread(self._transfers[server].send, self._source)
+            else:
+                await control.post("/collective_rpc", {"method": "load_file", "args": [str(self._file.path)]}, _ignore)
         finally:
             await control.post("/resume", {}, _ignore)
 

@@ -14,7 +14,7 @@ __all__ = ["LoadFile"]
 
 
 class LoadFile:
-    """Adds `load_file` to every worker of vLLM, which `/collective_rpc` calls."""
+    """Adds `load_file` and `load_named` to every worker of vLLM, which `collective_rpc` calls."""
 
     model_runner: Any
     reload_weights: Any
@@ -23,13 +23,16 @@ class LoadFile:
         """Replace the weights by those of a safetensors file with the names of a checkpoint. Returns their number."""
         from safetensors.torch import load_file
 
-        weights = load_file(path)
+        return self.load_named(list(load_file(path).items()))
+
+    def load_named(self, weights: list[tuple[str, Any]]) -> int:
+        """Replace the weights by tensors of this process, by their names in a checkpoint. Returns their number."""
         # Not `model.load_weights`: kernels that repack weights (float32, bfloat16 on a CPU) have nothing to write to.
-        self.reload_weights(weights_iterator=iter(weights.items()))
+        self.reload_weights(weights_iterator=iter(weights))
         head = getattr(self.model_runner.get_model(), "lm_head", None)
         if hasattr(head, "cpu_linear"):
             # On a CPU, vLLM 0.32 keeps the old packed copy of a head that is tied to the embeddings.
-            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm  # type: ignore[import-not-found]
+            from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
             dispatch_cpu_unquantized_gemm(head, remove_weight=False)
         return len(weights)

@@ -5,7 +5,7 @@ Nothing of a trajectory is lost. What ATIF has no field for is in `extra`:
 - `extra` of the trajectory: `task_id`, `reward`, `gold_answers`, `gold_calls`, and under `rewright` all else. Our
   reader restores the trajectory from it (`rewright.importers.own_extras`).
 - `extra` of an agent's step: `suffix_token_ids`, the tokens between the turn and the next one. The loss mask is 1 for
-  `completion_token_ids` and 0 for the tokens of the first prompt and of the suffixes.
+  `completion_token_ids` and 0 for the tokens of the first prompt and of the suffixes. `weights_version`, in RL.
 - A malformed call has no `function_name` and no arguments; `extra` has its `error`, its text `raw`, and the name that
   was found in it.
 - `extra` of a result: its `error`.
@@ -137,6 +137,8 @@ def _kept(spoken: SpokenTurn) -> dict[str, Any]:
     kept: dict[str, Any] = {"opening": turn.opening} if turn.opening else {}
     if turn.suffix_ids:
         kept["suffix_token_ids"] = turn.suffix_ids
+    if turn.weights_version is not None:
+        kept["weights_version"] = turn.weights_version
     if turn.follow_up is not None and turn.follow_up.tools:
         kept["new_tools"] = [tool.schema for tool in turn.follow_up.tools]
     return kept

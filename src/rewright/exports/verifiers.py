@@ -7,8 +7,8 @@ Nothing of a trajectory is lost:
   Generated tokens without the tokens of the prompt, which are no sequence, are in `info`.
 - A malformed call has its text as arguments. If that is the JSON of an object, it has no name.
 - `rewards.outcome` is the reward. What verifiers has no field for is in `info`: `gold_calls`, and under `rewright`
-  all else, from which our reader restores the trajectory (`rewright.importers.own_extras`), and `suffix_token_ids`,
-  the tokens after a last turn without a result.
+  all else (of each turn for instance its `weights_version`), from which our reader restores the trajectory
+  (`rewright.importers.own_extras`), and `suffix_token_ids`, the tokens after a last turn without a result.
 
 A trajectory without a turn is a trace without nodes, because verifiers adds the messages of a prompt with the turn.
 """

@@ -84,6 +84,7 @@ class _KeptTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     token_ids: tuple[int, ...] | None = None
     log_probs: tuple[float, ...] | None = None
     suffix_ids: tuple[int, ...] = ()
+    weights_version: int | None = None
 
 
 class _KeptEnd(msgspec.Struct, frozen=True):
@@ -159,6 +160,7 @@ def _kept_turn(turn: Turn, *, tokens: bool) -> _KeptTurn:
         token_ids=turn.token_ids if tokens else None,
         log_probs=turn.log_probs if tokens else None,
         suffix_ids=turn.suffix_ids if tokens else (),
+        weights_version=turn.weights_version,
     )
 
 
@@ -256,6 +258,7 @@ def _turn(value: Any, seen: _Visible, dialect: Dialect) -> Turn | None:
         completion_tokens=kept.completion_tokens,
         opening=kept.opening,
         follow_up=follow_up,
+        weights_version=kept.weights_version,
     )
     thought, text = thought_and_text(dialect, turn)
     agrees = thought.strip() == seen.thought.strip() and text.strip() == seen.text.strip()

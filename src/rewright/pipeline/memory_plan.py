@@ -212,7 +212,7 @@ def _on_more_gpus(case: Case, name: str) -> Iterator[str]:
     verl = section.backend == "verl"
     recipe, words = case.recipe, "rl.verl.workers={}" if verl else "FSDP on {} GPUs (training.accelerate)"
     if isinstance(section, RLSettings) and not verl and section.engine == "hf":
-        recipe, words = _changed(recipe, "rl.engine", "colocate"), f"{words} and rl.engine=colocate"
+        recipe, words = _changed(recipe, "rl.engine", "vllm"), f"{words} and rl.engine=vllm"
     if section.lora_rank is not None:
         recipe, words = _changed(recipe, f"{name}.lora_rank", None), f"{words} without {name}.lora_rank"
     for count in MORE_GPUS:

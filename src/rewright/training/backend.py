@@ -143,6 +143,9 @@ def check_training(
     check_model = getattr(backend, "check_model", None)
     if model is not None and check_model is not None:
         check_model(section, model)
+    check_rollouts = getattr(backend, "check_rollouts", None)
+    if model is not None and check_rollouts is not None and isinstance(settings, RLSettings):
+        check_rollouts(settings, model)
 
 
 def get_backend(name: str, setting: str) -> Backend:

@@ -135,10 +135,15 @@ def check_launch(section: str, settings: SFTSettings | RewardSettings | RLSettin
     devices = 0 if is_for_another_machine() else torch.cuda.device_count()
     if devices and launch.processes > devices:
         raise InputError(f"training.processes is {launch.processes}: this machine has {devices} GPUs, one for each")
-    if launch.processes > 1 and isinstance(settings, RLSettings) and settings.engine == "server":
+    if launch.processes > 1 and isinstance(settings, RLSettings) and settings.vllm and settings.vllm.weights == "ipc":
         raise InputError(
-            f"training.processes is {launch.processes}, and rl.engine is server: only one process can send weights to "
-            "the servers: expected training.processes: 1"
+            f"training.processes is {launch.processes}, and rl.vllm.weights is ipc: expected 1, or rl.vllm.weights: "
+            "file"
+        )
+    if launch.processes > 1 and isinstance(settings, RLSettings) and settings.engine == "colocate":
+        raise InputError(
+            f"training.processes is {launch.processes}, and rl.engine is colocate, which has not been run in several "
+            "processes: expected training.processes: 1, or rl.engine: vllm"
         )
     if launch.config is None:
         return

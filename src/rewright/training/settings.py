@@ -24,6 +24,7 @@ from rewright.core.settings import (
 from rewright.credit.settings import CALL_KEYS, TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
 from rewright.engines.policy_server import PolicyServer
+from rewright.engines.vllm_options import PolicyOptions
 from rewright.judging.judges import answer_judges
 from rewright.tasks.settings import TaskSettings
 
@@ -198,9 +199,11 @@ class RLSettings(_TrainSettings, frozen=True):
     """Store every rollout in rollouts.jsonl."""
     concurrency: PositiveInt = 128
     """Maximum number of concurrent rollouts."""
-    engine: Literal["hf", "server"] = "hf"
-    """What generates the rollouts: `hf`, the trained model in this process; `server`: the vLLM servers of `rl.server`,
-    which get the trained weights before each step."""
+    engine: Literal["hf", "vllm", "colocate", "server"] = "hf"
+    """What generates the rollouts: `hf`, the trained model in this process; vLLM in a child process (`vllm`), in this
+    one (`colocate`) or as servers (`server`), which get the trained weights before each step."""
+    vllm: PolicyOptions | None = None
+    """Settings of `engine: vllm` and `engine: colocate`."""
     server: PolicyServer | None = None
     """The vLLM servers of `engine: server`."""
     importance_correction: bool | None = None
@@ -216,6 +219,11 @@ class RLSettings(_TrainSettings, frozen=True):
     def corrects_sampling(self) -> bool:
         """Whether the importance correction is used."""
         return self.engine != "hf" if self.importance_correction is None else self.importance_correction
+
+    @property
+    def generates_in_main_process(self) -> bool:
+        """Whether the main process of a group generates all rollouts, and not each process its own."""
+        return self.engine in ("vllm", "server")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,8 +244,11 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
     if reward == "matchtir" or weights["reward_model_weight"] == 0:
         cause = ("rl.trajectory_reward", reward) if reward == "matchtir" else ("rl.reward_model_weight", 0)
         yield from (UnusedKey(key, *cause) for key in ("rl.reward_model_clip", "reward.url"))
-    if (engine := rl.get("engine", defaults["engine"])) != "server" and rl.get("server") is not None:
+    engine = rl.get("engine", defaults["engine"])
+    if engine != "server" and rl.get("server") is not None:
         yield UnusedKey("rl.server", "rl.engine", engine)
+    if engine not in ("vllm", "colocate") and rl.get("vllm") is not None:
+        yield UnusedKey("rl.vllm", "rl.engine", engine)
     if reward == "autotraj" and weights["call_weight"] != 0:
         yield UnusedKey("rl.call_weight", "rl.trajectory_reward", reward)
     if reward == "autotraj" or weights["call_weight"] == 0:
@@ -264,12 +275,12 @@ def check_batches(section: str, settings: SFTSettings | RewardSettings | RLSetti
             raise InputError(
                 "rl.temperature is 0: expected a positive number, since greedy rollouts of a task are identical"
             )
+        if settings.engine != "hf" and settings.top_p < 1:
+            raise InputError(
+                f"rl.top_p is {settings.top_p}: expected 1 with rl.engine: {settings.engine}, which returns "
+                "log-probabilities after top-p"
+            )
         if settings.engine == "server":
-            if settings.top_p < 1:
-                raise InputError(
-                    f"rl.top_p is {settings.top_p}: expected 1 with rl.engine: server, which returns log-probabilities "
-                    "after top-p"
-                )
             (settings.server or PolicyServer()).open()  # makes no connection
         rollouts = settings.tasks_per_step * settings.generations
         if rollouts % settings.updates_per_step:

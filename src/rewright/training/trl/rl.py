@@ -16,13 +16,13 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from rewright.core.errors import InputError
+from rewright.core.errors import EngineError, InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
 from rewright.credit import per_token
@@ -31,13 +31,14 @@ from rewright.engines.base import Sampling, TrainableEngine
 from rewright.engines.hf import HFEngine
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
-from rewright.rollout.loop import Rollout
+from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.outage import StepOutages
 from rewright.rollout.settings import Limits
 from rewright.rollout.watch import StepWatch
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
-from rewright.training.launch import as_portable, world_size
+from rewright.training.launch import world_size
+from rewright.training.rl_engines import OtherProcess
 from rewright.training.rl_step import (
     check_engine,
     check_log_probs,
@@ -49,13 +50,12 @@ from rewright.training.rl_step import (
 )
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.group import Group
 from rewright.training.trl.parts import compute_in_buckets, length_buckets
 from rewright.training.trl.rows import to_trl_output
 from rewright.training.trl.sampler_gap import SamplerGap, use_trl_correction
 from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 from rewright.training.trl.weights import checkpoint_weights
-
-T = TypeVar("T")
 
 __all__ = ["RewrightTrainer", "rl_config", "train_rl"]
 
@@ -121,13 +121,13 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self.mask_truncated_completions = False
         self._tasks = {task.id: task for task in tasks}
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
-        self._reward_model, self._on_rollouts = reward_model, on_rollouts
+        self._reward_model, self._on_rollouts, self._group = reward_model, on_rollouts, Group(self.accelerator)
         self._judge_seconds = judge_seconds
         self._outages, self._watch = StepOutages(), StepWatch("rl", dialect, limits)
-        self.failed_together = False
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
         self._engine: TrainableEngine = engine or HFEngine(policy, renderer.tokenizer, name="policy", slots=slots)
+        self._sleeps = settings.vllm is not None and settings.vllm.sleep
         self._gap = SamplerGap()
         if settings.corrects_sampling:
             use_trl_correction(self)
@@ -139,8 +139,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._truncated_B: list[bool] = []
         self._spans_B: list[list[tuple[int, int]]] = []
 
-    failed_together: bool
-    """Whether a rollout or its scoring has failed, which all processes then know."""
+    failed_together = property(lambda self: self._group.failed, doc="Whether a step failed, as all processes know.")
 
     def close(self) -> None:
         """Stop the engine, the tools and the event loop."""
@@ -151,34 +150,40 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _roll_out(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: generate, judge and score the rollouts of the batch, in the order of its rows."""
-        rank = self.accelerator.process_index * len(self._batch)
+        first = self.accelerator.process_index * len(self._batch)
         step = self.state.global_step // self._settings.updates_per_step
         tasks = [self._tasks[row["task_id"]] for row in self._batch]
-        plans = plan_step(tasks, step=step, seed=self._run_seed, first=rank)
+        plans = self._plans(tasks, step, first)
         self._sync_weights(tasks[0], step)
-        trajectories: list[Trajectory] = []
 
         def generate() -> list[Trajectory]:
             rollouts = roll_out(self._rollout, plans, concurrency=self._settings.concurrency)
-            trajectories.extend(self._loop.run_until_complete(rollouts))
+            trajectories = self._loop.run_until_complete(rollouts)
+            lost = [one.failure for one in trajectories if one.failure is not None and one.failure.kind == "engine"]
+            if lost and not self._loop.run_until_complete(self._engine.alive()):
+                # The step would be made with some of its rollouts: --resume makes all of them again.
+                raise EngineError(f"rl: step {step + 1}: {lost[-1].message}")
+            if self._sleeps:
+                self._loop.run_until_complete(self._engine.sleep())
             return trajectories
 
-        everything = self._together(generate)
-        self.failed_together = True  # in every process, if this raises
+        everything = self._group.rows(generate)
+        local = slice(first, first + len(tasks))
+        trajectories = everything[local]
+        self._group.failed = True  # in every process, if this raises
         self._outages.record(step + 1, everything)
         check_log_probs(everything)
-        self.failed_together = False
+        self._group.failed = False
         if self.accelerator.is_main_process:
             self._watch.record_step(step + 1, everything, self._tasks)
         try:
-            judged = self._together(lambda: self._judge(tasks, trajectories))
+            judged = self._group.rows(lambda: self._judge(tasks, trajectories))
         except BaseException:
             self._store(everything)  # store the finished rollouts even if the judge or the reward model fails
             raise
         verdicts = [verdict for verdict, _ in judged]
         scores = None if self._reward_model is None else [score for _, score in judged]
         batch_rewards = self._rewards(everything, verdicts, scores)
-        local = slice(rank, rank + len(plans))
         self._advantages_B = batch_rewards.advantages[local]
         if self.accelerator.is_main_process:
             self._store(with_credit(everything, verdicts, batch_rewards, self._dialect.name))
@@ -188,15 +193,32 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         output, self._spans_B = to_trl_output(trajectories, batch_rewards.trajectory_rewards[local], end)
         return output
 
+    def _plans(self, tasks: list[Task], step: int, first: int) -> list[Plan]:
+        """The rollouts that this process generates: those of its rows, or in the main process those of all."""
+        if not self._settings.generates_in_main_process:
+            return plan_step(tasks, step=step, seed=self._run_seed, first=first)
+        everyone = self._group.rows(lambda: tasks)
+        return plan_step(everyone, step=step, seed=self._run_seed) if self.accelerator.is_main_process else []
+
     def _sync_weights(self, task: Task, step: int) -> None:
         """Give the trained weights to the engine. Raises InputError for an engine that RL cannot use."""
         trained = self.accelerator.unwrap_model(self.model)
         embedded = isinstance(self._engine, HFEngine)
-        named = trained.named_parameters() if embedded else checkpoint_weights(trained)
-        self._loop.run_until_complete(self._engine.update_weights(named, step))
-        if not embedded:
-            prompt = self._rollout_renderer.prompt_ids(self._dialect.messages(task), self._dialect.schemas(task))
-            self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
+
+        def sync() -> list[None]:
+            if self._sleeps and self._engine.weights_version is not None:
+                self._loop.run_until_complete(self._engine.wake())
+            named = trained.named_parameters() if embedded else checkpoint_weights(trained)
+            self._loop.run_until_complete(self._engine.update_weights(named, step))
+            if not embedded and not isinstance(self._engine, OtherProcess):
+                prompt = self._rollout_renderer.prompt_ids(self._dialect.messages(task), self._dialect.schemas(task))
+                self._loop.run_until_complete(check_engine(self._engine, prompt, self._rollout.sampling))
+            return []
+
+        if embedded:
+            sync()
+        else:
+            self._group.rows(sync)
 
     def _store(self, trajectories: list[Trajectory]) -> None:
         if self._on_rollouts is not None and self.accelerator.is_main_process:
@@ -216,28 +238,6 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """The rewards of the rollouts of all processes."""
         tasks = [self._tasks[trajectory.task_id] for trajectory in trajectories]
         return score_rollouts(tasks, trajectories, verdicts, self._settings, dialect=self._dialect.name, scores=scores)
-
-    def _together(self, compute: Callable[[], list[T]]) -> list[T]:
-        """The rows that `compute` returns in all processes, in their order: a group may be divided over several.
-
-        If it raises in one process, the same exception is raised in all of them, so that none waits for another.
-        """
-        if self.accelerator.num_processes == 1:
-            return compute()
-        from accelerate.utils import gather_object
-
-        rows: list[T] = []
-        problem: Exception | None = None
-        try:
-            rows = compute()
-        except Exception as raised:
-            problem = as_portable(raised)
-        parts = gather_object([(rows, problem)])
-        problems = [problem for _, problem in parts if problem is not None]
-        if problems:
-            self.failed_together = True
-            raise problems[0]
-        return [row for rows, _ in parts for row in rows]
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -282,7 +282,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Override of TRL's method that adds the gap between engine and trainer."""
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, value in self._gap.metrics(lambda rows: self._together(lambda: rows)).items():
+        for name, value in self._gap.metrics(lambda rows: self._group.rows(lambda: rows)).items():
             metrics[name].append(value)
         super().log(logs, start_time)
 

@@ -11,9 +11,14 @@ __all__ = ["checkpoint_weights"]
 
 
 def checkpoint_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, weight) as in a saved checkpoint, with LoRA adapters merged. The model is not changed."""
+    """Yield (name, weight) as in a saved checkpoint, with LoRA adapters merged. The model is not changed.
+
+    Weights that are divided over processes (FSDP2) are gathered, one at a time: all processes must iterate.
+    """
     if not hasattr(model, "peft_config"):
-        yield from ((name, weight.detach()) for name, weight in model.named_parameters())
+        for name, weight in model.named_parameters():
+            gather = getattr(weight, "full_tensor", None)
+            yield name, weight.detach() if gather is None else gather().detach()
         return
     deltas: dict[str, torch.Tensor] = {}
     for path, module in model.named_modules():

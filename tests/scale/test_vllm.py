@@ -1,0 +1,242 @@
+"""vLLM (its CPU build) as the engine of RL in all three forms, as `model.engine`, and in a whole run.
+
+Every start of vLLM takes some ten seconds, so that runs are shared. All of them have the same recipe and seed: what one
+of them makes is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewright.pipeline.run_directory import Run
+from support import scale
+
+pytestmark = [pytest.mark.scale, scale.needs_vllm]
+load_file = pytest.importorskip("safetensors.numpy").load_file
+
+RECIPE = """\
+name: engines
+model: {path: pico}
+stages: [rl]
+tasks: {format: town, split: train, profile: short, count: 8}
+limits: {turns: 3, turn_tokens: 48, trajectory_tokens: 200, tool_seconds: 600, trajectory_seconds: 3000}
+sandbox: {level: process, wall_seconds: 600}
+rl: {learning_rate: 1.0e-3, steps: 2, tasks_per_step: 4, generations: 4}
+"""
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+MODELS = scale.ROOT / "src/rewright/engines/models"
+VLLM = "rl.vllm.max_model_len=1024"
+SECONDS = 900
+
+
+class Server:
+    """A vLLM server of pico on loopback, in a session of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            str(scale.VLLM), "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODELS / "pico"),
+            "--served-model-name", "policy", "--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32",
+            "--enforce-eager", "--max-model-len", "1024", "--logprobs-mode", "processed_logprobs",
+            "--generation-config", "vllm", "--worker-extension-cls", "rewright.engines.vllm_worker.LoadFile",
+            "--distributed-executor-backend", "uni",
+        ]  # fmt: skip
+        variables = {
+            **os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src"), "VLLM_SERVER_DEV_MODE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }  # fmt: skip
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.5)
+        self.kill()
+        raise AssertionError((self.folder / "server.log").read_text()[-3000:])
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("server"))
+    started.start()
+    yield started
+    started.kill()
+
+
+def overrides(engine: str, server: Server) -> list[str]:
+    more = [f"rl.server.base_url={server.url}"] if engine == "server" else [VLLM]
+    return [f"rl.engine={engine}", *more]
+
+
+def rewright(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return scale.rewright(*arguments, folder=folder, interpreter=scale.VLLM, timeout=SECONDS, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory, server: Server) -> dict[str, Run]:
+    """The same two steps of RL, by each form of vLLM."""
+    folder = tmp_path_factory.mktemp("forms")
+    (folder / "r.yaml").write_text(RECIPE)
+    for engine in ("server", "vllm", "colocate"):
+        made = rewright(folder, "run", "r.yaml", "--run", engine, *overrides(engine, server))
+        assert made.returncode == 0, made.stderr
+    return {engine: Run(folder / engine) for engine in ("server", "vllm", "colocate")}
+
+
+def tokens(run: Run) -> list[list[Any]]:
+    return [[turn.token_ids for turn in one.turns] for one in run.rollouts]
+
+
+def test_each_form_takes_the_weights_of_every_step_and_samples_with_them(forms: dict[str, Run]) -> None:
+    before = load_file(MODELS / "pico/model.safetensors")
+    for engine, run in forms.items():
+        versions = {(int(one.id.split("/")[-2]), turn.weights_version) for one in run.rollouts for turn in one.turns}
+        assert versions == {(0, 0), (1, 1)}, engine
+        rows = list(run.metrics())
+        assert len(rows) == 2
+        for row in rows:  # the second step is sampled with the weights of the first: those of the trainer, or a gap
+            assert row["rewright/sampler_gap_mean"] == 0.0 and row["rewright/sampler_gap_max"] <= 0.001, engine
+            assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-4)
+        after = load_file(run.path / "models/rl/model.safetensors")
+        assert max(abs(after[name] - before[name]).max() for name in after) > 1e-4, engine
+        assert not [one for one in run.rollouts if one.failure is not None]
+
+
+def test_all_forms_make_the_same_rollouts_and_steps(forms: dict[str, Run]) -> None:
+    assert tokens(forms["vllm"]) == tokens(forms["colocate"]) == tokens(forms["server"])
+    for rows in zip(*(run.metrics() for run in forms.values()), strict=True):
+        assert [row["loss"] for row in rows] == pytest.approx([rows[0]["loss"]] * 3, abs=1e-5)
+
+
+def test_greedy_turns_are_those_of_transformers_before_and_after_new_weights(server: Server, tmp_path: Path) -> None:
+    made = scale.python(
+        scale.VLLM, scale.ROOT / "tests/scale/engines_of_vllm.py", server.url, folder=tmp_path, timeout=SECONDS, **QUIET
+    )
+    assert made.returncode == 0, made.stderr
+    said = json.loads(made.stdout.splitlines()[-1])
+    for engine in ("server", "colocate", "vllm"):
+        start, stale, updated, old, waited, last, seeded = said[engine]
+        if engine != "server":  # which may have generated for a run before
+            assert start["equal"] and start["version"] is None
+        for row, version in ((updated, 0), (last, 1)):
+            assert row["equal"] and row["gap"] < 1e-4 and row["version"] == version, engine
+        assert not old["equal"] and old["version"] == 0, engine
+        assert stale["gap"] > 0.01 or engine == "server"
+        assert waited == {"waited": 1}  # a request that waited while the weights changed has the new ones
+        assert seeded == {"seeded": True}
+    ended = "policy: the process of vLLM has ended (killed, or out of memory)"
+    assert said["killed"] == [ended] and said["update"] == ended and said["alive"] is False
+    assert said["closed"] == "engine policy is closed"
+
+
+def killed(folder: Path, engine: str, server: Server) -> str:
+    """A run whose engine is killed after the rollouts of its first step. Returns what it says."""
+    (folder / "r.yaml").write_text(RECIPE)
+    process = subprocess.Popen(
+        [str(scale.VLLM), "-m", "rewright", "run", "r.yaml", "--run", "run", *overrides(engine, server)],
+        cwd=folder,
+        env={**os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    stored = folder / "run/rollouts.jsonl"
+    while process.poll() is None and not (stored.exists() and len(stored.read_bytes().splitlines()) >= 16):
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[0]
+    if engine == "server":
+        server.kill()
+    else:
+        core = [pid for pid in children(process.pid) if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()]
+        assert len(core) == 1
+        os.kill(core[0], signal.SIGKILL)
+    said = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode == 1, said
+    return said
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if stat and int(stat.rsplit(")", 1)[1].split()[1]) == parent:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("engine", ["vllm", "server"])
+def test_a_killed_engine_is_one_line_and_the_run_is_resumed(
+    forms: dict[str, Run], server: Server, tmp_path: Path, engine: str
+) -> None:
+    said = killed(tmp_path, engine, server)
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert ("the process of vLLM has ended" if engine == "vllm" else server.url.removesuffix("/v1")) in errors[0]
+    if engine == "server":
+        server.start()
+    resumed = rewright(tmp_path, "run", "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    run = Run(tmp_path / "run")
+    assert tokens(run) == tokens(forms[engine])
+    for found, expected in zip(run.metrics(), forms[engine].metrics(), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    ours, theirs = (load_file(one.path / "models/rl/model.safetensors") for one in (run, forms[engine]))
+    assert max(abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-5
+
+
+def test_vllm_as_the_models_engine_and_in_rl_makes_a_whole_run(tmp_path: Path) -> None:
+    """Recipe vllm-town, smaller: synthesis, repair, SFT, RL and evaluation, and the table of them."""
+    made = rewright(
+        tmp_path, "run", str(scale.ROOT / "recipes/vllm-town.yaml"), "--run", "run", "tasks.count=24",
+        "rl.tasks.count=16", "rl.steps=2", "rl.lora_rank=4", "rl.save_steps=null", "eval.tasks.count=8",
+        "eval.temperature=0", "sft.epochs=1",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    table = [line.split()[0] for line in made.stdout.splitlines() if line[:4] in {"base", "sft ", "rl  "}]
+    assert table[:3] == ["base", "sft", "rl"]
+    assert "[shutdown]" not in made.stderr and "INFO" not in made.stderr  # vLLM's messages are in libraries.log
+    plain = scale.rewright(
+        "run", str(scale.ROOT / "recipes/vllm-town.yaml"), "--run", "plain", "model={path: pico}",
+        "repair.model={path: pico-repairer}", "rl={engine: hf}", "stages=[eval_base]", "eval.tasks.count=8",
+        "eval.temperature=0", folder=tmp_path, timeout=SECONDS,
+    )  # fmt: skip
+    assert plain.returncode == 0, plain.stderr
+    assert evaluated(tmp_path / "run") == evaluated(tmp_path / "plain")
+
+
+def evaluated(folder: Path) -> dict[str, list[Any]]:
+    """The greedy turns of the evaluation of the base model, by task."""
+    return {one.task_id: [turn.token_ids for turn in one.turns] for one in Run(folder).evaluation("base")[0]}
