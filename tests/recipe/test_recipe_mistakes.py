@@ -77,7 +77,7 @@ MISTAKES = [
     ("name: 2024-01-01\n", [], ":1: name: expected `str`, got `date`"),
     ("quality:\n  uncertain_words: maybe\n", [], ":2: quality.uncertain_words: expected a list, got `str`"),
     # Words.
-    ("model:\n  engine: vllm\n", [], ":2: model.engine: unknown engine 'vllm': expected one of hf, openai"),
+    ("model:\n  engine: sglang\n", [], ":2: model.engine: unknown engine 'sglang': expected one of hf, openai"),
     (
         "stages: [synth, evl]\n",
         [],
