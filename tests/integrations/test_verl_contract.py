@@ -28,7 +28,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from rewright.credit import advantages, per_token, turn_rewards
 from rewright.credit.token_level import turn_to_token_rewards
-from rewright.integrations.verl_agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
+from rewright.integrations.verl.agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
 from support.tiny_llama import make_tokenizer
 
 MASK = [[1, 1, 0, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0, 1, 0]]
@@ -111,7 +111,7 @@ def test_verl_loads_the_estimator_by_module_name(variable):
     code = (
         "import verl, sys\n"
         "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\n"
-        "assert get_adv_estimator_fn('rewright').__module__ == 'rewright.integrations.verl'\n"
+        "assert get_adv_estimator_fn('rewright').__module__ == 'rewright.integrations.verl.estimator'\n"
         "assert 'verl.experimental.agent_loop' not in sys.modules\n"
     )
     environment = os.environ | {variable: "rewright.integrations.verl"}

@@ -2,7 +2,7 @@
 
 A parquet column has one type. A list of different schemas or arguments would be read back with the fields of all of
 them, filled with nulls that the chat template writes into the prompt. Therefore tools and gold calls are JSON text
-(`rewright.integrations.verl_sft` decodes the tools), and an assistant's calls are part of its text in the run's
+(`rewright.integrations.verl.sft` decodes the tools), and an assistant's calls are part of its text in the run's
 dialect, exactly as the model writes them.
 """
 
@@ -26,7 +26,7 @@ from rewright.recipe.schema import Recipe
 __all__ = ["AGENT", "export", "prompt_row", "sft_row", "write_parquet"]
 
 AGENT: Final = "rewright_tool_agent"
-"""Agent loop that rewards matched calls (`rewright.integrations.verl_agent_loop`)."""
+"""Agent loop that rewards matched calls (`rewright.integrations.verl.agent_loop`)."""
 
 
 def export(sets: ExportSets, out: Path) -> list[Written]:

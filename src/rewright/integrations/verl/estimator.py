@@ -1,20 +1,9 @@
-"""verl: the advantage estimator "rewright". Written for verl 0.9.1 (v1 trainer, its default); no fork needed.
-
-Load it into every process, Ray workers included, in one of two ways::
-
-    export VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl      # by name
-    pip install rewright                                         # verl finds the entry point `verl.plugins`
-
-(verl logs a failing entry point at debug level only; `rewright doctor` reports the error.) Then::
-
-    algorithm.adv_estimator=rewright +algorithm.rewright.estimator=matchtir +algorithm.rewright.gamma=0.9
+"""The advantage estimator "rewright", registered with verl on import.
 
 Every setting of `TurnCredit` can be set under `algorithm.rewright` (or, as JSON, in `REWRIGHT_TURN_CREDIT`);
-`algorithm.gamma` is not used. The estimator requires turn rewards in `rm_scores`, as written by the agent loop of
-`rewright.integrations.verl_agent_loop`. With verl's own loops, which put one score on the last token, only the last
+`algorithm.gamma` is not used. The estimator requires turn rewards in `rm_scores`, as written by the agent loops of
+`rewright.integrations.verl.agent_loop`. With verl's own loops, which put one score on the last token, only the last
 turn has a reward.
-
-This module does not import verl's agent loops, which require more packages, so the estimator also loads without them.
 """
 
 from __future__ import annotations

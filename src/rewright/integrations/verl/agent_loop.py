@@ -4,7 +4,7 @@ Rows of the dataset select it by `agent_name: rewright_tool_agent`. It is config
 `actor_rollout_ref.rollout.agent.agent_loop_config_path`, a YAML list with::
 
     - name: rewright_tool_agent
-      _target_: rewright.integrations.verl_agent_loop.TurnCreditToolAgentLoop
+      _target_: rewright.integrations.verl.agent_loop.TurnCreditToolAgentLoop
 
 Gold calls are read from `extra_info.gold_calls` (preferably as JSON text; null if they are unknown; a missing key is an
 error). Tools, parser, limits and tokens are verl's. After the rollout, the calls of all turns are matched with the gold
@@ -25,7 +25,7 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, 
 
 from rewright.credit.messages import gold_of
 from rewright.credit.token_level import turn_to_token_rewards
-from rewright.integrations.verl import settings_of
+from rewright.integrations.verl.estimator import settings_of
 
 __all__ = ["TurnCreditOutput", "TurnCreditToolAgentLoop"]
 
