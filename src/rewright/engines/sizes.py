@@ -20,7 +20,15 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.engines.settings import ModelSettings
 
-__all__ = ["ModelSize", "config_elsewhere", "for_another_machine", "model_size", "read_size", "shipped_config"]
+__all__ = [
+    "ModelSize",
+    "config_elsewhere",
+    "for_another_machine",
+    "is_for_another_machine",
+    "model_size",
+    "read_size",
+    "shipped_config",
+]
 
 SHIPPED_CONFIGURATIONS: Final = {
     **{f"Qwen/Qwen3-{size}": f"Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B")},
@@ -41,6 +49,11 @@ def for_another_machine() -> Iterator[None]:
         yield
     finally:
         _another_machine.reset(token)
+
+
+def is_for_another_machine() -> bool:
+    """Whether checks are for another machine."""
+    return _another_machine.get()
 
 
 class ModelSize(msgspec.Struct, frozen=True):
@@ -83,7 +96,7 @@ def shipped_config(name: str) -> Any | None:
 
 def config_elsewhere(name: str) -> Any | None:
     """Inside `for_another_machine`: the shipped configuration of a model; else None."""
-    return shipped_config(name) if _another_machine.get() else None
+    return shipped_config(name) if is_for_another_machine() else None
 
 
 def read_size(settings: ModelSettings, where: str) -> ModelSize:

@@ -14,6 +14,8 @@ __all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
 
 
 UNSAFE: Final = "unsafe"
+CODE_KEYS: Final = ("path", "_target_", "class", "external_lib", "py_executable", "_cmd", "_module")
+"""Endings of settings of verl that name code, or a file with code."""
 
 
 def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -44,6 +46,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)
         if ":" in settings.backend:
             yield f"{key}.backend", settings.backend
+    if recipe.rl.verl.python is not None:
+        yield "rl.verl.python", recipe.rl.verl.python
+    for key, value in recipe.rl.verl.overrides.items():
+        if isinstance(value, str) and key.endswith(CODE_KEYS):
+            yield f"rl.verl.overrides.{key}", value
     yield from (("eval.report_to", tracker) for tracker in recipe.eval.report_to or () if ":" in tracker)
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
