@@ -26,9 +26,9 @@ from rewright.importers.names import without_prefixes
 from rewright.importers.own import OWN, is_own
 from rewright.pipeline.context import Context
 from rewright.pipeline.run_directory import Run
-from rewright.pipeline.toolsets import with_recipe_tools
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
+from rewright.rollout.toolsets import with_recipe_tools
 from rewright.tasks.settings import TaskSettings
 
 __all__ = ["Imported", "LogOptions", "import_trajectories"]

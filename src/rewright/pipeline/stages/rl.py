@@ -18,10 +18,11 @@ from rewright.pipeline.stages.policy import first_policy, policy
 from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_model, why_no_reward_model
 from rewright.pipeline.task_checks import check_rl_tasks
 from rewright.recipe.schema import Recipe
+from rewright.rollout.rewards import call_factor
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.tasks.licences import licence_warning
 from rewright.training.backend import RLJob, check_training, get_backend
-from rewright.training.group_credit import call_factor, uses_reward_model
+from rewright.training.group_credit import uses_reward_model
 from rewright.training.settings import check_task_count
 
 __all__ = ["RL", "rl"]
