@@ -53,6 +53,7 @@ class RLJob:
         judge_seconds: time limit of a custom judge per answer, in seconds.
         tool_settings: the recipe's `tools` section, for a back end that opens the tools in processes of its own.
         sandbox: the recipe's `sandbox` section, likewise.
+        judges: the recipe's `judges`, likewise.
         ray: the recipe's `ray` section.
     """
 
@@ -70,6 +71,7 @@ class RLJob:
     judge_seconds: float = DEFAULT_JUDGE_SECONDS
     tool_settings: ToolSettings = field(default_factory=ToolSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    judges: tuple[str, ...] = ()
     ray: RaySettings = field(default_factory=RaySettings)
 
 

@@ -92,6 +92,7 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
         judge_seconds=recipe.judge_seconds,
         tool_settings=recipe.tools,
         sandbox=recipe.sandbox,
+        judges=recipe.judges,
         ray=recipe.ray,
     )
     run.set_metrics("rl", trainer(context, "rl").train_rl(job))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import yaml
 from rewright.core.errors import InputError, StorageError
 from rewright.core.records import Task
 from rewright.rendering.renderer import Renderer
+from rewright.rollout.episodes import EpisodeSettings, to_text
 from rewright.training.backend import RLJob
 
 __all__ = ["AGENT", "LOOP", "longest_prompt", "task_row", "write_agent_loops", "write_tasks"]
@@ -64,19 +64,26 @@ def write_tasks(path: Path, job: RLJob) -> None:
 def write_agent_loops(path: Path, job: RLJob, rollouts: Path | None) -> None:
     """Write verl's list of agent loops: ours, with the settings that it needs. `rollouts`: folder for trajectories."""
     rl = job.settings
-    settings = {
-        "dialect": job.dialect.name,
-        "limits": msgspec.to_builtins(job.limits),
-        "tools": msgspec.to_builtins(job.tool_settings),
-        "sandbox": msgspec.to_builtins(job.sandbox),
-        "template_options": job.template_options,
-        "judge_seconds": job.judge_seconds,
-        "outcome": rl.outcome,
-        "call_weight": rl.call_weight,
-        "seed": job.seed,
-        "rollouts": None if rollouts is None else str(rollouts),
-    }
-    path.write_text(yaml.safe_dump([{"name": AGENT, "_target_": LOOP, "settings": json.dumps(settings)}]), "utf-8")
+    settings = EpisodeSettings(
+        dialect=job.dialect.name,
+        limits=job.limits,
+        tools=job.tool_settings,
+        sandbox=job.sandbox,
+        template_options=job.template_options or {},
+        seed=job.seed,
+        judges=job.judges,
+        package_tasks=True,  # the tasks were read by this run, which has checked them
+        judge_seconds=job.judge_seconds,
+        outcome=rl.outcome,
+        trajectory_reward=rl.trajectory_reward,
+        call_weight=rl.call_weight,
+        rollouts=None if rollouts is None else str(rollouts),
+    )
+    loops = [{"name": AGENT, "_target_": LOOP, "settings": to_text(settings)}]
+    try:
+        path.write_text(yaml.safe_dump(loops), "utf-8")
+    except OSError as problem:
+        raise StorageError(f"cannot write {path}: {problem.strerror or problem}") from problem
 
 
 def longest_prompt(job: RLJob, tokenizer: Any) -> int:

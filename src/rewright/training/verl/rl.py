@@ -28,7 +28,7 @@ __all__ = ["LOG_FILE", "train_rl"]
 
 LOG_FILE: Final = "verl.log"
 """Output of verl and its Ray, in the run directory."""
-PLUGIN: Final = "rewright.integrations.verl"
+PLUGIN: Final = "rewright.integrations.verl,rewright.integrations.verl.beside_trl"
 CPU_PLUGIN: Final = "rewright.integrations.verl.cpu"
 
 
