@@ -14,9 +14,9 @@ from typing import Any
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from rewright.credit.settings import TurnCredit
-from rewright.credit.token_level import token_advantages
+from rewright.credit.token_level import check_join, token_advantages
 
-__all__ = ["compute_rewright_advantage", "settings_of"]
+__all__ = ["check_algorithm", "compute_rewright_advantage", "settings_of"]
 
 
 def settings_of(algorithm: Any) -> TurnCredit:
@@ -56,7 +56,7 @@ def compute_rewright_advantage(
     """
     import torch
 
-    _check_mask(config)
+    settings = check_algorithm(config)
     if index is None:
         raise ValueError("the estimator 'rewright' compares the rollouts of a prompt: expected uids (index), got None")
     with torch.no_grad():
@@ -64,19 +64,24 @@ def compute_rewright_advantage(
             token_level_rewards.detach().float().cpu().numpy(),
             response_mask.detach().cpu().numpy(),
             [str(uid) for uid in index],
-            settings_of(config),
+            settings,
         )
         tensor = torch.from_numpy(advantages).to(device=token_level_rewards.device, dtype=token_level_rewards.dtype)
     return tensor, tensor.clone()
 
 
-def _check_mask(algorithm: Any) -> None:
-    """Raise ValueError if verl removes single tokens from the mask, because its runs are then not turns."""
+def check_algorithm(algorithm: Any) -> TurnCredit:
+    """Return the settings (see `settings_of`), and check what the estimator cannot do.
+
+    Raises ValueError for the outcome in the trajectory reward only (`join`), and if verl removes single tokens from the
+    mask, because its runs are then not turns.
+    """
+    settings = settings_of(algorithm)
+    check_join(settings)
     correction = algorithm.get("rollout_correction", None) if hasattr(algorithm, "get") else None
-    if not correction or correction.get("bypass_mode", False):
-        return
-    if "token" in str(correction.get("rollout_rs", None)):
+    if correction and not correction.get("bypass_mode", False) and "token" in str(correction.get("rollout_rs", None)):
         raise ValueError(
             f"algorithm.rollout_correction.rollout_rs is {correction.get('rollout_rs')!r}: rejecting single tokens "
             "splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
         )
+    return settings
