@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,23 +11,23 @@ import msgspec
 
 from rewright.core.errors import StorageError, TrainingError
 from rewright.core.progress import Bar, say
-from rewright.core.records import Trajectory
 from rewright.training.backend import RLJob
 from rewright.training.checkpoints import checkpoint_folder
 from rewright.training.settings import check_task_count
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
-from rewright.training.verl.checkpoints import keep_complete, weights_folder
+from rewright.training.verl.checkpoints import keep_complete, last_step, weights_folder
 from rewright.training.verl.config import Launch, as_arguments, overrides
 from rewright.training.verl.data import longest_prompt, write_agent_loops, write_tasks
 from rewright.training.verl.interpreter import check_interpreter, interpreter, python_path, script
 from rewright.training.verl.launch import environment_of, exclusive, ray_folder, run
 from rewright.training.verl.metrics import Follower, new_file, rows_of
+from rewright.training.verl.rollouts import keep_steps, metrics_of, read_steps
 
 __all__ = ["LOG_FILE", "train_rl"]
 
 LOG_FILE: Final = "verl.log"
 """Output of verl and its Ray, in the run directory."""
-PLUGIN: Final = "rewright.integrations.verl,rewright.integrations.verl.beside_trl"
+PLUGIN: Final = "rewright.integrations.verl"
 CPU_PLUGIN: Final = "rewright.integrations.verl.cpu"
 
 
@@ -57,7 +56,7 @@ def train_rl(job: RLJob) -> list[dict[str, Any]]:
             raise TrainingError(
                 f"rl: verl ended after a checkpoint of step {done}: expected {job.settings.steps} steps (log: {log})"
             )
-        rows = list(rows_of(folder, job.settings.steps).values())
+        rows = _rows(job, folder)
         _check_trained(rows)
         _merge(job, tokenizer, folder, log, lock=lock)
     shutil.rmtree(folder, ignore_errors=True)
@@ -68,9 +67,9 @@ def _train(job: RLJob, tokenizer: Any, folder: Path, log: Path, *, done: int, lo
     """Run verl from the step `done` to the last one."""
     settings, stage = job.settings, current_stage(job.out)
     metrics = new_file(folder)
+    keep_steps(folder / "rollouts", done)
     write_tasks(folder / "tasks.parquet", job)
-    rollouts = folder / "rollouts" if job.on_rollouts is not None else None
-    write_agent_loops(folder / "agent_loops.yaml", job, rollouts)
+    write_agent_loops(folder / "agent_loops.yaml", job, folder / "rollouts")
     path = python_path(folder)
     variables = _variables(job, metrics, path)
     temporary = ray_folder() if job.ray.address is None else None
@@ -97,7 +96,7 @@ def _train(job: RLJob, tokenizer: Any, folder: Path, log: Path, *, done: int, lo
     versions = check_interpreter(settings.verl, tuple(as_arguments(values)))
     say(f"rl: verl {versions['verl']} on Ray {versions['ray']} starts, which takes a minute or more (log: {log})")
     with Bar("rl steps", settings.steps, done=done) as bar:
-        follower = _Progress(job, bar, metrics, folder / "rollouts", done)
+        follower = _Progress(job, bar, metrics, folder, done)
         run(
             [interpreter(settings.verl), "-m", "verl.trainer.main_ppo", *arguments],
             folder=folder,
@@ -154,6 +153,16 @@ def _complete(model: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(model)
 
 
+def _rows(job: RLJob, folder: Path) -> list[dict[str, Any]]:
+    """The rows of all steps. Passes on all rollouts, since some may not have been stored."""
+    rows = rows_of(folder, job.settings.steps)
+    for step, trajectories in read_steps(folder / "rollouts", 1, job.settings.steps).items():
+        if job.on_rollouts is not None:
+            job.on_rollouts(trajectories)
+        rows[step] = {**rows.get(step, {"step": step}), **metrics_of(trajectories)}
+    return [rows[step] for step in sorted(rows)]
+
+
 def _check_trained(rows: list[dict[str, Any]]) -> None:
     norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
     if rows and not any(norms):
@@ -197,33 +206,27 @@ def _local(path: str) -> str:
 
 
 class _Progress:
-    """Shows the steps that verl logs, and passes on the trajectories that its agent loops store."""
+    """Shows the steps that verl logs. Passes on the rollouts of steps in a checkpoint: others are made again."""
 
-    def __init__(self, job: RLJob, bar: Bar, metrics: Path, rollouts: Path, done: int) -> None:
-        self._job, self._bar, self._done = job, bar, done
-        self._metrics, self._rollouts = Follower(metrics), rollouts
-        self._offsets: dict[Path, int] = {}
+    def __init__(self, job: RLJob, bar: Bar, metrics: Path, folder: Path, done: int) -> None:
+        self._job, self._bar, self._folder = job, bar, folder
+        self._metrics, self._done, self._stored = Follower(metrics), done, done
 
     def poll(self) -> bool:
         """Read what is new. Returns whether there was a new step."""
-        steps = list(self._metrics.read())
-        if self._job.on_rollouts is not None:
-            trajectories = list(self._new_rollouts())
-            if trajectories:
-                self._job.on_rollouts(trajectories)
-        for step, data in steps:
+        before = self._done
+        for step, data in self._metrics.read():
             if step > self._done:
                 reward = data.get("critic/rewards/mean")
                 self._bar.step(step - self._done, detail="" if reward is None else f"reward {reward:.3f}")
                 self._done = step
-        return bool(steps)
+        if self._done > before and self._job.on_rollouts is not None:
+            self._store()
+        return self._done > before
 
-    def _new_rollouts(self) -> Iterator[Trajectory]:
-        for path in sorted(self._rollouts.glob("*.jsonl")):
-            with path.open("rb") as file:
-                file.seek(self._offsets.get(path, 0))
-                data = file.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            self._offsets[path] = self._offsets.get(path, 0) + len(whole)
-            for line in whole.splitlines():
-                yield msgspec.json.decode(line, type=Trajectory)
+    def _store(self) -> None:
+        saved = min(self._done, last_step(self._folder / "checkpoints", _processes(self._job)))
+        if saved > self._stored and self._job.on_rollouts is not None:
+            for trajectories in read_steps(self._folder / "rollouts", self._stored + 1, saved).values():
+                self._job.on_rollouts(trajectories)
+            self._stored = saved
