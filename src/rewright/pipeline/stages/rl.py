@@ -99,10 +99,10 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
 
 
 def _check(recipe: Recipe) -> None:
-    check_training("rl", recipe.rl, first_policy(recipe), recipe.training)
     check_rl = getattr(get_backend(recipe.rl.backend, "rl.backend"), "check_rl", None)
     if check_rl is not None:
         check_rl(recipe.rl, recipe.limits, recipe.ray)
+    check_training("rl", recipe.rl, first_policy(recipe), recipe.training)
     _check_pairs(recipe)
     check_task_count(_task_count(recipe), recipe.rl)
 

@@ -40,17 +40,18 @@ class Verl:
         if not isinstance(settings, RLSettings):
             raise InputError(f"{section}.backend is verl: {ONLY_RL}")
         check_settings(settings)
+        interpreter(settings.verl)
         launch = Launch(
             folder=Path("rl"), model="model", rows=settings.tasks_per_step, prompt_tokens=1, response_tokens=1, seed=0,
             loggers=tuple(trl_integrations(settings.report_to)),
         )  # fmt: skip
         values = as_arguments(overrides(settings, launch))
-        interpreter(settings.verl)
         if not is_for_another_machine():
             check_interpreter(settings.verl, values)
 
     def check_rl(self, settings: RLSettings, limits: Limits, ray: RaySettings) -> None:
-        """Raise InputError for limits that verl cannot keep, for too few GPUs, and for a cluster that is not there."""
+        """Raise InputError for settings and limits without an equal in verl, too few GPUs, and a missing cluster."""
+        check_settings(settings)
         if limits.trajectory_tokens is None:
             raise InputError(
                 "limits.trajectory_tokens is null: expected a number with rl.backend: verl, which has a fixed length"

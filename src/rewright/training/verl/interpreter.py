@@ -61,7 +61,7 @@ def python_path(folder: Path) -> list[str]:
 def check_interpreter(settings: VerlSettings, overrides: Sequence[str]) -> dict[str, str | None]:
     """Return the versions of packages there. Raises InputError if verl does not start there with these overrides."""
     python = interpreter(settings)
-    found = _ask(python, tuple(overrides))
+    found = _ask(python, tuple(overrides), os.environ.get("PYTHONPATH", ""))
     versions: dict[str, str | None] = found["versions"]
     where = f"rl.backend is verl: {python}"
     hint = "pip install 'rewright[verl]', or name another interpreter in rl.verl.python"
@@ -99,7 +99,8 @@ def check_address(address: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def _ask(python: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+def _ask(python: str, overrides: tuple[str, ...], path: str) -> dict[str, Any]:
+    """The answer of `probe.py`. `path`: PYTHONPATH, on which the answer depends."""
     try:
         with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
             request = {"path": python_path(Path(folder)), "modules": MODULES, "overrides": overrides}

@@ -24,7 +24,7 @@ END_SECONDS: Final = 60.0
 LOCK_SECONDS: Final = 60.0
 MAX_FOLDER: Final = 40
 """Maximum length of the path of Ray's folder: below it are sockets, whose paths have at most 107 characters."""
-PREFIX: Final = re.compile(rb"\x1b\[[0-9;]*m|^\(\w[^()]*pid=\d+[^()]*\)\s*")
+PREFIX: Final = re.compile(rb"\x1b\[[0-9;]*m|^\((?:raylet|autoscaler|\w[^()]*pid=\d+)[^()]*\)\s*")
 CAUSE: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)(?:\([\w.]+\))?: .+")
 DEATH: Final = re.compile(rb"A worker died or was killed|The node with node id|actor died|ActorDiedError")
 """What Ray writes to the log of its driver if a worker or a node is lost."""
