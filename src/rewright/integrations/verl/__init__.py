@@ -14,7 +14,6 @@ dataset for multi-turn SFT). Importing the package does not import verl's agent 
 the estimator also loads without them.
 """
 
-from rewright.integrations.verl import beside_trl as beside_trl
 from rewright.integrations.verl.estimator import compute_rewright_advantage, settings_of
 
 __all__ = ["compute_rewright_advantage", "settings_of"]
