@@ -14,6 +14,10 @@ dataset for multi-turn SFT). Importing the package does not import verl's agent 
 the estimator also loads without them.
 """
 
-from rewright.integrations.verl.estimator import compute_rewright_advantage, settings_of
+from rewright.integrations.verl.compatibility import hide_trl_without_value_heads
+
+hide_trl_without_value_heads()  # before any module of verl that asks for TRL is imported
+
+from rewright.integrations.verl.estimator import compute_rewright_advantage, settings_of  # noqa: E402
 
 __all__ = ["compute_rewright_advantage", "settings_of"]
