@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,9 +46,11 @@ def cluster(python: str, nodes: int, environment: dict[str, str]) -> Iterator[st
 
 def main() -> None:
     """Start the cluster, and stop it when standard input is closed."""
+    folder, nodes = sys.argv[1], int(sys.argv[2])
+    os.environ["RAY_TMPDIR"] = folder  # of the file with the address of the last cluster, which is not only ours
+    os.makedirs(f"{folder}/ray", exist_ok=True)  # noqa: PTH103
     from ray.cluster_utils import Cluster
 
-    folder, nodes = sys.argv[1], int(sys.argv[2])
     options: dict[str, Any] = {**NODE, "temp_dir": folder}
     started = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     for _ in range(nodes - 1):
