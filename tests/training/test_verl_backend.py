@@ -142,7 +142,7 @@ def test_a_stored_run_does_not_start_another_interpreter_unasked(folder: Path) -
     assert said.code == 0, said.errors
     stored = yaml.safe_load((folder / "run/recipe.yaml").read_text())
     stored["rl"]["verl"]["python"] = "their/python"
-    stored["rl"]["verl"]["overrides"] = {"reward.custom_reward_function.path": "theirs.py"}
+    stored["rl"]["verl"]["overrides"] = {"reward": {"custom_reward_function.path": "theirs.py"}}
     (folder / "run/recipe.yaml").write_text(yaml.safe_dump(stored))
     said = in_process.rewright(folder, "run", "run", "--resume")
     said.refused("rl.verl.python: their/python, rl.verl.overrides.reward.custom_reward_function.path: theirs.py")

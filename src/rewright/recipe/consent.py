@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rewright.core.errors import InputError
@@ -48,9 +48,9 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"{key}.backend", settings.backend
     if recipe.rl.verl.python is not None:
         yield "rl.verl.python", recipe.rl.verl.python
-    for key, value in recipe.rl.verl.overrides.items():
-        if isinstance(value, str) and key.endswith(CODE_KEYS):
-            yield f"rl.verl.overrides.{key}", value
+    for key, value in _texts(recipe.rl.verl.overrides, "rl.verl.overrides"):
+        if key.endswith(CODE_KEYS):
+            yield key, value
     yield from (("eval.report_to", tracker) for tracker in recipe.eval.report_to or () if ":" in tracker)
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
@@ -59,6 +59,17 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, model in (("model", recipe.model), ("repair.model", recipe.repair.model)):
         if model is not None and model.trust_remote_code:
             yield f"{key}.trust_remote_code", model.path
+
+
+def _texts(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """The texts in nested mappings and lists, with their dotted names."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Mapping):
+                yield from _texts(one, name)
+            elif isinstance(one, str):
+                yield name, one
 
 
 def imported_code(data: Any) -> Iterator[tuple[str, str]]:

@@ -156,10 +156,11 @@ def _complete(model: Path, tokenizer: Any) -> None:
 def _rows(job: RLJob, folder: Path) -> list[dict[str, Any]]:
     """The rows of all steps. Passes on all rollouts, since some may not have been stored."""
     rows = rows_of(folder, job.settings.steps)
+    planned = job.settings.tasks_per_step * job.settings.generations
     for step, trajectories in read_steps(folder / "rollouts", 1, job.settings.steps).items():
         if job.on_rollouts is not None:
             job.on_rollouts(trajectories)
-        rows[step] = {**rows.get(step, {"step": step}), **metrics_of(trajectories)}
+        rows[step] = {**rows.get(step, {"step": step}), **metrics_of(trajectories, planned)}
     return [rows[step] for step in sorted(rows)]
 
 

@@ -34,8 +34,11 @@ def keep_steps(folder: Path, last: int) -> None:
         temporary.replace(path)
 
 
-def metrics_of(trajectories: list[Trajectory]) -> dict[str, float]:
-    """The metrics that every trainer logs of a step (`rewright.training.rl_step.step_metrics`)."""
+def metrics_of(trajectories: list[Trajectory], planned: int) -> dict[str, float]:
+    """The metrics that every trainer logs of a step (`rewright.training.rl_step.step_metrics`).
+
+    `planned`: number of rollouts of the step. Those with an infrastructure failure are not stored.
+    """
     earned = [trajectory.credit for trajectory in trajectories]
     rewards = Rewards(
         turn_rewards=[[] if credit is None else list(credit.turn_rewards) for credit in earned],
@@ -44,7 +47,7 @@ def metrics_of(trajectories: list[Trajectory]) -> dict[str, float]:
         outcomes=[None if credit is None or credit.verdict is None else credit.verdict.outcome for credit in earned],
         reward_model=[],
     )
-    return step_metrics(rewards, trajectories)
+    return step_metrics(rewards, trajectories) | {"rewright/failures": float(planned - len(trajectories))}
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Trajectory]]:
