@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,12 +65,13 @@ def local_ray(workers: int = 2) -> list[str]:
 
 
 def main_ppo(
-    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = ()
+    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = (), **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """`verl.trainer.main_ppo`, finished. `before`: a program that starts it."""
+    """`verl.trainer.main_ppo`, finished. `before`: a program that starts it; `more`: environment variables."""
     command = [*before, scale.VERL, "-m", "verl.trainer.main_ppo", *arguments]
     path = os.pathsep.join([str(scale.ROOT / "src"), str(scale.ROOT / "tests")])
-    return subprocess.run(
-        [*map(str, command)], cwd=folder, env=os.environ | LIGHT | {"PYTHONPATH": path}, capture_output=True, text=True,
-        timeout=timeout, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray:  # a path of a socket has at most 107 bytes
+        return subprocess.run(
+            [*map(str, command)], cwd=folder, env=os.environ | LIGHT | {"PYTHONPATH": path, "RAY_TMPDIR": ray} | more,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
