@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def overrides(
     *, model: Path, train: Path, loop: Path, out: Path, tasks: int = 4, generations: int = 4, workers: int = 2
 ) -> list[str]:
     """Overrides of `verl.trainer.main_ppo` for `workers` processes without an accelerator."""
+    rows = tasks * generations // workers
     actor, rollout, reference = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
     return [
         "algorithm.adv_estimator=rewright", "+algorithm.rewright.singleton_turn=zero",
@@ -39,12 +41,12 @@ def overrides(
         f"{reference}.fsdp_config.use_torch_compile=False",
         f"+{actor}.fsdp_config.mixed_precision.param_dtype=fp32",
         f"+{reference}.fsdp_config.mixed_precision.param_dtype=fp32", f"{reference}.fsdp_config.model_dtype=fp32",
-        f"{actor}.ppo_mini_batch_size={tasks}", f"{actor}.ppo_micro_batch_size_per_gpu={tasks * generations // workers}",
+        f"{actor}.ppo_mini_batch_size={tasks}", f"{actor}.ppo_micro_batch_size_per_gpu={rows}",
         f"{rollout}.name=hf_cpu", f"{rollout}.n={generations}", f"{rollout}.tensor_model_parallel_size=1",
         f"{rollout}.calculate_log_probs=True", f"{rollout}.agent.num_workers={workers}",
         f"{rollout}.agent.agent_loop_config_path={loop}", f"{rollout}.multi_turn.enable=True",
-        f"{rollout}.log_prob_micro_batch_size_per_gpu={tasks * generations // workers}",
-        f"{reference}.log_prob_micro_batch_size_per_gpu={tasks * generations // workers}",
+        f"{rollout}.log_prob_micro_batch_size_per_gpu={rows}",
+        f"{reference}.log_prob_micro_batch_size_per_gpu={rows}",
         "reward.num_workers=1", "trainer.device=cpu", "trainer.logger=[console,file]", "trainer.val_before_train=False",
         "trainer.test_freq=-1", "trainer.save_freq=-1", "trainer.resume_mode=disable", "trainer.total_training_steps=3",
         "trainer.total_epochs=100", "trainer.project_name=rewright", "trainer.experiment_name=test",
@@ -63,12 +65,13 @@ def local_ray(workers: int = 2) -> list[str]:
 
 
 def main_ppo(
-    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = ()
+    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = (), **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """`verl.trainer.main_ppo`, finished. `before`: a program that starts it."""
+    """`verl.trainer.main_ppo`, finished. `before`: a program that starts it; `more`: environment variables."""
     command = [*before, scale.VERL, "-m", "verl.trainer.main_ppo", *arguments]
     path = os.pathsep.join([str(scale.ROOT / "src"), str(scale.ROOT / "tests")])
-    return subprocess.run(
-        [*map(str, command)], cwd=folder, env=os.environ | LIGHT | {"PYTHONPATH": path}, capture_output=True, text=True,
-        timeout=timeout, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray:  # a path of a socket has at most 107 bytes
+        return subprocess.run(
+            [*map(str, command)], cwd=folder, env=os.environ | LIGHT | {"PYTHONPATH": path, "RAY_TMPDIR": ray} | more,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip

@@ -207,7 +207,10 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
             extra={"priority": kwargs["priority"]} if "priority" in kwargs else None,
         )
         sampling = Sampling(temperature=sampling_params["temperature"], top_p=sampling_params["top_p"])
-        return self._output(await episodes.run(plan, engine, sampling), engine)
+        episode = await episodes.run(plan, engine, sampling)
+        # verl needs the version of the weights, also for a rollout that ended before its first request.
+        version = max(0, int(kwargs.get("global_steps", 1)) - 1)
+        return self._output(episode, engine, {"min_global_steps": version, "max_global_steps": version})
 
     def _plan(self, episodes: Episodes, info: dict[str, Any], row: dict[str, Any]) -> Plan:
         task = episodes.task(info["task"], f"row {info.get('index', '?')}: extra_info.task")
@@ -217,7 +220,7 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
         seed = derive_seed(episodes.settings.seed, stage, task.id, step, index)
         return Plan(id=f"{stage}/{task.id}/{step}/{index}", task=task, stage=stage, index=index, seed=seed)
 
-    def _output(self, episode: Episode, engine: VerlEngine) -> TurnCreditOutput:
+    def _output(self, episode: Episode, engine: VerlEngine, versions: dict[str, Any]) -> TurnCreditOutput:
         trajectory = episode.trajectory
         start = len(trajectory.prompt_ids or ())
         ids, mask = trajectory.token_ids[start:], trajectory.mask[start:]
@@ -248,8 +251,6 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
             "trajectory_id": trajectory.id,
             "reward_extra_info": {"acc": episode.verdict.outcome},
         }
-        # A rollout that no server has seen (a time limit of 0) has no version of the weights.
-        versions = {"min_global_steps": None, "max_global_steps": None}
         fields: dict[str, Any] = {} if log_probs is None else {"response_logprobs": log_probs}
         if engine.routed_experts is not None:
             fields["routed_experts"] = engine.routed_experts[: start + self._response_length]
