@@ -31,6 +31,8 @@ STORE_BYTES: Final = 500_000_000
 ROLLOUT: Final = {"cuda": "vllm", "cpu": "hf_cpu"}
 """The rollout engine of each device."""
 
+MANAGER: Final = "rewright.integrations.verl.watched.WatchedAgentLoopManager"
+
 ACTOR: Final = "actor_rollout_ref.actor"
 ROLL: Final = "actor_rollout_ref.rollout"
 REF: Final = "actor_rollout_ref.ref"
@@ -141,6 +143,7 @@ def _from_recipe(settings: RLSettings, launch: Launch) -> dict[str, tuple[Any, s
         f"{ROLL}.top_p": (settings.top_p, "rl.top_p"),
         f"{ROLL}.calculate_log_probs": (True, own),
         f"{ROLL}.agent.agent_loop_config_path": (str(launch.folder / "agent_loops.yaml"), own),
+        f"+{ROLL}.agent.agent_loop_manager_class": (MANAGER, own),
         "trainer.total_training_steps": (settings.steps, "rl.steps"),
         "trainer.total_epochs": (math.ceil(settings.steps / steps_per_epoch) + 1, "rl.steps"),
         "trainer.save_freq": (min(settings.save_steps or settings.steps, settings.steps), "rl.save_steps"),

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from rewright.core.errors import StorageError, TrainingError
+from rewright.core.errors import InputError, StorageError, TrainingError
 from rewright.training.verl.interpreter import script
 
 __all__ = ["environment_of", "exclusive", "ray_folder", "run"]
@@ -26,6 +26,9 @@ MAX_FOLDER: Final = 40
 """Maximum length of the path of Ray's folder: below it are sockets, whose paths have at most 107 characters."""
 PREFIX: Final = re.compile(rb"\x1b\[[0-9;]*m|^\((?:raylet|autoscaler|\w[^()]*pid=\d+)[^()]*\)\s*")
 CAUSE: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)(?:\([\w.]+\))?: .+")
+REFUSED: Final = 2
+OWN: Final = b"rewright: "
+"""Exit status and start of the line with which `rewright.integrations.verl.check` refuses a run."""
 DEATH: Final = re.compile(rb"A worker died or was killed|The node with node id|actor died|ActorDiedError")
 """What Ray writes to the log of its driver if a worker or a node is lost."""
 
@@ -80,7 +83,7 @@ def run(
         poll: called regularly; returns whether there was progress.
         stall_seconds: after Ray has lost a worker, the time within which there must be progress or an end.
 
-    Raises TrainingError with the cause from the log if it fails.
+    Raises TrainingError with the cause from the log if it fails, InputError if it is Rewright's check, which refuses.
     """
     try:
         output = log.open("ab")
@@ -112,6 +115,8 @@ def run(
         raise TrainingError(
             f"rl: {what} lost a process and made no step for {stall_seconds:g} s: {stalled} (log: {log})"
         )
+    if process.returncode == REFUSED and (said := _refusal(log, start)) is not None:
+        raise InputError(f"rl: {said}")
     if process.returncode != 0:
         raise TrainingError(f"rl: {what} failed: {_cause(log, start, process.returncode)} (log: {log})")
 
@@ -135,6 +140,14 @@ def _wait(
             return lost[:200]
         time.sleep(POLL_SECONDS)
     return None
+
+
+def _refusal(log: Path, start: int) -> str | None:
+    """The last line that Rewright's own check has written."""
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = [line.decode(errors="replace") for line in file.read().splitlines() if line.startswith(OWN)]
+    return lines[-1][len(OWN) :].strip() if lines else None
 
 
 def _cause(log: Path, start: int, status: int) -> str:

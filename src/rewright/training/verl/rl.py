@@ -28,6 +28,7 @@ __all__ = ["LOG_FILE", "train_rl"]
 LOG_FILE: Final = "verl.log"
 """Output of verl and its Ray, in the run directory."""
 PLUGIN: Final = "rewright.integrations.verl"
+CHECK: Final = "rewright.integrations.verl.check"
 CPU_PLUGIN: Final = "rewright.integrations.verl.cpu"
 
 
@@ -92,17 +93,23 @@ def _train(job: RLJob, tokenizer: Any, folder: Path, log: Path, *, done: int, lo
             experiment=stage.name,
         ),
     )
-    arguments = [*as_arguments(values), "hydra.run.dir=.", "hydra.output_subdir=null"]
-    versions = check_interpreter(settings.verl, tuple(as_arguments(values)))
+    arguments = as_arguments(values)
+    versions = check_interpreter(settings.verl, arguments)
     say(f"rl: verl {versions['verl']} on Ray {versions['ray']} starts, which takes a minute or more (log: {log})")
+    environment = environment_of(path, variables | _local_variables(job, stage.tensorboard_folder()))
+    python = interpreter(settings.verl)
+    run(
+        [python, "-m", CHECK, *arguments],
+        folder=folder, log=log, what="the check of verl's data", environment=environment, lock=lock,
+    )  # fmt: skip
     with Bar("rl steps", settings.steps, done=done) as bar:
         follower = _Progress(job, bar, metrics, folder, done)
         run(
-            [interpreter(settings.verl), "-m", "verl.trainer.main_ppo", *arguments],
+            [python, "-m", "verl.trainer.main_ppo", *arguments, "hydra.run.dir=.", "hydra.output_subdir=null"],
             folder=folder,
             log=log,
             what=f"verl {versions['verl']}",
-            environment=environment_of(path, variables | _local_variables(job, stage.tensorboard_folder())),
+            environment=environment,
             lock=lock,
             temporary=temporary,
             poll=follower.poll,
