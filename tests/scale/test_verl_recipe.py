@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,31 @@ def test_between_checkpoint_and_merge_nothing_is_trained_again(killed: Path) -> 
 
 def log_of_run(run: Path) -> list[str]:
     return (run / "verl.log").read_text(errors="replace").splitlines()
+
+
+LOST = """\
+import os, signal, sys
+import ray
+from rewright.integrations.verl.watched import watch
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=sys.argv[1])
+
+@ray.remote
+class Worker:
+    def pid(self):
+        return os.getpid()
+
+worker = Worker.remote()
+os.kill(ray.get(worker.pid.remote()), signal.SIGKILL)
+watch([worker])
+"""
+
+
+def test_verl_ends_if_an_agent_loop_worker_dies(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short:
+        said = scale.python(scale.VERL, "-c", LOST, short, folder=tmp_path)
+    assert said.returncode == 1
+    assert "WorkerError: an agent loop worker has died" in said.stderr
 
 
 def test_what_verl_refuses_is_one_line_before_the_run(tmp_path: Path) -> None:

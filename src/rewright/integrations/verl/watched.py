@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 
-__all__ = ["WatchedAgentLoopManager"]
+__all__ = ["WatchedAgentLoopManager", "watch"]
 
 POLL_SECONDS: Final = 5.0
 
@@ -27,11 +27,11 @@ class WatchedAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc]
 
     async def _init_agent_loop_workers(self) -> None:
         await super()._init_agent_loop_workers()
-        threading.Thread(target=_watch, args=(tuple(self.agent_loop_workers),), daemon=True).start()
+        threading.Thread(target=watch, args=(tuple(self.agent_loop_workers),), daemon=True).start()
 
 
-def _watch(workers: Sequence[Any]) -> None:
-    """End this process, the trainer's, when a worker is dead."""
+def watch(workers: Sequence[Any]) -> None:
+    """Return never; end this process, the trainer's, when one of the Ray actors `workers` is dead."""
     while True:
         time.sleep(POLL_SECONDS)
         try:
