@@ -65,7 +65,7 @@ def local_ray(workers: int = 2) -> list[str]:
 
 
 def main_ppo(
-    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = (), **more: str
+    arguments: Sequence[str], folder: Path, *, timeout: float = 900, before: Sequence[str | Path] = (), **more: str
 ) -> subprocess.CompletedProcess[str]:
     """`verl.trainer.main_ppo`, finished. `before`: a program that starts it; `more`: environment variables."""
     command = [*before, scale.VERL, "-m", "verl.trainer.main_ppo", *arguments]
