@@ -16,10 +16,11 @@ LIGHT = {
     "OMP_NUM_THREADS": "1",
     "HYDRA_FULL_ERROR": "1",
     "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_raylet_start_wait_time_s": "180",
     "RAY_DEDUP_LOGS": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Ray's memory monitor counts the memory of the whole machine."""
+"""Ray's memory monitor counts the memory of the whole machine; its node may start slowly on a busy one."""
 
 
 def overrides(
