@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
+import hydra
 import torch
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.workers.rollout.replica import TokenOutput
 
 from rewright.core.errors import EngineError, InputError
@@ -264,6 +265,45 @@ def test_an_own_tool_runs_as_own_code_only_if_the_loop_s_settings_allow_its_pack
 
     assert result("mine_of_verl")["content"] == "36"
     assert result()["error"], "the sandbox does not see the folder"
+
+
+def test_verl_makes_the_loop_from_its_entry_in_the_user_s_file(tmp_path):
+    """Settings as a mapping, and one that is wrong; instantiated as verl's worker does."""
+    (tmp_path / "loops.yaml").write_text(
+        "- name: rewright_task_agent\n"
+        "  _target_: rewright.integrations.verl.agent_loop.TaskAgentLoop\n"
+        "  settings: {dialect: tags, limits: {turns: 3}, template_options: {name: value}}\n"
+        "- name: rewright_task_agent\n"
+        "  _target_: rewright.integrations.verl.agent_loop.TaskAgentLoop\n"
+        "  settings: {limits: {turns: 0}}\n"
+    )
+    right, wrong = OmegaConf.load(tmp_path / "loops.yaml")
+    tokenizer, config = AutoTokenizer.from_pretrained(f"{MODELS}/pico-tags"), configuration("pico-tags")
+
+    async def make(entry):
+        return hydra.utils.instantiate(
+            config=entry, trainer_config=DictConfigWrap(config), server_manager=None, tokenizer=tokenizer,
+            processor=None, hf_model_type="llama", dataset_cls=None, data_config=DictConfigWrap(config.data),
+            tools=ToolListWrap([]),
+        )  # fmt: skip
+
+    asyncio.run(make(right))
+    with pytest.raises(Exception, match="agent loop rewright_task_agent: settings: turns must be at least 1, got 0"):
+        asyncio.run(make(wrong))
+
+
+@pytest.mark.parametrize("judge", ["math", "own_judge_of_verl:right"])
+def test_judges_in_processes_of_their_own_work_beside_the_event_loop(judge, tmp_path, monkeypatch):
+    (tmp_path / "own_judge_of_verl.py").write_text(
+        "from rewright.judging.base import Judgement\n"
+        "def right(answer, golds):\n"
+        "    return Judgement(float(answer == '1/2'), 'compared')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = msgspec.structs.replace(ages(), judge=judge, gold=Gold(answers=("0.5",), calls=()))
+    settings = EpisodeSettings(limits=LIMITS, judges=("own_judge_of_verl",))
+    output, _ = play(["<answer>1/2</answer>"], task, settings=settings)
+    assert output.extra_fields["reward_extra_info"] == {"acc": 1.0}
 
 
 def test_a_server_that_fails_is_an_error_of_the_rollout_which_verl_leaves_out():

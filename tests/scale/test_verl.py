@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rewright.core.records import Trajectory
+from rewright.core.records import ToolSpec, Trajectory
 from rewright.engines import models
 from rewright.exports.verl import episode_settings, prompt_row, write_agent_loop, write_parquet
 from rewright.recipe.schema import Recipe
@@ -31,6 +31,12 @@ pytestmark = [pytest.mark.scale, scale.needs_verl]
 
 PICO = Path(models.__path__[0]) / "pico"
 TASKS, GENERATIONS = 4, 4
+
+SOURCE = ToolSpec(
+    schema={"type": "function", "function": {"name": "toss", "parameters": {"type": "object", "properties": {}}}},
+    source="def toss():\n    return 'heads'",
+)
+"""A tool that runs in the strict sandbox, which is opened with its task."""
 
 
 @dataclass
@@ -48,6 +54,7 @@ def run(folder: Path, *more: str, steps: int, before: tuple[str | Path, ...] = (
         limits=Limits(turns=5, turn_tokens=128, trajectory_tokens=400), rl=RLSettings(trajectory_reward="matchtir")
     )
     tasks = load_recipe_tasks(TaskSettings(format="town", profile="short", count=3 * TASKS))
+    tasks[0] = msgspec.structs.replace(tasks[0], tools=(*tasks[0].tools, SOURCE))
     train = write_parquet(
         folder / "train.parquet", [prompt_row(recipe, task, index) for index, task in enumerate(tasks)]
     )

@@ -20,6 +20,8 @@ LIGHT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Ray's memory monitor counts the memory of the whole machine."""
+SLOW_START = "The current node timed out during startup"
+"""Ray waits 30 seconds for its own processes, which can be too little on a busy machine."""
 
 
 def overrides(
@@ -65,13 +67,22 @@ def local_ray(workers: int = 2) -> list[str]:
 
 
 def main_ppo(
-    arguments: Sequence[str], folder: Path, *, timeout: float = 420, before: Sequence[str | Path] = (), **more: str
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    timeout: float = 900,
+    before: Sequence[str | Path] = (),
+    retry: bool = True,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
     """`verl.trainer.main_ppo`, finished. `before`: a program that starts it; `more`: environment variables."""
     command = [*before, scale.VERL, "-m", "verl.trainer.main_ppo", *arguments]
     path = os.pathsep.join([str(scale.ROOT / "src"), str(scale.ROOT / "tests")])
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray:  # a path of a socket has at most 107 bytes
-        return subprocess.run(
+        done = subprocess.run(
             [*map(str, command)], cwd=folder, env=os.environ | LIGHT | {"PYTHONPATH": path, "RAY_TMPDIR": ray} | more,
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
+    if done.returncode and SLOW_START in done.stderr and retry:
+        return main_ppo(arguments, folder, timeout=timeout, before=before, retry=False, **more)
+    return done

@@ -132,8 +132,8 @@ def read_task(text: Any, settings: EpisodeSettings, where: str) -> Task:
     assert isinstance(task, Task)
     if not settings.package_tasks:
         check_consent(task, row)
-    for _, problem in target_problems(task):
-        raise row.fail(problem)
+    for _, message in target_problems(task):
+        raise row.fail(message)
     try:
         check_judge(task.judge, settings.judges)
         if task.extractor not in (None, "judge"):

@@ -98,6 +98,9 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
     row whose `tool_selection` names tools that are not configured.
     """
 
+    tools: dict[str, Any]
+    tool_schemas: list[dict[str, Any]]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._credit = check_algorithm(self.config.algorithm)

@@ -107,7 +107,7 @@ def _settings(loops: list[Any]) -> EpisodeSettings:
     if given is None:
         return EpisodeSettings()
     read = given if isinstance(given, str) else OmegaConf.to_container(given, resolve=True)
-    return read_settings(read, f"agent loop {TASK_AGENT}: settings")  # type: ignore[arg-type]
+    return read_settings(read, f"agent loop {TASK_AGENT}: settings")
 
 
 def _tool_names(multi_turn: Any) -> set[str]:

@@ -24,7 +24,7 @@ def hide_trl_without_value_heads() -> None:
 
     for name in ("verl.utils.import_utils", "verl.utils.model", "verl.models.transformers.monkey_patch"):
         if name == import_utils.__name__ or name in sys.modules:  # modules import the function by name
-            sys.modules[name].is_trl_available = _is_not_available
+            vars(sys.modules[name])["is_trl_available"] = _is_not_available
 
 
 def _is_not_available() -> bool:
