@@ -17,7 +17,7 @@ from typing import Final
 from rewright.core.errors import InputError, StorageError, TrainingError
 from rewright.training.verl.interpreter import script
 
-__all__ = ["environment_of", "exclusive", "ray_folder", "run"]
+__all__ = ["SLOW_START", "environment_of", "exclusive", "ray_folder", "run"]
 
 POLL_SECONDS: Final = 0.5
 END_SECONDS: Final = 60.0
@@ -25,10 +25,12 @@ LOCK_SECONDS: Final = 60.0
 MAX_FOLDER: Final = 40
 """Maximum length of the path of Ray's folder: below it are sockets, whose paths have at most 107 characters."""
 PREFIX: Final = re.compile(rb"\x1b\[[0-9;]*m|^\((?:raylet|autoscaler|\w[^()]*pid=\d+)[^()]*\)\s*")
-CAUSE: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)(?:\([\w.]+\))?: .+")
+CAUSE: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*)?(?:Error|Exception|Interrupt)(?:\([\w.]+\))?: .+")
 REFUSED: Final = 2
 OWN: Final = b"rewright: "
 """Exit status and start of the line with which `rewright.integrations.verl.check` refuses a run."""
+SLOW_START: Final = "The current node timed out during startup"
+"""Ray gives its own processes 30 seconds to start, which can be too little on a busy machine."""
 DEATH: Final = re.compile(rb"A worker died or was killed|The node with node id|actor died|ActorDiedError")
 """What Ray writes to the log of its driver if a worker or a node is lost."""
 

@@ -19,7 +19,7 @@ from rewright.training.verl.checkpoints import keep_complete, last_step, weights
 from rewright.training.verl.config import Launch, as_arguments, overrides
 from rewright.training.verl.data import longest_prompt, write_agent_loops, write_tasks
 from rewright.training.verl.interpreter import check_interpreter, interpreter, python_path, script
-from rewright.training.verl.launch import environment_of, exclusive, ray_folder, run
+from rewright.training.verl.launch import SLOW_START, environment_of, exclusive, ray_folder, run
 from rewright.training.verl.metrics import Follower, new_file, rows_of
 from rewright.training.verl.rollouts import keep_steps, metrics_of, read_steps
 
@@ -51,7 +51,13 @@ def train_rl(job: RLJob) -> list[dict[str, Any]]:
     with exclusive(folder) as lock:
         done = keep_complete(folder / "checkpoints", _processes(job))
         if done < job.settings.steps:
-            _train(job, tokenizer, folder, log, done=done, lock=lock)
+            try:
+                _train(job, tokenizer, folder, log, done=done, lock=lock)
+            except TrainingError as problem:
+                if SLOW_START not in str(problem):
+                    raise
+                say("rl: Ray did not start in time (a busy machine?): it is tried again")
+                _train(job, tokenizer, folder, log, done=done, lock=lock)
             done = keep_complete(folder / "checkpoints", _processes(job))
         if done < job.settings.steps:
             raise TrainingError(
@@ -198,6 +204,8 @@ def _local_variables(job: RLJob, tensorboard: Path) -> dict[str, str]:
     variables = {"TENSORBOARD_DIR": str(tensorboard.absolute())}
     if job.ray.address is None:
         variables["RAY_DISABLE_DOCKER_CPU_WARNING"] = "1"
+        if job.settings.verl.device == "cpu":  # Ray would kill workers for the memory that others use
+            variables["RAY_memory_monitor_refresh_ms"] = os.environ.get("RAY_memory_monitor_refresh_ms", "0")
     return variables
 
 
