@@ -28,6 +28,7 @@ __all__ = ["LOG_FILE", "train_rl"]
 LOG_FILE: Final = "verl.log"
 """Output of verl and its Ray, in the run directory."""
 PLUGIN: Final = "rewright.integrations.verl"
+MEMORY_MONITOR: Final = "RAY_memory_monitor_refresh_ms"
 CHECK: Final = "rewright.integrations.verl.check"
 CPU_PLUGIN: Final = "rewright.integrations.verl.cpu"
 
@@ -205,7 +206,7 @@ def _local_variables(job: RLJob, tensorboard: Path) -> dict[str, str]:
     if job.ray.address is None:
         variables["RAY_DISABLE_DOCKER_CPU_WARNING"] = "1"
         if job.settings.verl.device == "cpu":  # Ray would kill workers for the memory that others use
-            variables["RAY_memory_monitor_refresh_ms"] = os.environ.get("RAY_memory_monitor_refresh_ms", "0")
+            variables[MEMORY_MONITOR] = os.environ.get(MEMORY_MONITOR, "0")
     return variables
 
 
