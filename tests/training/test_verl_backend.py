@@ -331,7 +331,7 @@ def test_a_failure_is_one_line_with_the_cause_and_no_process_is_left(tmp_path: P
 
 
 def test_all_processes_end_if_the_one_that_started_them_is_killed(tmp_path: Path) -> None:
-    arguments = [sys.executable, supervisor.__file__, "", sys.executable, "-c", DAEMON + "time.sleep(600)"]
+    arguments = [sys.executable, supervisor.__file__, "", "2", sys.executable, "-c", DAEMON + "time.sleep(600)"]
     code = f"import subprocess, time; subprocess.Popen({arguments!r}, stdin=subprocess.PIPE); time.sleep(600)"
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
     while not (tmp_path / "daemon").exists() or not (tmp_path / "daemon").read_text():
@@ -339,6 +339,23 @@ def test_all_processes_end_if_the_one_that_started_them_is_killed(tmp_path: Path
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert ended(int((tmp_path / "daemon").read_text()))
+
+
+def test_the_command_ends_if_the_supervisor_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, time; pathlib.Path('command').write_text(str(os.getpid()));"
+        "os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)"
+    )
+    with pytest.raises(TrainingError, match="it was killed by signal 9"), (tmp_path / "lock").open("w") as lock:
+        run(
+            [sys.executable, "-c", code],
+            folder=tmp_path,
+            log=tmp_path / "verl.log",
+            what="verl",
+            environment=os.environ,
+            lock=lock.fileno(),
+        )
+    assert ended(int((tmp_path / "command").read_text()))
 
 
 def test_a_lost_worker_does_not_hang(tmp_path: Path) -> None:

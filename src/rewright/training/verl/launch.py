@@ -96,7 +96,7 @@ def run(
         output.flush()
         start = output.tell()
         process = subprocess.Popen(
-            [sys.executable, script("supervisor.py"), str(temporary or ""), *command],
+            [sys.executable, script("supervisor.py"), str(temporary or ""), str(lock), *command],
             cwd=folder,
             env={**environment},
             stdin=subprocess.PIPE,
@@ -161,7 +161,8 @@ def _cause(log: Path, start: int, status: int) -> str:
     found = found or [line for line in lines if CAUSE.match(line)]
     if found:
         return found[-1][:300]
-    return f"it was killed by signal {status - 128}" if status > 128 else f"exit status {status}"
+    number = -status if status < 0 else status - 128  # of the supervisor, or of the command
+    return f"it was killed by signal {number}" if number > 0 else f"exit status {status}"
 
 
 def _clean(line: bytes) -> str:

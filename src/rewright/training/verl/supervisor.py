@@ -1,9 +1,11 @@
-"""Runs a command and ends with all of its descendants: `python supervisor.py FOLDER COMMAND...`.
+"""Runs a command and ends with all of its descendants: `python supervisor.py FOLDER LOCK COMMAND...`.
 
 Ray starts its daemons and workers in sessions of their own, so that no signal to a process group reaches them. This
 process adopts them (PR_SET_CHILD_SUBREAPER), and kills them when the command has ended, or when its own standard input
 is closed: by the process that started it, or because that one was killed. FOLDER, Ray's folder for temporary files, is
-removed then. The exit status is that of the command.
+removed then. LOCK, a file descriptor, is passed on to the command. The exit status is that of the command.
+
+If this process is killed, the kernel kills the command too, and Ray's own processes end with that.
 
 Started as a file, so that it imports nothing else.
 """
@@ -21,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 POLL_SECONDS = 0.2
 KILL_SECONDS = 30.0
@@ -28,14 +31,20 @@ KILL_SECONDS = 30.0
 
 def main() -> int:
     """Run the command. Returns its exit status; 128 + n if signal n ended it."""
-    folder, *command = sys.argv[1:]
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    folder, lock, *command = sys.argv[1:]
+    kernel = ctypes.CDLL(None, use_errno=True)
+    kernel.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     status = 128 + signal.SIGKILL
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(int(lock),),
+            preexec_fn=lambda: kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509 - no threads
+        )
         while process.poll() is None:
             if select.select([sys.stdin], [], [], POLL_SECONDS)[0] and not os.read(sys.stdin.fileno(), 1):
                 break
