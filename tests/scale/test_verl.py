@@ -168,7 +168,7 @@ def test_weights_change_and_the_next_step_is_generated_with_them(one_node: Run) 
     # The trainer's log-probabilities, with the weights of each step, are those of the rollout server.
     assert max(row["training/rollout_probs_diff_max"] for row in one_node.metrics) < 1e-3
     assert max(log_probs_under_pico(one_node.rollouts[0])) < 1e-4
-    assert np.mean(log_probs_under_pico(one_node.rollouts[1])) > 1e-3
+    assert max(log_probs_under_pico(one_node.rollouts[1])) > 1e-3
 
 
 def test_verl_trains_on_two_ray_nodes(two_nodes: Run) -> None:

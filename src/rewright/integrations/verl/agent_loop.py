@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
 
+import msgspec
 import torch
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop import agent_loop as verl_loops
@@ -42,13 +43,12 @@ from rewright.dialects import get_dialect
 from rewright.engines.base import Sampling
 from rewright.integrations.verl.engine import VerlEngine
 from rewright.integrations.verl.estimator import check_algorithm
+from rewright.integrations.verl.names import TASK_AGENT, TOOL_AGENT
 from rewright.rollout.episodes import Episode, Episodes, read_settings, to_text
 from rewright.rollout.loop import Plan, derive_seed
 
 __all__ = ["TaskAgentLoop", "TurnCreditOutput", "TurnCreditToolAgentLoop"]
 
-TASK_AGENT: Final = "rewright_task_agent"
-TOOL_AGENT: Final = "rewright_tool_agent"
 _TURN_CALLS_KEY: Final = "rewright_turns"
 DIALECTS: Final = {"hermes": "hermes", "qwen3_coder": "qwen-xml"}
 """Our dialects of verl's parsers (`multi_turn.format`), which find the malformed calls that verl's parsers drop."""
@@ -167,21 +167,26 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
     `reward_extra_info.acc` is the outcome.
 
     Args:
+        trainer_config, server_manager, tokenizer: verl's.
         settings: settings of the episodes (`rewright.rollout.episodes.EpisodeSettings`): a mapping or JSON text.
-        args, kwargs: verl's.
+        others: verl's further arguments, which are not used.
 
     Raises InputError, before anything is generated, for wrong settings and for a row whose task cannot be played. `run`
     raises the error of a rollout with an infrastructure failure; verl then leaves it out of the batch.
     """
 
-    def __init__(self, *args: Any, settings: Any = "{}", tools: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, trainer_config: Any, server_manager: Any, tokenizer: Any, *, settings: Any = "{}", **others: Any
+    ) -> None:
+        # The constructor of verl's base prepares its own rendering, and warns in every rollout if it does not know the
+        # model. Here the prompt is rendered by Rewright.
+        self.config, self.server_manager, self.tokenizer = trainer_config.config, server_manager, tokenizer
+        self.rollout_config = self.config.actor_rollout_ref.rollout
         given = settings if isinstance(settings, str) else OmegaConf.to_container(settings, resolve=True)
         read = read_settings(given, f"agent loop {TASK_AGENT}: settings")
         self._path = str(self.config.actor_rollout_ref.model.path)
-        self._episodes = _episodes(
-            to_text(read), self.tokenizer, _encode(check_algorithm(self.config.algorithm)), self._response_length
-        )
+        credit = msgspec.json.encode(check_algorithm(self.config.algorithm)).decode()
+        self._episodes = _episodes(to_text(read), self.tokenizer, credit, self._response_length)
 
     @property
     def _response_length(self) -> int:
@@ -277,19 +282,8 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
 @lru_cache(maxsize=8)
 def _episodes(settings: str, tokenizer: Any, credit: str, max_tokens: int) -> Episodes:
     """The episodes of this worker process, with one sandbox for all of its rollouts."""
-    return Episodes(read_settings(settings, "settings"), tokenizer, _decode(credit), max_tokens=max_tokens)
-
-
-def _encode(credit: TurnCredit) -> str:
-    import msgspec
-
-    return msgspec.json.encode(credit).decode()
-
-
-def _decode(credit: str) -> TurnCredit:
-    import msgspec
-
-    return TurnCredit.of(msgspec.json.decode(credit))
+    turn_credit = TurnCredit.of(msgspec.json.decode(credit))
+    return Episodes(read_settings(settings, "settings"), tokenizer, turn_credit, max_tokens=max_tokens)
 
 
 @lru_cache(maxsize=8)

@@ -14,13 +14,11 @@ from typing import Any
 from rewright.core.errors import InputError
 from rewright.credit.messages import gold_of
 from rewright.integrations.verl.estimator import check_algorithm
+from rewright.integrations.verl.names import ESTIMATOR, TASK_AGENT, TOOL_AGENT
 from rewright.rollout.episodes import EpisodeSettings, read_settings, read_task
 from rewright.rollout.toolsets import open_toolsets
 
 __all__ = ["check_config", "check_rows", "main"]
-
-TASK_AGENT, TOOL_AGENT = "rewright_task_agent", "rewright_tool_agent"
-ESTIMATOR = "rewright"
 
 
 def check_config(config: Any) -> None:

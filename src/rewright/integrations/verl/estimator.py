@@ -15,6 +15,7 @@ from verl.trainer.ppo.core_algos import register_adv_est
 
 from rewright.credit.settings import TurnCredit
 from rewright.credit.token_level import check_join, token_advantages
+from rewright.integrations.verl.names import ESTIMATOR
 
 __all__ = ["check_algorithm", "compute_rewright_advantage", "settings_of"]
 
@@ -39,7 +40,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-@register_adv_est("rewright")  # type: ignore[untyped-decorator]
+@register_adv_est(ESTIMATOR)  # type: ignore[untyped-decorator]
 def compute_rewright_advantage(
     token_level_rewards: Any, response_mask: Any, config: Any = None, index: Any = None, **kwargs: Any
 ) -> tuple[Any, Any]:
