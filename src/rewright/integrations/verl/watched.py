@@ -37,6 +37,6 @@ def watch(workers: Sequence[Any]) -> None:
         try:
             ray.get([worker.__ray_ready__.remote() for worker in workers])
         except RayActorError as problem:
-            reason = " ".join(str(problem).split())[:200]
-            print(f"WorkerError: an agent loop worker has died: {reason}", file=sys.stderr, flush=True)
+            print(problem, file=sys.stderr)
+            print("WorkerError: an agent loop worker has died (killed, or out of memory)", file=sys.stderr, flush=True)
             os._exit(1)
