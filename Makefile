@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,bench,view,mcp,dev
 # These need verl, which wants a folder of its own; without it pytest skips them.
-VERL_TESTS := tests/integrations/test_verl_contract.py tests/examples/test_verl_example.py
+VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_verl_task_loop.py tests/examples/test_verl_example.py
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 

@@ -85,6 +85,7 @@ register("importer", "trl", "rewright.importers.formats:TRL")
 register("importer", "verifiers", "rewright.importers.formats:VERIFIERS")
 
 register("trainer", "trl", "rewright.training.trl.backend:TRL")
+register("trainer", "verl", "rewright.training.verl.backend:Verl")
 
 # In run order.
 register("stage", "eval_base", "rewright.pipeline.stages.evaluate:EVAL_BASE")

@@ -65,5 +65,21 @@ def test_what_an_installation_needs_is_bounded_on_both_sides_and_the_tested_vers
             assert needed.specifier.contains(found), f"{name}: {needed.name}=={found}"
 
 
+SCALE = [Requirement(line) for extra in ("ray", "verl") for line in PROJECT["optional-dependencies"][extra]]
+
+
+@pytest.mark.parametrize("needed", SCALE, ids=lambda needed: needed.name)
+def test_one_environment_has_what_verl_and_training_need(needed):
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "tests/scale/verl.txt").read_text("utf-8"), re.MULTILINE)
+    versions = {canonicalize_name(name): version for name, version in pins}
+    found = versions.get(canonicalize_name(needed.name))
+    if found is None:
+        assert needed.name == "torch", "its build differs by machine"
+    else:
+        assert needed.specifier.contains(found)
+        both = [one for one in NEEDED if one.name == needed.name]
+        assert all(one.specifier.contains(found) for one in both)
+
+
 def test_torch_is_not_needed_without_the_extra_train():
     assert not {Requirement(line).name for line in PROJECT["dependencies"]} & {"torch", "transformers", "trl", "peft"}

@@ -19,7 +19,8 @@ from rewright.engines.openai import OpenAIEngine
 from rewright.engines.replies import read_chat, read_completion
 from rewright.engines.reply_parts import CHAT, COMPLETION
 from rewright.engines.wire import Conversations, chat_body, messages_to_wire, read_arguments
-from rewright.net.endpoint import Fault, error_detail
+from rewright.net.bodies import error_detail
+from rewright.net.endpoint import Fault
 from rewright.net.urls import normalize_base_url
 from support.fault_server import FaultServer
 

@@ -66,6 +66,20 @@ def test_verl_resolves_the_run_script_s_configuration(tmp_path):
     }
 
 
+def test_the_run_script_stops_at_a_wrong_setting_before_verl_starts(tmp_path):
+    pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
+    subprocess.run([sys.executable, FOLDER / "prepare_data.py", tmp_path], check=True, capture_output=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", FOLDER / "run.sh", "+algorithm.rewright.gama=1"],
+        env=os.environ | {"PATH": path, "DATA": str(tmp_path)},
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith("rewright: algorithm.rewright: turn credit settings: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"train.parquet", "test.parquet"}
+
+
 def test_verl_loads_the_tools_and_the_agent_loop():
     pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
     import hydra

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from rewright.cli.main import app
@@ -30,11 +32,14 @@ from rewright.engines.served import OpenAISettings
 from rewright.engines.wire import messages_to_wire
 from rewright.exports.exports import export
 from rewright.exports.llama_factory import row as llama_factory_row
-from rewright.exports.verl import sft_row
+from rewright.exports.verl import episode_settings, exported_settings, sft_row, write_agent_loop
 from rewright.pipeline.context import Context
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.build import build
 from rewright.recipe.schema import Recipe
+from rewright.rollout.episodes import EpisodeSettings, read_settings, read_task
+from rewright.rollout.settings import Limits
+from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.loading import save_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.training.settings import BuildSettings
@@ -136,13 +141,13 @@ def texts(value: Any) -> str:
 def test_no_tool_can_bring_a_control_token_into_an_export(run: Run, tmp_path: Path, export_format: Any) -> None:
     for path, rows, left_out in export(run, tmp_path / "out", export_format):
         assert (rows > 0, left_out) == (True, 0)
-        if path.suffix == ".parquet":
+        if path.suffix in (".parquet", ".yaml"):
             rows_read: list[Any] = verl_sft(path) if path.name == "sft.parquet" else []
         else:
             rows_read = [json.loads(line) for line in path.read_text().splitlines()]
         for word in ("<|im_end|>", "<|im_start|>", "[INST]", "<answer>7</answer><", "<｜User｜>"):
             assert word not in texts(rows_read)
-        assert "Say 7." in texts(rows_read) or path.name.startswith("rl_"), "the words themselves stay"
+        assert "Say 7." in texts(rows_read) or path.name.startswith(("rl_", "agent_")), "the words themselves stay"
 
 
 def test_llama_factory_reads_calls_observations_and_ranking_records(run: Run, tmp_path: Path) -> None:
@@ -275,6 +280,28 @@ def test_verl_reads_conversations_prompts_and_gold_calls(run: Run, tmp_path: Pat
     assert gold_calls(first["extra_info"]["gold_calls"]) == [{"name": "age", "arguments": {"of": "Ada"}}]
     assert first["extra_info"]["tool_selection"] == ["age", "height"]
     assert first["prompt"][-1] == {"role": "user", "content": "How old is Ada?"}
+    assert first["agent_name"] == "rewright_task_agent"
+    assert read_task(first["extra_info"]["task"], EpisodeSettings(), "row 0") == next(iter(run.tasks))
+
+
+def test_verl_s_agent_loop_gets_the_settings_of_the_run_but_no_code_that_its_recipe_allows(
+    run: Run, tmp_path: Path
+) -> None:
+    recipe = run.recipe()
+    recipe = msgspec.structs.replace(
+        recipe, dialect="tags", limits=Limits(turns=3), judges=("mine",), model=msgspec.structs.replace(
+            recipe.model, template_options={"name": "${oc.env:HOME}"}
+        ), sandbox=SandboxSettings(level="unsafe", memory_mb=64, trusted=("mine",)),
+    )  # fmt: skip
+    (entry,) = yaml.safe_load(write_agent_loop(tmp_path / "agent_loop.yaml", exported_settings(recipe)).read_text())
+    assert (entry["name"], "$" in entry["settings"]) == ("rewright_task_agent", False)
+    settings = read_settings(entry["settings"], "agent_loop.yaml")
+    assert (settings.dialect, settings.limits.turns, settings.template_options) == (
+        "tags", 3, {"name": "${oc.env:HOME}"}
+    )  # fmt: skip
+    assert settings.sandbox == SandboxSettings(level="strict", memory_mb=64)
+    assert settings.judges == ()
+    assert episode_settings(recipe).sandbox.trusted == episode_settings(recipe).judges == ("mine",)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("verl", reason="verl is not on the path: `make tests` runs this with it (docs/plugins.md)")
@@ -26,9 +28,14 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.rollout.replica import TokenOutput
 
+from rewright.core.errors import InputError
 from rewright.credit import advantages, per_token, turn_rewards
 from rewright.credit.token_level import turn_to_token_rewards
-from rewright.integrations.verl_agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
+from rewright.dialects import Hermes
+from rewright.integrations.verl.agent_loop import TurnCreditOutput, TurnCreditToolAgentLoop
+from rewright.integrations.verl.check import check_rows
+from rewright.integrations.verl.check import main as check
+from rewright.rollout.episodes import EpisodeSettings
 from support.tiny_llama import make_tokenizer
 
 MASK = [[1, 1, 0, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0, 1, 0]]
@@ -111,7 +118,7 @@ def test_verl_loads_the_estimator_by_module_name(variable):
     code = (
         "import verl, sys\n"
         "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\n"
-        "assert get_adv_estimator_fn('rewright').__module__ == 'rewright.integrations.verl'\n"
+        "assert get_adv_estimator_fn('rewright').__module__ == 'rewright.integrations.verl.estimator'\n"
         "assert 'verl.experimental.agent_loop' not in sys.modules\n"
     )
     environment = os.environ | {variable: "rewright.integrations.verl"}
@@ -151,7 +158,7 @@ class Recital:
         return TokenOutput(token_ids=self.tokenizer.encode(line + "<|im_end|>", add_special_tokens=False))
 
 
-def run_loop(lines, extra_info=None, **rollout):
+def run_loop(lines, extra_info=None, settings=None, **rollout):
     from verl.tools.schemas import OpenAIFunctionToolSchema
 
     tokenizer = make_tokenizer(TEMPLATE)
@@ -167,7 +174,7 @@ def run_loop(lines, extra_info=None, **rollout):
                     "full_determinism": False, "multi_turn": multi_turn | rollout,
                 }
             },
-            "algorithm": {"rewright": {"aggregate": "mean"}},
+            "algorithm": {"rewright": {"aggregate": "mean"} if settings is None else settings},
             "data": {},
         }
     )  # fmt: skip
@@ -241,6 +248,111 @@ def test_calls_that_verl_does_not_execute_earn_nothing():
     assert output.turn_rewards == [0.5, 0.0]
     _, output = run_loop([written(ADA, BEN), "77"], max_parallel_calls=2)
     assert output.turn_rewards == [1.0, 0.0]
+
+
+HEIGHT = {"name": "height", "arguments": {"name": "Ada"}}
+
+
+def test_a_call_of_a_tool_that_verl_does_not_have_earns_nothing_even_if_it_is_a_gold_call():
+    gold = {"gold_calls": json.dumps([ADA, HEIGHT])}
+    _, output = run_loop([written(ADA, HEIGHT), "77"], gold)
+    assert output.turn_rewards == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    "broken", ['<tool_call>{"name": "lookup", </tool_call>', "<tool_call>[]</tool_call>", '<tool_call>{"name": "look']
+)
+def test_a_call_that_verl_s_parser_drops_counts_as_in_rewright_s_own_rl(broken):
+    _, output = run_loop([written(ADA) + broken, "77"])
+    own = turn_rewards([Hermes().parse(written(ADA) + broken).calls, ()], [ADA, BEN], outcome=None)
+    assert output.turn_rewards == list(own) == [0.5, 0.0]
+
+
+def test_tools_that_verl_does_not_have_are_an_error_before_anything_is_generated():
+    row = {"gold_calls": None, "tool_selection": ["lookup", "height"]}
+    with pytest.raises(ValueError, match=r"tool_selection names height, which verl is not configured with.*lookup"):
+        run_loop([], row)
+
+
+def test_a_row_without_tools_is_offered_none_where_verl_would_offer_all():
+    _, output = run_loop([written(ADA), "77"], {"gold_calls": json.dumps([ADA]), "tool_selection": []})
+    assert output.turn_rewards == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("gold", ["[", '[{"arguments": {}}]', "7"])
+def test_gold_calls_that_cannot_be_read_are_an_error_before_anything_is_generated(gold):
+    with pytest.raises(ValueError, match=r"extra_info\.gold_calls"):
+        run_loop([], {"gold_calls": gold})
+
+
+def test_a_wrong_setting_is_an_error_before_anything_is_generated():
+    with pytest.raises(ValueError, match="gama"):
+        run_loop([], settings={"gama": 1.0})
+
+
+def test_a_class_that_the_user_mapped_to_the_name_stays_mapped():
+    code = (
+        "from verl.experimental.agent_loop import agent_loop\n"
+        "agent_loop._agent_loop_registry['rewright_tool_agent'] = {'_target_': 'mine.Loop'}\n"
+        "import rewright.integrations.verl.agent_loop\n"
+        "found = agent_loop._agent_loop_registry\n"
+        "assert found['rewright_tool_agent'] == {'_target_': 'mine.Loop'}\n"
+        "assert found['rewright_task_agent']['_target_'].endswith('agent_loop.TaskAgentLoop')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def table(folder, *rows):
+    path = folder / "rows.parquet"
+    rows = [{"data_source": "ages", "agent_name": "rewright_tool_agent", "prompt": [], **row} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return [f"data.train_files={path}", f"data.val_files={path}"]
+
+
+def test_a_run_is_checked_before_it_starts(tmp_path, capfd):
+    good = {"extra_info": {"gold_calls": "[]", "tool_selection": []}}
+    base = ["algorithm.adv_estimator=rewright", *table(tmp_path, good)]
+
+    def error(*more):
+        code = check([*base, *more])
+        (line,) = capfd.readouterr().err.splitlines()[-1:] or [""]
+        return code, line
+
+    assert error("+algorithm.rewright.gamma=1.0")[0] == error("--cfg", "job")[0] == 0
+    (tmp_path / "loop.yaml").write_text(
+        "- name: rewright_task_agent\n"
+        "  _target_: rewright.integrations.verl.agent_loop.TaskAgentLoop\n"
+        "  settings: {dialekt: hermes}\n"
+    )
+    loop = f"actor_rollout_ref.rollout.agent.agent_loop_config_path={tmp_path / 'loop.yaml'}"
+    code, line = error(loop)
+    assert (code, line.startswith("rewright: agent loop rewright_task_agent: settings: ")) == (2, True)
+    assert "dialekt" in line
+    assert error("trainer.use_v1=false")[1].startswith("rewright: trainer.use_v1 is false: expected true")
+    assert error("trainer.no_such=1")[0] == 2
+    code, line = error(*table(tmp_path, good, {"extra_info": {"gold_calls": "[", "tool_selection": []}}))
+    assert (code, "rows.parquet: row 1: extra_info.gold_calls is not JSON" in line) == (2, True)
+
+
+def test_the_check_is_a_command(tmp_path):
+    settings = [*table(tmp_path, {"extra_info": {"gold_calls": None}}), "+algorithm.rewright.gama=1"]
+    command = [sys.executable, "-m", "rewright.integrations.verl.check", "algorithm.adv_estimator=rewright", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "rewright: algorithm.rewright: turn credit settings: " in done.stderr.splitlines()[-1]
+    assert "gama" in done.stderr
+
+
+def test_the_check_names_the_row_whose_tools_are_missing_or_whose_task_cannot_be_played():
+    row = {"agent_name": "rewright_tool_agent", "extra_info": {"gold_calls": None, "tool_selection": ["age"]}}
+    with pytest.raises(InputError, match=r"^t\.parquet: row 0: tool_selection names age, .*\(lookup\), or agent_name"):
+        check_rows(iter([row]), "t.parquet", EpisodeSettings(), {"lookup"})
+    check_rows(iter([row]), "t.parquet", EpisodeSettings(), {"age"})
+    row = {"extra_info": {"task": '{"id": "a"}'}}
+    with pytest.raises(InputError, match=r"^t\.parquet: row 0: extra_info\.task: .*messages"):
+        check_rows(iter([row]), "t.parquet", EpisodeSettings(), set(), default="rewright_task_agent")
+    check_rows(iter([row]), "t.parquet", EpisodeSettings(), set(), default="single_turn_agent")
 
 
 def test_a_limit_ends_the_rollout_without_counting_the_turn_before_twice():

@@ -77,7 +77,7 @@ def swift_message(message: Message) -> Message:
 
 
 def verl_sft(path: Path) -> list[tuple[list[Message], list[dict[str, Any]]]]:
-    """(messages, tools) as `rewright.integrations.verl_sft` hands them to the chat template."""
+    """(messages, tools) as `rewright.integrations.verl.sft` hands them to the chat template."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path).to_pylist()

@@ -26,6 +26,7 @@ PACKAGES = {
     "trl": ("train", "training"),
     "peft": ("train", "lora_rank"),
     "datasets": ("train", "tasks from the Hugging Face Hub (hf:...)"),
+    "verl": ("verl", "rl.backend: verl (or name another environment in rl.verl.python)"),
     "matplotlib": ("view", "curves and pictures as .png"),
     "pyarrow": ("bench", "task files in parquet"),
     "mcp": ("mcp", "tools of MCP servers"),
@@ -114,9 +115,24 @@ def _packages(versions: dict[str, str]) -> list[Line]:
     for name, (extra, use) in PACKAGES.items():
         if importlib.util.find_spec(name) is None:
             lines.append(Line("missing", name, f"for {use}", f"pip install 'rewright[{extra}]'"))
+        elif name == "verl" and (problem := _verl_problem()) is not None:
+            lines.append(Line("broken", name, f"{_version(name)}: {problem}", "use an environment of its own for it"))
         else:
             lines.append(Line("ok", name, f"{versions.get(name, _version(name))}, for {use}"))
     return lines
+
+
+def _verl_problem() -> str | None:
+    """Why verl does not start in this environment; None if it does."""
+    from rewright.core.errors import InputError
+    from rewright.training.verl.interpreter import check_interpreter
+    from rewright.training.verl.settings import VerlSettings
+
+    try:
+        check_interpreter(VerlSettings(), ())
+    except InputError as problem:
+        return str(problem)
+    return None
 
 
 def _version(name: str) -> str:

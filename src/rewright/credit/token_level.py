@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from rewright.credit import per_token, spans_from_mask
 from rewright.credit.settings import TurnCredit
 
-__all__ = ["rewards_by_turn", "token_advantages", "turn_to_token_rewards"]
+__all__ = ["check_join", "rewards_by_turn", "token_advantages", "turn_to_token_rewards"]
 
 Spans = list[list[tuple[int, int]]]
 
@@ -44,11 +44,7 @@ def token_advantages(
     belongs to no group, because its turn boundaries are unknown. Raises ValueError if the shapes differ or `join` is
     "trajectory".
     """
-    if settings.join != "last_turn":
-        raise ValueError(
-            f"join is {settings.join!r}, but this trainer adds the outcome to the last token before the estimator sees "
-            "it: expected 'last_turn'"
-        )
+    check_join(settings)
     rewards_BL, mask_BL = np.asarray(rewards, dtype=np.float64), np.asarray(mask) != 0
     if rewards_BL.shape != mask_BL.shape or rewards_BL.ndim != 2:
         raise ValueError(f"rewards have shape {rewards_BL.shape}, the mask {mask_BL.shape}: expected the same (B, L)")
@@ -58,6 +54,15 @@ def token_advantages(
     outcomes = [0.0 if ranges else math.nan for ranges in spans]  # NaN excludes the row from its group
     advantages = settings.advantages(rewards_by_turn(rewards_BL, spans), group_ids, outcomes)
     return per_token(advantages, spans, rewards_BL.shape[1])
+
+
+def check_join(settings: TurnCredit) -> None:
+    """Raise ValueError unless `join` is "last_turn"."""
+    if settings.join != "last_turn":
+        raise ValueError(
+            f"join is {settings.join!r}, but this trainer adds the outcome to the last token before the estimator sees "
+            "it: expected 'last_turn'"
+        )
 
 
 def rewards_by_turn(rewards: NDArray[np.float64], spans: Spans) -> list[NDArray[np.float64]]:

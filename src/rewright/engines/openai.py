@@ -31,7 +31,8 @@ from rewright.engines.dropped_text import DroppedText
 from rewright.engines.replies import Bounds, chat_generation, read_completion
 from rewright.engines.reply_parts import CHAT, COMPLETION, chat_parts
 from rewright.engines.wire import Conversations, chat_body, completion_body
-from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault, encode_json
+from rewright.net.bodies import encode_json
+from rewright.net.endpoint import MAX_BODY_BYTES, Endpoint, EndpointError, Fault
 from rewright.net.urls import normalize_base_url, without_password
 
 __all__ = ["OpenAIEngine"]

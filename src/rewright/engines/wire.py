@@ -16,7 +16,8 @@ import msgspec
 from rewright.core.records import Message
 from rewright.core.strict_json import MAX_DEPTH, STRICT, NestingError, nested_deeper
 from rewright.engines.base import Request
-from rewright.net.endpoint import Fault, encode_json
+from rewright.net.bodies import encode_json
+from rewright.net.endpoint import Fault
 
 __all__ = ["Conversations", "chat_body", "completion_body", "messages_to_wire", "read_arguments"]
 

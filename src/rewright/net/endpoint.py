@@ -14,7 +14,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -22,6 +21,7 @@ import msgspec
 from rewright.core.concurrency import TimeLimits
 from rewright.core.errors import EngineError, InputError
 from rewright.net.backoff import backoff_seconds, retry_after_seconds
+from rewright.net.bodies import PLAIN, decode_json, encode_json, error_detail, read_body
 from rewright.net.faults import Cause, Fault, connection_problem
 from rewright.net.servers import Server, Servers
 from rewright.net.urls import without_password
@@ -35,7 +35,6 @@ __all__ = [
     "Endpoint",
     "EndpointError",
     "Fault",
-    "encode_json",
 ]
 
 T = TypeVar("T")
@@ -45,8 +44,6 @@ MAX_DETAIL: Final = 300
 CHECK_SECONDS: Final = 5.0
 """Time limit for the check of a dropped server."""
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})
-_PLAIN: Final = msgspec.json.Decoder()
-"""Decodes to plain values: dicts, lists, strings and numbers."""
 
 
 class EndpointError(EngineError):
@@ -152,7 +149,7 @@ class Endpoint:
         max_bytes: int = MAX_BODY_BYTES,
         session: str = "",
         only: str | None = None,
-        decoder: msgspec.json.Decoder[Any] = _PLAIN,
+        decoder: msgspec.json.Decoder[Any] = PLAIN,
     ) -> T:
         """Post `body` and return `read(reply)` of the decoded reply.
 
@@ -218,7 +215,7 @@ class Endpoint:
                     if only is None and self.servers.is_left(server):
                         continue
                     content = await self._exchange(work)
-                    value = read(_decode(content, work.decoder) if content or not self.empty_replies else None)
+                    value = read(decode_json(content, work.decoder) if content or not self.empty_replies else None)
                 finally:
                     server.slots.release()
                 self.servers.answered(server)
@@ -325,7 +322,7 @@ class Endpoint:
             with limit:
                 response = await http.post(work.url, data=work.data, allow_redirects=False)
                 try:
-                    content = await _read(response, work.max_bytes)
+                    content = await read_body(response, work.max_bytes)
                 except BaseException:
                     response.close()
                     raise
@@ -372,57 +369,3 @@ class Endpoint:
         if self._secret:
             text = text.replace(self._secret, "[api key]")
         return " ".join(text.split())
-
-
-def error_detail(content: bytes) -> str:
-    """Return the message of an error body in any of the usual formats; else its text."""
-    text = content[: 64 * 1024].decode("utf-8", "replace")
-    try:
-        value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return text
-    for key in ("error", "detail", "message"):
-        if isinstance(value, dict) and value.get(key):
-            value = value[key]
-    return value if isinstance(value, str) else text
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Read the body. Raises Fault if it is longer than `max_bytes`."""
-    stream = response.content
-    if stream.is_eof():  # the usual case: the whole reply came with its head
-        whole = stream.read_nowait()
-        if len(whole) <= max_bytes:
-            return whole
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in stream.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _too_large(max_bytes: int) -> Fault:
-    return Fault("body", f"the reply is larger than {max_bytes} bytes", retry=False)
-
-
-def encode_json(body: Mapping[str, Any]) -> bytes:
-    """Encode a request's body, or a part of it. Raises Fault."""
-    try:
-        return msgspec.json.encode(body)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise Fault("request", f"the request cannot be written as JSON: {error}", retry=False) from None
-
-
-def _decode(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    if decoder is not _PLAIN:
-        with suppress(ValueError, RecursionError):
-            return decoder.decode(content)
-    try:
-        return _PLAIN.decode(content)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        shown = " ".join(content[:60].decode("utf-8", "replace").split())
-        raise Fault("json", f"the reply is not JSON ({error}): {shown!r}", retry=True) from None

@@ -20,12 +20,12 @@ from rewright.dialects.base import answers_in_prose
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.run_directory import Run
-from rewright.pipeline.toolsets import open_toolsets, try_tools, with_recipe_tools
 from rewright.recipe.loader import recipe_hash
 from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
+from rewright.rollout.toolsets import open_toolsets, try_tools, with_recipe_tools
 from rewright.rollout.watch import Watch
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings

@@ -28,9 +28,9 @@ from rewright.pipeline.context import Context
 from rewright.pipeline.preflight import check_models
 from rewright.pipeline.registry import get_stage
 from rewright.pipeline.run_directory import Run
-from rewright.pipeline.toolsets import with_recipe_tools
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
+from rewright.rollout.toolsets import with_recipe_tools
 from rewright.tasks.from_recipe import judged_by
 from rewright.tasks.settings import TaskSettings
 

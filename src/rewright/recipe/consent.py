@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rewright.core.errors import InputError
@@ -14,6 +14,8 @@ __all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
 
 
 UNSAFE: Final = "unsafe"
+CODE_KEYS: Final = ("path", "_target_", "class", "external_lib", "py_executable", "_cmd", "_module")
+"""Endings of settings of verl that name code, or a file with code."""
 
 
 def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -44,6 +46,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from ((f"{key}.report_to", tracker) for tracker in settings.report_to if ":" in tracker)
         if ":" in settings.backend:
             yield f"{key}.backend", settings.backend
+    if recipe.rl.verl.python is not None:
+        yield "rl.verl.python", recipe.rl.verl.python
+    for key, value in _texts(recipe.rl.verl.overrides, "rl.verl.overrides"):
+        if key.endswith(CODE_KEYS):
+            yield key, value
     yield from (("eval.report_to", tracker) for tracker in recipe.eval.report_to or () if ":" in tracker)
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
@@ -52,6 +59,17 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for key, model in (("model", recipe.model), ("repair.model", recipe.repair.model)):
         if model is not None and model.trust_remote_code:
             yield f"{key}.trust_remote_code", model.path
+
+
+def _texts(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """The texts in nested mappings and lists, with their dotted names."""
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Mapping):
+                yield from _texts(one, name)
+            elif isinstance(one, str):
+                yield name, one
 
 
 def imported_code(data: Any) -> Iterator[tuple[str, str]]:

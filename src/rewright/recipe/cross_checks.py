@@ -79,6 +79,8 @@ def apply_cross_field_rules(
     usual = defaults["rl"]
     drop(training.unused_keys(_section(data, "rl") or {}, usual), "", defaults)
     drop(credit.unused_keys(_section(data, "rl.credit") or {}, usual["credit"]), "rl.credit.", defaults)
+    if (backend := (_section(data, "rl") or {}).get("backend", usual["backend"])) != "verl":
+        drop([UnusedKey("ray.address", "rl.backend", backend)], "", defaults)
     for name in MODELS:
         section = _section(data, name)
         if section is not None:

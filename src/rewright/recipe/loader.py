@@ -27,6 +27,7 @@ from rewright.recipe.schema import Recipe
 from rewright.recipe.suggestions import struct_of
 from rewright.recipe.yaml_file import nearest, parse_value, read_yaml
 from rewright.tasks.settings import TaskSettings
+from rewright.training.verl.settings import VerlSettings
 
 __all__ = ["load_recipe", "recipe_hash"]
 
@@ -119,7 +120,13 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
     for key in ("benchmark", "report_to"):
         parts.get("eval", {}).pop(key, None)
     if "rl" in parts:
-        _drop_defaults(parts["rl"], {"engine": "hf", "server": None, "importance_correction": None})
+        added = {
+            "engine": "hf",
+            "server": None,
+            "importance_correction": None,
+            "verl": msgspec.to_builtins(VerlSettings()),
+        }
+        _drop_defaults(parts["rl"], added)
         _drop_defaults(parts["rl"]["credit"], {"compare": msgspec.to_builtins(Comparison())})
     for section in (parts, parts.get("repair", {})):
         if isinstance(section.get("model"), dict):

@@ -22,6 +22,7 @@ from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.settings import TaskSettings
 from rewright.tools.settings import ToolSettings
 from rewright.training.settings import BuildSettings, RewardSettings, RLSettings, SFTSettings, TrainingSettings
+from rewright.training.verl.settings import RaySettings
 
 __all__ = ["Recipe"]
 
@@ -75,6 +76,8 @@ class Recipe(Settings, frozen=True):
     """Stage build: the data sets."""
     training: TrainingSettings = TrainingSettings()
     """Processes of the stages sft, reward and rl."""
+    ray: RaySettings = RaySettings()
+    """The Ray cluster of `rl.backend: verl`."""
     sft: SFTSettings = SFTSettings()
     """Stage sft: supervised fine-tuning."""
     reward: RewardSettings = RewardSettings()

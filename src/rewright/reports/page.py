@@ -28,7 +28,8 @@ from rewright.reports.examples import Example, read_examples
 from rewright.reports.stage_examples import Shown, read_evaluations, read_rollouts
 from rewright.reports.summary import report
 from rewright.reports.table import sft_words
-from rewright.training.group_credit import call_factor, uses_reward_model
+from rewright.rollout.rewards import call_factor
+from rewright.training.group_credit import uses_reward_model
 from rewright.training.settings import RLSettings
 
 __all__ = ["write_page"]

@@ -24,8 +24,8 @@ from rewright.pipeline.registry import stages
 from rewright.pipeline.rl_rollouts import rl_tasks, step_of
 from rewright.recipe.schema import Recipe
 from rewright.reports.stored_credit import Stored, prompt_text
+from rewright.rollout.rewards import verdict_for
 from rewright.tasks.sharing import SharedTools
-from rewright.training.group_credit import verdict_for
 from rewright.training.settings import RLSettings
 
 __all__ = ["Source", "group_of", "read_run", "rollout_verdict", "run_sources", "stored_of"]

@@ -31,7 +31,8 @@ from rewright.importers.own import OWN, is_own
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import load_recipe
-from rewright.training.group_credit import CreditInput, call_factor, credit_groups
+from rewright.rollout.rewards import call_factor
+from rewright.training.group_credit import CreditInput, credit_groups
 from rewright.training.settings import RLSettings
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Final
 from rewright.core.errors import EngineError, InputError, RewrightError, SandboxError, ToolError
 from rewright.core.records import Failure, Trajectory
 
-__all__ = ["Outage", "StepOutages"]
+__all__ = ["Outage", "StepOutages", "failure_error"]
 
 MAX_INITIAL_FAILURES: Final = 32
 """Abort the stage after this many infrastructure failures with no success."""
@@ -56,7 +56,7 @@ class Outage:
             assert failure is not None
             count = len(self._held)
             which = "the only trajectory" if count == 1 else f"all of the first {count} trajectories"
-            raise _error(failure, f"{self._label}: {which} failed")
+            raise failure_error(failure, f"{self._label}: {which} failed")
 
 
 class StepOutages:
@@ -70,11 +70,12 @@ class StepOutages:
         failures = [rollout.failure for rollout in rollouts if rollout.failure is not None]
         self._steps = self._steps + 1 if 2 * len(failures) > len(rollouts) else 0
         if failures and len(failures) == len(rollouts):
-            raise _error(failures[-1], f"rl: all {len(rollouts)} rollouts of step {step} failed")
+            raise failure_error(failures[-1], f"rl: all {len(rollouts)} rollouts of step {step} failed")
         if self._steps > MAX_FAILING_STEPS:
             what = f"rl: more than half of the rollouts failed in each of the last {self._steps} steps"
-            raise _error(failures[-1], what)
+            raise failure_error(failures[-1], what)
 
 
-def _error(failure: Failure, what: str) -> RewrightError:
+def failure_error(failure: Failure, what: str) -> RewrightError:
+    """Return the error of a failed trajectory, in its own class. `what` says what failed."""
     return _ERRORS.get(failure.kind, RewrightError)(f"{what}: {failure.message}")

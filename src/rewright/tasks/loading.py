@@ -28,6 +28,7 @@ from rewright.tasks.sharing import SharedTools
 __all__ = [
     "DEFAULT_FORMAT",
     "Loaded",
+    "check_consent",
     "check_tasks",
     "iterate_tasks",
     "load_tasks",
@@ -153,14 +154,14 @@ def _converted(rows: Iterable[Row], chosen: RowFormat) -> Iterator[Loaded]:
         try:
             task = chosen.to_task(row) if row.problem is None else InputError(row.problem)
             if isinstance(task, Task):
-                _check_consent(task, row)
+                check_consent(task, row)
         except InputError as problem:
             task = problem
         if task is not None:
             yield Loaded(row.index, row.place, next(judged([task], chosen)) if isinstance(task, Task) else task)
 
 
-def _check_consent(task: Task, row: Row) -> None:
+def check_consent(task: Task, row: Row) -> None:
     """Raise InputError if a row names code through a tool or judge of Rewright that runs what the task names."""
     tool = next((tool for tool in task.all_tools if needs_consent(tool.target)), None)
     if tool is not None:

@@ -8,7 +8,7 @@ A back end trains a model on the data of a run directory and saves it. Each trai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,9 +20,12 @@ from rewright.dialects.base import Dialect
 from rewright.engines.settings import ModelSettings
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rollout.settings import Limits
+from rewright.sandbox.settings import SandboxSettings
 from rewright.tools.base import ToolsetFactory
+from rewright.tools.settings import ToolSettings
 from rewright.training.launch import check_launch, launch_of
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings, TrainingSettings, check_batches
+from rewright.training.verl.settings import RaySettings
 
 __all__ = ["Backend", "RLJob", "Section", "check_training", "get_backend"]
 
@@ -48,6 +51,10 @@ class RLJob:
         reward_model: scores rollouts; None: no reward model.
         on_rollouts: called with the rollouts of each step and their credit.
         judge_seconds: time limit of a custom judge per answer, in seconds.
+        tool_settings: the recipe's `tools` section, for a back end that opens the tools in processes of its own.
+        sandbox: the recipe's `sandbox` section, likewise.
+        judges: the recipe's `judges`, likewise.
+        ray: the recipe's `ray` section.
     """
 
     tasks: Sequence[Task]
@@ -62,6 +69,10 @@ class RLJob:
     reward_model: Scorer | None = None
     on_rollouts: Callable[[list[Trajectory]], None] | None = None
     judge_seconds: float = DEFAULT_JUDGE_SECONDS
+    tool_settings: ToolSettings = field(default_factory=ToolSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    judges: tuple[str, ...] = ()
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 class Backend(Protocol):
@@ -72,7 +83,8 @@ class Backend(Protocol):
 
     A back end with an attribute `processes = True` also trains as a group of processes: its methods are then called in
     each of them, in the environment of a launcher (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`). The main one saves, and its
-    result counts.
+    result counts. One with an attribute `launches = True` starts processes of its own; `training.processes` is for
+    the other stages then. A method `check_rl(settings, limits, ray)` checks what RL needs of other sections.
     """
 
     def check(self, section: Section, settings: SFTSettings | RewardSettings | RLSettings) -> None:
@@ -134,7 +146,7 @@ def check_training(
     launch = launch_of(training or TrainingSettings())
     backend = get_backend(settings.backend, f"{section}.backend")
     backend.check(section, settings)
-    if launch.is_group:
+    if launch.is_group and not getattr(backend, "launches", False):
         if not getattr(backend, "processes", False):
             key = "training.accelerate" if launch.processes == 1 else f"training.processes is {launch.processes}"
             raise InputError(f"{key}: the back end {settings.backend} trains in one process: expected none of it")

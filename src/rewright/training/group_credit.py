@@ -6,7 +6,6 @@ trainers, which provide rewards themselves, use the steps of `TurnCredit` direct
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +16,17 @@ from numpy.typing import NDArray
 
 from rewright.core.records import Credit, Task, Trajectory, Verdict
 from rewright.credit.trajectories import CreditTrajectory
-from rewright.credit.trajectory_reward import trajectory_reward
 from rewright.dialects.format_check import format_problem
-from rewright.judging.judges import judge_trajectory
-from rewright.judging.own import DEFAULT_JUDGE_SECONDS
+from rewright.rollout.rewards import call_factor, call_rewards, total_reward
 from rewright.training.settings import RLSettings
 
 __all__ = [
     "CreditInput",
     "CreditResult",
     "Rewards",
-    "call_factor",
     "credit_groups",
     "score_rollouts",
     "uses_reward_model",
-    "verdict_for",
     "with_credit",
 ]
 
@@ -86,11 +81,10 @@ def credit_groups(
 
     Raises ValueError for invalid settings and for an outcome or a score out of range, never for model output.
     """
-    credit, factor = settings.credit, call_factor(settings)
+    credit = settings.credit
     trajectories = [rollout.trajectory for rollout in rollouts]
     outcomes = [trajectory.outcome for trajectory in trajectories]
-    signal = credit.signal_of(trajectories, details=details)
-    calls = [factor * row if factor else np.zeros(len(row)) for row in signal.rewards]
+    signal, calls = call_rewards(trajectories, credit, settings, details=details)
     turn_rewards = credit.with_outcomes(calls, outcomes)
     totals = [_total(rollout, row, settings) for rollout, row in zip(rollouts, calls, strict=True)]
     grouped: list[int] = []
@@ -107,7 +101,7 @@ def credit_groups(
     )
     advantages = dict(zip(grouped, group_advantages, strict=True))
     if signal.kind == "advantage":
-        advantages = {index: row + factor * signal.values[index] for index, row in advantages.items()}
+        advantages = {index: row + call_factor(settings) * signal.values[index] for index, row in advantages.items()}
     signal_details = signal.details or [None] * len(rollouts)
     return [
         CreditResult(row, total, advantages.get(index), signal_details[index])
@@ -115,26 +109,9 @@ def credit_groups(
     ]
 
 
-def call_factor(settings: RLSettings) -> float:
-    """Return the factor of the signal's values (such as the rewards of matched calls) in the turn rewards."""
-    return 0.0 if settings.trajectory_reward == "autotraj" else settings.call_weight
-
-
 def uses_reward_model(settings: RLSettings) -> bool:
     """Return True if the trajectory reward depends on a reward model's score."""
     return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
-
-
-def verdict_for(
-    task: Task, trajectory: Trajectory, settings: RLSettings, *, seconds: float = DEFAULT_JUDGE_SECONDS
-) -> Verdict:
-    """Return the verdict that RL uses: by the task's judge or by the judge in `rl.outcome`.
-
-    `seconds`: time limit of a custom judge. Raises as the judge does.
-    """
-    if settings.outcome != "judge":
-        task = msgspec.structs.replace(task, judge=settings.outcome)
-    return judge_trajectory(task, trajectory, seconds=seconds)
 
 
 class Rewards(msgspec.Struct, frozen=True):
@@ -242,17 +219,10 @@ def with_credit(
 def _total(rollout: CreditInput, calls: Array, settings: RLSettings) -> float | None:
     if rollout.failed:
         return None
-    outcome = rollout.trajectory.outcome
-    if outcome is None or math.isnan(outcome):
-        if settings.trajectory_reward != "matchtir":
-            return None
-        outcome = 0.0  # the call rewards are still valid
-    return trajectory_reward(
-        settings.trajectory_reward,
+    return total_reward(
         float(calls.sum()),
-        outcome,
+        rollout.trajectory.outcome,
+        settings,
         format_ok=rollout.format_ok,
-        rm=rollout.reward_model or 0.0,
-        weight=settings.reward_model_weight,
-        clip=settings.reward_model_clip,
+        score=rollout.reward_model,
     )

@@ -18,7 +18,8 @@ from rewright.engines.base import Engine, Request, Sampling
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
-from rewright.training.group_credit import Rewards, verdict_for
+from rewright.rollout.rewards import verdict_for
+from rewright.training.group_credit import Rewards
 from rewright.training.settings import RLSettings
 
 __all__ = [

@@ -27,6 +27,7 @@ from rewright.engines.policy_server import PolicyServer
 from rewright.engines.vllm_options import PolicyOptions
 from rewright.judging.judges import answer_judges
 from rewright.tasks.settings import TaskSettings
+from rewright.training.verl.settings import VerlSettings
 
 __all__ = [
     "BuildSettings",
@@ -153,7 +154,7 @@ class RewardSettings(_TrainSettings, frozen=True):
 
 
 class RLSettings(_TrainSettings, frozen=True):
-    """GRPO on TRL with turn-level advantages."""
+    """GRPO with turn-level advantages, on TRL or verl."""
 
     learning_rate: PositiveFloat = 1e-6
     """Learning rate of AdamW."""
@@ -206,9 +207,11 @@ class RLSettings(_TrainSettings, frozen=True):
     """Settings of `engine: vllm` and `engine: colocate`."""
     server: PolicyServer | None = None
     """The vLLM servers of `engine: server`."""
+    verl: VerlSettings = VerlSettings()
+    """verl's processes, for `backend: verl`."""
     importance_correction: bool | None = None
     """Weight each token with the ratio of its probability in the trainer to that in the engine, truncated as TRL does
-    (`vllm_importance_sampling_*` in `rl.arguments`). Default: with every engine but `hf`."""
+    (`vllm_importance_sampling_*` in `rl.arguments`). Default: with every engine but `hf`, and with verl."""
 
     @property
     def step_sequences(self) -> int:
@@ -218,7 +221,9 @@ class RLSettings(_TrainSettings, frozen=True):
     @property
     def corrects_sampling(self) -> bool:
         """Whether the importance correction is used."""
-        return self.engine != "hf" if self.importance_correction is None else self.importance_correction
+        if self.importance_correction is None:
+            return self.engine != "hf" or self.backend == "verl"
+        return self.importance_correction
 
     @property
     def generates_in_main_process(self) -> bool:
@@ -235,8 +240,13 @@ class RLSettings(_TrainSettings, frozen=True):
 def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
     """Yield the keys that the trajectory reward of an `rl:` section ignores, as dotted names from the recipe's root.
 
-    A weight of 0 is not reported, since it has the same effect.
+    A weight of 0 is not reported, since it has the same effect. Neither are the keys of another back end.
     """
+    backend = rl.get("backend", defaults["backend"])
+    if backend == "verl":
+        yield UnusedKey("rl.concurrency", "rl.backend", backend, ", whose engine has limits of its own")
+    else:
+        yield UnusedKey("rl.verl", "rl.backend", backend)
     reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
     weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
     if reward == "matchtir" and weights["reward_model_weight"] != 0:

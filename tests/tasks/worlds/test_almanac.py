@@ -12,8 +12,8 @@ from rewright.core.records import Task, ToolCall
 from rewright.dialects.tags import Tags
 from rewright.dialects.tags_format import validate_turns
 from rewright.judging import judge_trajectory
-from rewright.pipeline.toolsets import open_toolsets
 from rewright.repair.quality import score_group
+from rewright.rollout.toolsets import open_toolsets
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.tasks.settings import TaskSettings

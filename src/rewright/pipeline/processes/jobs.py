@@ -13,8 +13,8 @@ from typing import Any, Literal
 from rewright.core.records import Trajectory
 from rewright.core.scorer import Scorer
 from rewright.dialects import get_dialect
-from rewright.pipeline.toolsets import open_toolsets
 from rewright.recipe.schema import Recipe
+from rewright.rollout.toolsets import open_toolsets
 from rewright.training.backend import RLJob, Section, get_backend
 from rewright.training.trackers import TrackedStage, tracked_stage
 

@@ -26,7 +26,9 @@ def trainer(context: Context, section: Section) -> Backend:
     """The back end of a training section; its methods launch a group of processes if the recipe asks for one."""
     launch = launch_of(context.recipe.training)
     backend = get_backend(getattr(context.recipe, section).backend, f"{section}.backend")
-    return GroupBackend(context, section, backend, launch) if launch.is_group else backend
+    if not launch.is_group or getattr(backend, "launches", False):
+        return backend
+    return GroupBackend(context, section, backend, launch)
 
 
 class GroupBackend:

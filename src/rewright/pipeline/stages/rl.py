@@ -18,10 +18,11 @@ from rewright.pipeline.stages.policy import first_policy, policy
 from rewright.pipeline.stages.reward_gate import connect, has_validated_reward_model, why_no_reward_model
 from rewright.pipeline.task_checks import check_rl_tasks
 from rewright.recipe.schema import Recipe
+from rewright.rollout.rewards import call_factor
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.tasks.licences import licence_warning
-from rewright.training.backend import RLJob, check_training
-from rewright.training.group_credit import call_factor, uses_reward_model
+from rewright.training.backend import RLJob, check_training, get_backend
+from rewright.training.group_credit import uses_reward_model
 from rewright.training.settings import check_task_count
 
 __all__ = ["RL", "rl"]
@@ -89,11 +90,18 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
         reward_model=reward_model,
         on_rollouts=keep if recipe.rl.keep_rollouts else None,
         judge_seconds=recipe.judge_seconds,
+        tool_settings=recipe.tools,
+        sandbox=recipe.sandbox,
+        judges=recipe.judges,
+        ray=recipe.ray,
     )
     run.set_metrics("rl", trainer(context, "rl").train_rl(job))
 
 
 def _check(recipe: Recipe) -> None:
+    check_rl = getattr(get_backend(recipe.rl.backend, "rl.backend"), "check_rl", None)
+    if check_rl is not None:
+        check_rl(recipe.rl, recipe.limits, recipe.ray)
     check_training("rl", recipe.rl, first_policy(recipe), recipe.training)
     _check_pairs(recipe)
     check_task_count(_task_count(recipe), recipe.rl)

@@ -10,9 +10,9 @@ import pytest
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, ToolSpec
 from rewright.dialects import get_dialect
-from rewright.pipeline.toolsets import open_toolsets, with_recipe_tools
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
+from rewright.rollout.toolsets import open_toolsets, with_recipe_tools
 from rewright.tools import PythonTool
 from rewright.tools.search_index import Document, build_index
 from support.run_code_server import RunCodeServer, run_code_server

@@ -1,6 +1,6 @@
 """verl: multi-turn SFT on tables whose `tools` column is JSON text, as written by `rewright export --format verl`.
 
-    data.custom_cls.path=pkg://rewright.integrations.verl_sft data.custom_cls.name=ToolSFTDataset
+    data.custom_cls.path=pkg://rewright.integrations.verl.sft data.custom_cls.name=ToolSFTDataset
 
 verl's class expects lists of schemas. A parquet column of schemas would give each schema the fields of all others,
 filled with nulls. Written for verl 0.9.1.

@@ -1,20 +1,9 @@
-"""verl: the advantage estimator "rewright". Written for verl 0.9.1 (v1 trainer, its default); no fork needed.
-
-Load it into every process, Ray workers included, in one of two ways::
-
-    export VERL_USE_EXTERNAL_MODULES=rewright.integrations.verl      # by name
-    pip install rewright                                         # verl finds the entry point `verl.plugins`
-
-(verl logs a failing entry point at debug level only; `rewright doctor` reports the error.) Then::
-
-    algorithm.adv_estimator=rewright +algorithm.rewright.estimator=matchtir +algorithm.rewright.gamma=0.9
+"""The advantage estimator "rewright", registered with verl on import.
 
 Every setting of `TurnCredit` can be set under `algorithm.rewright` (or, as JSON, in `REWRIGHT_TURN_CREDIT`);
-`algorithm.gamma` is not used. The estimator requires turn rewards in `rm_scores`, as written by the agent loop of
-`rewright.integrations.verl_agent_loop`. With verl's own loops, which put one score on the last token, only the last
+`algorithm.gamma` is not used. The estimator requires turn rewards in `rm_scores`, as written by the agent loops of
+`rewright.integrations.verl.agent_loop`. With verl's own loops, which put one score on the last token, only the last
 turn has a reward.
-
-This module does not import verl's agent loops, which require more packages, so the estimator also loads without them.
 """
 
 from __future__ import annotations
@@ -25,9 +14,10 @@ from typing import Any
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from rewright.credit.settings import TurnCredit
-from rewright.credit.token_level import token_advantages
+from rewright.credit.token_level import check_join, token_advantages
+from rewright.integrations.verl.names import ESTIMATOR
 
-__all__ = ["compute_rewright_advantage", "settings_of"]
+__all__ = ["check_algorithm", "compute_rewright_advantage", "settings_of"]
 
 
 def settings_of(algorithm: Any) -> TurnCredit:
@@ -50,7 +40,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-@register_adv_est("rewright")  # type: ignore[untyped-decorator]
+@register_adv_est(ESTIMATOR)  # type: ignore[untyped-decorator]
 def compute_rewright_advantage(
     token_level_rewards: Any, response_mask: Any, config: Any = None, index: Any = None, **kwargs: Any
 ) -> tuple[Any, Any]:
@@ -67,7 +57,7 @@ def compute_rewright_advantage(
     """
     import torch
 
-    _check_mask(config)
+    settings = check_algorithm(config)
     if index is None:
         raise ValueError("the estimator 'rewright' compares the rollouts of a prompt: expected uids (index), got None")
     with torch.no_grad():
@@ -75,19 +65,24 @@ def compute_rewright_advantage(
             token_level_rewards.detach().float().cpu().numpy(),
             response_mask.detach().cpu().numpy(),
             [str(uid) for uid in index],
-            settings_of(config),
+            settings,
         )
         tensor = torch.from_numpy(advantages).to(device=token_level_rewards.device, dtype=token_level_rewards.dtype)
     return tensor, tensor.clone()
 
 
-def _check_mask(algorithm: Any) -> None:
-    """Raise ValueError if verl removes single tokens from the mask, because its runs are then not turns."""
+def check_algorithm(algorithm: Any) -> TurnCredit:
+    """Return the settings (see `settings_of`), and check what the estimator cannot do.
+
+    Raises ValueError for the outcome in the trajectory reward only (`join`), and if verl removes single tokens from the
+    mask, because its runs are then not turns.
+    """
+    settings = settings_of(algorithm)
+    check_join(settings)
     correction = algorithm.get("rollout_correction", None) if hasattr(algorithm, "get") else None
-    if not correction or correction.get("bypass_mode", False):
-        return
-    if "token" in str(correction.get("rollout_rs", None)):
+    if correction and not correction.get("bypass_mode", False) and "token" in str(correction.get("rollout_rs", None)):
         raise ValueError(
             f"algorithm.rollout_correction.rollout_rs is {correction.get('rollout_rs')!r}: rejecting single tokens "
             "splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
         )
+    return settings
