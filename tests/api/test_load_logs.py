@@ -94,3 +94,11 @@ def test_what_is_not_understood_is_one_line(tmp_path: Path) -> None:
             quietly(given)
         assert said in str(raised.value)
         assert "--" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_rows_may_be_lists_of_messages() -> None:
+    tasks, trajectories, _ = quietly([ROWS[0]["messages"], ROWS[0]["messages"]])
+    assert [one.answer for one in trajectories] == ["It costs 5."] * 2
+    assert [len(one.messages) for one in tasks] == [1]
+    with pytest.raises(rw.InputError, match=r"logs\[1\] is a list: expected a row of a log"):
+        quietly([ROWS[0]["messages"], ["hello"]])

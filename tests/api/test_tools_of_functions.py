@@ -217,3 +217,81 @@ def test_choices_of_a_literal() -> None:
     assert properties["size"]["enum"] == ["m", "s"]
     assert properties["count"] == {"type": "integer", "enum": [1, 2], "default": 1}
     assert call(rw.tool(pick), size="m", count=2).content == "mm"
+
+
+NUMPY = """The price.
+
+Parameters
+----------
+item : str
+    Name of the item,
+    in English.
+a, b : int, optional
+    Numbers.
+
+Returns
+-------
+float
+    The price.
+"""
+SPHINX = """The price.
+
+:param str item: Name of the item,
+    in English.
+:param a: Numbers.
+:param b: Numbers.
+:returns: the price
+"""
+
+
+@pytest.mark.parametrize("docstring", [NUMPY, SPHINX])
+def test_docstrings_of_numpy_and_sphinx_describe_a_function_too(docstring: str) -> None:
+    def price(item: str, a: int = 1, b: int = 2) -> float:
+        return 2.5
+
+    price.__doc__ = docstring
+    function = rw.tool(price).schema["function"]
+    assert function["description"] == "The price."
+    described = {key: value["description"] for key, value in function["parameters"]["properties"].items()}
+    assert described == {"item": "Name of the item, in English.", "a": "Numbers.", "b": "Numbers."}
+
+
+def test_a_reference_in_a_docstring_is_no_field() -> None:
+    def price(item: str) -> float:
+        """The price.
+
+        :func:`weather` is free: always.
+        """
+        return 2.5
+
+    assert rw.tool(price).schema["function"]["description"] == "The price.\n\n:func:`weather` is free: always."
+
+
+class Shop:
+    """A shop."""
+
+    def price(self, item: str) -> float:
+        """The price."""
+        return 2.5
+
+    def __call__(self, item: str) -> float:
+        """The price, asked for."""
+        return 2.5
+
+
+def test_partial_and_callable_objects_are_described_by_what_is_called() -> None:
+    partial = rw.tool(functools.partial(Shop().price, item="tea"))
+    assert (partial.name, partial.schema["function"]["description"]) == ("price", "The price.")
+    called = rw.tool(Shop())
+    assert (called.name, called.schema["function"]["description"]) == ("Shop", "The price, asked for.")
+    with pytest.raises(rw.InputError, match=r"tool price: is a method without its object: expected rw.tool\(OBJECT"):
+        rw.tool(Shop.price)
+
+
+def test_a_dataclass_is_returned_as_json() -> None:
+    def find(city: str) -> list[Place]:
+        return [Place(city, within=Place("Italy"))]
+
+    inside = '{"city": "Italy", "street": null, "within": null}'
+    assert call(rw.tool(find), city="Rome").content == f'[{{"city": "Rome", "street": null, "within": {inside}}}]'
+    assert call(rw.tool(lambda: Place, name="kind")).content == str(Place)

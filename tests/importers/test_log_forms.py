@@ -43,6 +43,20 @@ FORMS: list[tuple[str, Any]] = [
          "completion": [{**OPENAI[1], "tool_calls": [json.dumps(OPENAI[1]["tool_calls"][0])]}, *OPENAI[2:]]},
     ),
     ("a list", OPENAI),
+    ("all messages as JSON text", {"messages": json.dumps(OPENAI)}),
+    (
+        "roles beside calls of LangChain",
+        {"messages": [
+            QUESTION,
+            {"role": "assistant", "content": "", "tool_calls": [{"name": "get_weather", "args": {"city": "Paris"}}]},
+            OPENAI[2],
+            ANSWER,
+        ]},
+    ),
+    (
+        "roles named as LangChain's types",
+        {"messages": [{**QUESTION, "role": "human"}, {**OPENAI[1], "role": "ai"}, OPENAI[2], {**ANSWER, "role": "ai"}]},
+    ),
     (
         "ms-swift",
         {"messages": [
@@ -126,6 +140,36 @@ def test_texts_with_tags_are_attempts_in_the_dialect_tags(rewright: Rewright, ta
     assert [verdict.outcome for verdict in Run.open(Path("run")).verdicts] == [1.0]
     code, _, (line,) = rewright("import", file, "--run", "other", "dialect=hermes")
     assert (code, "dialect is 'hermes': records with tags need dialect: tags" in line) == (2, True)
+
+
+def test_a_greeting_of_the_assistant_before_the_question_is_no_turn(rewright: Rewright) -> None:
+    greeting = {"role": "assistant", "content": "Hello, how can I help?"}
+    (task,), (one,) = imported(rewright, write("logs.jsonl", {"messages": [greeting, *OPENAI]}))
+    assert [dict(message) for message in task.messages] == [greeting, QUESTION]
+    assert ([call.name for call in one.calls], one.answer, len(one.turns)) == (["get_weather"], "21", 2)
+    started = [{"role": "system", "content": "How warm is Paris?"}, *OPENAI[1:3], QUESTION, ANSWER]
+    code, _, (line,) = rewright("import", write("own.jsonl", {"messages": started}), "--run", "other")
+    assert (code, "no message of a user before the first turn" in line) == (2, True)  # its calls are not dropped
+
+
+@pytest.mark.parametrize(
+    ("observation", "results"),
+    [
+        ({"degrees": 21}, ['{"degrees": 21}']),
+        ('["21", {"degrees": 3}]', ["21", '{"degrees": 3}']),
+        (["21", 3], ["21", "3"]),
+        ('["21"]', ['["21"]']),
+    ],
+)
+def test_an_observation_may_be_a_value_or_a_list_with_a_result_per_call(
+    rewright: Rewright, observation: Any, results: list[str]
+) -> None:
+    talk = [("human", "How warm are they?"), ("function_call", json.dumps([CALL, {**CALL, "arguments": {}}]))]
+    row = [{"from": speaker, "value": value} for speaker, value in [*talk, ("observation", observation), ("gpt", "21")]]
+    code, _, errors = rewright("import", write("logs.jsonl", {"conversations": row}), "--run", "run")
+    assert code == 0, errors
+    (one,) = Run.open(Path("run")).trajectories
+    assert [result.content for result in one.results] == results
 
 
 def test_rows_of_a_file_that_are_messages_are_one_conversation(rewright: Rewright) -> None:

@@ -38,6 +38,8 @@ NUMBERS = [
     "On 2024-03-01 at 10:30 she had 12 apples", "There are 12 H2O molecules", "答案是12。", "$$x = 12$$", "\\(12\\)",
     "Ada has 12 apples because she bought 3 boxes of 4.", "The answer to question 3 is 12.", "\\frac{24}{2}",
     "The answer comes out to 12", "The answer would be 12 apples in total.", "1.2 \\times 10^1",
+    "She has 12 apples. Would you like to hear more about the other 3 children?",
+    "She has 12 apples!\n\nLet me know if you have 2 more questions! 😊", "Is it 12?", "It is 12. Shall I check 11? 🎉",
 ]  # fmt: skip
 
 
@@ -56,7 +58,9 @@ def test_a_number_is_found_in_prose(text: str, judge: str) -> None:
         ("12{,}000", "12000"), ("12\\,000 people", "12000"), ("5 × 10^{3} m", "5000"), ("So −3.", "-3"),
         ("x = -3", "-3"),
         ("15 - 3", "3"), ("He owes -$3.50", "-3.5"), ("$x = \\frac{1}{2}$", "0.5"), ("1 1/2 cups", "1.5"),
-        ("There are 2**3 = 8", "8"),
+        ("There are 2**3 = 8", "8"), ("It is minus 5 degrees.", "-5"), ("It is **minus 5** degrees", "-5"),
+        ("The answer is negative 3.", "-3"), ("Minus 5.", "-5"), ("What is left of x minus 5", "5"),
+        ("10 minus 5", "5"),
     ],
 )  # fmt: skip
 def test_notation_of_numbers(text: str, gold: str) -> None:
@@ -81,6 +85,9 @@ def test_notation_of_numbers(text: str, gold: str) -> None:
         ("It costs $12.50 in total.", "$12.50", "$12.50"),
         ("She has 12 apples left.", "12 apples", "12 apples"),
         ("It is 12% of all.", "12%", "12%"),
+        ("It is 12 percent of all.", "12%", "12%"),
+        ("The capital is Paris. Let me know if you need more!", "Paris", "Paris"),
+        ("The capital of France is Paris 😊", "Paris", "Paris"),
     ],
 )
 @pytest.mark.parametrize("judge", ["exact", "qa"])
@@ -96,6 +103,9 @@ def test_the_form_of_the_gold_answer_decides(text: str, gold: str, part: str, ju
         ("In the end, we get \\[ x^2 + 1 \\] after 3 steps.", "x^2+1"),
         ("The answer is \\(\\frac{\\pi}{2}\\).", "\\pi/2"),
         ("We find \\boxed{\\frac{\\pi}{2}}, not 3.", "\\pi/2"),
+        ("The probability is 25%.", "0.25"),
+        ("The probability is 25 percent.", "1/4"),
+        ("The probability is 25%.", "25"),
     ],
 )
 def test_mathematics_in_prose(text: str, gold: str) -> None:

@@ -213,6 +213,27 @@ def test_malformed_calls_are_said_while_the_run_goes_on(here: Rewright, tmp_path
     assert "warning" not in order  # nothing was made, so nothing is said
 
 
+def test_calls_of_tools_that_are_not_offered(here: Rewright, tmp_path: Path) -> None:
+    def reply(body: Body) -> dict[str, Any]:
+        return says("The answer is 21.") if results_of(body) else calls("functions.add", a=1, b=1)
+
+    (line,) = tells(here, tmp_path, reply, count=2)
+    assert line.startswith(
+        "warning: candidates: 2 of 2 calls of 2 trajectories name no tool that is offered: 'functions.add'; likely the "
+        "model or the server writes names in another form, such as with a prefix"
+    )
+
+
+def test_tools_of_which_every_call_fails(here: Rewright, tmp_path: Path) -> None:
+    def reply(body: Body) -> dict[str, Any]:
+        return says("The answer is 21.") if results_of(body) else calls("add", a=1, b=1)
+
+    broken = [{"schema": ADD, "source": "def add(a, b):\n    raise KeyError('API_KEY')\n"}]
+    (line,) = tells(here, tmp_path, reply, count=2, tools=broken)
+    assert line.startswith("warning: candidates: all 2 calls of 2 trajectories fail: \"exception: KeyError: 'API_KEY'")
+    assert line.endswith("likely something that the tools need is missing")
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -28,14 +28,15 @@ def row_file(given: Any, what: str) -> Iterator[Path]:
         return
     rows = list(given)
     for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
+        messages = row if isinstance(row, list) and row else [row]  # a row may be a list of messages
+        if not all(isinstance(one, Mapping) for one in messages):
             raise InputError(f"{what}[{number}] is a {type(row).__name__}: expected a row of a log, as a dictionary")
     if not rows:
         raise InputError(f"{what} is empty: expected at least one")
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
         path = Path(folder) / "rows.jsonl"
         try:
-            path.write_bytes(b"".join(encode_line(dict(row)) for row in rows))
+            path.write_bytes(b"".join(encode_line(row if isinstance(row, list) else dict(row)) for row in rows))
         except TypeError as problem:
             raise InputError(f"{what}: {problem}: expected values that JSON can hold") from None
         try:

@@ -45,7 +45,7 @@ def load_logs(
         answer: column of the gold answer; default: `answer`, `target` …; `none`: there is none.
         outcome: column of the outcome; several are summed; `none`: there is none. Default: `reward`.
         format: a registered importer or an import path; default: found by itself.
-        strip_prefix: prefixes to remove from the names of tools, such as `functions`.
+        strip_prefix: prefixes to remove from the names of tools, such as `functions.`.
 
     Returns:
         `tasks`, `trajectories` and their `dialect`. What a user should know about them is a `UserWarning`.

@@ -93,6 +93,8 @@ def read_attempts(
         if own is not None:
             own.add(found, trajectory, outcome_of(found, columns), golds, answer)
     trajectories = [one for group in by_task.values() for one in group]
+    for own in made.values():
+        observed.add(own.gold_calls or ())  # a tool that no attempt has called, and arguments that none has given
     new = [own.build(by_task[own.id], observed, offered) for own in made.values()]
     changed = [_with_recorded(task, by_task.get(task.id, []), offered) for task in known]
     return Attempts(

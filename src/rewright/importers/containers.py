@@ -1,7 +1,7 @@
 """Rows that hold the messages of an attempt in a list: under which key it is, and in which convention the messages are.
 
 Keys: `messages`, `conversations`, `contents` (Gemini), `items`, `input` with `output` (Responses API), `prompt` with
-`completion` (TRL), or a logged `request` with its `response`.
+`completion` (TRL), or a logged `request` with its `response`. A list may also be JSON text, as in tables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rewright.importers import anthropic, gemini, langchain, openai_chat, responses, sharegpt, swift
-from rewright.importers.conversation import Conversation, MessageFormat, prompt_messages, said
+from rewright.importers.conversation import Conversation, MessageFormat, decoded, prompt_messages, said
 from rewright.importers.text_calls import from_text
 from rewright.tasks.rows import Row
 
@@ -69,7 +69,7 @@ def read_messages(row: Row, chosen: MessageFormat | None = None) -> Conversation
         before = from_text(prompt) if "<|im_start|>" in prompt else prompt_messages(prompt)
         text = prompt
     elif key != "prompt":
-        first = next((index for index, one in enumerate(spoken) if one["role"] == "assistant"), len(spoken))
+        first = _first_turn(spoken)
         before, spoken = spoken[:first], spoken[first:]
     system = _system(values)
     if system and not (before and before[0]["role"] == "system"):
@@ -93,9 +93,26 @@ def read_messages(row: Row, chosen: MessageFormat | None = None) -> Conversation
 
 
 def _opened(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a row with the fields of a logged request at its top level."""
+    """Return a row with the fields of a logged request at its top level, and lists of messages decoded."""
+    texts = {
+        key: found for key in _LISTS if isinstance(values.get(key), str) if _are_objects(found := decoded(values[key]))
+    }
+    values = {**values, **texts} if texts else values
     request = values.get("request")
     return {**values, **request} if isinstance(request, Mapping) and holds_messages(request) else values
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+def _first_turn(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return the index of the first turn: the assistant's first message, but a greeting before the question."""
+    first = next((index for index, one in enumerate(messages) if one["role"] == "assistant"), len(messages))
+    asked = next((index for index, one in enumerate(messages) if one["role"] == "user"), 0)
+    if any(one["role"] == "tool" or one.get("tool_calls") or one.get("function_call") for one in messages[:asked]):
+        return first
+    return next((index for index in range(asked, len(messages)) if messages[index]["role"] == "assistant"), first)
 
 
 def _lists(values: Mapping[str, Any], key: str) -> tuple[Any, list[Any]]:

@@ -1,5 +1,7 @@
 """Messages of LangChain: `model_dump`, `messages_to_dict` (`{"type", "data"}`) and `dumpd` (`{"lc", "id", "kwargs"}`).
 
+Messages of which only the calls are LangChain's have `role` in the place of `type`.
+
 Calls are `{"name", "args", "id"}` in `tool_calls`; those that LangChain could not parse are in `invalid_tool_calls`,
 with their arguments as text, and are malformed calls here.
 """
@@ -54,7 +56,7 @@ def _unwrapped(message: Any) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(message, Mapping):
         return "", {}
     values = message
-    kind = message.get("type")
+    kind = message.get("type") or message.get("role")
     if "lc" in message and isinstance(message.get("kwargs"), Mapping):
         values = message["kwargs"]
         path = message.get("id")
@@ -101,8 +103,9 @@ def _marks(message: Mapping[str, Any]) -> bool:
         return True
     if "role" in message:
         calls = message.get("tool_calls")
-        return isinstance(calls, list) and any(
-            isinstance(call, Mapping) and {"name", "args"} <= call.keys() for call in calls
+        return str(message["role"]).lower() in ("human", "ai") or (
+            isinstance(calls, list)
+            and any(isinstance(call, Mapping) and {"name", "args"} <= call.keys() for call in calls)
         )
     return bool(_unwrapped(message)[0]) and ("content" in message or isinstance(message.get("data"), Mapping))
 

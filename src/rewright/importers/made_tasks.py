@@ -16,6 +16,7 @@ from rewright.importers.text_calls import schemas_in_text
 from rewright.importers.tools_seen import Observed, recorded, schemas_of
 from rewright.importers.turns import as_message, to_call
 from rewright.judging.choice import math_or_qa
+from rewright.tasks.schemas import record_problems
 
 __all__ = ["MadeTask", "asked", "plain", "task_id"]
 
@@ -59,30 +60,42 @@ class MadeTask:
         """Whether the gold calls list allowed values, which a task cannot hold."""
         return any(allowed_parts(call) is not None for call in self._calls or ())
 
+    @property
+    def gold_calls(self) -> tuple[ToolCall, ...] | None:
+        """The gold calls; None if there are none, or if they list allowed values."""
+        return None if self._calls is None or self.dropped_gold else tuple(map(_gold_call, self._calls))
+
     def build(self, trajectories: Sequence[Trajectory], observed: Observed, offered: Sequence[str]) -> Task:
-        """Return the task. `offered`: names of tools that the recipe adds, which are not replayed."""
-        called = dict.fromkeys(call.name for one in trajectories for call in one.calls if call.error is None)
+        """Return the task. `offered`: names of tools that the recipe adds, which are not replayed.
+
+        Raises InputError with the first attempt's row for gold calls that do not fit the file's schemas.
+        """
+        golds = self.gold_calls
+        made = [call for one in trajectories for call in one.calls if call.error is None]
+        called = dict.fromkeys(call.name for call in (*made, *(golds or ())))
         schemas = {name: observed.schema(name) for name in called if name not in self._schemas}
         tools = tuple(
             recorded(schema, trajectories)
             for name, schema in {**self._schemas, **schemas}.items()
             if name not in offered
         )
-        calls = None if self._calls is None or self.dropped_gold else tuple(map(_gold_call, self._calls))
         metadata: dict[str, Any] = {}
         if self._outcomes:
             right = [one.answer for one in trajectories if self._outcomes.get(one.id, 0.0) >= RIGHT and one.answer]
             metadata = {"outcomes": self._outcomes, "right_answers": list(dict.fromkeys(right))}
-        return Task(
+        task = Task(
             id=self.id,
             messages=tuple(_prompt(self._first)),
             tools=tools,
             follow_ups=_follow_ups(trajectories),
-            gold=Gold(answers=self._answers, calls=calls),
+            gold=Gold(answers=self._answers, calls=golds),
             source="log",
             judge=math_or_qa(self._answers[0]) if self._answers else "logged" if self._outcomes else "exact",
             metadata=metadata,
         )
+        for _, problem in record_problems(task):
+            raise self._first.row.fail(problem)
+        return task
 
 
 def asked(messages: Iterable[Message]) -> str:

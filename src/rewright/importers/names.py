@@ -48,9 +48,9 @@ def renamed(call: Any, prefixes: Sequence[str]) -> Any:
 
 
 def bare(name: str, prefixes: Sequence[str]) -> str:
-    """Return a name without the first of the prefixes that it has."""
+    """Return a name without the first of the prefixes that it has, and without `.`, `:` or `/` after it."""
     found = next((prefix for prefix in prefixes if name.startswith(prefix) and len(name) > len(prefix)), "")
-    return name.removeprefix(found)
+    return (name.removeprefix(found).lstrip(".:/") or name) if found else name
 
 
 def _message(message: Message, prefixes: Sequence[str]) -> Message:

@@ -2,11 +2,12 @@
 
 A function_call is the JSON of one call or of a list of them, perhaps behind a thought in `<think>`, or with the calls
 in `<tool_call>` tags behind a text. Several results of a turn are one observation, joined by `</tool_response>` and
-`<tool_response>`.
+`<tool_response>`, or a list with one of them per call.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -41,14 +42,23 @@ def convert(row: Row, messages: Sequence[Any]) -> list[Message]:
         value = value if isinstance(value, str) else "" if value is None else value
         if role == "call":
             converted.append(_turn(value))
-        elif not isinstance(value, str):
-            raise row.fail(f"message {number} has the value {value!r:.100}: expected text")
         elif role == "tool":
             calls = converted[-1].get("tool_calls") if converted and converted[-1]["role"] == "assistant" else None
-            converted += [said("tool", result) for result in split_results(value, len(calls or ()))]
+            converted += [said("tool", result) for result in _results(value, len(calls or ()))]
+        elif not isinstance(value, str):
+            raise row.fail(f"message {number} has the value {value!r:.100}: expected text")
         else:
             converted.append(said(role, value))
     return converted
+
+
+def _results(value: Any, calls: int) -> list[str]:
+    """Return the results in an observation behind a turn with so many calls."""
+    if isinstance(value, str) and len(parts := split_results(value, calls)) > 1:
+        return parts
+    listed = decoded(value)
+    parts = listed if isinstance(listed, list) and calls > 1 and len(listed) == calls else [value]
+    return [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
 
 
 def _turn(value: Any) -> Message:

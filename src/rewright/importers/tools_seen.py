@@ -53,7 +53,7 @@ def _schema(found: Conversation, number: int, tool: Any) -> dict[str, Any]:
 
 
 class Observed:
-    """The arguments with which the tools of a file were called."""
+    """The arguments with which the tools of a file were called, or should have been (gold calls)."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[Mapping[str, Any]]] = {}

@@ -75,15 +75,15 @@ def last_number(text: str, golds: Sequence[str]) -> str | None:
 def in_box(text: str, golds: Sequence[str]) -> str | None:
     r"""`boxed`: the content of the last `\\boxed{}`.
 
-    Without a box: the number that is stated if a gold answer is a number, else the last statement of the answer, else
-    the last formula, else the whole text.
+    Without a box: the number that is stated, with its percent sign, if a gold answer is a number, else the last
+    statement of the answer, else the last formula, else the whole text.
     """
     box = boxed(text)
     if box is not None:
         return box
     text = text[-LONGEST:]
-    if _are_numbers(golds) and (found := _number(text, golds)) is not None:
-        return found
+    if _are_numbers(golds) and (stated := stated_number(text)) is not None:
+        return stated.value + ("%" if stated.is_percent else "")
     said = statements(plain(text.replace("\\(", "$").replace("\\)", "$")))
     if said:
         return said[-1]
@@ -164,7 +164,7 @@ def _measure(text: str, golds: Sequence[str]) -> str | None:
         return None
     shown = found.shown if form[1] else found.shown.lstrip("$€£¥ ")
     if form[2] == "%":
-        return shown + ("%" if found.after.lstrip(" ").startswith("%") else "")
+        return shown + ("%" if found.is_percent else "")
     words = re.match(r"\s?" + r"\s?".join([r"[^\W\d_]+"] * len(form[2].split())), found.after) if form[2] else None
     return shown + (words[0] if words is not None else "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["plain", "sentence", "short_answer", "statements"]
+__all__ = ["plain", "sentence", "short_answer", "statements", "without_offers"]
 
 _EMPHASIS: Final = re.compile(
     r"(?<![\w*])\*{1,3}(?=[^\s*])|(?<=\S)\*{1,3}(?![\w*])|`+|(?<![^\W_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![^\W_{])|\\[()\[\]]"
@@ -34,6 +34,15 @@ _COPULA: Final = re.compile(
     r"\b(?:is|are|was|were)\b(?:\s+(?:called|named))?:?\s+(?P<said>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_BREAK: Final = re.compile(r"[.!?][\"'”’)\]*]*\s+|\n+")
+_OFFER: Final = re.compile(
+    r"(?:please )?let me know\b|(?:please )?feel free\b|(?:i )?hope (?:this|that)\b|happy to help\b"
+    r"|i(?:'d| would| am|'m) (?:be )?happy to\b|if you(?:'d like| have| need| want| would)\b|just ask\b",
+    re.I,
+)
+_EMOJI: Final = re.compile(r"[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d\s]+\Z")
+MOST_OFFERS: Final = 4
+"""Maximum number of sentences that are removed from the end of an answer."""
 LONGEST: Final = 1000
 """Maximum length in characters of a sentence that is taken apart."""
 MOST: Final = 20
@@ -72,6 +81,22 @@ def sentence(text: str) -> str:
     return line.strip()
 
 
+def without_offers(text: str) -> str:
+    """Remove what does not belong to the answer from its end: a question to the user, an offer of help, an emoji.
+
+    A text of nothing else is returned unchanged.
+    """
+    kept = text[:-LONGEST] + _EMOJI.sub("", text[-LONGEST:])
+    for _ in range(MOST_OFFERS):
+        start = max((found.end() for found in _BREAK.finditer(kept, max(0, len(kept) - LONGEST))), default=0)
+        last = kept[start:].strip()
+        asks = last.rstrip("\"'”’)]*").endswith("?")
+        if not start or not (asks or _OFFER.match(last)):
+            break
+        kept = kept[:start].rstrip()
+    return kept or text
+
+
 def short_answer(text: str) -> str:
     """Return the answer that a text in prose gives, as the text to be compared with a gold answer.
 
@@ -84,7 +109,7 @@ def short_answer(text: str) -> str:
     bold = [span for span in _BOLD.findall(text) if not span.rstrip().endswith(":")]
     if len(bold) == 1:
         return _undecorated(bold[0])
-    bare = plain(text).strip()
+    bare = without_offers(plain(text)).strip()
     first = sentence(bare[:LONGEST])
     copula = _COPULA.fullmatch(first) if len(bare) <= len(first) + 2 else None
     return _undecorated(copula["said"]) if copula is not None else bare

@@ -1,8 +1,8 @@
 r"""Find the number that a text in prose gives as its answer: "She has **12** apples.", "3 + 9 = 12", `x = \frac{1}{2}`.
 
 In this order: the number of the last statement ("the answer is …", "Answer: …", "#### …"), a first line that is only a
-number, the only number in bold, the last number outside parentheses. Times, dates, versions, list markers and digits
-inside words ("H2O") are not numbers.
+number, the only number in bold, the last number outside parentheses and before a closing question or offer of help.
+Times, dates, versions, list markers and digits inside words ("H2O") are not numbers. "minus 5" and "negative 5" are -5.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from rewright.core.answer_text import parse_plain_number, strip_text_commands
-from rewright.judging.prose import plain, statements
+from rewright.judging.prose import plain, statements, without_offers
 
 __all__ = ["Number", "stated_number"]
 
@@ -30,6 +30,13 @@ _TOKEN: Final = re.compile(
 )
 _EXPONENT: Final = re.compile(r"[-+]?[0-9]{1,3}(?=\s*\}?$)")
 _GROUPED: Final = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!;: ]|,\s*\\!\s*|[~\u00a0\u202f\u2009])(?=[0-9]{3}(?![0-9]))")
+_SIGN_WORD: Final = re.compile(
+    r"(^|[:=(,*$]\s*|\b(?:is|was|are|were|be|of|to|at|by|equals|about|around|approximately|roughly|nearly|almost)\s+\**)"
+    r"(?:minus|negative)\s+(?=[$€£¥]?\.?[0-9])",
+    re.I | re.M,
+)
+"""A sign in words. Behind anything else, as in "10 minus 5", it is an operator."""
+_PERCENT: Final = re.compile(r"\s{0,2}(?:%|per ?cent\b)", re.I)
 _MARKER: Final = re.compile(
     r"^[ \t>]*(?:#{1,6}[ \t]*)?([0-9]{1,3})[.)](?=[ \t]+\S)|\bstep[ \t]+([0-9]{1,3})\b", re.M | re.I
 )
@@ -55,6 +62,11 @@ class Number(NamedTuple):
     shown: str
     after: str
 
+    @property
+    def is_percent(self) -> bool:
+        """Whether the number is a percentage."""
+        return _PERCENT.match(self.after) is not None
+
 
 def stated_number(text: str) -> Number | None:
     """Return the number that `text` gives as its answer; None if it holds no number. See the module's docstring."""
@@ -69,7 +81,7 @@ def stated_number(text: str) -> Number | None:
     bold = [numbers[0] for span in _bold(marked) if len(numbers := list(_numbers(plain(span)))) == 1]
     if len(bold) == 1:
         return bold[0]
-    bare = _without_markers(bare)
+    bare = without_offers(_without_markers(bare))
     for part in (_PARENTHESES.sub(" ", bare), bare):
         main = _REASON.split(part.rstrip().rpartition("\n")[2] or part)[0]
         for piece in (main, part):
@@ -82,7 +94,7 @@ def stated_number(text: str) -> Number | None:
 def _readable(text: str) -> str:
     """Write LaTeX and typographic notation of numbers plainly."""
     text = strip_text_commands(text.translate(_MINUS))
-    text = _GROUPED.sub(",", text)
+    text = _SIGN_WORD.sub(r"\1-", _GROUPED.sub(",", text))
     return text.replace("\\$", "$").replace("\\%", "%")
 
 

@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.core.records import Task, Trajectory
+from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.core.registry import known
 from rewright.dialects import get_dialect
 from rewright.importers.attempts import Attempts, read_attempts
 from rewright.importers.base import find_importer
-from rewright.importers.chat_logs import with_outcome
+from rewright.importers.chat_logs import names_apart, with_outcome
 from rewright.importers.conversation import Conversation
 from rewright.importers.gold_files import read_gold
 from rewright.importers.log_files import read_conversations
@@ -198,6 +198,18 @@ def _check_dialect(dialect: str, needed: str | None, what: str) -> None:
         raise InputError(f"{what}: dialect is {dialect!r}: {records} need dialect: {needed}")
 
 
+class _Calls(NamedTuple):
+    """The calls of an attempt, and the gold calls of its task."""
+
+    turns: list[Sequence[ToolCall]]
+    golds: Sequence[ToolCall] | None
+
+
+def _calls_and_golds(found: Attempts) -> list[_Calls]:
+    golds = {task.id: task.gold.calls for task in found.tasks}
+    return [_Calls([turn.calls for turn in one.turns], golds.get(one.task_id)) for one in found.trajectories]
+
+
 def _remarks(found: Attempts, used: int) -> list[str]:
     """Return what a user should know about the tasks."""
     remarks = []
@@ -215,6 +227,9 @@ def _remarks(found: Attempts, used: int) -> list[str]:
             f"warning: no gold answer and no outcome for {found.without_gold} of {found.made} tasks, so that rewright "
             "judge cannot judge them: name their columns with --answer or --outcome, or give --gold FILE"
         )
+    apart = names_apart(_calls_and_golds(found))
+    if apart is not None:
+        remarks.append(f"warning: {apart}")
     if found.dropped_gold:
         remarks.append(
             f"warning: gold calls with allowed values, which a task cannot hold, are left out of {found.dropped_gold} "

@@ -16,6 +16,7 @@ from rewright.dialects import Dialect
 from rewright.dialects.base import answers_in_prose
 from rewright.dialects.hermes import split_thought
 from rewright.rollout.settings import Limits
+from rewright.sandbox.errors import error_kind
 
 __all__ = ["MIN_TRAJECTORIES", "StepWatch", "Watch"]
 
@@ -65,6 +66,8 @@ class Watch:
         self._cut_off: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
 
     def record(self, trajectory: Trajectory, *, tools: bool) -> None:
         """Count a finished trajectory, and say what is wrong with most of them.
@@ -87,6 +90,12 @@ class Watch:
                 if call.error is not None:
                     self._malformed += 1
                     self._errors["" if turn.stop == "length" else call.error] += 1
+            for call, result in zip(turn.calls, turn.results, strict=False):
+                kind = error_kind(result)
+                if kind == "unknown_tool":
+                    self._unknown[call.name] += 1
+                elif result.error is not None and kind not in ("malformed", "not_recorded"):  # said elsewhere
+                    self._failed[result.error] += 1
         if tools:
             self._offered += 1
             self._called += bool(calls)
@@ -112,6 +121,18 @@ class Watch:
                 f"{error[:_LONGEST]!r}; likely {_PARSER}" if error else f"the token limit cuts them off: {self._turn}"
             )
             self._say("malformed", f"{self._malformed} of {self._calls} calls {which} are malformed", cause)
+        unknown, failed = self._unknown.total(), self._failed.total()
+        if 2 * unknown > self._calls:
+            cause = (
+                f"{_most(self._unknown)[:_LONGEST]!r}; likely the model or the server writes names in another form, "
+                "such as with a prefix, or the model was trained with other tools"
+            )
+            self._say("unknown_tool", f"{unknown} of {self._calls} calls {which} name no tool that is offered", cause)
+        elif failed and failed == self._calls:
+            error = _most(self._failed)
+            arguments = "the model does not see or follow the schemas of the tools"
+            why = arguments if error.startswith("arguments:") else "something that the tools need is missing"
+            self._say("failed", f"all {failed} calls {which} fail", f"{error[:_LONGEST]!r}; likely {why}")
         if self._offered == self._count and not self._called:
             mark = _most(self._marks)
             cause = (

@@ -166,10 +166,10 @@ def tool(
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a Python function, as a decorator or a call.
 
-    The schema that the model reads comes from the signature, the type hints and the docstring (Google style: the text
-    before `Args:` describes the tool, each entry of `Args:` a parameter). The function runs in this process, in a
-    thread of its own or, if it is a coroutine function, in the event loop. What it returns is what the model reads:
-    text as it is, anything else as JSON. An exception is an error that the model reads, too.
+    The schema that the model reads comes from the signature, the type hints and the docstring (Google, numpy or Sphinx
+    style: the text before the first section describes the tool, the entries of `Args:` the parameters). The function
+    runs in this process, in a thread of its own or, if it is a coroutine function, in the event loop. What it returns
+    is what the model reads: text as it is, anything else as JSON. An exception is an error that the model reads, too.
 
     Args:
         function: the function.

@@ -1,4 +1,4 @@
-"""The JSON schema of a Python function, from its signature, type hints and docstring (Google style).
+"""The JSON schema of a Python function, from its signature, type hints and docstring.
 
 Types are those that msgspec can describe and check: numbers, text, lists, dictionaries, `Literal`, enumerations,
 unions, dates, dataclasses, typed dictionaries. The same types convert the arguments of a call, so that a function gets
@@ -17,17 +17,12 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from rewright.core.errors import InputError
+from rewright.tools.docstrings import documentation, parse_docstring
 
-__all__ = ["Signature", "parse_docstring", "read_signature"]
+__all__ = ["Signature", "read_signature"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names that OpenAI-compatible servers accept."""
-_HEADER: Final = re.compile(
-    r"(Args|Arguments|Parameters|Params|Returns|Return|Yields|Yield|Raises|Examples?|Notes?|Attributes|References|"
-    r"Warnings?|See Also|Todo):\s*"
-)
-_ARGUMENT_SECTIONS: Final = ("Args", "Arguments", "Parameters", "Params")
-_ENTRY: Final = re.compile(r"\**(\w+)\s*(?:\([^()]*\))?\s*:\s*(.*)")
 _CHOICES: Final = re.compile(r"\(choices:\s*(\[.*\])\s*\)\s*\Z", re.DOTALL)
 _TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
@@ -49,9 +44,9 @@ class Signature(NamedTuple):
 def read_signature(function: Callable[..., Any], name: str | None = None, description: str | None = None) -> Signature:
     """Return the schema of a function, and the types of its arguments.
 
-    Descriptions of parameters come from the docstring (section `Args:`), or from `Annotated[int, "description"]`. A
-    description that ends with `(choices: ["a", "b"])` lists the allowed values. Defaults that JSON can hold are in the
-    schema.
+    Descriptions of parameters come from the docstring (Google, numpy or Sphinx style), or from
+    `Annotated[int, "description"]`. A description that ends with `(choices: ["a", "b"])` lists the allowed values.
+    Defaults that JSON can hold are in the schema.
 
     Args:
         function: the function, a bound method, or another callable.
@@ -61,16 +56,18 @@ def read_signature(function: Callable[..., Any], name: str | None = None, descri
     Raises InputError for a name that servers do not accept, for a parameter without type hint or of a type that JSON
     cannot hold, and for `*args` and `**kwargs`.
     """
-    name = name or str(getattr(function, "__name__", type(function).__name__))
+    name = name or _name_of(function)
     where = f"tool {name}"
     if not _NAME.fullmatch(name):
         raise InputError(f"{where}: expected a name of letters, digits, _ and -, as name='my_tool'")
-    documented, texts = parse_docstring(inspect.getdoc(function) or "")
+    documented, texts = parse_docstring(documentation(function))
     parameters = _parameters(function, where)
     hints = _hints(function, where)
     fields: list[tuple[Any, ...]] = []
     defaults: dict[str, Any] = {}
     for parameter in parameters.values():
+        if parameter.name == "self" and parameter.name not in hints:
+            raise InputError(f"{where}: is a method without its object: expected rw.tool(OBJECT.{name})")
         if parameter.name not in hints:
             raise InputError(
                 f"{where}: the parameter {parameter.name!r} has no type hint: expected one, such as "
@@ -108,28 +105,11 @@ def read_signature(function: Callable[..., Any], name: str | None = None, descri
     return Signature({"type": "function", "function": function_schema}, arguments, positional)
 
 
-def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """Split a Google-style docstring into the description and the descriptions of the arguments."""
-    lines = inspect.cleandoc(text).splitlines()
-    headers = [index for index, line in enumerate(lines) if _HEADER.fullmatch(line)]
-    description = "\n".join(lines[: headers[0]] if headers else lines).strip()
-    entries: dict[str, list[str]] = {}
-    for start, end in zip(headers, [*headers, len(lines)][1:], strict=True):
-        if lines[start].partition(":")[0] not in _ARGUMENT_SECTIONS:
-            continue
-        indent, current = None, None
-        for line in lines[start + 1 : end]:
-            depth = len(line) - len(line.lstrip())
-            if not line.strip() or depth == 0:
-                continue
-            indent = depth if indent is None else indent
-            entry = _ENTRY.fullmatch(line.strip()) if depth <= indent else None
-            if entry is not None:
-                current = entries.setdefault(entry[1], [])
-                current.append(entry[2])
-            elif current is not None:
-                current.append(line.strip())
-    return description, {name: " ".join(part for part in parts if part) for name, parts in entries.items()}
+def _name_of(function: Any) -> str:
+    """Return the name of a function, of that in `functools.partial`, or of the class of a callable object."""
+    while hasattr(function, "func"):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _parameters(function: Callable[..., Any], where: str) -> dict[str, inspect.Parameter]:

@@ -139,12 +139,16 @@ def check_arguments(name: str, function: Callable[..., Any], bound: tuple[Any, .
 
 
 def as_text(value: Any) -> str:
-    """Return a string unchanged; any other value as JSON, or by `str` if it is not serialisable."""
+    """Return a string unchanged; any other value as JSON, or by `str` if it is not serialisable.
+
+    Dataclasses are objects with their fields. (The source of this function is sent to remote sandboxes.)
+    """
     if isinstance(value, str):
         return str(value)
     try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
+        fields = lambda one: {name: getattr(one, name) for name in one.__dataclass_fields__}  # noqa: E731
+        return json.dumps(value, ensure_ascii=False, default=fields)
+    except (TypeError, ValueError, RecursionError, AttributeError):
         return str(value)
 
 
