@@ -164,7 +164,7 @@ function RowView({ row, href, onOpen }: { row: Row; href: string; onOpen: () => 
       <Mark row={row} />
       <span class="what">
         <span class="question">{row.prompt || row.task}</span>
-        <span class="said soft small">{row.answer || `no answer (${words(row.stop)})`}</span>
+        <span class="said soft small">{row.answer || (row.stop === "no_answer" ? "no answer" : `no answer (${words(row.stop)})`)}</span>
       </span>
       <Badges row={row} />
       <span class="figures small">

@@ -63,14 +63,13 @@ export function TrajectoryScreen() {
             <span class="grow" />
             {tab === "conversation" && <button type="button" onClick={() => setOpen(!open)}>{open ? "fold all" : "unfold all"}</button>}
           </nav>
-          {tab === "conversation" && <><TaskView one={one} open={open} /><Conversation key={String(open)} one={one} open={open} /></>}
+          {tab === "conversation" && <><TaskView one={one} open={open} /><Conversation key={String(open)} one={one} open={open} /><CreditView one={one} /></>}
           {tab === "tokens" && <TokensView id={id} />}
           {tab === "repair" && <RepairView one={one} />}
           {tab === "raw" && <Raw id={id} />}
         </div>
         <Facts one={one} />
       </div>
-      {tab === "conversation" && <CreditView one={one} />}
     </main>
   );
 }
@@ -115,7 +114,8 @@ function Facts({ one }: { one: Trajectory }) {
   const app = useApp();
   const { provenance, usage, quality, repair } = one;
   const facts: [string, string | preact.ComponentChildren][] = [["verdict", verdictWords(one)]];
-  for (const [name, value] of Object.entries(one.verdict?.metrics ?? {})) facts.push([words(name), number(value)]);
+  const metrics = Object.entries(one.verdict?.metrics ?? {});
+  if (metrics.length) facts.push(["metrics", metrics.map(([name, value]) => `${words(name)} ${number(value)}`).join(", ")]);
   if (one.task?.answers) facts.push(["gold answer", one.task.answers.join(" or ")]);
   if (quality) {
     facts.push(["quality", `${quality.total.toFixed(3)} (${Object.entries(quality.scores).map(([name, value]) => `${words(name)} ${value.toFixed(2)}`).join(", ")})`]);
@@ -135,7 +135,7 @@ function Facts({ one }: { one: Trajectory }) {
     ["model", provenance.model || "unknown"]);
   const weights = [...new Set(one.turns.map((turn) => turn.weights).filter((one) => one !== null))];
   if (weights.length) facts.push(["weights", `of step ${weights.map((one) => one! + 1).join(", ")}`]);
-  if (provenance.seed !== null) facts.push(["seed", String(provenance.seed)]);
+  if (provenance.seed !== null) facts.push(["seed", provenance.seed]);
   for (const [name, value] of Object.entries(provenance.sampling)) facts.push([words(name), typeof value === "object" ? JSON.stringify(value) : String(value)]);
   facts.push(["task", <a href={app.link("list", { task: one.row.task })}>{one.row.task}</a>]);
   const gold = one.task?.gold_calls;
@@ -172,13 +172,30 @@ function RepairView({ one }: { one: Trajectory }) {
 
 const MOST_RAW = 2_000_000;
 
+/** JSON on several lines. Numbers stay as they are written; a list of numbers stays on one line. */
+export function indented(text: string): string {
+  const parts = text.match(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g) ?? [];
+  const open: boolean[] = []; // whether the parts of the enclosing object or list stand on lines of their own
+  const line = () => `\n${"  ".repeat(open.length)}`;
+  return parts.map((part, place) => {
+    if (part === "{" || part === "[") {
+      const next = parts[place + 1];
+      const flat = next === "}" || next === "]" || (part === "[" && /^[-\d]/.test(next ?? ""));
+      open.push(!flat);
+      return flat ? part : part + line();
+    }
+    if (part === "}" || part === "]") return open.pop() ? line() + part : part;
+    if (part === ",") return open[open.length - 1] ? part + line() : ", ";
+    return part === ":" ? ": " : part;
+  }).join("");
+}
+
 function Raw({ id }: { id: string }) {
   const app = useApp();
   const { value, error } = useLoaded(() => app.source.raw(app.run, id), [app.run, id], id);
   if (error) return <p class="problem">{error}</p>;
   if (value === null) return <p class="soft">Loading…</p>;
   const short = value.length <= MOST_RAW;
-  const indented = (text: string) => JSON.stringify(JSON.parse(text), null, 1).replace(/\[\s+(-?[\d.e+-]+,?\s*)+\]/g, (list) => list.replace(/\s+/g, " "));
   return (
     <>
       {!app.source.live && <p class="soft small">What this file holds of the trajectory; the stored line is in the run.</p>}

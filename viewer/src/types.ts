@@ -54,7 +54,7 @@ export interface Trajectory {
   };
   recomputed: boolean; format_problem: string | null; reward_model: number | null;
   usage: { prompt: number; completion: number; money: number | null };
-  provenance: { model: string; sampling: Record<string, unknown>; seed: number | null; parent: string | null };
+  provenance: { model: string; sampling: Record<string, unknown>; seed: string | null; parent: string | null };
   seconds: number; has_tokens: boolean; group: string[];
 }
 export interface Segment {

@@ -27,6 +27,7 @@ def view(
         Path | None,
         typer.Option("--static", "--out", help="Write one HTML file to share, and do not serve.", metavar="FILE"),
     ] = None,
+    *,
     examples: Annotated[
         int | None, typer.Option(help="With --static: maximum number of trajectories of each run (default: 200).")
     ] = None,

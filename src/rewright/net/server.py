@@ -116,8 +116,8 @@ async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0
 async def serve(app: web.Application, host: str, port: int, what: str, *, path: str = "") -> None:
     """Serve until SIGINT or SIGTERM; running requests get `STOP_SECONDS` to finish.
 
-    Prints the address, with `path` at its end, to standard output. `what` names the server in a message on standard error. Raises InputError if
-    the address is not available.
+    Prints the address, with `path` at its end, to standard output. `what` names the server in a message on standard
+    error. Raises InputError if the address is not available.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

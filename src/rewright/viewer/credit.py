@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -18,6 +19,7 @@ from rewright.credit.settings import TurnCredit
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.reports.credit_picture import drawing_of
+from rewright.reports.drawing import Shape
 from rewright.reports.run_credit import stored_of
 from rewright.reports.stored_credit import Credited, credit, is_known
 from rewright.training.group_credit import call_factor, uses_reward_model
@@ -89,9 +91,7 @@ def credit_of(
         found = credit(stored, settings=settings.rl)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
-    return {
-        one.stored.id: one for one in found if one.stored.turns and is_known(one.stored) and not one.stored.broken
-    }
+    return {one.stored.id: one for one in found if one.stored.turns and is_known(one.stored) and not one.stored.broken}
 
 
 def credit_json(one: Credited | None) -> dict[str, Any] | None:
@@ -101,16 +101,21 @@ def credit_json(one: Credited | None) -> dict[str, Any] | None:
     drawing = drawing_of(one)
     return {
         "used_by_rl": one.used_by_rl,
-        "trajectory_reward": one.trajectory_reward,
+        "trajectory_reward": None if one.trajectory_reward is None else float(one.trajectory_reward),
         "rewards": one.rewards.tolist(),
         "advantages": None if one.advantages is None else one.advantages.tolist(),
         "drawing": {
             "title": drawing.title,
-            "width": drawing.width,
-            "height": drawing.height,
-            "shapes": [{"kind": type(shape).__name__.lower(), **shape._asdict()} for shape in drawing.shapes],
+            "width": float(drawing.width),
+            "height": float(drawing.height),
+            "shapes": [{"kind": type(shape).__name__.lower(), **_plain(shape)} for shape in drawing.shapes],
         },
     }
+
+
+def _plain(shape: Shape) -> dict[str, Any]:
+    """The fields of a shape without numpy's numbers."""
+    return {key: float(value) if isinstance(value, np.floating) else value for key, value in shape._asdict().items()}
 
 
 def _words(settings: RLSettings) -> str:

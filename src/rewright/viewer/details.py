@@ -60,7 +60,8 @@ class Details:
         for number in numbers:
             if number not in found:
                 group = self.group(number)
-                wanted = [one for one in dict.fromkeys(numbers) if one == number or one in set(group)]
+                together = {number, *group}
+                wanted = [one for one in dict.fromkeys(numbers) if one in together]
                 found.update(zip(wanted, self._shown(wanted, group), strict=True))
         return [found[number] for number in numbers]
 
@@ -153,7 +154,11 @@ class Details:
             "format_problem": one.credit.format_problem if one.credit is not None else None,
             "reward_model": one.credit.reward_model if one.credit is not None else None,
             "usage": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens, "money": usage.money},
-            "provenance": msgspec.to_builtins(one.provenance),
+            "provenance": {
+                **msgspec.to_builtins(one.provenance),
+                # A browser's numbers have 53 bits.
+                "seed": None if one.provenance.seed is None else str(one.provenance.seed),
+            },
             "seconds": one.seconds,
             "has_tokens": one.prompt_ids is not None and any(turn.token_ids is not None for turn in one.turns),
             "group": [index.ids[other] for other in self.related(number)],

@@ -1,7 +1,7 @@
 """The index of a run: which trajectories there are, of all stages, with the numbers to filter and to sort them by.
 
-It is built in one pass over the files and stored in `RUN/.view/index`, so that the next start reads only what was
-appended since. If the folder cannot be written, the index is in memory only.
+It is built in one pass over the files. That of a large run is stored in `RUN/.view/index`, so that the next start reads
+only what was appended since. If the folder cannot be written, the index is in memory only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ SELECTIONS: Final = ("", "kept", "low", "wrong", "broken", "unscored")
 """What the stage score made of a candidate; empty: not a candidate."""
 FORMAT: Final = 1
 MAX_INDEX_BYTES: Final = 2**31
+MIN_STORED_BYTES: Final = 4_000_000
+"""The index of smaller files is not stored: they are read in less than a second."""
 TEXT_CHARACTERS: Final = 160
 
 _COLUMNS: Final = (
@@ -148,7 +150,7 @@ class RunIndex:
         if any(changed) or self.version == 0:
             self._join()
             self.version += 1
-            if len(self.ids) > 1.2 * self._stored_rows:
+            if len(self.ids) > 1.2 * self._stored_rows and sum(scan.size for scan in self._scans()) > MIN_STORED_BYTES:
                 self.store()
         return self.version
 

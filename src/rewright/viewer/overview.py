@@ -108,4 +108,3 @@ def _evaluated(index: RunIndex, label: str) -> dict[str, dict[str, Any]]:
 
 def _prompt(index: RunIndex, task: str) -> str:
     return index.prompts.get(index.names["task"].find(task), "")
-

@@ -116,6 +116,11 @@ class Scan:
         self.changes += changed
         return changed
 
+    @property
+    def size(self) -> int:
+        """The bytes that were read."""
+        return self._state.size
+
     def restore(self, state: ScanState) -> bool:
         """Take over a stored scan, if it belongs to this file as it is now. Returns whether it does."""
         count = len(state.ids)

@@ -74,7 +74,8 @@ class Search:
     def advance(self, seconds: float) -> None:
         """Search for about that time. Raises InputError if a file cannot be read."""
         end = time.monotonic() + seconds
-        for self.searched in self._steps:
+        for searched in self._steps:
+            self.searched = searched
             if time.monotonic() > end:
                 return
         self.searched = len(self.found)

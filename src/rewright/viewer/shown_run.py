@@ -85,12 +85,7 @@ class ShownRun:
         """
         with self._lock:
             self.refresh()
-            numbers = matching(self.index, filters)
-            searched, done = len(self.index), True
-            if filters.get("q", "").strip():
-                search = self._search(filters["q"])
-                numbers, searched, done = numbers[search.found[numbers]], search.searched, search.done
-            numbers = ordered(self.index, numbers, filters.get("sort", ""))
+            numbers, searched, done = self._numbers(filters)
             start = _whole(filters, "start", 0)
             shown = numbers[start : start + min(_whole(filters, "count", 100), MAX_ROWS)]
             return {
@@ -106,8 +101,7 @@ class ShownRun:
     def position(self, filters: Mapping[str, str], identity: str) -> int:
         """Return the place of a trajectory among those that pass the filters; -1 if it is not among them."""
         with self._lock:
-            numbers: NDArray[Any] = ordered(self.index, matching(self.index, filters), filters.get("sort", ""))
-            found = np.flatnonzero(numbers == self.details.number(identity))
+            found = np.flatnonzero(self._numbers(filters)[0] == self.details.number(identity))
             return int(found[0]) if len(found) else -1
 
     def trajectory(self, identity: str) -> dict[str, Any]:
@@ -137,6 +131,15 @@ class ShownRun:
             credit = self.details.one(identity)["credit"]
             advantages = None if credit is None else credit["advantages"]
             return tokens_json(self.index.read(number), advantages, self.tokenizers)
+
+    def _numbers(self, filters: Mapping[str, str]) -> tuple[NDArray[np.int64], int, bool]:
+        """The trajectories that pass the filters, how many were searched, and whether the search is done."""
+        numbers = matching(self.index, filters)
+        searched, done = len(self.index), True
+        if filters.get("q", "").strip():
+            search = self._search(filters["q"])
+            numbers, searched, done = numbers[search.found[numbers]], search.searched, search.done
+        return ordered(self.index, numbers, filters.get("sort", "")), searched, done
 
     def _search(self, text: str) -> Search:
         search = self._searches.pop(text, None)

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from rewright.core.errors import InputError, RewrightError
+from rewright.core.errors import InputError
 from rewright.core.storage import write_atomically
+from rewright.viewer.details import MAX_GROUP
 from rewright.viewer.overview import comparison
 from rewright.viewer.query import row_of, step_groups
 from rewright.viewer.server import bundle
 from rewright.viewer.shown_run import ShownRun
+from rewright.viewer.tokens import tokens_json
 
 __all__ = ["DEFAULT_EXAMPLES", "MAX_STATIC_BYTES", "write_static"]
 
@@ -72,21 +74,17 @@ def _content(run: ShownRun, examples: int, most_bytes: int) -> dict[str, Any]:
     head = run.head()
     summary = run.summary()
     rows, trajectories, tokens, size = [], {}, {}, 0
-    for number in _chosen(run, examples):
+    for number, found in _read(run, _chosen(run, examples)):
         identity = index.ids[number]
-        if identity in trajectories:
-            continue
-        found = run.trajectory(identity)
         size += len(json.dumps(found))
         if size > most_bytes:
             break
         rows.append(number)
         trajectories[identity] = found
         if found["has_tokens"]:
-            try:
-                shown = run.tokens(identity)
-            except RewrightError:
-                continue
+            credit = found["credit"]
+            advantages = None if credit is None else credit["advantages"]
+            shown = tokens_json(index.read(number), advantages, run.tokenizers)
             written = len(json.dumps(shown))
             if written < MAX_TOKENS_BYTES and size + written < most_bytes:
                 tokens[identity] = shown
@@ -104,6 +102,15 @@ def _content(run: ShownRun, examples: int, most_bytes: int) -> dict[str, Any]:
     return {
         "head": head, "summary": summary, "rows": kept, "trajectories": trajectories, "tokens": tokens, "steps": steps,
     }  # fmt: skip
+
+
+def _read(run: ShownRun, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read trajectories, many at once: the credit of a group is computed once."""
+    ids = run.index.ids
+    first = [number for number in numbers if run.index.first[ids[number]] == number]
+    for start in range(0, len(first), MAX_GROUP):
+        part = first[start : start + MAX_GROUP]
+        yield from zip(part, run.many([ids[number] for number in part]), strict=True)
 
 
 def _chosen(run: ShownRun, count: int) -> list[int]:
