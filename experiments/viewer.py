@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WORDS = ("the", "of", "lookup", "person", "name", "city", "harbour", "mentor", "doctor", "answer", "found", "next", "plan")
+WORDS = ("the", "of", "lookup", "person", "name", "city", "harbour", "mentor", "answer", "found", "next", "plan")
 TASKS = 10_000
 PROGRAM = "from rewright.cli.main import main; main()"
 
