@@ -50,8 +50,8 @@ function SegmentView({ segment, mode, largest }: { segment: Segment; mode: Mode;
   const title = segment.kind === "turn" ? `turn ${segment.turn + 1}` : segment.kind === "result" ? "result" : "prompt";
   const shown = segment.texts ?? segment.ids.map((id) => ` ${id}`);
   return (
-    <div class={`segment ${segment.kind}`}>
-      <span class="soft small tag">{title}{segment.advantage === null ? "" : ` · ${segment.advantage.toFixed(3)}`}</span>
+    <details class={`segment ${segment.kind}`} open={segment.kind !== "prompt"}>
+      <summary class="soft small tag">{title}, {whole(segment.ids.length)} tokens{segment.advantage === null ? "" : ` · advantage ${segment.advantage.toFixed(3)}`}</summary>
       <div class="text">
         {shown.map((text, place) => {
           const log = segment.log_probs?.[place] ?? null;
@@ -60,6 +60,6 @@ function SegmentView({ segment, mode, largest }: { segment: Segment; mode: Mode;
           return <span key={place} title={about} style={{ background: colour(mode, value, largest) }}>{text}</span>;
         })}
       </div>
-    </div>
+    </details>
   );
 }
