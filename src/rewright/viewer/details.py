@@ -24,7 +24,7 @@ __all__ = ["MAX_GROUP", "MAX_TEXT_CHARACTERS", "Details", "shown_text"]
 
 MAX_TEXT_CHARACTERS: Final = 20_000
 """Maximum length of a text; longer ones are cut, because a tool result can have megabytes. Raw JSON has all of it."""
-MAX_GROUP: Final = 512
+MAX_GROUP: Final = 2048
 """Trajectories that are compared with each other or shown side by side."""
 
 
@@ -69,8 +69,7 @@ class Details:
         """The trajectories that a trajectory is compared with, itself included, in file order."""
         columns = self.index.columns
         same = (columns["task"] == columns["task"][number]) & (columns["step"] == columns["step"][number])
-        same &= (columns["stage"] == columns["stage"][number]) & ~columns["parent"] & ~columns["failed"]
-        same &= columns["source"] == columns["source"][number]
+        same &= (columns["source"] == columns["source"][number]) & ~columns["parent"] & ~columns["failed"]
         found = [int(one) for one in np.flatnonzero(same)[:MAX_GROUP]]
         alone = columns["parent"][number] or columns["failed"][number] or number not in found
         return [number] if alone else found

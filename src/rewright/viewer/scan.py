@@ -105,7 +105,7 @@ class Scan:
         seen = (about.st_ino, about.st_size, about.st_mtime_ns)
         if seen == self._seen:
             return False
-        if about.st_ino != self._state.inode or about.st_size < self._state.size or not self._is_same():
+        if about.st_ino != self._state.inode or about.st_size <= self._state.size or not self._is_same():
             self._clear()
         before = len(self.ids), self._state.inode
         self._read(about.st_size)
@@ -132,14 +132,15 @@ class Scan:
             return False
         if about.st_ino != state.inode or about.st_size < state.size:
             return False
-        unchanged = (about.st_size, about.st_mtime_ns) == (state.size, state.modified)
-        if not unchanged and self._digest(state.size) != state.digest:
+        unchanged = about.st_mtime_ns == state.modified
+        if not unchanged and (about.st_size == state.size or self._digest(state.size) != state.digest):
             return False
         rows = np.frombuffer(state.rows, self.dtype).copy()
         if count and ((rows["offset"] < 0).any() or (rows["offset"] + rows["length"] > state.size).any()):
             return False
         self.ids, self.texts, self.rows = state.ids, state.texts, rows
         self._state = msgspec.structs.replace(state, ids=[], texts=[], rows=b"")
+        self._seen = (about.st_ino, about.st_size, about.st_mtime_ns) if unchanged else None
         return True
 
     def state(self) -> ScanState:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from rewright.core.errors import InputError
@@ -65,7 +65,7 @@ def _page(runs: Sequence[ShownRun], data: dict[str, Any]) -> Iterator[str]:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<style>{style}</style></head>\n<body><div id="app"></div>\n<script type="application/json" id="data">'
     )
-    yield json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    yield msgspec.json.encode(data).decode().replace("<", "\\u003c")  # not a number becomes null
     yield f"</script>\n<script>{script}</script></body></html>\n"
 
 
@@ -76,7 +76,7 @@ def _content(run: ShownRun, examples: int, most_bytes: int) -> dict[str, Any]:
     rows, trajectories, tokens, size = [], {}, {}, 0
     for number, found in _read(run, _chosen(run, examples)):
         identity = index.ids[number]
-        size += len(json.dumps(found))
+        size += len(msgspec.json.encode(found))
         if size > most_bytes:
             break
         rows.append(number)
@@ -85,7 +85,7 @@ def _content(run: ShownRun, examples: int, most_bytes: int) -> dict[str, Any]:
             credit = found["credit"]
             advantages = None if credit is None else credit["advantages"]
             shown = tokens_json(index.read(number), advantages, run.tokenizers)
-            written = len(json.dumps(shown))
+            written = len(msgspec.json.encode(shown))
             if written < MAX_TOKENS_BYTES and size + written < most_bytes:
                 tokens[identity] = shown
                 size += written
