@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -76,7 +75,7 @@ def comparison(left: RunIndex, right: RunIndex) -> dict[str, Any]:
     Raises InputError.
     """
     found = compare(left.run, right.run)
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for stage in stages():
         label = stage.evaluates
         if label is not None:
@@ -84,7 +83,7 @@ def comparison(left: RunIndex, right: RunIndex) -> dict[str, Any]:
             tasks += [
                 {"stage": label, "task": task, "prompt": _prompt(left, task), "left": one, "right": both[1][task]}
                 for task, one in both[0].items()
-                if task in both[1]
+                if task in both[1] and _prompt(left, task) == _prompt(right, task)
             ]
     tasks.sort(key=lambda one: one["left"]["success"] == one["right"]["success"])
     return {**found, "tasks": tasks[:MAX_TASKS], "left_out": max(len(tasks) - MAX_TASKS, 0)}
@@ -95,9 +94,11 @@ def _evaluated(index: RunIndex, label: str) -> dict[str, dict[str, Any]]:
     name = f"{label}.jsonl"
     source = next((place for place, scan in enumerate(index.trajectories[1:-1], 1) if scan.path.name == name), None)
     found: dict[str, dict[str, Any]] = {}
-    numbers: Sequence[Any] = [] if source is None else np.flatnonzero(index.columns["source"] == source)
+    numbers: list[int] = [] if source is None else np.flatnonzero(index.columns["source"] == source).tolist()
     for number in numbers:
         outcome = float(index.columns["outcome"][number])
+        if math.isnan(outcome):  # not judged
+            continue
         entry = found.setdefault(index.name("task", int(number)), {"id": index.ids[number], "values": []})
         entry["values"].append(float(outcome >= 0.5))
     for entry in found.values():

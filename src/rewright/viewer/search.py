@@ -100,7 +100,7 @@ class Search:
                 tasks = asked[:, index.columns["task"][first + start : first + end]]
                 for row in np.flatnonzero((hits | tasks).all(axis=0)):
                     mine = tasks[:, row]
-                    text = "" if mine.all() else _text(scan, start + row)
+                    text = "" if mine.all() else _text(scan, start + int(row))
                     self.found[first + start + row] = all(
                         known or word in text for known, word in zip(mine, self.words, strict=True)
                     )
