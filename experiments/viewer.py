@@ -34,9 +34,9 @@ def write_run(folder: Path, count: int) -> int:
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text("name: large\n")
     draw = random.Random(0)
-    texts = [" ".join(draw.choices(WORDS, k=60)) for _ in range(500)]
-    ids = [json.dumps([draw.randrange(32000) for _ in range(90)]) for _ in range(200)]
-    logs = [json.dumps([-round(draw.random(), 6) for _ in range(90)]) for _ in range(200)]
+    texts = [" ".join(draw.choices(WORDS, k=40)) for _ in range(500)]
+    ids = [json.dumps([draw.randrange(32000) for _ in range(50)]) for _ in range(200)]
+    logs = [json.dumps([-round(draw.random(), 6) for _ in range(50)]) for _ in range(200)]
     with (folder / "tasks.jsonl").open("w") as file:
         for number in range(TASKS):
             message = {"role": "user", "content": f"Question {number}: {texts[number % 500]}?"}
@@ -80,8 +80,10 @@ def served(folder: Path) -> Iterator[tuple[str, float, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().strip()
-        yield address, time.monotonic() - started, server.pid
-        server.terminate()
+        try:
+            yield address, time.monotonic() - started, server.pid
+        finally:
+            server.terminate()
 
 
 def memory(root: int) -> tuple[float, float]:
@@ -157,6 +159,7 @@ def in_browser(address: str, count: int) -> dict[str, str]:
         for place in range(20):
             page.locator(".list").evaluate(f"box => {{ box.scrollTop = box.scrollHeight * {place / 20}; }}")
             page.wait_for_timeout(100)
+        page.keyboard.press("Escape")  # out of the search
         page.keyboard.press("Enter")
         page.get_by_text("Credit of every turn").or_(page.get_by_text("No credit")).first.wait_for()
         whole, largest = memory(os.getpid())
