@@ -86,9 +86,10 @@ export function List() {
   }, []);
 
   const rowAt = (place: number): Row | undefined => chunks.current.get(Math.floor(place / CHUNK))?.[place % CHUNK];
-  const open = (place: number) => {
-    const row = rowAt(place);
+  const open = async (place: number) => {
     app.place.current = place;
+    // The row may have been scrolled away and dropped.
+    const row = rowAt(place) ?? (await source.rows(run, { ...filters, start: String(place), count: "1" })).rows[0];
     if (row) app.go("t", { id: row.id });
   };
   useEffect(() => {
@@ -105,7 +106,7 @@ export function List() {
         const top = place * rowHeight;
         if (top < element.scrollTop) element.scrollTop = top;
         if (top + rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + rowHeight - element.clientHeight;
-      } else if (event.key === "Enter") open(cursor);
+      } else if (event.key === "Enter") void open(cursor);
     };
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
