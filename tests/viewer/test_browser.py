@@ -244,6 +244,15 @@ def test_the_list_is_walked_and_searched_with_the_keyboard(page: Any, address: s
     assert "selection=repaired" in page.url
 
 
+def test_the_list_follows_a_run_that_is_going_on(page: Any, address: str, folder: Path) -> None:
+    before = json.loads(asked(address, "api/rows?run=1")[2])["total"]
+    page.goto(f"{address}#/list?run=1")
+    page.get_by_text(f"{before} of {before} trajectories").wait_for()
+    with (folder / "second/trajectories.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(trajectory("synth/live", "t1", "synth", "36")) + b"\n")
+    page.get_by_text(f"{before + 1} of {before + 1} trajectories").wait_for()
+
+
 def test_a_trajectory_has_its_conversation_its_credit_and_its_tokens(page: Any, address: str) -> None:
     page.goto(f"{address}#/t?run=0&id=rl/t2/0/2")
     page.get_by_text("the credit that RL trained with").wait_for()

@@ -56,15 +56,21 @@ export function List() {
   useEffect(() => {
     if (before.current !== key) {
       before.current = key;
+      chunks.current.clear();
       app.place.current = 0;
       setCursor(0);
       box.current?.scrollTo(0, 0);
       setView((one) => ({ ...one, top: 0 }));
     }
     const mine = ++generation.current;
-    chunks.current = new Map([...chunks.current].slice(0, 0));
+    // Of a run that is going on, what is on the screen stays until the new rows are there.
+    const shown = Math.floor((box.current?.scrollTop ?? 0) / rowHeight / CHUNK);
+    for (const chunk of [...chunks.current.keys()]) {
+      if (chunk !== shown && chunk !== shown + 1) chunks.current.delete(chunk);
+    }
     wanted.current = new Set();
-    void load(Math.floor((box.current?.scrollTop ?? 0) / rowHeight / CHUNK), mine);
+    void load(shown, mine);
+    if (chunks.current.has(shown + 1)) void load(shown + 1, mine);
   }, [key, tick]);
 
   const total = about?.total ?? 0;
@@ -99,14 +105,14 @@ export function List() {
       const move = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (move) {
         event.preventDefault();
-        const place = Math.max(0, Math.min(total - 1, cursor + move));
+        const place = Math.max(0, Math.min(total - 1, app.place.current + move)); // two keys may come before one drawing
         setCursor(place);
         app.place.current = place;
         const element = box.current!;
         const top = place * rowHeight;
         if (top < element.scrollTop) element.scrollTop = top;
         if (top + rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + rowHeight - element.clientHeight;
-      } else if (event.key === "Enter") void open(cursor);
+      } else if (event.key === "Enter") void open(app.place.current);
     };
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
