@@ -3,6 +3,7 @@
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
 #   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
+#   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
@@ -17,7 +18,8 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks release test-versions clean
+.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks viewer check-viewer release \
+  test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -89,6 +91,17 @@ benchmarks: setup
 	@for file in experiments/*.py; do \
 	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
+
+# The page of `rewright view`: source in viewer/, the built bundle in src/rewright/viewer/bundle. Only these need node.
+viewer: viewer/node_modules/.package-lock.json
+	cd viewer && npm run build
+
+check-viewer: viewer/node_modules/.package-lock.json
+	cd viewer && VIEWER_OUT=$(CURDIR)/build/viewer npm run build
+	diff -r build/viewer src/rewright/viewer/bundle
+
+viewer/node_modules/.package-lock.json: viewer/package.json viewer/package-lock.json
+	cd viewer && npm ci --no-audit --no-fund
 
 # Nothing is uploaded. The wheel is built from the sdist, as pip would build it.
 release: setup

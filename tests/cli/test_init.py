@@ -41,7 +41,8 @@ def printed_commands(folder: Path, output: str) -> list[tuple[list[str], Said]]:
             folder = folder / arguments[0]
         else:
             assert verb == "rewright"
-            done.append((arguments, rewright(folder, *arguments)))
+            more = ["--static", "page.html"] if arguments[0] == "view" else []  # it would serve until Ctrl-C
+            done.append((arguments, rewright(folder, *arguments, *more)))
     return done
 
 
@@ -61,7 +62,7 @@ def test_the_printed_commands_work_as_printed(first: tuple[Path, list[tuple[list
     assert "5 rows, 15 tool functions" in done[0][1].output
     assert "0 errors, 0 warnings" in done[0][1].output
     assert "candidates 20, " in done[1][1].output
-    assert (folder / "runs/first/report.html").exists()
+    assert (folder / "page.html").exists()
 
 
 def test_the_model_calls_the_functions_of_the_written_module(

@@ -50,4 +50,4 @@ def test_a_program_in_the_folder_is_printed_as_such_and_a_run_ends_with_the_comm
     said = shell("./venv/rewright run 'my project/recipe.yaml' tasks='my project/tasks.jsonl' stages=[build]", tmp_path)
     view = re.findall(r"^look at the run with (.*)$", said, re.M)
     assert view == ["venv/rewright view runs/first"]
-    assert "report.html" in shell(view[0], tmp_path)
+    assert "page.html" in shell(f"{view[0]} --static page.html", tmp_path)

@@ -14,6 +14,7 @@ import yaml
 
 from rewright.cli import main as cli
 from rewright.sandbox.capabilities import capabilities
+from support.static_page import page_data
 
 LEVEL = "strict" if capabilities().strict else "process"
 Rewright = Callable[..., tuple[Any, str, str]]
@@ -298,7 +299,7 @@ def test_code_that_a_stored_recipe_names_does_not_run(
     assert contents(run) == before
     assert not Path(IMPORTED).exists()
     assert rewright("report", "run")[0] == 0
-    assert rewright("view", "run")[0] == 0
+    assert rewright("view", "run", "--static", "page.html")[0] == 0
     assert not Path(IMPORTED).exists()
 
 
@@ -318,8 +319,8 @@ def test_reading_a_stored_recipe_imports_nothing(
         code, _, said = rewright(verb, "run")
         assert (code, f"run/recipe.yaml names code ({named}), which runs only if" in said) == (2, True), (verb, said)
     assert contents(Path("run")) == before
-    for verb in ("report", "view"):  # they show what they can without the recipe
-        rewright(verb, "run")
+    for verb in (["report", "run"], ["view", "run", "--static", "page.html"]):  # what they can without the recipe
+        rewright(*verb)
     assert not Path(IMPORTED).exists()
     code, _, said = rewright("judge", "run", "--trusted", "evil")
     assert (code, f"{named.rpartition(' ')[2]!r} is <function " in said) == (2, True), said
@@ -350,16 +351,16 @@ def test_credit_and_the_page_without_the_estimator_of_a_stored_recipe(
     code, _, said = rewright("credit", "run", "--json", "estimator=grpo")
     assert code == 0, said
     assert not Path(IMPORTED).exists()
-    code, _, said = rewright("view", "run")
+    code, _, said = rewright("view", "run", "--static", "page.html")
     assert (code, "shown is the credit of the estimator matchtir" in said) == (0, True)
-    page = Path("run/report.html").read_text()
-    assert "estimator matchtir" in page
-    assert "The estimator is not the recipe&#x27;s" in page
+    words = page_data(Path("page.html"))["runs"][0]["head"]["words"]
+    assert "estimator matchtir" in words
+    assert "The estimator is not the recipe's" in words
     assert not Path(IMPORTED).exists()
-    for verb in ("credit", "view"):
-        assert rewright(verb, "run", "--trusted", "evil")[0] == 0
+    for verb in (["credit", "run"], ["view", "run", "--static", "page.html"]):
+        assert rewright(*verb, "--trusted", "evil")[0] == 0
     assert Path(IMPORTED).exists()
-    assert "estimator evil:zeros" in Path("run/report.html").read_text()
+    assert "estimator evil:zeros" in page_data(Path("page.html"))["runs"][0]["head"]["words"]
 
 
 def test_a_recipe_that_you_give_is_yours(rewright: Rewright, stored: Callable[..., Path]) -> None:

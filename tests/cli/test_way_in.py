@@ -177,7 +177,8 @@ def test_a_task_file_is_evaluated_in_a_run_of_its_own(tmp_path: Path) -> None:
 
 
 VERBS = [
-    ["report", "left"], ["view", "left"], ["compare", "left", "right"], ["doctor"], ["run", "left", "--resume"],
+    ["report", "left"], ["view", "left", "--static", "page.html"],
+    ["compare", "left", "right"], ["doctor"], ["run", "left", "--resume"],
     ["validate", "t.jsonl", "--no-execute"], ["run", "r.yaml", "--dry-run"], ["index", "c.jsonl"],
     ["judge", "left"], ["import", "x.jsonl", "--run", "new", "--recipe", "r.yaml"],
     ["credit", "x.jsonl", "--gold", "t.jsonl"], ["plan", "r.yaml"],

@@ -158,7 +158,7 @@ def test_what_never_ends_is_no_file(rewright: Rewright, tmp_path: Path, kind: st
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["view", "run", "--out", "pipe"],
+        ["view", "run", "--static", "pipe"],
         ["credit", "gold.jsonl", "--picture", "pipe.svg"],
         ["credit", "gold.jsonl", "--picture", "pipe.png"],
         ["export", "run", "out"],
@@ -241,7 +241,7 @@ def test_the_last_line_of_a_dead_server_is_the_error(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_made_leaves_nothing_behind(rewright: Rewright, tmp_path: Path) -> None:
     put(tmp_path, {"run/recipe.yaml": RECIPE, "run/trajectories.jsonl": b"{}\n"})
-    rewright("view", "run").refused("run/trajectories.jsonl:1: not a valid record")
+    rewright("view", "run", "--static", "page.html").refused("run/trajectories.jsonl:1: not a valid record")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["recipe.yaml", "trajectories.jsonl"]
 
 

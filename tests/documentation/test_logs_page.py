@@ -13,6 +13,7 @@ import pytest
 from support.chat_server import calls, chat_server, results_of, said_by_user, says
 from support.in_process import rewright
 from support.served import served
+from support.static_page import page_data
 
 PAGE = (Path(__file__).parents[2] / "docs" / "logs.md").read_text("utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
@@ -61,14 +62,16 @@ def test_logs_are_credited_repaired_exported_and_viewed_in_eight_commands(tmp_pa
     with served(lambda: chat_server(reply)) as address:
         commands = walk(block, address)
         assert len(commands) <= 8
-        said = [rewright(tmp_path, *words[1:]) for words in commands]
+        served_until_ctrl_c = {"view": ["--static", "page.html"]}
+        said = [rewright(tmp_path, *words[1:], *served_until_ctrl_c.get(words[1], [])) for words in commands]
     assert [one.code for one in said] == [0] * len(commands), said
     printed = "\n".join(one.output for one in said)
     assert "candidates 20, kept 10, low 0, wrong 10, repaired 10, hard 0, pairs 10" in printed
     assert "synth" not in printed, "the import generated nothing that costs"
     credited = next(one.output for words, one in zip(commands, said, strict=True) if words[1] == "credit")
     assert len(re.findall(r"^repair/\S+ +1\.000 +2\.000 +1\.000 1\.000", credited, re.MULTILINE)) == 10
-    assert "How warm is Paris?" in (tmp_path / run / "report.html").read_text()
+    shown = page_data(tmp_path / "page.html")["runs"][0]["rows"]
+    assert "How warm is Paris?" in {row["prompt"] for row in shown}
     written = {path.name for folder in ("out", "sets", "traces") for path in (tmp_path / folder).glob("*")}
     assert {"sft.jsonl", "preferences.jsonl"} <= written
     if run == "runs/short":

@@ -89,6 +89,6 @@ def test_links_lead_to_a_file_and_a_heading_of_it(page: Path) -> None:
         assert not fragment or fragment in anchors(file), f"{target}#{fragment}"
 
 
-@pytest.mark.parametrize("name", ["plugins", "viewer", "training.rl", "tools.sandbox", "judging.process"])
+@pytest.mark.parametrize("name", ["plugins", "quality", "training.rl", "tools.sandbox", "judging.process"])
 def test_a_module_of_an_earlier_layout_is_not_taken_for_one_that_exists(name: str) -> None:
     assert not exists(name.split("."))

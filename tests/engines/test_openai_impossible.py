@@ -15,6 +15,7 @@ from rewright.engines.openai import OpenAIEngine
 from rewright.net.endpoint import EndpointError
 from rewright.pipeline.run_directory import Run
 from support.fault_server import FaultServer
+from support.static_page import page_data
 
 TOKENS = 8
 FINE: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -158,7 +159,7 @@ async def test_a_run_tells_what_broke_from_what_is_wrong(
         ("priced", "endless"), ("engine", "impossible")
     )
     assert all(not one.turns for one in run.trajectories if one.failure is not None)
-    assert cli.app(["view", "runs/run"], standalone_mode=False) is None
-    page = (tmp_path / "runs/run/report.html").read_text()
-    assert "Infrastructure failures (not counted as wrong): engine (impossible) 2." in page
-    assert page.count('data-labels="broken"') == 2
+    assert cli.app(["view", "runs/run", "--static", "page.html"], standalone_mode=False) is None
+    (page,) = page_data(Path("page.html"))["runs"]
+    assert page["summary"]["report"]["broke"] == {"engine (impossible)": 2}
+    assert [row["selection"] for row in page["rows"] if row["stage"] == "synth"].count("broken") == 2

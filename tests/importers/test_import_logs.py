@@ -142,7 +142,7 @@ def test_logs_are_judged_repaired_credited_built_and_viewed(rewright: Rewright) 
     code, output, _ = rewright("credit", "run", "--json")
     assert code == 0
     assert [json.loads(line)["outcome"] for line in output.splitlines()][:3] == [0.0, 1.0, 0.0]
-    assert (rewright("view", "run")[0], rewright("export", "run", "out")[0]) == (0, 0)
+    assert (rewright("view", "run", "--static", "page.html")[0], rewright("export", "run", "out")[0]) == (0, 0)
 
 
 def test_gold_in_the_form_of_our_tasks_is_read_from_a_row(rewright: Rewright) -> None:

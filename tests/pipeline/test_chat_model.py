@@ -18,6 +18,7 @@ from support import in_process
 from support.chat_server import Body, calls, chat_server, results_of, said_by_user, says
 from support.in_process import Said
 from support.served import served
+from support.static_page import page_data
 
 ADD = {
     "type": "function",
@@ -155,10 +156,10 @@ def test_its_sets_and_pages_hold_the_conversation(walked: tuple[Path, list[Body]
         said = in_process.rewright(folder, "export", "run", f"out-{name}", "--format", name)
         assert said.code == 0, said.errors
         assert "sft.jsonl: 6 rows" in said.output
-    assert in_process.rewright(folder, "view", "run", "--out", "page.html").code == 0
-    page = (folder / "page.html").read_text()
-    assert "I will add them.</div>" in page
-    assert "arguments&quot;" not in page
+    assert in_process.rewright(folder, "view", "run", "--static", "page.html").code == 0
+    shown = page_data(folder / "page.html")["runs"][0]["trajectories"].values()
+    assert "I will add them." in {turn["said"] for one in shown for turn in one["turns"]}
+    assert not any("arguments" in turn["said"] for one in shown for turn in one["turns"])
 
 
 def test_another_extractor_judges_a_run_again(walked: tuple[Path, list[Body], Said]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rewright.core.trust import builtin_targets
 from rewright.pipeline.environment import FORMAT
 from support.in_process import rewright
+from support.static_page import page_data
 
 STORED = Path(__file__).parent / "stored_runs"
 
@@ -45,10 +46,11 @@ def test_reading_shows_what_its_own_version_showed_and_changes_nothing(run: Path
     assert credit.output == (STORED / "format1.credit.jsonl").read_text()
     assert rewright(run.parent, "credit", "run/trajectories.jsonl").code == 0
     assert rewright(run.parent, "credit", "run", "singleton_turn=zero").code == 0
-    view = rewright(run.parent, "view", "run")
+    view = rewright(run.parent, "view", "run", "--static", "page.html")
     assert view.code == 0, view.errors
-    page = (run / "report.html").read_text()
-    assert "The recipe cannot be read" not in page and "town-train-short-0-1" in page
+    (page,) = page_data(run.parent / "page.html")["runs"]
+    assert "The recipe cannot be read" not in page["head"]["words"]
+    assert "town-train-short-0-1" in {row["task"] for row in page["rows"]}
     for name in ("trl", "verl", "llama-factory"):
         exported = rewright(run.parent, "export", "run", f"out-{name}", "--format", name)
         assert exported.code == 0, exported.errors
@@ -149,7 +151,7 @@ def test_a_newer_run_is_refused_in_one_line(run: Path) -> None:
         ["report", "run"],
         ["credit", "run"],
         ["credit", "run/trajectories.jsonl"],
-        ["view", "run"],
+        ["view", "run", "--static", "page.html"],
         ["export", "run", "out"],
         ["judge", "run"],
         ["eval", "run"],

@@ -12,6 +12,7 @@ import yaml
 from rewright.cli import main as cli
 from rewright.core.records import Trajectory, Turn
 from rewright.recipe.loader import load_recipe
+from support.static_page import page_data
 
 MISTAKES = [
     ("trajectory_reward: matchtir\n  reward_model_clip: 2", "rl.reward_model_clip", "rl.trajectory_reward is matchtir"),
@@ -87,8 +88,8 @@ def test_a_run_of_an_older_version_can_be_looked_at_all_the_same(
     one = Trajectory(id="a", task_id="t", stage="synth", index=0, turns=(Turn("36"),), stop_reason="no_answer")
     (tmp_path / "trajectories.jsonl").write_bytes(msgspec.json.encode(one))
     assert rewright("report", str(tmp_path)) == 0
-    assert rewright("view", str(tmp_path)) == 0
-    text = (tmp_path / "report.html").read_text()
+    assert rewright("view", str(tmp_path), "--static", str(tmp_path / "page.html")) == 0
+    text = page_data(tmp_path / "page.html")["runs"][0]["head"]["words"]
     assert "estimator grpo" in text and "cannot be read" not in text
 
 

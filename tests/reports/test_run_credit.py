@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from rewright.cli import main as cli
 from rewright.core.records import Credit, Gold, Provenance, Task, ToolCall, Trajectory, Turn, Verdict
 from rewright.credit import advantages
 from rewright.pipeline.run_directory import Run
+from support.static_page import page_data
 
 RECIPE = """\
 stages: [eval_base, synth, judge, score, repair, rl]
@@ -57,36 +56,22 @@ def credit_of(capsys: pytest.CaptureFixture[str], run: Path, *options: str) -> d
     return {row["id"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
 
 
-class Cards(HTMLParser):
-    """The text of every card of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag == "details" and dict(attributes).get("class") == "card":
-            self.texts.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.texts:
-            self.texts[-1] += data
-
-
 def shown_by(page: Path, rows: dict[str, dict[str, Any]]) -> set[str]:
-    """Checks that every card shows the turn rewards and advantages of its trajectories; returns their ids."""
-    seen = set()
-    for text in Cards(page.read_text(encoding="utf-8")).texts:
-        said, pictures = text.split("Credit of every turn")
-        mine = [row for key, row in rows.items() if re.search(rf"{re.escape(key)}(?!\d)", said)]
-        seen |= {row["id"] for row in mine}
-        for name, key in (("reward", "turn_rewards"), ("advantage", "turn_advantages")):
-            found = sorted(float(one) for one in re.findall(rf"(?<!trajectory ){name} (-?\d+\.\d{{4}})", pictures))
-            assert found == sorted(round(value, 4) + 0.0 for row in mine for value in row[key] or ())
-        totals = sorted(float(one) for one in re.findall(r"trajectory reward (-?\d+\.\d\d)", pictures))
-        assert totals == pytest.approx(sorted(row["reward"] for row in mine), abs=0.0051)
-    return seen
+    """Checks that the page shows the turn rewards and advantages of its trajectories; returns their ids."""
+    (found,) = page_data(page)["runs"]
+    for key, one in found["trajectories"].items():
+        credit, row = one["credit"], rows[key]
+        assert credit["rewards"] == pytest.approx(row["turn_rewards"])
+        assert credit["advantages"] == (
+            None if row["turn_advantages"] is None else pytest.approx(row["turn_advantages"])
+        )
+        assert credit["trajectory_reward"] == pytest.approx(row["reward"])
+        assert credit["used_by_rl"] == row["used_by_rl"]
+        labels = [shape["label"] for shape in credit["drawing"]["shapes"] if shape.get("label")]
+        assert [label for label in labels if label.startswith("reward")] == [
+            f"reward {value:.4f}" for value in credit["rewards"]
+        ]
+    return set(found["trajectories"])
 
 
 def test_every_rollout_holds_what_rl_trained_on(trained: Path) -> None:
@@ -133,7 +118,7 @@ def test_credit_and_page_show_that_and_agree_for_every_stage(
     for key, row in rows.items():
         alone = key.startswith(("repair/", "eval-"))
         assert (row["group"] is None) == (row["turn_advantages"] is None) == alone
-    assert rewright("view", str(trained), "--out", str(tmp_path / "page.html")) == 0
+    assert rewright("view", str(trained), "--static", str(tmp_path / "page.html")) == 0
     seen = shown_by(tmp_path / "page.html", rows)
     assert {key.split("/")[0] for key in seen} == {"synth", "repair", "eval-base", "rl"}
     assert seen >= {key for key in rows if key.startswith(("synth/", "repair/", "eval-"))}
@@ -169,9 +154,11 @@ def test_rollouts_of_an_older_version_are_computed_anew_and_that_is_said(
         assert row["reward"] == pytest.approx(new[key]["reward"])
         assert row["turn_advantages"] == pytest.approx(new[key]["turn_advantages"])
     everything = credit_of(capsys, old)
-    assert rewright("view", str(old)) == 0
-    assert "RL stored no credit" in (old / "report.html").read_text()
-    assert shown_by(old / "report.html", everything)
+    page = tmp_path / "page.html"
+    assert rewright("view", str(old), "--static", str(page)) == 0
+    assert shown_by(page, everything)
+    rollouts = [one for one in page_data(page)["runs"][0]["trajectories"].values() if one["row"]["stage"] == "rl"]
+    assert len(rollouts) == 12 and all(one["recomputed"] for one in rollouts)
 
 
 def test_other_settings_are_computed_and_that_is_said(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,11 +236,12 @@ def test_stored_numbers_are_shown_as_they_are(tmp_path: Path, capsys: pytest.Cap
     assert rows["rl/t/0/1"]["reward"] is None
     assert rewright("credit", str(run)) == 0
     assert "0.625    1.375   0.250 0.125 0.500  -0.271 +0.018 -0.763" in capsys.readouterr().out
-    assert rewright("view", str(run)) == 0
-    (text,) = Cards((run / "report.html").read_text()).texts
-    for words in ("right, outcome 0.625: as RL saw it", "advantage -0.2710", "advantage -0.7630",
-                  "reward 0.1250", "trajectory reward 1.38"):  # fmt: skip
-        assert words in text, words
+    page = tmp_path / "page.html"
+    assert rewright("view", str(run), "--static", str(page)) == 0
+    one = page_data(page)["runs"][0]["trajectories"]["rl/t/0/0"]
+    assert (one["verdict"]["outcome"], one["verdict"]["reason"]) == (0.625, "as RL saw it")
+    assert (one["credit"]["rewards"], one["credit"]["advantages"]) == ([0.25, 0.125, 0.5], [-0.271, 0.018, -0.763])
+    assert (one["credit"]["trajectory_reward"], one["credit"]["used_by_rl"], one["reward_model"]) == (1.375, True, 2.5)
 
 
 def test_one_rule_says_who_is_compared_with_whom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ from rewright.pipeline.run_directory import Run
 from rewright.training.group_credit import score_rollouts
 from rewright.training.settings import RLSettings
 from seams.toys.toy_signal import new_results
+from support.static_page import page_data
 
 Rewright = Callable[..., tuple[int, str, str]]
 SIGNAL, ESTIMATOR = "seams.toys.toy_signal:new_results", "seams.toys.toy_estimator:same_state"
@@ -163,9 +164,9 @@ def test_every_spelling_of_a_signal_at_the_command_line(
 
 def test_the_page_shows_a_run_whose_signal_is_not_trusted(rewright: Rewright, tmp_path: Path) -> None:
     stored_run(tmp_path / "run", rl={"credit": {"signal": SIGNAL}})
-    code, _, said = rewright("view", "run")
+    code, _, said = rewright("view", "run", "--static", "page.html")
     assert (code, "shown is the credit of the signal matched" in said) == (0, True)
-    assert "The signal is not the recipe&#x27;s" in (tmp_path / "run/report.html").read_text()
+    assert "The signal is not the recipe's" in page_data(tmp_path / "page.html")["runs"][0]["head"]["words"]
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def test_a_stored_run_s_function_that_compares_runs_only_if_it_is_trusted(tmp_pa
     data["rl"]["credit"]["compare"] = {"arguments": {"get_weather": {"city": "comparing:never"}}}
     recipe.write_text(yaml.safe_dump(data))
     rewright(tmp_path, "credit", "out").refused("--trusted comparing")
-    done = rewright(tmp_path, "view", "out")
+    done = rewright(tmp_path, "view", "out", "--static", "page.html")
     assert done.code == 0, done.errors
     assert "values compared as JSON" in done.errors
     assert not marker.exists()

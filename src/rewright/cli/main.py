@@ -30,6 +30,7 @@ from rewright.cli import offline as commands
 from rewright.cli import plan as planning
 from rewright.cli import serve as serving
 from rewright.cli import start as starting
+from rewright.cli import view as viewing
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.cli.plan import GpuMemoryOption, GpusOption
 from rewright.cli.running import (
@@ -193,6 +194,7 @@ def version() -> None:
 
 
 commands.register(app)
+viewing.register(app)
 serving.register(app)
 starting.register(app)
 evaluate.register(app)

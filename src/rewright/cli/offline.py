@@ -1,4 +1,4 @@
-"""Commands that execute no stages: validate, credit, import, export and view."""
+"""Commands that execute no stages: validate, credit, import and export."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def register(app: typer.Typer) -> None:
     app.command()(credit)
     app.command(name="import")(import_trajectories)
     app.command()(export)
-    app.command()(view)
 
 
 def validate(
@@ -331,21 +330,3 @@ def export(
     if as_json:
         print_json({"files": [{**one._asdict(), "path": str(one.path)} for one in written]})
     say(f"look at the run with {command('view', run)}")
-
-
-def view(
-    run: Annotated[Path, typer.Argument(help="Run directory.")],
-    out: Annotated[Path | None, typer.Option(help="Output file (default: report.html in the run directory).")] = None,
-    examples: Annotated[int, typer.Option(help="Maximum number of trajectories to show.")] = 40,
-    trusted: TrustedOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write an HTML page of a run: results table, learning curves, and trajectories with turn-level credit."""
-    from rewright.pipeline.run_directory import Run
-    from rewright.reports.page import write_page
-
-    page = write_page(Run.open(run, trusted=trusted or ()), out, examples=examples)
-    if as_json:
-        print_json({"page": str(page)})
-    else:
-        print(page)

@@ -113,17 +113,18 @@ async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0
         await runner.cleanup()
 
 
-async def serve(app: web.Application, host: str, port: int, what: str) -> None:
+async def serve(app: web.Application, host: str, port: int, what: str, *, path: str = "") -> None:
     """Serve until SIGINT or SIGTERM; running requests get `STOP_SECONDS` to finish.
 
-    Prints the address to standard output. `what` names the server in a message on standard error. Raises InputError if
-    the address is not available.
+    Prints the address, with `path` at its end, to standard output. `what` names the server in a message on standard
+    error. Raises InputError if the address is not available.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with listening(app, host, port) as url:
+    async with listening(app, host, port) as address:
+        url = f"{address}{path}"
         print(url, flush=True)
         say(f"{what} at {url}: stop with Ctrl-C")
         await stop.wait()

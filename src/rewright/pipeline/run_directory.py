@@ -11,7 +11,7 @@
       metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
       libraries.log        messages of libraries, such as their retries (if there are any)
       tensorboard/<stage>/ event files of TensorBoard
-      report.html          the report              redo/<stage>/      files of a stage that is being redone
+      .view/index          index of the viewer     redo/<stage>/      files of a stage that is being redone
 
 A lock file ensures a single writer. The kernel releases it when the process ends.
 """

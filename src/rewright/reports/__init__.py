@@ -1,1 +1,1 @@
-"""Reports of a run: tables, figures and the HTML page."""
+"""Reports of a run: tables, figures, and the credit of its trajectories."""

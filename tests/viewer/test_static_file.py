@@ -1,4 +1,4 @@
-"""The page of a run: everything that is known of its trajectories, nothing that runs or is loaded from elsewhere."""
+"""One file to share: all that is known of its trajectories, and nothing that runs or is loaded from elsewhere."""
 
 import base64
 import hashlib
@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from rewright.core.errors import InputError, StorageError
 from rewright.core.records import (
     Failure,
     FollowUp,
@@ -27,41 +26,27 @@ from rewright.core.records import (
 )
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
-from rewright.reports.cards import MAX_TEXT_CHARACTERS
-from rewright.reports.page import write_page
 from rewright.reports.report import write_report
 from rewright.reports.summary import report
 from rewright.reports.table import table
+from rewright.viewer.details import MAX_TEXT_CHARACTERS
+from support import in_process
+from support.static_page import page_data
 
 ATTACK = "<script>alert('tool')</script><img src=x onerror=alert(1)>"
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 ADA = ToolCall("lookup", {"name": "Ada"}, '{"name": "lookup", "arguments": {"name": "Ada"}}')
 
 
 class Seen(HTMLParser):
-    """What a browser would make of the page: elements, their attributes, and the text of each card."""
+    """The elements of the page as a browser finds them, with their attributes."""
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.cards, self.depth = [], [], 0
+        self.elements = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        self.elements.append((tag, values))
-        if tag == "details":
-            self.depth += 1
-            if values.get("class") == "card":
-                self.cards.append([values["data-labels"].split(), ""])
-
-    def handle_endtag(self, tag):
-        self.depth -= tag == "details"
-
-    def handle_data(self, data):
-        if self.depth and self.cards:
-            self.cards[-1][1] += data
+        self.elements.append((tag, dict(attributes)))
 
     def all(self, tag):
         return [values for name, values in self.elements if name == tag]
@@ -158,55 +143,63 @@ def run(tmp_path):
     return run
 
 
-def seen(run, **options):
-    return Seen(write_page(run, None, **options).read_text("utf-8"))
+def written(run, *options):
+    """What the file of a run holds, and its text."""
+    out = run.path.parent / "page.html"
+    said = in_process.rewright(run.path.parent, "view", run.path.name, "--static", "page.html", *options)
+    assert said.code == 0, said.errors
+    (found,) = page_data(out)["runs"]
+    return found, out.read_text("utf-8")
 
 
-def card(page, key):
-    return next((labels, text) for labels, text in page.cards if f"Candidate {key}" in text)
+def of(run, key, *options):
+    return written(run, *options)[0]["trajectories"][key]
 
 
-def test_every_candidate_stands_with_its_verdict_its_quality_its_repair_and_its_credit(run):
-    page = seen(run)
-    labels, text = card(page, "wrong-1")
-    assert labels == ["wrong", "repaired"]
-    for words in (
-        "How old is Ada?", "I look", 'lookup(name: "Ada")', "'37' is not the gold answer '36'", "tool_errors 0.25",
-        "0.500", "Repair fix-1", "accepted: correct, quality 0.93", "120 tokens", "equal now", "some-model",
-        "gold answer 36",
-    ):  # fmt: skip
-        assert words in text, words
-    assert {tuple(labels) for labels, _ in page.cards} == {
-        ("kept",), ("wrong", "repaired"), ("wrong", "hard"), ("low",),
+def test_every_trajectory_stands_with_its_verdict_its_quality_its_repair_and_its_credit(run):
+    page, _ = written(run)
+    one = page["trajectories"]["wrong-1"]
+    assert (one["row"]["selection"], one["row"]["repair"]) == ("wrong", "repaired")
+    assert one["row"]["prompt"] == "How old is Ada?"
+    assert one["turns"][0]["thought"] == "I look"
+    assert one["turns"][0]["calls"] == [{"name": "lookup", "arguments": {"name": "Ada"}, "error": None, "raw": ""}]
+    assert one["verdict"]["reason"] == "'37' is not the gold answer '36'"
+    assert one["quality"] == {
+        "total": 0.5, "scores": {"confidence": 1.0, "length": 0.75, "repetition": 1.0, "tool_errors": 0.25},
     }  # fmt: skip
-    assert "rejected: wrong: still no number" in card(page, "hard-2")[1]
-    pictures = [values for values in page.all("svg") if "viewbox" in values]
-    assert len(pictures) == 6  # four candidates and two repairs
+    assert (one["repair"]["repaired_id"], one["repair"]["accepted"], one["repair"]["tokens"]) == ("fix-1", True, 120)
+    assert one["repair"]["reason"] == "correct, quality 0.93"
+    assert one["provenance"]["model"] == "some-model"
+    assert one["task"]["answers"] == ["36"]
+    assert [message["role"] for message in one["task"]["messages"]] == ["system", "user"]
+    kinds = {row["id"]: (row["selection"], row["repair"]) for row in page["rows"]}
+    assert kinds == {
+        "kept-1": ("kept", ""), "wrong-1": ("wrong", "repaired"), "hard-2": ("wrong", "hard"), "low-2": ("low", ""),
+        "fix-1": ("", ""), "fix-2": ("", ""),
+    }  # fmt: skip
+    assert all(one["credit"]["drawing"]["shapes"] for one in page["trajectories"].values())
 
 
 def test_advantages_are_those_of_the_group_and_a_repair_has_rewards_only(run):
-    text = card(seen(run), "wrong-1")[1]
-    candidate, repair = text[text.index("Credit of every turn") :].split("Repair", 1)
+    page, _ = written(run)
     # R is 2 and 1: normalised ±0.71. The last turns' rewards, 1 and 0, too; the first turns' returns are 1.9 and 1.
-    assert "advantage -0.7071" in candidate
-    assert "advantage" not in repair
-    assert "reward 1.0000" in repair
+    assert page["trajectories"]["wrong-1"]["credit"]["advantages"][-1] == pytest.approx(-0.7071, abs=1e-4)
+    assert page["trajectories"]["fix-1"]["credit"]["advantages"] is None
+    assert page["trajectories"]["fix-1"]["credit"]["rewards"][0] == pytest.approx(1.0)
 
 
-def test_what_tools_models_and_data_sets_wrote_is_text(run):
-    path = write_page(run, None)
-    page = Seen(path.read_text("utf-8"))
-    assert len(page.all("script")) == 1
-    assert page.all("img") == [] and page.all("b") != []
+def test_what_tools_models_and_data_sets_wrote_is_data_and_not_markup(run):
+    found, text = written(run)
+    page = Seen(text)
+    assert len(page.all("script")) == 2 and page.all("img") == [] and page.all("b") == []
     assert all(not name.startswith("on") for _, values in page.elements for name in values)
-    assert ATTACK in card(page, "wrong-1")[1]
-    assert "</details><script>alert('model')</script>" in card(page, "low-2")[1]
-    assert "How tall is <b>Ben</b>?" in card(page, "hard-2")[1]
+    assert found["trajectories"]["wrong-1"]["turns"][0]["results"][0]["content"] == ATTACK
+    assert found["trajectories"]["low-2"]["answer"] == "</details><script>alert('model')</script>"
+    assert found["trajectories"]["hard-2"]["row"]["prompt"] == "How tall is <b>Ben</b>?"
 
 
 def test_only_the_page_s_own_script_and_style_may_run_and_nothing_is_loaded(run):
-    (run.path / "learning_curves.png").write_bytes(PIXEL)
-    text = write_page(run, None).read_text("utf-8")
+    _, text = written(run)
     page = Seen(text)
     policy = next(values["content"] for values in page.all("meta") if "http-equiv" in values)
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -214,31 +207,31 @@ def test_only_the_page_s_own_script_and_style_may_run_and_nothing_is_loaded(run)
         content = re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
-    assert [values["src"][:22] for values in page.all("img")] == ["data:image/png;base64,"]
-    assert not page.all("link") and not any("href" in values for _, values in page.elements)
+    assert not page.all("link") and not any({"href", "src"} & values.keys() for _, values in page.elements)
 
 
 def test_filters_name_every_kind_with_its_number(run):
-    page = seen(run)
-    buttons = [values["data-label"] for values in page.all("button") if "data-label" in values]
-    assert buttons == ["", "kept", "low", "wrong", "repaired", "hard"]
-    text = (run.path / "report.html").read_text("utf-8")
-    assert ">wrong 2</button>" in text and ">hard 1</button>" in text
+    facets = written(run)[0]["head"]["facets"]
+    assert facets["selection"] == [["kept", 1], ["low", 1], ["wrong", 2], ["repaired", 1], ["hard", 1]]
+    assert facets["verdict"] == [["right", 3], ["wrong", 3]]
+    assert facets["tool"] == [["lookup", 6]]
 
 
-def test_fewer_examples_are_of_different_kinds(run):
+def test_fewer_trajectories_are_of_different_kinds_and_the_rest_is_said_to_be_left_out(run):
     for number in range(20):
         run.qualities.append(quality(f"more-{number}", "wrong"))
         run.trajectories.append(trajectory(f"more-{number}", "t2", index=2 + number))
     run.qualities.close()
     run.trajectories.close()
-    page = seen(run, examples=4)
-    assert sorted(tuple(labels) for labels, _ in page.cards) == [
-        ("kept",), ("low",), ("wrong", "hard"), ("wrong", "repaired"),
-    ]  # fmt: skip
-    assert "4 of 24 candidates" in (run.path / "report.html").read_text("utf-8")
-    assert seen(run, examples=0).cards == []
-    assert len(seen(run, examples=10**18).cards) == 24
+    page, _ = written(run, "--examples", "6")
+    kinds = [(row["selection"], row["repair"]) for row in page["rows"] if not row["parent"]]
+    assert {("kept", ""), ("low", ""), ("wrong", "hard"), ("wrong", "repaired")} <= set(kinds)
+    assert (len(page["rows"]), page["head"]["left_out"]) == (6, 20)
+    said = in_process.rewright(run.path.parent, "view", "a-run", "--static", "page.html", "--examples", "6", "--json")
+    assert json.loads(said.output) == {"page": "page.html", "left_out": [20]}
+    assert "20 of 26 trajectories are left out of the file" in " ".join(said.errors.split())
+    assert written(run, "--examples", "0")[0]["rows"] == []
+    assert len(written(run, "--examples", str(10**18))[0]["rows"]) == 26
 
 
 def test_curves_are_drawn_without_what_is_no_number(run):
@@ -249,22 +242,24 @@ def test_curves_are_drawn_without_what_is_no_number(run):
         run.set_metrics("sft", rows)
         (picture,) = write_report(run, found)
         assert picture.stat().st_size > 0
+    (curve,) = written(run)[0]["summary"]["curves"]
+    assert (curve["stage"], curve["key"], curve["main"], curve["points"][:2]) == ("sft", "loss", True, [[1, 1], [2, 2]])
 
 
 def test_the_table_of_the_run_is_on_the_page(run):
-    text = write_page(run, None).read_text("utf-8")
-    for words in ("<td>base</td><td>40.0%</td><td>25.0 – 58.0</td>", "<b>4</b> candidates", "<b>1</b> repaired"):
-        assert words in text, words
+    found = written(run)[0]["summary"]["report"]
+    (row,) = found["stages"]
+    assert (row["stage"], row["success"], row["low"], row["high"]) == ("base", 0.4, 0.25, 0.58)
+    assert (found["counts"]["candidates"], found["counts"]["repaired"]) == (4, 1)
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     run = Run.create(tmp_path / "new", Recipe(), resume=False)
-    assert "No candidates to show" in write_page(run, None).read_text("utf-8")
+    assert written(run)[0]["rows"] == []
     run.trajectories.append(trajectory("first", "gone"))
     run.trajectories.close()
-    page = seen(run)
-    assert [labels for labels, _ in page.cards] == [["unscored"]]
-    assert "not judged" in page.cards[0][1] and "no longer in the files of the run" in page.cards[0][1]
+    one = of(run, "first")
+    assert (one["row"]["selection"], one["verdict"], one["task"]) == ("unscored", None, None)
 
 
 def test_trajectories_without_gold_calls_turns_or_luck_are_shown(tmp_path):
@@ -290,43 +285,62 @@ def test_trajectories_without_gold_calls_turns_or_luck_are_shown(tmp_path):
         )
     )  # fmt: skip
     run.trajectories.close()
-    page = seen(run)
-    assert "Ada is 36.user And <b>Ben</b>?turn 2" in card(page, "talk")[1]
-    assert "No credit" in card(page, "no-gold")[1]
-    assert "engine: server <gone>" in card(page, "broken")[1]
-    assert "{not json malformed" in card(page, "malformed")[1]
+    shown = written(run)[0]["trajectories"]
+    assert shown["talk"]["turns"][0]["said"] == "Ada is 36."
+    assert shown["talk"]["turns"][0]["follow_up"] == [{"role": "user", "content": "And <b>Ben</b>?"}]
+    assert shown["no-gold"]["credit"] is None
+    assert shown["broken"]["failure"] == "engine: server <gone>"
+    assert shown["malformed"]["turns"][0]["calls"][0]["raw"] == "{not json"
+    assert shown["malformed"]["turns"][0]["calls"][0]["error"] == "malformed call: no JSON"
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        # A chat server sends the arguments alone; the turn's text has the call in the form of hermes.
+        ('I look.\n<tool_call>\n{"name": "lookup", "arguments": {"name": "Ada"}}\n</tool_call>',
+         ToolCall("lookup", {"name": "Ada"}, '{"name": "Ada"}')),
+        ('I look.<tool_call>{"name": "lookup", "arguments": {}}</tool_call>', ToolCall("lookup", {}, "{}")),
+        # The dialect tags writes a call as an element of the tool's name.
+        ("I look.<search>Ada</search>", ToolCall("search", {"query": "Ada"}, "Ada")),
+    ],
+)  # fmt: skip
+def test_the_text_of_a_turn_has_no_rest_of_its_calls(tmp_path, text, call):
+    run = Run.create(tmp_path / "served", Recipe(), resume=False)
+    turn = Turn(text, calls=(call,), results=(ToolResult("36"),))
+    run.trajectories.append(
+        Trajectory(id="one", task_id="t1", stage="synth", index=0, turns=(turn,), stop_reason="no_answer")
+    )
+    run.trajectories.close()
+    assert of(run, "one")["turns"][0]["said"] == "I look."
 
 
 def test_a_long_text_is_cut_and_says_so(run):
     run.trajectories.append(trajectory("huge", "t1", result="x" * (MAX_TEXT_CHARACTERS + 1234), index=2))
     run.trajectories.close()
-    run.qualities.append(quality("huge", "kept"))
-    run.qualities.close()
-    text = card(seen(run), "huge")[1]
-    assert "… (1,234 more characters)" in text
-    assert "x" * (MAX_TEXT_CHARACTERS + 1) not in text
+    content = of(run, "huge")["turns"][0]["results"][0]["content"]
+    assert content == "x" * MAX_TEXT_CHARACTERS + "… (1,234 more characters)"
 
 
 def test_a_recipe_of_another_version_is_no_reason_to_show_nothing(run):
     (run.path / "recipe.yaml").write_text("colour: blue\n")
-    write_page(run, None)
-    assert "unknown key colour" in (run.path / "report.html").read_text("utf-8")
+    page, _ = written(run)
+    assert "unknown key colour" in page["head"]["words"] and len(page["rows"]) == 6
 
 
-def test_mistakes_are_one_clear_message(run, tmp_path):
-    with pytest.raises(InputError, match="expected 0 or more"):
-        write_page(run, None, examples=-1)
-    with pytest.raises(StorageError, match="cannot write"):
-        write_page(run, tmp_path / "no" / "folder" / "page.html")
+def test_mistakes_are_one_clear_message(run):
+    def refused(words, *arguments):
+        in_process.rewright(run.path.parent, "view", "a-run", *arguments).refused(words)
+
+    refused("expected 0 or more", "--static", "page.html", "--examples", "-1")
+    refused("cannot write none/page.html", "--static", "none/page.html")
+    refused("--examples needs --static FILE", "--examples", "3")
+    refused("--json needs --static FILE", "--json")
+    refused("--port and --static", "--static", "page.html", "--port", "0")
     (run.path / "verdicts.jsonl").write_text("{}\n" + json.dumps({}) + "\n")
-    with pytest.raises(InputError, match=r"verdicts\.jsonl:1"):
-        write_page(run, None)
-
-
-def test_the_page_can_stand_elsewhere(run, tmp_path):
-    target = tmp_path / "elsewhere.html"
-    assert write_page(run, target) == target
-    assert not (run.path / "report.html").exists()
+    refused("verdicts.jsonl:1", "--static", "page.html")
+    refused("verdicts.jsonl:1")
+    assert not (run.path.parent / "page.html").exists()
 
 
 def evaluated(run, label, outcomes):
@@ -341,21 +355,24 @@ def evaluated(run, label, outcomes):
     verdicts.close()
 
 
-def test_held_out_tasks_stand_with_every_model_those_first_that_tell_them_apart(run):
+def test_a_held_out_task_stands_with_every_model(run):
     for number in range(8):
         run.eval_tasks.append(task(f"e{number}", f"Held-out question {number}?"))
     run.eval_tasks.close()
     evaluated(run, "base", [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
     evaluated(run, "rl", [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0])
-    page = seen(run)
-    shown = [text for labels, text in page.cards if labels == ["evaluation"]]
-    assert [text[text.index("question ") + 9] for text in shown] == ["2", "7", "0", "1", "3", "4"]
-    for words in ("Before training", "After RL", "base says 7", "right, outcome 1: equal", "reward 1.0000"):
-        assert words in shown[0], words
-    assert "advantage" not in shown[0], "no group was rolled out here"
+    one = of(run, "eval-base/e2/0/abc")
+    assert one["group"] == ["eval-base/e2/0/abc", "eval-rl/e2/0/abc"]
+    assert (one["row"]["prompt"], one["answer"], one["verdict"]["outcome"]) == (
+        "Held-out question 2?",
+        "base says 7",
+        0,
+    )
+    assert one["credit"]["rewards"][0] == pytest.approx(1.0)
+    assert one["credit"]["advantages"] is None, "no group was rolled out here"
 
 
-def test_rollouts_of_the_first_and_the_last_step_stand_as_a_group_with_the_weight_of_calls(tmp_path):
+def test_every_step_of_rl_stands_with_all_rollouts_of_its_groups(tmp_path):
     recipe = msgspec.convert({"rl": {"call_weight": 0.5}}, Recipe)
     run = Run.create(tmp_path / "rl-run", recipe, resume=False)
     for key in ("t1", "t2"):
@@ -365,14 +382,21 @@ def test_rollouts_of_the_first_and_the_last_step_stand_as_a_group_with_the_weigh
             run.rollouts.append(trajectory(f"rl/{key}/{step}/{place}", key, answer=answer, index=place))
     run.tasks.close()
     run.rollouts.close()
-    page = seen(run)
-    first, last = [text for labels, text in page.cards if labels == ["rollout"]]
-    assert "step 1 of 3, 2 of 2 rollouts" in first and "step 3 of 3" in last
-    assert "Question of t2?" in first, "the group in which something can be learned"
+    page, _ = written(run)
+    assert [(one["step"], one["rollouts"], one["groups"]) for one in page["head"]["steps"]] == [
+        (0, 4, 2),
+        (1, 4, 2),
+        (2, 4, 2),
+    ]
+    assert [len(one["rows"]) for one in page["steps"]["2"]] == [2, 2]
+    right = page["trajectories"]["rl/t2/0/2"]
+    assert right["group"] == ["rl/t2/0/2", "rl/t2/0/3"]
     # The call matches and counts half, in both; the outcome, 1 and 0, makes the difference.
-    assert "reward 0.5000" in first and "advantage 0.7071" in first and "advantage -0.7071" in first
-    assert "right, outcome 1" in first and "wrong, outcome 0" in first
-    assert "calls count 0.5 times" in (run.path / "report.html").read_text("utf-8")
+    assert right["credit"]["rewards"][0] == pytest.approx(0.5)
+    assert right["credit"]["advantages"][-1] == pytest.approx(0.7071, abs=1e-4)
+    assert page["trajectories"]["rl/t2/0/3"]["credit"]["advantages"][-1] == pytest.approx(-0.7071, abs=1e-4)
+    assert right["recomputed"] and not right["credit"]["used_by_rl"]
+    assert "calls count 0.5 times" in page["head"]["words"]
 
 
 def test_judges_that_are_code_are_not_run_for_the_page(run):
@@ -381,18 +405,32 @@ def test_judges_that_are_code_are_not_run_for_the_page(run):
     run.rollouts.append(trajectory("rl/t9/0/0", "t9", answer="exit 3"))
     run.tasks.close()
     run.rollouts.close()
-    (text,) = [text for labels, text in seen(run).cards if labels == ["rollout"]]
-    assert "not judged" in text
+    assert of(run, "rl/t9/0/0")["verdict"] is None
 
 
 def test_trajectories_that_broke_are_named_beside_the_success(run):
     row = {"success": 0.4, "low": 0.2, "high": 0.6, "tasks": 30, "trajectories": 30, "calls": 2.1, "seconds": 1.0}
     run.set_metrics("eval_base", [{**row, "failures": 3}])
-    said = "3 of 30 trajectories had an infrastructure failure (engine or tools) and count as not solved."
-    assert said in write_page(run).read_text("utf-8")
-    assert (
-        "  3 of 30 had an infrastructure failure (engine or tools) and count as not solved"
-        in table(report(run)).splitlines()
-    )
+    assert written(run)[0]["summary"]["report"]["stages"][0]["failures"] == 3
+    said = "  3 of 30 had an infrastructure failure (engine or tools) and count as not solved"
+    assert said in table(report(run)).splitlines()
     run.set_metrics("eval_base", [{**row, "failures": 0}])
-    assert "infrastructure" not in write_page(run).read_text("utf-8") + table(report(run))
+    assert "infrastructure" not in table(report(run))
+
+
+def test_two_runs_are_compared_with_the_same_tasks_under_both(run, tmp_path):
+    other = Run.create(tmp_path / "other", Recipe(), resume=False)
+    for one in (run, other):
+        for number in range(3):
+            one.eval_tasks.append(task(f"e{number}", f"Held-out question {number}?"))
+        one.eval_tasks.close()
+    evaluated(run, "base", [1.0, 1.0, 0.0])
+    evaluated(other, "base", [1.0, 0.0, 0.0])
+    said = in_process.rewright(tmp_path, "view", "a-run", "other", "--static", "page.html")
+    assert said.code == 0, said.errors
+    found = page_data(tmp_path / "page.html")
+    tasks = found["comparisons"]["0-1"]["tasks"]
+    assert [(one["task"], one["left"]["success"], one["right"]["success"]) for one in tasks] == [
+        ("e1", 1, 0), ("e0", 1, 1), ("e2", 0, 0),
+    ]  # fmt: skip
+    assert tasks[0]["right"]["id"] in found["runs"][1]["trajectories"]
