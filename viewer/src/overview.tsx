@@ -1,7 +1,7 @@
 // The results of a run: held-out success, counts, costs and curves.
 import { number, percent, useApp, useLoaded, whole, words } from "./app";
 import { Chart } from "./chart";
-import type { Evaluation, Summary } from "./types";
+import type { Evaluation, Rate, Summary } from "./types";
 
 export function Overview() {
   const app = useApp();
@@ -17,6 +17,7 @@ export function Overview() {
       <h2>Held-out tasks</h2>
       {report.stages.length === 0 ? <p class="soft">Nothing was evaluated on held-out tasks yet.</p> : <Evaluations rows={report.stages} />}
       <Counts report={report} />
+      {report.sources && <Sources rows={Object.entries(report.sources)} />}
       <Costs report={report} />
       {main.length > 0 && <h2>Learning curves <span class="soft small">drag to zoom, double-click to see all</span></h2>}
       <div class="charts">{main.map((one) => <Chart key={one.stage + one.key} title={`${one.stage}: ${words(one.key)}`} series={[{ name: one.key, points: one.points }]} />)}</div>
@@ -55,10 +56,25 @@ function Evaluations({ rows }: { rows: Evaluation[] }) {
         <>
           {row.untrained && <p class="bad small">{row.stage}: {row.untrained}: this is the model before it, tried again.</p>}
           {row.failures ? <p class="bad small">{row.stage}: {row.failures} of {row.trajectories} trajectories had an infrastructure failure ({counted(row.broke ?? {}) || "engine or tools"}) and count as not solved.</p> : null}
+          {Object.entries({ ...row.sources, ...row.categories }).map(([name, part]) => <p class="small" key={name}>{row.stage}, {name}: {rate(part)} of {part.tasks} tasks.</p>)}
           {Object.entries(row.metrics ?? {}).map(([name, part]) => <p class="small" key={name}>{row.stage}: {name} {number(part.value, 3)} [{number(part.low, 3)}, {number(part.high, 3)}] of {part.trajectories}.</p>)}
         </>
       ))}
     </>
+  );
+}
+
+const rate = (part: Rate): string => `${percent(part.success)} [${(100 * part.low).toFixed(1)}, ${(100 * part.high).toFixed(1)}]`;
+
+function Sources({ rows }: { rows: [string, Rate & { counts: Record<string, number> }][] }) {
+  return (
+    <div class="scroll"><table class="sources">
+      <thead><tr><th>candidates of</th><th>success</th><th>tasks</th><th>candidates</th><th>kept</th><th>low</th><th>wrong</th><th>repaired</th></tr></thead>
+      <tbody>{rows.map(([name, row]) => (
+        <tr key={name}><td>{name}</td><td>{rate(row)}</td><td>{whole(row.tasks)}</td><td>{whole(row.trajectories)}</td>
+          {["kept", "low", "wrong", "repaired"].map((key) => <td key={key}>{whole(row.counts[key] ?? 0)}</td>)}</tr>
+      ))}</tbody>
+    </table></div>
   );
 }
 

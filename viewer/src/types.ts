@@ -68,7 +68,10 @@ export interface Evaluation {
   stage: string; success: number; low: number; high: number; solve_f1: number | null; calls: number; tasks: number;
   trajectories?: number; seconds: number; untrained?: string; failures?: number; broke?: Record<string, number>;
   metrics?: Record<string, { value: number; low: number; high: number; trajectories: number }>;
+  sources?: Record<string, Rate>; categories?: Record<string, Rate>;
 }
+/** Success on a part of the tasks: of one source of a mixture, or of one category. */
+export interface Rate { success: number; low: number; high: number; tasks: number; trajectories: number }
 export interface Cost {
   trajectories: number; turns: number; prompt_tokens: number; completion_tokens: number; uncounted: number;
   seconds: number | null; money: number | null;
@@ -80,6 +83,7 @@ export interface Summary {
     reward_model_accuracy: number | null; reward_model_held_out_pairs: number; length_rule: string | null;
     length_rule_accuracy: number | null; faults: Record<string, Record<string, number>>;
     reward_model_accuracy_matched_format: number | null; skipped: Record<string, string>;
+    sources?: Record<string, Rate & { counts: Record<string, number> }>;
     stage_seconds: Record<string, number>; seconds: number; titles: Record<string, string>;
   };
   curves: Curve[];

@@ -125,6 +125,7 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
             "server": None,
             "importance_correction": None,
             "verl": msgspec.to_builtins(VerlSettings()),
+            "vllm": None,
         }
         _drop_defaults(parts["rl"], added)
         _drop_defaults(parts["rl"]["credit"], {"compare": msgspec.to_builtins(Comparison())})

@@ -22,7 +22,8 @@ from rewright.reports.credit_picture import drawing_of
 from rewright.reports.drawing import Shape
 from rewright.reports.run_credit import stored_of
 from rewright.reports.stored_credit import Credited, credit, is_known
-from rewright.training.group_credit import call_factor, uses_reward_model
+from rewright.rollout.rewards import call_factor
+from rewright.training.group_credit import uses_reward_model
 from rewright.training.settings import RLSettings
 
 __all__ = ["CreditSettings", "credit_json", "credit_of", "credit_settings"]
