@@ -30,7 +30,7 @@ def documentation(function: object) -> str:
     own = inspect.getdoc(function) or ""
     if inspect.isroutine(function) or inspect.isclass(function):
         return own
-    return inspect.getdoc(type(function).__call__) or own  # type: ignore[operator]
+    return inspect.getdoc(type(function).__call__) or own
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
