@@ -102,3 +102,14 @@ def test_rows_may_be_lists_of_messages() -> None:
     assert [len(one.messages) for one in tasks] == [1]
     with pytest.raises(rw.InputError, match=r"logs\[1\] is a list: expected a row of a log"):
         quietly([ROWS[0]["messages"], ["hello"]])
+
+
+def test_one_task_or_trajectory_in_the_place_of_a_list_is_said() -> None:
+    tasks, trajectories, _ = quietly(ROWS)
+    one: Any = tasks[0]
+    with pytest.raises(rw.InputError, match=r"^tasks is a Task: expected a list of tasks$"):
+        rw.judge(trajectories, one)
+    one = trajectories[0]
+    for function in (rw.judge, rw.build_sft):
+        with pytest.raises(rw.InputError, match=r"^trajectories is a Trajectory: expected a list of trajectories$"):
+            function(one, tasks)

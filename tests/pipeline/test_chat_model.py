@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rewright.core.records import Trajectory
 from rewright.dialects.format_check import format_problem
@@ -265,6 +266,22 @@ def test_replies_that_a_limit_cuts_off(here: Rewright, tmp_path: Path) -> None:
 def test_an_evaluation_says_the_same(here: Rewright, tmp_path: Path) -> None:
     (line,) = tells(here, tmp_path, lambda body: says("Hello."), count=9, stages="[eval_base]")
     assert line.startswith("warning: evaluation of base: none of the first 8 trajectories calls a tool")
+
+
+def test_an_evaluation_on_the_default_tasks_is_said_if_the_recipe_has_others(here: Rewright, tmp_path: Path) -> None:
+    def refuses(body: Body) -> dict[str, Any]:
+        raise web.HTTPUnauthorized  # the questions themselves are not needed
+
+    with served(lambda: chat_server(refuses)) as url:
+        write(tmp_path, url, stages="[eval_base]")
+        recipe = tmp_path / "r.yaml"
+        recipe.write_text("".join(line for line in recipe.open() if not line.startswith("eval:")))
+        said = here("run", "r.yaml", "--run", "run")
+    warnings = [line for line in said.errors.splitlines() if "eval.tasks is not set" in line]
+    assert warnings == [
+        "warning: evaluation of base: eval.tasks is not set, so that the held-out tasks are 400 questions of the "
+        "embedded world town, with its tools: expected eval.tasks in the recipe"
+    ]
 
 
 def test_tasks_without_tools_need_no_call(here: Rewright, tmp_path: Path) -> None:

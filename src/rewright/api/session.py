@@ -103,6 +103,8 @@ def _with_tools(task: Task, specs: Sequence[ToolSpec]) -> Task:
 
 def checked(trajectories: Iterable[Trajectory], tasks: Iterable[Task] | None = None) -> list[Trajectory]:
     """Return the trajectories as a list. Raises InputError for an id that is given twice, and for an unknown task."""
+    if isinstance(trajectories, Trajectory):
+        raise InputError("trajectories is a Trajectory: expected a list of trajectories")
     found = list(trajectories)
     for one in found:
         if not isinstance(one, Trajectory):

@@ -86,6 +86,8 @@ def load_tasks(
 
 def as_task_list(tasks: TasksLike) -> list[Task]:
     """Return tasks as they are, and load everything else as `load_tasks` does. Raises InputError for no task."""
+    if isinstance(tasks, Task):
+        raise InputError("tasks is a Task: expected a list of tasks")
     if not isinstance(tasks, str | Path | Mapping):
         found = list(tasks)
         if found and all(isinstance(task, Task) for task in found):

@@ -11,6 +11,7 @@ from typing import Any
 
 from rewright.benchmarks import Metrics, find_benchmark
 from rewright.core.errors import InputError
+from rewright.core.progress import say
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.statistics import grouped_mean, grouped_proportion
 from rewright.core.usage import generated_tokens
@@ -27,6 +28,7 @@ from rewright.pipeline.task_checks import check_eval_tasks
 from rewright.recipe.schema import Recipe
 from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
+from rewright.rollout.settings import EvalSettings
 from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
 from rewright.training.trackers import check_evaluation_trackers
 
@@ -38,9 +40,21 @@ BASE = "base"
 """The label of the model before training."""
 
 
+def _warn_of_default_tasks(recipe: Recipe, label: str) -> None:
+    """Say that the held-out tasks are those of the default, which are not like the tasks of the recipe."""
+    own = {one.format for one in recipe.tasks.sources} or {recipe.tasks.format}
+    default = EvalSettings().tasks
+    if recipe.eval.tasks == default and default.format not in own:
+        say(
+            f"warning: evaluation of {label}: eval.tasks is not set, so that the held-out tasks are {default.count} "
+            f"questions of the embedded world {default.format}, with its tools: expected eval.tasks in the recipe"
+        )
+
+
 async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[str, Any]:
     """Generate `eval.n` trajectories per held-out task with a model, judge them, and return their summary."""
     settings = context.recipe.eval
+    _warn_of_default_tasks(context.recipe, label)
     trajectories, verdicts = context.run.evaluation(label)
     started = time.monotonic()
     plans = list(context.plans(context.eval_tasks, f"eval-{label}", settings.n, SECTIONS))
