@@ -19,11 +19,11 @@ from rewright.dialects import get_dialect
 from rewright.engines.base import Sampling
 from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer
-from rewright.pipeline.toolsets import open_toolsets
 from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Rollout
 from rewright.rollout.settings import Limits
+from rewright.rollout.toolsets import open_toolsets
 from rewright.tasks.worlds import town
 from rewright.training.rl_engines import open_rl_engine
 from rewright.training.rl_step import plan_step, roll_out

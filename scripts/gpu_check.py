@@ -40,9 +40,9 @@ from rewright.engines.base import Request, Sampling
 from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer, load_trainable
 from rewright.engines.sizes import shipped_config
-from rewright.pipeline.toolsets import open_toolsets
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.settings import Limits
+from rewright.rollout.toolsets import open_toolsets
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.worlds.demonstrations import demonstrate
 from rewright.tasks.worlds.town import generate

@@ -27,11 +27,11 @@ from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer, tune_allocator
 from rewright.engines.pico import TRAINED_RULES
 from rewright.judging import judge_trajectory
-from rewright.pipeline.toolsets import open_toolsets
 from rewright.rendering.renderer import Renderer
 from rewright.repair.decision import repair_task
 from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.settings import Limits
+from rewright.rollout.toolsets import open_toolsets
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.worlds.almanac import generate
 from rewright.tasks.worlds.almanac_demonstrations import demonstrate
