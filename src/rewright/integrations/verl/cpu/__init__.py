@@ -19,7 +19,7 @@ from functools import wraps
 from typing import Any
 
 import torch.distributed
-from verl.plugin.platform.platform_manager import PlatformRegistry
+from verl.plugin.platform.platform_manager import PlatformRegistry, set_platform
 from verl.workers.rollout import base as rollouts
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
@@ -60,7 +60,10 @@ def _without_pinned_memory() -> None:
 
 
 PlatformRegistry.register(platform="cpu")(CpuPlatform)
-os.environ.setdefault("VERL_PLATFORM", "cpu")
+if (
+    "VERL_PLATFORM" not in os.environ
+):  # not set here: a child process that does not load this module has no platform cpu
+    set_platform(CpuPlatform())
 os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")  # verl's FSDP engine is registered for CUDA, and runs on any device
 rollouts._ROLLOUT_REGISTRY[NAME, "async"] = "rewright.integrations.verl.cpu.server.CpuRollout"
 RolloutReplicaRegistry.register(NAME, _replica)
