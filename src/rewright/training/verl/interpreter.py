@@ -47,7 +47,7 @@ def python_path(folder: Path) -> list[str]:
     Rewright may lie among the packages of this interpreter, which the other one must not find, so that it gets a folder
     with nothing but a link.
     """
-    package = Path(__file__).parents[2]
+    package = Path(__file__).absolute().parents[2]
     link = folder / "python" / package.name
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink() or link.readlink() != package:
