@@ -55,6 +55,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[li
     return folder / "my project", printed_commands(folder, said.output)
 
 
+@pytest.mark.needs_torch
 def test_the_printed_commands_work_as_printed(first: tuple[Path, list[tuple[list[str], Said]]]) -> None:
     folder, done = first
     assert [arguments[0] for arguments, _ in done] == ["validate", "run", "view"]
@@ -65,6 +66,7 @@ def test_the_printed_commands_work_as_printed(first: tuple[Path, list[tuple[list
     assert (folder / "page.html").exists()
 
 
+@pytest.mark.needs_torch
 def test_the_model_calls_the_functions_of_the_written_module(
     first: tuple[Path, list[tuple[list[str], Said]]],
 ) -> None:

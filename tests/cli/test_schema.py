@@ -97,6 +97,7 @@ def test_real_recipes_are_valid(schemas: dict[str, Any], tmp_path: Path, name: s
     validator(schemas["recipe"]).validate(read_yaml(recipe)[0])
 
 
+@pytest.mark.needs_torch
 def test_the_resolved_recipe_of_a_run_is_valid(schemas: dict[str, Any], run: Path) -> None:
     validator(schemas["recipe"]).validate(read_yaml(run / "recipe.yaml")[0])
 
@@ -154,6 +155,7 @@ def test_tasks_of_the_worlds_are_valid(schemas: dict[str, Any], name: str) -> No
         validator(schemas["task"]).validate(as_stored(task))
 
 
+@pytest.mark.needs_torch
 def test_the_tasks_of_a_run_and_of_init_are_valid(schemas: dict[str, Any], run: Path) -> None:
     lines = (run / "tasks.jsonl").read_text().splitlines() + (STARTER / "tasks.jsonl").read_text("utf-8").splitlines()
     assert len(lines) == 7
@@ -203,6 +205,7 @@ def test_less_common_tasks_are_valid(schemas: dict[str, Any], tmp_path: Path, ch
     validator(schemas["task"]).validate(task)
 
 
+@pytest.mark.needs_torch
 def test_the_trajectories_of_a_run_are_valid_and_a_key_that_import_refuses_is_not(
     schemas: dict[str, Any], run: Path, tmp_path: Path
 ) -> None:

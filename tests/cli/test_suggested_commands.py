@@ -41,6 +41,7 @@ def test_the_name_is_printed_where_the_shell_finds_it(tmp_path: Path) -> None:
     assert "0 errors" in shell(f"{change}; {validate}", tmp_path, path=path)
 
 
+@pytest.mark.needs_torch
 def test_a_program_in_the_folder_is_printed_as_such_and_a_run_ends_with_the_command_that_shows_it(
     tmp_path: Path,
 ) -> None:

@@ -122,6 +122,7 @@ def test_runs_without_a_common_task_have_no_difference(runs: Path) -> None:
     in_process.rewright(runs, "compare", "left", "none").refused("none is not a run directory")
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -161,6 +162,7 @@ def test_a_word_with_two_readings_is_refused_with_both(runs: Path, arguments: li
     assert sorted(path.name for path in runs.iterdir()) == before
 
 
+@pytest.mark.needs_torch
 def test_a_task_file_is_evaluated_in_a_run_of_its_own(tmp_path: Path) -> None:
     row: dict[str, Any] = {"id": "a", "messages": [{"role": "user", "content": "q"}], "gold": {"answers": ["a"]}}
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
@@ -185,6 +187,7 @@ VERBS = [
 ]  # fmt: skip
 
 
+@pytest.mark.needs_torch
 def test_json_is_alone_on_standard_output(runs: Path) -> None:
     task = {"id": "a", "messages": [{"role": "user", "content": "q"}], "gold": {"answers": ["a"], "calls": []}}
     (runs / "t.jsonl").write_text(json.dumps(task) + "\n" + json.dumps({**task, "id": "b"}) + "\n")

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from support.in_process import Said, rewright
 from support.logs import CALL, OPENAI
 
@@ -56,6 +58,7 @@ def test_a_log_without_gold_says_with_which_options_it_is_imported(tmp_path: Pat
     assert rewright(tmp_path, "judge", "b").code == 0
 
 
+@pytest.mark.needs_torch
 def test_every_command_names_the_next_one(tmp_path: Path) -> None:
     """From a log to the exported sets: each command runs as the one before it has printed it."""
     (tmp_path / "log.jsonl").write_text(LOG)

@@ -134,6 +134,7 @@ def refused(folder: Path, words: str) -> None:
     assert [one for one in sorted(folder.rglob("*")) if "__pycache__" not in str(one)] == before
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_of_a_later_stage_is_said_before_the_first(tmp_path: Path, name: str) -> None:
     recipe, words = MISTAKES[name]
@@ -141,6 +142,7 @@ def test_a_mistake_of_a_later_stage_is_said_before_the_first(tmp_path: Path, nam
     refused(tmp_path, words)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("name", "where"), [(name, "tasks") for name in TASKS] + [(name, where) for where in WHERE for name in ("both",)]
 )
@@ -150,6 +152,7 @@ def test_a_task_that_cannot_be_done_is_said_before_the_first_stage(tmp_path: Pat
     refused(tmp_path, words)
 
 
+@pytest.mark.needs_torch
 def test_a_dry_run_says_the_same(tmp_path: Path) -> None:
     put(tmp_path, WHERE["rl.tasks"], bad=[task("c"), task("b", gold={})])
     in_process.rewright(tmp_path, "run", "r.yaml", "--dry-run").refused("task b: judge exact needs gold.answers")
@@ -165,6 +168,7 @@ def test_a_module_in_the_current_directory_must_be_trusted(tmp_path: Path, monke
     assert said.code == 0, said.errors
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("without", "words"),
     [
@@ -182,6 +186,7 @@ def test_a_model_that_is_not_whole_is_said_before_the_first_stage(tmp_path: Path
         refused(tmp_path, words)
 
 
+@pytest.mark.needs_torch
 def test_a_part_of_the_weights_that_was_not_downloaded_is_said(tmp_path: Path) -> None:
     folder = saved_model(tmp_path / "mine", "model*")
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
@@ -191,6 +196,7 @@ def test_a_part_of_the_weights_that_was_not_downloaded_is_said(tmp_path: Path) -
     refused(tmp_path, "1 of 2 parts of its weights are missing, the first: model-00002-of-00002.safetensors")
 
 
+@pytest.mark.needs_torch
 def test_layers_that_the_engine_does_not_run_are_said_for_training_too(tmp_path: Path) -> None:
     """A served model may have them, but RL and the evaluations after training generate in this process."""
     folder = saved_model(tmp_path / "mine")
@@ -204,6 +210,7 @@ def test_layers_that_the_engine_does_not_run_are_said_for_training_too(tmp_path:
     refused(tmp_path, "engine hf cannot run ./mine: its layers are sliding_attention")
 
 
+@pytest.mark.needs_torch
 def test_a_disk_that_cannot_take_the_models_is_said(tmp_path: Path) -> None:
     folder = saved_model(tmp_path / "mine")
     os.truncate(folder / "model.safetensors", shutil.disk_usage(tmp_path).free // 2)  # takes no room
@@ -211,6 +218,7 @@ def test_a_disk_that_cannot_take_the_models_is_said(tmp_path: Path) -> None:
     refused(tmp_path, "the models of sft, reward, rl take at least ")
 
 
+@pytest.mark.needs_torch
 def test_a_run_that_is_continued_needs_what_its_other_stages_need(tmp_path: Path) -> None:
     """The files of the stages that are done are no longer asked for."""
     put(tmp_path, "stages: [synth, judge]", t=[task()])

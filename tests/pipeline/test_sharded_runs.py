@@ -120,6 +120,7 @@ def test_an_invalid_record_is_named_by_its_place_in_the_shard(suffix: str, whole
     ]
 
 
+@pytest.mark.needs_torch
 def test_results_of_other_settings_are_refused(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -84,6 +84,7 @@ def test_a_section_without_a_trainer_has_no_arguments_of_one(tmp_path: Path) -> 
     assert "arguments" not in said.errors
 
 
+@pytest.mark.needs_torch
 def test_a_run_is_resumed_with_its_own_settings_alone(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("stages: [build]\nname: mine\n")
     assert rewright(tmp_path, "run", "r.yaml", "--run", "run", "stages=[build]").code == 0

@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.needs_torch
 def test_a_stage_of_another_package_runs_and_writes_its_files(folder: Path) -> None:
     tasks = [json.loads(line) for line in (folder / "run/tasks.jsonl").open()]
     rows = [json.loads(line) for line in (folder / "run/lengths.jsonl").open()]
@@ -38,6 +39,7 @@ def test_a_stage_of_another_package_runs_and_writes_its_files(folder: Path) -> N
     assert {"stage": "toy_lengths", "longest": float(longest)} in logged
 
 
+@pytest.mark.needs_torch
 def test_its_row_gives_a_verb_a_plan_a_check_and_a_report(folder: Path) -> None:
     planned = rewright(folder, "run", "recipe.yaml", "--dry-run", "--json")
     assert json.loads(planned.stdout)["measured"] == 2, planned.stderr
@@ -51,6 +53,7 @@ def test_its_row_gives_a_verb_a_plan_a_check_and_a_report(folder: Path) -> None:
     assert "toy_lengths" in json.loads(report.stdout.splitlines()[-1])["stage_seconds"], report.stderr
 
 
+@pytest.mark.needs_torch
 def test_a_trainer_of_another_package_trains_what_the_recipe_says(folder: Path) -> None:
     done = rewright(folder, "run", "recipe.yaml", "stages=[sft]", "--run", "trained")
     assert done.returncode == 0, done.stderr
@@ -60,6 +63,7 @@ def test_a_trainer_of_another_package_trains_what_the_recipe_says(folder: Path) 
     assert logged == {"stage": "sft", "step": 1, "tokens": sum(saved["counts"].values())}
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -76,6 +80,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(folder: Path, changes: tup
     assert not (folder / "wrong").exists()
 
 
+@pytest.mark.needs_torch
 def test_a_stored_recipe_s_trainer_runs_once_its_package_is_named(folder: Path) -> None:
     stored = folder / "trained"
     text = (stored / "recipe.yaml").read_text()

@@ -58,6 +58,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.needs_torch
 def test_tasks_are_in_proportion_to_the_weights_and_say_where_they_are_from(run: tuple[Path, str]) -> None:
     tasks = rows(run[0] / "runs/mix/tasks.jsonl")
     sources = [task["metadata"]["mixture_source"] for task in tasks]
@@ -70,11 +71,13 @@ def test_tasks_are_in_proportion_to_the_weights_and_say_where_they_are_from(run:
     assert tasks[0]["metadata"]["family"]
 
 
+@pytest.mark.needs_torch
 def test_a_source_of_the_held_out_tasks_has_their_defaults(run: tuple[Path, str]) -> None:
     ids = {task["id"] for task in rows(run[0] / "runs/mix/eval_tasks.jsonl")}
     assert ids == {"town/town-heldout-short-1-0", "town/town-heldout-short-1-1", "mine/q0", "mine/q1", "mine/q2"}
 
 
+@pytest.mark.needs_torch
 def test_the_table_has_a_row_per_source(run: tuple[Path, str]) -> None:
     folder, table = run
     found = json.loads(rewright(folder, "report", "runs/mix", "--json").output.splitlines()[-1])
@@ -94,6 +97,7 @@ def test_the_table_has_a_row_per_source(run: tuple[Path, str]) -> None:
     assert sum(one["trajectories"] for one in found["stages"][0]["sources"].values()) == 5
 
 
+@pytest.mark.needs_torch
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_has_a_row_per_source(run: tuple[Path, str]) -> None:
     folder, _ = run
@@ -113,6 +117,7 @@ def test_the_page_has_a_row_per_source(run: tuple[Path, str]) -> None:
         assert f"{found['stages'][0]['stage']}, {name}: {100 * evaluated['success']:.1f}% [" in page
 
 
+@pytest.mark.needs_torch
 def test_a_run_of_a_mixture_is_resumed(run: tuple[Path, str]) -> None:
     folder, table = run
     before = (folder / "runs/mix/trajectories.jsonl").read_bytes()

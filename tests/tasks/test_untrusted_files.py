@@ -18,8 +18,8 @@ SOURCE = Path(rewright.__file__).parent
 RUNS_UNTRUSTED_CODE = SOURCE / "sandbox" / "worker"
 """What runs inside the sandbox's child: executing text is its purpose."""
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
-OWN_PROCESSES = ("training/launch.py", "pipeline/processes/jobs.py", "workers/ordered.py")
-"""They pickle between processes of one run, over pipes and sockets that nobody else can write to. No file is read."""
+OWN_PROCESSES = ("training/launch.py", "pipeline/processes/jobs.py", "workers/ordered.py", "workers/shards.py")
+"""They pickle between processes of one run, over pipes, sockets and a Ray cluster of the user's. No file is read."""
 UNSAFE_CALLS = {"eval", "exec", "__import__"}
 UNSAFE_METHODS = {("np", "load"), ("numpy", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load"), ("os", "system")}
 

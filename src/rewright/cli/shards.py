@@ -31,7 +31,7 @@ _ADDRESS: Final = re.compile(r"auto|local|ray://\S+|[\w.\-\[\]:]+:\d+")
 def with_ray_address(arguments: Sequence[str]) -> list[str]:
     """Write `--ray` without an address as `--ray=local`: the library of the command line knows no optional values."""
     given = list(arguments)
-    for place, (word, following) in enumerate(zip(given, [*given[1:], ""], strict=True)):
+    for place, (word, following) in enumerate(zip(given, [*given, ""][1:], strict=True)):
         if word == "--ray" and not _ADDRESS.fullmatch(following):
             given[place] = "--ray=local"
     return given
