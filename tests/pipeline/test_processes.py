@@ -15,9 +15,9 @@ pytest.importorskip("trl")
 
 
 def test_rl_in_two_processes_makes_the_steps_of_one(tmp_path: Path) -> None:
-    """tests/scale/test_processes.py has the other stages, FSDP2, and what happens if a process fails."""
+    """tests/scale/test_training_processes.py has the other stages, FSDP2, and what happens if a process fails."""
     groups.put(tmp_path, "rl")
-    lines = groups.run(tmp_path, "r.yaml", "--run", "two", "training.processes=2")
+    lines = groups.run(tmp_path, "run", "r.yaml", "--run", "two", "training.processes=2")
     assert any(line.startswith("rl steps: 2/2") for line in lines)
     alone = in_process.rewright(tmp_path, "run", "r.yaml", "--run", "one")
     assert alone.code == 0, alone.errors
