@@ -222,6 +222,7 @@ def test_the_list_is_walked_and_searched_with_the_keyboard(page: Any, address: s
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     page.get_by_text("synth/1", exact=True).wait_for()
+    page.locator("button[aria-label=next]:enabled").wait_for()  # its place in the list is known
     page.keyboard.press("j")
     page.get_by_text("synth/2", exact=True).wait_for()
     page.keyboard.press("Escape")
