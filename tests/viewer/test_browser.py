@@ -228,7 +228,7 @@ def test_the_list_is_walked_and_searched_with_the_keyboard(page: Any, address: s
     page.keyboard.press("Escape")
     page.get_by_text("129 of 129 trajectories").wait_for()
     page.keyboard.press("/")
-    page.keyboard.insert_text("no 118")
+    page.keyboard.type("no 118")
     page.get_by_text("1 of 129 trajectories").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")

@@ -190,7 +190,9 @@ function Controls() {
   const [text, setText] = useState(app.filters.q ?? "");
   const [open, setOpen] = useState(innerWidth >= 700);
   const typed = useRef<number>(0);
-  useEffect(() => { setText(app.filters.q ?? ""); }, [app.filters.q]);
+  useEffect(() => { // What is being typed is newer than the address, which follows it.
+    if (document.activeElement?.id !== "search") setText(app.filters.q ?? "");
+  }, [app.filters.q]);
   const active = useMemo(() => FILTERS.filter((key) => app.filters[key]), [app.filters]);
   const choices: [string, Counts][] = [
     ["stage", facets.stage], ["selection", facets.selection], ["verdict", facets.verdict], ["stop", facets.stop],
