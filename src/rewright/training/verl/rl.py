@@ -21,7 +21,7 @@ from rewright.training.verl.data import longest_prompt, write_agent_loops, write
 from rewright.training.verl.interpreter import check_interpreter, interpreter, python_path, script
 from rewright.training.verl.launch import SLOW_START, environment_of, exclusive, ray_folder, run
 from rewright.training.verl.metrics import Follower, new_file, rows_of
-from rewright.training.verl.rollouts import keep_steps, metrics_of, read_steps
+from rewright.training.verl.rollouts import keep_steps, metrics_of, read_steps, rewards_of
 
 __all__ = ["LOG_FILE", "train_rl"]
 
@@ -174,15 +174,18 @@ def _rows(job: RLJob, folder: Path) -> list[dict[str, Any]]:
     for step, trajectories in read_steps(folder / "rollouts", 1, job.settings.steps).items():
         if job.on_rollouts is not None:
             job.on_rollouts(trajectories)
-        rows[step] = {**rows.get(step, {"step": step}), **metrics_of(trajectories, planned)}
+        if step not in rows:
+            say(f"rl: verl was ended before it had logged step {step}: its row has the metrics of the rollouts alone")
+            rows[step] = {"step": step, **rewards_of(trajectories)}
+        rows[step] |= metrics_of(trajectories, planned)
     return [rows[step] for step in sorted(rows)]
 
 
 def _check_trained(rows: list[dict[str, Any]]) -> None:
     norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
-    if rows and not any(norms):
+    if norms and not any(norms):
         raise TrainingError(
-            f"rl: no weight changed in {len(rows)} steps, so no model is saved: all rollouts of each task have equal "
+            f"rl: no weight changed in {len(norms)} steps, so no model is saved: all rollouts of each task have equal "
             "rewards"
         )
 

@@ -12,7 +12,7 @@ from rewright.core.records import Trajectory
 from rewright.training.group_credit import Rewards
 from rewright.training.rl_step import step_metrics
 
-__all__ = ["keep_steps", "metrics_of", "read_steps"]
+__all__ = ["keep_steps", "metrics_of", "read_steps", "rewards_of"]
 
 
 def read_steps(folder: Path, first: int, last: int) -> dict[int, list[Trajectory]]:
@@ -48,6 +48,18 @@ def metrics_of(trajectories: list[Trajectory], planned: int) -> dict[str, float]
         reward_model=[],
     )
     return step_metrics(rewards, trajectories) | {"rewright/failures": float(planned - len(trajectories))}
+
+
+def rewards_of(trajectories: list[Trajectory]) -> dict[str, float]:
+    """The rewards that verl logs of a step.
+
+    verl saves the checkpoint of a step before it logs the step, so that a kill between the two loses the logged row.
+    """
+    rewards = [one.credit.trajectory_reward for one in trajectories if one.credit is not None]
+    known = [reward for reward in rewards if reward is not None]
+    if not known:
+        return {}
+    return {"reward": sum(known) / len(known), "reward_max": max(known), "reward_min": min(known)}
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Trajectory]]:
