@@ -33,12 +33,8 @@ def commands(text: str) -> list[list[str]]:
 
 def placed(words: list[str], values: Mapping[str, str]) -> list[str]:
     """The words of a command with the reader's own addresses and names in the place of those of the page."""
-    found = []
-    for word in words:
-        for key, value in values.items():
-            word = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", lambda _, value=value: value, word)
-        found.append(word)
-    return found
+    names = "|".join(map(re.escape, sorted(values, key=len, reverse=True)))
+    return [re.sub(rf"(?<![\w.])({names})(?![\w.])", lambda found: values[found[0]], word) for word in words]
 
 
 def json_values(block: str) -> list[Any]:
