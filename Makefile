@@ -3,6 +3,7 @@
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
 #   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
+#   make site         the documentation as a site in build/site; make site-serve shows it
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
@@ -18,8 +19,8 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks viewer check-viewer release \
-  test-versions clean
+.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks site site-serve reference \
+  viewer check-viewer release test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -91,6 +92,22 @@ benchmarks: setup
 	@for file in experiments/*.py; do \
 	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
+
+# The documentation as a site, which loads nothing from other hosts. `--strict`: a broken link or anchor is an error.
+site: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/check_site.py build/site
+
+site-serve: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+$(VENV)/docs.stamp: $(VENV)/setup.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch $@
+
+# The pages of the command line (docs/reference/cli), from the command line itself. A test compares them.
+reference: setup
+	$(BIN)/python scripts/command_line_pages.py
 
 # The page of `rewright view`: source in viewer/, the built bundle in src/rewright/viewer/bundle. Only these need node.
 viewer: viewer/node_modules/.package-lock.json

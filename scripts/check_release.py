@@ -36,6 +36,14 @@ assert importlib.util.find_spec("torch") is None and "torch" not in sys.modules
 print(rewright.__version__)
 """
 SHIPPED = ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "Makefile", "constraints.txt", "docs/index.md")
+BUNDLE = (
+    "rewright/viewer/bundle/app.js",
+    "rewright/viewer/bundle/app.css",
+    "rewright/viewer/bundle/LICENSES.txt",
+    ".dist-info/licenses/src/rewright/viewer/bundle/LICENSES.txt",
+    ".dist-info/licenses/LICENSE",
+)
+"""The page of `rewright view` and the licences of what it contains."""
 
 
 def fail(message: str) -> None:
@@ -56,7 +64,11 @@ def check_names(folder: Path) -> Path:
     if missing:
         fail(f"the sdist lacks {', '.join(missing)}")
     with zipfile.ZipFile(wheels[0]) as wheel:
-        packaged = {name for name in wheel.namelist() if name.startswith("rewright/")}
+        files = wheel.namelist()
+    packaged = {name for name in files if name.startswith("rewright/")}
+    lacking = [name for name in BUNDLE if not any(one.endswith(name) for one in files)]
+    if lacking:
+        fail(f"the wheel lacks {', '.join(lacking)}")
     inside = {name.removeprefix("src/") for name in names if re.match(r"src/rewright/.*\.\w+$", name)}
     if packaged != inside:
         fail(f"wheel and sdist differ: {sorted(packaged ^ inside)[:5]}")

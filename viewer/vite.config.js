@@ -4,13 +4,16 @@ import { resolve } from "node:path";
 import { defineConfig } from "vite";
 
 const out = process.env.VIEWER_OUT ?? resolve(import.meta.dirname, "../src/rewright/viewer/bundle");
-const parts = ["preact"]; // what ends up in the bundle
+const lock = JSON.parse(readFileSync(resolve(import.meta.dirname, "package-lock.json"), "utf8"));
+// What may end up in the bundle: every package that is not for development only.
+const parts = Object.keys(lock.packages).filter((path) => path && !lock.packages[path].dev).sort();
 
 const licences = {
   name: "licences",
   closeBundle() {
-    const texts = parts.map((name) => {
-      const folder = resolve(import.meta.dirname, "node_modules", name);
+    const texts = parts.map((path) => {
+      const name = path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length);
+      const folder = resolve(import.meta.dirname, path);
       const about = JSON.parse(readFileSync(resolve(folder, "package.json"), "utf8"));
       return `${name} ${about.version} (${about.license})\n\n${readFileSync(resolve(folder, "LICENSE"), "utf8").trim()}\n`;
     });

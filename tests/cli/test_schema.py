@@ -69,7 +69,15 @@ def recipes() -> Iterator[tuple[str, Path | str]]:
         yield path.name, path
     yield "quickstart", Path(str(files("rewright.recipe"))) / "quickstart.yaml"
     yield "init", (STARTER / "recipe.yaml").read_text("utf-8")
-    for page in ("pipeline.md", "engines.md", "judges.md", "tasks.md"):
+    for page in (
+        "pipeline.md",
+        "recipes.md",
+        "recipe_keys.md",
+        "recipe_training_keys.md",
+        "engines.md",
+        "judges.md",
+        "tasks.md",
+    ):
         text = (ROOT / "docs" / page).read_text("utf-8")
         yield from (
             (f"{page} {number}", one) for number, one in enumerate(re.findall(r"```yaml\n(.*?)```", text, re.S))

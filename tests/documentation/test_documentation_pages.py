@@ -18,8 +18,9 @@ from rewright.recipe.schema import Recipe
 from rewright.recipe.stages import ALL_STAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PIPELINE, RL = ((ROOT / "docs" / name).read_text("utf-8") for name in ("pipeline.md", "rl.md"))
+KEYS = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("recipe_keys.md", "recipe_training_keys.md"))
 SUMMARISED = {"eval.tasks"}
 IN_WORDS = {"stages": "all eleven", "quality.dimensions": "six", "quality.uncertain_words": "nine"}
 
@@ -54,7 +55,7 @@ def plain(value):
 
 
 def test_every_key_of_a_recipe_stands_on_the_page_with_its_default_and_meaning():
-    table = rows(PIPELINE.split("## Every key")[1])
+    table = rows(KEYS)
     existing = dict(keys(Recipe())) | engine_keys()
     assert set(table) == set(existing)
     for key, default in existing.items():
@@ -77,11 +78,15 @@ def test_every_stage_stands_on_the_page():
     assert set(ALL_STAGES) <= set(re.findall(r"^\| `(\w+)` \|", PIPELINE, re.MULTILINE))
 
 
-def test_recipes_on_the_page_are_valid(tmp_path):
-    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", PIPELINE, re.DOTALL)):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipes_on_the_pages_are_valid(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)):
+        if not re.match(r"(#.*\n|\s)*(\w+):", text) or "compute_environment:" in text:
+            continue  # a configuration of verl or of accelerate
         path = tmp_path / f"{number}.yaml"
         path.write_text(text)
-        assert load_recipe(path).tasks.format == "ftrl"
+        assert load_recipe(path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -93,8 +98,8 @@ def test_verbs_exist(page):
 
 
 def test_the_index_links_every_page():
-    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
-    assert sorted(linked) == [page.name for page in PAGES if page.name != "index.md"]
+    linked = re.findall(r"\]\(([\w/.]+\.md)\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
+    assert {str(page.relative_to(ROOT / "docs")) for page in PAGES} - {"index.md"} <= set(linked)
 
 
 def test_every_metric_of_ours_is_explained():

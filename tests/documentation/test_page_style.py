@@ -13,6 +13,7 @@ PACKAGE = ROOT / "src" / "rewright"
 README = ROOT / "README.md"
 ALL_PAGES = [*PAGES, README, ROOT / "CONTRIBUTING.md"]
 MAX_WIDTH = 110
+MAX_LINES = 300
 PLACEHOLDERS = {"mine", "old"}
 """Parts of paths and names that stand for something of the reader's."""
 PATH = re.compile(r"(?<![\w./-])(?:benchmarks|examples|experiments|fuzz|recipes|scripts|src|tests)/[\w./-]*\w")
@@ -66,6 +67,11 @@ def anchors(page: Path) -> set[str]:
 def test_lines_of_prose_fit_in_110_characters(page: Path) -> None:
     too_long = [number for number, line in prose(page.read_text("utf-8")) if len(line) > MAX_WIDTH]
     assert not too_long, f"{page.name}: lines {too_long} have more than {MAX_WIDTH} characters"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_at_most_300_lines(page: Path) -> None:
+    assert len(page.read_text("utf-8").splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)

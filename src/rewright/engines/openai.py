@@ -10,7 +10,7 @@ Servers differ in the fields that they accept. Fields outside OpenAI's API are o
 takes precedence and is never dropped; the value None removes a field from the body.
 
 Not supported: streaming, and several choices per request (a group is several requests; servers cache the shared
-prompt). Measurements with real servers are in docs/engines.md.
+prompt). Measurements with real servers are in docs/openai_servers.md.
 """
 
 from __future__ import annotations
