@@ -296,6 +296,6 @@ def test_evaluating_a_model_reports_every_category(tmp_path: Path) -> None:
     assert "  miss_func: 0.0% [0.0, 79.3] of 1\n  mean of the categories: 0.0%" in table(found)
     with pytest.raises(
         InputError,
-        match="--benchmark: unknown benchmark 'bfcl': expected one of 2wikimultihopqa, bamboogle, bfcl-multi-turn",
+        match="--benchmark: unknown benchmark 'bfcl-v3': did you mean 'bfcl'",
     ):
-        benchmark_recipe("bfcl", "pico", None)
+        benchmark_recipe("bfcl-v3", "pico", None)
