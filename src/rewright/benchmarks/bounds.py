@@ -7,14 +7,15 @@ replays the calls itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rewright.benchmarks.scores import ALL
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
-from rewright.judging.judges import judge_trajectory
+from rewright.judging.base import AnswerJudge
+from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
 from rewright.tools.declared import KIND as DECLARED
 
-__all__ = ["nothing", "played", "shares"]
+__all__ = ["measured", "nothing", "played", "shares"]
 
 
 def nothing(task: Task) -> Trajectory:
@@ -58,3 +59,16 @@ def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[st
         if category:
             outcomes.setdefault(category, []).append(right)
     return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
+
+
+def measured(tasks: Sequence[Task]) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Return the floor and the ceiling of questions, measured on these tasks; None unless all are judged by answers.
+
+    Only for Rewright's own judges of answers, which are quick and run no other code.
+    """
+    judges = {task.judge for task in tasks}
+    if not tasks or not all(uses_builtin_code(task) and task.gold.answers for task in tasks):
+        return None
+    if not all(isinstance(find_judge(judge), AnswerJudge) for judge in judges):
+        return None
+    return shares(tasks, nothing), shares(tasks, played)
