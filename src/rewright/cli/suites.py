@@ -158,7 +158,7 @@ def _missing(suite: Suite, recipes: Mapping[str, Recipe], given: Mapping[str, An
 
 def _why(member: Member, problem: InputError) -> str:
     benchmark = find_benchmark(member.benchmark, "--suite")
-    if not benchmark.data:
+    if not benchmark.data or "pip install" in str(problem):
         return str(problem)
     unchecked = " (loader unchecked on real files)" if benchmark.unchecked else ""
     return f"its file is not here: expected --data {member.benchmark}=PATH; get it from {benchmark.data}{unchecked}"
