@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from rewright.benchmarks.scores import ALL
-from rewright.core.records import Task, ToolCall, Trajectory, Turn
+from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
 from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
 from rewright.tools.declared import KIND as DECLARED
@@ -40,7 +40,7 @@ def played(task: Task) -> Trajectory:
 def _trajectory(task: Task, turns: tuple[Turn, ...], answer: str | None = None) -> Trajectory:
     declared = {tool.name for tool in task.all_tools if tool.kind == DECLARED}
     called = any(call.name in declared for turn in turns for call in turn.calls)
-    stop = "answered" if answer is not None else "called" if called else "no_answer"
+    stop: StopReason = "answered" if answer is not None else "called" if called else "no_answer"
     return Trajectory(
         id=f"{task.id}/bound", task_id=task.id, stage="eval", index=0, turns=turns, stop_reason=stop, answer=answer
     )
