@@ -293,9 +293,11 @@ def test_evaluating_a_model_reports_every_category(tmp_path: Path) -> None:
     (row,) = found["stages"]
     assert {name: part["trajectories"] for name, part in row["categories"].items()} == {"base": 2, "miss_func": 1}
     assert (row["success"], row["category_mean"], row["failures"], row["stops"]) == (0.0, 0.0, 0, {"token_limit": 3})
-    assert "  miss_func: 0.0% [0.0, 79.3] of 1\n  mean of the categories: 0.0%" in table(found)
+    assert "  miss_func: 0.0% [0.0, 79.3] of 1; floor 0.0%, ceiling 100.0%\n  mean of the categories: 0.0%" in table(
+        found
+    )
     with pytest.raises(
         InputError,
-        match="--benchmark: unknown benchmark 'bfcl': expected one of 2wikimultihopqa, bamboogle, bfcl-multi-turn",
+        match="--benchmark: unknown benchmark 'bfcl-v3': did you mean 'bfcl'",
     ):
-        benchmark_recipe("bfcl", "pico", None)
+        benchmark_recipe("bfcl-v3", "pico", None)

@@ -18,7 +18,8 @@ from rewright.recipe.schema import Recipe
 from rewright.recipe.stages import ALL_STAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
 PIPELINE, RL = ((ROOT / "docs" / name).read_text("utf-8") for name in ("pipeline.md", "rl.md"))
 KEYS = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("recipe_keys.md", "recipe_training_keys.md"))
 SUMMARISED = {"eval.tasks"}
@@ -89,7 +90,7 @@ def test_recipes_on_the_pages_are_valid(page, tmp_path, monkeypatch):
         assert load_recipe(path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_verbs_exist(page):
     text = page.read_text("utf-8")
     verbs = typing.cast("typing.Any", typer.main.get_command(app)).commands
@@ -98,8 +99,8 @@ def test_verbs_exist(page):
 
 
 def test_the_index_links_every_page():
-    linked = re.findall(r"\]\(([\w/.]+\.md)\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
-    assert {str(page.relative_to(ROOT / "docs")) for page in PAGES} - {"index.md"} <= set(linked)
+    linked = re.findall(r"\]\(([\w/.-]+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
+    assert {str(page.relative_to(DOCS)) for page in PAGES} - {"index.md"} <= set(linked)
 
 
 def test_every_metric_of_ours_is_explained():

@@ -115,6 +115,25 @@ def test_a_benchmark_brings_its_own_metrics(folder: Path) -> None:
     assert (refused.returncode, "names code (eval.benchmark: toy_benchmark:BROKEN)" in refused.stderr) == (2, True)
 
 
+def test_floor_ceiling_and_pass_k_stand_beside_the_score(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bounded.py").write_text(
+        "from rewright.benchmarks import Benchmark\n"
+        "BENCHMARK = Benchmark(('eval.tasks.format=toy-differences', 'eval.tasks.count=2', 'model.engine=toy', "
+        "'dialect=toy'), floor={'all': 0.25}, ceiling={'all': 0.975}, note='two of a hundred differences')\n"
+    )
+    arguments = ("eval", "--benchmark", "bounded:BENCHMARK", "--run", "run", "eval.n=3", "--json")
+    done = rewright(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    shown = done.stderr.splitlines()
+    assert "  pass^2 100.0% [34.2, 100.0], pass^3 100.0% [34.2, 100.0]" in shown
+    assert "  floor 25.0%, ceiling 97.5%" in shown
+    assert "  note: two of a hundred differences" in shown
+    (row,) = json.loads(done.stdout.splitlines()[-1])["stages"]
+    assert (row["floor"], row["ceiling"]) == ({"all": 0.25}, {"all": 0.975})
+    assert {k: part["value"] for k, part in row["pass_powers"].items()} == {"2": 1.0, "3": 1.0}
+    assert records(tmp_path / "run" / "metrics.jsonl")[0]["ceiling"] == {"all": 0.975}
+
+
 @pytest.mark.parametrize(
     ("returned", "said"),
     [

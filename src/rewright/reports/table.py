@@ -21,6 +21,7 @@ def table(summary: dict[str, Any]) -> str:
             f"{row['stage']:<8}{100 * row['success']:>8.1f}%{interval:>18}{solve:>10}"
             f"{row['calls']:>8.2f}{row['tasks']:>7}{row['seconds']:>8.1f}"
         )
+        lines += [f"  {words}" for words in (_powers_words(row), _bounds_words(row, "all")) if words]
         if row.get("untrained"):
             lines.append(f"  {row['untrained']}: this is the model before it, tried again")
         if row.get("failures"):
@@ -31,9 +32,16 @@ def table(summary: dict[str, Any]) -> str:
             )
         for name, part in (*row.get("sources", {}).items(), *row.get("categories", {}).items()):
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
-            lines.append(f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}")
+            line = f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}"
+            lines.append("; ".join(filter(None, (line, _powers_words(part), _bounds_words(row, name)))))
         if "category_mean" in row:
             lines.append(f"  mean of the categories: {100 * row['category_mean']:.1f}%")
+        for name, part in row.get("totals", {}).items():
+            interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
+            line = f"  {name}: {100 * part['value']:.1f}% {interval}"
+            lines.append("; ".join(filter(None, (line, _bounds_words(row, name)))))
+        if row.get("note"):
+            lines.append(f"  note: {row['note']}")
         for name, part in row.get("metrics", {}).items():
             interval = f"[{part['low']:.3f}, {part['high']:.3f}]"
             lines.append(f"  {name}: {part['value']:.3f} {interval} of {part['trajectories']}")
@@ -77,6 +85,21 @@ def table(summary: dict[str, Any]) -> str:
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {summary['seconds']}")
     return "\n".join(lines)
+
+
+def _bounds_words(row: dict[str, Any], name: str) -> str:
+    """The floor and ceiling of a benchmark's category or total; "" if it states none."""
+    return ", ".join(
+        f"{kind} {100 * row[kind][name]:.1f}%" for kind in ("floor", "ceiling") if name in row.get(kind, {})
+    )
+
+
+def _powers_words(row: dict[str, Any]) -> str:
+    """pass^k of an evaluation with several trajectories per task."""
+    return ", ".join(
+        f"pass^{k} {100 * part['value']:.1f}% [{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
+        for k, part in row.get("pass_powers", {}).items()
+    )
 
 
 def sft_words(sets: dict[str, int]) -> str:

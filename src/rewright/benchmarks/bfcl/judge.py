@@ -1,28 +1,74 @@
-"""Judge `bfcl`: replays the calls on fresh API instances and applies bfcl-eval's official multi-turn checker."""
+"""Judges of BFCL, which apply the official checkers of bfcl-eval.
+
+`bfcl` replays the calls of a multi-turn task on fresh API instances. `bfcl-ast` compares the calls of a single-turn
+task with its possible answers. `bfcl-irrelevance` asks whether any function was called. The last two read the first
+turn only, which is the one reply that the package asks for.
+"""
 
 from __future__ import annotations
 
-from rewright.benchmarks.bfcl.tasks import INSTALL
+from collections.abc import Mapping
+from typing import Any
+
+from rewright.benchmarks.bfcl.entries import INSTALL
 from rewright.core.errors import InputError
-from rewright.core.records import Task, Trajectory
+from rewright.core.records import Task, ToolCall, Trajectory
 from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.judging.guarded import compare
 
-__all__ = ["JUDGE"]
+__all__ = ["AST_JUDGE", "IRRELEVANCE_JUDGE", "JUDGE"]
+
+
+def _entry(task: Task, judge: str) -> str:
+    entry = task.metadata["entry"]
+    if not isinstance(entry, str):
+        raise InputError(f"task {task.id}: judge {judge} needs metadata.entry, the id of the package's entry")
+    return entry
+
+
+def _compared(judge: str, worker: str, arguments: dict[str, Any]) -> Judgement:
+    reply = compare(worker, arguments)
+    if "missing" in reply:
+        raise InputError(f"judge {judge} needs the package bfcl-eval: {INSTALL}")
+    return Judgement(float(reply["outcome"]), str(reply["reason"]))
+
+
+def _first_calls(trajectory: Trajectory) -> tuple[ToolCall, ...]:
+    return trajectory.turns[0].calls if trajectory.turns else ()
 
 
 def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    entry = task.metadata["entry"]
-    if not isinstance(entry, str):
-        raise InputError(f"task {task.id}: judge bfcl needs metadata.entry, the id of the package's entry")
     exchanges = [
         [[(call.name, call.arguments) for call in turn.calls if call.error is None] for turn in turns]
         for turns in trajectory.exchanges
     ]
-    reply = compare("rewright.benchmarks.bfcl.judge_worker", {"entry": entry, "exchanges": exchanges})
-    if "missing" in reply:
-        raise InputError(f"judge bfcl needs the package bfcl-eval: {INSTALL}")
-    return Judgement(float(reply["outcome"]), str(reply["reason"]))
+    arguments = {"entry": _entry(task, "bfcl"), "exchanges": exchanges}
+    return _compared("bfcl", "rewright.benchmarks.bfcl.judge_worker", arguments)
+
+
+def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    entry = _entry(task, "bfcl-ast")
+    made = _first_calls(trajectory)
+    malformed = next((call for call in made if call.error is not None), None)
+    if malformed is not None:  # the package's decoder then refuses the whole reply
+        return Judgement(0.0, f"a call is malformed: {malformed.error}")
+    if not made:
+        return Judgement(0.0, "no call")
+    names = task.metadata.get("renamed_tools")
+    original: Mapping[str, Any] = names if isinstance(names, Mapping) else {}
+    calls = [(str(original.get(call.name, call.name)), call.arguments) for call in made]
+    return _compared("bfcl-ast", "rewright.benchmarks.bfcl.ast_worker", {"entry": entry, "calls": calls})
+
+
+def _judge_irrelevance(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    wanted = "irrelevance" not in _entry(task, "bfcl-irrelevance")
+    called = [call.name for call in _first_calls(trajectory) if call.error is None]
+    reason = f"calls {called[0]}" if called else "no call that can be read"
+    return Judgement(float(bool(called) == wanted), reason)
 
 
 JUDGE = TrajectoryJudge(_judge, needs=("metadata.entry",), reads_answer=False)
+AST_JUDGE = TrajectoryJudge(_judge_ast, needs=("metadata.entry",), reads_answer=False)
+IRRELEVANCE_JUDGE = TrajectoryJudge(
+    _judge_irrelevance, needs=("metadata.entry",), reads_answer=False, self_contained=True
+)

@@ -13,16 +13,15 @@ from itertools import chain, zip_longest
 from types import ModuleType
 from typing import Any, Final
 
+from rewright.benchmarks.bfcl.entries import INSTALL
+from rewright.benchmarks.bfcl.schemas import typed
 from rewright.core.errors import InputError
 from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolSpec
 from rewright.tasks.formats import PackageFormat
 
-__all__ = ["FORMAT", "INSTALL", "tasks"]
+__all__ = ["FORMAT", "tasks"]
 
 NAME: Final = "bfcl-multi-turn"
-INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
-"""Installs without dependencies, because these categories need only mpmath."""
-
 TARGET: Final = "rewright.benchmarks.bfcl.world:call"
 _LATER: Final = "I have updated some more functions you can choose from. What about now?"
 """User message when functions are added (the package's text for models with native function calling)."""
@@ -93,26 +92,9 @@ def _schema(document: dict[str, Any]) -> dict[str, Any]:
     function = {
         "name": document["name"],
         "description": f"{document['description']}{_HINT} The response field has the following schema: {response}",
-        "parameters": _typed(document["parameters"]),
+        "parameters": typed(document["parameters"]),
     }
     return {"type": "function", "function": function}
-
-
-_TYPES: Final = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
-
-
-def _typed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Convert the package's type names to those of JSON Schema."""
-    typed = dict(schema)
-    if "type" in schema:
-        typed["type"] = _TYPES.get(schema["type"], schema["type"])
-    if schema.get("type") == "float":
-        typed |= {"format": "float", "description": f"{schema.get('description', '')} This is a float type value."}
-    if "properties" in schema:
-        typed["properties"] = {name: _typed(value) for name, value in schema["properties"].items()}
-    if isinstance(schema.get("items"), dict):
-        typed["items"] = _typed(schema["items"])
-    return typed
 
 
 FORMAT = PackageFormat(lambda selection, seed: tasks(selection))

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rewright.benchmarks import Metrics, find_benchmark
+from rewright.benchmarks import Benchmark, Metrics, find_benchmark
+from rewright.benchmarks.bounds import measured
+from rewright.benchmarks.scores import bounds, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task, Trajectory, Verdict
@@ -88,10 +90,28 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
         dialect=context.recipe.dialect,
     )
     if settings.benchmark is not None:
-        metrics = find_benchmark(settings.benchmark, "eval.benchmark").metrics
-        if metrics is not None:
-            summary["metrics"] = own_metrics(metrics, settings.benchmark, tasks, list(trajectories), list(verdicts))
+        benchmark = find_benchmark(settings.benchmark, "eval.benchmark")
+        summary |= _beside(benchmark, summary, list(tasks.values()))
+        if benchmark.metrics is not None:
+            summary["metrics"] = own_metrics(
+                benchmark.metrics, settings.benchmark, tasks, list(trajectories), list(verdicts)
+            )
     return summary
+
+
+def _beside(benchmark: Benchmark, summary: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a benchmark puts beside the scores: its totals, its floor and ceiling, and its note."""
+    categories = [str(task.metadata.get("category") or "") for task in tasks]
+    floor, ceiling = benchmark.floor, benchmark.ceiling
+    if not floor and not ceiling:
+        floor, ceiling = measured(tasks) or (floor, ceiling)
+    found = {
+        "totals": totals(benchmark.aggregates, summary.get("categories", {})),
+        "floor": bounds(floor, benchmark.aggregates, categories),
+        "ceiling": bounds(ceiling, benchmark.aggregates, categories),
+        "note": benchmark.note,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def own_metrics(
@@ -150,10 +170,11 @@ def summarise(
         quality: quality settings.
         dialect: dialect of the trajectories.
 
-    Returns success with its 95% interval, Solve metrics, and means per trajectory of calls, generated tokens (None if
-    unknown for any), words and quality (AutoTraj's total; None without trajectories). Intervals are computed over
-    tasks, since several trajectories of one task (`eval.n`) are not independent. Trajectories with an infrastructure
-    failure (counted in `failures`, by component and cause in `broke`) count as not solved.
+    Returns success (pass@1) with its 95% interval, pass^k if there are several trajectories per task, Solve metrics,
+    and means per trajectory of calls, generated tokens (None if unknown for any), words and quality (AutoTraj's total;
+    None without trajectories). Intervals are computed over tasks, since several trajectories of one task (`eval.n`) are
+    not independent. Trajectories with an infrastructure failure (counted in `failures`, by component and cause in
+    `broke`) count as not solved.
     """
     total = len(trajectories)
     tasks = {trajectory.id: trajectory.task_id for trajectory in trajectories}
@@ -167,6 +188,8 @@ def summarise(
         "low": success.low,
         "high": success.high,
     }
+    if powers := pass_powers((tasks[verdict.trajectory_id], verdict.correct) for verdict in verdicts):
+        row["pass_powers"] = powers
     if categories and (groups := success_by_group(trajectories, verdicts, categories)):
         mean = sum(group["success"] for group in groups.values()) / len(groups)
         row |= {"categories": groups, "category_mean": mean}
@@ -220,15 +243,17 @@ def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
 def success_by_group(
     trajectories: Iterable[Trajectory], verdicts: Iterable[Verdict], groups: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Return success with its 95% interval for every group. `groups` maps ids of tasks to names of groups."""
+    """Return success with its 95% interval, and pass^k, of every group. `groups` maps task ids to names of groups."""
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
-    outcomes: dict[str, list[tuple[str, float]]] = {}
+    outcomes: dict[str, list[tuple[str, bool]]] = {}
     for trajectory in trajectories:
         if trajectory.task_id in groups:
             outcomes.setdefault(groups[trajectory.task_id], []).append(
-                (trajectory.task_id, float(correct.get(trajectory.id, False)))
+                (trajectory.task_id, correct.get(trajectory.id, False))
             )
-    return {name: group_row(values) for name, values in outcomes.items()}
+    rows = {name: group_row(values) for name, values in outcomes.items()}
+    powers = {name: pass_powers(values) for name, values in outcomes.items()}
+    return {name: row | ({"pass_powers": powers[name]} if powers[name] else {}) for name, row in rows.items()}
 
 
 def group_row(values: Sequence[tuple[str, float]]) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""BFCL's data files (optional package bfcl-eval): entries and possible answers by category, read without its code.
+
+The names of the categories are the package's. No module of the package other than the folder of its data is used here,
+so that single-turn tasks load without the stateful APIs of `rewright.benchmarks.bfcl.world`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from rewright.core.errors import InputError
+
+__all__ = [
+    "AST",
+    "INSTALL",
+    "IRRELEVANCE",
+    "JAVA",
+    "JAVASCRIPT",
+    "LIVE",
+    "NON_LIVE",
+    "PYTHON",
+    "SINGLE_TURN",
+    "category_of",
+    "entries",
+    "possible_answers",
+]
+
+INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
+"""Installs without dependencies, because the categories need only mpmath."""
+
+JAVA: Final = "simple_java"
+JAVASCRIPT: Final = "simple_javascript"
+NON_LIVE: Final = ("simple_python", "multiple", "parallel", "parallel_multiple")
+LIVE: Final = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
+PYTHON: Final = (*NON_LIVE, *LIVE)
+AST: Final = (*NON_LIVE, JAVA, JAVASCRIPT, *LIVE)
+"""The categories with possible answers, which the package's `ast_checker` compares with the calls."""
+IRRELEVANCE: Final = ("irrelevance", "live_irrelevance", "live_relevance")
+"""The categories in which only counts whether a function is called."""
+SINGLE_TURN: Final = (*AST, *IRRELEVANCE)
+
+
+def _data() -> Path:
+    found = find_spec("bfcl_eval")
+    if found is None or found.origin is None:
+        raise InputError(f"BFCL tasks need the package bfcl-eval: {INSTALL}")
+    return Path(found.origin).parent / "data"
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    path = _data() / name
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror}: expected the data of bfcl-eval: {INSTALL}") from None
+
+
+@lru_cache(maxsize=len(SINGLE_TURN))
+def entries(category: str) -> dict[str, dict[str, Any]]:
+    """Return the entries of a category by id, in order. They are shared: do not change them.
+
+    Raises InputError if the package is not installed.
+    """
+    return {entry["id"]: entry for entry in _lines(f"BFCL_v4_{category}.json")}
+
+
+@lru_cache(maxsize=len(AST))
+def possible_answers(category: str) -> dict[str, list[dict[str, dict[str, list[Any]]]]]:
+    """Return the possible answers of a category of `AST` by entry id.
+
+    An answer is a list of calls `{name: {argument: [allowed value, …]}}`; an allowed "" means that it may be omitted.
+    """
+    return {line["id"]: line["ground_truth"] for line in _lines(f"possible_answer/BFCL_v4_{category}.json")}
+
+
+def category_of(identity: str) -> str:
+    """Return the category of an entry's id, such as `live_simple` of `live_simple_0-0-0`. Raises ValueError."""
+    category = identity.rpartition("_")[0]
+    if category not in SINGLE_TURN:
+        raise ValueError(f"BFCL has no single-turn entry {identity!r}")
+    return category
