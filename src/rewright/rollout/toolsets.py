@@ -95,7 +95,7 @@ async def try_tools(tools: CombinedTools, tasks: Iterable[Task]) -> None:
 
     Raises SandboxError if the machine cannot execute one, and InputError for a trusted function that cannot be loaded.
     """
-    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.all_tools}
+    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.executed_tools}
     for tool in kinds.values():
         try:
             async with tools.open([tool]) as toolset:
