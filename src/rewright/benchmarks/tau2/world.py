@@ -34,15 +34,7 @@ def call(data: dict[str, Any], /, **arguments: Any) -> str:
     from tau2.data_model.message import ToolCall
 
     key = data["domain"], data["task"], data["solo"]
-    if key not in 
-class ToolFailure(Exception):  # noqa: N818 - becomes an error result
-    """A tool failed; the message is the package's own."""
-
-    plain = True
-    """The model is shown the message without the name of this class."""
-
-
-_environments:
+    if key not in _environments:
         _environments[key] = start(key[0], key[1], solo=key[2])
     asked = ToolCall(name=data["tool"], arguments=arguments, requestor=data["requestor"])
     reply = _environments[key].get_response(asked)
