@@ -52,6 +52,7 @@ register("estimator", "matchtir", "rewright.credit.estimators:matchtir")
 
 register("signal", "matched", "rewright.credit.signals:matched")
 register("signal", "outcome", "rewright.credit.signals:outcome")
+register("signal", "tau2_progress", "rewright.benchmarks.tau2.progress:progress")
 
 register("exporter", "atif", "rewright.exports.atif:EXPORTER")
 register("exporter", "autotraj", "rewright.exports.autotraj:export")

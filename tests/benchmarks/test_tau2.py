@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -16,9 +17,12 @@ import msgspec
 import pytest
 
 from rewright.benchmarks import find_benchmark
+from rewright.benchmarks.tau2.judge import turn_states
+from rewright.benchmarks.tau2.tasks import GREETING
 from rewright.core.errors import InputError
 from rewright.core.records import FollowUp, Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.credit import match
+from rewright.credit import match, turn_signal
+from rewright.credit.trajectories import CreditTrajectory
 from rewright.judging import judge_trajectory
 from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import record_problems, schema_problems
@@ -130,6 +134,61 @@ def test_tasks_of_every_variant(tasks: dict[str, list[Task]]) -> None:
     assert len(load_tasks("airline-ticket:train", "tau2")) == 30
 
 
+def test_prompts_are_the_packages_own(tasks: dict[str, list[Task]]) -> None:
+    from tau2.environment.tool import as_tool
+
+    from rewright.benchmarks.tau2 import package
+
+    folder = package.DATA.parent.parent
+
+    def constants(path: str) -> dict[str, str]:
+        """The texts of a module that cannot be imported without a client of a model's vendor."""
+        found: dict[str, str] = {}
+        for node in ast.parse((folder / path).read_text()).body:
+            texts = [
+                one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and texts:
+                found[node.targets[0].id] = texts[-1].strip()
+        return found
+
+    agent, user = constants("agent/llm_agent.py"), constants("user/user_simulator.py")
+    for name in ("airline", "retail", "telecom"):
+        task = tasks[name][0]
+        environment = package.domain(name).module.get_environment()
+        system = agent["SYSTEM_PROMPT"].format(
+            agent_instruction=agent["AGENT_INSTRUCTION"], domain_policy=environment.get_policy()
+        )
+        assert task.messages[0] == {"role": "system", "content": system}
+        assert [tool.schema for tool in task.tools] == [tool.openai_schema for tool in environment.get_tools()]
+        file = "simulation_guidelines_tools.md" if name == "telecom" else "simulation_guidelines.md"
+        assert task.user is not None
+        assert task.user.data["system"] == user["SYSTEM_PROMPT"].format(
+            global_user_sim_guidelines=(package.DATA / "user_simulator" / file).read_text(),
+            instructions=official(task).user_scenario,
+        )
+    stops = constants("user/base.py")
+    assert tasks["retail"][0].user is not None
+    assert tasks["retail"][0].user.data["stops"] == [stops[name] for name in ("STOP", "TRANSFER", "OUT_OF_SCOPE")]
+    assert constants("orchestrator/orchestrator.py")["DEFAULT_FIRST_AGENT_MESSAGE"] == GREETING
+
+    solo = tasks["telecom-solo"][0]
+    environment = package.domain("telecom").module.get_environment(solo_mode=True)
+    whole = agent["SYSTEM_PROMPT_SOLO"].format(
+        agent_instruction=agent["AGENT_SOLO_INSTRUCTION"].format(stop_function_name="done", stop_token="###STOP###"),
+        domain_policy=environment.get_policy(),
+        ticket=official(solo).ticket,
+    )
+    assert "\n".join(str(message["content"]) for message in solo.messages) == whole, "the ticket is the user's message"
+
+    def done() -> str:
+        """Call this function when you are done with the task."""
+        return "###STOP###"
+
+    offered = [*environment.get_tools(), *environment.get_user_tools(), as_tool(done)]
+    assert [tool.schema for tool in solo.tools] == [tool.openai_schema for tool in offered]
+
+
 def test_mistakes_of_a_person() -> None:
     with pytest.raises(
         InputError, match="tau2 has no variant 'airlines': expected one of telecom-solo, airline-ticket"
@@ -209,8 +268,6 @@ def test_gold_calls_are_paid_in_full_and_fit_the_schemas(tasks: dict[str, list[T
 
 
 def test_progress_and_names_of_states(tasks: dict[str, list[Task]]) -> None:
-    from rewright.benchmarks.tau2.judge import turn_states
-
     task = next(task for task in tasks["telecom-solo"] if len(task.gold.calls or ()) > 3)
     states = turn_states(task, gold_trajectory(task))
     assert len(states) == len(task.gold.calls or ()) + 2  # the start, the calls, `done`
@@ -227,6 +284,20 @@ def test_progress_and_names_of_states(tasks: dict[str, list[Task]]) -> None:
     # Reading changes no record, so the state keeps its name.
     reads = [state.key for state in turn_states(retail, gold_trajectory(retail))][:2]
     assert reads[0] == reads[1]
+
+
+def test_the_signal_pays_a_turn_for_what_it_adds(tasks: dict[str, list[Task]]) -> None:
+    task = next(task for task in tasks["telecom-solo"] if len(task.gold.calls or ()) > 3)
+    retail = next(one for one in tasks["retail-ticket"] if official(one).evaluation_criteria.communicate_info)
+    batch = [CreditTrajectory.of(gold_trajectory(one), one) for one in (task, retail)]
+    signal = turn_signal(batch, "tau2_progress")
+    for one, values, rewards, trajectory in zip((task, retail), signal.values, signal.rewards, batch, strict=True):
+        states = turn_states(one, gold_trajectory(one))
+        assert values.tolist() == [state.progress for state in states[1:]]
+        assert len(rewards) == len(trajectory.turns)
+        assert rewards.sum() == pytest.approx(1.0 - states[0].progress)
+    with pytest.raises(ValueError, match="expected tasks of the format tau2, of a variant without a model as the user"):
+        turn_signal([CreditTrajectory.of(gold_trajectory(tasks["telecom"][0]), tasks["telecom"][0])], "tau2_progress")
 
 
 def test_a_conversation_that_is_not_ended_or_too_long_is_not_right(tasks: dict[str, list[Task]]) -> None:

@@ -48,7 +48,7 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
             lines += [f"{message['role']}: {message['content']}" for message in turn.follow_up.messages]
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
-    else:
+    elif trajectory.ending is None:
         ended = "it ends with its calls, which nothing executes" if trajectory.stop_reason == "called" else None
         lines.append(ended or f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
     if trajectory.ending is not None:

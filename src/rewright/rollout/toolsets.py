@@ -32,7 +32,7 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     recipe_tools, known = _offered(settings), dialect.tool_names
     extended = []
     for task in tasks:
-        names = {tool.name for tool in task.all_tools}
+        names = {tool.name for tool in task.executed_tools}
         missing = tuple(tool for tool in recipe_tools if tool.name not in names)
         tools = (*task.tools, *missing)
         foreign = [tool.name for tool in task.all_tools if known is not None and tool.name not in known]

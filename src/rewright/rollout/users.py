@@ -208,11 +208,10 @@ def check_users(tasks: Iterable[Task], settings: UserSettings | None = None) -> 
 
     `settings`: the recipe's section `user`; None: there is no model.
     """
-    for task in tasks:
-        if task.user is None:
-            continue
+    first = {task.user.kind: task for task in reversed(list(tasks)) if task.user is not None}
+    for task in first.values():
         try:
-            if _kind(task.user).needs_model:
+            if task.user is not None and _kind(task.user).needs_model:
                 _chat_model(settings or UserSettings()).check("user.model")
         except InputError as problem:
             raise InputError(f"task {task.id}: {problem}") from None

