@@ -16,7 +16,6 @@ import ast
 import hashlib
 import importlib
 import json
-import pickle
 import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -134,12 +133,12 @@ class Domain:
         loaded = self.module.get_environment()
         self.policy: str = loaded.get_policy()
         self._db = loaded.tools.db
-        self._stored = None if loaded.user_tools is None else pickle.dumps((self._db, loaded.user_tools.db))
+        self._user_db = None if loaded.user_tools is None else loaded.user_tools.db
 
     def environment(self, *, solo_mode: bool = False) -> Any:
         """Return a new official environment in the state of the database's files."""
-        if self._stored is not None:
-            db, user_db = pickle.loads(self._stored)
+        if self._user_db is not None:  # telecom's databases are small
+            db, user_db = (one.model_copy(deep=True) for one in (self._db, self._user_db))
             made = self.module.get_environment(db=db, user_db=user_db)
         else:
             kind = type(self._db)
