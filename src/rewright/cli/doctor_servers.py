@@ -34,6 +34,8 @@ def server_reports(place: Path) -> dict[str, list[ServerReport] | str]:
     models: dict[str, ModelSettings] = {"model": recipe.model}
     if recipe.repair.model is not None:
         models["repair.model"] = recipe.repair.model
+    if recipe.user.model is not None:
+        models["user.model"] = recipe.user.model
     found: dict[str, list[ServerReport] | str] = {}
     for key, model in models.items():
         if isinstance(model, OpenAISettings):

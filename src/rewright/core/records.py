@@ -23,6 +23,7 @@ __all__ = [
     "Quality",
     "Record",
     "Repair",
+    "SimulatedUser",
     "Span",
     "StopReason",
     "Task",
@@ -129,6 +130,31 @@ class FollowUp(msgspec.Struct, frozen=True):
     """The messages, usually one of the user."""
     tools: tuple[ToolSpec, ...] = ()
     """Tools that are announced to the model with this message. (They can be called from the start.)"""
+    heard: str | None = None
+    """What the simulated user was told before: the model's text without thoughts and calls. None: nothing, or it is not
+    a simulated user's message."""
+    calls: tuple[ToolCall, ...] = ()
+    """Calls of the simulated user before the message. The model does not see them."""
+    results: tuple[ToolResult, ...] = ()
+    """The results of these calls, in order."""
+
+
+class SimulatedUser(msgspec.Struct, frozen=True):
+    """A user who is simulated: asked for the next message when the model has ended its turn, until it ends.
+
+    What a kind does with `data` is documented with it (`rewright.rollout.users`).
+    """
+
+    kind: str
+    """Registered name (kind `user`): `model`, a language model, or one of a benchmark."""
+    data: dict[str, Any] = {}
+    """What it knows and wants."""
+    tools: tuple[ToolSpec, ...] = ()
+    """Tools of its own, which share their state with the model's. The model can neither see nor call them."""
+    opens: bool = False
+    """Whether it is asked for the first message, before the model's first turn."""
+    replies: int | None = None
+    """Maximum number of messages. None: no limit."""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -142,6 +168,8 @@ class Task(Record, frozen=True, kw_only=True):
     """Tools that are announced in the prompt."""
     follow_ups: tuple[FollowUp, ...] = ()
     """Later messages of the user, in order."""
+    user: SimulatedUser | None = None
+    """Who answers after the last follow-up. None: nobody."""
     gold: Gold = Gold()
     """The ground truth."""
     source: str = ""
@@ -165,6 +193,11 @@ class Task(Record, frozen=True, kw_only=True):
     def all_tools(self) -> tuple[ToolSpec, ...]:
         """The tools of the prompt and those of the follow-ups."""
         return (*self.tools, *(tool for follow_up in self.follow_ups for tool in follow_up.tools))
+
+    @property
+    def executed_tools(self) -> tuple[ToolSpec, ...]:
+        """All tools of a rollout: those of the model and those of the simulated user."""
+        return self.all_tools if self.user is None else (*self.all_tools, *self.user.tools)
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -274,6 +307,10 @@ class Trajectory(Record, frozen=True, kw_only=True):
     """Model, sampling and parent."""
     seconds: float = 0.0
     """Wall-clock time, in seconds."""
+    opening: FollowUp | None = None
+    """The simulated user's message before the first turn, which ends the prompt. None: the task has all of it."""
+    ending: FollowUp | None = None
+    """The simulated user's last message, with which it ended the conversation. The model did not read it."""
     credit: Credit | None = None
     """The credit assigned by RL. None: not an RL rollout, not scored, or stored by an older version."""
 

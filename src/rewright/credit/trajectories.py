@@ -84,6 +84,7 @@ class CreditTrajectory:
 
         Token ids are stored as arrays, since tuples would need several times the memory for a whole run.
         """
+        opening = trajectory.opening
         turns = [
             CreditTurn(
                 calls=turn.calls,
@@ -99,7 +100,7 @@ class CreditTrajectory:
             turns=turns,
             id=trajectory.id,
             task_id=trajectory.task_id,
-            messages=None if task is None else task.messages,
+            messages=None if task is None else (*task.messages, *(opening.messages if opening is not None else ())),
             golds=None if task is None else task.gold.calls,
             answers=None if task is None else task.gold.answers,
             outcome=outcome,

@@ -24,6 +24,7 @@ __all__ = [
     "is_answer_truncated",
     "malformed_calls",
     "new_schemas",
+    "prompt_messages",
     "read_turn",
     "results_inline",
     "schemas_as_text",
@@ -179,6 +180,12 @@ def follow_up_messages(dialect: Dialect, follow_up: FollowUp) -> list[Message]:
     if schemas and messages:
         messages[0]["content"] = f"{schemas_as_text(schemas)}\n\n{messages[0]['content']}"
     return messages
+
+
+def prompt_messages(dialect: Dialect, task: Task, opening: FollowUp | None = None) -> list[Message]:
+    """Return the messages before the first turn: the task's, and the first one of a simulated user."""
+    messages = dialect.messages(task)
+    return messages if opening is None else [*messages, *follow_up_messages(dialect, opening)]
 
 
 def conversation(dialect: Dialect, turns: Sequence[Turn], escape: Callable[[str], str]) -> list[Message]:

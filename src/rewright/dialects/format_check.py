@@ -12,9 +12,9 @@ __all__ = ["format_problem"]
 def format_problem(trajectory: Trajectory, dialect: str) -> str | None:
     """Describe a format error of a trajectory; None if it follows its dialect's rules.
 
-    It must end with an answer, or with calls of declared tools.
+    It must end with an answer, with calls of declared tools, or by a simulated user.
     """
-    if trajectory.stop_reason == "called":
+    if trajectory.stop_reason == "called" or trajectory.ending is not None:
         return get_dialect(dialect).format_problem(trajectory)
     if trajectory.stop_reason != "answered" or not trajectory.answer:
         return f"no answer ({trajectory.stop_reason.replace('_', ' ')})"

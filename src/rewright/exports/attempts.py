@@ -16,6 +16,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Message, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from rewright.core.storage import read_jsonl
 from rewright.dialects import Dialect, get_dialect
+from rewright.dialects.base import prompt_messages
 from rewright.importers.own_extras import keep, text_of, thought_and_text
 from rewright.pipeline.registry import stages
 from rewright.pipeline.rl_rollouts import rl_tasks
@@ -68,7 +69,7 @@ class Attempt:
     @property
     def prompt(self) -> list[Message]:
         """The messages before the first turn, as the model was shown them."""
-        return [] if self.task is None else self.dialect.messages(self.task)
+        return [] if self.task is None else prompt_messages(self.dialect, self.task, self.trajectory.opening)
 
     @property
     def schemas(self) -> list[dict[str, Any]]:

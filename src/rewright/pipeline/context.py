@@ -26,6 +26,7 @@ from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
 from rewright.rollout.toolsets import open_toolsets, try_tools, with_recipe_tools
+from rewright.rollout.users import Users
 from rewright.rollout.watch import Watch
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
@@ -33,7 +34,7 @@ from rewright.tools import CombinedTools, ToolsetFactory
 
 __all__ = ["ID_SECTIONS", "Context", "eval_settings", "with_extractor"]
 
-ID_SECTIONS = ("seed", "dialect", "limits", "tools")
+ID_SECTIONS = ("seed", "dialect", "limits", "tools", "user")
 """Recipe sections that the ids of all trajectories depend on."""
 
 
@@ -178,6 +179,9 @@ class Context:
             stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
             if Path(model.path).is_relative_to(self.run.path):
                 engine.name = str(Path(model.path).relative_to(self.run.path))  # stored; independent of the location
+            users = Users(self.recipe.user)
+            stack.push_async_callback(users.close)
+            stack.callback(lambda: self.faults.update(users.faults()))
             renderer = None
             if tokenizer is not None:
                 renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
@@ -188,6 +192,7 @@ class Context:
                 renderer=renderer,
                 limits=self.recipe.limits,
                 sampling=sampling,
+                users=users,
             )
 
     async def try_tools(self, tasks: Iterable[Task]) -> None:

@@ -11,6 +11,7 @@ from rewright.core.records import Task
 from rewright.judging.base import how_to_give, missing_key
 from rewright.judging.judges import find_judge
 from rewright.pipeline.context import Context, eval_settings
+from rewright.rollout.users import check_users
 from rewright.tasks.from_recipe import draws_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.tools.targets import target_missing
@@ -47,6 +48,12 @@ def check_rl_tasks(context: Context) -> None:
     own = settings.tasks
     tasks = _tasks(context, context.recipe.tasks, "tasks") if own is None else _tasks(context, own, "rl.tasks")
     check_tools(context, tasks)
+    if settings.backend == "verl":
+        for task in tasks:
+            if task.user is not None and task.user.kind == "model":
+                raise InputError(
+                    f"task {task.id}: rl.backend is verl, which has no model for simulated users: expected trl"
+                )
     if settings.outcome == "judge":
         check_verdicts(tasks)
     else:
@@ -54,14 +61,18 @@ def check_rl_tasks(context: Context) -> None:
 
 
 def check_tools(context: Context, tasks: list[Task]) -> None:
-    """Raise InputError for a tool that no executor of the recipe can run. Starts no process."""
+    """Raise InputError for a tool that no executor of the recipe can run, or a user that nobody plays.
+
+    Starts no process.
+    """
+    check_users(tasks, context.recipe.user)
     tools = context.open_tools()
     sandbox = context.recipe.sandbox
     try:
         for task in tasks:
             try:
-                tools.open(task.all_tools)
-                for tool in task.all_tools:
+                tools.open(task.executed_tools)
+                for tool in task.executed_tools:
                     # Code at sandbox.url runs on another machine, which may have other modules.
                     missing = None if sandbox.url is not None else target_missing(tool, sandbox.trusted)
                     if missing is not None:

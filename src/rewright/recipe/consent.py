@@ -56,7 +56,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
     if recipe.sandbox.level == UNSAFE:
         yield "sandbox.level", UNSAFE
-    for key, model in (("model", recipe.model), ("repair.model", recipe.repair.model)):
+    for key, model in (
+        ("model", recipe.model),
+        ("repair.model", recipe.repair.model),
+        ("user.model", recipe.user.model),
+    ):
         if model is not None and model.trust_remote_code:
             yield f"{key}.trust_remote_code", model.path
 
@@ -74,7 +78,7 @@ def _texts(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 def imported_code(data: Any) -> Iterator[tuple[str, str]]:
     """Yield (key, import path) of code that is imported when a recipe is loaded. `data` is the recipe as written."""
-    for key in ("dialect", "model.engine", "repair.model.engine"):
+    for key in ("dialect", "model.engine", "repair.model.engine", "user.model.engine"):
         value: Any = data
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

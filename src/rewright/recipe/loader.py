@@ -26,6 +26,7 @@ from rewright.recipe.renamed import check_renamed, rename
 from rewright.recipe.schema import Recipe
 from rewright.recipe.suggestions import struct_of
 from rewright.recipe.yaml_file import nearest, parse_value, read_yaml
+from rewright.rollout.settings import UserSettings
 from rewright.tasks.settings import TaskSettings
 from rewright.training.verl.settings import VerlSettings
 
@@ -129,7 +130,8 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
         }
         _drop_defaults(parts["rl"], added)
         _drop_defaults(parts["rl"]["credit"], {"compare": msgspec.to_builtins(Comparison())})
-    for section in (parts, parts.get("repair", {})):
+    _drop_defaults(parts, {"user": msgspec.to_builtins(UserSettings())})
+    for section in (parts, parts.get("repair", {}), parts.get("user", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
             if isinstance(section["model"]["base_url"], list | tuple):

@@ -17,7 +17,7 @@ from rewright.engines.embedded import HFSettings
 from rewright.engines.settings import ModelSettings
 from rewright.recipe.stages import ALL_STAGES, check_stage_names
 from rewright.repair.settings import QualitySettings, RepairSettings
-from rewright.rollout.settings import EvalSettings, Limits, SynthSettings
+from rewright.rollout.settings import EvalSettings, Limits, SynthSettings, UserSettings
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.settings import TaskSettings
 from rewright.tools.settings import ToolSettings
@@ -66,6 +66,8 @@ class Recipe(Settings, frozen=True):
     """Execution of tools."""
     tools: ToolSettings = ToolSettings()
     """Tools that are added to every task."""
+    user: UserSettings = UserSettings()
+    """Simulated users."""
     quality: QualitySettings = QualitySettings()
     """Quality scores and selection of candidates."""
     synth: SynthSettings = SynthSettings()

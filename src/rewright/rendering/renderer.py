@@ -26,7 +26,7 @@ from rewright.core.errors import InputError
 from rewright.core.escaping import control_pattern, escape_control_tokens
 from rewright.core.records import FollowUp, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.core.storage import without_surrogates
-from rewright.dialects.base import Dialect, follow_up_messages, results_inline
+from rewright.dialects.base import Dialect, follow_up_messages, prompt_messages, results_inline
 from rewright.rendering.fallbacks import results_as_text, with_tools_as_text, without_system
 from rewright.rendering.native_turns import QUESTION, native_turns
 from rewright.rendering.probes import PROBE, PROBE_NAME, renders_probe, supports_tool_messages
@@ -172,9 +172,9 @@ class Renderer:
         """Return the token ids of `prompt_text`. Raises InputError if the template rejects the messages."""
         return self._encode(self.prompt_text(messages, tools))
 
-    def task_prompt_ids(self, task: Task) -> list[int]:
-        """Return the token ids of a task's prompt in this dialect."""
-        return self.prompt_ids(self.dialect.messages(task), self.dialect.schemas(task))
+    def task_prompt_ids(self, task: Task, opening: FollowUp | None = None) -> list[int]:
+        """Return the token ids of a task's prompt in this dialect. `opening`: a simulated user's first message."""
+        return self.prompt_ids(prompt_messages(self.dialect, task, opening), self.dialect.schemas(task))
 
     def end_ids(
         self, calls: Sequence[ToolCall] = (), results: Sequence[ToolResult] = (), follow_up: FollowUp | None = None
@@ -300,7 +300,7 @@ class Renderer:
         known = all(turn.token_ids is not None for turn in trajectory.turns)
         if not known or trajectory.provenance.tokenizer != self.fingerprint:
             return self.encode_trajectory(task, trajectory)
-        ids = self.task_prompt_ids(task)
+        ids = self.task_prompt_ids(task, trajectory.opening)
         mask = [0] * len(ids)
         for turn in trajectory.turns:
             generated = turn.token_ids or ()
@@ -317,7 +317,7 @@ class Renderer:
         Every turn's text is tokenised once and followed by its end tokens (`end_ids`), with mask 1. The mask of all
         other tokens is 0.
         """
-        ids = self.task_prompt_ids(task)
+        ids = self.task_prompt_ids(task, trajectory.opening)
         mask = [0] * len(ids)
         number = 0  # of the turn since the last user message
         for index, turn in enumerate(trajectory.turns):

@@ -28,6 +28,8 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
     `escape` (`Rollout.escape`): escapes control tokens; required if a model reads the transcript.
     """
     lines: list[str] = []
+    if trajectory.opening is not None:
+        lines += [f"{message['role']}: {message['content']}" for message in trajectory.opening.messages]
     for turn in trajectory.turns:
         thought, rest, outside = split_turn(turn.opening + turn.text)
         ends_turn = turn.follow_up is not None and not turn.calls
@@ -46,8 +48,10 @@ def transcript(trajectory: Trajectory, escape: Callable[[str], str] | None = Non
             lines += [f"{message['role']}: {message['content']}" for message in turn.follow_up.messages]
     if trajectory.answer is not None:
         lines.append(f"answer: {trajectory.answer}")
-    else:
+    elif trajectory.ending is None:
         ended = "it ends with its calls, which nothing executes" if trajectory.stop_reason == "called" else None
         lines.append(ended or f"no answer ({trajectory.stop_reason.replace('_', ' ')})")
+    if trajectory.ending is not None:
+        lines += [f"{message['role']}: {message['content']}" for message in trajectory.ending.messages]
     text = "\n".join(lines)
     return escape(text) if escape else text

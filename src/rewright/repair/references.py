@@ -141,7 +141,8 @@ def unseen_reference(
 
     Raises ValueError for an invalid pattern.
     """
-    seen = _normalize("\n".join(_texts(task.messages)))
+    asked = () if repaired.opening is None else repaired.opening.messages
+    seen = _normalize("\n".join(_texts((*task.messages, *asked))))
     anywhere = compiled(tuple(phrases), REFUSED_PHRASES)
     first = compiled(tuple(first_phrases), REFUSED_FIRST_PHRASES)
     has_assistant_message = any(message.get("role") == "assistant" for message in task.messages)

@@ -40,6 +40,7 @@ from rewright.rollout.outage import failure_error
 from rewright.rollout.rewards import call_rewards, total_reward, verdict_for
 from rewright.rollout.settings import Limits
 from rewright.rollout.toolsets import open_toolsets
+from rewright.rollout.users import check_users
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.loading import check_consent
 from rewright.tasks.own_format import FORMAT
@@ -140,6 +141,10 @@ def read_task(text: Any, settings: EpisodeSettings, where: str) -> Task:
             find_extractor(str(task.extractor), settings.judges)
     except InputError as problem:
         raise row.fail(str(problem)) from None
+    try:
+        check_users([task])
+    except InputError as problem:
+        raise row.fail(str(problem)) from None
     judge = task.judge if settings.outcome == "judge" else settings.outcome
     missing = missing_key(task, find_judge(judge).needs)
     if missing is not None:
@@ -201,7 +206,7 @@ class Episodes:
             return self._tasks[text]
         task = read_task(text, self.settings, where)
         try:
-            self.tools.open(task.all_tools)
+            self.tools.open(task.executed_tools)
         except InputError as problem:
             raise InputError(f"{where}: task {task.id}: {problem}") from None
         if len(self._tasks) >= MAX_CACHED_TASKS:

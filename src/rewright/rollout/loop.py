@@ -1,7 +1,7 @@
 """The multi-turn rollout loop: generate a turn, execute its calls, append the results, repeat until a stop reason.
 
 A task may have follow-ups: user messages that are sent when the model has ended its turn with an answer or without a
-call.
+call. After them its simulated user answers, if it has one (`rewright.rollout.users`), until it ends the conversation.
 
 Synthesis, repair, RL and evaluation all use `Rollout.run`. A failed rollout is data: whatever a model, a tool or an
 engine does, the result is a `Trajectory` with a stop reason. Only generated tokens have log-probabilities and belong to
@@ -15,8 +15,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
-from typing import Any
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 
@@ -26,7 +25,6 @@ from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.records import (
     Failure,
     FollowUp,
-    Message,
     Provenance,
     StopReason,
     Task,
@@ -39,6 +37,8 @@ from rewright.dialects.base import Dialect, Parsed, new_schemas, read_turn
 from rewright.engines.base import Engine, Generation, Request, Sampling
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.settings import Limits
+from rewright.rollout.state import RolloutState, joined
+from rewright.rollout.users import Partner, Users
 from rewright.sandbox.errors import error_result
 from rewright.sandbox.session import truncate_middle
 from rewright.tools.base import Toolset, ToolsetFactory
@@ -64,40 +64,6 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class _State:
-    """The state of a running rollout."""
-
-    def __init__(self, messages: list[Message], schemas: list[dict[str, Any]], prompt_ids: list[int] | None) -> None:
-        self.messages = messages
-        self.schemas = schemas
-        self.prompt_ids = prompt_ids
-        self.context_ids = list(prompt_ids or ())
-        self.turns: list[Turn] = []
-        self.follow_ups = 0
-        """Number of follow-ups that were sent."""
-        self.number = 0
-        """Turns since the last user message."""
-        self.calls = 0
-        self.reported: tuple[int, int] | None = None
-        """Token counts of the first prompt and of the conversation so far, as reported by a server."""
-        self.answer: str | None = None
-        self.failure: Failure | None = None
-
-    @property
-    def used(self) -> int:
-        """Number of tokens after the prompt, as far as known."""
-        if self.prompt_ids is None and self.reported is not None:
-            return self.reported[1] - self.reported[0]
-        return len(self.context_ids) - len(self.prompt_ids or ())
-
-    def record(self, generation: Generation) -> None:
-        """Add a turn's tokens to the running totals."""
-        self.context_ids += generation.token_ids or ()
-        if generation.prompt_tokens is not None and generation.completion_tokens is not None:
-            first = self.reported[0] if self.reported is not None else generation.prompt_tokens
-            self.reported = (first, generation.prompt_tokens + generation.completion_tokens)
-
-
 class Rollout:
     """The rollout loop with an engine, a dialect and tools.
 
@@ -108,6 +74,7 @@ class Rollout:
         renderer: required for token engines, which take token ids; message engines take messages.
         limits: when a trajectory ends.
         sampling: sampling parameters of every turn; `max_tokens`, `stop` and `seed` are set per turn.
+        users: makes the simulated users of tasks; None: those that need no model.
 
     Raises ValueError for a token engine without a renderer.
     """
@@ -121,6 +88,7 @@ class Rollout:
         renderer: Renderer | None = None,
         limits: Limits | None = None,
         sampling: Sampling | None = None,
+        users: Users | None = None,
     ) -> None:
         if engine.tokens and renderer is None:
             raise ValueError(f"engine {engine.name} takes token ids: expected a renderer with its tokenizer")
@@ -129,6 +97,7 @@ class Rollout:
         self._control = common_pattern(dialect.control_words)
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
+        self.users = users or Users()
         self._time_limits = TimeLimits()
 
     def escape(self, text: str) -> str:
@@ -145,14 +114,14 @@ class Rollout:
         started = time.monotonic()
         task = plan.task
         messages, schemas = self.dialect.messages(task), self.dialect.schemas(task)
-        state = _State(messages, schemas, None)
+        state = RolloutState(messages, schemas)
         try:
-            if self.renderer is not None:
-                state = _State(messages, schemas, self.renderer.prompt_ids(messages, schemas))
+            if self.renderer is not None and not (task.user is not None and task.user.opens):
+                state.set_prompt(self.renderer.prompt_ids(messages, schemas))
             seconds = self.limits.trajectory_seconds
             with self._time_limits.until(None if seconds is None else asyncio.get_running_loop().time() + seconds):
-                async with self.tools.open(task.all_tools) as toolset:
-                    reason = await self._loop(plan, state, toolset)
+                async with self.tools.open(task.executed_tools) as toolset, self._partner(plan, toolset) as user:
+                    reason = await self._loop(plan, state, toolset, user)
         except TimeoutError:
             reason = "time_limit"
         except ServerError:
@@ -175,6 +144,8 @@ class Rollout:
             prompt_ids=None if state.prompt_ids is None else tuple(state.prompt_ids),
             answer=state.answer,
             failure=state.failure,
+            opening=state.opening,
+            ending=state.ending,
             provenance=Provenance(
                 model=self.engine.name, sampling=sampling, seed=plan.seed, parent=plan.parent, tokenizer=fingerprint
             ),
@@ -196,9 +167,28 @@ class Rollout:
                         on_done(trajectory)
                     yield trajectory
 
-    async def _loop(self, plan: Plan, state: _State, toolset: Toolset) -> StopReason:
+    def _partner(self, plan: Plan, toolset: Toolset) -> AbstractAsyncContextManager[Partner | None]:
+        """Open the task's simulated user, if it has one."""
+        return self.users.open(
+            plan.task.user,
+            lambda call: self._execute(call, toolset),
+            escape=self.escape,
+            session=f"{plan.id}/user",
+            seed=derive_seed(plan.seed, "user"),
+            timeout_seconds=self.limits.trajectory_seconds,
+        )
+
+    async def _loop(self, plan: Plan, state: RolloutState, toolset: Toolset, user: Partner | None) -> StopReason:
         limits, follow_ups = self.limits, plan.task.follow_ups
         declared = {tool.name for tool in plan.task.all_tools if tool.kind == DECLARED}
+        if user is not None and user.opens:
+            state.opening = await user.ask(None)
+            if state.opening is None or user.ended:
+                state.opening, state.ending = None, state.opening
+                return "turn_limit" if state.ending is None else "no_answer"
+            state.messages += [dict(message) for message in state.opening.messages]
+            if self.renderer is not None:
+                state.set_prompt(self.renderer.prompt_ids(state.messages, state.schemas))
         while limits.turns is None or state.number < limits.turns:
             room = limits.turn_tokens
             if limits.trajectory_tokens is not None:
@@ -226,7 +216,8 @@ class Rollout:
             state.calls += len(results)
             state.number += 1
             state.turns[-1] = turn = msgspec.structs.replace(turn, results=tuple(results))
-            last = state.follow_ups == len(follow_ups)
+            scripted = state.follow_ups < len(follow_ups)
+            last = not scripted and user is None
             if parsed.answer is not None and last:
                 state.answer = parsed.answer
                 return "answered"
@@ -238,11 +229,22 @@ class Rollout:
             ended = not turn.calls or parsed.answer is not None or (self.dialect.inline and generation.stop == "end")
             if ended and last:
                 return "no_answer"
-            if not self._append(state, turn, follow_ups[state.follow_ups] if ended else None):
+            follow_up = follow_ups[state.follow_ups] if ended and scripted else None
+            if ended and not scripted and user is not None:
+                said = (parsed.rest if parsed.answer is None else parsed.answer).strip()
+                if not said:  # a user cannot answer an empty message
+                    return "no_answer"
+                follow_up = await user.ask(said)
+                if follow_up is None:
+                    return "turn_limit"
+                if user.ended:
+                    state.ending, state.answer = follow_up, parsed.answer
+                    return "no_answer" if parsed.answer is None else "answered"
+            if not self._append(state, turn, follow_up):
                 return "token_limit"
         return "turn_limit"
 
-    async def _generate(self, plan: Plan, state: _State, room: int) -> tuple[Generation, Parsed]:
+    async def _generate(self, plan: Plan, state: RolloutState, room: int) -> tuple[Generation, Parsed]:
         """Generate one turn of at most `room` tokens; the text is as stored.
 
         A stop string that ends neither a call nor an answer (a tag mentioned in a thought, say) does not end the turn:
@@ -259,12 +261,12 @@ class Rollout:
                 cut_off = msgspec.structs.replace(generation, stop="length")
                 return self._read(cut_off, self._opening(state), plan.task)
             more = await self.engine.generate(self._request(plan, state, room, written))
-            generation = _joined(generation, more)
+            generation = joined(generation, more)
 
-    def _opening(self, state: _State) -> str:
+    def _opening(self, state: RolloutState) -> str:
         return self.renderer.opening(state.number) if self.renderer is not None else ""
 
-    def _request(self, plan: Plan, state: _State, room: int, written: Sequence[int] = ()) -> Request:
+    def _request(self, plan: Plan, state: RolloutState, room: int, written: Sequence[int] = ()) -> Request:
         """Build the request for a turn, or for the rest of a turn whose first tokens are `written`."""
         parts = (len(state.turns), len(written)) if written else (len(state.turns),)
         seed = derive_seed(plan.seed, *parts) % 2**31  # servers take 32-bit seeds
@@ -302,32 +304,36 @@ class Rollout:
         return generation, parsed
 
     async def _call_tools(
-        self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: _State
+        self, calls: Sequence[ToolCall], toolset: Toolset, task: Task, state: RolloutState
     ) -> list[ToolResult]:
         async def execute(call: ToolCall) -> ToolResult:
             if call.error is not None:
                 return error_result("malformed", call.error)
-            if task.follow_ups and all(tool.name != call.name for tool in task.all_tools):
-                # Checked here, because the toolset would list tools of later follow-ups.
+            hidden = bool(task.follow_ups) or task.user is not None
+            if hidden and all(tool.name != call.name for tool in task.all_tools):
+                # Checked here, because the toolset would list tools of later follow-ups, and run those of the user.
                 visible = [*task.tools, *(tool for part in task.follow_ups[: state.follow_ups] for tool in part.tools)]
                 names = ", ".join(tool.name for tool in visible) or "none"
                 return error_result("unknown_tool", f"unknown tool '{call.name}'; available: {names}")
-            try:
-                result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
-            except RewrightError:
-                raise
-            except Exception as problem:  # a user's toolset may raise: recorded as a tool error
-                result = error_result("exception", f"{type(problem).__name__}: {problem}")
-            max_characters = self.limits.tool_characters
-            if max_characters is not None and len(result.content) > max_characters:
-                result = msgspec.structs.replace(result, content=truncate_middle(result.content, max_characters, "..."))
-            return result
+            return await self._execute(call, toolset)
 
         if len(calls) == 1:  # the usual case needs no task
             return [await execute(calls[0])]
         return list(await asyncio.gather(*(execute(call) for call in calls)))
 
-    def _append(self, state: _State, turn: Turn, follow_up: FollowUp | None) -> bool:
+    async def _execute(self, call: ToolCall, toolset: Toolset) -> ToolResult:
+        try:
+            result = await toolset.call(call, wall_seconds=self.limits.tool_seconds)
+        except RewrightError:
+            raise
+        except Exception as problem:  # a user's toolset may raise: recorded as a tool error
+            result = error_result("exception", f"{type(problem).__name__}: {problem}")
+        max_characters = self.limits.tool_characters
+        if max_characters is not None and len(result.content) > max_characters:
+            result = msgspec.structs.replace(result, content=truncate_middle(result.content, max_characters, "..."))
+        return result
+
+    def _append(self, state: RolloutState, turn: Turn, follow_up: FollowUp | None) -> bool:
         """Append results and follow-up to the conversation. Returns False if they exceed the token limit."""
         suffix: list[int] = []
         if self.renderer is None:
@@ -353,27 +359,6 @@ class Rollout:
             state.number = 0
         state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix), follow_up=follow_up)
         return True
-
-
-def _joined(first: Generation, second: Generation) -> Generation:
-    """Concatenate a generation and its continuation."""
-    log_probs = None
-    if first.log_probs is not None and second.log_probs is not None:
-        log_probs = first.log_probs + second.log_probs
-    tokens = (*(first.token_ids or ()), *(second.token_ids or ()))
-    return Generation(
-        text=first.text + second.text,
-        token_ids=tokens,
-        log_probs=log_probs,
-        stop=second.stop,
-        prompt_tokens=_sum(first.prompt_tokens, second.prompt_tokens),
-        completion_tokens=_sum(first.completion_tokens, second.completion_tokens),
-        weights_version=first.weights_version,
-    )
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
 
 
 def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:

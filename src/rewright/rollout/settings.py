@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rewright.core.settings import NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt, Settings
+from rewright.engines.settings import ModelSettings
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["EvalSettings", "Limits", "SynthSettings"]
+__all__ = ["EvalSettings", "Limits", "SynthSettings", "UserSettings"]
 
 
 class Limits(Settings, frozen=True):
@@ -30,6 +31,17 @@ class Limits(Settings, frozen=True):
     """Maximum length of one tool result, in characters; the middle of a longer one is removed."""
     trajectory_seconds: PositiveFloat | None = 600.0
     """Time limit of a trajectory, in seconds."""
+
+
+class UserSettings(Settings, frozen=True):
+    """The simulated users of tasks that have one (`Task.user`)."""
+
+    model: ModelSettings | None = None
+    """The model that plays the users, of engine `openai`; it is asked in mode `chat`. null: no task needs one."""
+    temperature: NonNegativeFloat = 0.0
+    """Sampling temperature of this model."""
+    turn_tokens: PositiveInt = 1024
+    """Maximum number of tokens in one message of a user."""
 
 
 class SynthSettings(Settings, frozen=True):

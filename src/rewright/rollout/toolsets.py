@@ -32,7 +32,7 @@ def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Di
     recipe_tools, known = _offered(settings), dialect.tool_names
     extended = []
     for task in tasks:
-        names = {tool.name for tool in task.all_tools}
+        names = {tool.name for tool in task.executed_tools}
         missing = tuple(tool for tool in recipe_tools if tool.name not in names)
         tools = (*task.tools, *missing)
         foreign = [tool.name for tool in task.all_tools if known is not None and tool.name not in known]
@@ -95,7 +95,7 @@ async def try_tools(tools: CombinedTools, tasks: Iterable[Task]) -> None:
 
     Raises SandboxError if the machine cannot execute one, and InputError for a trusted function that cannot be loaded.
     """
-    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.all_tools}
+    kinds = {(tool.kind, tool.target): tool for task in tasks for tool in task.executed_tools}
     for tool in kinds.values():
         try:
             async with tools.open([tool]) as toolset:

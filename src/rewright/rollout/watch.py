@@ -82,7 +82,9 @@ class Watch:
         if trajectory.failure is not None:
             return
         self._count += 1
-        self._stops[trajectory.stop_reason] += 1
+        # A conversation that its simulated user ended needs no answer.
+        stopped = trajectory.stop_reason if trajectory.ending is None else "answered"
+        self._stops[stopped] += 1
         calls = trajectory.calls
         self._calls += len(calls)
         for turn in trajectory.turns:
@@ -101,9 +103,9 @@ class Watch:
             self._called += bool(calls)
             if not calls and (mark := _call_mark(trajectory)):
                 self._marks[mark] += 1
-        if trajectory.stop_reason == "no_answer":
+        if stopped == "no_answer":
             self._no_answer[self._why_no_answer(trajectory)] += 1
-        elif trajectory.stop_reason in _LIMITS:
+        elif stopped in _LIMITS:
             self._cut_off[self._why_cut_off(trajectory)] += 1
 
     def finish(self) -> None:

@@ -163,7 +163,7 @@ def _converted(rows: Iterable[Row], chosen: RowFormat) -> Iterator[Loaded]:
 
 def check_consent(task: Task, row: Row) -> None:
     """Raise InputError if a row names code through a tool or judge of Rewright that runs what the task names."""
-    tool = next((tool for tool in task.all_tools if needs_consent(tool.target)), None)
+    tool = next((tool for tool in task.executed_tools if needs_consent(tool.target)), None)
     if tool is not None:
         raise row.fail(f"tool {tool.name}: target {tool.target!r} is for the tasks of a package, not for a task file")
     if judge_needs_consent(task.judge):

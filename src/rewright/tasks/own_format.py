@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import FollowUp, Gold, Task, ToolCall, ToolSpec
+from rewright.core.records import FollowUp, Gold, SimulatedUser, Task, ToolCall, ToolSpec
+from rewright.core.registry import known
 from rewright.tasks.formats import RowFormat
 from rewright.tasks.rows import Row, function_schema
 
@@ -15,7 +16,7 @@ __all__ = ["FORMAT"]
 
 
 _KEYS: dict[type, tuple[str, ...]] = {
-    kind: kind.__struct_fields__ for kind in (Task, FollowUp, Gold, ToolSpec, ToolCall)
+    kind: kind.__struct_fields__ for kind in (Task, FollowUp, SimulatedUser, Gold, ToolSpec, ToolCall)
 }
 
 
@@ -46,6 +47,11 @@ def _to_task(row: Row) -> Task:
     follow_ups = values.get("follow_ups")
     for number, follow_up in enumerate(follow_ups if isinstance(follow_ups, list) else []):
         _unknown_keys(row, follow_up, FollowUp, f"follow_ups[{number}].")
+    user = values.get("user")
+    _unknown_keys(row, user, SimulatedUser, "user.")
+    tools = user.get("tools") if isinstance(user, dict) else None
+    for number, tool in enumerate(tools if isinstance(tools, list) else []):
+        _unknown_keys(row, tool, ToolSpec, f"user.tools[{number}].")
     try:
         task = msgspec.convert(values, Task)
     except msgspec.ValidationError as problem:
@@ -69,6 +75,11 @@ def _to_task(row: Row) -> Task:
     for number, tool in enumerate(task.all_tools):
         # Unlike other formats, this one does not accept a schema without the outer `function` object.
         function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})
+    if task.user is not None:
+        if task.user.kind not in known("user"):
+            raise row.fail(f"user.kind is {task.user.kind!r}: expected one of {', '.join(known('user'))}")
+        for number, tool in enumerate(task.user.tools):
+            function_schema(row, f"user.tools[{number}].schema", {"function": None, **tool.schema})
     return task
 
 

@@ -121,7 +121,7 @@ def _checked(parameters: str, arguments: dict[str, Any]) -> list[str]:
 
 def target_problems(task: Task) -> Iterator[tuple[str, str]]:
     """Yield (tool, message) for every target of a task that a task file must not use."""
-    for tool in task.all_tools:
+    for tool in task.executed_tools:
         if tool.target is not None and (problem := target_problem(tool.name, tool.target)) is not None:
             yield tool.name, problem
 
@@ -136,6 +136,9 @@ def record_problems(task: Task) -> Iterator[tuple[str | None, str]]:
         if tool.name in schemas:
             yield tool.name, f"the tool {tool.name!r} is defined twice"
         schemas[tool.name] = tool.schema
+    for tool in task.user.tools if task.user is not None else ():
+        if tool.name in schemas:
+            yield tool.name, f"the tool {tool.name!r} is of the model and of its user: expected different names"
     if not schemas:
         return
     available = ", ".join(schemas)

@@ -20,6 +20,9 @@ class SharedTools:
     def of(self, task: Task) -> Task:
         """The task with shared tools."""
         tools = tuple(map(self._shared, task.tools))
+        if task.user is not None and task.user.tools:
+            own = tuple(map(self._shared, task.user.tools))
+            task = msgspec.structs.replace(task, user=msgspec.structs.replace(task.user, tools=own))
         return msgspec.structs.replace(task, tools=tools) if tools else task
 
     def _shared(self, tool: ToolSpec) -> ToolSpec:

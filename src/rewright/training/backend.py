@@ -19,7 +19,7 @@ from rewright.core.scorer import Scorer
 from rewright.dialects.base import Dialect
 from rewright.engines.settings import ModelSettings
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
-from rewright.rollout.settings import Limits
+from rewright.rollout.settings import Limits, UserSettings
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tools.base import ToolsetFactory
 from rewright.tools.settings import ToolSettings
@@ -47,6 +47,7 @@ class RLJob:
         dialect: format of prompts, calls and results.
         tools: executes the tool calls; closed by the back end.
         limits: limits of a rollout.
+        users: the recipe's `user` section: the model that plays simulated users.
         template_options: keyword arguments of the chat template.
         reward_model: scores rollouts; None: no reward model.
         on_rollouts: called with the rollouts of each step and their credit.
@@ -65,6 +66,7 @@ class RLJob:
     dialect: Dialect
     tools: ToolsetFactory
     limits: Limits
+    users: UserSettings = field(default_factory=UserSettings)
     template_options: dict[str, Any] | None = None
     reward_model: Scorer | None = None
     on_rollouts: Callable[[list[Trajectory]], None] | None = None

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from rewright.core.errors import InputError
-from rewright.core.records import Quality, Repair, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
+from rewright.core.records import FollowUp, Quality, Repair, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from rewright.core.usage import PriceSettings, usage_of
 from rewright.credit.messages import arguments_of, name_of
 from rewright.dialects.split import split_turn
@@ -127,7 +127,7 @@ class Details:
             "turns": turns,
             "answer": shown_text(one.answer) if one.answer is not None else None,
             "failure": None if one.failure is None else f"{one.failure.label}: {one.failure.message}",
-            "task": None if task is None else _task(task),
+            "task": None if task is None else _task(task, one.opening),
             "verdict": None
             if verdict is None
             else {
@@ -198,11 +198,12 @@ def shown_text(text: str) -> str:
     return f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text) - MAX_TEXT_CHARACTERS:,} more characters)"
 
 
-def _task(task: Task) -> dict[str, Any]:
+def _task(task: Task, opening: FollowUp | None) -> dict[str, Any]:
     gold = task.gold
+    messages = (*task.messages, *(opening.messages if opening is not None else ()))
     return {
         "id": task.id,
-        "messages": [_message(message) for message in task.messages],
+        "messages": [_message(message) for message in messages],
         "tools": [tool.schema.get("function", {}) for tool in task.tools],
         "source": task.source,
         "judge": task.judge,
@@ -221,6 +222,7 @@ def _message(message: Any) -> dict[str, str]:
 
 def _turn(turn: Turn, trajectory: Trajectory) -> dict[str, Any]:
     thought, said = _parts(turn)
+    after = trajectory.ending if turn is trajectory.turns[-1] and turn.follow_up is None else turn.follow_up
     if trajectory.answer is not None and _bare(said) == trajectory.answer.strip():
         said = ""  # shown below the turns
     return {
@@ -229,7 +231,7 @@ def _turn(turn: Turn, trajectory: Trajectory) -> dict[str, Any]:
         "stop": turn.stop,
         "calls": [_call(call) for call in turn.calls],
         "results": [_result(result) for result in turn.results],
-        "follow_up": [_message(message) for message in turn.follow_up.messages] if turn.follow_up is not None else [],
+        "follow_up": [_message(message) for message in after.messages] if after is not None else [],
         "weights": turn.weights_version,
         "reward": None,
         "advantage": None,

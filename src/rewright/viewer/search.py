@@ -47,7 +47,9 @@ class _Turn(msgspec.Struct):
 class _Texts(msgspec.Struct):
     id: str = ""
     task_id: str = ""
+    opening: Any = None
     turns: list[_Turn] = []
+    ending: Any = None
     answer: str | None = None
     messages: Any = None
 
@@ -159,6 +161,7 @@ def _text(scan: Scan, row: int) -> str:
     except RewrightError:
         return ""
     parts = [record.id, record.task_id, record.answer or "", _json(record.messages)]
+    parts += [_json(record.opening), _json(record.ending)]
     for turn in record.turns:
         parts.append(turn.text)
         parts += [f"{call.name} {_json(call.arguments)}" for call in turn.calls]

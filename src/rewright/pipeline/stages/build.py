@@ -16,6 +16,7 @@ from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.progress import say
 from rewright.core.records import Message, Trajectory
 from rewright.dialects import conversation
+from rewright.dialects.base import prompt_messages
 from rewright.dialects.format_check import format_problem
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
@@ -111,7 +112,10 @@ def _sft_row(context: Context, renderer: Renderer | None, trajectory: Trajectory
         "task_id": task.id,
         "kind": kind,
         "parent": trajectory.provenance.parent,
-        "messages": [*context.dialect.messages(task), *_conversation(context, renderer, trajectory)],
+        "messages": [
+            *prompt_messages(context.dialect, task, trajectory.opening),
+            *_conversation(context, renderer, trajectory),
+        ],
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:

@@ -86,6 +86,7 @@ def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) 
         dialect=context.dialect,
         tools=context.open_tools(),
         limits=recipe.limits,
+        users=recipe.user,
         template_options=recipe.model.template_options,
         reward_model=reward_model,
         on_rollouts=keep if recipe.rl.keep_rollouts else None,

@@ -39,12 +39,17 @@ class Refused(Exception):  # noqa: N818 - becomes an error result
 
 
 def describe(error: BaseException) -> str:
-    """Return the last line of the traceback of `error`, as Python prints it."""
+    """Return the last line of the traceback of `error`, as Python prints it.
+
+    Only the message, if the exception says so with the attribute `plain = True`: it is the tool's own wording.
+    """
     name = type(error).__name__
     try:
         text = str(error)
     except BaseException:
         text = "(its message cannot be shown)"
+    if text and getattr(error, "plain", None) is True:
+        return text
     return f"{name}: {text}" if text else name
 
 

@@ -118,6 +118,7 @@ class TRL:
             dialect=job.dialect,
             tools=job.tools,
             limits=job.limits,
+            users=job.users,
             template_options=job.template_options,
             reward_model=job.reward_model,
             on_rollouts=job.on_rollouts,

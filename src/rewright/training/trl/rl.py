@@ -33,7 +33,8 @@ from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.outage import StepOutages
-from rewright.rollout.settings import Limits
+from rewright.rollout.settings import Limits, UserSettings
+from rewright.rollout.users import Users
 from rewright.rollout.watch import StepWatch
 from rewright.tools.base import ToolsetFactory
 from rewright.training.group_credit import Rewards, score_rollouts, with_credit
@@ -106,6 +107,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         renderer: Renderer,
         tools: ToolsetFactory,
         limits: Limits,
+        users: UserSettings | None = None,
         reward_model: Scorer | None = None,
         run_seed: int = 0,
         on_rollouts: Callable[[list[Trajectory]], None] | None = None,
@@ -133,7 +135,15 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
             use_trl_correction(self)
         sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
         self._rollout_renderer = renderer
-        self._rollout = Rollout(self._engine, dialect, tools, renderer=renderer, limits=limits, sampling=sampling)
+        self._rollout = Rollout(
+            self._engine,
+            dialect,
+            tools,
+            renderer=renderer,
+            limits=limits,
+            sampling=sampling,
+            users=Users(users),
+        )
         self._batch: list[dict[str, Any]] = []
         self._advantages_B: list[list[float]] = []
         self._truncated_B: list[bool] = []
@@ -145,6 +155,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         """Stop the engine, the tools and the event loop."""
         self._watch.finish()
         self._loop.run_until_complete(self._rollout.tools.close())
+        self._loop.run_until_complete(self._rollout.users.close())
         self._loop.run_until_complete(self._engine.close())
         self._loop.close()
 
@@ -333,6 +344,7 @@ def train_rl(
     dialect: Dialect,
     tools: ToolsetFactory,
     limits: Limits,
+    users: UserSettings | None = None,
     template_options: dict[str, Any] | None = None,
     reward_model: Scorer | None = None,
     on_rollouts: Callable[[list[Trajectory]], None] | None = None,
@@ -384,6 +396,7 @@ def train_rl(
             renderer=renderer,
             tools=tools,
             limits=limits,
+            users=users,
             reward_model=reward_model,
             run_seed=seed,
             on_rollouts=on_rollouts,
