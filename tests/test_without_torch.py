@@ -23,6 +23,8 @@ IMPORT_ALL = """
 import importlib, pkgutil, rewright
 needing = ["training.trl", "engines.hf", "engines.sampling", "engines.slot_cache", "integrations"]
 needing += ["benchmarks.bfcl.world", "benchmarks.verifiers.environment", "benchmarks.verifiers.world"]
+needing += ["benchmarks.tau2.package", "benchmarks.tau2.world"]
+needing += ["benchmarks.tau2.judge_worker", "benchmarks.tau2.loader_worker"]
 needing = tuple(f"rewright.{name}" for name in needing)
 for module in pkgutil.walk_packages(rewright.__path__, "rewright."):
     if not module.name.startswith(needing):

@@ -18,7 +18,7 @@ from rewright.benchmarks.bfcl.entries import AST, IRRELEVANCE, possible_answers
 from rewright.benchmarks.bfcl.protocol import AST as PROTOCOL
 from rewright.benchmarks.bfcl.single_turn import GOLD_REFUSED
 from rewright.benchmarks.bfcl.split import SPLITS, long_rows
-from rewright.benchmarks.bounds import nothing, played, shares
+from rewright.benchmarks.scoring.bounds import nothing, played, shares
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.credit import match

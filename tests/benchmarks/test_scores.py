@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from rewright.benchmarks.scores import bounds, pass_powers, totals
+from rewright.benchmarks.scoring.scores import bounds, pass_powers, totals
 from rewright.core.statistics import proportion_interval
 
 

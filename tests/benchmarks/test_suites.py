@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rewright.benchmarks import find_benchmark
-from rewright.benchmarks.suites import SUITES
+from rewright.benchmarks.scoring.suites import SUITES
 from support.chat_server import chat_server, said_by_user, says
 from support.in_process import Said, rewright
 from support.served import served

@@ -26,7 +26,7 @@ class Benchmark(msgspec.Struct, frozen=True):
     The recipe has the single stage `eval_base`. Overrides on the command line take precedence over these settings.
 
     The category of a task is its `metadata.category`. `floor` and `ceiling` are measured with
-    `rewright.benchmarks.bounds` and stand beside every score of the benchmark.
+    `rewright.benchmarks.scoring.bounds` and stand beside every score of the benchmark.
     """
 
     settings: tuple[str, ...]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rewright.benchmarks import find_benchmark
-from rewright.benchmarks.suites import Member, Suite, find_suite, member_row, suite_row, suite_table
+from rewright.benchmarks.scoring.suites import Member, Suite, find_suite, member_row, suite_row, suite_table
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.output import as_text, print_json
 from rewright.cli.running import check_start, new_run_directory, start_run

@@ -1,7 +1,7 @@
 """Evaluation protocols of BFCL: `rewright eval --benchmark bfcl`, and its parts `bfcl-ast`, `bfcl-irrelevance` and
 `bfcl-multi-turn`.
 
-Floors and ceilings are measured by the tests with `rewright.benchmarks.bounds`.
+Floors and ceilings are measured by the tests with `rewright.benchmarks.scoring.bounds`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.benchmarks import Benchmark, Metrics, find_benchmark
-from rewright.benchmarks.bounds import measured
-from rewright.benchmarks.scores import bounds, pass_powers, totals
+from rewright.benchmarks.scoring.bounds import measured
+from rewright.benchmarks.scoring.scores import bounds, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task, Trajectory, Verdict

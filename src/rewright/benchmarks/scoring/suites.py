@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rewright.benchmarks.scores import ALL, totals
+from rewright.benchmarks.scoring.scores import ALL, totals
 from rewright.core.errors import InputError
 
 __all__ = ["SUITES", "Member", "Published", "Suite", "find_suite", "member_row", "suite_row", "suite_table"]

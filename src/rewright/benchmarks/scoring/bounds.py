@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from rewright.benchmarks.scores import ALL
+from rewright.benchmarks.scoring.scores import ALL
 from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
 from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code

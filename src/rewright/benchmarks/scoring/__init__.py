@@ -1,0 +1,1 @@
+"""What the benchmarks share: scores beside success, floors and ceilings, the suites of the papers."""
