@@ -24,6 +24,9 @@ class Benchmark(msgspec.Struct, frozen=True):
     """Evaluation protocol: recipe overrides (`section.key=value`) that include `eval.tasks.format`.
 
     The recipe has the single stage `eval_base`. Overrides on the command line take precedence over these settings.
+
+    The category of a task is its `metadata.category`. `floor` and `ceiling` are measured with
+    `rewright.benchmarks.bounds` and stand beside every score of the benchmark.
     """
 
     settings: tuple[str, ...]
@@ -34,6 +37,16 @@ class Benchmark(msgspec.Struct, frozen=True):
 
     It is called for each trajectory, also without an answer. A name that it leaves out is not averaged for this one.
     """
+    floor: Mapping[str, float] = {}
+    """Share of right tasks of a policy that does nothing, per category and for `all` tasks, in [0, 1]."""
+    ceiling: Mapping[str, float] = {}
+    """Share of right tasks when the gold calls and answers are played as a trajectory, as `floor`."""
+    aggregates: Mapping[str, Mapping[str, float]] = {}
+    """Published totals: name -> category -> weight. A total is the weighted sum of the success of its categories."""
+    note: str = ""
+    """What a reader of the score must know: what is missing, or differs from the official run. One line."""
+    data: str = ""
+    """Where the files come from if they are in no installed package. One line, as `hf:owner/name, 30 rows`."""
 
 
 def find_benchmark(name: str, setting: str) -> Benchmark:
