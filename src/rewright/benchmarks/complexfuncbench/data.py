@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import mmap
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,9 @@ def recordings(characters: int | None) -> Recordings:
     made = _from_package(_files(), characters)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, [msgspec.json.encode(made)])
+        own = path.with_name(f"{path.name}.{os.getpid()}")  # several processes may be the first
+        write_atomically(own, [msgspec.json.encode(made)])
+        own.replace(path)
     except (OSError, StorageError) as problem:
         say(f"the responses of ComplexFuncBench are read again next time: {problem}")
     return made
