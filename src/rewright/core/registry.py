@@ -29,8 +29,8 @@ from rewright.core.trust import is_in_packages
 __all__ = ["KINDS", "Kind", "expected", "find", "known", "names_in_order", "register", "temporary"]
 
 Kind = Literal[
-    "benchmark", "dialect", "dimension", "engine", "estimator", "exporter", "extractor", "importer", "judge", "signal",
-    "stage", "task_format", "tracker", "trainer", "user",
+    "benchmark", "dialect", "dimension", "engine", "estimator", "executor", "exporter", "extractor", "importer",
+    "judge", "signal", "stage", "task_format", "tracker", "trainer", "user",
 ]  # fmt: skip
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 GROUP: Final = "rewright"

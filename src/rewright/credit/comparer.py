@@ -25,7 +25,7 @@ __all__ = ["ANY_TOOL", "RULES", "Comparer", "comparer_of", "is_path"]
 
 ANY_TOOL: Final = "*"
 """The name that stands for every tool without a rule of its own for an argument."""
-RULES: Final = ("exact", "casefold", "number", "set", "ignore")
+RULES: Final = ("exact", "casefold", "number", "set", "comma_set", "ignore")
 _RELATIVE: Final = 1e-9
 """Relative tolerance of the rule `number`."""
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -179,6 +179,8 @@ class Comparer:
         settings = self._settings
         if (rule is not None and rule not in RULES) or rule == "number":
             return Pairwise(freeze(value), value)
+        if rule == "comma_set" and isinstance(value, str):
+            return ("set", frozenset(part.strip() for part in value.split(",")))
         try:
             return _canonical(
                 value,

@@ -42,9 +42,9 @@ class Comparison(Settings, frozen=True, kw_only=True):
     arguments: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """Rules of single arguments: tool name (or "*") -> argument -> `exact` (equal as JSON, whatever the settings above
     say), `casefold` (texts without case and surrounding spaces), `number` (numbers and texts of numbers, equal up to
-    rounding), `{number: 0.01}` (up to 0.01), `set` (lists without order and repetition), `ignore` (not compared),
-    or your function of the predicted and the gold value, `package.module:function`, which returns a boolean or a
-    number in [0, 1]."""
+    rounding), `{number: 0.01}` (up to 0.01), `set` (lists without order and repetition), `comma_set` (texts of items
+    separated by commas, without order and repetition), `ignore` (not compared), or your function of the predicted and
+    the gold value, `package.module:function`, which returns a boolean or a number in [0, 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,8 @@
-"""Combine several toolset factories: each tool of a task is executed by the factory for its kind."""
+"""Combine several toolset factories: each tool of a task is executed by the factory for its kind.
+
+A kind that the run has no factory for may be registered (kind `executor` of `rewright.core.registry`): a function
+without arguments that returns the factory.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Self
 
 from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.core.registry import find, known
 from rewright.sandbox.errors import refused_call
 from rewright.tools.base import Toolset, ToolsetFactory
 from rewright.tools.functions import FunctionToolset
@@ -61,8 +66,10 @@ class CombinedTools:
         kinds: dict[str, list[ToolSpec]] = {}
         for tool in tools:
             if tool.kind not in self._executors:
-                known = ", ".join(self._executors) or "none"
-                raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {known}")
+                if tool.kind not in known("executor"):  # a kind comes from a file: no import paths
+                    kinds_known = ", ".join([*self._executors, *known("executor")]) or "none"
+                    raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {kinds_known}")
+                self._executors[tool.kind] = find("executor", tool.kind)()
             kinds.setdefault(tool.kind, []).append(tool)
         parts = [(self._executors[kind].open(tools_of_kind), tools_of_kind) for kind, tools_of_kind in kinds.items()]
         return CombinedToolset(parts, [tool.name for tool in tools])

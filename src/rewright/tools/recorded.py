@@ -36,10 +36,14 @@ def recorded_tool(schema: dict[str, Any], calls: Iterable[tuple[ToolCall, Sequen
 
 
 class RecordedToolset:
-    """The recorded tools of one trajectory, which counts its calls."""
+    """The recorded tools of one trajectory, which counts its calls.
+
+    A toolset with other rules overrides `key` (which arguments are equal) and `missing` (the result of a call that was
+    not recorded).
+    """
 
     def __init__(self, tools: Sequence[ToolSpec]) -> None:
-        self._results = {tool.name: _results(tool) for tool in tools}
+        self._results = {tool.name: self._read(tool) for tool in tools}
         self._made: Counter[tuple[str, Hashable]] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -55,20 +59,44 @@ class RecordedToolset:
         refused = refused_call(call, self._results)
         if refused is not None:
             return refused
-        known = self._results[call.name]
-        key = freeze(call.arguments)
-        found = known.get(key)
+        key = self.key(call)
+        found = self._results[call.name].get(key)
         if found is None:
-            recorded = [_shown(call.name, arguments) for arguments, _ in list(known.values())[:_SHOWN]]
-            return error_result(
-                "not_recorded",
-                f"{_shown(call.name, call.arguments)} cannot be run: the log has no result of it; recorded: "
-                f"{', '.join(recorded) or 'no call'}",
-            )
+            return self.missing(call)
         results = found[1]
         number = self._made[call.name, key]
         self._made[call.name, key] += 1
         return results[min(number, len(results) - 1)]
+
+    def key(self, call: ToolCall) -> Hashable:
+        """Return the form in which the arguments of equal calls are equal: as JSON."""
+        return freeze(call.arguments)
+
+    def missing(self, call: ToolCall) -> ToolResult:
+        """Return the result of a call to a known tool that was not recorded: an error that names recorded ones."""
+        recorded = [_shown(call.name, arguments) for arguments, _ in list(self._results[call.name].values())[:_SHOWN]]
+        return error_result(
+            "not_recorded",
+            f"{_shown(call.name, call.arguments)} cannot be run: the log has no result of it; recorded: "
+            f"{', '.join(recorded) or 'no call'}",
+        )
+
+    def _read(self, tool: ToolSpec) -> dict[Hashable, tuple[Any, list[ToolResult]]]:
+        rows = tool.data.get("results") if isinstance(tool.data, Mapping) else None
+        found: dict[Hashable, tuple[Any, list[ToolResult]]] = {}
+        try:
+            for row in rows or ():
+                results = [ToolResult(str(one["content"]), one.get("error")) for one in row["results"]]
+                if results:
+                    key = self.key(ToolCall(tool.name, row["arguments"]))
+                    found.setdefault(key, (row["arguments"], results))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            rows = None
+        if not isinstance(rows, list):
+            raise InputError(
+                f"tool {tool.name} of kind {tool.kind!r}: expected data.results, a list of arguments with their results"
+            )
+        return found
 
 
 class RecordedTools:
@@ -80,23 +108,6 @@ class RecordedTools:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def _results(tool: ToolSpec) -> dict[Hashable, tuple[Any, list[ToolResult]]]:
-    rows = tool.data.get("results") if isinstance(tool.data, Mapping) else None
-    found: dict[Hashable, tuple[Any, list[ToolResult]]] = {}
-    try:
-        for row in rows or ():
-            results = [ToolResult(str(one["content"]), one.get("error")) for one in row["results"]]
-            if results:
-                found.setdefault(freeze(row["arguments"]), (row["arguments"], results))
-    except (KeyError, TypeError, AttributeError, ValueError):
-        rows = None
-    if not isinstance(rows, list):
-        raise InputError(
-            f"tool {tool.name} of kind {KIND!r}: expected data.results, a list of arguments with their results"
-        )
-    return found
 
 
 def _shown(name: str, arguments: Any) -> str:

@@ -1,0 +1,1 @@
+"""ComplexFuncBench: travel tasks with several dependent calls, replayed from recorded responses."""

@@ -1,0 +1,55 @@
+"""How far a trajectory is after every turn: which results of the gold calls it has obtained.
+
+    CreditTrajectory.of(trajectory, task, scores=turn_progress(task, trajectory))
+
+`scores` is where a credit signal of kind "value" reads the state values. Two trajectories of a task are in the same
+state if they have obtained the same results, whatever else they did.
+"""
+
+from __future__ import annotations
+
+from rewright.core.records import Task, Trajectory
+from rewright.credit import similarity_matrix
+
+__all__ = ["obtained", "state_keys", "turn_progress"]
+
+
+def obtained(task: Task, trajectory: Trajectory) -> list[frozenset[int]]:
+    """Return the positions of the gold calls whose results were obtained, before any turn and after each: T + 1 sets.
+
+    A gold call counts from the first equal call that returned a result. Equal calls have a similarity of 1 under
+    `metadata.compare` (`rewright.credit.similarity_matrix`). A call with an error, or cut off by a limit, obtains
+    nothing.
+    """
+    golds = task.gold.calls or ()
+    made = [
+        (number, call)
+        for number, turn in enumerate(trajectory.turns)
+        for call, result in zip(turn.calls, turn.results, strict=False)
+        if call.error is None and result.error is None
+    ]
+    found: set[int] = set()
+    states = [frozenset(found)]
+    similarities = (
+        similarity_matrix([call for _, call in made], list(golds), compare=task.metadata.get("compare"))
+        if made and golds
+        else ()
+    )
+    rows = list(zip((number for number, _ in made), similarities, strict=True))
+    for number in range(len(trajectory.turns)):
+        for place, row in rows:
+            if place == number:
+                found.update(gold for gold in range(len(golds)) if row[gold] == 1.0)
+        states.append(frozenset(found))
+    return states
+
+
+def turn_progress(task: Task, trajectory: Trajectory) -> list[float]:
+    """Return the share of the gold results obtained, before any turn and after each: T + 1 numbers in [0, 1]."""
+    total = len(task.gold.calls or ()) or 1
+    return [len(found) / total for found in obtained(task, trajectory)]
+
+
+def state_keys(task: Task, trajectory: Trajectory) -> list[str]:
+    """Return a name of the state before any turn and after each, T + 1 texts: the task and the results obtained."""
+    return [f"{task.id}:{','.join(map(str, sorted(found)))}" for found in obtained(task, trajectory)]
