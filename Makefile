@@ -105,7 +105,7 @@ benchmarks: setup
 
 # The documentation as a site, which loads nothing from other hosts. `--strict`: a broken link or anchor is an error.
 site: $(VENV)/docs.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python scripts/check_site.py build/site
 
 site-serve: $(VENV)/docs.stamp

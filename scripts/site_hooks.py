@@ -1,6 +1,7 @@
 """What the documentation site does beyond MkDocs: mkdocs.yml names this file under `hooks`.
 
-- An entry of the navigation with a `*` stands for the pages that match, in the order of their names.
+- An entry of the navigation with a `*` stands for the pages that match, in the order of their names. A page is
+  called by its heading up to a colon, and so is a link whose text is the name of a file.
 - A link out of docs/ leads to a page of the site that shows the file: Markdown as a page, other text as a listing.
 - The layers in architecture.md are drawn as boxes. Their source is a Mermaid diagram, which GitHub draws. Mermaid
   itself would be loaded from another host.
@@ -22,6 +23,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NAMED = re.compile(r"(?<=\[)\w+\.md(?=\]\(([^)\s#:]+\.md)(?:#[^)\s]*)?\))")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)((?:#[^)\s]*)?)(?=\))")
 SHOWN = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".toml": "toml", ".jsonl": "json", "": "text", ".txt": "text"}
 
@@ -55,7 +57,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         if part.startswith("```mermaid"):
             parts[number] = _boxes(part)
         elif not part.startswith("```"):
-            linked = LINK.sub(lambda found: _target(found, source, page.file.src_uri), part)
+            named = NAMED.sub(lambda found: _named(found, source), part)
+            linked = LINK.sub(lambda found: _target(found, source, page.file.src_uri), named)
             parts[number] = re.sub(r"^ {1,3}(?=\S)", "    ", linked, flags=re.MULTILINE)
     return "".join(parts)
 
@@ -71,7 +74,25 @@ def _expanded(entry: Any) -> Any:
             found += [path.relative_to(DOCS).as_posix() for path in sorted(DOCS.glob(one))]
         else:
             found.append(_expanded(one))
-    return found
+    short = [_heading(_source(one)).partition(":")[0] for one in found if isinstance(one, str)]
+    return [_titled(one, short) if isinstance(one, str) else one for one in found]
+
+
+def _titled(uri: str, taken: list[str]) -> dict[str, str]:
+    """An entry of the navigation: the heading up to a colon, or all of it where another one begins in the same way."""
+    heading = _heading(_source(uri))
+    title = heading.partition(":")[0]
+    return {title if taken.count(title) == 1 else heading: uri}
+
+
+def _heading(page: Path) -> str:
+    found = re.search(r"^# (.+)$", page.read_text("utf-8") if page.is_file() else "", re.MULTILINE)
+    return found[1].replace("`", "") if found else page.stem
+
+
+def _named(found: re.Match[str], source: Path) -> str:
+    page = Path(os.path.normpath(source.parent / found[1]))
+    return _heading(page).partition(":")[0] if page.is_relative_to(DOCS) else found[0]
 
 
 def _linked(page: Path) -> list[Path]:

@@ -75,6 +75,20 @@ def test_an_example_comes_before_the_first_table(page: Path) -> None:
         assert "```" in text[: table.start()]
 
 
+def test_every_figure_of_the_results_stands_on_the_page_that_describes_it() -> None:
+    rows = re.findall(r"^\|.*\]\(\S+\.md.*\|$", (DOCS / "results.md").read_text("utf-8"), re.MULTILINE)
+    checked = 0
+    for row in rows:
+        _what, figures, *_ = [cell.strip() for cell in row.strip("|").split("|")]
+        pages = re.findall(r"\]\(([^)#]+\.md)", row)
+        text = " ".join((DOCS / page).read_text("utf-8") for page in pages)
+        for number in re.findall(r"(?<![\w.])\d+(?:[.,]\d+)+(?!\w)|\d+(?=%)", figures):
+            share = f"{float(number.replace(',', '')) / 100:.3f}"
+            assert number in text or share in text, (number, pages)
+            checked += 1
+    assert checked > 30
+
+
 def test_a_broken_link_or_anchor_is_an_error_and_no_other_host_is_asked() -> None:
     assert SITE["strict"] is True
     assert SITE["validation"] == dict.fromkeys(
