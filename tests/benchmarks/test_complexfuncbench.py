@@ -292,19 +292,22 @@ def test_at_the_command_line(tasks: list[Task], tmp_path: Path) -> None:
     wrong = next(iter(chosen.values())).id
 
     def reply(body: Body) -> dict[str, Any]:
-        task = chosen[said_by_user(body)]
+        text = said_by_user(body)
+        task = next(task for question, task in chosen.items() if question in text)
+        is_repair = text not in chosen
         golds = task.gold.calls or ()
         turn = sum(message["role"] == "assistant" for message in body["messages"])
         if turn >= len(golds):
             return says("Done.")
-        arguments = golds[turn].arguments if task.id != wrong else {**golds[turn].arguments, "more": 1}
-        return calls(golds[turn].name, None, **arguments)
+        more = {"more": 1} if task.id == wrong and not is_repair else {}
+        return calls(golds[turn].name, None, **golds[turn].arguments, **more)
 
     with served(lambda: chat_server(reply)) as url:
         model = ("model.engine=openai", f"model.base_url={url}/v1", "model.path=gold", "dialect=chat")
         done = rewright(tmp_path, "eval", "--benchmark", NAME, "--limit", "5", "--run", "eval", *model)
         (tmp_path / "r.yaml").write_text(
-            f"dialect: chat\nstages: [synth, judge, score]\ntasks: {{format: {NAME}, path: test, limit: 5}}\n"
+            "dialect: chat\nstages: [synth, judge, score, repair, build]\n"
+            f"tasks: {{format: {NAME}, path: test, limit: 5}}\n"
             f"model: {{engine: openai, base_url: '{url}/v1', path: gold}}\nsynth: {{n: 1}}\n"
         )
         run = rewright(tmp_path, "run", "r.yaml", "--run", "run")
@@ -315,10 +318,12 @@ def test_at_the_command_line(tasks: list[Task], tmp_path: Path) -> None:
     assert any(line.startswith("success with 2 to 3 gold calls: ") for line in lines)
     assert any(line.startswith("flights: 100.0%") for line in lines)
     assert run.code == 0, run.errors
+    assert "kept 4, low 0, wrong 1, repaired 1" in run.output
+    assert "SFT rows 5: 4 kept + 1 repaired" in run.output
     credit = rewright(tmp_path, "credit", "run", "--json")
     rewards = {row["id"]: row["turn_rewards"] for row in map(json.loads, credit.output.splitlines())}
     for task in chosen.values():
-        (found,) = [row for name, row in rewards.items() if f"/{task.id}/" in f"/{name}/"]
+        (found,) = [row for name, row in rewards.items() if name.startswith(f"synth/{task.id}/")]
         if task.id != wrong:
             assert found[:-1] == [1.0] * len(task.gold.calls or ())
 

@@ -7,12 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewright.benchmarks.complexfuncbench.shortening import MIN_CHARACTERS, json_text, shortened
+from rewright.core.errors import InputError
+from rewright.core.records import ToolResult, Trajectory, Turn
+from rewright.judging import judge_trajectory
+from rewright.rollout.toolsets import open_toolsets
+from rewright.sandbox.settings import SandboxSettings
 from rewright.tasks.loading import load_tasks
+from rewright.tools.settings import ToolSettings
 from support.in_process import rewright
 
 NAME = "complexfuncbench"
@@ -148,6 +155,24 @@ def test_missing_data_are_named_with_the_command(
     rewright(tmp_path, "validate", "test", "--format", NAME).refused(missing)
     rewright(tmp_path, "eval", "--benchmark", NAME, "--run", "none").refused(missing)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_task_file_names_neither_a_file_nor_code(package: Path, tmp_path: Path) -> None:
+    (task,) = load_tasks("all", NAME)
+    tools = open_toolsets(ToolSettings(), SandboxSettings())
+    for wrong in ("../../name", 49, True, {}, 800.0):
+        tool = msgspec.structs.replace(task.tools[0], data={**task.tools[0].data, "characters": wrong})
+        with pytest.raises(InputError, match=r"data\.characters is .*: expected null or at least 50"):
+            tools.open([tool])
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {f"{NAME}-0.1.7-800.json"}
+    compare = {"arguments": {"*": {"query": "os:system"}}}
+    other = msgspec.structs.replace(task, metadata={**task.metadata, "compare": compare})
+    call = (task.gold.calls or ())[0]
+    turn = Turn("", calls=(call,), results=(ToolResult("[]"),))
+    one = Trajectory(id="a", task_id=task.id, stage="eval", index=0, turns=(turn,), stop_reason="no_answer")
+    assert judge_trajectory(task, one).metrics["rule_matched_calls"] == pytest.approx(1 / 3)
+    with pytest.raises(InputError, match=r"metadata\.compare names code \(os:system\)"):
+        judge_trajectory(other, one)
 
 
 def test_shortened_values_are_whole_or_left_out() -> None:

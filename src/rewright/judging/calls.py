@@ -21,7 +21,7 @@ from rewright.credit import match
 from rewright.credit.comparison import Comparison
 from rewright.judging.base import Judgement, TrajectoryJudge
 
-__all__ = ["JUDGE", "judge_calls"]
+__all__ = ["JUDGE", "comparison_of", "judge_calls"]
 
 _DEFAULT: Final = Comparison(defaults=True)
 
@@ -36,14 +36,18 @@ def judge_calls(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         share = float(not calls and not golds)
         reason = "no call, as it should be" if share else _counts(len(calls), len(golds), 0)
         return Judgement(share, reason, _metrics(share, share, share))
-    found = match(calls, golds, compare=_comparison(task), tools=[tool.schema for tool in task.all_tools])
+    found = match(calls, golds, compare=comparison_of(task), tools=[tool.schema for tool in task.all_tools])
     similarities = [float(found.similarity_PG[pair]) for pair in found.pairs or ()]
     equal = sum(similarity == 1.0 for similarity in similarities)
     metrics = _metrics(equal / len(golds), equal / len(calls), sum(similarities) / max(len(calls), len(golds)))
     return Judgement(float(equal == len(calls) == len(golds)), _counts(len(calls), len(golds), equal), metrics)
 
 
-def _comparison(task: Task) -> Comparison:
+def comparison_of(task: Task) -> Comparison:
+    """Return the settings in `metadata.compare`, else those of the judge `calls`.
+
+    Raises InputError for invalid settings, and for settings that name code, which a task file must not do.
+    """
     given = task.metadata.get("compare")
     if given is None:
         return _DEFAULT

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from rewright.core.records import Task, Trajectory
 from rewright.credit import similarity_matrix
+from rewright.judging.calls import comparison_of
 
 __all__ = ["obtained", "state_keys", "turn_progress"]
 
@@ -19,7 +20,7 @@ def obtained(task: Task, trajectory: Trajectory) -> list[frozenset[int]]:
 
     A gold call counts from the first equal call that returned a result. Equal calls have a similarity of 1 under
     `metadata.compare` (`rewright.credit.similarity_matrix`). A call with an error, or cut off by a limit, obtains
-    nothing.
+    nothing. Raises InputError for settings in `metadata.compare` that are invalid or name code.
     """
     golds = task.gold.calls or ()
     made = [
@@ -30,16 +31,14 @@ def obtained(task: Task, trajectory: Trajectory) -> list[frozenset[int]]:
     ]
     found: set[int] = set()
     states = [frozenset(found)]
-    similarities = (
-        similarity_matrix([call for _, call in made], list(golds), compare=task.metadata.get("compare"))
-        if made and golds
-        else ()
-    )
-    rows = list(zip((number for number, _ in made), similarities, strict=True))
+    equal: dict[int, set[int]] = {}
+    if made and golds:
+        schemas = [tool.schema for tool in task.all_tools]
+        similarity_PG = similarity_matrix([call for _, call in made], golds, compare=comparison_of(task), tools=schemas)
+        for (number, _), row in zip(made, similarity_PG, strict=True):
+            equal.setdefault(number, set()).update(gold for gold, value in enumerate(row) if value == 1.0)
     for number in range(len(trajectory.turns)):
-        for place, row in rows:
-            if place == number:
-                found.update(gold for gold in range(len(golds)) if row[gold] == 1.0)
+        found |= equal.get(number, set())
         states.append(frozenset(found))
     return states
 

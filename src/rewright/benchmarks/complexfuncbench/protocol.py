@@ -40,5 +40,5 @@ BENCHMARK = Benchmark(
     metrics=_metrics,
     floor=dict.fromkeys(("all", *CATEGORIES), 0.0),
     ceiling=dict.fromkeys(("all", *CATEGORIES), 1.0),
-    note="rule-matched, a lower bound of the official score; responses shortened to 800 characters",
+    note="rule-matched: a lower bound of the official score; responses are shortened as eval.tasks.path says",
 )

@@ -17,6 +17,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from rewright.benchmarks.complexfuncbench.data import LOOKUPS, recordings
+from rewright.benchmarks.complexfuncbench.shortening import MIN_CHARACTERS
+from rewright.core.errors import InputError
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.credit.calls import freeze
 from rewright.credit.comparer import comparer_of
@@ -37,7 +39,11 @@ class ReplayToolset(RecordedToolset):
 
     def __init__(self, tools: Sequence[ToolSpec]) -> None:
         super().__init__(tools)
-        self._tools = {tool.name: tool for tool in tools}
+        self._schemas = {tool.name: tool.schema for tool in tools}
+        self._characters = {tool.name: _characters(tool) for tool in tools}
+        for name in LOOKUPS:
+            if name in self._characters:
+                _places(self._characters[name])
 
     def key(self, call: ToolCall) -> Hashable:
         """Return the form in which the arguments of equal calls are equal."""
@@ -45,12 +51,11 @@ class ReplayToolset(RecordedToolset):
 
     def missing(self, call: ToolCall) -> ToolResult:
         """Return the result of a call that its task does not have."""
-        tool = self._tools[call.name]
         if call.name in LOOKUPS:
-            found = _places(tool.data.get("characters")).get((call.name, self.key(call)))
+            found = _places(self._characters[call.name]).get((call.name, self.key(call)))
             if found is not None:
                 return ToolResult(found)
-        problems = argument_problems(tool.schema, call.arguments)
+        problems = argument_problems(self._schemas[call.name], call.arguments)
         if problems:
             return error_result("arguments", f"the call of {call.name} is wrong: {'; '.join(problems)}")
         return error_result("not_recorded", f"no recorded result for this call of {call.name}")
@@ -61,13 +66,20 @@ class ReplayTools:
 
     def open(self, tools: Sequence[ToolSpec]) -> ReplayToolset:
         """Create a toolset for one trajectory. Raises InputError for other tools, and if the data are not there."""
-        toolset = ReplayToolset(tools)
-        for characters in {tool.data.get("characters") for tool in tools if tool.name in LOOKUPS}:
-            _places(characters)
-        return toolset
+        return ReplayToolset(tools)
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def _characters(tool: ToolSpec) -> int | None:
+    """Return the length of a tool's responses. It may come from a task file, and it becomes part of a file's name."""
+    value = tool.data.get("characters")
+    if value is None or (type(value) is int and value >= MIN_CHARACTERS):
+        return value
+    raise InputError(
+        f"tool {tool.name} of kind {KIND}: data.characters is {value!r:.40}: expected null or at least {MIN_CHARACTERS}"
+    )
 
 
 def _key(call: ToolCall) -> Hashable:
