@@ -244,6 +244,16 @@ def test_copies_on_access_give_the_rewards_of_databases_from_files(
                 evaluate(task, official_messages(task, trajectory), "user_stop"),
             )
             assert len({*rewards, judge_trajectory(task, trajectory).outcome}) == 1, task.id
+    for task in tasks[f"{name}-ticket"][::30]:
+        keys, hashes = set(), set()
+        for drop in (None, len(official(task).evaluation_criteria.actions or ()) - 1):
+            environment = package.start(name, str(task.metadata["task"]), solo=False)
+            for number, action in enumerate(official(task).evaluation_criteria.actions or ()):
+                if number != drop:
+                    environment.tools.tools[action.name](**action.arguments)
+            keys.add(package.state_key(environment))
+            hashes.add(environment.tools.get_db_hash())
+        assert len(keys) == len(hashes), task.id
     assert domain.environment().tools.get_db_hash() == before, "the shared records were changed"
 
 

@@ -16,6 +16,7 @@ from rewright.core.registry import temporary
 from rewright.core.storage import encode_line
 from rewright.dialects import conversation, get_dialect
 from rewright.dialects.base import prompt_messages
+from rewright.dialects.format_check import format_problem
 from rewright.rendering.renderer import Renderer
 from rewright.rendering.transcript import transcript
 from rewright.rollout.loop import Plan, Rollout
@@ -128,7 +129,8 @@ async def test_a_user_is_asked_when_the_model_ends_its_turn_until_it_ends(kind: 
     assert [message["role"] for message in prompt_messages(hermes, task, trajectory.opening)] == ["system", "user"]
     assert conversation(hermes, trajectory.turns, str)[3] == {"role": "user", "content": "press: I did."}
     lines = transcript(trajectory).splitlines()
-    assert [lines[0], lines[-1]] == ["user: My lamp is off.", "user: Yes. STOP"]
+    assert [lines[0], *lines[-2:]] == ["user: My lamp is off.", "said: Is it <b>on</b>?", "user: Yes. STOP"]
+    assert format_problem(trajectory, "hermes") is None, "the user ended, so no answer is missing"
     assert [schema["function"]["name"] for schema in engine.requests[0].tools] == ["look"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rewright.core.json_schema import Schema, document, struct_schemas
-from rewright.core.records import FollowUp, Task, ToolSpec
+from rewright.core.records import FollowUp, SimulatedUser, Task, ToolSpec
 from rewright.core.registry import known
 from rewright.tasks.own_format import ROLES
 
@@ -66,7 +66,8 @@ def named(kind: Any) -> Schema:
 def task_schema() -> Schema:
     """The schema of one line of a task file."""
     names, definitions = struct_schemas([Task])
-    task, follow_up, tool = (definitions[names[kind]] for kind in (Task, FollowUp, ToolSpec))
+    task, follow_up, user, tool = (definitions[names[kind]] for kind in (Task, FollowUp, SimulatedUser, ToolSpec))
+    user["properties"]["kind"] = {**_documented(user, "kind"), "enum": known("user")}
     task["properties"]["id"]["minLength"] = 1
     task["properties"]["judge"] = {**_documented(task, "judge"), **named("judge"), "default": "exact"}
     for owner in (task, follow_up):
