@@ -13,6 +13,8 @@ from rewright.judging.judges import find_judge
 from rewright.pipeline.context import Context, eval_settings
 from rewright.tasks.from_recipe import draws_tasks
 from rewright.tasks.settings import TaskSettings
+from rewright.tools.mcp.listing import KIND as MCP
+from rewright.tools.mcp.listing import missing_tool
 from rewright.tools.targets import target_missing
 
 __all__ = ["check_candidates", "check_eval_tasks", "check_judged_candidates", "check_judges", "check_rl_tasks"]
@@ -54,7 +56,7 @@ def check_rl_tasks(context: Context) -> None:
 
 
 def check_tools(context: Context, tasks: list[Task]) -> None:
-    """Raise InputError for a tool that no executor of the recipe can run. Starts no process."""
+    """Raise InputError for a tool that no executor of the recipe can run. Starts no process but those of MCP servers."""
     tools = context.open_tools()
     sandbox = context.recipe.sandbox
     try:
@@ -64,6 +66,8 @@ def check_tools(context: Context, tasks: list[Task]) -> None:
                 for tool in task.all_tools:
                     # Code at sandbox.url runs on another machine, which may have other modules.
                     missing = None if sandbox.url is not None else target_missing(tool, sandbox.trusted)
+                    if tool.kind == MCP:
+                        missing = missing_tool(tool, context.listed_mcp_tools())
                     if missing is not None:
                         raise InputError(missing)
             except InputError as problem:

@@ -64,7 +64,8 @@ class CombinedTools:
                 known = ", ".join(self._executors) or "none"
                 raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {known}")
             kinds.setdefault(tool.kind, []).append(tool)
-        parts = [(self._executors[kind].open(tools_of_kind), tools_of_kind) for kind, tools_of_kind in kinds.items()]
+        # Sorted, so that two trajectories that wait for free sessions of two kinds cannot wait for each other.
+        parts = [(self._executors[kind].open(of_kind), of_kind) for kind, of_kind in sorted(kinds.items())]
         return CombinedToolset(parts, [tool.name for tool in tools])
 
     async def close(self) -> None:
