@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,12 +24,16 @@ from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.tools import ToolsetFactory
+from rewright.tools.mcp.given import GivenServer, ask_server, is_server
+from rewright.tools.mcp.listing import KIND as MCP
+from rewright.tools.mcp.toolset import MCPTools
 from rewright.tools.own import OWN_KIND, OwnTools, Tool
 
 __all__ = ["Session", "ToolLike", "as_tools", "checked", "dialect_of", "session"]
 
-ToolLike = Callable[..., Any] | Tool[..., Any] | ToolSpec
-"""A function, what `rw.tool` made of it, or the specification of a tool as it stands in a task file."""
+ToolLike = Any
+"""A function, what `rw.tool` made of it, the specification of a tool as it stands in a task file, or an MCP server
+object (`MCPServer`, `FastMCP`)."""
 
 T = TypeVar("T")
 SAMPLE: Final = 64
@@ -45,19 +49,26 @@ class Session(Context):
         recipe: Recipe,
         tasks: Iterable[Task] = (),
         *,
-        tools: Sequence[Tool[..., Any] | ToolSpec] = (),
+        tools: Sequence[Tool[..., Any] | ToolSpec | GivenServer] = (),
         renders: bool = True,
     ) -> None:
         super().__init__(Run(folder), recipe)
         self._functions = [one for one in tools if isinstance(one, Tool)]
         self._renders = renders
-        specs = [one.spec if isinstance(one, Tool) else one for one in tools]
+        self._servers = [one for one in tools if isinstance(one, GivenServer)]
+        specs = [spec for one in tools for spec in _specs(one)]
         self._tasks["tasks"] = self.prepare(_with_tools(task, specs) for task in tasks)
         self.run.tasks.rewrite(self._tasks["tasks"])
 
     def other_executors(self) -> dict[str, ToolsetFactory]:
-        """The executor of the program's own functions."""
-        return {OWN_KIND: OwnTools(self._functions, wall_seconds=self.recipe.limits.tool_seconds)}
+        """The executors of the program's own functions and MCP servers."""
+        seconds = self.recipe.limits.tool_seconds
+        found: dict[str, ToolsetFactory] = {OWN_KIND: OwnTools(self._functions, wall_seconds=seconds)}
+        if self._servers:
+            settings = {**self.recipe.tools.mcp, **{one.name: one.settings for one in self._servers}}
+            given = {one.name: one.server for one in self._servers}
+            found[MCP] = MCPTools(settings, wall_seconds=seconds, given=given)
+        return found
 
     def policy_renderer(self) -> Renderer | None:
         """The policy's renderer; None if no model was given."""
@@ -75,15 +86,27 @@ def session(recipe: Recipe, tasks: Iterable[Task] = (), **options: Any) -> Itera
             opened.run.close()
 
 
-def as_tools(tools: Iterable[ToolLike]) -> list[Tool[..., Any] | ToolSpec]:
-    """Convert functions to tools. Raises InputError for two tools of one name."""
+def as_tools(tools: Iterable[ToolLike]) -> list[Tool[..., Any] | ToolSpec | GivenServer]:
+    """Convert functions to tools, and ask MCP servers for theirs. Raises InputError for two tools of one name."""
     if callable(tools):
         raise InputError("tools is a function: expected a list of functions")
-    found = [one if isinstance(one, Tool | ToolSpec) else Tool(one) for one in tools]
-    twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
+    found: list[Tool[..., Any] | ToolSpec | GivenServer] = []
+    for one in tools:
+        if is_server(one):
+            found.append(ask_server(one, [given.name for given in found if isinstance(given, GivenServer)]))
+        else:
+            found.append(one if isinstance(one, Tool | ToolSpec) else Tool(one))
+    names = Counter(spec.name for one in found for spec in _specs(one))
+    twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise InputError(f"tools: {twice[0]!r} is given twice: expected names of their own, as rw.tool(f, name=…)")
     return found
+
+
+def _specs(tool: Tool[..., Any] | ToolSpec | GivenServer) -> Sequence[ToolSpec]:
+    if isinstance(tool, GivenServer):
+        return tool.specs
+    return [tool.spec if isinstance(tool, Tool) else tool]
 
 
 def _with_tools(task: Task, specs: Sequence[ToolSpec]) -> Task:

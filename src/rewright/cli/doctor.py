@@ -60,17 +60,20 @@ def doctor(
 ) -> None:
     """Show what works on this machine: sandbox, packages, accelerators and plug-ins, and how to get what is missing.
 
-    With a recipe or a run, also whether its model servers answer, and whether they return token ids and log-probs.
+    With a recipe or a run, also whether its model servers answer, and whether they return token ids and log-probs, and
+    which tools its MCP servers list.
     """
     from rewright.integrations.doctor import check_plugins
     from rewright.pipeline.environment import environment
     from rewright.sandbox.capabilities import capabilities
 
     asked = None if place is None else servers.server_reports(place)
+    mcp = {} if place is None else servers.mcp_reports(place)
     found, about, states = capabilities(), environment(0), check_plugins()
     if as_json:
         plugins = {state.trainer: state.problem or state.installed for state in states}
-        own = {} if asked is None else {"servers": servers.as_json(asked)}
+        own: dict[str, Any] = {} if asked is None else {"servers": servers.as_json(asked)}
+        own |= {"mcp": mcp} if mcp else {}
         print_json({"levels": list(found.levels), "refusal": found.refusal, "plugins": plugins, **about, **own})
         return
     pages = [
@@ -81,6 +84,8 @@ def doctor(
     ]
     if asked is not None:
         pages.append(("Model servers", servers.server_lines(asked)))
+    if mcp:
+        pages.append(("MCP servers", servers.mcp_lines(mcp)))
     print("\n\n".join(_section(title, lines) for title, lines in pages))
 
 

@@ -12,8 +12,9 @@ from rewright.engines.server_check import ServerReport, check_servers
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.migration import written_recipe
 from rewright.recipe.schema import Recipe
+from rewright.tools.mcp.listing import list_tools
 
-__all__ = ["Line", "as_json", "server_lines", "server_reports"]
+__all__ = ["Line", "as_json", "mcp_lines", "mcp_reports", "server_lines", "server_reports"]
 
 
 class Line(NamedTuple):
@@ -60,6 +61,34 @@ def server_lines(found: dict[str, list[ServerReport] | str]) -> list[Line]:
 def as_json(found: dict[str, list[ServerReport] | str]) -> dict[str, Any]:
     """The same for `--json`; None for a model that is not served."""
     return {key: None if isinstance(reports, str) else reports for key, reports in found.items()}
+
+
+def mcp_reports(place: Path) -> dict[str, list[str] | str]:
+    """Return the tools of each MCP server of a recipe or a run; a text, one line, for one that cannot be reached.
+
+    Raises InputError for a recipe that cannot be read, and for a stored one, whose commands are not started.
+    """
+    found: dict[str, list[str] | str] = {}
+    for name, server in _recipe(place).tools.mcp.items():
+        key = f"tools.mcp.{name}"
+        if place.is_dir() and server.url is None:
+            found[key] = "of a stored run: not started; give doctor the recipe file instead"
+            continue
+        try:
+            found[key] = [tool.shown for tool in list_tools({name: server})[name]]
+        except InputError as problem:
+            found[key] = str(problem).removeprefix(f"{key}: ")
+    return found
+
+
+def mcp_lines(found: dict[str, list[str] | str]) -> list[Line]:
+    """The lines of the page on MCP servers."""
+    return [
+        Line("missing", key, tools, f"start the server, or change {key}")
+        if isinstance(tools, str)
+        else Line("ok", key, f"{len(tools)} tools: {', '.join(tools)}" if tools else "no tools")
+        for key, tools in found.items()
+    ]
 
 
 def _recipe(place: Path) -> Recipe:

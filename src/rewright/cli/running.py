@@ -16,7 +16,7 @@ from rewright.core.errors import InputError, RewrightError
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.memory_plan import Hardware
 from rewright.pipeline.registry import Stage, recipe_stages, run_order
-from rewright.recipe.consent import imported_code, recipe_code
+from rewright.recipe.consent import consent, imported_code, recipe_code
 from rewright.recipe.schema import Recipe
 
 __all__ = [
@@ -104,7 +104,7 @@ def _resume_hint(run: Any) -> str:
 def named_code(run: Any) -> list[str]:
     """The packages, functions and words that `--trusted` must name for the recipe of a run."""
     code = [*recipe_code(run.recipe()), *imported_code(msgspec.to_builtins(run.recipe()))]
-    return list(dict.fromkeys(what.partition(":")[0] for _, what in code))
+    return list(dict.fromkeys(consent(key, what) for key, what in code))
 
 
 def redo_stage(run: Any, stage: Stage) -> None:
@@ -163,6 +163,9 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
         "stages": list(recipe.stages),
         "model": recipe.model.path,
     }
+    if recipe.tools.mcp:
+        listed = context.listed_mcp_tools()
+        plan["mcp"] = {name: [tool.shown for tool in tools] for name, tools in listed.items()}
     for stage in chosen:
         plan |= stage.plan(context) if stage.plan is not None else {}
     if memory:
@@ -170,6 +173,8 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     if as_json:
         print_json(plan)
     else:
+        servers = plan.pop("mcp", {})
+        plan |= {f"tools.mcp.{name}": ", ".join(tools) or "no tools" for name, tools in servers.items()}
         shown = {key: format_counts(value) if isinstance(value, dict) else value for key, value in plan.items()}
         print("\n".join(f"{key}: {value}" for key, value in shown.items()))
 

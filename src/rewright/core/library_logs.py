@@ -15,8 +15,8 @@ from typing import Final
 __all__ = ["LIBRARIES", "LOG_FILE", "current_log", "library_logs"]
 
 LIBRARIES: Final = (
-    "aiohttp", "asyncio", "datasets", "filelock", "fsspec", "httpcore", "httpx", "huggingface_hub", "openai",
-    "requests", "tenacity", "urllib3", "vllm", "rewright.engines", "rewright.net",
+    "aiohttp", "asyncio", "datasets", "filelock", "fsspec", "httpcore", "httpx", "httpx2", "huggingface_hub", "mcp",
+    "openai", "requests", "tenacity", "urllib3", "vllm", "rewright.engines", "rewright.net",
 )  # fmt: skip
 """The loggers whose messages go to the file."""
 LOG_FILE: Final = "libraries.log"

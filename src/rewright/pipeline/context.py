@@ -19,18 +19,20 @@ from rewright.dialects import Dialect, get_dialect
 from rewright.dialects.base import answers_in_prose
 from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
+from rewright.pipeline.mcp_listing import store_listing, stored_listing
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.loader import recipe_hash
 from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.outage import Outage
-from rewright.rollout.toolsets import open_toolsets, try_tools, with_recipe_tools
+from rewright.rollout.toolsets import MCPListing, open_toolsets, try_tools, with_recipe_tools
 from rewright.rollout.users import Users
 from rewright.rollout.watch import Watch
 from rewright.tasks.from_recipe import draws_tasks, load_recipe_tasks
 from rewright.tasks.settings import TaskSettings
 from rewright.tools import CombinedTools, ToolsetFactory
+from rewright.tools.mcp.listing import list_tools
 
 __all__ = ["ID_SECTIONS", "Context", "eval_settings", "with_extractor"]
 
@@ -85,6 +87,7 @@ class Context:
         """Failed requests of the engines by cause, including those that succeeded on a later attempt."""
         self._tasks: dict[str, list[Task]] = {}
         self._loaded: dict[bytes, list[Task]] = {}
+        self._mcp_listed: MCPListing | None = None
 
     @property
     def tasks(self) -> list[Task]:
@@ -123,6 +126,8 @@ class Context:
             wanted = [task.id for task in tasks]
             if list(file.keys_in_order()) != wanted:
                 file.rewrite(tasks)
+            if self._mcp_listed:
+                store_listing(self.run, self.recipe, self._mcp_listed)
             self._tasks[name] = tasks
         return self._tasks[name]
 
@@ -135,12 +140,28 @@ class Context:
 
     def prepare(self, tasks: Iterable[Task]) -> list[Task]:
         """Add the tools and the extractor of the recipe to tasks. Raises InputError as `with_recipe_tools` does."""
-        tasks = with_recipe_tools(tasks, self.recipe.tools, self.dialect)
+        tasks = with_recipe_tools(tasks, self.recipe.tools, self.dialect, self.mcp_tools())
         return with_extractor(tasks, self.recipe.extractor, self.dialect)
+
+    def mcp_tools(self) -> MCPListing:
+        """What the MCP servers of the recipe list: as stored in the run, so that its prompts stay the same, else now.
+
+        Raises InputError as `rewright.tools.mcp.listing.list_tools` does.
+        """
+        if not self.recipe.tools.mcp:
+            return {}
+        return stored_listing(self.run, self.recipe) or self.listed_mcp_tools()
+
+    def listed_mcp_tools(self) -> MCPListing:
+        """What the MCP servers of the recipe list now; they are asked once. Raises InputError as `mcp_tools`."""
+        if self._mcp_listed is None:
+            self._mcp_listed = list_tools(self.recipe.tools.mcp)
+        return self._mcp_listed
 
     def take_tasks(self, context: Context) -> None:
         """Use the tasks that another context of the same recipe has loaded, so that no file is read twice."""
         self._loaded |= context._loaded
+        self._mcp_listed = self._mcp_listed or context._mcp_listed
 
     def task(self, task_id: str) -> Task:
         """Return a task by id. Raises InputError for an unknown one."""

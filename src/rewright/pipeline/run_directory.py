@@ -9,6 +9,7 @@
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
       metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
+      mcp_tools.json       tools that MCP servers listed (if the recipe has any)
       libraries.log        messages of libraries, such as their retries (if there are any)
       tensorboard/<stage>/ event files of TensorBoard
       .view/index          index of the viewer     redo/<stage>/      files of a stage that is being redone
@@ -46,8 +47,9 @@ from rewright.training.trackers import TrackedStage, report
 __all__ = ["Run", "evaluation_files"]
 
 TASK_FILES = ("tasks.jsonl", "eval_tasks.jsonl")
+MCP_FILE = "mcp_tools.json"
 
-BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", ".lock", LOG_FILE)
+BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", MCP_FILE, ".lock", LOG_FILE)
 """The files of a run before its first stage has written anything."""
 
 

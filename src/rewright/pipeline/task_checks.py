@@ -14,6 +14,8 @@ from rewright.pipeline.context import Context, eval_settings
 from rewright.rollout.users import check_users
 from rewright.tasks.from_recipe import draws_tasks
 from rewright.tasks.settings import TaskSettings
+from rewright.tools.mcp.listing import KIND as MCP
+from rewright.tools.mcp.listing import missing_tool
 from rewright.tools.targets import target_missing
 
 __all__ = ["check_candidates", "check_eval_tasks", "check_judged_candidates", "check_judges", "check_rl_tasks"]
@@ -63,7 +65,7 @@ def check_rl_tasks(context: Context) -> None:
 def check_tools(context: Context, tasks: list[Task]) -> None:
     """Raise InputError for a tool that no executor of the recipe can run, or a user that nobody plays.
 
-    Starts no process.
+    Starts no process but those of MCP servers.
     """
     check_users(tasks, context.recipe.user)
     tools = context.open_tools()
@@ -75,6 +77,8 @@ def check_tools(context: Context, tasks: list[Task]) -> None:
                 for tool in task.executed_tools:
                     # Code at sandbox.url runs on another machine, which may have other modules.
                     missing = None if sandbox.url is not None else target_missing(tool, sandbox.trusted)
+                    if tool.kind == MCP:
+                        missing = missing_tool(tool, context.listed_mcp_tools())
                     if missing is not None:
                         raise InputError(missing)
             except InputError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,10 +11,12 @@ from rewright.core.trust import is_in_packages
 from rewright.recipe.schema import Recipe
 from rewright.tasks.settings import task_sources
 
-__all__ = ["UNSAFE", "check_recipe_code", "imported_code", "recipe_code"]
+__all__ = ["UNSAFE", "check_recipe_code", "consent", "imported_code", "recipe_code"]
 
 
 UNSAFE: Final = "unsafe"
+COMMAND: Final = ".command"
+"""Ending of keys whose value is a command line."""
 CODE_KEYS: Final = ("path", "_target_", "class", "external_lib", "py_executable", "_cmd", "_module")
 """Endings of settings of verl that name code, or a file with code."""
 
@@ -54,6 +57,11 @@ def recipe_code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("eval.report_to", tracker) for tracker in recipe.eval.report_to or () if ":" in tracker)
     yield from (("judges", package) for package in recipe.judges)
     yield from (("sandbox.trusted", package) for package in recipe.sandbox.trusted)
+    for name, server in recipe.tools.mcp.items():
+        if server.command is not None:
+            yield f"tools.mcp.{name}{COMMAND}", shlex.join(server.argv)
+        if server.server is not None:
+            yield f"tools.mcp.{name}.server", server.server
     if recipe.sandbox.level == UNSAFE:
         yield "sandbox.level", UNSAFE
     for key, model in (
@@ -86,10 +94,19 @@ def imported_code(data: Any) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
+def consent(key: str, what: str) -> str:
+    """Return what `--trusted` must name for code of a recipe: of an import path the package, of a command all of it."""
+    return what if key.endswith(COMMAND) else what.partition(":")[0]
+
+
+def _is_trusted(key: str, what: str, trusted: Sequence[str]) -> bool:
+    return what in trusted if key.endswith(COMMAND) else is_in_packages(what, trusted)
+
+
 def check_recipe_code(code: Iterable[tuple[str, str]], trusted: Sequence[str], where: str) -> None:
     """Raise InputError unless all `code` of the recipe `where` (see `recipe_code`) is `trusted`."""
-    missing = [(key, what) for key, what in code if not is_in_packages(what, trusted)]
+    missing = [(key, what) for key, what in code if not _is_trusted(key, what, trusted)]
     if missing:
-        flags = " ".join(dict.fromkeys(f"--trusted {what.partition(':')[0]}" for _, what in missing))
+        flags = " ".join(dict.fromkeys(f"--trusted {shlex.quote(consent(key, what))}" for key, what in missing))
         named = ", ".join(f"{key}: {what}" for key, what in missing)
         raise InputError(f"{where} names code ({named}), which runs only if you name it too: expected {flags}")

@@ -24,7 +24,7 @@ from rewright.recipe.keys import check_keys, check_numbers, located
 from rewright.recipe.overrides import SHORT_FORMS, override_names, set_override
 from rewright.recipe.renamed import check_renamed, rename
 from rewright.recipe.schema import Recipe
-from rewright.recipe.suggestions import struct_of
+from rewright.recipe.suggestions import item_of, struct_of
 from rewright.recipe.yaml_file import nearest, parse_value, read_yaml
 from rewright.rollout.settings import UserSettings
 from rewright.tasks.settings import TaskSettings
@@ -131,6 +131,11 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
         _drop_defaults(parts["rl"], added)
         _drop_defaults(parts["rl"]["credit"], {"compare": msgspec.to_builtins(Comparison())})
     _drop_defaults(parts, {"user": msgspec.to_builtins(UserSettings())})
+    if "tools" in parts:
+        servers = parts["tools"].pop("mcp")
+        if servers:  # what a model sees of a server; another address or limit of it makes no other trajectories
+            seen = ("session", "prefix", "tools", "call_seconds")
+            parts["tools"]["mcp"] = {name: {key: one[key] for key in seen} for name, one in servers.items()}
     for section in (parts, parts.get("repair", {}), parts.get("user", {})):
         if isinstance(section.get("model"), dict):
             section["model"] = {**FORMAT_1_MODEL, **section["model"]}
@@ -201,7 +206,15 @@ def _own_defaults(standard: Any) -> dict[str, Any]:
 
 def _with_engines(data: Any, kind: Any, prefix: str, where: str, places: dict[str, str]) -> Any:
     """Convert model sections to the settings type of their engine, which msgspec can't select."""
-    struct = struct_of(kind, data)
+    struct, item = struct_of(kind, data), item_of(kind)
+    if item is not None and isinstance(data, dict):
+        for key, value in data.items():  # only checked: msgspec does not say which entry of a mapping is wrong
+            try:
+                convert(value, item)
+            except msgspec.ValidationError as problem:
+                reason, _, path = str(problem).partition(" - at `$")
+                raise InputError(located(f"{reason} - at `$.{prefix}.{key}{path or '`'}", where, places)) from None
+        return data
     if struct is None or not isinstance(data, dict):
         return data
     if issubclass(struct, ModelSettings):

@@ -1,8 +1,8 @@
-"""The tools of a run: the tools of its tasks, and the Python and search tools added by the recipe."""
+"""The tools of a run: the tools of its tasks, and the Python, search and MCP tools added by the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,22 +14,29 @@ from rewright.sandbox import RemoteSandbox
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tools import CombinedTools, FunctionTools, PythonTool, ToolsetFactory
 from rewright.tools.declared import DeclaredTools
+from rewright.tools.mcp.listing import ListedTool, list_tools, offered_tools
+from rewright.tools.mcp.toolset import MCPTools
 from rewright.tools.python import PRELOAD
 from rewright.tools.recorded import RecordedTools
 from rewright.tools.settings import ToolSettings
 
-__all__ = ["open_toolsets", "try_tools", "with_recipe_tools"]
+__all__ = ["MCPListing", "open_toolsets", "try_tools", "with_recipe_tools"]
 
+MCPListing = Mapping[str, Sequence[ListedTool]]
+"""The tools of MCP servers by the server's name (`rewright.tools.mcp.listing.list_tools`)."""
 MIN_PYTHON_MEMORY_MB: Final = 1024
 """Minimum memory of a Python worker, in MB; importing numpy and sympy fails with much less."""
 
 
-def with_recipe_tools(tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect) -> list[Task]:
+def with_recipe_tools(
+    tasks: Iterable[Task], settings: ToolSettings, dialect: Dialect, mcp: MCPListing | None = None
+) -> list[Task]:
     """Append the recipe's tools to the tools of each task. A task's tool takes precedence over one of the same name.
 
-    Raises InputError for a tool that the dialect cannot call.
+    `mcp`: what the MCP servers of the recipe list; None: they are asked. Raises InputError for a tool that the dialect
+    cannot call, for two tools of the recipe with one name, and as `list_tools` does for an MCP server.
     """
-    recipe_tools, known = _offered(settings), dialect.tool_names
+    recipe_tools, known = _offered(settings, mcp), dialect.tool_names
     extended = []
     for task in tasks:
         names = {tool.name for tool in task.executed_tools}
@@ -87,6 +94,8 @@ def open_toolsets(
     }
     if settings.search is not None:
         executors["search"] = _search(settings.search, settings.passages)
+    if settings.mcp:
+        executors["mcp"] = MCPTools(settings.mcp, wall_seconds=limits["wall_seconds"])
     return CombinedTools({**executors, **(others or {})})
 
 
@@ -112,12 +121,21 @@ async def try_tools(tools: CombinedTools, tasks: Iterable[Task]) -> None:
             ) from problem
 
 
-def _offered(settings: ToolSettings) -> list[ToolSpec]:
+def _offered(settings: ToolSettings, mcp: MCPListing | None) -> list[ToolSpec]:
     offered = [PythonTool.spec()] if settings.python else []
     if settings.search is not None:
         from rewright.tools.search import SearchTool
 
         offered.append(SearchTool.spec())
+    if settings.mcp:
+        own = {tool.name: f"tools.{tool.kind}" for tool in offered}
+        for tool in offered_tools(settings.mcp, list_tools(settings.mcp) if mcp is None else mcp):
+            if tool.name in own:
+                raise InputError(
+                    f"tools.mcp.{tool.data['server']}: its tool {tool.name!r} has the name of {own[tool.name]}: "
+                    "expected a prefix for the server's tools"
+                )
+            offered.append(tool)
     return offered
 
 

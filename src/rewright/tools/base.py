@@ -1,8 +1,9 @@
 """The tool interface of the rollout loop: a toolset is opened for one trajectory, called, and closed.
 
 A call does not raise: every failure of a tool is a `ToolResult` with `error`. Opening a toolset may raise `ToolError`
-or `SandboxError`, which ends the trajectory with stop reason `error`. Both may raise `ServerError` if the server
-behind a tool does not answer after its retries; that stops the stage.
+or `SandboxError`, which ends the trajectory with stop reason `error`; so may a call if the process of a tool's server
+cannot be started again. Both may raise `ServerError` if the server behind a tool does not answer after its retries;
+that stops the stage.
 """
 
 from __future__ import annotations

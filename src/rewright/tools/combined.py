@@ -71,7 +71,8 @@ class CombinedTools:
                     raise InputError(f"tool {tool.name}: no executor for kind {tool.kind!r}; configured: {kinds_known}")
                 self._executors[tool.kind] = find("executor", tool.kind)()
             kinds.setdefault(tool.kind, []).append(tool)
-        parts = [(self._executors[kind].open(tools_of_kind), tools_of_kind) for kind, tools_of_kind in kinds.items()]
+        # Sorted, so that two trajectories that wait for free sessions of two kinds cannot wait for each other.
+        parts = [(self._executors[kind].open(of_kind), of_kind) for kind, of_kind in sorted(kinds.items())]
         return CombinedToolset(parts, [tool.name for tool in tools])
 
     async def close(self) -> None:

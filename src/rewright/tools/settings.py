@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from rewright.core.settings import PositiveInt, Settings
+from rewright.tools.mcp.settings import MCPServerSettings
 
 __all__ = ["ToolSettings"]
 
@@ -24,10 +27,13 @@ class ToolSettings(Settings, frozen=True):
     """Add the search tool: the folder of an index, the address of a search server, or `almanac` (embedded corpus)."""
     passages: PositiveInt = 1
     """Number of passages in a search result."""
+    mcp: dict[str, MCPServerSettings] = msgspec.field(default_factory=dict)
+    """MCP servers by name, whose tools are added."""
 
     def addresses(self) -> dict[str, str]:
-        """The address of the search server, if `search` is an address."""
-        return {"search": self.search} if self.search is not None and _is_address(self.search) else {}
+        """The addresses of the search server, if `search` is an address, and of MCP servers."""
+        found = {"search": self.search} if self.search is not None and _is_address(self.search) else {}
+        return found | {f"mcp.{name}.url": server.url for name, server in self.mcp.items() if server.url is not None}
 
 
 def _is_address(search: str) -> bool:

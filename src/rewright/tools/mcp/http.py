@@ -1,0 +1,63 @@
+"""Streamable HTTP for many sessions at once, over mcp 1.x and 2.x.
+
+Each session has a client of its own in the package, with its own TLS settings (some 30 ms of work), and holds a second
+connection open on which the server may send requests of its own. Rollouts open hundreds of sessions and answer no
+requests of servers. So the sessions share the TLS settings, and the second connection, which is optional in the
+protocol, is not made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from functools import cache
+from typing import Any, Final
+
+__all__ = ["http_transport"]
+
+SECONDS: Final = 30.0
+READ_SECONDS: Final = 300.0
+"""Time limits of a request, as the package has them. Calls have shorter ones of their own."""
+
+
+@contextlib.asynccontextmanager
+async def http_transport(url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+    """Yield the streams of a connection to `url`, for a client of the package."""
+    from mcp.client import streamable_http
+
+    connect: Any = getattr(streamable_http, "streamable_http_client", None)
+    if connect is not None:  # 2.x, and 1.x from 1.24
+        async with _client(headers) as client, connect(url, http_client=client) as streams:
+            yield streams
+        return
+    old: Any = streamable_http.streamablehttp_client  # type: ignore[attr-defined]
+    async with old(url, headers=headers, httpx_client_factory=lambda **_: _client(headers)) as streams:
+        yield streams
+
+
+def _client(headers: dict[str, str]) -> Any:
+    from mcp.client import streamable_http
+
+    http: Any = getattr(streamable_http, "httpx2", None) or streamable_http.httpx  # type: ignore[attr-defined]
+    timeout = http.Timeout(SECONDS, read=READ_SECONDS)
+    transport = _transport_class(http)(verify=_tls())
+    return http.AsyncClient(headers=headers, timeout=timeout, transport=transport, follow_redirects=True)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+@cache
+def _transport_class(http: Any) -> type[Any]:
+    class Transport(http.AsyncHTTPTransport):  # type: ignore[misc]
+        """Says for a server that it has no stream of its own requests. (A stream that is resumed names its event.)"""
+
+        async def handle_async_request(self, request: Any) -> Any:
+            if request.method == "GET" and "last-event-id" not in request.headers:
+                return http.Response(405, request=request)
+            return await super().handle_async_request(request)
+
+    return Transport

@@ -1,0 +1,140 @@
+"""The tools of MCP servers as tools of a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from rewright.core.errors import InputError, ToolError
+from rewright.core.records import ToolSpec
+from rewright.tools.mcp.background import wait_in_background
+from rewright.tools.mcp.session import Session, Source, check_package
+from rewright.tools.mcp.settings import MCPServerSettings
+
+__all__ = ["KIND", "ListedTool", "list_tools", "missing_tool", "offered_tools", "place_of"]
+
+KIND: Final = "mcp"
+
+
+class ListedTool(msgspec.Struct, frozen=True):
+    """A tool that a server has listed."""
+
+    server: str
+    """Name of the server in `tools.mcp`."""
+    name: str
+    """The name that the server knows."""
+    shown: str
+    """The name that the model calls."""
+    description: str
+    parameters: dict[str, Any]
+    """JSON Schema of the arguments."""
+
+    def spec(self) -> ToolSpec:
+        """The tool as it stands in a task; its `data` say which server executes it."""
+        function = {"name": self.shown, "description": self.description, "parameters": self.parameters}
+        data = {"server": self.server, "tool": self.name}
+        return ToolSpec(schema={"type": "function", "function": function}, kind=KIND, data=data)
+
+
+def list_tools(
+    servers: Mapping[str, MCPServerSettings], given: Mapping[str, Any] | None = None
+) -> dict[str, list[ListedTool]]:
+    """Start or reach each server, and return its tools by the server's name. Blocks; the sessions are closed.
+
+    `given`: server objects of a program, by name.
+
+    Raises InputError, in one line, for a server that cannot be reached, for a name in `tools` that the server lacks,
+    and for two tools of one name.
+    """
+    listed: dict[str, list[ListedTool]] = {}
+    for name, settings in servers.items():
+        source = Source(name, settings, (given or {}).get(name))
+        check_package(source.key)
+        try:
+            rows = wait_in_background(_rows(source))
+        except ToolError as problem:
+            raise InputError(f"{problem}: expected an MCP server that lists its tools") from None
+        listed[name] = [_listed(source, row) for row in rows]
+        known = [tool.name for tool in listed[name]]
+        unknown = [one for one in settings.tools or () if one not in known]
+        if unknown:
+            raise InputError(
+                f"{source.key}.tools: the server has no tool {unknown[0]!r}: expected one of {_names(known)}"
+            )
+    _check_names(listed)
+    return listed
+
+
+def offered_tools(
+    servers: Mapping[str, MCPServerSettings], listed: Mapping[str, Sequence[ListedTool]]
+) -> list[ToolSpec]:
+    """The tools that are added to every task: those in `tools` of each server, else all."""
+    return [
+        tool.spec()
+        for name, settings in servers.items()
+        for tool in listed.get(name, ())
+        if settings.tools is None or tool.name in settings.tools
+    ]
+
+
+def missing_tool(tool: ToolSpec, listed: Mapping[str, Sequence[ListedTool]]) -> str | None:
+    """Say that no server has a task's tool of kind `mcp`; None if one has."""
+    server, name = place_of(tool, listed)
+    known = [one.name for one in listed[server]]
+    return (
+        None if name in known else f"tool {tool.name}: tools.mcp.{server} has no tool {name!r}: it has {_names(known)}"
+    )
+
+
+def place_of(tool: ToolSpec, servers: Iterable[str]) -> tuple[str, str]:
+    """Return the server of a tool, and the tool's name there. Raises InputError for a server that the recipe lacks."""
+    data = tool.data if isinstance(tool.data, dict) else {}
+    known = list(servers)
+    server, name = data.get("server"), data.get("tool", tool.name)
+    if server is None and len(known) == 1:
+        server = known[0]
+    if server not in known or not isinstance(name, str):
+        what = "its data name no server" if server is None else f"there is no server {server!r} in tools.mcp"
+        raise InputError(
+            f"tool {tool.name} of kind 'mcp': {what}: expected data.server to be one of {', '.join(known) or 'none'}"
+        )
+    return str(server), name
+
+
+async def _rows(source: Source) -> list[dict[str, Any]]:
+    session = Session(source)
+    try:
+        await session.open()
+        return await session.list_tools()
+    finally:
+        await session.close()
+
+
+def _listed(source: Source, row: Mapping[str, Any]) -> ListedTool:
+    parameters = row.get("inputSchema")
+    parameters = dict(parameters) if isinstance(parameters, dict) else {}
+    parameters.setdefault("type", "object")
+    parameters.setdefault("properties", {})
+    shown = source.settings.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", str(row["name"]))
+    return ListedTool(source.name, str(row["name"]), shown, str(row.get("description") or ""), parameters)
+
+
+def _check_names(listed: Mapping[str, Sequence[ListedTool]]) -> None:
+    owners: dict[str, ListedTool] = {}
+    for tool in (tool for tools in listed.values() for tool in tools):
+        other = owners.setdefault(tool.shown, tool)
+        if other is tool:
+            continue
+        if other.server == tool.server:
+            raise InputError(f"tools.mcp.{tool.server}: two of its tools have the name {tool.shown!r}")
+        raise InputError(
+            f"tools.mcp: the servers {other.server} and {tool.server} both have a tool {tool.shown!r}: expected "
+            f"a prefix, such as tools.mcp.{tool.server}.prefix={tool.server}_"
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,296 @@
+"""Sessions with an MCP server, over mcp 1.x and 2.x.
+
+A session is owned by a task of its own, because its context managers must be left in the task that entered them. The
+session begins with the handshake (`initialize`), since state of a server belongs to it; a server that only speaks the
+stateless protocol of 2026 is spoken to in that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from rewright.core.errors import InputError, ToolError
+from rewright.core.import_paths import load_object
+from rewright.core.library_logs import current_log
+from rewright.tools.mcp.http import http_transport
+from rewright.tools.mcp.settings import MCPServerSettings
+
+__all__ = ["ServerLost", "Session", "Source", "check_package"]
+
+CLOSE_SECONDS: Final = 10.0
+MAX_PAGES: Final = 100
+"""Maximum number of pages of a listing. A server whose pages never end is refused."""
+MAX_ERROR_BYTES: Final = 1_000_000
+CLOSED: Final = -32000
+"""JSON-RPC error of a closed connection."""
+INVALID: Final = (-32600, 32600)
+"""JSON-RPC error of an invalid request, among others of one in a session that the server does not know (404)."""
+STATELESS: Final = -32022
+"""JSON-RPC error of a server that refuses the handshake."""
+
+
+class ServerLost(Exception):  # noqa: N818 - an event, that the caller answers by a new session
+    """The server ended, or does not know the session any more."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a server is: its settings, its name in messages, and for a server that a program gave, the object."""
+
+    name: str
+    settings: MCPServerSettings
+    given: Any = None
+
+    @property
+    def key(self) -> str:
+        """The recipe key of the server."""
+        return f"tools.mcp.{self.name}"
+
+
+def check_package(key: str) -> None:
+    """Raise InputError if the package mcp is not installed."""
+    try:
+        import mcp  # noqa: F401
+    except ImportError as problem:
+        raise InputError(f"{key} needs the package mcp, which cannot be imported ({problem}): "
+                         "pip install 'rewright[mcp]'") from None  # fmt: skip
+
+
+class Session:
+    """A session with a server. Use it in one event loop, and close it also if it could not be opened."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._client: Any = None
+        self._stop = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+        self._log: IO[bytes] = _log_file()
+        self._log_start = self._log.seek(0, os.SEEK_END)
+
+    async def open(self) -> None:
+        """Start or reach the server. Raises ToolError, in one line, if it cannot be reached in time."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._owner = asyncio.create_task(self._own(ready))
+        seconds = self.source.settings.start_seconds
+        await asyncio.wait({ready}, timeout=seconds)
+        if ready.done() and ready.exception() is None:
+            return
+        self._owner.cancel()
+        await asyncio.wait({self._owner}, timeout=CLOSE_SECONDS)
+        problem = ready.exception() if ready.done() else None
+        late = f"no answer within {seconds:g} s (start_seconds)"
+        raise ToolError(self._described(late if problem is None else _reason(problem)))
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """Return the server's tools with the keys of the protocol: name, description, inputSchema.
+
+        Raises ToolError if it does not answer in time.
+        """
+        tools: list[dict[str, Any]] = []
+        cursor: str | None = None
+        seconds = self.source.settings.start_seconds
+        try:
+            for _ in range(MAX_PAGES):
+                page = await self._answer(self._client.list_tools(cursor=cursor), seconds)
+                tools += [tool.model_dump(by_alias=True, mode="json") for tool in page.tools]
+                cursor = getattr(page, "next_cursor", None) or getattr(page, "nextCursor", None)
+                if not cursor:
+                    return tools
+        except TimeoutError:
+            raise ToolError(self._described(f"does not list its tools within {seconds:g} s")) from None
+        except Exception as problem:
+            raise ToolError(self._described(f"does not list its tools: {_reason(problem)}")) from None
+        raise ToolError(self._described(f"its list of tools has more than {MAX_PAGES} pages"))
+
+    async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Call a tool. Returns the result with the keys of the protocol: content, structuredContent, isError.
+
+        Raises TimeoutError after `seconds`, ServerLost if the connection ended, and otherwise what the package raises.
+        """
+        result = await self._answer(self._client.call_tool(name, arguments), seconds)
+        dumped: dict[str, Any] = result.model_dump(by_alias=True, mode="json")
+        return dumped
+
+    async def close(self) -> None:
+        """End the session. The process of a command is ended."""
+        self._stop.set()
+        owner = self._owner
+        try:
+            if owner is not None:
+                await asyncio.wait({owner}, timeout=CLOSE_SECONDS)
+        finally:
+            if owner is not None and not owner.done():
+                owner.cancel()
+            self._log.close()
+
+    async def _answer(self, request: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        assert self._owner is not None
+        work = asyncio.ensure_future(request)
+        try:
+            await asyncio.wait({work, self._owner}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not self._owner.done():
+                raise TimeoutError
+            await asyncio.wait({work}, timeout=0)
+        finally:
+            if not work.done():
+                work.cancel()
+        if not work.done():
+            raise ServerLost("the connection ended")
+        problem = work.exception()
+        if problem is not None and (self._owner.done() or _is_lost(problem)):
+            raise ServerLost(_reason(problem))
+        return work.result()
+
+    async def _own(self, ready: asyncio.Future[None]) -> None:
+        """Hold the session open. Errors after the handshake end the task, which is how they are noticed."""
+        try:
+            async with _connected(self.source, self._log) as self._client:
+                await (
+                    self._client.list_tools()
+                )  # else the package lists them during the first call, to check its result
+                if not ready.done():
+                    ready.set_result(None)
+                await self._stop.wait()
+        except Exception as problem:
+            if not ready.done():
+                ready.set_exception(problem)
+
+    def _described(self, reason: str) -> str:
+        return f"{self.source.key}: {self.source.settings.shown}: {reason}{self._last_line()}"
+
+    def _last_line(self) -> str:
+        """The last line that a command has written to its standard error, which says more than the protocol."""
+        if self.source.settings.command is None:
+            return ""
+        with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._log.fileno()}").open("rb") as file:
+            file.seek(self._log_start)
+            lines = file.read(MAX_ERROR_BYTES).decode("utf-8", "replace").splitlines()
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return f" (its standard error: {last[:300]})" if last else ""
+        return ""
+
+
+@contextlib.asynccontextmanager
+async def _connected(source: Source, log: IO[bytes]) -> AsyncIterator[Any]:
+    """Yield a client with `list_tools` and `call_tool`: of mcp 2.x its `Client`, of 1.x a `ClientSession`."""
+    import mcp
+
+    async with contextlib.AsyncExitStack() as stack:
+        client_class = getattr(mcp, "Client", None)
+        if client_class is None:
+            yield await _connected_1(source, log, stack)
+            return
+        try:
+            client = await stack.enter_async_context(_client_2(client_class, source, log, "legacy"))
+        except Exception as problem:
+            if getattr(_cause(problem), "code", None) != STATELESS:
+                raise
+            client = await stack.enter_async_context(_client_2(client_class, source, log, "auto"))
+        yield client
+
+
+def _client_2(client_class: Any, source: Source, log: IO[bytes], mode: str) -> Any:
+    server = _in_process(source)
+    return client_class(_transport(source, log) if server is None else server, mode=mode, cache=None)
+
+
+async def _connected_1(source: Source, log: IO[bytes], stack: contextlib.AsyncExitStack) -> Any:
+    import mcp
+
+    server = _in_process(source)
+    if server is not None:
+        from mcp.shared import memory
+
+        connect: Any = memory.create_connected_server_and_client_session  # type: ignore[attr-defined]
+        return await stack.enter_async_context(connect(server))
+    streams = await stack.enter_async_context(_transport(source, log))
+    session: Any = await stack.enter_async_context(mcp.ClientSession(streams[0], streams[1]))
+    await session.initialize()
+    return session
+
+
+def _in_process(source: Source) -> Any:
+    """The server object, of a function a new one; None if the server is elsewhere."""
+    server = source.given
+    if server is None and source.settings.server is not None:
+        server = load_object(source.settings.server, f"{source.key}.server")
+    if server is None:
+        return None
+    is_server = hasattr(server, "list_tools") or hasattr(server, "create_initialization_options")
+    if is_server and not isinstance(server, type):
+        return server
+    if not callable(server):
+        raise InputError(
+            f"{source.key}: a {type(server).__name__}: expected an MCP server, or a function that makes one"
+        )
+    return server()
+
+
+def _transport(source: Source, log: IO[bytes]) -> Any:
+    settings = source.settings
+    if settings.command is not None:
+        from mcp.client.stdio import StdioServerParameters, stdio_client
+
+        program, *arguments = settings.argv
+        missing = [name for name in settings.env if name not in os.environ]
+        if missing:
+            raise InputError(f"env names {missing[0]}, which is not set: expected an environment variable")
+        env = {name: os.environ[name] for name in settings.env}
+        return stdio_client(StdioServerParameters(command=program, args=arguments, env=env), errlog=log)  # type: ignore[arg-type]
+    headers = _headers(settings)
+    if settings.transport == "sse":
+        from mcp.client.sse import sse_client
+
+        return sse_client(str(settings.url), headers=headers)
+    return http_transport(str(settings.url), headers)
+
+
+def _headers(settings: MCPServerSettings) -> dict[str, str]:
+    if settings.api_key_env is None:
+        return {}
+    key = os.environ.get(settings.api_key_env)
+    if not key:
+        raise InputError(
+            f"api_key_env names {settings.api_key_env}, which is not set: expected a variable with the key"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _log_file() -> IO[bytes]:
+    """The file for a command's standard error: the log of the run, or a temporary file outside of a stage."""
+    log: Path | None = current_log()
+    return tempfile.TemporaryFile() if log is None else log.open("ab")
+
+
+def _cause(problem: BaseException) -> BaseException:
+    """The first error in nested groups of errors."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem
+
+
+def _is_lost(problem: BaseException) -> bool:
+    cause = _cause(problem)
+    code = getattr(getattr(cause, "error", None), "code", None)
+    forgotten = code in INVALID and "session" in str(cause).lower()
+    return (
+        code == CLOSED
+        or forgotten
+        or type(cause).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")
+    )
+
+
+def _reason(problem: BaseException) -> str:
+    cause = _cause(problem)
+    text = " ".join(str(cause).split())
+    if isinstance(cause, InputError | ToolError):
+        return text
+    name = type(cause).__name__
+    return f"{name}: {text}" if text and name not in ("McpError", "MCPError") else text or name
