@@ -34,7 +34,7 @@ $(VENV)/python.stamp:
 
 $(VENV)/setup.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
-	# Without its dependencies, which pin an old numpy; what we use of it needs mpmath alone (docs/bfcl.md).
+	# Without its dependencies, which pin an old numpy; what we use of it needs mpmath alone (docs/benchmarks/bfcl.md).
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps bfcl-eval mpmath
 	@touch $@
 

@@ -18,7 +18,8 @@ from rewright.recipe.schema import Recipe
 from rewright.recipe.stages import ALL_STAGES
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
 PIPELINE, RL = ((ROOT / "docs" / name).read_text("utf-8") for name in ("pipeline.md", "rl.md"))
 SUMMARISED = {"eval.tasks"}
 IN_WORDS = {"stages": "all eleven", "quality.dimensions": "six", "quality.uncertain_words": "nine"}
@@ -84,7 +85,7 @@ def test_recipes_on_the_page_are_valid(tmp_path):
         assert load_recipe(path).tasks.format == "ftrl"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_verbs_exist(page):
     text = page.read_text("utf-8")
     verbs = typing.cast("typing.Any", typer.main.get_command(app)).commands
@@ -93,8 +94,8 @@ def test_verbs_exist(page):
 
 
 def test_the_index_links_every_page():
-    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text("utf-8"))
-    assert sorted(linked) == [page.name for page in PAGES if page.name != "index.md"]
+    linked = re.findall(r"\]\(([\w./-]+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
+    assert sorted(linked) == sorted(str(page.relative_to(DOCS)) for page in PAGES if page != DOCS / "index.md")
 
 
 def test_every_metric_of_ours_is_explained():

@@ -47,6 +47,8 @@ class Benchmark(msgspec.Struct, frozen=True):
     """What a reader of the score must know: what is missing, or differs from the official run. One line."""
     data: str = ""
     """Where the files come from if they are in no installed package. One line, as `hf:owner/name, 30 rows`."""
+    unchecked: bool = False
+    """Whether the loader follows the published columns, and has not read the published file itself."""
 
 
 def find_benchmark(name: str, setting: str) -> Benchmark:

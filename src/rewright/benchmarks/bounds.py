@@ -7,14 +7,15 @@ replays the calls itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rewright.benchmarks.scores import ALL
-from rewright.core.records import Task, ToolCall, Trajectory, Turn
-from rewright.judging.judges import judge_trajectory
+from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
+from rewright.judging.base import AnswerJudge
+from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
 from rewright.tools.declared import KIND as DECLARED
 
-__all__ = ["nothing", "played", "shares"]
+__all__ = ["measured", "nothing", "played", "shares"]
 
 
 def nothing(task: Task) -> Trajectory:
@@ -39,7 +40,7 @@ def played(task: Task) -> Trajectory:
 def _trajectory(task: Task, turns: tuple[Turn, ...], answer: str | None = None) -> Trajectory:
     declared = {tool.name for tool in task.all_tools if tool.kind == DECLARED}
     called = any(call.name in declared for turn in turns for call in turn.calls)
-    stop = "answered" if answer is not None else "called" if called else "no_answer"
+    stop: StopReason = "answered" if answer is not None else "called" if called else "no_answer"
     return Trajectory(
         id=f"{task.id}/bound", task_id=task.id, stage="eval", index=0, turns=turns, stop_reason=stop, answer=answer
     )
@@ -58,3 +59,16 @@ def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[st
         if category:
             outcomes.setdefault(category, []).append(right)
     return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
+
+
+def measured(tasks: Sequence[Task]) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Return the floor and the ceiling of questions, measured on these tasks; None unless all are judged by answers.
+
+    Only for Rewright's own judges of answers, which are quick and run no other code.
+    """
+    judges = {task.judge for task in tasks}
+    if not tasks or not all(uses_builtin_code(task) and task.gold.answers for task in tasks):
+        return None
+    if not all(isinstance(find_judge(judge), AnswerJudge) for judge in judges):
+        return None
+    return shares(tasks, nothing), shares(tasks, played)

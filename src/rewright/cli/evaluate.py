@@ -14,6 +14,7 @@ import typer
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.cli.running import check_start, new_run_directory, print_results, redo_stage, start_run
+from rewright.cli.suites import evaluate_suite
 from rewright.core.errors import InputError
 from rewright.core.registry import known
 from rewright.engines.pico import PICO_MODELS
@@ -55,13 +56,20 @@ def evaluate(
     benchmark: Annotated[
         list[str] | None, typer.Option(help="Name of a benchmark, evaluated in a new run. Repeatable.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="All benchmarks of a paper and its table: matchtir or autotraj.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BENCHMARK=PATH", help="File of a benchmark of --suite, also FORMAT:PATH. Repeatable."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of tasks of each new run.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Directory of the new run (default: runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted evaluation.")] = False,
     trusted: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a model on the held-out tasks of a run, on a task file, or on benchmarks.
+    """Evaluate a model on the held-out tasks of a run, on a task file, on benchmarks, or on a suite of them.
 
     `eval RUN --model sft` evaluates a stage of the run on its held-out tasks again. A task file, a benchmark or another
     model makes a new run.
@@ -78,9 +86,19 @@ def evaluate(
     names = benchmark or []
     if isinstance(place, str) and names:
         raise InputError(f"eval: {place} and --benchmark {names[0]}: expected a task file or benchmarks, not both")
+    if suite is not None and (names or isinstance(place, str)):
+        raise InputError(f"eval: --suite {suite} and {names[0] if names else place}: expected one of them")
+    if data and suite is None:
+        raise InputError(f"--data {data[0]} is for --suite: expected eval.tasks.path=PATH for a single benchmark")
+    if suite is not None:
+        settings = _model_settings(opened, stage, chosen)
+        evaluate_suite(
+            suite, settings, overrides, data=data or (), limit=limit, run=run, resume=resume, as_json=as_json
+        )
+        return
     if not names and place is None:
         raise InputError(
-            "eval: nothing to evaluate on: expected a run directory, a task file, or --benchmark with one of "
+            "eval: nothing to evaluate on: expected a run directory, a task file, --suite, or --benchmark with one of "
             f"{', '.join(known('benchmark'))}"
         )
     if opened is not None and not names and stage is not None:

@@ -88,11 +88,16 @@ def _collect_places(node: Any, prefix: str, path: str, places: dict[str, str], d
 
 
 def parse_value(text: str) -> Any:
-    """Parse a command-line value as YAML. Returns the text itself if it is not valid YAML."""
+    """Parse a command-line value as YAML.
+
+    Returns the text itself if it is not valid YAML, and for a word with a colon at its end (`hf:`), which YAML reads as
+    a key without a value.
+    """
     try:
-        return yaml.load(text, _Loader)
+        found = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError, *_TAG_ERRORS):
         return text
+    return text if isinstance(found, dict) and found == {text.strip()[:-1]: None} else found
 
 
 def one_line(text: object) -> str:

@@ -97,6 +97,7 @@ BENCHMARK = Benchmark(
     summary="Berkeley Function-Calling Leaderboard v4, multi-turn: 800 tasks with stateful tools",
     floor={name.removeprefix("multi_turn_"): 0.0 for name in _MULTI_TURN},
     ceiling={name.removeprefix("multi_turn_"): 1.0 for name in _MULTI_TURN},
+    aggregates={"multi-turn": {name.removeprefix("multi_turn_"): share for name, share in _MULTI_TURN.items()}},
 )
 
 WHOLE = Benchmark(

@@ -11,4 +11,6 @@ BENCHMARK = Benchmark(
     settings=("eval.tasks.format=musique", "eval.tasks.path=hf:", "eval.temperature=0"),
     summary="MuSiQue, development set: multi-hop questions",
     metrics=answer_metrics,
+    data="hf:RUC-NLPIR/FlashRAG_datasets, configuration musique, split dev",
+    unchecked=True,
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.benchmarks import Benchmark, Metrics, find_benchmark
+from rewright.benchmarks.bounds import measured
 from rewright.benchmarks.scores import bounds, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -90,7 +91,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     if settings.benchmark is not None:
         benchmark = find_benchmark(settings.benchmark, "eval.benchmark")
-        summary |= _beside(benchmark, summary, tasks.values())
+        summary |= _beside(benchmark, summary, list(tasks.values()))
         if benchmark.metrics is not None:
             summary["metrics"] = own_metrics(
                 benchmark.metrics, settings.benchmark, tasks, list(trajectories), list(verdicts)
@@ -98,13 +99,16 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     return summary
 
 
-def _beside(benchmark: Benchmark, summary: Mapping[str, Any], tasks: Iterable[Task]) -> dict[str, Any]:
+def _beside(benchmark: Benchmark, summary: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
     """What a benchmark puts beside the scores: its totals, its floor and ceiling, and its note."""
     categories = [str(task.metadata.get("category") or "") for task in tasks]
+    floor, ceiling = benchmark.floor, benchmark.ceiling
+    if not floor and not ceiling:
+        floor, ceiling = measured(tasks) or (floor, ceiling)
     found = {
         "totals": totals(benchmark.aggregates, summary.get("categories", {})),
-        "floor": bounds(benchmark.floor, benchmark.aggregates, categories),
-        "ceiling": bounds(benchmark.ceiling, benchmark.aggregates, categories),
+        "floor": bounds(floor, benchmark.aggregates, categories),
+        "ceiling": bounds(ceiling, benchmark.aggregates, categories),
         "note": benchmark.note,
     }
     return {key: value for key, value in found.items() if value}

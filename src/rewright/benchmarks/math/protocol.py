@@ -1,0 +1,14 @@
+"""Evaluation protocol of MATH: `rewright eval --benchmark math`."""
+
+from __future__ import annotations
+
+from rewright.benchmarks import Benchmark
+
+__all__ = ["BENCHMARK"]
+
+BENCHMARK = Benchmark(
+    settings=("eval.tasks.format=math", "eval.tasks.path=hf:", "eval.temperature=0"),
+    summary="MATH-500, or a file with rows of MATH",
+    data="hf:HuggingFaceH4/MATH-500, 500 of the 5,000 test problems",
+    unchecked=True,
+)

@@ -1,0 +1,154 @@
+"""`rewright eval --suite`: every member is a run, and the table of the paper stands beside the published rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewright.benchmarks import find_benchmark
+from rewright.benchmarks.suites import SUITES
+from support.chat_server import chat_server, said_by_user, says
+from support.in_process import Said, rewright
+from support.served import served
+
+ANSWERS = {"Who is the aunt of Ann?": "Bea", "What is 2 + 2?": "4", "Who wrote it?": "Tolstoy", "Choose.": "B"}
+TOOL = {
+    "name": "city_finder",
+    "description": "d",
+    "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+}
+
+
+@pytest.fixture
+def seen() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def server(seen: list[dict[str, Any]]) -> Iterator[str]:
+    """Knows the answers, and makes no call."""
+    with served(lambda: chat_server(lambda body: says(ANSWERS.get(said_by_user(body), "No idea.")), seen=seen)) as url:
+        yield f"{url}/v1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sources = {"city_finder": "def city_finder(name):\n    return 'Rome'"}
+    ftrl = {
+        "messages": [{"role": "user", "content": "Where does Ann live?"}],
+        "tools": [{"type": "function", "function": TOOL}],
+        "codes": sources,
+        "unsolved_set": {"city_finder": ["Rome"]},
+        "answer": "Rome",
+        "split": "test",
+    }
+    toolhop = {
+        "id": "0",
+        "question": "Who is the aunt of Ann?",
+        "answer": "Bea",
+        "sub_task": {},
+        "tools": {"Who?": TOOL},
+        "functions": list(sources.values()),
+    }
+    maths = {"question": "What is 2 + 2?", "problem": "What is 2 + 2?", "answer": "4"}
+    words = {"question": "Who wrote it?", "answer": "Tolstoy"}
+    files = {
+        "ftrl": ftrl, "toolhop": toolhop, "maths": maths, "gsm8k": {**maths, "answer": "2 + 2 = 4\n#### 4"},
+        "words": words, "hle": {"question": "Choose.", "answer": "B", "answer_type": "multipleChoice", "image": ""},
+        "braces": {"question": "What is 2 + 2?", "answer": "{5}"},
+    }  # fmt: skip
+    for name, row in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    return tmp_path
+
+
+def suite(folder: Path, server: str, name: str, *arguments: str) -> Said:
+    engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "sandbox=process"]
+    return rewright(folder, "eval", "--suite", name, "--model", "knows", *engine, *arguments)
+
+
+def test_matchtir_averages_and_resumes(folder: Path, server: str, seen: list[dict[str, Any]]) -> None:
+    arguments = ["--limit", "4", "--data", "ftrl=ftrl.jsonl", "--data", "toolhop=toolhop.jsonl"]
+    done = suite(folder, server, "matchtir", *arguments)
+    assert done.code == 0, done.errors
+    rows = {line[:24].strip(): line[24:].split() for line in done.output.splitlines()}
+    assert rows["knows"] == ["0.0", "0.0", "100.0", "33.3"]
+    assert rows["floor"] == ["0.0", "0.0", "0.0", "-"]
+    assert rows["ceiling"] == ["-", "100.0", "100.0", "-"]
+    assert rows["Qwen3-8B, MatchTIR (KM)"] == ["-", "-", "-", "39.92"]
+    assert "published: arXiv 2601.10712" in done.output
+    stored = json.loads((folder / "runs" / "matchtir" / "suite.json").read_text())
+    assert stored["average"]["value"] == pytest.approx(1 / 3)
+    assert 0 < stored["average"]["low"] < 1 / 3 < stored["average"]["high"] < 1
+    assert stored["columns"]["toolhop"]["run"] == "runs/matchtir/toolhop"
+    asked = len(seen)
+    again = suite(folder, server, "matchtir", *arguments, "--resume", "--json")
+    assert (again.code, len(seen)) == (0, asked), again.errors  # nothing is asked twice
+    shown = json.loads(again.output.splitlines()[-1])
+    assert (shown["average"], len(shown["runs"])) == (stored["average"], 3)
+
+
+def test_a_benchmark_without_its_file_is_named_and_left_out(folder: Path, server: str) -> None:
+    done = suite(folder, server, "matchtir", "--limit", "1", "--data", "toolhop=toolhop.jsonl", "--run", "here")
+    assert done.code == 0, done.errors
+    why = "ftrl is left out: its file is not here: expected --data ftrl=PATH; get it from the repository bytedance/FTRL"
+    assert why in done.errors
+    assert "missing: ftrl: its file is not here" in done.output
+    assert (folder / "here" / "toolhop" / "metrics.jsonl").exists()
+    stored = json.loads((folder / "here" / "suite.json").read_text())
+    assert (stored["average"], stored["columns"]["toolhop"]["value"]) == (None, 1.0)
+    assert stored["columns"]["ftrl"]["missing"].startswith("its file is not here")
+
+
+def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
+    files = {
+        "aime24": "maths.jsonl", "aime25": "maths.jsonl", "amc23": "maths.jsonl", "gsm8k": "gsm8k.jsonl",
+        "math": "autotraj:braces.jsonl", "hotpotqa": "words.jsonl", "2wikimultihopqa": "words.jsonl",
+        "musique": "words.jsonl", "hle": "hle.jsonl",
+    }  # fmt: skip
+    done = suite(folder, server, "autotraj", *(f"--data={name}={file}" for name, file in files.items()))
+    assert done.code == 0, done.errors
+    rows = {line[:16].strip(): line[16:].split() for line in done.output.splitlines()}
+    assert rows["knows"] == ["100.0"] * 3 + ["0.0"] + ["100.0"] * 5
+    assert rows["AutoTraj, 7B"] == ["23.33", "-", "47.50", "69.10", *["-"] * 5]
+    assert rows["floor"] == ["0.0"] * 9 and rows["ceiling"] == ["100.0"] * 9
+    assert done.output.count("  exact_match: 1.000 [1.000, 1.000] of 1\n  f1: 1.000") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--suite", "matchtr"], "--suite: unknown suite 'matchtr': expected one of autotraj, matchtir"),
+        (["--suite", "matchtir", "--benchmark", "bfcl"], "--suite matchtir and bfcl: expected one of them"),
+        (["--suite", "matchtir", "--data", "ftrl"], "--data is 'ftrl': expected BENCHMARK=PATH, with one of ftrl"),
+        (["--suite", "matchtir", "--data", "math=a"], "--data is 'math=a': expected BENCHMARK=PATH, with one of ftrl"),
+        (["--suite", "matchtir", "--data=ftrl=a", "--data=ftrl=b"], "--data ftrl is given twice"),
+        (["--suite", "matchtir", "--data=ftrl=no.parquet", "--data=toolhop=toolhop.jsonl"], "no.parquet"),
+        (["--suite", "matchtir", "eval.tasks.path=a"], "would be of all benchmarks of --suite matchtir: expected"),
+        (["--benchmark", "ftrl", "--data", "ftrl=a"], "--data ftrl=a is for --suite: expected eval.tasks.path=PATH"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_write_nothing(folder: Path, arguments: list[str], said: str) -> None:
+    rewright(folder, "eval", *arguments, "--model", "pico").refused(said)
+    assert not (folder / "runs").exists()
+
+
+def test_every_member_is_a_benchmark_that_says_where_its_files_are() -> None:
+    for one in SUITES.values():
+        columns = {member.benchmark for member in one.members}
+        for member in one.members:
+            benchmark = find_benchmark(member.benchmark, "--suite")
+            assert benchmark.data or member.benchmark == "bfcl-multi-turn"
+        for row in one.published:
+            assert set(row.values) <= columns | ({"average"} if one.averaged else set())
+
+
+def test_the_usual_place_on_the_hub_is_a_text_in_an_override(tmp_path: Path) -> None:
+    """YAML reads `hf:` as a key without a value."""
+    done = rewright(tmp_path, "eval", "--benchmark", "toolhop", "eval.tasks.path=no:", "--model", "pico")
+    done.refused("no:")
+    assert "got a section" not in done.errors
