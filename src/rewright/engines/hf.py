@@ -245,18 +245,45 @@ class HFEngine(WeightUpdates):
             self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
             kept = shared
         kept = min(kept, len(ids) - 1)
+        slot.leader = None
+        if len(ids) - 1 - kept >= PREFILL_CHUNK_LENGTHS[0]:
+            # The samples of a group usually start together: the first one prefills their prompt.
+            same = (other for other in self.slots if other is not slot and other.leader is None)
+            slot.leader = next(
+                ((other, other.job) for other in same if other.job is not None and other.prefills(ids)), None
+            )
         slot.ids, slot.pending = ids[:kept], ids[kept:]
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
+
+    def _follow(self) -> int:
+        """Copy the prompts that leaders have prefilled to their followers. Returns the number of those that wait."""
+        waiting = 0
+        for index, slot in enumerate(self.slots):
+            if slot.leader is None:
+                continue
+            leader, job = slot.leader
+            if slot.job is None or leader.job is not job:  # ended or cancelled: the slot prefills its prompt itself
+                slot.leader = None
+                continue
+            shared = len(slot.ids) + len(slot.pending) - 1
+            if len(leader.ids) < shared:
+                waiting += 1
+                continue
+            self.cache.copy(self.slots.index(leader), index, shared)
+            prompt = slot.ids + slot.pending
+            slot.ids, slot.pending, slot.leader = prompt[:shared], prompt[shared:], None
+        return waiting
 
     def _prefill(self) -> bool:
         """Prefill the pending tokens (all but the last) of up to MAX_PREFILL_ROWS slots. Returns False without a pass.
 
         A pass costs the same for one row as for all, so a partial batch waits while enough other rows can decode.
         """
+        followers = self._follow()
         rows_of: dict[int, list[int]] = {}
         ready = 0
         for index, slot in enumerate(self.slots):
-            if slot.job is None:
+            if slot.job is None or slot.leader is not None:
                 continue
             if len(slot.pending) > 1:
                 rows_of.setdefault(_chunk_length(len(slot.pending) - 1), []).append(index)
@@ -265,7 +292,7 @@ class HFEngine(WeightUpdates):
         if not rows_of:
             return False
         length, rows = max(rows_of.items(), key=lambda entry: (len(entry[1]), -entry[0]))
-        if len(rows) < MAX_PREFILL_ROWS and ready > sum(map(len, rows_of.values())):
+        if len(rows) + followers < MAX_PREFILL_ROWS and ready > sum(map(len, rows_of.values())) + followers:
             return False
         rows = rows[:MAX_PREFILL_ROWS]
         ids_B_Q = torch.zeros((len(rows), length), dtype=torch.long)

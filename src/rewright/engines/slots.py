@@ -58,6 +58,8 @@ class Slot:
         pending: tokens of the context that still have to be processed.
         job: the request that runs in the slot, if any.
         used: time of the last use, in started requests.
+        leader: a slot in which the same prompt is being prefilled, and its request. Its keys and values are copied when
+            they are complete.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,13 @@ class Slot:
         self.pending: list[int] = []
         self.job: Job | None = None
         self.used = 0
+        self.leader: tuple[Slot, Job] | None = None
+
+    def prefills(self, ids: list[int]) -> bool:
+        """Whether the slot's request is prefilling the prompt `ids`, all but the last token of it."""
+        if self.job is None or self.job.tokens or len(self.pending) < 2:
+            return False
+        return self.ids + self.pending == ids
 
 
 def common_prefix_length(first: list[int], second: list[int]) -> int:

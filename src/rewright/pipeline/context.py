@@ -17,7 +17,7 @@ from rewright.core.records import Task, Trajectory
 from rewright.core.storage import RecordFile
 from rewright.dialects import Dialect, get_dialect
 from rewright.dialects.base import answers_in_prose
-from rewright.engines.base import Sampling
+from rewright.engines.base import Engine, Sampling
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.mcp_listing import store_listing, stored_listing
 from rewright.pipeline.run_directory import Run
@@ -185,8 +185,16 @@ class Context:
                 yield Plan(id=f"{stage}/{task.id}/{index}/{digest}", task=task, stage=stage, index=index, seed=seed)
 
     @asynccontextmanager
-    async def rollout(self, model: ModelSettings, sampling: Sampling, tasks: Iterable[Task]) -> AsyncIterator[Rollout]:
+    async def rollout(
+        self,
+        model: ModelSettings,
+        sampling: Sampling,
+        tasks: Iterable[Task],
+        engine: Callable[[Renderer], Engine] | None = None,
+    ) -> AsyncIterator[Rollout]:
         """Open a rollout loop with a model's engine and this run's tools; all are closed at the end.
+
+        `engine` makes another engine for the model's tokenizer, which is given as a renderer.
 
         Raises SandboxError, before anything is generated, if the machine cannot execute the tools of `tasks` in the
         configured sandbox, and InputError for a trusted function that cannot be loaded.
@@ -195,19 +203,25 @@ class Context:
             tools = self.open_tools()
             stack.push_async_callback(tools.close)
             await try_tools(tools, tasks)
-            engine, tokenizer = await model.open()
-            stack.push_async_callback(engine.close)
-            stack.callback(lambda: self.faults.update(getattr(engine, "faults", {})))
-            if Path(model.path).is_relative_to(self.run.path):
-                engine.name = str(Path(model.path).relative_to(self.run.path))  # stored; independent of the location
+            if engine is not None:
+                renderer = self.policy_renderer()
+                if renderer is None:
+                    raise InputError("model.tokenizer is missing: expected the folder or id of the model's tokenizer")
+                opened = engine(renderer)
+            else:
+                opened, tokenizer = await model.open()
+                renderer = None
+                if tokenizer is not None:
+                    renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
+                if Path(model.path).is_relative_to(self.run.path):
+                    opened.name = str(Path(model.path).relative_to(self.run.path))  # independent of the location
+            stack.push_async_callback(opened.close)
+            stack.callback(lambda: self.faults.update(getattr(opened, "faults", {})))
             users = Users(self.recipe.user)
             stack.push_async_callback(users.close)
             stack.callback(lambda: self.faults.update(users.faults()))
-            renderer = None
-            if tokenizer is not None:
-                renderer = Renderer(tokenizer, self.dialect, template_options=model.template_options)
             yield Rollout(
-                engine,
+                opened,
                 self.dialect,
                 tools,
                 renderer=renderer,
@@ -254,6 +268,7 @@ class Context:
         *,
         concurrency: int,
         on_done: Callable[[Trajectory], None] | None = None,
+        engine: Callable[[Renderer], Engine] | None = None,
     ) -> None:
         """Generate the planned trajectories that `file` lacks, append each when it is ready, then sort the file.
 
@@ -265,6 +280,7 @@ class Context:
             file: the output file.
             concurrency: maximum number of concurrent trajectories.
             on_done: called with each new trajectory.
+            engine: generates instead of the model's engine (see `rollout`).
 
         Raises the error of the last trajectory if all have infrastructure failures (`rewright.rollout.outage`).
         """
@@ -276,7 +292,7 @@ class Context:
                 watch = Watch(label, self.dialect, self.recipe.limits, total=len(plans))
                 offered = {plan.task.id: bool(plan.task.all_tools) for plan in missing}
                 async with (
-                    self.rollout(model, sampling, (plan.task for plan in missing)) as rollout,
+                    self.rollout(model, sampling, (plan.task for plan in missing), engine) as rollout,
                     aclosing(rollout.run_many(missing, concurrency=concurrency)) as ready,
                 ):
                     async for trajectory in ready:

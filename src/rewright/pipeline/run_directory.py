@@ -6,6 +6,7 @@
       trajectories.jsonl   candidates and repairs verdicts.jsonl, quality.jsonl, repairs.jsonl
       hard.jsonl           candidates without an accepted repair, as text
       sft.jsonl, preferences.jsonl                datasets
+      demonstrations.jsonl rollouts of the gold calls, with sft.source: gold
       evaluations/*.jsonl  held-out trajectories and verdicts, a pair of files for each evaluated model
       rollouts.jsonl       RL rollouts            models/<stage>/      weights
       metrics.jsonl        one row per logged step or evaluation       state.json    finished stages
@@ -67,6 +68,7 @@ class Run:
         self.qualities = RecordFile(self.file("quality.jsonl"), Quality, lambda one: one.trajectory_id)
         self.repairs = RecordFile(self.file("repairs.jsonl"), Repair, lambda one: one.original_id)
         self.rollouts = RecordFile(self.file("rollouts.jsonl"), Trajectory, lambda one: one.id)
+        self.demonstrations = RecordFile(self.file("demonstrations.jsonl"), Trajectory, lambda one: one.id)
 
     def file(self, name: str) -> Path:
         """Path of a file or folder, given its name in the run directory."""

@@ -103,9 +103,9 @@ class SFTSettings(_TrainSettings, frozen=True):
     """Warm-up of the learning rate: a fraction of the steps below 1, else a number of steps."""
     scheduler: Scheduler = "cosine"
     """Learning-rate schedule."""
-    source: Literal["run", "demonstrations"] = "run"
+    source: Literal["run", "demonstrations", "gold"] = "run"
     """`run`: the kept and repaired trajectories of this run. `demonstrations`: worked examples of the embedded
-    world."""
+    world. `gold`: the gold calls of the run's tasks, played through the rollout loop."""
     demonstrations: NonNegativeInt = 1000
     """Number of worked examples."""
     profile: str = "short"

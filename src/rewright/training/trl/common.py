@@ -23,6 +23,7 @@ from rewright.training.checkpoints import checkpoint_folder
 from rewright.training.launch import rank, world_size
 from rewright.training.settings import RewardSettings, RLSettings, SFTSettings
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
+from rewright.training.trl.output_layer import labelled_positions_only
 from rewright.training.trl.tracking import tracking
 
 __all__ = ["MetricsCallback", "build_config", "config_arguments", "lora_config", "quiet", "save", "train"]
@@ -160,7 +161,8 @@ def train(
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
-        with _writing(out), tracking(trainer, out, None if checkpoint is None else _step_of(checkpoint)):
+        tracked = tracking(trainer, out, None if checkpoint is None else _step_of(checkpoint))
+        with _writing(out), tracked, labelled_positions_only():
             try:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             except StorageError:

@@ -6,7 +6,7 @@ results are attended to but have no loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.training.launch import world_size
 from rewright.training.settings import SFTSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.step_sampler import StepSampler
 
 __all__ = ["fill_batches", "labels_of", "sft_config", "train_sft"]
 
@@ -39,36 +40,28 @@ def fill_batches(examples: list[dict[str, list[int]]], size: int) -> list[dict[s
     return examples + [{"input_ids": first, "labels": [-100] * len(first)}] * (-len(examples) % size)
 
 
-def _trainer_class(rows: int, config: Any) -> Any:
-    """SFTTrainer, which in a group of processes shuffles the first `rows` rows as one process does, the others last."""
-    import torch
-    from accelerate.data_loader import SeedableRandomSampler
+def _trainer_class(lengths: Sequence[int], config: Any) -> Any:
+    """SFTTrainer whose micro-batches have rows of similar length.
+
+    Each optimizer step has the rows that it has in TRL, in one process and in a group, so its gradient is the same.
+    With TRL's `train_sampling_strategy: group_by_length`, rows of similar length are in the same steps.
+
+    `lengths`: number of tokens of every row; rows of the data set after them, which fill batches, come last.
+    """
     from trl import SFTTrainer
 
-    if world_size() == 1:
-        return SFTTrainer
+    micro = config.per_device_train_batch_size
+    step = micro * config.gradient_accumulation_steps * world_size()
 
-    class Filled(torch.utils.data.Sampler[int]):
-        def __init__(self, total: int) -> None:
-            self.shuffled, self.total = SeedableRandomSampler(range(rows), data_seed=config.data_seed), total
-
-        def __iter__(self) -> Iterator[int]:
-            yield from self.shuffled
-            yield from range(rows, self.total)
-
-        def __len__(self) -> int:
-            return self.total
-
-        def set_epoch(self, epoch: int) -> None:
-            self.shuffled.set_epoch(epoch)
-
-    class GroupSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    class StepSFTTrainer(SFTTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            sampler = super()._get_train_sampler(train_dataset)
-            total = len(self.train_dataset)
-            return Filled(total) if type(sampler) is torch.utils.data.RandomSampler and total > rows else sampler
+            strategy = config.train_sampling_strategy
+            grouped, total = strategy == "group_by_length", len(self.train_dataset)
+            if not grouped and (strategy != "random" or step == micro):
+                return super()._get_train_sampler(train_dataset)
+            return StepSampler(lengths, total, step=step, seed=config.data_seed, grouped=grouped)
 
-    return GroupSFTTrainer
+    return StepSFTTrainer
 
 
 def sft_config(settings: SFTSettings, out: Path, seed: int, *, precision: str) -> Any:
@@ -115,7 +108,7 @@ def train_sft(
         tokenizer = load_tokenizer(model)
         filled = fill_batches(examples, config.per_device_train_batch_size * world_size())
         dataset = Dataset.from_list(filled)
-        trainer = _trainer_class(len(fitting), config)(
+        trainer = _trainer_class([len(row["input_ids"]) for row in fitting], config)(
             model=trained,
             args=config,
             train_dataset=dataset,
