@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from rewright.training.verl.checkpoints import last_step
+from rewright.training.verl.metrics import rows_of as rows_of_verl
 from support import scale
 from support.ray_nodes import cluster
 
@@ -96,13 +97,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def begun(folder: Path, *arguments: str, until: Callable[[int], bool]) -> subprocess.Popen[str]:
-    """Start the run, and wait until the newest complete checkpoint is the wanted one."""
+    """Start the run, and wait until the newest step with a checkpoint and metrics is the wanted one."""
     process = subprocess.Popen(
         [sys.executable, "-m", "rewright", "run", "r.yaml", "--run", "run", *arguments],
         cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + SECONDS
-    while not until(saved(folder)):
+    while not until(reached(folder)):
         assert process.poll() is None and time.monotonic() < end, log_of(folder)
         time.sleep(0.1)
     return process
@@ -124,9 +125,10 @@ def main_process(folder: Path) -> int:
     return found
 
 
-def saved(folder: Path) -> int:
-    """The step of the newest complete checkpoint."""
-    return last_step(folder / "run/models/rl.checkpoints/checkpoints", 2)
+def reached(folder: Path) -> int:
+    """The newest step with a complete checkpoint and its metrics, which verl writes after it."""
+    checkpoints = folder / "run/models/rl.checkpoints"
+    return min(last_step(checkpoints / "checkpoints", 2), max(rows_of_verl(checkpoints, STEPS), default=0))
 
 
 def processes(folder: Path) -> list[tuple[int, str]]:

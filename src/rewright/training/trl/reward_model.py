@@ -145,10 +145,10 @@ def train_reward_model(
 ) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
     """Train on the pairs of split `train` and save to `out`. Returns (logged rows, held-out accuracies).
 
-    The weights are float32, and the computation has the model's dtype (by autocast), as in the other stages. The trained
-    model scores in float32. The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored
-    with the model, so that a server renders conversations as in training. Raises InputError without training pairs, and
-    TrainingError if no weight changes.
+    The weights are float32, and the computation has the model's dtype (by autocast), as in the other stages. The
+    trained model scores in float32. The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the
+    model's template options are stored with the model, so that a server renders conversations as in training. Raises
+    InputError without training pairs, and TrainingError if no weight changes.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
