@@ -1,7 +1,7 @@
-"""A recipe with `rl.backend: verl`: with another interpreter on a cluster of two nodes, and in one environment, killed.
+"""A recipe with `rl.backend: verl`: in one environment, and with another interpreter on a cluster of two nodes, killed.
 
-The first run is undisturbed. The second one is killed twice, in the middle of the training and between the last
-checkpoint and the merge, and makes the same steps.
+The first run is undisturbed. The second one loses a node, then verl's main process, and is killed itself between the
+last checkpoint and the merge. It makes the same steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from rewright.training.verl.checkpoints import last_step
+from rewright.training.verl.metrics import rows_of as rows_of_verl
 from support import scale
 from support.ray_nodes import cluster
 
@@ -52,11 +54,6 @@ rl:
 eval: {{tasks: {{format: town, split: heldout, profile: short, count: 4, seed: 1}}}}
 """
 SECONDS = 900
-ONLY_VERLS = {
-    *("loss", "grad_norm", "learning_rate", "entropy", "kl", "clip_ratio/region_mean"),
-    *(f"completions/{name}" for name in ("mean_length", "max_length", "min_length", "clipped_ratio")),
-    *(f"verl/{name}" for name in ("num_turns", "rollout_probs_diff_mean", "rollout_probs_diff_max", "rollout_is_mean")),
-}
 
 
 def environment() -> dict[str, str]:
@@ -65,12 +62,10 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two interpreters, and a cluster of two nodes with one worker each."""
-    folder = tmp_path_factory.mktemp("two")
+    """One environment, and a Ray of its own."""
+    folder = tmp_path_factory.mktemp("one")
     (folder / "r.yaml").write_text(RECIPE)
-    with cluster(str(scale.VERL), 2, environment()) as address:
-        given = [f"rl.verl.python={scale.VERL}", f"ray.address={address}", "rl.verl.nodes=2", "rl.verl.workers=1"]
-        said = scale.rewright("run", "r.yaml", "--run", "run", *given, folder=folder, timeout=SECONDS)
+    said = scale.rewright("run", "r.yaml", "--run", "run", folder=folder, interpreter=scale.VERL, timeout=SECONDS)
     assert said.returncode == 0, said.stderr + log_of(folder)
     assert f"rl steps: {STEPS}/{STEPS}" in said.stderr
     assert "success" in said.stdout
@@ -78,51 +73,78 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One environment and a Ray of its own; killed after the first checkpoint, and after the last one."""
-    folder = tmp_path_factory.mktemp("one")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Two interpreters, and a cluster of two nodes with one worker each. The run, and its error lines."""
+    folder = tmp_path_factory.mktemp("two")
     (folder / "r.yaml").write_text(RECIPE)
-    kill(folder, lambda step: step >= 1)
-    assert 1 <= saved(folder) < STEPS
-    kill(folder, lambda step: step == STEPS, "--resume")
-    assert not (folder / "run/models/rl").exists()
-    said = scale.rewright(
-        "run", "r.yaml", "--run", "run", "--resume", folder=folder, interpreter=scale.VERL, timeout=SECONDS
-    )
+    with cluster(str(scale.VERL), 2, environment()) as nodes:
+        given = [f"rl.verl.python={scale.VERL}", f"ray.address={nodes.address}", "rl.verl.nodes=2", "rl.verl.workers=1"]
+        process = begun(folder, *given, until=lambda step: step >= 1)
+        nodes.lose()
+        errors = [error_of(process, folder)]
+        nodes.join()
+        process = begun(folder, *given, "--resume", until=lambda step: step >= 2)
+        os.kill(main_process(folder), signal.SIGKILL)
+        errors.append(error_of(process, folder))
+        process = begun(folder, *given, "--resume", until=lambda step: step == STEPS)
+        process.kill()
+        process.communicate()
+        wait_for(lambda: processes_of(folder) == [])
+        assert not (folder / "run/models/rl").exists()
+        said = scale.rewright("run", "r.yaml", "--run", "run", *given, "--resume", folder=folder, timeout=SECONDS)
     assert said.returncode == 0, said.stderr + log_of(folder)
-    return folder / "run"
+    return folder / "run", errors
 
 
-def kill(folder: Path, when: Callable[[int], bool], *flags: str) -> None:
-    """Start the run, end `rewright` with SIGKILL when a checkpoint is complete, and wait for all other processes."""
+def begun(folder: Path, *arguments: str, until: Callable[[int], bool]) -> subprocess.Popen[str]:
+    """Start the run, and wait until the newest step with a checkpoint and metrics is the wanted one."""
     process = subprocess.Popen(
-        [scale.VERL, "-m", "rewright", "run", "r.yaml", "--run", "run", *flags],
-        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "rewright", "run", "r.yaml", "--run", "run", *arguments],
+        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + SECONDS
-    while not when(saved(folder)):
+    while not until(reached(folder)):
         assert process.poll() is None and time.monotonic() < end, log_of(folder)
         time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    return process
+
+
+def error_of(process: subprocess.Popen[str], folder: Path) -> str:
+    """The line of a run that ends with exit code 1, and leaves no process, also on the cluster."""
+    said = process.communicate(timeout=SECONDS)[1]
+    assert process.returncode == 1 and "Traceback" not in said, said
     wait_for(lambda: processes_of(folder) == [])
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return line
 
 
-def saved(folder: Path) -> int:
-    """The step of the newest complete checkpoint."""
-    return last_step(folder / "run/models/rl.checkpoints/checkpoints", 2)
+def main_process(folder: Path) -> int:
+    """verl's own main process, which is not one of Ray's."""
+    start = f"{scale.VERL}\0-m\0verl.trainer.main_ppo\0"
+    (found,) = [pid for pid, command in processes(folder) if command.startswith(start)]
+    return found
 
 
-def processes_of(folder: Path) -> list[str]:
-    """The processes that have the folder in their environment, as all of verl's have."""
+def reached(folder: Path) -> int:
+    """The newest step with a complete checkpoint and its metrics, which verl writes after it."""
+    checkpoints = folder / "run/models/rl.checkpoints"
+    return min(last_step(checkpoints / "checkpoints", 2), max(rows_of_verl(checkpoints, STEPS), default=0))
+
+
+def processes(folder: Path) -> list[tuple[int, str]]:
+    """The processes that have the folder in their environment, as all of verl's have: id and command."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and str(folder / "run").encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
+                found.append((int(entry.name), (entry / "cmdline").read_text()))
         except OSError:
             continue
     return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    return [command for _, command in processes(folder)]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -171,22 +193,29 @@ def test_the_model_is_the_trained_one_in_float32_and_is_evaluated(undisturbed: P
     assert not (undisturbed / "models/rl.checkpoints").exists()
 
 
-def test_a_run_that_was_killed_makes_the_steps_of_an_undisturbed_one(undisturbed: Path, killed: Path) -> None:
-    rows = rows_of(killed)
+def test_a_lost_node_and_a_killed_main_process_are_one_line(killed: tuple[Path, list[str]]) -> None:
+    node, main = killed[1]
+    assert "verl 0.9.1 failed: Ray has lost a node or a worker: " in node
+    assert "verl 0.9.1 failed: it was killed by signal 9 (log: " in main
+
+
+def test_a_run_that_was_killed_makes_the_steps_of_an_undisturbed_one(
+    undisturbed: Path, killed: tuple[Path, list[str]]
+) -> None:
+    rows = rows_of(killed[0])
     assert [row["step"] for row in rows] == [row["step"] for row in rows_of(undisturbed)]
-    # verl logs a step after its checkpoint, so a kill may lose what only verl knows of the steps 1 and 3.
-    for row, expected in zip(rows, rows_of(undisturbed), strict=True):
-        assert row.get("learning_rate", expected["learning_rate"]) == expected["learning_rate"]
-        assert (row.keys() | ONLY_VERLS) >= expected.keys()
-    assert rows[1].keys() == rows_of(undisturbed)[1].keys()
-    assert sorted(rollouts_of(killed)) == sorted(rollouts_of(undisturbed))  # the same tasks in the same steps
+    assert [row["learning_rate"] for row in rows] == [row["learning_rate"] for row in rows_of(undisturbed)]
+    mine, expected = rollouts_of(killed[0]), rollouts_of(undisturbed)
+    assert sorted(mine) == sorted(expected)  # the same tasks in the same steps
+    lines = (killed[0] / "rollouts.jsonl").read_text().splitlines()
+    assert len(lines) == len(mine)  # each of them once
 
 
-def test_between_checkpoint_and_merge_nothing_is_trained_again(killed: Path) -> None:
-    starts = [line for line in log_of_run(killed) if line.startswith("=== ") and "verl.check" not in line]
-    assert [("main_ppo" in line, "merge.py" in line) for line in starts][:2] == [(True, False), (True, False)]
-    assert all("main_ppo" not in line for line in starts[2:]) and "merge.py" in starts[-1]
-    assert not (killed / "models/rl.checkpoints").exists()
+def test_between_checkpoint_and_merge_nothing_is_trained_again(killed: tuple[Path, list[str]]) -> None:
+    starts = [line for line in log_of_run(killed[0]) if line.startswith("=== ")]
+    trained = [" verl.trainer.main_ppo " in line for line in starts]
+    assert sum(trained) == 3 and "merge.py" in starts[-1] and not any(trained[6:])
+    assert not (killed[0] / "models/rl.checkpoints").exists()
 
 
 def log_of_run(run: Path) -> list[str]:

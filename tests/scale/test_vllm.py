@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class Server:
         self.kill()
         raise AssertionError((self.folder / "server.log").read_text()[-3000:])
 
+    def answers(self) -> int:
+        """How many requests for tokens it has answered, since it was started first."""
+        return (self.folder / "server.log").read_text(errors="replace").count('/v1/completions HTTP/1.1" 200')
+
     def kill(self) -> None:
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -87,6 +91,14 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("server"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("second"))
     started.start()
     yield started
     started.kill()
@@ -158,30 +170,47 @@ def test_greedy_turns_are_those_of_transformers_before_and_after_new_weights(ser
     assert said["closed"] == "engine policy is closed"
 
 
-def killed(folder: Path, engine: str, server: Server) -> str:
-    """A run whose engine is killed after the rollouts of its first step. Returns what it says."""
+def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A run under way, with a checkpoint after each step."""
     (folder / "r.yaml").write_text(RECIPE)
-    process = subprocess.Popen(
-        [str(scale.VLLM), "-m", "rewright", "run", "r.yaml", "--run", "run", *overrides(engine, server)],
+    return subprocess.Popen(
+        [str(scale.VLLM), "-m", "rewright", "run", "r.yaml", "--run", "run", "rl.save_steps=1", *arguments],
         cwd=folder,
         env={**os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    stored = folder / "run/rollouts.jsonl"
-    while process.poll() is None and not (stored.exists() and len(stored.read_bytes().splitlines()) >= 16):
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something is so. AssertionError if the run ends before."""
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    assert process.poll() is None, process.communicate()[0]
-    if engine == "server":
-        server.kill()
-    else:
-        core = [pid for pid in children(process.pid) if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()]
-        assert len(core) == 1
-        os.kill(core[0], signal.SIGKILL)
+
+
+def errors(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a run says that ends with exit code 1, and its error line."""
     said = process.communicate(timeout=SECONDS)[0]
-    assert process.returncode == 1, said
-    return said
+    assert process.returncode == 1 and "Traceback" not in said, said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return said, line
+
+
+def resumed(folder: Path, undisturbed: Run, *flags: str) -> None:
+    """Resume a run, which then has the rollouts, the metrics and the weights of an undisturbed one."""
+    said = rewright(folder, "run", "run", "--resume", *flags)
+    assert said.returncode == 0, said.stderr
+    run = Run(folder / "run")
+    assert [one.id for one in run.rollouts] == [one.id for one in undisturbed.rollouts]
+    assert tokens(run) == tokens(undisturbed)
+    rows = list(run.metrics())
+    assert [row["step"] for row in rows] == [1, 2]
+    for found, expected in zip(rows, undisturbed.metrics(), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    ours, theirs = (load_file(one.path / "models/rl/model.safetensors") for one in (run, undisturbed))
+    assert max(abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-5
 
 
 def children(parent: int) -> list[int]:
@@ -196,25 +225,78 @@ def children(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["vllm", "server"])
 def test_a_killed_engine_is_one_line_and_the_run_is_resumed(
-    forms: dict[str, Run], server: Server, tmp_path: Path, engine: str
+    forms: dict[str, Run], server: Server, tmp_path: Path
 ) -> None:
-    said = killed(tmp_path, engine, server)
-    assert "Traceback" not in said
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert ("the process of vLLM has ended" if engine == "vllm" else server.url.removesuffix("/v1")) in errors[0]
-    if engine == "server":
-        server.start()
-    resumed = rewright(tmp_path, "run", "run", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    run = Run(tmp_path / "run")
-    assert tokens(run) == tokens(forms[engine])
-    for found, expected in zip(run.metrics(), forms[engine].metrics(), strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
-    ours, theirs = (load_file(one.path / "models/rl/model.safetensors") for one in (run, forms[engine]))
-    assert max(abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-5
+    process = begun(tmp_path, *overrides("vllm", server))
+    stored = tmp_path / "run/rollouts.jsonl"
+    wait_for(lambda: stored.exists() and len(stored.read_bytes().splitlines()) >= 16, process)
+    core = [pid for pid in children(process.pid) if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(core) == 1
+    os.kill(core[0], signal.SIGKILL)
+    assert "the process of vLLM has ended" in errors(process)[1]
+    resumed(tmp_path, forms["vllm"])
+
+
+def test_a_killed_run_with_vllm_in_its_process_is_resumed(
+    forms: dict[str, Run], server: Server, tmp_path: Path
+) -> None:
+    process = begun(tmp_path, *overrides("colocate", server))
+    wait_for((tmp_path / "run/models/rl.checkpoints/checkpoint-1/trainer_state.json").exists, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "run/models/rl").exists()
+    resumed(tmp_path, forms["colocate"])
+
+
+HOLD = """\
+import time
+from pathlib import Path
+from transformers import TrainerCallback, trainer
+from rewright.training.trl.backend import TRL
+
+class Wait(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 1:
+            Path("held").touch()
+            while not Path("go").exists():
+                time.sleep(0.02)
+
+class Hold(TRL):
+    def train_rl(self, job):
+        trainer.DEFAULT_CALLBACKS.append(Wait)
+        return super().train_rl(job)
+"""
+
+
+def test_of_two_servers_one_dies_and_returns_and_then_both_die(
+    forms: dict[str, Run], server: Server, second: Server, tmp_path: Path
+) -> None:
+    """Killed while they generate: one in the first step, both in the second one. The run is resumed with one."""
+    (tmp_path / "hold.py").write_text(HOLD)
+    addresses = f"[{server.url}, {second.url}]"
+    done = second.answers()
+    process = begun(tmp_path, "rl.engine=server", f"rl.server.base_url={addresses}", "rl.backend=hold:Hold")
+    wait_for(lambda: second.answers() > done + 1, process)
+    second.kill()
+    wait_for((tmp_path / "held").exists, process)
+    second.start()
+    done = [one.answers() for one in (server, second)]
+    (tmp_path / "go").touch()
+    # Both are used in the second step: with its weights, or the rollouts would be others.
+    wait_for(
+        lambda: all(one.answers() > before + 1 for one, before in zip((server, second), done, strict=True)), process
+    )
+    server.kill()
+    second.kill()
+    said, error = errors(process)
+    lines = said.splitlines()
+    events = [(line.split()[0], line.split(": ")[0].split(" ", 1)[1]) for line in lines if line.startswith("http")]
+    assert events[:2] == [(second.url, "is dropped"), (second.url, "answers again")]
+    assert sorted(events[2:]) == sorted([(server.url, "is dropped"), (second.url, "is dropped")])
+    assert "127.0.0.1" in error or "no server is left" in error
+    server.start()
+    resumed(tmp_path, forms["server"], "--trusted", "hold")
 
 
 def test_vllm_as_the_models_engine_and_in_rl_makes_a_whole_run(tmp_path: Path) -> None:

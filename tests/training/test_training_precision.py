@@ -17,6 +17,8 @@ from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
 from rewright.rendering.renderer import Renderer
 from rewright.tasks.worlds.town import generate
+from rewright.training.settings import RewardSettings
+from rewright.training.trl.reward_model import train_reward_model
 
 SETTINGS = (
     "model.slots=8", "model.dtype=bfloat16", "stages=[sft, reward, rl]", "sandbox=process", "tasks.count=2",
@@ -76,3 +78,16 @@ def test_what_small_adapters_learn_is_not_rounded_away_when_they_are_merged(tmp_
     run = trained(tmp_path / "run", base, "stages=[sft]", "sft.lora_rank=4", "sft.epochs=2")
     start = {name: weight for name, weight in weights(base).items() if "_proj" in name}
     assert share_changed(start, weights(run.model_folder("sft"))) > 0.99
+
+
+def test_the_reward_model_computes_in_the_dtype_of_the_model_and_keeps_float32(tmp_path: Path) -> None:
+    renderer = Renderer(load_tokenizer(HFSettings()), get_dialect("hermes"))
+    prompts = [renderer.task_prompt_ids(task) for task in generate("train", 2, seed=5)]
+    pairs = [{"chosen_ids": prompts[0], "rejected_ids": prompts[1], "matched_format": True, "split": "train"}]
+    settings = RewardSettings(batch_size=1, epochs=1, learning_rate=1e-5, warmup=0)
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        model = HFSettings(path="pico", dtype=dtype)  # type: ignore[arg-type]
+        losses[dtype] = train_reward_model(pairs, model, settings, tmp_path / dtype, seed=0)[0][0]["loss"]
+    assert 1e-5 < abs(losses["bfloat16"] - losses["float32"]) < 0.05  # of the same weights: both are the first step
+    assert {str(weight.dtype) for weight in weights(tmp_path / "bfloat16").values()} == {"torch.float32"}

@@ -373,6 +373,24 @@ def test_a_lost_worker_does_not_hang(tmp_path: Path) -> None:
         )
 
 
+def test_a_lost_node_is_named_before_the_exception_that_followed(tmp_path: Path) -> None:
+    """Lines of Ray 2.60 and torch after the death of one of two nodes."""
+    said = (
+        "(raylet) Raylet is terminated. Termination is unexpected. Possible reasons include: (1) SIGKILL by the user"
+        "\\n(WorkerDict pid=7) RuntimeError: [pair.cc:534] Connection closed by peer [127.0.0.1]:36915"
+    )
+    words = r"verl failed: Ray has lost a node or a worker: RuntimeError: \[pair\.cc:534\] Connection closed by peer"
+    with pytest.raises(TrainingError, match=words), (tmp_path / "lock").open("w") as lock:
+        run(
+            [sys.executable, "-c", f"import sys; print('{said}', flush=True); sys.exit(1)"],
+            folder=tmp_path,
+            log=tmp_path / "verl.log",
+            what="verl",
+            environment=os.environ,
+            lock=lock.fileno(),
+        )
+
+
 def test_an_unknown_trainer_is_still_refused(folder: Path) -> None:
     in_process.rewright(folder, "run", "r.yaml", "--dry-run", "rl.backend=verll").refused("verll")
     with pytest.raises(InputError):

@@ -99,9 +99,10 @@ class Case:
         rows = min(section.micro_batch_size or share, share)
         return 2 * rows if isinstance(section, RewardSettings) else rows
 
-    def width(self, section: Section | None) -> int:
+    @property
+    def width(self) -> int:
         """Bytes of a number in the computation."""
-        return 4 if self.recipe.model.dtype == "float32" or isinstance(section, RewardSettings) else 2
+        return 4 if self.recipe.model.dtype == "float32" else 2
 
 
 def stage_bytes(case: Case, name: str) -> dict[str, float]:
@@ -144,7 +145,7 @@ def activation_bytes(size: ModelSize, *, checkpointed: bool, bytes_per_number: i
 
 def _state(case: Case, section: Section, size: ModelSize) -> dict[str, float]:
     """Weights, gradients and optimizer state."""
-    is_reward, width = isinstance(section, RewardSettings), case.width(section)
+    is_reward, width = isinstance(section, RewardSettings), case.width
     total = size.parameters - (size.head_parameters if is_reward else 0)
     trained = total if section.lora_rank is None else section.lora_rank * size.linear_dimensions
     weights, gradients, optimizer = case.shards(section)
@@ -162,7 +163,9 @@ def _state(case: Case, section: Section, size: ModelSize) -> dict[str, float]:
     if str(case.launch.options.get("fsdp_reshard_after_forward", True)).lower() == "false":
         gathered = total
     if section.lora_rank is not None:
-        parts["weights"] = width * total / weights + (width * gathered if weights > 1 else 0)
+        # The frozen ones of the reward model are float32, and autocast has copies of them.
+        frozen = (4 + (width if width < 4 else 0)) if is_reward else width
+        parts["weights"] = frozen * total / weights + (width * gathered if weights > 1 else 0)
     elif weights > 1:
         parts["weights"] = width * gathered
     elif width == 2:
@@ -182,7 +185,7 @@ def _is_offloaded(launch: Launch, what: str) -> bool:
 
 def _passes(case: Case, section: Section, size: ModelSize) -> dict[str, float]:
     """What a forward and a backward pass keep."""
-    width, tokens = case.width(section), case.rows(section) * case.length(section, size)
+    width, tokens = case.width, case.rows(section) * case.length(section, size)
     checkpointed = bool(section.arguments.get("gradient_checkpointing", True))
     layers = tokens * activation_bytes(size, checkpointed=checkpointed, bytes_per_number=width)
     # In the backward pass: the gradients of the feed-forward part of one layer, and of its residual stream.
@@ -208,7 +211,7 @@ def _logits(case: Case, section: Section, size: ModelSize, tokens: int, width: i
 
 def _rl(case: Case, rl: RLSettings, size: ModelSize, training: dict[str, float]) -> dict[str, float]:
     """What RL has besides the training: reference model, reward model and the engine of the rollouts."""
-    recipe, parts, width = case.recipe, dict[str, float](), case.width(rl)
+    recipe, parts, width = case.recipe, dict[str, float](), case.width
     if rl.beta > 0 and rl.lora_rank is None:
         parts["reference model"] = 4 * size.parameters / case.shards(rl)[0]
     if uses_reward_model(rl) and recipe.reward.url is None and "reward" in recipe.stages:

@@ -1,7 +1,7 @@
 """The GPU memory and the tokens of a recipe's stages, computed from the recipe and the sizes of its models.
 
 This is arithmetic, not a measurement. It follows what the stages do: trained weights are float32, the computation is
-bfloat16 by autocast (the reward model: float32), the optimizer is AdamW, activations are checkpointed (TRL's default).
+bfloat16 by autocast, the optimizer is AdamW, activations are checkpointed (TRL's default).
 Sequences are taken to be as long as the recipe allows. How the training is divided over GPUs is the recipe's
 (`training`, `rl.backend`), as is what generates the rollouts (`rl.engine`).
 """

@@ -167,7 +167,7 @@ def _check_config(section: Section, settings: SFTSettings | RewardSettings | RLS
         elif isinstance(settings, RewardSettings):
             from rewright.training.trl.reward_model import reward_config
 
-            config = reward_config(settings, out, 0)
+            config = reward_config(settings, out, 0, precision=precision)
         else:
             from rewright.training.trl.sft import sft_config
 

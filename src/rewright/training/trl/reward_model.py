@@ -14,7 +14,14 @@ import torch
 from transformers import set_seed
 
 from rewright.core.errors import InputError
-from rewright.engines.loading import load_tokenizer, local_device, quiet_loading, resolve_path, tune_allocator
+from rewright.engines.loading import (
+    compute_dtype,
+    load_tokenizer,
+    local_device,
+    quiet_loading,
+    resolve_path,
+    tune_allocator,
+)
 from rewright.engines.settings import ModelSettings
 from rewright.training.pair_accuracy import pair_accuracies
 from rewright.training.settings import RewardSettings
@@ -106,7 +113,7 @@ def _config_with_head(path: Path) -> Any:
     return config
 
 
-def reward_config(settings: RewardSettings, out: Path, seed: int) -> Any:
+def reward_config(settings: RewardSettings, out: Path, seed: int, *, precision: str) -> Any:
     """TRL's RewardConfig of a recipe section. Raises InputError for values that TRL rejects. Writes nothing."""
     from trl import RewardConfig
 
@@ -118,6 +125,7 @@ def reward_config(settings: RewardSettings, out: Path, seed: int) -> Any:
             out,
             seed,
             batch_size=settings.batch_size,
+            precision=precision,
             num_train_epochs=settings.epochs,
             lr_scheduler_type=settings.scheduler,
             warmup_steps=settings.warmup,
@@ -137,9 +145,10 @@ def train_reward_model(
 ) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
     """Train on the pairs of split `train` and save to `out`. Returns (logged rows, held-out accuracies).
 
-    The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the model's template options are stored
-    with the model, so that a server renders conversations as in training. Raises InputError without training pairs, and
-    TrainingError if no weight changes.
+    The weights are float32, and the computation has the model's dtype (by autocast), as in the other stages. The
+    trained model scores in float32. The accuracies are those of `rewright.training.pair_accuracy`. `dialect` and the
+    model's template options are stored with the model, so that a server renders conversations as in training. Raises
+    InputError without training pairs, and TrainingError if no weight changes.
     """
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
@@ -163,7 +172,7 @@ def train_reward_model(
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
         classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
-        config = reward_config(settings, out, seed)
+        config = reward_config(settings, out, seed, precision=compute_dtype(model))
         trainer = RewardTrainer(
             model=classifier,
             args=config,

@@ -31,8 +31,10 @@ OWN: Final = b"rewright: "
 """Exit status and start of the line with which `rewright.integrations.verl.check` refuses a run."""
 SLOW_START: Final = "The current node timed out during startup"
 """Ray gives its own processes 30 seconds to start, which can be too little on a busy machine."""
-DEATH: Final = re.compile(rb"A worker died or was killed|The node with node id|actor died|ActorDiedError")
+NODE_DEATH: Final = rb"Raylet is terminated|The node with node id|ActorUnavailableError|NodeDiedError"
+DEATH: Final = re.compile(NODE_DEATH + rb"|A worker died or was killed|actor died|ActorDiedError")
 """What Ray writes to the log of its driver if a worker or a node is lost."""
+LOST: Final = "Ray has lost a node or a worker"
 
 
 def ray_folder() -> Path:
@@ -156,11 +158,14 @@ def _cause(log: Path, start: int, status: int) -> str:
     """The last exception in the log; without one, the exit status."""
     with log.open("rb") as file:
         file.seek(start)
-        lines = [_clean(line) for line in file.read().splitlines()]
+        content = file.read()
+    lines = [_clean(line) for line in content.splitlines()]
+    # The exceptions are then those of the processes that are left, which say nothing about it.
+    lost = f"{LOST}: " if re.search(NODE_DEATH, content) else ""
     found = [line for line in lines if CAUSE.match(line) and "ray.exceptions" not in line]
     found = found or [line for line in lines if CAUSE.match(line)]
     if found:
-        return found[-1][:300]
+        return lost + found[-1][:300]
     number = -status if status < 0 else status - 128  # of the supervisor, or of the command
     return f"it was killed by signal {number}" if number > 0 else f"exit status {status}"
 
