@@ -164,6 +164,7 @@ def test_solo_and_the_floor_beside_the_score(tmp_path: Path) -> None:
     assert {one.stop_reason for one in trajectories(run)} == {"called"}
     row = report(run)["stages"][0]
     assert row["success"] == len(gold) / 3, "some tickets stand for several states"
+    assert row["metrics"]["progress"]["value"] >= row["success"]
     assert "mobile_data_issue: " in table(report(run))
 
 

@@ -88,6 +88,23 @@ def test_a_judge_of_whole_trajectories(folder: Path) -> None:
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
+def test_a_user_of_another_package_speaks_again(folder: Path) -> None:
+    user = {"kind": "toy_asking", "data": {"questions": ["20 + 30 = ?"]}}
+    task = {
+        "id": "a",
+        "messages": [{"role": "user", "content": "1 + 1 = ?"}],
+        "gold": {"answers": ["50"]},
+        "user": user,
+    }
+    (folder / "asked.jsonl").write_text(json.dumps(task) + "\n")
+    settings = ("model.engine=toy", "model.path=adder", "dialect=toy", "eval.tasks.judge=exact")
+    done = rewright(folder, "eval", "asked.jsonl", "--run", "asked", *settings)
+    assert done.returncode == 0, done.stderr
+    (made,) = records(folder / "asked" / "evaluations" / "base.jsonl")
+    assert [turn["text"] for turn in made["turns"]] == ["I add them up. = 2", "I add them up. = 50"]
+    assert (made["answer"], made["ending"]["messages"][0]["content"]) == ("50", "Thanks for 50.")
+
+
 def test_a_benchmark_is_evaluated(folder: Path) -> None:
     done = rewright(folder, "eval", "--benchmark", "toy-differences", "--run", "bench", "--model", "any", "--limit", 2)
     assert done.returncode == 0, done.stderr

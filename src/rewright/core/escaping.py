@@ -21,10 +21,10 @@ def control_pattern(words: Iterable[str]) -> re.Pattern[str]:
     """Compile a pattern that matches any of `words` (control tokens, tags), the longest first.
 
     White space around a word is ignored, and single characters are skipped: runs of white space are tokens of some
-    vocabularies, and the inserted space would make them longer.
+    vocabularies, and the inserted space would make them longer. Without a word left the pattern matches nothing.
     """
     kept = sorted({word.strip() for word in words if len(word.strip()) > 1}, key=len, reverse=True)
-    return re.compile("|".join(re.escape(word) for word in kept))
+    return re.compile("|".join(re.escape(word) for word in kept) or "(?!)")
 
 
 def common_pattern(words: Iterable[str]) -> re.Pattern[str]:

