@@ -129,6 +129,8 @@ def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
         (["--suite", "matchtir", "--data=ftrl=a", "--data=ftrl=b"], "--data ftrl is given twice"),
         (["--suite", "matchtir", "--data=ftrl=no.parquet", "--data=toolhop=toolhop.jsonl"], "no.parquet"),
         (["--suite", "matchtir", "eval.tasks.path=a"], "would be of all benchmarks of --suite matchtir: expected"),
+        (["--benchmark", "ftrl"], "get the file of ftrl from the repository bytedance/FTRL on GitHub, 200 rows"),
+        (["--suite", "matchtir", "--data=ftrl=toolhop.jsonl", "--data=toolhop=toolhop.jsonl"], "toolhop.jsonl:1: "),
         (["--benchmark", "ftrl", "--data", "ftrl=a"], "--data ftrl=a is for --suite: expected eval.tasks.path=PATH"),
     ],
 )  # fmt: skip

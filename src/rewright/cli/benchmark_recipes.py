@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rewright.benchmarks import find_benchmark
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, MissingDataError
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.schema import Recipe
 
-__all__ = ["benchmark_recipe"]
+__all__ = ["benchmark_recipe", "saying_where_to_get"]
 
 
 def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -28,3 +29,15 @@ def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides:
             raise InputError(f"--limit is {limit}: expected at least 1")
         settings.append(f"eval.tasks.limit={limit}")
     return load_recipe(None, [*settings, *overrides])
+
+
+@contextmanager
+def saying_where_to_get(name: str | None) -> Iterator[None]:
+    """Add to an error about missing data of the benchmark `name` where its files come from. None: nothing is added."""
+    try:
+        yield
+    except MissingDataError as problem:
+        data = "" if name is None else find_benchmark(name, "--benchmark").data
+        if not data:
+            raise
+        raise InputError(f"{problem}; get the file of {name} from {data}") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from rewright.cli.benchmark_recipes import benchmark_recipe
+from rewright.cli.benchmark_recipes import benchmark_recipe, saying_where_to_get
 from rewright.cli.offline import JsonOption, TrustedOption
 from rewright.cli.running import check_start, new_run_directory, print_results, redo_stage, start_run
 from rewright.cli.suites import evaluate_suite
@@ -98,7 +98,7 @@ def evaluate(
         return
     if not names and place is None:
         raise InputError(
-            "eval: nothing to evaluate on: expected a run directory, a task file, --suite, or --benchmark with one of "
+            "eval: nothing to evaluate on: expected a run directory, a task file, or --benchmark with one of "
             f"{', '.join(known('benchmark'))}"
         )
     if opened is not None and not names and stage is not None:
@@ -116,7 +116,8 @@ def evaluate(
         recipes = [_recipe(place, opened, limit, [*settings, *overrides])]
     folders = [run or new_run_directory(Path("runs") / recipe.name, resume=resume) for recipe in recipes]
     for recipe, folder in zip(recipes, folders, strict=True):
-        check_start(recipe, folder, resume=resume)  # of all, before the first one runs
+        with saying_where_to_get(recipe.eval.benchmark):
+            check_start(recipe, folder, resume=resume)  # of all, before the first one runs
     runs = [
         start_run(recipe, folder, resume=resume, as_json=as_json)
         for recipe, folder in zip(recipes, folders, strict=True)

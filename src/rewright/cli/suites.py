@@ -16,7 +16,7 @@ from rewright.benchmarks.scoring.suites import Member, Suite, find_suite, member
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.output import as_text, print_json
 from rewright.cli.running import check_start, new_run_directory, start_run
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, MissingDataError
 from rewright.core.progress import say
 from rewright.core.registry import known
 from rewright.recipe.schema import Recipe
@@ -141,7 +141,10 @@ def _paths(suite: Suite, data: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _missing(suite: Suite, recipes: Mapping[str, Recipe], given: Mapping[str, Any]) -> dict[str, str]:
-    """Return why the tasks of a member cannot be had, by benchmark. Raises InputError for one whose path is given."""
+    """Return why the tasks of a member cannot be had, by benchmark.
+
+    Raises InputError for one whose path is given, and for a file that is here and wrong.
+    """
     own = {member.benchmark: recipes[member.benchmark].eval.tasks for member in suite.members}
     if any(tasks.path == "hf:" for name, tasks in own.items() if name not in given):
         _offline_without_network()
@@ -149,14 +152,14 @@ def _missing(suite: Suite, recipes: Mapping[str, Recipe], given: Mapping[str, An
     for member in suite.members:
         try:
             load_recipe_tasks(own[member.benchmark], where="eval.tasks")
-        except InputError as problem:
+        except MissingDataError as problem:
             if member.benchmark in given:
                 raise
             missing[member.benchmark] = _why(member, problem)
     return missing
 
 
-def _why(member: Member, problem: InputError) -> str:
+def _why(member: Member, problem: MissingDataError) -> str:
     benchmark = find_benchmark(member.benchmark, "--suite")
     if not benchmark.data or "pip install" in str(problem):
         return str(problem)

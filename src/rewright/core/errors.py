@@ -17,6 +17,7 @@ __all__ = [
     "EngineError",
     "InputError",
     "JudgeError",
+    "MissingDataError",
     "RewrightError",
     "RunLockedError",
     "SandboxError",
@@ -38,6 +39,10 @@ class InputError(RewrightError, ValueError):
     """An error in a recipe, a file or a flag. One line: what is wrong, where, and what was expected."""
 
     kind = "input"
+
+
+class MissingDataError(InputError):
+    """The tasks cannot be read because their file, their set on the hub or their package is not here."""
 
 
 class EngineError(RewrightError, RuntimeError):

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, MissingDataError
 from rewright.core.records import Task
 from rewright.judging.base import how_to_give, missing_key
 from rewright.judging.judges import check_judge, find_judge, judge_needs_consent
@@ -144,7 +144,9 @@ def _recipe_tasks(settings: SourceSettings, judges: Sequence[str] | None, where:
     if settings.path is None:
         if settings.format == "verifiers":
             raise InputError(f"{where}.environment is missing: expected the name of an installed environment")
-        raise InputError(f"{where}.path is missing: expected a file in the format {settings.format}, as {where}=FILE")
+        raise MissingDataError(
+            f"{where}.path is missing: expected a file in the format {settings.format}, as {where}=FILE"
+        )
     return load_tasks(settings.path, format=settings.format, limit=settings.limit, seed=settings.seed, judges=judges)
 
 

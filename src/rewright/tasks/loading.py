@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, MissingDataError
 from rewright.core.progress import say
 from rewright.core.records import Task
 from rewright.core.trust import needs_consent
@@ -219,11 +219,13 @@ def _hub_rows(path: str, chosen: RowFormat) -> Iterator[Row]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise InputError(f"{path}: reading from the hub needs the package datasets: pip install datasets") from None
+        raise MissingDataError(
+            f"hf:{identity}: reading from the hub needs the package datasets: pip install datasets"
+        ) from None
     try:
         rows = load_dataset(identity, configuration, split=split or "test")
     except Exception as problem:
         lines = str(problem).splitlines() or [type(problem).__name__]
-        raise InputError(f"{path}: could not be loaded from the hub: {lines[0]}") from problem
+        raise MissingDataError(f"hf:{identity}: could not be loaded from the hub: {lines[0]}") from problem
     for index, values in enumerate(rows):
         yield Row(index, f"{path}: row {index}", json.loads(json.dumps(values, default=str)))

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from rewright.core.errors import InputError
+from rewright.core.errors import MissingDataError
 
 __all__ = [
     "AST",
@@ -47,7 +47,7 @@ SINGLE_TURN: Final = (*AST, *IRRELEVANCE)
 def _data() -> Path:
     found = find_spec("bfcl_eval")
     if found is None or found.origin is None:
-        raise InputError(f"BFCL tasks need the package bfcl-eval: {INSTALL}")
+        raise MissingDataError(f"BFCL tasks need the package bfcl-eval: {INSTALL}")
     return Path(found.origin).parent / "data"
 
 
@@ -56,7 +56,7 @@ def _lines(name: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror}: expected the data of bfcl-eval: {INSTALL}") from None
+        raise MissingDataError(f"{path}: {problem.strerror}: expected the data of bfcl-eval: {INSTALL}") from None
 
 
 @lru_cache(maxsize=len(SINGLE_TURN))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rewright.benchmarks.bfcl.entries import INSTALL
 from rewright.benchmarks.bfcl.schemas import typed
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, MissingDataError
 from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolSpec
 from rewright.tasks.formats import PackageFormat
 
@@ -32,7 +32,7 @@ def _world() -> ModuleType:
     try:
         from rewright.benchmarks.bfcl import world as bfcl_world
     except ImportError as problem:
-        raise InputError(f"BFCL tasks need the package bfcl-eval ({problem}): {INSTALL}") from None
+        raise MissingDataError(f"BFCL tasks need the package bfcl-eval ({problem}): {INSTALL}") from None
     return bfcl_world
 
 
