@@ -213,6 +213,50 @@ def page(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+def press_at_once(page: Any, keys: str) -> None:
+    """Press keys faster than the page can be drawn between them."""
+    page.evaluate(
+        "keys => [...keys].forEach(key => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})))",
+        keys,
+    )
+
+
+def test_keys_that_come_faster_than_the_page_is_drawn_all_count(page: Any, address: str) -> None:
+    page.goto(f"{address}#/t?run=0&id=synth/0")
+    page.get_by_text("synth/0", exact=True).wait_for()
+    press_at_once(page, "jjjjk")
+    page.get_by_text("synth/3", exact=True).wait_for()
+    press_at_once(page, "kkkkkkk")
+    page.get_by_text("synth/0", exact=True).wait_for()
+    page.goto(f"{address}#/t?run=0&id=rl/t2/1/2")  # the last one of the list
+    page.get_by_text("rl/t2/1/2", exact=True).wait_for()
+    press_at_once(page, "jjk")
+    page.get_by_text("rl/t2/1/1", exact=True).wait_for()
+    page.goto(f"{address}#/steps?run=0")
+    page.get_by_text("step 1 of 2").wait_for()
+    press_at_once(page, "jk")
+    page.wait_for_timeout(0)
+    assert page.url.endswith("at=0")
+    page.get_by_text("step 1 of 2").wait_for()
+
+
+def test_the_list_is_where_it_was_after_a_trajectory(page: Any, address: str) -> None:
+    page.goto(f"{address}#/list?run=0&stage=synth")
+    page.get_by_text("120 of 129 trajectories").wait_for()
+    press_at_once(page, "j" * 90)
+    page.keyboard.press("Enter")
+    page.get_by_text("synth/90", exact=True).wait_for()
+    press_at_once(page, "jj")
+    page.get_by_text("synth/92", exact=True).wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("120 of 129 trajectories").wait_for()
+    row = page.locator(".row.at")
+    row.wait_for()
+    assert "no 92" in row.inner_text()
+    box = row.bounding_box()
+    assert 0 < box["y"] < 800, "the row is on the screen"
+
+
 def test_the_list_is_walked_and_searched_with_the_keyboard(page: Any, address: str) -> None:
     page.goto(address)
     page.get_by_text("129 of 129 trajectories").wait_for()
@@ -222,8 +266,7 @@ def test_the_list_is_walked_and_searched_with_the_keyboard(page: Any, address: s
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     page.get_by_text("synth/1", exact=True).wait_for()
-    page.locator("button[aria-label=next]:enabled").wait_for()  # its place in the list is known
-    page.keyboard.press("j")
+    press_at_once(page, "jjk")
     page.get_by_text("synth/2", exact=True).wait_for()
     page.keyboard.press("Escape")
     page.get_by_text("129 of 129 trajectories").wait_for()

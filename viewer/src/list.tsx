@@ -25,6 +25,7 @@ export function List() {
   const [, redraw] = useState(0);
   const [cursor, setCursor] = useState(app.place.current);
   const generation = useRef(0);
+  const placed = useRef(false);
   const rowHeight = innerWidth < 700 ? 92 : 58;
 
   const load = async (chunk: number, mine: number) => {
@@ -64,7 +65,7 @@ export function List() {
     }
     const mine = ++generation.current;
     // Of a run that is going on, what is on the screen stays until the new rows are there.
-    const shown = Math.floor((box.current?.scrollTop ?? 0) / rowHeight / CHUNK);
+    const shown = Math.floor((placed.current ? (box.current?.scrollTop ?? 0) / rowHeight : app.place.current) / CHUNK);
     for (const chunk of [...chunks.current.keys()]) {
       if (chunk !== shown && chunk !== shown + 1) chunks.current.delete(chunk);
     }
@@ -85,11 +86,17 @@ export function List() {
   useEffect(() => {
     const element = box.current!;
     const measure = () => setView({ top: element.scrollTop, height: element.clientHeight });
-    element.scrollTop = Math.max(0, app.place.current * rowHeight - element.clientHeight / 3);
     measure();
     addEventListener("resize", measure);
     return () => removeEventListener("resize", measure);
   }, []);
+  useEffect(() => { // The list has no height before it is known how many rows there are.
+    if (about === null || placed.current) return;
+    placed.current = true;
+    const element = box.current!;
+    element.scrollTop = Math.max(0, app.place.current * rowHeight - element.clientHeight / 3);
+    setView({ top: element.scrollTop, height: element.clientHeight });
+  }, [about]);
 
   const rowAt = (place: number): Row | undefined => chunks.current.get(Math.floor(place / CHUNK))?.[place % CHUNK];
   const open = async (place: number) => {
@@ -105,7 +112,8 @@ export function List() {
       const move = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (move) {
         event.preventDefault();
-        const place = Math.max(0, Math.min(total - 1, app.place.current + move)); // two keys may come before one drawing
+        const end = about === null ? Infinity : total - 1; // before the first rows nobody knows how many there are
+        const place = Math.max(0, Math.min(end, app.place.current + move)); // two keys may come before one drawing
         setCursor(place);
         app.place.current = place;
         const element = box.current!;

@@ -1,6 +1,6 @@
 // The steps of RL: success and rewards over the steps, and every group of the chosen step.
 import { useEffect } from "preact/hooks";
-import { number, percent, useApp, useLoaded } from "./app";
+import { number, percent, readRoute, useApp, useLoaded } from "./app";
 import { Chart } from "./chart";
 import { SideBySide } from "./group";
 import { Mark } from "./list";
@@ -22,7 +22,9 @@ export function Steps() {
     const pressed = (event: KeyboardEvent) => {
       if (["INPUT", "SELECT", "TEXTAREA"].includes((event.target as HTMLElement).tagName)) return;
       const move = { ArrowRight: 1, ArrowLeft: -1, j: 1, k: -1 }[event.key] ?? 0;
-      if (move && known[place + move] !== undefined) choose(known[place + move]);
+      // The address is ahead of what is drawn when keys come fast.
+      const next = known[Math.max(0, known.indexOf(Number(readRoute().params.at ?? known[0]))) + move];
+      if (move && next !== undefined) choose(next);
     };
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);

@@ -1,12 +1,49 @@
 // One trajectory: conversation, verdict, scores, credit, tokens, repair and raw JSON.
 import { useEffect, useState } from "preact/hooks";
-import { number, useApp, useLoaded, whole, words } from "./app";
+import { number, readRoute, useApp, useLoaded, whole, words, type App } from "./app";
 import { CallView, Conversation, MessageView, argumentsText, verdictWords } from "./conversation";
 import { Diff } from "./diff";
 import { Badges, Mark } from "./list";
 import { Picture } from "./picture";
 import { TokensView } from "./tokens";
 import type { Trajectory } from "./types";
+
+const moves: number[] = [];
+let walking = false;
+
+/** Go to a neighbour in the list. Keys may come faster than the page is drawn: the address is ahead of it. */
+async function walk(app: App, by: number): Promise<void> {
+  moves.push(by);
+  if (walking) return; // the walk under way takes this move too
+  walking = true;
+  try {
+    let id: string | undefined;
+    let [at, total] = [-1, 0];
+    const rows = (place: number) => app.source.rows(app.run, { ...app.filters, start: String(place), count: "1" });
+    while (moves.length) {
+      const { screen, params } = readRoute();
+      if (screen !== "t") break; // the person has left
+      if (params.id !== id) {
+        id = params.id ?? "";
+        at = await app.source.position(app.run, app.filters, id);
+        if (at < 0) break;
+        total = (await rows(at)).total;
+      }
+      const to = moves.splice(0).reduce((place, move) => Math.max(0, Math.min(total - 1, place + move)), at);
+      if (to === at) continue;
+      const found = await rows(to);
+      const now = readRoute();
+      if (now.screen !== "t" || now.params.id !== id || !found.rows.length) continue;
+      app.place.current = at = to;
+      total = found.total;
+      id = found.rows[0].id;
+      app.go("t", { id, tab: now.params.tab === "repair" ? "" : now.params.tab ?? "" });
+    }
+  } catch { /* the head of the page says that the server does not answer */ } finally {
+    moves.length = 0;
+    walking = false;
+  }
+}
 
 export function TrajectoryScreen() {
   const app = useApp();
@@ -17,21 +54,13 @@ export function TrajectoryScreen() {
   const key = JSON.stringify([app.run, app.filters]);
   const place = useLoaded(() => app.source.position(app.run, app.filters, id), [id, key, app.tick], id + key);
 
-  const step = async (by: number) => {
-    const at = (place.value ?? -1) + by;
-    if (place.value === null || place.value < 0 || at < 0) return;
-    const found = await app.source.rows(app.run, { ...app.filters, start: String(at), count: "1" });
-    if (found.rows.length) {
-      app.place.current = at;
-      app.go("t", { id: found.rows[0].id, tab: tab === "repair" ? "" : tab });
-    }
-  };
+  const step = (by: number) => walk(app, by);
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (["INPUT", "SELECT", "TEXTAREA"].includes((event.target as HTMLElement).tagName)) return;
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "j") void step(1);
-      else if (event.key === "k") void step(-1);
+      if (event.key === "j") step(1);
+      else if (event.key === "k") step(-1);
       else if (event.key === "e") setOpen((now) => !now);
     };
     addEventListener("keydown", pressed);
@@ -48,8 +77,8 @@ export function TrajectoryScreen() {
     <main class="page">
       <div class="over-title small">
         <a href={app.link("list", {})}>← list</a>
-        <button type="button" onClick={() => void step(-1)} disabled={(place.value ?? -1) <= 0} aria-label="previous">k ↑</button>
-        <button type="button" onClick={() => void step(1)} disabled={(place.value ?? -1) < 0} aria-label="next">j ↓</button>
+        <button type="button" onClick={() => step(-1)} disabled={(place.value ?? -1) <= 0} aria-label="previous">k ↑</button>
+        <button type="button" onClick={() => step(1)} disabled={(place.value ?? -1) < 0} aria-label="next">j ↓</button>
         <span class="grow" />
         {one.group.length > 1 && <a href={app.link("group", { id })}>{one.row.step === null && one.row.stage.startsWith("eval") ? `all ${one.group.length} models side by side` : `group of ${one.group.length} side by side`}</a>}
         {one.row.step !== null && <a href={app.link("steps", { at: String(one.row.step), id })}>step {one.row.step + 1}</a>}
