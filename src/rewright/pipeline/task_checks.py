@@ -56,7 +56,7 @@ def check_rl_tasks(context: Context) -> None:
 
 
 def check_tools(context: Context, tasks: list[Task]) -> None:
-    """Raise InputError for a tool that no executor of the recipe can run. Starts no process but those of MCP servers."""
+    """Raise InputError for a tool that no executor of the recipe can run. Starts no process but of MCP servers."""
     tools = context.open_tools()
     sandbox = context.recipe.sandbox
     try:
