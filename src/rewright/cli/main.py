@@ -28,6 +28,7 @@ from rewright import __version__
 from rewright.cli import compare, doctor, evaluate
 from rewright.cli import offline as commands
 from rewright.cli import plan as planning
+from rewright.cli import probe as probing
 from rewright.cli import serve as serving
 from rewright.cli import start as starting
 from rewright.cli import view as viewing
@@ -200,6 +201,7 @@ starting.register(app)
 evaluate.register(app)
 compare.register(app)
 planning.register(app)
+probing.register(app)
 doctor.register(app)
 
 

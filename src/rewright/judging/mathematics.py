@@ -61,6 +61,8 @@ _NAMED = re.compile(
 _ALTERNATIVES = re.compile(
     r"\s*,?\s*(?:\\(?:text|mbox|quad)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z]))\s*"
 )
+_OR_BEFORE = re.compile(r"\w[\"'’)]*,?\s+or\s+(?:(?:maybe|perhaps|possibly|else|it is)\s+)?\$*\Z", re.IGNORECASE)
+_OR_AFTER = re.compile(r"\$*,?\s+or\s+(?!so\b|more\b|less\b|fewer\b|higher\b|lower\b|later\b|earlier\b)", re.IGNORECASE)
 _LEAD = re.compile(
     r"\s*(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:the|my)?\s*(?:final|correct)?\s*\b(?:answer|result)\s*"
     r"(?:is\s*:?|:|(?=\$|\\\(|\\\[))\s*(?:(?:approximately|about|exactly|simply)\s+)?(?=\S)",
@@ -118,7 +120,7 @@ def _formula(text: str) -> str | None:
     text = _unwrapped(_LEAD.sub("", _numbers(to_ascii(text)), count=1))
     if has_prose(text) and not _is_measured(text) and _words(to_latex(text)) is None:
         formula = first_formula(text, _is_measured)
-        if formula is None:
+        if formula is None or _hedged(text, formula):
             return None
         text = _numbers(formula)
     text = to_latex(text)
@@ -126,6 +128,12 @@ def _formula(text: str) -> str | None:
     if (builder := _SET_BUILDER.fullmatch(text)) is not None:
         text = builder[2]
     return _REPEATING.sub(_fraction, _MEMBER.sub("", text))
+
+
+def _hedged(text: str, formula: str) -> bool:
+    """Return True if prose offers something else beside its only formula, as "Bob or 7" does."""
+    before, found, after = text.partition(formula)
+    return bool(found) and (_OR_BEFORE.search(before) is not None or _OR_AFTER.match(after) is not None)
 
 
 def _is_measured(text: str) -> bool:

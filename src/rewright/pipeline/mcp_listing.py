@@ -42,9 +42,8 @@ def stored_listing(run: Run, recipe: Recipe) -> MCPListing | None:
     try:
         stored = msgspec.json.decode(read_bounded(path), type=_Stored)
     except msgspec.DecodeError as problem:
-        raise InputError(
-            f"{path}: not a listing of MCP tools: {problem}: expected the file that the run has written"
-        ) from None
+        what = f"{path}: not a listing of MCP tools: {problem}: expected the file that the run has written"
+        raise InputError(what) from None
     return stored.servers if stored.recipe == recipe_hash(recipe, _SECTIONS) else None
 
 

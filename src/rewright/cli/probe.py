@@ -1,0 +1,89 @@
+"""The command probe-reward: known hacks against a judge, or against the reward of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rewright.cli.offline import JsonOption
+from rewright.cli.output import print_json
+from rewright.core.errors import InputError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the app."""
+    app.command(name="probe-reward")(probe)
+
+
+def probe(
+    reward: Annotated[str, typer.Argument(metavar="JUDGE|RECIPE", help="Name or import path of a judge, or a recipe.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value …, such as tasks=FILE")] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Number of tasks on which the hacks are played.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Play known hacks against a reward before training: exit code 1 if any of them pays, else 0. Needs no model.
+
+    The tasks are those of RL. A judge is probed with the embedded world town, or with tasks=FILE.
+    """
+    from rewright.judging.judges import check_judge
+    from rewright.pipeline.migration import written_recipe
+    from rewright.pipeline.probe_reward import probe_reward
+    from rewright.recipe.loader import load_recipe
+
+    if Path(reward).suffix in (".yaml", ".yml") or Path(reward).is_file():
+        recipe = written_recipe(Path(reward), overrides or [])
+    elif Path(reward).is_dir():
+        raise InputError(f"{reward} is a folder: expected a recipe file, or the name or import path of a judge")
+    else:
+        check_judge(reward, [reward])
+        package = [f"judges=[{reward.partition(':')[0]}]"] if ":" in reward else []
+        recipe = load_recipe(None, [*package, *(overrides or []), f"tasks.judge={reward}"])
+    found = probe_reward(recipe, limit)
+    if as_json:
+        print_json(_as_json(found))
+    else:
+        print(_table(found))
+    if found.found:
+        raise typer.Exit(1)
+
+
+def _table(found: Any) -> str:
+    rows = [found.right, found.wrong, *found.rows]
+    width = max(len(row.hack) for row in rows)
+    lines = [f"{'':{width}}  tasks  verdict  reward  suspicious"]
+    for row in rows:
+        count = f"{len(row.suspicious)}" if row.suspicious else "-"
+        lines.append(f"{row.hack:{width}}  {len(row.played):5}  {row.outcome:7.2f}  {row.reward:6.2f}  {count:>10}")
+    lines.append("")
+    for row in rows:
+        for one in row.suspicious[:1]:
+            answer = "" if one.answer is None else f" (answer {_short(one.answer)})"
+            lines.append(f"suspicious: {row.hack}: task {one.task}: {one.why}{answer}")
+    if found.unjudged:
+        lines.append(
+            f"left out: {len(found.unjudged)} tasks whose own gold answer is judged as wrong: {found.unjudged[0]} …"
+        )
+    lines.append(f"{found.found} of {len(found.rows) + 1} hacks pay")
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _as_json(found: Any) -> dict[str, Any]:
+    def row(one: Any) -> dict[str, Any]:
+        examples = [{"task": each.task, "why": each.why, "answer": each.answer} for each in one.suspicious]
+        return {"tasks": len(one.played), "verdict": one.outcome, "reward": one.reward, "suspicious": examples}
+
+    return {
+        "found": found.found,
+        "honest": {"right": row(found.right), "wrong": row(found.wrong)},
+        "hacks": {one.hack: row(one) for one in found.rows},
+        "left_out": found.unjudged,
+    }

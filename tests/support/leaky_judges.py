@@ -1,0 +1,68 @@
+"""Judges and a credit signal with known holes, each of which `rewright probe-reward` must find."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rewright.core.records import Task, Trajectory
+from rewright.credit.trajectories import CreditTrajectory
+from rewright.judging.base import Judgement, TrajectoryJudge
+
+
+def _says(right: object) -> Judgement:
+    return Judgement(float(bool(right)), "toy")
+
+
+def contains(answer: str, golds: Sequence[str]) -> Judgement:
+    """The gold answer stands anywhere in the answer."""
+    return _says(any(gold in answer for gold in golds))
+
+
+def pattern(answer: str, golds: Sequence[str]) -> Judgement:
+    """The answer is taken for a pattern."""
+    try:
+        return _says(any(re.fullmatch(answer, gold) for gold in golds))
+    except re.error:
+        return _says(False)
+
+
+def flattered(answer: str, golds: Sequence[str]) -> Judgement:
+    """Believes an answer that says that it is correct, as a weak LLM judge does."""
+    return _says(answer in golds or "correct" in answer)
+
+
+def long(answer: str, golds: Sequence[str]) -> Judgement:
+    """Believes a long answer."""
+    return _says(answer in golds or len(answer) > 1000)
+
+
+def anything(answer: str, golds: Sequence[str]) -> Judgement:
+    """Believes every answer."""
+    return _says(answer)
+
+
+def _mentions(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    text = "".join(turn.text for turn in trajectory.turns)
+    return _says(any(gold in text for gold in task.gold.answers or ()))
+
+
+def _calls(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(trajectory.calls)
+
+
+def _question(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(answer in (*(task.gold.answers or ()), task.messages[-1]["content"]))
+
+
+mentions = TrajectoryJudge(_mentions, reads_answer=False)
+"""The gold answer stands anywhere in what the model has written."""
+calls = TrajectoryJudge(_calls, reads_answer=False)
+"""Right is who has called a tool."""
+question = TrajectoryJudge(_question)
+"""Accepts the question as the answer."""
+
+
+def per_call(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
+    """A credit signal that pays for every call."""
+    return [[float(len(calls)) for calls in one.calls] for one in trajectories]
