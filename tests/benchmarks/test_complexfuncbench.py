@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from rewright.benchmarks.complexfuncbench.data import LOOKUPS, recordings, resolved
@@ -21,7 +22,7 @@ from rewright.benchmarks.complexfuncbench.scripted import GoldWithErrors, gold_w
 from rewright.benchmarks.complexfuncbench.shortening import json_text, shortened
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, ToolResult, Trajectory, Turn
-from rewright.credit import CreditTrajectory, turn_signal
+from rewright.credit import CreditTrajectory, TurnSignal, turn_signal
 from rewright.dialects import get_dialect
 from rewright.judging import judge_trajectory
 from rewright.rollout.loop import Plan, Rollout
@@ -62,6 +63,12 @@ def replayed(tasks: Sequence[Task], **policy: Any) -> list[Trajectory]:
 
 def outcomes(tasks: Sequence[Task], trajectories: Sequence[Trajectory]) -> list[float]:
     return [judge_trajectory(task, one).outcome for task, one in zip(tasks, trajectories, strict=True)]
+
+
+def gained(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
+    """The value of the state after every turn, as a signal."""
+    scores = [np.array(one.scores, float) for one in trajectories]
+    return TurnSignal.of([row[1:] for row in scores], kind="value", initial=np.array([row[0] for row in scores]))
 
 
 def answered(task: Task, *made: ToolCall) -> list[ToolResult]:
@@ -205,6 +212,13 @@ def test_progress_and_states_of_a_policy_that_errs(tasks: list[Task]) -> None:
             assert (state == later) is failed
             wrong += bool(turn.results) and failed
     assert 80 < wrong < 200  # half of about 250 calls
+    # A signal reads the values of the states, and a turn is paid what it gains.
+    scored = [
+        CreditTrajectory.of(one, task, scores=turn_progress(task, one)) for task, one in zip(some, again, strict=True)
+    ]
+    gains = turn_signal(scored, gained)
+    for one, rewards in zip(scored, gains.rewards, strict=True):
+        assert rewards.tolist() == pytest.approx(np.diff(np.array(one.scores, float)).tolist())
     success = outcomes(some, lost)
     assert 0 < sum(success) < len(some) / 2
     for task, one, outcome in zip(some, lost, success, strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, zip_longest
 from typing import Any, Final
 
 import msgspec
@@ -63,7 +62,9 @@ class Selection(msgspec.Struct, frozen=True):
                     f"{NAME} has no part {word!r}: expected one of {', '.join(SPLITS)}, then categories "
                     f"({', '.join(CATEGORIES)}), characters=N and distractors=N, separated by commas"
                 )
-        return cls(**found, **({"categories": tuple(categories)} if categories else {}))
+        if categories:
+            found["categories"] = tuple(categories)
+        return cls(**found)
 
 
 def tasks(selection: str = "all") -> Iterator[Task]:
@@ -77,9 +78,11 @@ def tasks(selection: str = "all") -> Iterator[Task]:
     for row, entry in enumerate(found.entries):
         if entry.category in groups and chosen.split in ("all", _split(entry, found)):
             groups[entry.category].append((row, entry))
-    for pair in chain.from_iterable(zip_longest(*groups.values())):
-        if pair is not None:
-            yield _task(*pair, found, chosen)
+    for place in range(max(map(len, groups.values()))):
+        for group in groups.values():
+            if place < len(group):
+                row, entry = group[place]
+                yield _task(row, entry, found, chosen)
 
 
 def _split(entry: Entry, found: Recordings) -> str:
