@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import io
 import re
 import tomllib
@@ -207,18 +206,22 @@ def found_like(line: str, output: str) -> list[str]:
     return next(one.split()[: len(words)] for one in output.splitlines() if one.startswith(words[0]))
 
 
+@pytest.mark.needs_torch
 def test_a_plan_needs_no_gpu() -> None:
     words = next(words for words in commands(PAGES["howto/gpus.md"]) if words[1:2] == ["plan"])
     recipe = str(ROOT / "recipes" / "matchtir.yaml")
     said = rewright(ROOT, *[recipe if word == "recipe.yaml" else word for word in words[1:]])
     assert said.code == 0, said
-    assert "per GPU" in said.output or "GPU" in said.output
+    assert "GPU" in said.output
 
 
 @pytest.mark.needs_torch
 def test_the_trl_script_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec("trl") is None:
-        pytest.skip("needs TRL")
+    pytest.importorskip("trl")
+    import transformers
+
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 13):
+        pytest.skip("transformers before 5.13 do not read a response_template")
     (source,) = blocks(PAGES["howto/trl.md"], "python")
     assert len(re.findall(r"  # [12]: ", source)) == 2
     pico = files("rewright") / "engines" / "models" / "pico"
