@@ -59,12 +59,16 @@ def stored_settings(folder: Path, overrides: Sequence[str], trusted: Sequence[st
 
 def check_start(recipe: Recipe, folder: Path, *, resume: bool) -> Any:
     """Raise InputError for what a stage of the run in `folder` would refuse later. Returns the checked context."""
+    from rewright.pipeline.contamination import check_contamination
     from rewright.pipeline.preflight import check_run
     from rewright.pipeline.run_directory import Run
 
     before, _ = Run.check_place(folder, recipe, resume=resume)
     missing = [one for one in recipe_stages(recipe) if not (resume and before.is_done(one.name))]
-    return check_run(recipe, before, missing)
+    checked = check_run(recipe, before, missing)
+    if not before.file("tasks.jsonl").exists():
+        check_contamination(checked, missing)
+    return checked
 
 
 def start_run(recipe: Recipe, folder: Path, *, resume: bool, as_json: bool) -> Any:
@@ -148,6 +152,7 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     `hardware`: the GPUs of another machine, on which the stages must fit, and where the models are.
     """
     from rewright.engines.sizes import for_another_machine
+    from rewright.pipeline.contamination import check_contamination
     from rewright.pipeline.memory_plan import check_memory
     from rewright.pipeline.preflight import check_run
     from rewright.pipeline.run_directory import Run
@@ -155,6 +160,7 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     chosen = recipe_stages(recipe)
     with for_another_machine() if hardware is not None else nullcontext():
         context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
+        check_contamination(context, chosen, details=True)
     memory = {} if hardware is None else check_memory(recipe, hardware)
     plan: dict[str, Any] = {
         "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,

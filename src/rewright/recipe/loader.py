@@ -143,6 +143,7 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
                 section["model"]["base_url"] = section["model"]["base_url"][0]
     for section in (parts, parts.get("eval", {}), parts.get("rl", {})):
         if isinstance(section.get("tasks"), dict):
+            section["tasks"].pop("contamination", None)  # it changes no task
             _drop_defaults(section["tasks"], {"sources": [], "environment": None, "arguments": {}})
     return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=4).hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rewright.core.registry import expected, known
 from rewright.core.settings import PositiveFloat, PositiveInt, Seed, Settings, UnusedKey
@@ -89,6 +89,8 @@ class TaskSettings(SourceSettings, frozen=True):
 
     sources: tuple[TaskSource, ...] = ()
     """Sources of a mixture. Beside them only `limit` (of all tasks together) and `judge` have an effect."""
+    contamination: Literal["warn", "error", "off"] = "warn"
+    """What to do about training tasks that are test questions of a benchmark."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,108 @@
+"""`rewright run` compares its training tasks with test questions of benchmarks that are on the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.in_process import rewright
+
+PRIMES = "How many positive integers less than one hundred have exactly three positive divisors and are odd numbers?"
+FLIGHT = "Which of the two airports that serve the city where the painter was born has the longer main runway today?"
+OTHER = (
+    "A farmer has seven fields, and each of them needs two days of work with four horses: how many horse days is it?"
+)
+RETAIL = ["cancel_pending_order", "exchange_delivered_order_items", "find_user_id_by_email", "get_order_details"]
+
+
+def lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Test sets in the published columns, a package tau2 in its published layout, and a recipe."""
+    data = tmp_path / "benchmarks"
+    lines(data / "math.jsonl", [{"problem": PRIMES, "solution": "\\boxed{3}"}])
+    lines(data / "hotpotqa.jsonl", [{"id": "h", "question": FLIGHT, "answer": "north"}])
+    package = tmp_path / "packages" / "tau2"
+    domain = package / "data/tau2/domains/retail"
+    domain.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('was imported')")
+    said = {"reason_for_call": "You want to exchange a lamp.", "known_info": "You are Ann.", "unknown_info": None}
+    rows = [{"id": name, "user_scenario": {"instructions": said}} for name in ("0", "1")]
+    (domain / "tasks.json").write_text(json.dumps(rows))
+    (domain / "split_tasks.json").write_text(json.dumps({"test": ["1"]}))
+    (package / "domains/retail").mkdir(parents=True)
+    tools = "".join(f"    @is_tool(ToolType.READ)\n    def {name}(self): ...\n" for name in RETAIL)
+    (package / "domains/retail/tools.py").write_text(f"class Tools:\n{tools}    def helper(self): ...\n")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("REWRIGHT_BENCHMARKS", str(data))
+    return tmp_path
+
+
+def dry_run(folder: Path, tasks: str, *changes: str) -> Any:
+    (folder / "r.yaml").write_text(f"model: pico\nstages: [synth, judge]\ntasks: {tasks}\n")
+    return rewright(folder, "run", "r.yaml", "--dry-run", *changes)
+
+
+def said(errors: str) -> str:
+    return " ".join(errors.split())
+
+
+def test_questions_of_autotraj_that_are_test_questions_are_counted(folder: Path) -> None:
+    near = FLIGHT.replace("today", "now").replace("Which", "So which")
+    rows = [(PRIMES.upper(), "3"), (near, "north"), (OTHER, "56")]
+    lines(folder / "q.jsonl", [{"question": question, "gold_answer": f"{{{answer}}}"} for question, answer in rows])
+    shown = dry_run(folder, "{format: autotraj, path: q.jsonl}")
+    assert shown.code == 0, shown.errors
+    text = said(shown.errors)
+    assert "1 of 1 test questions of math are among the 3 tasks (1 word for word), such as test task" in text
+    assert "1 of 1 test questions of hotpotqa are among the 3 tasks (0 word for word)" in text
+    assert "compared with the test questions of " in text
+    assert "without data on this machine: " in text
+    assert "gsm8k" in text.partition("without data")[2]
+
+    refused = dry_run(folder, "{format: autotraj, path: q.jsonl, contamination: error}")
+    refused.refused("tasks: contamination: 1 of 1 test questions of hotpotqa are among the 3 tasks")
+    assert "expected other tasks, or tasks.contamination=warn" in refused.errors
+    assert "contamination" not in dry_run(folder, "{format: autotraj, path: q.jsonl}", "tasks.contamination=off").errors
+    dry_run(folder, "{format: autotraj, path: q.jsonl}", "tasks.contamination=no").refused("tasks.contamination")
+
+
+def test_tasks_with_the_tools_of_a_domain_of_tau2_are_counted(folder: Path) -> None:
+    schemas = [{"name": name, "description": "", "parameters": {"type": "object", "properties": {}}} for name in RETAIL]
+    call = json.dumps({"name": RETAIL[0], "arguments": {}})
+    said_by = (("human", "Please cancel it."), ("function_call", call))
+    row = {
+        "conversations": [{"from": role, "value": text} for role, text in said_by],
+        "system": "You are a retail agent.",
+        "tools": json.dumps(schemas),
+    }
+    lines(folder / "a.jsonl", [row])
+    shown = dry_run(folder, "{format: apigen-mt, path: a.jsonl}")
+    assert shown.code == 0, shown.errors
+    assert "1 of the 1 tasks have the tools of tau2 retail, such as task apigen-mt-0" in said(shown.errors)
+    dry_run(folder, "{format: apigen-mt, path: a.jsonl}", "tasks.contamination=error").refused("tools of tau2 retail")
+
+
+def test_nothing_is_said_of_clean_tasks_and_worlds(folder: Path) -> None:
+    lines(folder / "q.jsonl", [{"question": OTHER, "gold_answer": "{56}"}])
+    clean = dry_run(folder, "{format: autotraj, path: q.jsonl, contamination: error}")
+    assert clean.code == 0, clean.errors
+    assert "contamination" not in clean.errors
+    world = dry_run(folder, "{format: town, count: 2}")
+    assert "compared" not in world.errors
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "benchmarks" / "gsm8k.jsonl").write_text("{")
+    lines(folder / "q.jsonl", [{"question": OTHER, "gold_answer": "{56}"}])
+    shown = dry_run(folder, "{format: autotraj, path: q.jsonl}", "tasks.contamination=error")
+    assert shown.code == 0, shown.errors
+    assert "not compared: gsm8k: " in said(shown.errors)
