@@ -3,6 +3,7 @@
 #   make quickstart   set up, then the whole pipeline on the embedded world, in minutes on two cores
 #   make test         set up, then format, lint, types and all tests
 #   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
+#   make performance  measures every part beside a peer or a limit and rewrites docs/performance.md
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #   make test-versions   the tests on the lowest and the newest versions of the dependencies
@@ -18,7 +19,7 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks viewer check-viewer release \
+.PHONY: help setup quickstart test format lint types tests test-scale soak fuzz benchmarks performance viewer check-viewer release \
   test-versions clean
 
 help:
@@ -89,8 +90,12 @@ fuzz: setup
 # Every benchmark prints its table; those that take a night print what their results files hold.
 benchmarks: setup
 	@for file in experiments/*.py; do \
-	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
+	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py|*/performance.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
+
+# Every part beside a peer or a limit, at most ten minutes on two quiet cores: rewrites the table of docs/performance.md.
+performance: setup
+	$(BIN)/python experiments/performance.py
 
 # The page of `rewright view`: source in viewer/, the built bundle in src/rewright/viewer/bundle. Only these need node.
 viewer: viewer/node_modules/.package-lock.json
