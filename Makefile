@@ -4,6 +4,7 @@
 #   make test         set up, then format, lint, types and all tests
 #   make test-scale   verl's trainer on Ray, vLLM and several processes, in environments of their own
 #   make site         the documentation as a site in build/site; make site-serve shows it
+#   make performance  measures every part beside a peer or a limit and rewrites docs/performance.md
 #   make viewer   builds the page of `rewright view` (needs node); make check-viewer compares it with what is committed
 #   make release      builds sdist and wheel into dist/ and checks them in an empty environment
 #   make benchmark-data   packages with tasks of benchmarks that pip cannot resolve beside ours
@@ -20,8 +21,8 @@ VERL_TESTS := tests/integrations/test_verl_contract.py tests/integrations/test_v
 # Further arguments of a run: make quickstart ARGUMENTS="--seed 1"
 ARGUMENTS ?=
 
-.PHONY: help setup quickstart test format lint types tests benchmark-data test-scale soak fuzz benchmarks site \
-  site-serve reference viewer check-viewer release test-versions clean
+.PHONY: help setup quickstart test format lint types tests benchmark-data test-scale soak fuzz benchmarks performance \
+  site site-serve reference viewer check-viewer release test-versions clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -100,7 +101,7 @@ fuzz: setup
 # Every benchmark prints its table; those that take a night print what their results files hold.
 benchmarks: setup
 	@for file in experiments/*.py; do \
-	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py) flags=--report;; *) flags=;; esac; \
+	  case $$file in */learning.py|*/small_beats_large.py|*/autotraj_ablation.py|*/performance.py) flags=--report;; *) flags=;; esac; \
 	  echo "== $$file"; $(BIN)/python $$file $$flags || exit 1; done
 
 # The documentation as a site, which loads nothing from other hosts. `--strict`: a broken link or anchor is an error.
@@ -118,6 +119,10 @@ $(VENV)/docs.stamp: $(VENV)/setup.stamp
 # The pages of the command line (docs/reference/cli), from the command line itself. A test compares them.
 reference: setup
 	$(BIN)/python scripts/command_line_pages.py
+
+# Every part beside a peer or a limit, at most ten minutes on two quiet cores: rewrites the table of docs/performance.md.
+performance: setup
+	$(BIN)/python experiments/performance.py
 
 # The page of `rewright view`: source in viewer/, the built bundle in src/rewright/viewer/bundle. Only these need node.
 viewer: viewer/node_modules/.package-lock.json

@@ -115,13 +115,18 @@ def timed(action: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def in_browser(address: str, count: int) -> dict[str, str]:
-    """Walk through the page; returns the measurements."""
+def browser_path() -> str | None:
+    """Debian's chromium, if it is installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def in_browser(address: str, count: int) -> dict[str, tuple[float, str]]:
+    """Walk through the page; returns the measurements with their units."""
     from playwright.sync_api import sync_playwright
 
-    found: dict[str, str] = {}
+    found: dict[str, tuple[float, str]] = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 850})
         page.set_default_timeout(60_000)
         page.goto("about:blank")
@@ -151,11 +156,11 @@ def in_browser(address: str, count: int) -> dict[str, str]:
             page.locator(".list").evaluate("box => { box.scrollTop = box.scrollHeight; }")
             page.locator(".row .question").last.wait_for()
 
-        found["first screen"] = f"{timed(opened):.2f} s"
-        found["filter"] = f"{timed(chosen):.2f} s"
+        found["first screen"] = (timed(opened), "s")
+        found["filter"] = (timed(chosen), "s")
         cleared()
-        found["to the end of the list"] = f"{timed(scrolled):.2f} s"
-        found["search in all texts"] = f"{timed(searched):.2f} s"
+        found["to the end of the list"] = (timed(scrolled), "s")
+        found["search in all texts"] = (timed(searched), "s")
         cleared()
         for place in range(20):
             page.locator(".list").evaluate(f"box => {{ box.scrollTop = box.scrollHeight * {place / 20}; }}")
@@ -164,8 +169,9 @@ def in_browser(address: str, count: int) -> dict[str, str]:
         page.keyboard.press("Enter")
         page.get_by_text("Credit of every turn").or_(page.get_by_text("No credit")).first.wait_for()
         whole, largest = memory(os.getpid())
-        found["browser, all processes"] = f"{whole:.0f} MB, {empty:.0f} MB with an empty page"
-        found["browser, largest process"] = f"{largest:.0f} MB"
+        found["memory that the page adds"] = (whole - empty, "MB")
+        found["memory of the browser, all processes"] = (whole, "MB")
+        found["memory of the browser, largest process"] = (largest, "MB")
         browser.close()
     return found
 
@@ -183,7 +189,8 @@ def main() -> None:
         with served(folder) as (address, seconds, process):
             rows["start with the index"] = f"{seconds:.1f} s"
             rows["index"] = f"{(folder / '.view/index').stat().st_size / 1e6:.1f} MB"
-            rows |= in_browser(address, count)
+            found = in_browser(address, count).items()
+            rows |= {name: f"{value:.{2 if unit == 's' else 0}f} {unit}" for name, (value, unit) in found}
             status = Path(f"/proc/{process}/status").read_text()
             peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
             rows["server, at most"] = f"{int(peak.split()[1]) / 1e3:.0f} MB"

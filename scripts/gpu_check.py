@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -142,7 +143,7 @@ def record(parts: dict[str, Any], name: str, check: Callable[[], dict[str, Any]]
     return "error" not in parts[name]
 
 
-def make_large(folder: Path, *, tiny: bool) -> Path:
+def make_large(folder: Path, *, tiny: bool, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Save a model with random weights and Qwen3-0.6B's configuration, pico's tokenizer and Qwen's chat template."""
     config = shipped_config(LARGE)
     tokenizer = load_tokenizer(HFSettings())
@@ -156,7 +157,7 @@ def make_large(folder: Path, *, tiny: bool) -> Path:
             setattr(config, key, value)
         config.layer_types = config.layer_types[:2]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -245,19 +246,21 @@ def tool_tasks(count: int) -> list[Task]:
 
 
 class StepTimer(TrainerCallback):
-    """Seconds of each step: generation, forward and backward passes, optimizer."""
+    """Seconds of each step, of the clock and of this process's CPU: generation, passes, optimizer."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.started = 0.0
+        self.cpu_seconds: list[float] = []
+        self.started = self.cpu_started = 0.0
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         synchronize()
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         synchronize()
         self.seconds.append(round(time.perf_counter() - self.started, 3))
+        self.cpu_seconds.append(round(time.process_time() - self.cpu_started, 3))
 
 
 def synchronize() -> None:
@@ -268,8 +271,8 @@ def synchronize() -> None:
 
 def rl_steps(
     settings: HFSettings, out: Path, sizes: Sizes, tasks: Sequence[Task], *, steps: int
-) -> tuple[list[float], int]:
-    """RL of Rewright. Returns the seconds of each step and the number of generated tokens.
+) -> tuple[StepTimer, int]:
+    """RL of Rewright. Returns the seconds of its steps and the number of generated tokens.
 
     Rollouts of random weights all earn the same; the entropy bonus moves the weights all the same.
     """
@@ -295,15 +298,15 @@ def rl_steps(
         limits=Limits(turns=3, turn_tokens=sizes.completion, trajectory_tokens=sizes.completion),
         on_rollouts=count, trainer_class=Timed, precision=precision, slots=sizes.slots,
     )  # fmt: skip
-    return timer.seconds, tokens
+    return timer, tokens
 
 
 def check_rl(settings: HFSettings, work: Path, sizes: Sizes) -> dict[str, Any]:
     """Three steps of RL on the town."""
     tasks = list(generate("train", 3 * sizes.tasks, seed=5))
-    seconds, tokens = rl_steps(settings, work / "rl", sizes, tasks, steps=3)
+    timer, tokens = rl_steps(settings, work / "rl", sizes, tasks, steps=3)
     changed = share_changed(settings.path, work / "rl")
-    return {"step_seconds": seconds, "generated_tokens": tokens, "share_changed": changed}
+    return {"step_seconds": timer.seconds, "generated_tokens": tokens, "share_changed": changed}
 
 
 def check_engine(settings: HFSettings, sizes: Sizes) -> dict[str, Any]:
@@ -365,16 +368,17 @@ def no_reward(completions: list[Any], **_: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
-def check_against_trl(settings: HFSettings, work: Path, sizes: Sizes) -> dict[str, Any]:
-    """A step of Rewright and one of TRL's GRPOTrainer on the same work; each after a first step that warms up."""
-    tasks = tool_tasks(2 * sizes.tasks)
-    ours, our_tokens = rl_steps(settings, work / "ours", sizes, tasks, steps=2)
+def check_against_trl(settings: HFSettings, work: Path, sizes: Sizes, *, steps: int = 2) -> dict[str, Any]:
+    """Steps of Rewright and of TRL's GRPOTrainer on the same work; the first of each only warms up."""
+    tasks = tool_tasks(steps * sizes.tasks)
+    ours, our_tokens = rl_steps(settings, work / "ours", sizes, tasks, steps=steps)
     timer, batch = StepTimer(), sizes.tasks * sizes.generations
     micro = max(2, batch // 4)
     config = GRPOConfig(
         output_dir=str(work / "trl"), per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
-        num_generations=sizes.generations, max_completion_length=sizes.completion, max_steps=2, learning_rate=1e-5,
-        entropy_coef=0.01, bf16=True, use_cpu=not CUDA, report_to="none", save_strategy="no", logging_steps=1,
+        num_generations=sizes.generations, max_completion_length=sizes.completion, max_steps=steps, learning_rate=1e-5,
+        entropy_coef=0.01, bf16=settings.dtype == "bfloat16", use_cpu=not CUDA, report_to="none",
+        save_strategy="no", logging_steps=1,
         disable_tqdm=True, dataloader_pin_memory=False, seed=0, loss_type="grpo",
     )  # fmt: skip
     trainer = GRPOTrainer(
@@ -389,11 +393,17 @@ def check_against_trl(settings: HFSettings, work: Path, sizes: Sizes) -> dict[st
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     means = [row["completions/mean_length"] for row in trainer.state.log_history if "completions/mean_length" in row]
+    speedup = statistics.median(timer.seconds[1:]) / statistics.median(ours.seconds[1:])
     return {
-        "rewright": {"step_seconds": ours, "generated_tokens": our_tokens},
-        "trl": {"step_seconds": timer.seconds, "generated_tokens": round(sum(means) * batch)},
-        "speedup_of_the_second_step": round(timer.seconds[-1] / ours[-1], 2),
+        "rewright": steps_of(ours, our_tokens),
+        "trl": steps_of(timer, round(sum(means) * batch)),
+        "speedup_after_the_first_step": round(speedup, 2),
     }
+
+
+def steps_of(timer: StepTimer, tokens: int) -> dict[str, Any]:
+    """What is recorded of the steps of a trainer."""
+    return {"step_seconds": timer.seconds, "step_cpu_seconds": timer.cpu_seconds, "generated_tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -216,8 +216,8 @@ def page(browser: Any) -> Iterator[Any]:
 def press_at_once(page: Any, keys: str) -> None:
     """Press keys faster than the page can be drawn between them."""
     page.evaluate(
-        "keys => [...keys].forEach(key => document.body.dispatchEvent("
-        "new KeyboardEvent('keydown', {key, bubbles: true})))",
+        "keys => { for (const key of keys)"
+        " document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})); }",
         keys,
     )
 
