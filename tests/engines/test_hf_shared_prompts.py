@@ -9,13 +9,15 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, Request, Sampling
-from rewright.engines.embedded import HFSettings
 from rewright.engines.hf import HFEngine
-from rewright.engines.loading import load_model, load_tokenizer
+from support.small_tokenizers import CHATML, chat_tokenizer
 
-PICO = HFSettings(path="pico")
+TOKENIZER = chat_tokenizer(CHATML)
 PROMPTS = tuple(
     tuple(5 + (number * 31 + start) % 190 for number in range(length)) for start, length in ((1, 150), (7, 90))
 )
@@ -23,7 +25,13 @@ PROMPTS = tuple(
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return load_model(PICO)
+    """A random Llama that is too large to count as a small model, because of its vocabulary."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=160_000, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.1, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
 
 
 def asked(prompt: tuple[int, ...], seed: int, *, timeout: float | None = None) -> Request:
@@ -44,7 +52,7 @@ async def generated(
         rows, length = keywords["input_ids"].shape
         prefilled += rows * length if length > 1 else 0
 
-    engine = HFEngine(model, load_tokenizer(PICO), slots=slots)
+    engine = HFEngine(model, TOKENIZER, slots=slots, end_ids=())
     hook = model.register_forward_pre_hook(count, with_kwargs=True)
 
     async def one(request: Request) -> Generation:
@@ -72,14 +80,14 @@ async def test_a_group_that_starts_together_prefills_its_prompt_once(model: Any)
     assert prefilled == expected  # once for each of the two prompts
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
     for one, other in zip(together, alone, strict=True):
-        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)  # two prompts of one pass, one by one
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)  # two prompts in one pass, or one by one
     assert len({one.token_ids for one in together}) > 4
     few_slots, _ = await generated(model, requests, together=True, slots=3)
     assert [one.token_ids for one in few_slots] == [one.token_ids for one in alone]
 
 
 async def test_the_others_go_on_if_the_first_of_the_group_is_given_up(model: Any) -> None:
-    engine = HFEngine(model, load_tokenizer(PICO), slots=8)
+    engine = HFEngine(model, TOKENIZER, slots=8, end_ids=())
     try:
         (expected,), _ = await generated(model, [asked(PROMPTS[0], 2)], together=True)
         await engine.pause()

@@ -246,8 +246,9 @@ class HFEngine(WeightUpdates):
             kept = shared
         kept = min(kept, len(ids) - 1)
         slot.leader = None
-        if len(ids) - 1 - kept >= PREFILL_CHUNK_LENGTHS[0]:
-            # The samples of a group usually start together: the first one prefills their prompt.
+        if self.threads is None and len(ids) - 1 - kept >= PREFILL_CHUNK_LENGTHS[0]:
+            # The samples of a group usually start together: the first one prefills their prompt. Not with small models
+            # on a CPU: there a pass costs the same for all rows, and every row is to be computed in the same way.
             same = (other for other in self.slots if other is not slot and other.leader is None)
             slot.leader = next(
                 ((other, other.job) for other in same if other.job is not None and other.prefills(ids)), None
