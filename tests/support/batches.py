@@ -126,7 +126,8 @@ def turns_in_mean() -> tuple[Rows, int]:
     for row in rows:
         counted.setdefault(row["group"], []).append(row["reward"])
     _credited(rows, [row["reward"] for row in rows], counted, lambda i: rows[i]["group"])
-    return rows, next(i for i, row in enumerate(rows) if row["group"] == "town-train-short-0-3" and i > 0)
+    longest = max(rows, key=lambda row: len(row["prompt_ids"]) if row["group"] == "town-train-short-0-3" else 0)
+    return rows, next(i for i, row in enumerate(rows) if row["trajectory"] == longest["trajectory"])
 
 
 def mixed_prompts() -> tuple[Rows, int]:
@@ -166,7 +167,7 @@ def mask_beside_text() -> tuple[Rows, int]:
     rows = one_row_each()
     row = rows[4]
     end = row["turns"][0][1]
-    row["response_ids"] = (row["response_ids"][:end] + [7, 7] + row["response_ids"][end:])[: len(row["mask"])]
+    row["response_ids"] = [*row["response_ids"][:end], 7, 7, *row["response_ids"][end:]][: len(row["mask"])]
     return rows, 4
 
 
