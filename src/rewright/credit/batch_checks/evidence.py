@@ -1,0 +1,123 @@
+"""Which tokens of a response the model generated, as far as a dump shows it.
+
+Sources, the first that a row has: the token ids that open and close a turn, `turns`, `turn_ids`, the texts of tokens
+and turns, and the sampler's log-probabilities, which are below 0 only where something was sampled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rewright.credit.batch_checks.rows import Batch, BatchRow, Flags, Spans, runs
+
+__all__ = ["NEEDS", "Generated", "generated", "marked_turns"]
+
+NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
+
+
+class Generated(NamedTuple):
+    """The generated tokens of a row.
+
+    Attributes:
+        turns: their ranges, one per turn.
+        exact: every other token was not generated. False: the others are unknown.
+    """
+
+    turns: Spans
+    exact: bool
+
+    def flags(self, length: int) -> Flags:
+        """The generated tokens as (length,)."""
+        flags = np.zeros(length, dtype=bool)
+        for start, end in self.turns:
+            flags[start:end] = True
+        return flags
+
+
+def generated(batch: Batch, row: BatchRow) -> Generated | None:
+    """Return what is known of a row, or None if nothing is."""
+    length = len(row.ids)
+    if batch.turn_start and batch.turn_end:
+        starts, ends = marked_turns(batch, row)
+        return Generated(list(zip(starts, [*ends, length], strict=False)), True) if len(starts) >= len(ends) else None
+    if row.turns is not None:
+        return Generated([(start, min(end, length)) for start, end in row.turns if start < min(end, length)], True)
+    if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
+        return Generated(turns, True)
+    if row.tokens is not None and row.turn_texts is not None:
+        return _by_text(row.tokens, row.turn_texts)
+    if row.log_probs is not None:
+        return _by_log_probs(batch, row)
+    return None
+
+
+def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
+    """Return the first token of each turn of the model and the token after its end, by the given token ids.
+
+    The first turn of a response is opened by its prompt. A closing marker outside of a turn belongs to another message.
+    """
+    ids = row.ids[row.real].tolist()
+    first, last = list(batch.turn_start), list(batch.turn_end)
+    starts, ends = ([0] if row.prompt_ids is not None and ids and ids[: len(first)] != first else []), []
+    is_open, position = bool(starts), 0
+    while position < len(ids):
+        if ids[position : position + len(first)] == first:
+            position += len(first)
+            starts.append(position)
+            is_open = True
+        elif is_open and ids[position : position + len(last)] == last:
+            position += len(last)
+            ends.append(position)
+            is_open = False
+        else:
+            position += 1
+    return starts, ends
+
+
+def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
+    """Find each turn's ids in the response, in order. The last one may be cut off at the end. None: not there."""
+    position, found = 0, []
+    for turn in turn_ids:
+        while position < len(ids) and ids[position : position + len(turn)] != turn[: len(ids) - position]:
+            position += 1
+        if position >= len(ids) and turn:
+            return found if found and position == len(ids) and turn is turn_ids[-1] else None
+        found.append((position, min(position + len(turn), len(ids))))
+        position += len(turn)
+    return found
+
+
+def _by_text(tokens: list[str], texts: list[str]) -> Generated | None:
+    whole, position, found = "".join(tokens), 0, []
+    ends = np.cumsum([len(token) for token in tokens])
+    for text in texts:
+        start = whole.find(text, position)
+        if start < 0:
+            return None
+        position = start + len(text)
+        found.append((int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, position)) + 1))
+    return Generated(found, True)
+
+
+def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
+    """The tokens with a log-probability below 0, together with the trained ones. None if all tokens have one."""
+    if _covers_everything(batch) or row.log_probs is None:
+        return None
+    values = row.log_probs
+    sampled = np.isfinite(values) & (values < 0) & row.real
+    outside = values[row.real & ~row.mask]
+    if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
+        return None
+    if not (row.mask & sampled).any():  # nothing that is trained was sampled
+        return Generated(runs(sampled), False) if sampled.any() else None
+    return Generated(runs(sampled | row.mask), False)
+
+
+def _covers_everything(batch: Batch) -> bool:
+    """Whether the log-probabilities are those of all tokens, results of tools included."""
+    outside = [row for row in batch.trained if row.log_probs is not None and (row.real & ~row.mask).any()]
+    return bool(outside) and all(
+        bool((row.log_probs[row.real] < 0).mean() > 0.99) for row in outside if row.log_probs is not None
+    )

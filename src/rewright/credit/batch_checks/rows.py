@@ -1,0 +1,196 @@
+"""The rows of a training batch as every check reads them, and what a check returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Batch", "BatchRow", "Finding", "NotChecked", "Result", "Trajectory", "runs"]
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Spans = list[tuple[int, int]]
+
+
+class Finding(NamedTuple):
+    """One place where a batch is wrong.
+
+    Attributes:
+        code: name of the check.
+        what: what is wrong there.
+        row: number of the row, from 0.
+        token: position in the response of the row, from 0; None if the row as a whole is concerned.
+        expected: what a right batch has there.
+        place: the row's place in the file.
+    """
+
+    code: str
+    what: str
+    row: int
+    token: int | None
+    expected: str
+    place: str = ""
+
+
+class NotChecked(NamedTuple):
+    """A check that could not be made, and why."""
+
+    reason: str
+
+
+Result = list[Finding] | NotChecked
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """One sequence of a batch, L tokens of response. None: the dump does not have it.
+
+    Attributes:
+        index: number of the row, from 0.
+        place: its place in the file.
+        ids: token ids of the response (L,), or of the whole sequence if `prompt_ids` is None.
+        mask: the tokens that are trained (L,).
+        real: the tokens that are not padding (L,).
+        group, trajectory, task: labels. A trajectory may have several rows (step-wise training).
+        prompt_ids: token ids of the prompt, without padding.
+        turns: half-open ranges of the generated tokens of each turn.
+        turn_starts, turn_ends: positions of the first token of each turn and after its last, if they are kept apart.
+        turn_ids: the token ids that the sampler returned for each turn.
+        tokens, turn_texts: the text of each token (L), and the text that the model wrote in each turn.
+        reward: the reward of the row's trajectory.
+        reward_stated: the reward is a value of the dump, not a sum of `token_rewards`.
+        token_rewards: rewards per token (L,), before a KL penalty.
+        turn_rewards: rewards per turn.
+        advantages: advantages per token (L,).
+        log_probs: log-probabilities of the sampler (L,).
+        old_log_probs: log-probabilities of the trainer (L,).
+        last_step: the row is the last one of its trajectory.
+        truncated: the response ended at a limit.
+        padding: the row only fills up the batch.
+    """
+
+    index: int
+    place: str
+    ids: NDArray[np.int64]
+    mask: Flags
+    real: Flags
+    group: str | None = None
+    trajectory: str | None = None
+    task: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    turns: Spans | None = None
+    turn_starts: list[int] | None = None
+    turn_ends: list[int] | None = None
+    turn_ids: list[list[int]] | None = None
+    tokens: list[str] | None = None
+    turn_texts: list[str] | None = None
+    reward: float | None = None
+    reward_stated: bool = True
+    token_rewards: Array | None = None
+    turn_rewards: list[float] | None = None
+    advantages: Array | None = None
+    log_probs: Array | None = None
+    old_log_probs: Array | None = None
+    last_step: bool | None = None
+    truncated: bool | None = None
+    padding: bool = False
+
+    @property
+    def prompt(self) -> Any:
+        """What the row was asked: `task`, or the prompt's token ids. None if neither is known."""
+        return self.task if self.task is not None else self.prompt_ids
+
+    @property
+    def scalar(self) -> float | None:
+        """The advantage of the row's trained tokens, if it is the same for all of them."""
+        if self.advantages is None or not self.mask.any():
+            return None
+        values = self.advantages[self.mask]
+        size = float(np.abs(values).max())
+        return float(values.mean()) if float(np.ptp(values)) <= 1e-3 * size + 1e-9 else None
+
+    def finding(self, code: str, what: str, token: int | None, expected: str) -> Finding:
+        """Return a finding in this row."""
+        return Finding(code, what, self.index, token, expected, self.place)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The rows of one trajectory, in the order of its steps."""
+
+    rows: list[BatchRow]
+
+    @property
+    def last(self) -> BatchRow:
+        """The last step."""
+        return next((row for row in self.rows if row.last_step), self.rows[-1])
+
+    @property
+    def rewards(self) -> list[float]:
+        """What its reward may be: that of the last step, and the sum over its steps."""
+        stated = [row.reward for row in self.rows if row.reward is not None]
+        return [] if self.last.reward is None or not stated else [self.last.reward, float(sum(stated))]
+
+    @property
+    def scalar(self) -> float | None:
+        """The advantage of its trained tokens, if it is the same for all of them."""
+        trained = [row for row in self.rows if row.mask.any()]
+        values = [row.scalar for row in trained]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        return known[0] if max(known) - min(known) <= 1e-3 * max(map(abs, known)) + 1e-9 else None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a batch. `turn_start`, `turn_end`: token ids that open and close a turn of the model, if given."""
+
+    rows: Sequence[BatchRow]
+    turn_start: tuple[int, ...] = ()
+    turn_end: tuple[int, ...] = ()
+    padded: frozenset[int] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        """Find the rows that only fill up the batch: those that say so, and untrained copies of other rows."""
+        seen: dict[Any, BatchRow] = {}
+        padded = set()
+        for row in self.rows:
+            key = (row.group, row.trajectory, row.prompt_ids, row.ids[row.real].tobytes())
+            if row.padding or (key in seen and not row.mask.any() and row.trajectory is not None):
+                padded.add(row.index)
+            seen.setdefault(key, row)
+        object.__setattr__(self, "padded", frozenset(padded))
+
+    @property
+    def trained(self) -> list[BatchRow]:
+        """The rows with at least one trained token; a row that is filtered out has an empty mask."""
+        return [row for row in self.rows if row.mask.any() and row.index not in self.padded]
+
+    def trajectories(self, rows: Iterable[BatchRow]) -> list[Trajectory]:
+        """Divide rows into trajectories. A row without a label of a trajectory is one of its own."""
+        found: dict[Any, list[BatchRow]] = {}
+        for row in rows:
+            found.setdefault((row.group, row.trajectory) if row.trajectory is not None else row.index, []).append(row)
+        return [Trajectory(part) for part in found.values()]
+
+    def groups(self, *, padding: bool = False) -> dict[str, list[BatchRow]]:
+        """Divide the rows that have a group by it."""
+        found: dict[str, list[BatchRow]] = {}
+        for row in self.rows:
+            if row.group is not None and (padding or row.index not in self.padded):
+                found.setdefault(row.group, []).append(row)
+        return found
+
+
+def runs(flags: Flags) -> Spans:
+    """Return the half-open ranges of True in `flags` (L,)."""
+    edges = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
+    return list(zip(np.nonzero(edges == 1)[0].tolist(), np.nonzero(edges == -1)[0].tolist(), strict=True))
+
+
+Check = Callable[[Batch], Result]

@@ -1,0 +1,113 @@
+"""Checks of rewards and log-probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
+from rewright.credit.batch_checks.statistics import implied_reward
+
+__all__ = ["lost_reward", "masked_log_probs"]
+
+_TOLERANCE = 1e-3
+
+
+def lost_reward(batch: Batch) -> Result:
+    """A reward is lost, as with a turn that was cut off at the length limit."""
+    findings: list[Finding] = []
+    checked = False
+    rows = [row for row in batch.rows if row.index not in batch.padded]
+    for one in batch.trajectories(rows):
+        for fault in (_on_padding(one), _not_on_tokens(one), _not_on_turns(one)):
+            checked = checked or fault is not None
+            findings += fault or []
+    for group in batch.groups().values():
+        for row in group:
+            if row.truncated and row.reward is not None and row.scalar is not None:
+                checked = True
+                implied = implied_reward([other for other in group if not other.truncated], row)
+                if implied is not None:
+                    what = f"the advantage is that of the reward {implied:.4g}, and the row was cut off"
+                    findings.append(row.finding("lost_reward", what, None, f"reward {row.reward:.4g}"))
+    if not checked:
+        return NotChecked("needs token_rewards, turn_rewards with turns, or truncated with reward and advantages")
+    return findings
+
+
+def masked_log_probs(batch: Batch) -> Result:
+    """Log-probabilities of masked tokens are filled with 1, which makes their ratio e or 1/e (Flash-RL 19)."""
+    findings, checked = [], False
+    for row in batch.rows:
+        for name, values in (("log_probs", row.log_probs), ("old_log_probs", row.old_log_probs)):
+            if values is None:
+                continue
+            checked = True
+            above = np.isfinite(values) & (values > _TOLERANCE)
+            if above.any():
+                token = int(np.argmax(above))
+                kind = "a trained" if row.mask[token] else "a masked"
+                what = f"{name} is {values[token]:.4g} at {kind} token and at {int(above.sum())} tokens of the row"
+                findings.append(row.finding("masked_log_probs", what, token, "0 or less, the same in both"))
+    return findings if checked else NotChecked("needs log_probs or old_log_probs")
+
+
+def _on_padding(one: Trajectory) -> list[Finding] | None:
+    """Rewards on tokens of padding. None: no rewards per token."""
+    rows = [row for row in one.rows if row.token_rewards is not None]
+    findings = []
+    for row in rows:
+        lost = (row.token_rewards if row.token_rewards is not None else np.zeros(len(row.ids))) * ~row.real
+        if lost.any():
+            token = int(np.argmax(lost != 0))
+            what = f"a reward of {lost[token]:.4g} is on padding"
+            findings.append(row.finding("lost_reward", what, token, f"it on token {max(int(row.real.sum()) - 1, 0)}"))
+    return findings if rows else None
+
+
+def _not_on_tokens(one: Trajectory) -> list[Finding] | None:
+    """A stated reward that the tokens do not have, in the row or in the trajectory."""
+    rows = [row for row in one.rows if row.token_rewards is not None and row.reward_stated and row.reward is not None]
+    if not rows:
+        return None
+    sums = [float(row.token_rewards.sum()) for row in rows if row.token_rewards is not None]
+    wrong = [(row, total) for row, total in zip(rows, sums, strict=True) if not _equal(total, row.reward)]
+    if not wrong or _equal(sum(sums), one.last.reward):
+        return []
+    row, total = wrong[-1]
+    token = max(int(row.real.sum()) - 1, 0)
+    what = f"the rewards of the tokens sum up to {total:.4g}"
+    return [row.finding("lost_reward", what, token, f"{row.reward:.4g}, the reward of the row")]
+
+
+def _not_on_turns(one: Trajectory) -> list[Finding] | None:
+    """Turns without a reward, and rewards without a turn."""
+    rows = [row for row in one.rows if row.turn_rewards is not None and row.turns is not None]
+    findings = []
+    for row in rows:
+        rewards, turns = row.turn_rewards or [], row.turns or []
+        if len(rewards) < len(turns):
+            start = turns[len(rewards)][0]
+            what = f"{len(turns)} turns, but {len(rewards)} turn rewards"
+            findings.append(row.finding("lost_reward", what, start, "a reward for every turn"))
+        elif any(rewards[len(turns) :]):
+            what = f"{len(turns)} turns, but {len(rewards)} turn rewards: {sum(rewards[len(turns) :]):.4g} is lost"
+            findings.append(row.finding("lost_reward", what, len(row.ids) - 1, "a turn for every reward"))
+        elif (fault := _cut_off(row)) is not None:
+            findings.append(fault)
+    return findings if rows else None
+
+
+def _cut_off(row: BatchRow) -> Finding | None:
+    """A turn beyond the end of the row whose reward is missing in the row's reward or on its tokens."""
+    rewards, turns, length = row.turn_rewards or [], row.turns or [], len(row.ids)
+    kept = sum(reward for reward, (start, _) in zip(rewards, turns, strict=True) if start < length)
+    lost = sum(rewards) - kept
+    counted = row.reward if row.token_rewards is None else float(row.token_rewards.sum())
+    if _equal(lost, 0.0) or counted is None or not _equal(counted, kept):
+        return None
+    what = f"turns beyond the end of the row have a reward of {lost:.4g}, which is missing in {counted:.4g}"
+    return row.finding("lost_reward", what, length - 1, f"{sum(rewards):.4g}")
+
+
+def _equal(left: float, right: float | None) -> bool:
+    return right is not None and abs(left - right) <= _TOLERANCE * max(1.0, abs(right))
