@@ -32,19 +32,6 @@ def test_rl_in_two_processes_makes_the_steps_of_one(tmp_path: Path) -> None:
     assert groups.difference(groups.weights(two, "rl"), groups.weights(one, "rl")) < 1e-4
 
 
-def test_sft_with_similar_lengths_in_each_step_has_the_same_steps_in_two_processes(tmp_path: Path) -> None:
-    groups.put(tmp_path, "sft")
-    settings = ("sft.micro_batch_size=1", "sft.arguments.train_sampling_strategy=group_by_length", "sft.epochs=2")
-    groups.run(tmp_path, "run", "r.yaml", "--run", "two", "training.processes=2", *settings)
-    alone = in_process.rewright(tmp_path, "run", "r.yaml", "--run", "one", *settings)
-    assert alone.code == 0, alone.errors
-    two, one = groups.rows(tmp_path / "two"), groups.rows(tmp_path / "one")
-    assert len(two) == len(one) == 4
-    for found, expected in zip(two, one, strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
-        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-2)
-
-
 MISTAKES = {
     "division": ("training.processes=3", "an optimizer step of rl has 8 rollouts: expected a multiple of"),
     "micro": (

@@ -26,8 +26,8 @@ from rewright.core.errors import EngineError, InputError
 from rewright.engines.base import Generation, Request
 from rewright.engines.checks import layer_problem
 from rewright.engines.sampling import sample
-from rewright.engines.slot_cache import SlotCache, cache_argument
-from rewright.engines.slots import Command, Job, Slot, common_prefix_length
+from rewright.engines.slot_cache import SlotCache, cache_argument, end_token_ids
+from rewright.engines.slots import Command, Job, Slot, common_prefix_length, copy_prompts, leader_of
 from rewright.engines.weight_updates import WeightUpdates
 
 __all__ = ["HFEngine"]
@@ -80,7 +80,7 @@ class HFEngine(WeightUpdates):
         self.model, self.tokenizer = model, tokenizer
         self.name = name or str(getattr(model, "name_or_path", "")) or "model"
         self.max_length = max_length or int(getattr(config, "max_position_embeddings", 2048))
-        self.end_ids = set(end_ids) if end_ids is not None else _end_ids(model, tokenizer)
+        self.end_ids = set(end_ids) if end_ids is not None else end_token_ids(model, tokenizer)
         self.device = next(model.parameters()).device
         self.slots = [Slot() for _ in range(slots)]
         # Padding rows after the slots complete the last batch.
@@ -245,42 +245,19 @@ class HFEngine(WeightUpdates):
             self.cache.copy(self.slots.index(donor), self.slots.index(slot), shared)
             kept = shared
         kept = min(kept, len(ids) - 1)
-        slot.leader = None
-        if self.threads is None and len(ids) - 1 - kept >= PREFILL_CHUNK_LENGTHS[0]:
-            # The samples of a group usually start together: the first one prefills their prompt. Not with small models
-            # on a CPU: there a pass costs the same for all rows, and every row is to be computed in the same way.
-            same = (other for other in self.slots if other is not slot and other.leader is None)
-            slot.leader = next(
-                ((other, other.job) for other in same if other.job is not None and other.prefills(ids)), None
-            )
+        # The samples of a group usually start together: the first one prefills their prompt. Not with small models on a
+        # CPU: there a pass costs the same for all rows, and every row is to be computed in the same way.
+        waits = self.threads is None and len(ids) - 1 - kept >= PREFILL_CHUNK_LENGTHS[0]
+        slot.leader = leader_of(ids, self.slots) if waits else None
         slot.ids, slot.pending = ids[:kept], ids[kept:]
         slot.session, slot.job, slot.used = job.request.session, job, self._clock
-
-    def _follow(self) -> int:
-        """Copy the prompts that leaders have prefilled to their followers. Returns the number of those that wait."""
-        waiting = 0
-        for index, slot in enumerate(self.slots):
-            if slot.leader is None:
-                continue
-            leader, job = slot.leader
-            if slot.job is None or leader.job is not job:  # ended or cancelled: the slot prefills its prompt itself
-                slot.leader = None
-                continue
-            shared = len(slot.ids) + len(slot.pending) - 1
-            if len(leader.ids) < shared:
-                waiting += 1
-                continue
-            self.cache.copy(self.slots.index(leader), index, shared)
-            prompt = slot.ids + slot.pending
-            slot.ids, slot.pending, slot.leader = prompt[:shared], prompt[shared:], None
-        return waiting
 
     def _prefill(self) -> bool:
         """Prefill the pending tokens (all but the last) of up to MAX_PREFILL_ROWS slots. Returns False without a pass.
 
         A pass costs the same for one row as for all, so a partial batch waits while enough other rows can decode.
         """
-        followers = self._follow()
+        followers = copy_prompts(self.slots, self.cache)
         rows_of: dict[int, list[int]] = {}
         ready = 0
         for index, slot in enumerate(self.slots):
@@ -413,14 +390,3 @@ class HFEngine(WeightUpdates):
 def _chunk_length(pending: int) -> int:
     """Return the chunk length of a prefill pass for `pending` tokens."""
     return next((length for length in PREFILL_CHUNK_LENGTHS if pending <= length), PREFILL_CHUNK_LENGTHS[-1])
-
-
-def _end_ids(model: Any, tokenizer: Any) -> set[int]:
-    ids: set[int] = set()
-    generation = getattr(model, "generation_config", None)
-    for value in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None), model.config.eos_token_id):
-        if isinstance(value, int):
-            ids.add(value)
-        elif value is not None:
-            ids.update(int(token_id) for token_id in value)
-    return ids

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["SlotCache", "cache_argument"]
+__all__ = ["SlotCache", "cache_argument", "end_token_ids"]
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -115,3 +115,15 @@ def cache_argument(model: Any) -> str:
     """Return the name of the KV cache among the arguments of `forward`; transformers 5.24 has renamed it to `cache`."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Return the token ids that end a turn: those of the tokenizer and of the model's configurations."""
+    ids: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for value in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None), model.config.eos_token_id):
+        if isinstance(value, int):
+            ids.add(value)
+        elif value is not None:
+            ids.update(int(token_id) for token_id in value)
+    return ids

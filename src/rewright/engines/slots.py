@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from rewright.core.errors import EngineError
 from rewright.engines.base import Generation, Request
 
-__all__ = ["Command", "Job", "Slot", "common_prefix_length"]
+if TYPE_CHECKING:
+    from rewright.engines.slot_cache import SlotCache
+
+__all__ = ["Command", "Job", "Slot", "common_prefix_length", "copy_prompts", "leader_of"]
 
 
 class Job:
@@ -90,3 +94,31 @@ def common_prefix_length(first: list[int], second: list[int]) -> int:
         else:
             high = middle
     return low
+
+
+def leader_of(ids: list[int], slots: Sequence[Slot]) -> tuple[Slot, Job] | None:
+    """Return the slot, and its request, in which the prompt `ids` is being prefilled; None if there is none."""
+    for slot in slots:
+        if slot.job is not None and slot.leader is None and slot.prefills(ids):
+            return slot, slot.job
+    return None
+
+
+def copy_prompts(slots: Sequence[Slot], cache: SlotCache) -> int:
+    """Copy the prompts that leaders have prefilled to their followers. Returns the number of those that still wait."""
+    waiting = 0
+    for index, slot in enumerate(slots):
+        if slot.leader is None:
+            continue
+        leader, job = slot.leader
+        if slot.job is None or leader.job is not job:  # ended or cancelled: the slot prefills its prompt itself
+            slot.leader = None
+            continue
+        prompt = slot.ids + slot.pending
+        shared = len(prompt) - 1
+        if len(leader.ids) < shared:
+            waiting += 1
+            continue
+        cache.copy(slots.index(leader), index, shared)
+        slot.ids, slot.pending, slot.leader = prompt[:shared], prompt[shared:], None
+    return waiting
