@@ -78,7 +78,8 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
 
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
     """Find each turn's ids in the response, in order. The last one may be cut off at the end. None: not there."""
-    position, found = 0, []
+    position = 0
+    found: Spans = []
     for turn in turn_ids:
         while position < len(ids) and ids[position : position + len(turn)] != turn[: len(ids) - position]:
             position += 1

@@ -78,7 +78,7 @@ def single_groups(batch: Batch) -> Result:
 
 
 def _advantages(row: BatchRow) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.zeros(len(row.ids)) if row.advantages is None else row.advantages  # type: ignore[return-value]
+    return np.zeros(len(row.ids)) if row.advantages is None else row.advantages
 
 
 def _earlier(one: Trajectory) -> list[BatchRow]:

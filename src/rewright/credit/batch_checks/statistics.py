@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rewright.credit.batch_checks.rows import Batch, BatchRow, NotChecked, Result, Trajectory
+from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
 
 __all__ = ["Line", "fit", "padding_in_statistics", "turns_in_mean"]
 
@@ -90,7 +90,8 @@ def padding_in_statistics(batch: Batch) -> Result:
     padded = [row for row in batch.rows if row.index in batch.padded]
     if not padded:
         return NotChecked("needs rows that are padding (key padding, or untrained copies of rows)")
-    readable, findings = False, []
+    readable = False
+    findings: list[Finding] = []
     groups = batch.groups(padding=True)
     everything = [row for row in batch.rows if row.group is None or row.group in groups]
     candidates = {f"group {name}": rows for name, rows in groups.items()} or {}
