@@ -43,6 +43,6 @@ def test_the_solve_table_is_true() -> None:
 
 
 def test_every_judge_has_its_place_on_the_page() -> None:
-    named = set(re.findall(r"`(\w+)`", PAGE.split("\n## ")[0]))
+    named = set(re.findall(r"`([\w-]+)`", PAGE.split("\n## ")[0]))
     assert set(known("judge")) <= named
     assert {judge for judge, *_ in rows()} == {"exact", "math", "qa", "token_set_f1", "answer_correctness"}

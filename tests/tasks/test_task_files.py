@@ -145,4 +145,4 @@ def test_an_unchecked_load_leaves_the_findings_to_validation(tmp_path: Path) -> 
 
 def test_every_format_is_an_object_that_says_where_its_tasks_come_from() -> None:
     kinds = [type(find_format(name)).__name__ for name in known("task_format")]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"RowFormat": 21, "PackageFormat": 4, "WorldFormat": 2}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"RowFormat": 21, "PackageFormat": 6, "WorldFormat": 2}

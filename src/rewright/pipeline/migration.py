@@ -109,7 +109,9 @@ def migrate(folder: Path, tasks: Iterable[RecordFile[Task]], id_sections: Iterab
     before = read_bounded(path)
     recipe = stored_recipe(folder)
     text = yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True).encode()
-    earlier = environment.get("earlier_ids") or _earlier_ids(yaml.safe_load(before), recipe, id_sections)
+    earlier = environment.get("earlier_ids")  # {}: none differ; the recipe may have been rewritten since
+    if earlier is None:
+        earlier = _earlier_ids(yaml.safe_load(before), recipe, id_sections)
     # Stored before the recipe is rewritten, because it cannot be computed from the new one.
     _write_environment(folder, {**environment, "earlier_ids": earlier})
     for copy in [*folder.glob("redo/*/recipe.yaml"), path]:
