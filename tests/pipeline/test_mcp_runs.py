@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a variable": ({"command": COMMAND, "env": ["NO_SUCH_VARIABLE"]}, "env names NO_SUCH_VARIABLE, which is not set"),
     "a key": ({"url": "http://127.0.0.1:9/mcp", "api_key_env": "NO_SUCH_KEY"}, "api_key_env names NO_SUCH_KEY"),
     "two places": ({"url": "http://h/mcp", "command": "x"}, "an MCP server has command and url: expected exactly one"),
-    "no place": ({"session": "shared"}, "tools.mcp.shop: an MCP server has none of command, url and server"),
+    "no place": ({"session": "shared"}, "r.yaml:14: tools.mcp.shop: an MCP server has none of command, url and server"),
     "variables for a URL": ({"url": "http://h/mcp", "env": ["A"]}, "env has no effect without command"),
     "a transport for a command": ({"command": "x", "transport": "sse"}, "transport has no effect without url"),
     "an open quotation mark": ({"command": "x 'y"}, "tools.mcp.shop: no closing quotation"),
