@@ -126,6 +126,7 @@ def recipe_hash(recipe: Recipe, sections: Iterable[str]) -> str:
             "engine": "hf",
             "server": None,
             "importance_correction": None,
+            "share_prompts": False,
             "verl": msgspec.to_builtins(VerlSettings()),
             "vllm": None,
         }

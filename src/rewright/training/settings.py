@@ -261,6 +261,10 @@ class RLSettings(_TrainSettings, frozen=True):
     """Weight each token with the ratio of its probability in the trainer to that in the engine, truncated as TRL does
     (`vllm_importance_sampling_*` in `rl.arguments`). Default: with every engine but `hf`, and with verl."""
 
+    share_prompts: bool = False
+    """Compute the prompt of a group once in the loss, not once for each rollout: the same numbers in less time where
+    prompts are long. Needs `micro_batch_size` of whole groups, one process, and a model with full attention (sdpa)."""
+
     @property
     def step_sequences(self) -> int:
         """Rollouts of an optimizer step."""
@@ -297,6 +301,7 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
     backend = rl.get("backend", defaults["backend"])
     if backend == "verl":
         yield UnusedKey("rl.concurrency", "rl.backend", backend, ", whose engine has limits of its own")
+        yield UnusedKey("rl.share_prompts", "rl.backend", backend)
     else:
         yield UnusedKey("rl.verl", "rl.backend", backend)
     reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
@@ -349,6 +354,14 @@ def check_batches(section: str, settings: SectionSettings, processes: int = 1) -
             raise InputError(
                 f"rl.updates_per_step is {settings.updates_per_step}: expected a divisor of the {rollouts} rollouts of "
                 "a step (rl.tasks_per_step times rl.generations)"
+            )
+        if settings.share_prompts and processes > 1:
+            raise InputError(f"rl.share_prompts needs one process, and training.processes is {processes}")
+        micro = settings.micro_batch_size
+        if settings.share_prompts and micro is not None and micro % settings.generations:
+            raise InputError(
+                f"rl.micro_batch_size is {micro}: expected a multiple of rl.generations, {settings.generations}, with "
+                "rl.share_prompts"
             )
     batch = settings.step_sequences
     if batch % processes:

@@ -77,10 +77,10 @@ class TRL:
         check_dtype(model, "model")
 
     def check_rollouts(self, settings: RLSettings, model: ModelSettings) -> None:
-        """Raise InputError for a model whose rollouts `rl.engine` cannot generate."""
+        """Raise InputError for a model whose rollouts `rl.engine` cannot generate, or whose prompts are not shared."""
         from rewright.engines.checks import check_layers
 
-        if settings.engine == "hf":
+        if settings.engine == "hf" or settings.share_prompts:
             check_layers(model, "model")
 
     def train_sft(

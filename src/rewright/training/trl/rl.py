@@ -34,6 +34,7 @@ from rewright.training.launch import world_size
 from rewright.training.settings import RLSettings, check_task_count
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
 from rewright.training.trl.rl_trainer import RewrightTrainer
+from rewright.training.trl.shared_prompt import sharing_problem
 
 __all__ = ["RewrightTrainer", "rl_config", "train_rl"]
 
@@ -109,12 +110,16 @@ def train_rl(
 
     See `RewrightTrainer` for the other arguments.
 
-    Raises InputError for fewer tasks than `tasks_per_step`, TrainingError if no weight changes, and the error of the
-    last rollout if all rollouts of a step fail; finished steps are then saved in a checkpoint.
+    Raises InputError for fewer tasks than `tasks_per_step` and for a model whose prompts cannot be shared,
+    TrainingError if no weight changes, and the error of the last rollout if all rollouts of a step fail; finished steps
+    are then saved in a checkpoint.
     """
     from datasets import Dataset
 
     check_task_count(len(tasks), settings)
+    problem = sharing_problem(model.config) if settings.share_prompts else None
+    if problem is not None:
+        raise InputError(f"rl.share_prompts: {problem}")
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]
     renderer = Renderer(tokenizer, dialect, template_options=template_options)
     precision = precision or str(model.dtype).removeprefix("torch.")

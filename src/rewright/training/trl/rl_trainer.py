@@ -45,6 +45,7 @@ from rewright.training.trl.group import Group
 from rewright.training.trl.parts import compute_in_buckets, length_buckets
 from rewright.training.trl.rows import to_trl_output
 from rewright.training.trl.sampler_gap import SamplerGap, use_trl_correction
+from rewright.training.trl.shared_prompt import groups_together, shared_log_probs
 from rewright.training.trl.truncation import correct_trl_batch, is_truncated
 from rewright.training.trl.weights import checkpoint_weights
 
@@ -87,6 +88,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     """
 
     _gap = SamplerGap()
+    _shares_prompts = False
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings, self._dialect, self._run_seed = settings, dialect, run_seed
         self._reward_model, self._on_rollouts, self._group = reward_model, on_rollouts, Group(self.accelerator)
         self._judge_seconds, self._resources = judge_seconds, resources
+        self._shares_prompts = settings.share_prompts
         self._outages, self._watch = StepOutages(), StepWatch("rl", dialect, limits)
         self._loop = asyncio.new_event_loop()
         policy = self.accelerator.unwrap_model(self.model) if rollout_model is None else rollout_model
@@ -293,19 +296,32 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **settings: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Override of TRL's method that computes the rows in length buckets."""
+        """Override of TRL's method that computes the rows in length buckets, or the prompt of a group once."""
         compute = super()._get_per_token_logps_and_entropies
         special = [name for name, value in settings.items() if value is not None and name not in TEXT_ONLY_KWARGS]
         parts = length_buckets(attention_mask)
         # Distributed models do not support several forward passes before one backward pass.
         result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-        if len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
+        if self._shares_prompts and not special and not settings.get("compute_aux_loss"):
+            entropies = bool(settings.get("compute_entropy"))
+            with self.accelerator.autocast():
+                result = shared_log_probs(model, input_ids, attention_mask, logits_to_keep, entropies=entropies)
+        elif len(parts) < 2 or special or settings.get("compute_aux_loss") or self.accelerator.num_processes > 1:
             result = compute(model, input_ids, attention_mask, logits_to_keep, **settings)
         else:
             compute_part = partial(compute, model, **settings)
             result = compute_in_buckets(compute_part, parts, input_ids, attention_mask, logits_to_keep)
         self._gap.record(result[0])
         return result
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """Override of TRL's method, which shuffles the rollouts, that puts the rows of a group together again."""
+        before = self._buffered_inputs
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if self._shares_prompts and self.model.training and self._buffered_inputs is not before:
+            self._buffered_inputs = groups_together(self._buffered_inputs, self.args.gradient_accumulation_steps)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Override of TRL's method that replaces `advantages` (B,) by per-token advantages (B, T)."""
