@@ -156,9 +156,9 @@ def test_what_prompts_cannot_be_shared_with_is_said_before_the_run() -> None:
 
     from rewright.training.trl.shared_prompt import sharing_problem
 
-    with pytest.raises(InputError, match="rl.micro_batch_size is 12: expected a multiple of rl.generations, 8"):
+    with pytest.raises(InputError, match=r"rl\.micro_batch_size is 12: expected a multiple of rl.generations, 8"):
         check_batches("rl", RLSettings(share_prompts=True, micro_batch_size=12, tasks_per_step=3))
-    with pytest.raises(InputError, match="rl.share_prompts needs one process"):
+    with pytest.raises(InputError, match=r"rl\.share_prompts needs one process"):
         check_batches("rl", RLSettings(share_prompts=True), processes=2)
     check_batches("rl", RLSettings(share_prompts=True, micro_batch_size=16))
     assert "sliding_attention" in str(sharing_problem(transformers.Gemma3TextConfig()))

@@ -89,6 +89,7 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _gap = SamplerGap()
     _shares_prompts = False
+    _buffered_inputs: list[dict[str, Any]]
 
     def __init__(
         self,
