@@ -116,6 +116,20 @@ def test_what_a_path_selects(tasks: list[Task]) -> None:
     assert outcomes(cars, replayed(cars)) == [1.0] * len(cars)
 
 
+def test_a_path_selects_by_the_length_of_an_episode(tasks: list[Task]) -> None:
+    short = load_tasks("all,episode=6000,characters=400", NAME)
+    train = [task for task in short if task.split == "train"]
+    assert (len(train), len(short) - len(train)) == (427, 149)
+    tokens = [
+        sum(len(turn.text) + sum(len(result.content) for result in turn.results) for turn in trajectory.turns)
+        + len(task.messages[0]["content"])
+        + sum(len(json.dumps(tool.schema, ensure_ascii=False, separators=(",", ":"))) for tool in task.tools)
+        for task, trajectory in zip(short, replayed(short), strict=True)
+    ]
+    assert 5800 < max(tokens) < 6400  # tags of calls and the last sentence come on top
+    assert {task.id for task in short} < {task.id for task in tasks}
+
+
 def test_references_become_values() -> None:
     labels = ["var1", "var2", "var3"]
     responses = [[{"a": {"b": 7}}, {"a": {"b": 8}}], {"data": [{"id": "x"}], "id": "y"}, {}]
@@ -350,6 +364,8 @@ def test_validate_and_mistakes(tasks: list[Task], tmp_path: Path) -> None:
         ("test,train", "complexfuncbench has no part 'train'"),
         ("test,characters=49", "characters=49: expected a whole number of at least 50 or characters=whole"),
         ("test,characters=", "characters=: expected a whole number"),
+        ("test,episode=0", "episode=0: expected a whole number of at least 1"),
+        ("test,episode=1", "contains no task in the format 'complexfuncbench'"),
         ("test,distractors=-1", "distractors=-1: expected a whole number of at least 0"),
         ("test,temperature=1", "complexfuncbench has no part 'temperature=1'"),
         ("test,", "complexfuncbench has no part ''"),

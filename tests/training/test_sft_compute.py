@@ -70,6 +70,44 @@ def test_micro_batches_have_rows_of_similar_length_and_the_gradient_is_that_of_t
     assert logged["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
 
 
+def test_padding_on_the_right_needs_no_mask_and_other_padding_keeps_its_mask(tmp_path: Path) -> None:
+    """TRL alone, with the mask of its collator, makes the same step; every attention layer was called without one."""
+    from rewright.training.trl.right_padding import causal_mask_alone
+
+    model = load_model(PICO)
+    attention = model.base_model.layers[0].self_attn
+    masks: list[Any] = []
+    attention.register_forward_pre_hook(
+        lambda _module, _args, settings: masks.append(settings["attention_mask"]), with_kwargs=True
+    )
+    ids = torch.randint(5, 200, (3, 12), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([12, 7, 1])
+    right = (torch.arange(12) < lengths[:, None]).long()
+    left = right.flip(1)
+    before = {name: model(input_ids=ids, attention_mask=mask).logits for name, mask in (("r", right), ("l", left))}
+    assert all(mask is not None for mask in masks)
+    causal_mask_alone(model)
+    masks.clear()
+    after = {name: model(input_ids=ids, attention_mask=mask).logits for name, mask in (("r", right), ("l", left))}
+    assert masks[0] is None
+    assert masks[1] is not None
+    torch.testing.assert_close(after["r"][right.bool()], before["r"][right.bool()], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after["l"], before["l"])
+    for rank in (None, 4):
+        _, logged = trained(tmp_path, f"padded-{rank}", rows(5), lora_rank=rank)
+        assert logged["loss"] == pytest.approx(plain_loss(rows(5)), rel=1e-4)
+
+
+def plain_loss(data: list[dict[str, Any]]) -> float:
+    """The loss of a batch by transformers alone, row by row."""
+    model, total, labels = load_model(PICO), 0.0, 0
+    for row in data:
+        ids, count = torch.tensor([row["input_ids"]]), sum(row["mask"])
+        targets = torch.where(torch.tensor([row["mask"]]) == 1, ids, -100)
+        total, labels = total + model(input_ids=ids, labels=targets).loss.item() * count, labels + count
+    return total / labels
+
+
 def test_the_order_is_that_of_its_seed_and_epoch_and_grouping_fills_the_steps_with_similar_lengths() -> None:
     lengths = [20 + (number * 7919) % 880 for number in range(131)]
 

@@ -28,7 +28,7 @@ from rewright.sandbox.sandbox import Level
 from rewright.tasks.execution import execute_tasks
 from rewright.tasks.findings import Finding, Notes
 from rewright.tasks.licences import source_warnings
-from rewright.tasks.loading import iterate_tasks
+from rewright.tasks.loading import DEFAULT_FORMAT, iterate_tasks
 from rewright.tasks.rows import LeftOutError
 from rewright.tasks.schemas import record_problems, schema_problems, target_problems
 from rewright.tasks.sources import source_problems
@@ -78,7 +78,8 @@ def validate_file(
     A judge given as an import path runs only if its package is in `judges`. The other arguments are those of
     `validate_tasks`.
 
-    Raises InputError for an unreadable file, and SandboxError if `level` is not available on this machine.
+    Raises InputError for an unreadable file and for one without rows, and SandboxError if `level` is not available on
+    this machine.
     """
     started = time.perf_counter()
     tasks: list[Task] = []
@@ -94,6 +95,8 @@ def validate_file(
             rows.append(loaded.row)
         if limit is not None and len(tasks) + len(invalid_rows) >= limit:
             break
+    if not tasks and not invalid_rows:
+        raise InputError(f"{path}: contains no task in the format {format or DEFAULT_FORMAT!r}")
     validation = validate_tasks(
         tasks,
         rows=rows,

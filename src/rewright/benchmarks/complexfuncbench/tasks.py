@@ -1,8 +1,8 @@
 """ComplexFuncBench as tasks: travel questions whose calls depend on each other, in a world of recorded responses.
 
 `tasks.path` is `train`, `test` or `all`, with categories and settings behind commas:
-`test,flights,characters=400,distractors=4`. The split is by sequence of tool names, because 1,000 questions have only
-107 sequences: no sequence is in both parts.
+`test,flights,characters=400,episode=6000,distractors=4`. The split is by sequence of tool names, because 1,000
+questions have only 107 sequences: no sequence is in both parts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = ["CATEGORIES", "FORMAT", "NAME", "Selection", "tasks"]
 NAME: Final = "complexfuncbench"
 CATEGORIES: Final = ("hotels", "flights", "cars", "attractions", "cross")
 SPLITS: Final = ("train", "test", "all")
+_LEAST: Final = {"characters": MIN_CHARACTERS, "episode": 1, "distractors": 0}
+"""Settings that are numbers, and the least one."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -35,6 +37,9 @@ class Selection(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = CATEGORIES
     characters: int | None = 800
     """Maximum length of a response (`rewright.benchmarks.complexfuncbench.shortening`); None: whole."""
+    episode: int | None = None
+    """Maximum length in characters of question, schemas, gold calls and their responses together; None: any. Tasks
+    above it are left out: for a model with a short context."""
     distractors: int = 0
     """Number of functions that are offered beside those of the gold calls."""
 
@@ -51,8 +56,8 @@ class Selection(msgspec.Struct, frozen=True):
                 categories.append(word)
             elif equals and key == "characters" and value == "whole":
                 found[key] = None
-            elif equals and key in ("characters", "distractors"):
-                least = MIN_CHARACTERS if key == "characters" else 0
+            elif equals and key in _LEAST:
+                least = _LEAST[key]
                 if not value.isdecimal() or not least <= int(value) <= 10**9:
                     more = " or characters=whole" if key == "characters" else ""
                     raise InputError(f"{NAME}: {word}: expected a whole number of at least {least}{more}")
@@ -60,7 +65,7 @@ class Selection(msgspec.Struct, frozen=True):
             else:
                 raise InputError(
                     f"{NAME} has no part {word!r}: expected one of {', '.join(SPLITS)}, then categories "
-                    f"({', '.join(CATEGORIES)}), characters=N and distractors=N, separated by commas"
+                    f"({', '.join(CATEGORIES)}), characters=N, episode=N and distractors=N, separated by commas"
                 )
         if categories:
             found["categories"] = tuple(categories)
@@ -82,7 +87,9 @@ def tasks(selection: str = "all") -> Iterator[Task]:
         for group in groups.values():
             if place < len(group):
                 row, entry = group[place]
-                yield _task(row, entry, found, chosen)
+                task = _task(row, entry, found, chosen)
+                if chosen.episode is None or _episode(task, entry) <= chosen.episode:
+                    yield task
 
 
 def _split(entry: Entry, found: Recordings) -> str:
@@ -111,6 +118,17 @@ def _task(row: int, entry: Entry, found: Recordings, chosen: Selection) -> Task:
             "provenance": {"set": f"{PACKAGE} {VERSION}", "row": row, "licence": "apache-2.0"},
         },
     )
+
+
+def _episode(task: Task, entry: Entry) -> int:
+    """Characters of the gold episode: question, schemas, calls and responses."""
+    schemas = sum(len(_json(tool.schema)) for tool in task.tools)
+    calls = sum(len(_json({"name": call.name, "arguments": call.arguments})) + len(call.result) for call in entry.calls)
+    return len(entry.question) + schemas + calls
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)
 
 
 def _offered(row: int, gold: set[str], functions: Sequence[str], distractors: int) -> list[str]:

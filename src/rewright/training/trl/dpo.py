@@ -20,6 +20,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.training.launch import world_size
 from rewright.training.settings import DPOSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.right_padding import causal_mask_alone
 
 __all__ = ["MaskedPairs", "dpo_config", "split_pair", "train_dpo"]
 
@@ -131,6 +132,9 @@ def train_dpo(
     adapters = settings.lora_rank is not None
     trained, precision = load_trainable(model, adapters=adapters)
     reference = None if adapters else load_trainable(model, adapters=False)[0]
+    causal_mask_alone(trained)
+    if reference is not None:
+        causal_mask_alone(reference)
     with quiet():
         config = dpo_config(settings, out, seed, precision=precision)
         tokenizer = load_tokenizer(model)

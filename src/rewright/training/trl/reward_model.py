@@ -28,6 +28,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.training.pair_accuracy import held_out_accuracies
 from rewright.training.settings import RewardSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.right_padding import causal_mask_alone
 
 __all__ = ["RewardModel", "reward_config", "train_reward_model"]
 
@@ -200,6 +201,7 @@ def train_reward_model(
         )
         classifier.config.pad_token_id = tokenizer.pad_token_id
         classifier.config.rewright = {"version": 1, "dialect": dialect, "template_options": model.template_options}
+        causal_mask_alone(classifier)
         config = reward_config(settings, out, seed, precision=compute_dtype(model))
         trainer = RewardTrainer(
             model=classifier,

@@ -18,6 +18,7 @@ from rewright.engines.settings import ModelSettings
 from rewright.training.launch import world_size
 from rewright.training.settings import SFTSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
+from rewright.training.trl.right_padding import causal_mask_alone
 from rewright.training.trl.step_sampler import StepSampler
 
 __all__ = ["fill_batches", "labels_of", "sft_config", "train_sft"]
@@ -103,6 +104,7 @@ def train_sft(
     examples = [{"input_ids": row["input_ids"], "labels": labels_of(row)} for row in fitting]
     set_seed(seed)  # adapters are initialized before the trainer sets its seed
     trained, precision = load_trainable(model, adapters=settings.lora_rank is not None)
+    causal_mask_alone(trained)
     with quiet():
         config = sft_config(settings, out, seed, precision=precision)
         tokenizer = load_tokenizer(model)
