@@ -1,13 +1,15 @@
-"""SmolLM2-135M learns to call functions: base, SFT on gold calls, GRPO, on functions that training has not seen.
+"""SmolLM2-135M learns to call functions: base, SFT on gold calls, RL, on functions or plans that it has not seen.
 
-    python experiments/smollm2_bfcl.py                  # hours on two cores; go on with the same command
-    python experiments/smollm2_bfcl.py --quick          # the same with a few tasks and steps
-    python experiments/smollm2_bfcl.py --report         # the table from the results file, nothing is run
-    python experiments/smollm2_bfcl.py --wrong 50       # wrong outputs beside the gold calls, to look at
+    python experiments/smollm2.py                  # hours on two cores; go on with the same command
+    python experiments/smollm2.py --quick          # the same with a few tasks and steps
+    python experiments/smollm2.py --report         # the table from the results file, nothing is run
+    python experiments/smollm2.py --wrong 50       # wrong outputs beside the gold calls, to look at
 
-Every part is an ordinary run of `recipes/smollm2-bfcl.yaml` in its own run directory (--runs): the base model once, SFT
-for each seed, and each RL method for each seed, which starts from the SFT model of that seed. A part that was stopped
-is resumed. A finished part is a line in experiments/results/smollm2_bfcl.jsonl, which is only ever appended to. The
+    python experiments/smollm2.py --setting complexfuncbench      # calls that depend on each other, several turns
+
+Every part is an ordinary run of `recipes/smollm2-SETTING.yaml` in its own run directory (--runs): the base model once,
+SFT for each seed, and each RL method for each seed, which starts from the SFT model of that seed. A part that was
+stopped is resumed. A finished part is a line in experiments/results/smollm2.jsonl, which is only ever appended to. The
 page is docs/benchmarks/smollm2.md.
 """
 
@@ -18,17 +20,18 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rewright.core.errors import InputError
+from rewright.core.records import Trajectory
 from rewright.core.statistics import mean_interval, paired_difference, proportion_interval
 from rewright.pipeline.run_directory import Run
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "smollm2_bfcl.jsonl"
+RESULTS = HERE / "results" / "smollm2.jsonl"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ SETTINGS = {
             "rl.steps=2", "rl.tasks_per_step=2", "rl.generations=4", "rl.micro_batch_size=4", "limits.turn_tokens=120",
         ),
         apart=("irrelevance", "live_irrelevance", "live_relevance"),
+    ),
+    "complexfuncbench": Setting(
+        recipe=HERE.parent / "recipes" / "smollm2-complexfuncbench.yaml",
+        methods={
+            "outcome": ("rl.call_weight=0.0", "rl.credit.estimator=grpo"),
+            "graded": ("rl.credit.estimator=grpo",),  # the same match reward, one advantage for a trajectory
+            "matchtir": (),
+        },
+        quick=(
+            "tasks.limit=12", "eval.tasks.limit=6", "model.slots=8", "sft.epochs=1", "sft.batch_size=4",
+            "rl.steps=1", "rl.tasks_per_step=2", "rl.generations=4", "rl.micro_batch_size=4", "limits.turn_tokens=120",
+            "limits.turns=4",
+        ),
     ),
 }  # fmt: skip
 
@@ -125,6 +141,12 @@ def outcomes(run: Run, evaluation: str) -> dict[str, dict[str, int]]:
     return found
 
 
+def several_turns(trajectories: Iterable[Trajectory]) -> float:
+    """The share of trajectories in which a turn with a call was followed by another turn."""
+    found = [len(one.turns) > 1 for one in trajectories]
+    return sum(found) / max(1, len(found))
+
+
 def run_part(part: Part, runs: Path, results: Path) -> None:
     """Run one part and append its line. Raises InputError if the command fails."""
     started = time.time()
@@ -142,6 +164,8 @@ def run_part(part: Part, runs: Path, results: Path) -> None:
         "success": evaluated["success"],
         "calls": evaluated.get("calls"),
         "outcomes": outcomes(run, part.evaluation),
+        "several_turns": several_turns(run.evaluation(part.evaluation)[0]),
+        "rollouts_with_several_turns": None if part.evaluation != "rl" else several_turns(run.rollouts),
         "stage_seconds": {name: about.get("seconds") for name, about in run.state().items()},
         "seconds": round(time.time() - started, 1),
         "environment": json.loads((part.folder(runs) / "environment.json").read_text()).get("versions"),

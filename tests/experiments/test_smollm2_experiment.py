@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
-from smollm2_bfcl import SETTINGS, main, parts, read_results, report, row_of
+from smollm2 import SETTINGS, main, parts, read_results, report, row_of
 
 from rewright.recipe.loader import load_recipe
 
@@ -41,10 +41,10 @@ def test_a_stopped_experiment_goes_on_with_what_is_missing(tmp_path: Path) -> No
     assert missing[0].command(tmp_path)[3:] == ["run", str(tmp_path / "bfcl" / "sft-0"), "--resume"]
 
 
-@pytest.mark.parametrize("method", SETTINGS["bfcl"].methods)
-def test_the_settings_of_every_part_are_those_of_a_recipe(method: str, tmp_path: Path) -> None:
-    setting = SETTINGS["bfcl"]
-    for part in parts("bfcl", [method], 1, setting.quick):
+@pytest.mark.parametrize(("name", "method"), [(name, one) for name, found in SETTINGS.items() for one in found.methods])
+def test_the_settings_of_every_part_are_those_of_a_recipe(name: str, method: str, tmp_path: Path) -> None:
+    setting = SETTINGS[name]
+    for part in parts(name, [method], 1, setting.quick):
         command = part.command(tmp_path)
         recipe = load_recipe(setting.recipe, [word for word in command[5:] if "=" in word])
         assert recipe.seed == part.seed
