@@ -354,6 +354,14 @@ def test_at_the_command_line(tasks: list[Task], tmp_path: Path) -> None:
         (found,) = [row for name, row in rewards.items() if name.startswith(f"synth/{task.id}/")]
         if task.id != wrong:
             assert found[:-1] == [1.0] * len(task.gold.calls or ())
+    progress = rewright(tmp_path, "credit", "run", "--json", "--signal", "score")
+    for row in map(json.loads, progress.output.splitlines()):
+        if row["outcome"] == 1:
+            assert sum(row["turn_rewards"][:-1]) == pytest.approx(1.0)  # the shares of the gold results
+    states = rewright(
+        tmp_path, "credit", "run", "--signal", "outcome", "--estimator", "gigpo", "estimator.state_key=own"
+    )
+    assert "state_groups/unknown: 0% of the turns" in states.output + states.errors
 
 
 def test_validate_and_mistakes(tasks: list[Task], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,6 +25,7 @@ from rewright.core.records import FollowUp, Task, ToolCall, ToolResult, Trajecto
 from rewright.credit import match, turn_signal
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.judging import judge_trajectory
+from rewright.judging.scores import own_states, turn_scores
 from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import record_problems, schema_problems
 from rewright.tools import FunctionTools
@@ -294,6 +296,14 @@ def test_progress_and_names_of_states(tasks: dict[str, list[Task]]) -> None:
     # Reading changes no record, so the state keeps its name.
     reads = [state.key for state in turn_states(retail, gold_trajectory(retail))][:2]
     assert reads[0] == reads[1]
+    # Signals and estimators get the same from the judge.
+    scores, names = turn_scores(retail, gold_trajectory(retail)), own_states(retail, gold_trajectory(retail))
+    assert scores == progress
+    assert names == [state.key for state in turn_states(retail, gold_trajectory(retail))][:-1]
+    whole = CreditTrajectory.of(
+        gold_trajectory(retail), retail, own_states=partial(own_states, retail, gold_trajectory(retail))
+    )
+    assert whole.keys("own") == [(retail.id, name) for name in names]
 
 
 def test_the_signal_pays_a_turn_for_what_it_adds(tasks: dict[str, list[Task]]) -> None:

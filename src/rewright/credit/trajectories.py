@@ -62,7 +62,8 @@ class CreditTrajectory:
         scores: T + 1 state values, the first one before any turn; None for states that were not scored. Or a function
             that returns them, which is called when a signal reads them.
         tools: the schemas of the tools, for the comparison of calls with `defaults`.
-        own_states: the environment's own name of the state before each turn, T; None for an unknown state.
+        own_states: the environment's own name of the state before each turn, T; None for an unknown state. Or a
+            function that returns them, which is called when an estimator reads them.
     """
 
     turns: Sequence[CreditTurn]
@@ -75,7 +76,7 @@ class CreditTrajectory:
     prompt_ids: Sequence[int] | None = None
     scores: Sequence[float | None] | Callable[[], Sequence[float | None] | None] | None = None
     tools: Sequence[Mapping[str, Any]] | None = None
-    own_states: Sequence[Hashable] | None = None
+    own_states: Sequence[Hashable] | Callable[[], Sequence[Hashable] | None] | None = None
 
     @classmethod
     def of(
@@ -85,7 +86,7 @@ class CreditTrajectory:
         *,
         outcome: float | None = None,
         scores: Sequence[float | None] | Callable[[], Sequence[float | None] | None] | None = None,
-        own_states: Sequence[Hashable] | None = None,
+        own_states: Sequence[Hashable] | Callable[[], Sequence[Hashable] | None] | None = None,
     ) -> CreditTrajectory:
         """Convert a stored trajectory. `task` provides messages and gold; `outcome` is the verdict's.
 
@@ -242,7 +243,8 @@ class CreditTrajectory:
                 for turn in self.turns
             ]
         if kind == "own":
-            states: Sequence[Hashable] = [None] * len(self.turns) if self.own_states is None else self.own_states
+            given = self.own_states() if callable(self.own_states) else self.own_states
+            states: Sequence[Hashable] = [None] * len(self.turns) if given is None else given
             if len(states) != len(self.turns):
                 raise ValueError(f"trajectory {self.id} has {len(states)} own_states: expected {len(self.turns)}")
         else:

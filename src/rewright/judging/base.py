@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -67,6 +67,8 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
     scores: Callable[[Task, Trajectory], list[float | None] | None] | None = None
     """Returns the scores of the states before the first turn and after each, T + 1 numbers, for the credit signal
     `score`."""
+    states: Callable[[Task, Trajectory], list[Hashable]] | None = None
+    """Returns the environment's own name of the state before each turn, T, for estimators with `state_key: own`."""
 
     def __call__(self, task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         """Score the trajectory."""

@@ -18,7 +18,7 @@ from rewright.credit import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.dialects.split import split_turn
 from rewright.judging.judges import is_self_contained
-from rewright.judging.scores import turn_scores
+from rewright.judging.scores import own_states, turn_scores
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.rl_rollouts import rl_tasks, step_of
 from rewright.pipeline.rounds import all_rounds
@@ -81,7 +81,10 @@ def stored_of(
         reward_model=None if kept is None else kept.reward_model,
         kept=kept,
         whole=CreditTrajectory.of(
-            trajectory, task, scores=None if task is None else partial(turn_scores, task, trajectory)
+            trajectory,
+            task,
+            scores=None if task is None else partial(turn_scores, task, trajectory),
+            own_states=None if task is None else partial(own_states, task, trajectory),
         ),
     )
 

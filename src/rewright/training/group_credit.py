@@ -21,7 +21,7 @@ from rewright.credit.missing import check_missing
 from rewright.credit.resources import Resources
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
-from rewright.judging.scores import turn_scores
+from rewright.judging.scores import own_states, turn_scores
 from rewright.rollout.rewards import call_factor, call_rewards, total_reward
 from rewright.training.settings import RLSettings
 
@@ -222,7 +222,11 @@ def score_rollouts(
         inputs.append(
             CreditInput(
                 trajectory=CreditTrajectory.of(
-                    trajectory, task, outcome=verdict.outcome, scores=partial(turn_scores, task, trajectory)
+                    trajectory,
+                    task,
+                    outcome=verdict.outcome,
+                    scores=partial(turn_scores, task, trajectory),
+                    own_states=partial(own_states, task, trajectory),
                 ),
                 group=None if failed else task.id,
                 failed=failed,

@@ -7,8 +7,10 @@ is a lower bound. Further calls do not count against a trajectory.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from rewright.benchmarks.complexfuncbench.data import LOOKUPS
-from rewright.benchmarks.complexfuncbench.progress import obtained, turn_progress
+from rewright.benchmarks.complexfuncbench.progress import obtained, state_keys, turn_progress
 from rewright.core.records import Task, Trajectory
 from rewright.judging.base import Judgement, TrajectoryJudge
 
@@ -31,4 +33,10 @@ def _scores(task: Task, trajectory: Trajectory) -> list[float | None] | None:
     return [*turn_progress(task, trajectory)] if task.gold.calls else None
 
 
-JUDGE = TrajectoryJudge(_judge, needs=("gold.calls",), reads_answer=False, self_contained=True, scores=_scores)
+def _states(task: Task, trajectory: Trajectory) -> list[Hashable]:
+    return [*state_keys(task, trajectory)[:-1]]
+
+
+JUDGE = TrajectoryJudge(
+    _judge, needs=("gold.calls",), reads_answer=False, self_contained=True, scores=_scores, states=_states
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 from rewright.benchmarks.tau2.tasks import INSTALL
@@ -121,4 +121,15 @@ def turn_states(task: Task, trajectory: Trajectory) -> list[TurnState]:
     return [states[number] for number in (0, *ends)] if states else []
 
 
-JUDGE: Final = TrajectoryJudge(_judge, needs=("metadata.domain", "metadata.task"), reads_answer=False)
+def _states(task: Task, trajectory: Trajectory) -> list[Hashable]:
+    found = turn_states(task, trajectory)[:-1]
+    return [state.key for state in found] if found else [None] * len(trajectory.turns)
+
+
+def _scores(task: Task, trajectory: Trajectory) -> list[float | None] | None:
+    return [state.progress for state in turn_states(task, trajectory)] or None
+
+
+JUDGE: Final = TrajectoryJudge(
+    _judge, needs=("metadata.domain", "metadata.task"), reads_answer=False, scores=_scores, states=_states
+)
