@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +39,9 @@ from rewright.rendering.renderer import Renderer
 from rewright.reports.summary import report
 from rewright.reports.table import table
 from support import command_line
+from support.chat_server import Body, chat_server, says
 from support.micro_run import RECIPE
+from support.served import served
 
 pytestmark = pytest.mark.needs_torch
 
@@ -241,3 +245,38 @@ def test_a_stop_string_ends_an_answer_as_in_training() -> None:
     ids = [renderer.encode_text(text) for text in texts]
     PrefixScorer(Recorder(), renderer)(ids)
     assert seen == [ids[0], [*ids[1], *renderer.end_ids()]]
+
+
+def test_rl_with_a_scorer_a_reward_model_and_a_served_judge(made: tuple[Run, str], tmp_path: Path) -> None:
+    """The three signals that ask models, added up, in `rewright run`: every turn has a number and its own advantage."""
+    asked: list[Body] = []
+
+    def judge(body: Body) -> dict[str, Any]:
+        names = body["messages"][-1]["content"].rpartition("The ids are: ")[2].split(", ")
+        return says(json.dumps({"scores": [{"id": name, "score": n / len(names)} for n, name in enumerate(names)]}))
+
+    text = RECIPE.replace("steps: 2, tasks_per_step: 2, generations: 2", "steps: 1, tasks_per_step: 2, generations: 3")
+    credit = (
+        "  credit: {signal: [{name: likelihood}, {name: model, scale: 2}, {name: judge, per: turn, twice: 0}], "
+        "estimator: grpo}\n  trajectory_reward: matchtir\n"
+    )
+    with served(lambda: chat_server(judge, seen=asked)) as url:
+        models = (
+            f"signals:\n  scorer: {{path: pico}}\n  reward_model: {made[0].path / 'models' / 'reward'}\n"
+            f"  judge: {{engine: openai, base_url: '{url}/v1', path: judge}}\n"
+        )
+        text = re.sub(r"rl: \{(.*)\}\n", lambda m: f"rl:\n  {m[1].replace(', ', chr(10) + '  ')}\n{credit}", text)
+        (tmp_path / "r.yaml").write_text(text + "stages: [rl]\n" + models)
+        done = command_line.run(["run", str(tmp_path / "r.yaml"), "--run", str(tmp_path / "run")], tmp_path)
+    assert done.code == 0, done.errors
+    run = Run(tmp_path / "run")
+    (logged,) = [row for row in run.metrics() if "rewright/turn_reward" in row]
+    rollouts = list(run.rollouts)
+    turns = sum(len(one.turns) for one in rollouts)
+    assert logged["rewright/signal/likelihood/likelihood/scorings"] == turns
+    assert logged["rewright/signal/2 model/model/scorings"] == turns + len(rollouts)
+    assert logged["rewright/signal/judge/judge/prompts"] == len(asked) > 0
+    assert logged["rewright/credit_missing"] == 0
+    for one in rollouts:
+        assert one.credit is not None and None not in one.credit.turn_rewards
+    assert len({value for one in rollouts if one.credit for value in one.credit.turn_rewards}) > len(rollouts)
