@@ -162,6 +162,9 @@ def test_what_prompts_cannot_be_shared_with_is_said_before_the_run() -> None:
         check_batches("rl", RLSettings(share_prompts=True), processes=2)
     check_batches("rl", RLSettings(share_prompts=True, micro_batch_size=16))
     assert "sliding_attention" in str(sharing_problem(transformers.Gemma3TextConfig()))
+    window = transformers.MistralConfig(sliding_window=64)
+    assert "sliding window of 64" in str(sharing_problem(window))
+    assert sharing_problem(window, 64) is None
     eager = transformers.Qwen3Config()
     eager._attn_implementation = "flash_attention_2"
     assert "flash_attention_2" in str(sharing_problem(eager))

@@ -146,6 +146,7 @@ class TRL:
             judge_seconds=job.judge_seconds,
             precision=precision,
             slots=getattr(job.model, "slots", DEFAULT_SLOTS),
+            max_length=getattr(job.model, "max_length", None),
             engine=engine,
         )
 

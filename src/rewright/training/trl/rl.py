@@ -96,6 +96,7 @@ def train_rl(
     trainer_class: type[RewrightTrainer] = RewrightTrainer,
     precision: str | None = None,
     slots: int = 64,
+    max_length: int | None = None,
     engine: TrainableEngine | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` on `tasks` for `settings.steps` steps and save it to `out`. Returns the logged rows.
@@ -107,6 +108,7 @@ def train_rl(
         trainer_class: a subclass that overrides parts of the trainer.
         precision: compute dtype as returned by `load_trainable`; default: the model's. Trained weights are float32.
         slots: concurrent sequences of the engine that generates the rollouts.
+        max_length: longest sequence in tokens, for `share_prompts` with a model that has a sliding window.
 
     See `RewrightTrainer` for the other arguments.
 
@@ -117,7 +119,7 @@ def train_rl(
     from datasets import Dataset
 
     check_task_count(len(tasks), settings)
-    problem = sharing_problem(model.config) if settings.share_prompts else None
+    problem = sharing_problem(model.config, max_length) if settings.share_prompts else None
     if problem is not None:
         raise InputError(f"rl.share_prompts: {problem}")
     rows = [{"prompt": dialect.messages(task), "task_id": task.id} for task in tasks]

@@ -19,12 +19,15 @@ from rewright.training.trl.parts import LogProbs
 __all__ = ["groups_together", "shared_log_probs", "sharing_problem"]
 
 
-def sharing_problem(config: Any) -> str | None:
-    """Why prompts cannot be shared in a model with this transformers configuration; None if they can."""
+def sharing_problem(config: Any, max_length: int | None = None) -> str | None:
+    """Why prompts cannot be shared in a model with this transformers configuration; None if they can.
+
+    `max_length`: longest sequence in tokens; a sliding window of that length is no problem.
+    """
     attention = getattr(config, "_attn_implementation", None) or "sdpa"
     if attention != "sdpa":
         return f"its attention is {attention}, expected sdpa, which takes a mask of any form"
-    return layer_problem(config)
+    return layer_problem(config, max_length)
 
 
 def groups_together(batches: Sequence[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
