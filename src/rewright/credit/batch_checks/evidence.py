@@ -16,6 +16,9 @@ __all__ = ["NEEDS", "Generated", "generated", "marked_turns"]
 
 NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
 
+_CERTAIN = 3
+"""First tokens of a turn, such as `<think>`, that are taken for tokens with probability 1. More are another turn."""
+
 
 class Generated(NamedTuple):
     """The generated tokens of a row.
@@ -104,7 +107,7 @@ def _by_text(tokens: list[str], texts: list[str]) -> Generated | None:
 
 def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     """The tokens with a log-probability below 0, together with the trained ones. None if all tokens have one."""
-    if _covers_everything(batch) or row.log_probs is None:
+    if batch.log_probs_of_all or row.log_probs is None:
         return None
     values = row.log_probs
     sampled = np.isfinite(values) & (values < 0) & row.real
@@ -112,13 +115,16 @@ def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
         return None
     if not (row.mask & sampled).any():  # nothing that is trained was sampled
-        return Generated(runs(sampled), False) if sampled.any() else None
-    return Generated(runs(sampled | row.mask), False)
+        return Generated(_from_first_token(row, runs(sampled)), False) if sampled.any() else None
+    return Generated(_from_first_token(row, runs(sampled | row.mask)), False)
 
 
-def _covers_everything(batch: Batch) -> bool:
-    """Whether the log-probabilities are those of all tokens, results of tools included."""
-    outside = [row for row in batch.trained if row.log_probs is not None and (row.real & ~row.mask).any()]
-    return bool(outside) and all(
-        bool((row.log_probs[row.real] < 0).mean() > 0.99) for row in outside if row.log_probs is not None
-    )
+def _from_first_token(row: BatchRow, turns: Spans) -> Spans:
+    """Add the first token of a response, which was generated: its log-probability is 0 if it was certain."""
+    begin, (first, end) = row.start, turns[0]
+    if row.prompt_ids is None or row.mask[begin] or first <= begin:
+        return turns
+    until = min(first, int(np.argmax(row.mask)))
+    if until == first and first - begin <= _CERTAIN:
+        return [(begin, end), *turns[1:]]
+    return [(begin, until), *turns]  # a turn whose log-probabilities are missing
