@@ -227,3 +227,85 @@ def test_a_turn_without_credit_beside_one_with_credit_is_no_fault(tmp_path: Path
     assert places(within) == {("step_advantages", 0, 3)}
     nothing = found(tmp_path, steps({"x": [0, 0, 0, 0], "y": [0, 0, 0, 0]}, key=key))
     assert places(nothing) == {("step_advantages", 0, 0), ("step_advantages", 2, 0)}
+
+
+MARKERS = ("--turn-start", "50", "--turn-end", "51")
+
+
+@pytest.mark.parametrize("asked", ["prompt_ids", "response_ids", "input_ids"])
+def test_markers_of_a_padded_row_that_was_cut_off(tmp_path: Path, asked: str) -> None:
+    """A response begins within a turn, also where its prompt is not in the dump, and its last turn ends with it."""
+    ids, mask = [8, 9, 51, 60, 61, 50, 7, 7], [1, 1, 1, 0, 0, 0, 1, 1]
+    row: Row = {"response_ids": [*ids, 0, 0], "mask": [*mask, 0, 0], "real": [1] * 8 + [0] * 2, "truncated": True}
+    if asked == "prompt_ids":
+        row["prompt_ids"] = [1, 51, 50]
+    if asked == "input_ids":
+        row = {"input_ids": [1, 51, 50, *ids, 0, 0], "mask": [0, 0, 0, *mask, 0, 0], "real": [1] * 11 + [0] * 2}
+    result = found(tmp_path, [row], *MARKERS)
+    assert result["findings"] == []
+    assert {"shifted_mask", "turn_boundaries", "last_turn_only"} <= set(result["checked"])
+    late = places(found(tmp_path, [row | {"mask": [0, *row["mask"][:-1]]}], *MARKERS))
+    first = 3 if asked == "input_ids" else 0
+    assert late == {("shifted_mask", 0, first), ("shifted_mask", 0, first + 6)}
+
+
+def test_earlier_turns_in_the_context_of_a_step_are_trained_in_their_own_rows(tmp_path: Path) -> None:
+    first: Row = {"input_ids": [1, 50, 8, 9, 51], "mask": [0, 0, 1, 1, 1], "trajectory": "a", "last_step": False}
+    second: Row = {"input_ids": [*first["input_ids"], 60, 50, 7, 51], "mask": [0] * 7 + [1, 1], "trajectory": "a"}
+    result = found(tmp_path, [first, second | {"last_step": True}], *MARKERS)
+    assert (result["findings"], "last_turn_only" in result["checked"]) == ([], True)
+    wrong = places(found(tmp_path, [first | {"mask": [0] * 5}, second | {"last_step": True}], *MARKERS))
+    assert ("last_turn_only", 0, 0) in wrong
+    alone = {key: value for key, value in second.items() if key != "trajectory"}
+    assert places(found(tmp_path, [alone], *MARKERS)) == {("last_turn_only", 0, 2)}
+
+
+@pytest.mark.parametrize("key", ["turn_ids", "turn_texts"])
+def test_a_short_turn_may_be_a_part_of_a_result_too(tmp_path: Path, key: str) -> None:
+    ids = [8, 9, 51, 60, 3, 51, 50, 3, 51]
+    row: Row = {
+        "prompt_ids": [1],
+        "response_ids": ids,
+        "mask": [1, 1, 1, 0, 0, 0, 0, 1, 1],
+        "turn_ids": [ids[:3], [3, 51]],
+    }
+    if key == "turn_texts":
+        row |= {"tokens": [f"<{one}>" for one in ids], "turn_texts": ["<8><9><51>", "<3><51>"], "turn_ids": None}
+    assert found(tmp_path, [row])["findings"] == []
+    assert places(found(tmp_path, [row | {"mask": [1, 1, 1, 1, 0, 0, 0, 1, 1]}])) != set()
+
+
+def test_log_probs_of_all_tokens_but_a_long_prompt_are_no_evidence(tmp_path: Path) -> None:
+    rows = [
+        {"input_ids": [7] * 300 + row["response_ids"], "mask": [0] * 300 + row["mask"]}
+        | {"log_probs": [0.0] * 300 + row["log_probs"]}
+        for row in confident(0.1, everywhere=True)
+    ]
+    assert found(tmp_path, rows)["findings"] == []
+
+
+def counted(rewards: list[list[float]], counts: list[list[int]], means: list[float], deviation: float) -> list[Row]:
+    """Step-wise groups: a reward and a number of rows for each trajectory, the mean that was subtracted."""
+    return [
+        {"group": str(g), "trajectory": f"{g}.{i}", "prompt_ids": [g], "response_ids": [8, 9], "mask": [1, 1]}
+        | {"reward": reward, "advantages": (reward - means[g]) / deviation, "last_step": step == counts[g][i] - 1}
+        for g, group in enumerate(rewards)
+        for i, reward in enumerate(group)
+        for step in range(counts[g][i])
+    ]
+
+
+def test_a_mean_over_the_whole_batch_is_no_mean_over_turns(tmp_path: Path) -> None:
+    """REINFORCE++ compares with the batch; the mean over the rows of group 1 is the same here, by chance."""
+    rewards, counts = (
+        [[1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, 1.0]],
+        [[3, 1], [3, 1], [2, 3], [3, 2], [1, 3]],
+    )
+    batch = counted(rewards, counts, [0.2] * 5, 0.98)
+    result = found(tmp_path, batch)
+    assert (result["findings"], "turns_in_mean" in result["checked"]) == ([], True)
+    turns = [1.0, -0.5, 0.2, -1.0, 1.0]
+    assert {code for code, _, _ in places(found(tmp_path, counted(rewards, counts, turns, 0.98)))} == {"turns_in_mean"}
+    # Dr. GRPO divides by nothing, and the deviation of these rows is 1
+    even = counted([[-3.0, 0.0, -1.0, -2.0]], [[2, 2, 4, 4]], [-1.5], 1.0)
+    assert found(tmp_path, even)["findings"] == []

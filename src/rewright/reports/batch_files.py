@@ -222,6 +222,7 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         trajectory=_label(given.trajectory),
         task=_label(given.task),
         prompt_ids=tuple(given.prompt_ids or ()) or None if split else None,
+        whole=given.response_ids is None,
         turns=given.turns,
         turn_starts=given.turn_starts,
         turn_ends=given.turn_ends,

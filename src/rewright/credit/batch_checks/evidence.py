@@ -44,12 +44,17 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     length = len(row.ids)
     if batch.turn_start and batch.turn_end:
         starts, ends = marked_turns(batch, row)
-        return Generated(list(zip(starts, [*ends, length], strict=False)), True) if len(starts) >= len(ends) else None
+        return Generated(list(zip(starts, [*ends, row.end], strict=False)), True) if len(starts) >= len(ends) else None
     if row.turns is not None:
         return Generated([(start, min(end, length)) for start, end in row.turns if start < min(end, length)], True)
+    spans = runs(row.mask)
+    if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
+        return Generated(spans, True)  # a short turn may be a part of a result, too
     if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
+        if ["".join(row.tokens[start:end]) for start, end in spans] == row.turn_texts:
+            return Generated(spans, True)
         return _by_text(row.tokens, row.turn_texts)
     if row.log_probs is not None:
         return _by_log_probs(batch, row)
@@ -63,7 +68,7 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
     """
     ids = row.ids[row.real].tolist()
     first, last = list(batch.turn_start), list(batch.turn_end)
-    starts, ends = ([0] if row.prompt_ids is not None and ids and ids[: len(first)] != first else []), []
+    starts, ends = ([0] if _opened_by_prompt(batch, row, ids) else []), []
     is_open, position, begin = bool(starts), 0, row.start
     while position < len(ids):
         if ids[position : position + len(first)] == first:
@@ -77,6 +82,21 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
         else:
             position += 1
     return [begin + start for start in starts], [begin + end for end in ends]
+
+
+def _opened_by_prompt(batch: Batch, row: BatchRow, ids: list[int]) -> bool:
+    """Whether a response begins within a turn. Without `prompt_ids`, a token is trained up to the first marker."""
+    first, last = list(batch.turn_start), list(batch.turn_end)
+    if row.whole or not ids or ids[: len(first)] == first:
+        return False
+    if row.prompt_ids is not None:
+        return True
+    markers = (
+        position
+        for position in range(len(ids))
+        if ids[position : position + len(first)] == first or ids[position : position + len(last)] == last
+    )
+    return bool(row.mask[row.real][: next(markers, len(ids)) + 1].any())
 
 
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
@@ -114,7 +134,8 @@ def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     outside = values[row.real & ~row.mask]
     if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
         return None
-    if not (row.mask & sampled).any():  # nothing that is trained was sampled
+    begins = row.prompt_ids is not None and row.mask[row.start]
+    if not begins and not (row.mask & sampled).any():  # nothing that is trained was sampled
         return Generated(_from_first_token(row, runs(sampled)), False) if sampled.any() else None
     return Generated(_from_first_token(row, runs(sampled | row.mask)), False)
 

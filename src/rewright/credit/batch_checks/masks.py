@@ -50,8 +50,14 @@ def shifted_mask(batch: Batch) -> Result:
 def last_turn_only(batch: Batch) -> Result:
     """Of several turns only the last one is trained (ms-swift 7838)."""
     findings = []
+    continued = set()  # rows whose earlier turns are trained in earlier rows, and a part of their context here
+    for steps in batch.trajectories(row for row in batch.rows if row.index not in batch.padded):
+        trained = [row for row in steps.rows if row.mask.any()]
+        continued |= {row.index for row in trained[1:]}
     for row, known in _known(batch):
         turns = known.turns
+        if row.index in continued:
+            continue
         if len(turns) > 1 and _trained(row, turns[-1]) and not any(_trained(row, turn) for turn in turns[:-1]):
             start = turns[0][0]
             what = f"of {len(turns)} turns only the last one is trained"

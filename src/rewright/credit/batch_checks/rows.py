@@ -57,11 +57,12 @@ class BatchRow:
     Attributes:
         index: number of the row, from 0.
         place: its place in the file.
-        ids: token ids of the response (L,), or of the whole sequence if `prompt_ids` is None.
+        ids: token ids of the response (L,), or of the whole sequence.
         mask: the tokens that are trained (L,).
         real: the tokens that are not padding (L,).
         group, trajectory, task: labels. A trajectory may have several rows (step-wise training).
         prompt_ids: token ids of the prompt, without padding.
+        whole: `ids` are the whole sequence, prompt included.
         turns: half-open ranges of the generated tokens of each turn.
         turn_starts, turn_ends: positions of the first token of each turn and after its last, if they are kept apart.
         turn_ids: the token ids that the sampler returned for each turn.
@@ -87,6 +88,7 @@ class BatchRow:
     trajectory: str | None = None
     task: str | None = None
     prompt_ids: tuple[int, ...] | None = None
+    whole: bool = False
     turns: Spans | None = None
     turn_starts: list[int] | None = None
     turn_ends: list[int] | None = None
@@ -192,18 +194,22 @@ class Batch:
     def log_probs_of_all(self) -> bool:
         """Whether the log-probabilities are those of all tokens, results of tools included.
 
-        Most masked tokens have one below 0 then. Tokens with probability 1 have 0 there too, but stand alone: where
-        only sampled tokens have one, the zeros are whole results. Trained tokens without one are results, too
-        (an inverted mask).
+        Masked tokens have one below 0 about as often as trained ones then. Tokens with probability 1 have 0 there
+        too, but stand alone: where only sampled tokens have one, the zeros are whole results. Trained tokens
+        without one are results, too (an inverted mask).
         """
         rows = [(row, row.log_probs < 0) for row in self.trained if row.log_probs is not None]
-        masked = sum(int((row.real & ~row.mask).sum()) for row, _ in rows)
-        lengths = [end - start for row, below in rows for start, end in runs(row.real & ~row.mask & ~below)]
-        count = sum(lengths)
+        asked = [np.logical_or.accumulate(row.mask | below) if row.whole else row.real for row, below in rows]
+        masked = [row.real & ~row.mask & part for (row, _), part in zip(rows, asked, strict=True)]  # without a prompt
+        lengths = [
+            end - start for (_, below), part in zip(rows, masked, strict=True) for start, end in runs(part & ~below)
+        ]
+        size, count = sum(int(part.sum()) for part in masked), sum(lengths)
         whole = sum(length**2 for length in lengths) >= _WHOLE_RESULT * count > 0
         trained = sum(int(row.mask.sum()) for row, _ in rows)
         sampled = sum(int((row.mask & below).sum()) for row, below in rows)
-        return 2 * count < masked and not whole and sampled > 0.2 * trained
+        share = sampled / trained if trained else 0.0
+        return size - count > 0.5 * share * size and not whole and share > 0.2
 
     def trajectories(self, rows: Iterable[BatchRow]) -> list[Trajectory]:
         """Divide rows into trajectories. A row without a label of a trajectory is one of its own."""
