@@ -70,6 +70,8 @@ def check_batch(
         line(f"{name}: not checked: {reason}")
     if read.ignored:
         line(f"keys that no check reads: {', '.join(read.ignored)}")
+    if read.failed:
+        line(f"left out: {read.failed} rollouts that failed before their prompt had token ids")
     count = sum(map(len, found.values()))
     line(f"{len(read.batch.rows)} rows ({read.layout}), {len(found)} checks made, {len(skipped)} not: {count} findings")
     if as_json:
@@ -81,6 +83,7 @@ def check_batch(
                 "checked": list(found),
                 "not_checked": skipped,
                 "ignored_keys": read.ignored,
+                "failed_rollouts": read.failed,
             }
         )
     if count:

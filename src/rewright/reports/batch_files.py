@@ -33,11 +33,15 @@ _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin")
 
 
 class ReadBatch(NamedTuple):
-    """A batch, the layout of its file, and the keys of the file that no check reads."""
+    """A batch, the layout of its file, and the keys of the file that no check reads.
+
+    `failed` are the stored rollouts that failed before their prompt had token ids; the batch does not have them.
+    """
 
     batch: Batch
     layout: str
     ignored: list[str]
+    failed: int = 0
 
 
 class _Numbers(msgspec.Struct):
@@ -60,7 +64,7 @@ class _Numbers(msgspec.Struct):
     reward: float | None = None
     reward_stated: bool = True
     token_rewards: list[float | None] | None = None
-    turn_rewards: list[float] | None = None
+    turn_rewards: list[float | None] | None = None
     advantages: list[float | None] | float | None = None
     log_probs: list[float | None] | None = None
     old_log_probs: list[float | None] | None = None
@@ -93,16 +97,19 @@ def read_batch(
     used: set[str] = set()
     keys: dict[str, None] = {}
     rows: list[BatchRow] = []
-    finished = 0
-    for place, values in _rows(file):
+    finished = failed = 0
+    for index, (place, values) in enumerate(_rows(file)):
         layout = layout or detect(values)
         if layout is None:
             raise InputError(f"{place}: of no known layout, its keys are {_listed(values)}: give it with --from")
         keys |= dict.fromkeys(values)
-        index = len(rows)
         if layout == "rewright":
             used |= values.keys()
-            translated = _translated_trajectory(values, place)
+            stored = _translated_trajectory(values, place)
+            if stored is None:
+                failed += 1
+                continue
+            translated = stored
         else:
             translated = LAYOUTS[layout](values, used)
         if "group" not in translated and (size := group_size or values.get("num_generations")):
@@ -111,7 +118,10 @@ def read_batch(
             translated.setdefault("trajectory", finished)
             finished += bool(translated["last_step"])
         rows.append(_row(index, place, translated, layout))
-    return ReadBatch(Batch(rows, turn_start, turn_end), layout or "rows", [key for key in keys if key not in used])
+    if not rows:
+        raise InputError(f"{file}: all {failed} rollouts failed before their prompt had token ids: nothing to check")
+    ignored = [key for key in keys if key not in used]
+    return ReadBatch(Batch(rows, turn_start, turn_end), layout or "rows", ignored, failed)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,6 +208,8 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         array = np.array(ids, dtype=np.int64)
     except OverflowError:
         raise InputError(f"{place}: a token id is no 64-bit number") from None
+    token_rewards = per_token("token_rewards", given.token_rewards)
+    turn_rewards = np.array(given.turn_rewards or (), dtype=np.float64)  # null is nan
     trained = mask.astype(bool) if mask is not None else np.zeros(length, dtype=bool)
     present = real.astype(bool) if real is not None else _without_padding(array, trained, layout)
     return BatchRow(
@@ -209,17 +221,18 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         group=_label(given.group),
         trajectory=_label(given.trajectory),
         task=_label(given.task),
-        prompt_ids=tuple(given.prompt_ids or ()) if split else None,
+        prompt_ids=tuple(given.prompt_ids or ()) or None if split else None,
+        whole=given.response_ids is None,
         turns=given.turns,
         turn_starts=given.turn_starts,
         turn_ends=given.turn_ends,
         turn_ids=given.turn_ids,
         tokens=given.tokens,
         turn_texts=given.turn_texts,
-        reward=given.reward,
+        reward=given.reward if given.reward is not None and math.isfinite(given.reward) else None,
         reward_stated=given.reward_stated,
-        token_rewards=per_token("token_rewards", given.token_rewards),
-        turn_rewards=given.turn_rewards,
+        token_rewards=None if token_rewards is None else np.nan_to_num(token_rewards),
+        turn_rewards=None if given.turn_rewards is None else np.nan_to_num(turn_rewards).tolist(),
         advantages=per_token("advantages", given.advantages),
         log_probs=per_token("log_probs", given.log_probs),
         old_log_probs=per_token("old_log_probs", given.old_log_probs),
@@ -244,12 +257,17 @@ def _without_padding(ids: NDArray[np.int64], mask: NDArray[np.bool_], layout: st
     return real
 
 
-def _translated_trajectory(values: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A stored trajectory of Rewright as a row. The group is its task and, in RL, its step."""
+def _translated_trajectory(values: Mapping[str, Any], place: str) -> dict[str, Any] | None:
+    """A stored trajectory of Rewright as a row. The group is its task and, in RL, its step.
+
+    None if it failed before its prompt had token ids.
+    """
     try:
         stored = msgspec.convert(values, Trajectory)
     except msgspec.ValidationError as problem:
         raise InputError(f"{place}: not a trajectory of Rewright: {problem}") from None
+    if stored.prompt_ids is None and stored.failure is not None:
+        return None
     if stored.prompt_ids is None:
         raise InputError(f"{place}: trajectory {stored.id} has no token ids: its engine did not return them")
     start = len(stored.prompt_ids)

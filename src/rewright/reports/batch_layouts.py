@@ -7,6 +7,7 @@ tensors of `TrainingInputBatch`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -89,7 +90,7 @@ def verl(row: Mapping[str, Any], used: set[str]) -> Values:
     if scores is not None:
         found["token_rewards"] = scores
     if rewards is not None and "reward" not in found:
-        found["reward"], found["reward_stated"] = sum(rewards), False
+        found["reward"], found["reward_stated"] = _total(rewards), False
     return found
 
 
@@ -124,7 +125,7 @@ def skyrl(row: Mapping[str, Any], used: set[str]) -> Values:
         found["trajectory"] = label
     rewards = row.get("rewards")
     if isinstance(rewards, list):
-        found["token_rewards"], found["reward"], found["reward_stated"] = rewards, sum(rewards), False
+        found["token_rewards"], found["reward"], found["reward_stated"] = rewards, _total(rewards), False
     elif rewards is not None:
         found["reward"] = rewards
     if row.get("stop_reasons") is not None:
@@ -148,8 +149,15 @@ def _skyrl_tensors(row: Mapping[str, Any], used: set[str]) -> Values:
         if "turns" in found:
             found["turns"] = [[padding + start, padding + end] for start, end in found["turns"]]
     if found.get("token_rewards") is not None and "reward" not in found:
-        found["reward"], found["reward_stated"] = sum(found["token_rewards"]), False
+        found["reward"], found["reward_stated"] = _total(found["token_rewards"]), False
     return found
+
+
+def _total(rewards: Any) -> Any:
+    """The sum of the rewards of tokens, without those that are missing. A value of another type stays as it is."""
+    if not isinstance(rewards, list) or any(isinstance(one, str | list | dict) for one in rewards):
+        return rewards
+    return sum(one for one in rewards if one is not None and not math.isnan(one))
 
 
 def _kept(ids: Any, mask: Any) -> list[int]:

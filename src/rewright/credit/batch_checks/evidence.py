@@ -16,6 +16,9 @@ __all__ = ["NEEDS", "Generated", "generated", "marked_turns"]
 
 NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
 
+_CERTAIN = 3
+"""First tokens of a turn, such as `<think>`, that are taken for tokens with probability 1. More are another turn."""
+
 
 class Generated(NamedTuple):
     """The generated tokens of a row.
@@ -41,12 +44,17 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     length = len(row.ids)
     if batch.turn_start and batch.turn_end:
         starts, ends = marked_turns(batch, row)
-        return Generated(list(zip(starts, [*ends, length], strict=False)), True) if len(starts) >= len(ends) else None
+        return Generated(list(zip(starts, [*ends, row.end], strict=False)), True) if len(starts) >= len(ends) else None
     if row.turns is not None:
         return Generated([(start, min(end, length)) for start, end in row.turns if start < min(end, length)], True)
+    spans = runs(row.mask)
+    if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
+        return Generated(spans, True)  # a short turn may be a part of a result, too
     if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
+        if ["".join(row.tokens[start:end]) for start, end in spans] == row.turn_texts:
+            return Generated(spans, True)
         return _by_text(row.tokens, row.turn_texts)
     if row.log_probs is not None:
         return _by_log_probs(batch, row)
@@ -60,7 +68,7 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
     """
     ids = row.ids[row.real].tolist()
     first, last = list(batch.turn_start), list(batch.turn_end)
-    starts, ends = ([0] if row.prompt_ids is not None and ids and ids[: len(first)] != first else []), []
+    starts, ends = ([0] if _opened_by_prompt(batch, row, ids) else []), []
     is_open, position, begin = bool(starts), 0, row.start
     while position < len(ids):
         if ids[position : position + len(first)] == first:
@@ -74,6 +82,21 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
         else:
             position += 1
     return [begin + start for start in starts], [begin + end for end in ends]
+
+
+def _opened_by_prompt(batch: Batch, row: BatchRow, ids: list[int]) -> bool:
+    """Whether a response begins within a turn. Without `prompt_ids`, a token is trained up to the first marker."""
+    first, last = list(batch.turn_start), list(batch.turn_end)
+    if row.whole or not ids or ids[: len(first)] == first:
+        return False
+    if row.prompt_ids is not None:
+        return True
+    markers = (
+        position
+        for position in range(len(ids))
+        if ids[position : position + len(first)] == first or ids[position : position + len(last)] == last
+    )
+    return bool(row.mask[row.real][: next(markers, len(ids)) + 1].any())
 
 
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
@@ -104,21 +127,25 @@ def _by_text(tokens: list[str], texts: list[str]) -> Generated | None:
 
 def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     """The tokens with a log-probability below 0, together with the trained ones. None if all tokens have one."""
-    if _covers_everything(batch) or row.log_probs is None:
+    if batch.log_probs_of_all or row.log_probs is None:
         return None
     values = row.log_probs
     sampled = np.isfinite(values) & (values < 0) & row.real
     outside = values[row.real & ~row.mask]
     if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
         return None
-    if not (row.mask & sampled).any():  # nothing that is trained was sampled
-        return Generated(runs(sampled), False) if sampled.any() else None
-    return Generated(runs(sampled | row.mask), False)
+    begins = row.prompt_ids is not None and row.mask[row.start]
+    if not begins and not (row.mask & sampled).any():  # nothing that is trained was sampled
+        return Generated(_from_first_token(row, runs(sampled)), False) if sampled.any() else None
+    return Generated(_from_first_token(row, runs(sampled | row.mask)), False)
 
 
-def _covers_everything(batch: Batch) -> bool:
-    """Whether the log-probabilities are those of all tokens, results of tools included."""
-    outside = [row for row in batch.trained if row.log_probs is not None and (row.real & ~row.mask).any()]
-    return bool(outside) and all(
-        bool((row.log_probs[row.real] < 0).mean() > 0.99) for row in outside if row.log_probs is not None
-    )
+def _from_first_token(row: BatchRow, turns: Spans) -> Spans:
+    """Add the first token of a response, which was generated: its log-probability is 0 if it was certain."""
+    begin, (first, end) = row.start, turns[0]
+    if row.prompt_ids is None or row.mask[begin] or first <= begin:
+        return turns
+    until = min(first, int(np.argmax(row.mask)))
+    if until == first and first - begin <= _CERTAIN:
+        return [(begin, end), *turns[1:]]
+    return [(begin, until), *turns]  # a turn whose log-probabilities are missing

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rewright.credit.batch_checks.rows import Batch, BatchRow, NotChecked, Result, Trajectory
+from rewright.credit.batch_checks.evidence import generated
+from rewright.credit.batch_checks.rows import Batch, BatchRow, NotChecked, Result, Trajectory, runs
 
 __all__ = ["mixed_prompts", "single_groups", "step_advantages"]
+
+_ENOUGH = 4
+"""Groups of one trajectory without any advantage, of which fewer may be a part of a batch with equal rewards."""
 
 
 def step_advantages(batch: Batch) -> Result:
@@ -22,7 +26,7 @@ def step_advantages(batch: Batch) -> Result:
     always = not heard and all(row.turn_rewards is None for row in rows)
     findings = []
     for one, row in silent:
-        if not (always or _is_copied(one.last, row) or _is_mixed(row)):
+        if not ((always and not _is_loud(row)) or _is_copied(one.last, row) or _is_mixed(batch, row)):
             continue
         values = _advantages(row)
         token = int(np.argmax(row.mask & (values == 0)))
@@ -53,27 +57,33 @@ def mixed_prompts(batch: Batch) -> Result:
 
 
 def single_groups(batch: Batch) -> Result:
-    """Each trajectory is a group of its own, so that its raw reward is its advantage (rLLM 605)."""
+    """Each trajectory is a group of its own: its raw reward is its advantage (rLLM 605), or it has none."""
     groups = {name: batch.trajectories(rows) for name, rows in batch.groups().items()}
     if not groups:
         return NotChecked("needs group")
-    by_prompt: dict[object, list[str]] = {}
-    unknown = 0
-    for name, trajectories in groups.items():
+    singles = [trajectories[0] for trajectories in groups.values() if len(trajectories) == 1]
+    every_single = len(singles) == len(groups)
+    by_prompt: dict[object, list[list[Trajectory]]] = {}
+    for trajectories in groups.values():
         prompt = trajectories[0].rows[0].prompt
-        unknown += prompt is None
-        by_prompt.setdefault("" if prompt is None else prompt, []).append(name)
-    if unknown and not all(_is_raw(one.last) for trajectories in groups.values() for one in trajectories):
-        every_single = all(len(trajectories) == 1 for trajectories in groups.values())
-        return NotChecked("needs task or prompt_ids, or reward and advantages") if every_single else []
+        if prompt is not None:
+            by_prompt.setdefault(prompt, []).append(trajectories)
     findings = []
-    for names in by_prompt.values():
-        parts = [groups[name] for name in names]
-        if len(parts) < 2 or any(len(part) > 1 for part in parts) or not _all_raw([part[0].last for part in parts]):
+    for parts in by_prompt.values():
+        if len(parts) < 2 or any(len(part) > 1 for part in parts):
             continue
-        row = parts[0][0].rows[0]
-        what = f"{len(parts)} trajectories of one prompt are {len(parts)} groups: an advantage is the raw reward"
-        findings.append(row.finding("single_groups", what, None, f"one group of {len(parts)} trajectories"))
+        raw = _all_raw([part[0].last for part in parts])
+        if not raw and not _none_learned([part[0] for part in parts]):
+            continue
+        why = "an advantage is the raw reward" if raw else "all advantages are 0, though rewards differ"
+        what = f"{len(parts)} trajectories of one prompt are {len(parts)} groups: {why}"
+        expected = f"one group of {len(parts)} trajectories"
+        findings.append(parts[0][0].rows[0].finding("single_groups", what, None, expected))
+    if not findings and every_single and len(singles) >= _ENOUGH and _none_learned(singles):
+        what = f"{len(singles)} groups have one trajectory each: all advantages are 0, though rewards differ"
+        findings.append(singles[0].rows[0].finding("single_groups", what, None, "several trajectories in a group"))
+    if not findings and every_single and any(one.rows[0].prompt is None for one in singles):
+        return NotChecked("needs task or prompt_ids, which show trajectories of one prompt")
     return findings
 
 
@@ -99,10 +109,14 @@ def _is_copied(last: BatchRow, row: BatchRow) -> bool:
     return bool((_advantages(row)[~row.mask] != 0).any()) and not bool((_advantages(last)[~last.mask] != 0).any())
 
 
-def _is_mixed(row: BatchRow) -> bool:
+def _is_mixed(batch: Batch, row: BatchRow) -> bool:
     """Whether one turn has tokens with and without an advantage."""
-    values = _advantages(row)[row.mask]
-    return bool(values.any()) and len(np.unique(values)) == 2
+    known = generated(batch, row)
+    for start, end in known.turns if known is not None and known.exact else runs(row.mask):
+        values = _advantages(row)[start:end][row.mask[start:end]]
+        if values.any() and not values.all() and len(np.unique(values)) == 2:
+            return True
+    return False
 
 
 def _later(usual: object, row: BatchRow) -> str:
@@ -123,3 +137,15 @@ def _all_raw(rows: Sequence[BatchRow]) -> bool:
     """Whether all known advantages are the rewards. True if none is known: the groups alone are wrong then."""
     known = [row for row in rows if row.scalar is not None and row.reward is not None]
     return all(_is_raw(row) for row in known)
+
+
+def _none_learned(trajectories: Sequence[Trajectory]) -> bool:
+    """Whether all advantages are 0 while rewards differ, as those of trajectories that are compared with themselves."""
+    trained = [one for one in trajectories if any(row.mask.any() for row in one.rows)]
+    rewards = [one.last.reward for one in trained if one.last.reward is not None]
+    rows = [row for one in trained for row in one.rows if row.mask.any()]
+    return (
+        len(rewards) > 1
+        and all(row.advantages is not None and not row.advantages[row.mask].any() for row in rows)
+        and max(rewards) - min(rewards) > 1e-6 * max(map(abs, rewards))
+    )

@@ -50,8 +50,14 @@ def shifted_mask(batch: Batch) -> Result:
 def last_turn_only(batch: Batch) -> Result:
     """Of several turns only the last one is trained (ms-swift 7838)."""
     findings = []
+    continued = set()  # rows whose earlier turns are trained in earlier rows, and a part of their context here
+    for steps in batch.trajectories(row for row in batch.rows if row.index not in batch.padded):
+        trained = [row for row in steps.rows if row.mask.any()]
+        continued |= {row.index for row in trained[1:]}
     for row, known in _known(batch):
         turns = known.turns
+        if row.index in continued:
+            continue
         if len(turns) > 1 and _trained(row, turns[-1]) and not any(_trained(row, turn) for turn in turns[:-1]):
             start = turns[0][0]
             what = f"of {len(turns)} turns only the last one is trained"
@@ -163,19 +169,32 @@ def _other_ids(row: BatchRow, turn_ids: list[list[int]]) -> Finding | None:
         return None
     at = 0
     for (start, end), piece in zip(spans, pieces, strict=True):
-        match = next((k for k in range(at, len(turns)) if _same(turns[k], piece, end >= row.end)), None)
-        if match is None:
+        after = _after_match(turns, at, piece, end >= row.end)
+        if after is None:
             ids = turns[at] if at < len(turns) else []
             off = next((i for i, pair in enumerate(zip(piece, ids, strict=False)) if pair[0] != pair[1]), len(ids))
             expected = f"token id {ids[off]}" if off < len(ids) else "0, the end of what the sampler returned"
             what = f"the trained tokens {start}-{end} are not those that the sampler returned"
             return row.finding("mask_beside_text", what, min(start + off, end - 1), expected)
-        at = match + 1
+        at = after
+    return None
+
+
+def _after_match(turns: list[list[int]], at: int, piece: list[int], at_end: bool) -> int | None:
+    """Return the number of the turn after those that a run of the mask consists of. None: it is not made of turns."""
+    for first in range(at, len(turns)):
+        ids: list[int] = []
+        for number in range(first, len(turns)):  # turns without a result between them are one run
+            ids = ids + turns[number]
+            if _same(ids, piece, at_end):
+                return number + 1
+            if len(ids) > len(piece):
+                break
     return None
 
 
 def _same(ids: list[int], piece: list[int], at_end: bool) -> bool:
-    """Whether a run of the mask is a turn; the end marker may be untrained, and the last turn cut off."""
+    """Whether a run of the mask is these turns; the end marker may be untrained, and the last turn cut off."""
     return piece in (ids, ids[:-1]) or (at_end and ids[: len(piece)] == piece)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,10 @@ __all__ = ["Batch", "BatchRow", "Finding", "NotChecked", "Result", "Trajectory",
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Spans = list[tuple[int, int]]
+
+_WHOLE_RESULT = 10
+"""Length of the run that a masked token without a log-probability is part of, on average, if whole results have none.
+Chat templates have up to 7 tokens with probability 1 between two turns."""
 
 
 class Finding(NamedTuple):
@@ -52,11 +57,12 @@ class BatchRow:
     Attributes:
         index: number of the row, from 0.
         place: its place in the file.
-        ids: token ids of the response (L,), or of the whole sequence if `prompt_ids` is None.
+        ids: token ids of the response (L,), or of the whole sequence.
         mask: the tokens that are trained (L,).
         real: the tokens that are not padding (L,).
         group, trajectory, task: labels. A trajectory may have several rows (step-wise training).
         prompt_ids: token ids of the prompt, without padding.
+        whole: `ids` are the whole sequence, prompt included.
         turns: half-open ranges of the generated tokens of each turn.
         turn_starts, turn_ends: positions of the first token of each turn and after its last, if they are kept apart.
         turn_ids: the token ids that the sampler returned for each turn.
@@ -82,6 +88,7 @@ class BatchRow:
     trajectory: str | None = None
     task: str | None = None
     prompt_ids: tuple[int, ...] | None = None
+    whole: bool = False
     turns: Spans | None = None
     turn_starts: list[int] | None = None
     turn_ends: list[int] | None = None
@@ -111,12 +118,14 @@ class BatchRow:
             return None
         values = self.advantages[self.mask]
         size = float(np.abs(values).max())
+        if not np.isfinite(size):
+            return None
         return float(values.mean()) if float(np.ptp(values)) <= 1e-3 * size + 1e-9 else None
 
     @property
     def start(self) -> int:
         """The position of the first token that is not padding."""
-        return int(np.argmax(self.real))
+        return int(np.argmax(self.real)) if len(self.real) else 0
 
     @property
     def end(self) -> int:
@@ -181,6 +190,27 @@ class Batch:
         trained = [row for row in self.rows if row.mask.any() and row.index not in padded]
         object.__setattr__(self, "trained", tuple(_with_rejected(trained)))
 
+    @cached_property
+    def log_probs_of_all(self) -> bool:
+        """Whether the log-probabilities are those of all tokens, results of tools included.
+
+        Masked tokens have one below 0 about as often as trained ones then. Tokens with probability 1 have 0 there
+        too, but stand alone: where only sampled tokens have one, the zeros are whole results. Trained tokens
+        without one are results, too (an inverted mask).
+        """
+        rows = [(row, row.log_probs < 0) for row in self.trained if row.log_probs is not None]
+        asked = [np.logical_or.accumulate(row.mask | below) if row.whole else row.real for row, below in rows]
+        masked = [row.real & ~row.mask & part for (row, _), part in zip(rows, asked, strict=True)]  # without a prompt
+        lengths = [
+            end - start for (_, below), part in zip(rows, masked, strict=True) for start, end in runs(part & ~below)
+        ]
+        size, count = sum(int(part.sum()) for part in masked), sum(lengths)
+        whole = sum(length**2 for length in lengths) >= _WHOLE_RESULT * count > 0
+        trained = sum(int(row.mask.sum()) for row, _ in rows)
+        sampled = sum(int((row.mask & below).sum()) for row, below in rows)
+        share = sampled / trained if trained else 0.0
+        return size - count > 0.5 * share * size and not whole and share > 0.2
+
     def trajectories(self, rows: Iterable[BatchRow]) -> list[Trajectory]:
         """Divide rows into trajectories. A row without a label of a trajectory is one of its own."""
         found: dict[Any, list[BatchRow]] = {}
@@ -223,7 +253,10 @@ def _with_rejected(rows: list[BatchRow]) -> list[BatchRow]:
 
 
 def _log_ratio(row: BatchRow) -> Array | None:
-    return None if row.log_probs is None or row.old_log_probs is None else row.old_log_probs - row.log_probs
+    if row.log_probs is None or row.old_log_probs is None:
+        return None
+    with np.errstate(invalid="ignore"):  # both minus infinity
+        return row.old_log_probs - row.log_probs
 
 
 def runs(flags: Flags) -> Spans:

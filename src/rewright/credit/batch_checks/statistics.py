@@ -48,7 +48,7 @@ def fit(rewards: Sequence[float], advantages: Sequence[float]) -> Line | None:
         return None
     slope, offset = np.polyfit(x, y, 1)
     tolerance = _RELATIVE * float(np.abs(y).max()) + 1e-9
-    if slope <= 0 or float(np.abs(y - (slope * x + offset)).max()) > tolerance:
+    if slope * np.ptp(x) <= tolerance or float(np.abs(y - (slope * x + offset)).max()) > tolerance:
         return None
     return Line(-offset / slope, 1 / slope, tolerance / slope)
 
@@ -56,8 +56,11 @@ def fit(rewards: Sequence[float], advantages: Sequence[float]) -> Line | None:
 def turns_in_mean(batch: Batch) -> Result:
     """The mean of a group counts turns instead of trajectories, so that long ones weigh more (agent-lightning 462)."""
     several, readable, findings = False, False, []
-    for name, rows in batch.groups().items():
-        trajectories = batch.trajectories(rows)
+    groups = {name: batch.trajectories(rows) for name, rows in batch.groups().items()}
+    known = [one.rewards for part in groups.values() for one in part if one.rewards]
+    everything = [[rewards[which] for rewards in known] for which in (0, 1)] if known else []
+    of_batch: list[bool] = []
+    for name, trajectories in groups.items():
         counts = [len(one.rows) for one in trajectories]
         if max(counts) == 1 or len(set(counts)) == 1:  # with equal counts both means are the same
             continue
@@ -68,13 +71,15 @@ def turns_in_mean(batch: Batch) -> Result:
                 continue
             readable = True
             per_row = np.repeat(rewards, counts)
+            of_batch.append(any(line.is_of(values) for values in everything))
             by_deviation = line.is_of(per_row, strict=True) and not line.is_of(rewards, strict=True)
+            by_deviation = by_deviation and abs(line.deviation - 1) > 1e-2  # 1: not divided by any
             if line.is_of(per_row) and (not line.is_of(rewards) or (by_deviation and _alike(rewards, per_row))):
                 longest = max(trajectories, key=lambda one: len(one.rows))
                 findings.append(
                     longest.rows[0].finding(
                         "turns_in_mean",
-                        f"the mean of group {name} is {line.mean:.4g}, that over its {len(rows)} rows",
+                        f"the mean of group {name} is {line.mean:.4g}, that over its {len(per_row)} rows",
                         None,
                         f"{float(np.mean(rewards)):.4g}, the mean over its {len(trajectories)} trajectories",
                     )
@@ -82,6 +87,8 @@ def turns_in_mean(batch: Batch) -> Result:
             break
     if not several:
         return NotChecked("needs a group whose trajectories have different numbers of rows (group, trajectory)")
+    if len(of_batch) > 1 and all(of_batch):  # compared with the whole batch, not with groups (REINFORCE++)
+        return []
     return findings if readable else NotChecked(f"needs reward and advantages: {_NEEDS_LINE}")
 
 
