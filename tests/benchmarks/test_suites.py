@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rewright.benchmarks import find_benchmark
 from rewright.benchmarks.scoring.suites import SUITES
-from support.chat_server import chat_server, said_by_user, says
+from support.chat_server import Body, chat_server, said_by_user, says
 from support.in_process import Said, rewright
 from support.served import served
 
@@ -102,6 +103,37 @@ def test_matchtir_averages_and_resumes(folder: Path, server: str, seen: list[dic
     assert (again.code, len(seen)) == (0, asked), again.errors  # nothing is asked twice
     shown = json.loads(again.output.splitlines()[-1])
     assert (shown["average"], len(shown["runs"])) == (stored["average"], 3)
+
+
+def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server: str, seen: list[Body]) -> None:
+    """The third one has not begun."""
+    files = ["--data=aime24=maths.jsonl", "--data=gsm8k=gsm8k.jsonl", "--data=hle=hle.jsonl", "--run", "here"]
+    suite(folder, server, "autotraj", *files, "--resume").refused("here/aime24 contains no run to continue")
+
+    def reply(body: Body) -> dict[str, Any]:
+        if len(seen) == 2:
+            raise web.HTTPNotFound(text="no such model")
+        return says(ANSWERS[said_by_user(body)])
+
+    with served(lambda: chat_server(reply, seen=seen)) as url:
+        engine = ["model.engine=openai", f"model.base_url={url}/v1", "model.attempts=1", "dialect=chat"]
+        stopped = rewright(folder, "eval", "--suite", "autotraj", "--model", "knows", *engine, *files)
+        assert (stopped.code, len(seen)) == (1, 2), stopped.errors
+        assert not (folder / "here" / "hle").exists()
+        done = rewright(folder, "eval", "--suite", "autotraj", "--model", "knows", *engine, *files, "--resume")
+    assert done.code == 0, done.errors
+    assert [said_by_user(body) for body in seen] == ["What is 2 + 2?"] * 3 + ["Choose."]
+    assert json.loads((folder / "here" / "suite.json").read_text())["columns"]["hle"]["value"] == 1.0
+
+
+def test_several_benchmarks_that_stopped_before_the_last_resume(folder: Path, server: str) -> None:
+    engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "eval.tasks.path=maths.jsonl"]
+    one = ["eval", "--model", "knows", *engine, "--benchmark", "aime24"]
+    rewright(folder, *one, "--benchmark", "aime25", "--resume").refused("contains no run to continue")
+    assert rewright(folder, *one).code == 0
+    done = rewright(folder, *one, "--benchmark", "aime25", "--resume")
+    assert done.code == 0, done.errors
+    assert sorted(path.parent.name for path in folder.glob("runs/*/recipe.yaml")) == ["aime24", "aime25"]
 
 
 def test_a_benchmark_without_its_file_is_named_and_left_out(folder: Path, server: str) -> None:
