@@ -160,7 +160,7 @@ def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
     assert rows["knows"] == ["100.0"] * 3 + ["0.0"] + ["100.0"] * 5
     assert rows["AutoTraj, 7B"] == ["23.33", "-", "47.50", "69.10", *["-"] * 5]
     assert rows["floor"] == ["0.0"] * 9 and rows["ceiling"] == ["100.0"] * 9
-    assert done.output.count("  exact_match: 1.000 [1.000, 1.000] of 1\n  f1: 1.000") == 4
+    assert done.output.count("  exact_match: 1.000 [0.207, 1.000] of 1\n  f1: 1.000") == 4
 
 
 @pytest.mark.parametrize(
