@@ -23,8 +23,9 @@ from rewright.benchmarks.complexfuncbench.shortening import json_text, shortened
 from rewright.core.errors import InputError, StorageError
 from rewright.core.progress import say
 from rewright.core.storage import write_atomically
+from rewright.core.tool_names import valid_name
 from rewright.engines.loading import cache_folder
-from rewright.tasks.function_schemas import json_schema, valid_name
+from rewright.tasks.function_schemas import json_schema
 
 __all__ = [
     "INSTALL",
