@@ -152,8 +152,11 @@ def test_irrelevance_is_whether_a_call_can_be_read(tasks: dict[str, Task]) -> No
     call, broken = ToolCall(task.tools[0].name, {}), ToolCall("", {}, raw="{", error="not JSON")
     assert judged(task) == (1.0, "no call that can be read")
     assert judged(task, broken)[0] == 1.0
-    assert judged(task, broken, call) == (0.0, f"calls {call.name}")
+    assert judged(task, call) == (0.0, f"calls {call.name}")
     assert (judged(relevant)[0], judged(relevant, broken)[0]) == (0.0, 0.0)
+    for mixed in ((broken, call), (call, broken)):  # the package's decode_ast raises for the whole reply
+        assert judged(task, *mixed) == (1.0, "no call that can be read: not JSON")
+        assert judged(relevant, *mixed)[0] == 0.0
     assert judged(relevant, ToolCall("anything", {}))[0] == 1.0
 
 

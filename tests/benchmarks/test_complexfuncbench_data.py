@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewright.benchmarks.complexfuncbench.data import question_file, questions
 from rewright.benchmarks.complexfuncbench.shortening import MIN_CHARACTERS, json_text, shortened
 from rewright.core.errors import InputError
 from rewright.core.records import ToolResult, Trajectory, Turn
@@ -99,6 +100,21 @@ def test_a_row_becomes_a_task(package: Path) -> None:
     (short,) = load_tasks("all,characters=50", NAME)
     assert short.tools[1].data == {**task.tools[1].data, "characters": 50}
     assert json.loads(texts[1]) == ROW["output"][1]["response"]  # type: ignore[index]
+
+
+def test_the_questions_are_read_from_the_package_and_from_what_is_stored_of_it(package: Path, tmp_path: Path) -> None:
+    asked = [("Rent a car in Rome.", ("Search_Car_Location", "Rent(Car)", "Rent(Car)"))]
+    own = question_file()
+    assert own == package / "data_v1" / NAME / f"{NAME}-data.json"
+    assert list(questions(own)) == asked
+    load_tasks("all", NAME)
+    stored = question_file()
+    assert stored is not None
+    assert stored.parent == tmp_path / "cache"
+    assert list(questions(stored)) == asked
+    stored.write_text("{")
+    with pytest.raises(InputError, match="truncated"):
+        list(questions(stored))
 
 
 def test_what_is_stored_is_enough(package: Path, tmp_path: Path) -> None:

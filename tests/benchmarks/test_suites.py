@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rewright.benchmarks import find_benchmark
 from rewright.benchmarks.scoring.suites import SUITES
-from support.chat_server import chat_server, said_by_user, says
+from support.chat_server import Body, chat_server, said_by_user, says
 from support.in_process import Said, rewright
 from support.served import served
 
@@ -104,6 +105,37 @@ def test_matchtir_averages_and_resumes(folder: Path, server: str, seen: list[dic
     assert (shown["average"], len(shown["runs"])) == (stored["average"], 3)
 
 
+def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server: str, seen: list[Body]) -> None:
+    """The third one has not begun."""
+    files = ["--data=aime24=maths.jsonl", "--data=gsm8k=gsm8k.jsonl", "--data=hle=hle.jsonl", "--run", "here"]
+    suite(folder, server, "autotraj", *files, "--resume").refused("here/aime24 contains no run to continue")
+
+    def reply(body: Body) -> dict[str, Any]:
+        if len(seen) == 2:
+            raise web.HTTPNotFound(text="no such model")
+        return says(ANSWERS[said_by_user(body)])
+
+    with served(lambda: chat_server(reply, seen=seen)) as url:
+        engine = ["model.engine=openai", f"model.base_url={url}/v1", "model.attempts=1", "dialect=chat"]
+        stopped = rewright(folder, "eval", "--suite", "autotraj", "--model", "knows", *engine, *files)
+        assert (stopped.code, len(seen)) == (1, 2), stopped.errors
+        assert not (folder / "here" / "hle").exists()
+        done = rewright(folder, "eval", "--suite", "autotraj", "--model", "knows", *engine, *files, "--resume")
+    assert done.code == 0, done.errors
+    assert [said_by_user(body) for body in seen] == ["What is 2 + 2?"] * 3 + ["Choose."]
+    assert json.loads((folder / "here" / "suite.json").read_text())["columns"]["hle"]["value"] == 1.0
+
+
+def test_several_benchmarks_that_stopped_before_the_last_resume(folder: Path, server: str) -> None:
+    engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "eval.tasks.path=maths.jsonl"]
+    one = ["eval", "--model", "knows", *engine, "--benchmark", "aime24"]
+    rewright(folder, *one, "--benchmark", "aime25", "--resume").refused("contains no run to continue")
+    assert rewright(folder, *one).code == 0
+    done = rewright(folder, *one, "--benchmark", "aime25", "--resume")
+    assert done.code == 0, done.errors
+    assert sorted(path.parent.name for path in folder.glob("runs/*/recipe.yaml")) == ["aime24", "aime25"]
+
+
 def test_a_benchmark_without_its_file_is_named_and_left_out(folder: Path, server: str) -> None:
     done = suite(folder, server, "matchtir", "--limit", "1", "--data", "toolhop=toolhop.jsonl", "--run", "here")
     assert done.code == 0, done.errors
@@ -128,7 +160,7 @@ def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
     assert rows["knows"] == ["100.0"] * 3 + ["0.0"] + ["100.0"] * 5
     assert rows["AutoTraj, 7B"] == ["23.33", "-", "47.50", "69.10", *["-"] * 5]
     assert rows["floor"] == ["0.0"] * 9 and rows["ceiling"] == ["100.0"] * 9
-    assert done.output.count("  exact_match: 1.000 [1.000, 1.000] of 1\n  f1: 1.000") == 4
+    assert done.output.count("  exact_match: 1.000 [0.207, 1.000] of 1\n  f1: 1.000") == 4
 
 
 @pytest.mark.parametrize(

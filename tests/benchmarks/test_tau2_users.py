@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rewright.benchmarks.tau2.users import TICKET
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.core.errors import EngineError
-from rewright.core.records import SimulatedUser, ToolCall, Trajectory
+from rewright.core.records import SimulatedUser, ToolCall, ToolResult, Trajectory
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.reports.summary import report
 from rewright.reports.table import table
+from rewright.rollout.users import Conversation, Reply
 from rewright.tasks.loading import load_tasks
 from rewright.workers import pool
 from support.chat_server import Body, calls, chat_server, results_of, said_by_user, says
@@ -188,6 +191,59 @@ def test_the_one_shot_ticket(tmp_path: Path) -> None:
     assert made.ending.messages[0]["content"] == "###STOP###"
     row = report(run)["stages"][0]
     assert row["success"] == 1.0, "nothing was to be done, as in 19 of 50 tasks"
+
+
+@pytest.mark.parametrize(
+    ("said", "turns"),
+    [
+        ("I am sorry, I cannot cancel it. Is there anything else I can help you with?", 1),
+        ("I am sorry, I cannot proceed with that, is there anything else I can help with?", 1),
+        ("I cannot cancel it. Please let me know if you have any other questions!", 1),
+        ("Which reservation is it?", 2),
+    ],
+)
+def test_the_one_shot_ticket_ends_with_an_agent_that_stays_polite(tmp_path: Path, said: str, turns: int) -> None:
+    """Nothing is to be done in the first task."""
+    heard: list[str] = []
+
+    def reply(body: Body) -> dict[str, Any]:
+        heard.append(said_by_user(body))
+        return says(said)
+
+    with served(lambda: chat_server(reply)) as url:
+        run = evaluation(tmp_path / "run", url, "tau2-airline-ticket", 1)
+    (made,) = trajectories(run)
+    assert (made.stop_reason, len(made.turns)) == ("answered", turns)
+    assert [text.partition("\n")[0] for text in heard[1:]] == ["Instructions:"] * (turns - 1)
+    assert report(run)["stages"][0]["success"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "replies"),
+    [
+        ("**Would you like me to cancel it?** (yes/no)", ["Yes.", "Yes."]),
+        ("Do you confirm the change, and is there anything else you need?", ["Yes.", "Yes."]),
+        ("Your order:\n- a lamp\n\nIs this correct?", ["Yes.", "Yes."]),
+        ("Reply 'yes' to continue.", ["Yes.", "Yes."]),
+        ("To proceed I need your zip code. What is it?", ["rest", "###STOP###"]),
+        ("Please confirm your name and zip code.", ["rest", "###STOP###"]),
+        ("How may I help you today?", ["rest", "###STOP###"]),
+        ("If there is anything else I can do, please let me know.", ["###STOP###"]),
+        ("Before I go ahead, is there anything else?", ["###STOP###"]),
+        ("YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON.", ["###TRANSFER###"]),
+    ],
+)
+def test_what_the_one_shot_ticket_says_to_a_message_and_to_the_same_again(said: str, replies: list[str]) -> None:
+    async def call(_: ToolCall) -> ToolResult:
+        raise AssertionError
+
+    async def talk() -> list[Reply]:
+        user = TICKET.open(Conversation(SimulatedUser("tau2-ticket", data={"rest": "rest"}), call, "session", 0))
+        return [reply for _ in replies if (reply := await user.reply(said)) is not None]
+
+    got = asyncio.run(talk())
+    assert [reply.text for reply in got] == replies
+    assert [reply.ended for reply in got] == [reply.startswith("###") for reply in replies]
 
 
 def test_mistakes_of_a_person(tmp_path: Path) -> None:

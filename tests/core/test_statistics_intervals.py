@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewright.core.statistics import mean_interval, proportion_interval
+from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share, mean_interval, proportion_interval
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,19 @@ def test_the_mean_interval_is_the_normal_one() -> None:
     # Mean 3, sample variance 2.5, five values: 1.96 * sqrt(2.5 / 5).
     assert mean_interval([1, 2, 3, 4, 5]) == pytest.approx((3.0, 3 - 1.385904, 3 + 1.385904), abs=1e-5)
     assert mean_interval([2.0] * 9) == (2.0, 2.0, 2.0)
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=1, max_size=30))
+def test_a_mean_of_shares_lies_in_its_interval_and_the_interval_in_0_to_1(groups: list[list[float]]) -> None:
+    value, low, high = grouped_share(groups)
+    assert 0.0 <= low <= value <= high <= 1.0
+    assert high > low
+
+
+def test_shares_of_0_and_1_are_a_proportion_and_many_others_have_the_width_of_a_mean() -> None:
+    groups = [[0.0, 1.0], [1.0], [0.0]]
+    assert grouped_share(groups) == grouped_proportion(groups)
+    many = [[0.4 + 0.2 * (number % 2)] for number in range(400)]
+    share, mean = grouped_share(many), grouped_mean(many)
+    assert (share.low, share.high) == (pytest.approx(mean.low, abs=1e-4), pytest.approx(mean.high, abs=1e-4))
+    assert grouped_share([]) == (0.0, 0.0, 1.0)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rewright.core.errors import InputError
+from rewright.tasks.loading import load_tasks
 from support.in_process import rewright
+from support.tau2 import needs_tau2
 
 PRIMES = "How many positive integers less than one hundred have exactly three positive divisors and are odd numbers?"
 FLIGHT = "Which of the two airports that serve the city where the painter was born has the longer main runway today?"
@@ -106,3 +111,68 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
     shown = dry_run(folder, "{format: autotraj, path: q.jsonl}", "tasks.contamination=error")
     assert shown.code == 0, shown.errors
     assert "not compared: gsm8k: " in said(shown.errors)
+
+
+def test_the_preamble_of_one_benchmark_is_none_because_others_are_compared_too(folder: Path) -> None:
+    """20 of 2,020 questions have it."""
+    preamble = "You are given some tools and must call them to answer the question that follows here about"
+    lines(
+        folder / "benchmarks" / "math.jsonl", [{"problem": f"Sum {n}", "solution": "\\boxed{3}"} for n in range(2000)]
+    )
+    asked = [{"id": str(n), "question": f"{preamble} item {n + 100}", "answer": "x"} for n in range(20)]
+    lines(folder / "benchmarks" / "hotpotqa.jsonl", asked)
+    own = [f"{preamble} thing {n}" if n < 20 else f"{n}. {OTHER}" for n in range(50)]
+    lines(folder / "q.jsonl", [{"question": question, "gold_answer": "{1}"} for question in own])
+    shown = dry_run(folder, "{format: autotraj, path: q.jsonl, contamination: error}")
+    assert shown.code == 0, shown.errors
+    lines(folder / "q.jsonl", [{"question": one["question"], "gold_answer": "{1}"} for one in asked[:3]])
+    shown = dry_run(folder, "{format: autotraj, path: q.jsonl}")
+    assert "3 of 20 test questions of hotpotqa are among the 3 tasks (3 word for word)" in said(shown.errors)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No files, only the packages of this machine."""
+    monkeypatch.setenv("REWRIGHT_BENCHMARKS", str(tmp_path / "none"))
+    return tmp_path
+
+
+def test_all_turns_of_a_conversation_are_compared(installed: Path) -> None:
+    pytest.importorskip("bfcl_eval")
+    shown = dry_run(installed, "{format: bfcl-multi-turn, path: base, limit: 30}")
+    assert shown.code == 0, shown.errors
+    found = re.search(r"(\d+) of \d+ test questions of bfcl are among the 30 tasks \((\d+) word", said(shown.errors))
+    assert found is not None, shown.errors
+    assert int(found[2]) >= 30
+    assert int(found[1]) >= 100, "the other three categories ask nearly the same"
+
+
+@needs_tau2
+def test_the_official_train_split_of_tau2_is_for_training(installed: Path) -> None:
+    shown = dry_run(installed, '{format: tau2, path: "retail-ticket:train", contamination: error}')
+    assert shown.code == 0, shown.errors
+    other = dry_run(installed, '{format: tau2, path: "retail-ticket"}')
+    assert "40 of the 114 tasks have the tools of tau2 retail, such as task tau2-retail-ticket-5" in said(other.errors)
+    mixed = '[{format: tau2, path: "telecom-solo:train"}, {format: tau2, path: "telecom-solo:test"}]'
+    mixture = dry_run(installed, f"{{sources: {mixed}}}")
+    assert "40 of the 114 tasks have the tools of tau2 telecom" in said(mixture.errors)
+
+
+def test_complexfuncbench_is_compared_or_named_as_missing(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.suppress(InputError):
+        load_tasks("all", "complexfuncbench", 1)  # stored, if it was not
+        shown = dry_run(installed, "{format: complexfuncbench, path: test, limit: 5}")
+        assert "5 of 231 test questions of complexfuncbench are among the 5 tasks (5 word for" in said(shown.errors)
+        shown = dry_run(installed, "{format: complexfuncbench, path: train, limit: 5, contamination: error}")
+        assert shown.code == 0, shown.errors
+        assert "with the test questions of bfcl, tau2, complexfuncbench" in said(shown.errors)
+
+    hidden = installed / "hidden" / "nestful_wrapper-0.1.7.dist-info"
+    hidden.mkdir(parents=True)
+    (hidden / "METADATA").write_text("Metadata-Version: 2.1\nName: nestful-wrapper\nVersion: 0.1.7\n")
+    monkeypatch.syspath_prepend(hidden.parent)
+    monkeypatch.setenv("REWRIGHT_CACHE", str(installed / "empty"))
+    lines(installed / "q.jsonl", [{"question": OTHER, "gold_answer": "{56}"}])
+    shown = dry_run(installed, "{format: autotraj, path: q.jsonl}")
+    assert shown.code == 0, shown.errors
+    assert "complexfuncbench" in said(shown.errors).partition("without data on this machine: ")[2]

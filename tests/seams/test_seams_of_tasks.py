@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rewright.core.records import ToolCall, ToolSpec
+from rewright.core.statistics import mean_interval, proportion_interval
 from rewright.rollout.toolsets import open_toolsets
 from rewright.sandbox.settings import SandboxSettings
 from rewright.tools.settings import ToolSettings
@@ -154,6 +155,28 @@ def test_a_benchmark_brings_its_own_metrics(folder: Path) -> None:
     )
     refused = rewright(folder, "eval", "metrics")
     assert (refused.returncode, "names code (eval.benchmark: toy_benchmark:BROKEN)" in refused.stderr) == (2, True)
+
+
+def test_intervals_of_own_metrics_that_are_shares_lie_between_0_and_1(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shares.py").write_text(
+        "from rewright.benchmarks import Benchmark\n\n"
+        "def metrics(task, trajectory, verdict):\n"
+        "    number = int(task.id.rpartition('-')[2])\n"
+        "    return {'never': 0, 'once': float(number == 0), 'half': 0.5, 'part': 0.1 * (number == 0),\n"
+        "            'count': 2 * (number == 0)}\n\n"
+        "BENCHMARK = Benchmark(('eval.tasks.format=toy-differences', 'eval.tasks.count=5', 'model.engine=toy', "
+        "'dialect=toy'), metrics=metrics)\n"
+    )
+    done = rewright(tmp_path, "eval", "--benchmark", "shares:BENCHMARK", "--run", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "  never: 0.000 [0.000, 0.434] of 5" in done.stderr.splitlines()
+    found = json.loads(done.stdout.splitlines()[-1])["stages"][0]["metrics"]
+    rows = {name: (row["value"], row["low"], row["high"]) for name, row in found.items()}
+    for name, right in (("never", 0), ("once", 1), ("half", 2.5)):
+        assert rows[name] == pytest.approx(proportion_interval(right, 5)), name
+    part, low, high = rows["part"]
+    assert 0 < low < part < high < rows["once"][2]
+    assert rows["count"] == pytest.approx(mean_interval([2, 0, 0, 0, 0])), "a count is no share"
 
 
 def test_floor_ceiling_and_pass_k_stand_beside_the_score(folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rewright.cli import main as cli
-from rewright.core.records import Task
+from rewright.core.records import FollowUp, Task
 from rewright.tasks.contamination import Overlap, find_overlaps, question_text
 
 
@@ -58,6 +59,17 @@ def test_a_preamble_that_all_questions_share_is_no_overlap() -> None:
     assert find_overlaps(train, test) == []
 
 
+def test_the_preamble_of_one_source_in_a_pool_of_several_is_no_overlap() -> None:
+    preamble = "You are given some tools and must call them to answer the question that follows here"
+    train = [task(f"a{n}", f"{preamble} about thing number {n}") for n in range(20)]
+    test = [task(f"t{n}", f"{preamble} regarding item number {n + 100}") for n in range(20)]
+    other = [msgspec.structs.replace(task(f"o{n}", f"Unrelated {n}"), source="other") for n in range(2000)]
+    padding = [task(f"p{n}", f"Another {n}") for n in range(30)]
+    assert find_overlaps([*train, *padding], [*test, *other]) == []
+    same = msgspec.structs.replace(test[3], id="same")
+    assert [one.test_id for one in find_overlaps([*train, same, *padding], [*test, *other])] == ["t3"]
+
+
 def test_many_variants_of_one_question_in_the_training_set_do_not_hide_it() -> None:
     train = [task(f"v{n}", f"{LONG} {n}") for n in range(15)] + [
         task(f"o{n}", f"Other question {n}") for n in range(20)
@@ -68,6 +80,8 @@ def test_many_variants_of_one_question_in_the_training_set_do_not_hide_it() -> N
 
 def test_only_user_messages_are_compared_and_empty_ones_never_match() -> None:
     assert question_text(task("a", "x")) == "x"
+    later = FollowUp(({"role": "assistant", "content": "no"}, {"role": "user", "content": "y"}))
+    assert question_text(msgspec.structs.replace(task("a", "x"), follow_ups=(later,))) == "x\ny"
     assert find_overlaps([task("a", "")], [task("t", "")]) == []
     assert find_overlaps([], [task("t", LONG)]) == []
 

@@ -22,6 +22,7 @@ from rewright.tools.mcp.listing import list_tools, offered_tools
 from rewright.tools.mcp.results import as_result
 from rewright.tools.mcp.settings import MCPServerSettings
 from rewright.tools.mcp.toolset import MCPTools, MCPToolset
+from support.in_process import rewright
 from support.mcp_shop import TOOLS
 from support.scripted_engine import ScriptedEngine
 from support.shop_server import SHOP, http_server
@@ -304,3 +305,51 @@ def test_names_of_two_servers_that_clash_are_refused_unless_one_has_a_prefix() -
         InputError, match=r"tools\.mcp\.a\.tools: the server has no tool 'sell': expected one of search"
     ):
         list_tools({"a": own(tools=("sell",))})
+
+
+def named(server: str, **changes: Any) -> MCPServerSettings:
+    return MCPServerSettings(**{"server": f"support.mcp_names:{server}", **SLOW, **changes})
+
+
+def offered(servers: dict[str, MCPServerSettings]) -> dict[str, ToolSpec]:
+    return {tool.name: tool for tool in offered_tools(servers, list_tools(servers))}
+
+
+def test_names_of_one_server_that_become_equal_or_are_too_long_are_made_unique() -> None:
+    servers = {"files": named("files")}
+    specs = offered(servers)
+    long = "find_" + "x" * 59
+    assert {name: spec.data["tool"] for name, spec in specs.items()} == {
+        "files_read_2": "files.read",
+        "files_read": "files_read",
+        "read": "read",
+        "_stat": "_stat",
+        long: "find_" + "x" * 120,
+        f"{long[:60]}_2": "find_" + "x" * 119 + "y",
+    }
+
+    async def called() -> list[str]:
+        tools = MCPTools(servers)
+        async with tools.open(list(specs.values())) as toolset:
+            found = [(await caller(toolset)(name)).content for name in specs]
+        await tools.close()
+        return found
+
+    assert asyncio.run(called()) == [spec.data["tool"] for spec in specs.values()]
+    prefixed = offered({"files": named("files", prefix="server_of_files_")})
+    assert max(map(len, prefixed)) == 64
+    assert len(prefixed) == 6
+    alone = offered({"files": named("files", tools=("files.read",))})
+    assert {name: spec.data["tool"] for name, spec in alone.items()} == {"files_read": "files.read"}
+
+
+def test_two_servers_clash_only_with_tools_that_are_added_to_tasks(tmp_path: Path) -> None:
+    recipe = "model: pico\nstages: [synth, judge]\ntasks: {format: town, count: 1}\ntools: {mcp: {a: {server: "
+    recipe += "'support.mcp_names:files', tools: [read]}, b: {server: 'support.mcp_names:notes', tools: [write]}}}\n"
+    (tmp_path / "r.yaml").write_text(recipe)
+    shown = rewright(tmp_path, "run", "r.yaml", "--dry-run")
+    assert shown.code == 0, shown.errors
+    assert "tools.mcp.b: read, write" in shown.output
+    rewright(tmp_path, "run", "r.yaml", "--dry-run", "tools.mcp.b.tools=null").refused(
+        "tools.mcp: the servers a and b both have a tool 'read': expected a prefix, such as tools.mcp.b.prefix=b_"
+    )

@@ -1,8 +1,8 @@
 """Test questions of the benchmarks whose data are on this machine, for the check of training tasks against them.
 
-The data are those of installed packages (bfcl-eval, tau2, which are read and not imported), and of files in the folder
-`REWRIGHT_BENCHMARKS` (default `~/.cache/rewright/benchmarks`) that are named as their format: `math.jsonl`,
-`hotpotqa.json`, `gsm8k.parquet`.
+The data are those of installed packages, which are read and not imported (bfcl-eval, tau2, and nestful-wrapper or the
+file made of it for ComplexFuncBench), and of files in the folder `REWRIGHT_BENCHMARKS` (default
+`~/.cache/rewright/benchmarks`) that are named as their format: `math.jsonl`, `hotpotqa.json`, `gsm8k.parquet`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
+from rewright.benchmarks.complexfuncbench.data import question_file
+from rewright.benchmarks.complexfuncbench.tasks import test_questions
 from rewright.core.errors import InputError
 from rewright.core.records import Task
 from rewright.core.registry import known
@@ -40,6 +42,7 @@ class TestSplits(msgspec.Struct, frozen=True):
     Attributes:
         questions: the test tasks by benchmark.
         toolsets: the names of the tools of an environment by benchmark and domain, as `tau2 retail`.
+        trained: the tasks of tau2's official train split, as `retail/5`.
         missing: benchmarks without data on this machine.
         unread: why files could not be read, one line each.
     """
@@ -48,6 +51,7 @@ class TestSplits(msgspec.Struct, frozen=True):
 
     questions: dict[str, list[Task]]
     toolsets: dict[str, frozenset[str]]
+    trained: frozenset[str]
     missing: list[str]
     unread: list[str]
 
@@ -55,19 +59,23 @@ class TestSplits(msgspec.Struct, frozen=True):
 def read_test_splits() -> TestSplits:
     """Read the test questions of all benchmarks that are on this machine, once. Raises nothing."""
     folder = os.environ.get("REWRIGHT_BENCHMARKS") or Path.home() / ".cache/rewright/benchmarks"
-    return _read(Path(folder), _package("bfcl_eval"), _package("tau2"))
+    return _read(Path(folder), _package("bfcl_eval"), _package("tau2"), question_file())
 
 
 @lru_cache(maxsize=4)
-def _read(folder: Path, bfcl: Path | None, tau2: Path | None) -> TestSplits:
+def _read(folder: Path, bfcl: Path | None, tau2: Path | None, travel: Path | None) -> TestSplits:
     questions: dict[str, list[Task]] = {}
     toolsets: dict[str, frozenset[str]] = {}
     missing: list[str] = []
     unread: list[str] = []
-    for name, read, package in (("bfcl", _bfcl, bfcl), ("tau2", _tau2, tau2)):
+    for name, read, package in (
+        ("bfcl", _bfcl, bfcl),
+        ("tau2", _tau2, tau2),
+        ("complexfuncbench", test_questions, travel),
+    ):
         try:
             found = [] if package is None else list(read(package))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as problem:
             unread.append(f"{name}: {type(problem).__name__}: {problem}")
             found = []
         if found:
@@ -87,7 +95,8 @@ def _read(folder: Path, bfcl: Path | None, tau2: Path | None) -> TestSplits:
             questions[name] = load_tasks(path, name, check=False)
         except InputError as problem:
             unread.append(f"{name}: {problem}")
-    return TestSplits(questions, toolsets, missing, unread)
+    trained = frozenset(_tau2_trained(tau2)) if tau2 is not None and "tau2" in questions else frozenset[str]()
+    return TestSplits(questions, toolsets, trained, missing, unread)
 
 
 def _package(name: str) -> Path | None:
@@ -116,13 +125,24 @@ def _tau2(package: Path) -> Iterator[Task]:
         folder = package / "data/tau2/domains" / domain
         if not (folder / "tasks.json").exists():
             continue  # another project has the same import name
-        splits = folder / "split_tasks.json"
-        chosen = set(json.loads(splits.read_text("utf-8")).get("test", ())) if splits.exists() else set()
+        chosen = _tau2_split(folder, "test")
         for row in json.loads((folder / "tasks.json").read_text("utf-8")):
             if not chosen or row["id"] in chosen:
                 said = row["user_scenario"]["instructions"]
                 parts = said.values() if isinstance(said, dict) else [said]
                 yield _task(f"{domain}/{row['id']}", ["\n".join(part for part in parts if isinstance(part, str))])
+
+
+def _tau2_split(folder: Path, split: str) -> set[str]:
+    """The ids of a split of a domain; empty if the domain has no such split."""
+    splits = folder / "split_tasks.json"
+    return set(json.loads(splits.read_text("utf-8")).get(split, ())) if splits.exists() else set()
+
+
+def _tau2_trained(package: Path) -> Iterator[str]:
+    for domain in TAU2_DOMAINS:
+        folder = package / "data/tau2/domains" / domain
+        yield from (f"{domain}/{name}" for name in _tau2_split(folder, "train") - _tau2_split(folder, "test"))
 
 
 def _tau2_tools(package: Path, domain: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import typer
 
 from rewright.cli.benchmark_recipes import benchmark_recipe, saying_where_to_get
 from rewright.cli.offline import JsonOption, TrustedOption
-from rewright.cli.running import check_start, new_run_directory, print_results, redo_stage, start_run
+from rewright.cli.running import check_start, new_run_directory, print_results, redo_stage, resumes, start_run
 from rewright.cli.suites import evaluate_suite
 from rewright.core.errors import InputError
 from rewright.core.registry import known
@@ -115,13 +115,11 @@ def evaluate(
     if not names:
         recipes = [_recipe(place, opened, limit, [*settings, *overrides])]
     folders = [run or new_run_directory(Path("runs") / recipe.name, resume=resume) for recipe in recipes]
-    for recipe, folder in zip(recipes, folders, strict=True):
+    chosen_runs = list(zip(recipes, folders, resumes(folders, resume=resume), strict=True))
+    for recipe, folder, begun in chosen_runs:
         with saying_where_to_get(recipe.eval.benchmark):
-            check_start(recipe, folder, resume=resume)  # of all, before the first one runs
-    runs = [
-        start_run(recipe, folder, resume=resume, as_json=as_json)
-        for recipe, folder in zip(recipes, folders, strict=True)
-    ]
+            check_start(recipe, folder, resume=begun)  # of all, before the first one runs
+    runs = [start_run(recipe, folder, resume=begun, as_json=as_json) for recipe, folder, begun in chosen_runs]
     print_results(runs, as_json=as_json)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "print_report",
     "print_results",
     "redo_stage",
+    "resumes",
     "say_next",
     "stage_of_round",
     "start_run",
@@ -46,6 +47,16 @@ def new_run_directory(path: Path, *, resume: bool) -> Path:
     if resume or not taken:
         return taken[max(taken)] if taken else path
     return path.with_name(f"{path.name}-{max(taken) + 1}")
+
+
+def resumes(folders: Sequence[Path], *, resume: bool) -> list[bool]:
+    """Say of each run of a command with several whether it is continued: with `resume`, those that have begun.
+
+    A run that an interruption has kept from beginning is a new one. If none has begun, all are said to be continued,
+    which `check_start` refuses.
+    """
+    begun = [(folder / "recipe.yaml").exists() for folder in folders]
+    return [resume and (one or not any(begun)) for one in begun]
 
 
 def stored_settings(folder: Path, overrides: Sequence[str], trusted: Sequence[str]) -> Recipe:

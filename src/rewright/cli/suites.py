@@ -15,7 +15,7 @@ from rewright.benchmarks import find_benchmark
 from rewright.benchmarks.scoring.suites import Member, Suite, find_suite, member_row, suite_row, suite_table
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.output import as_text, print_json
-from rewright.cli.running import check_start, new_run_directory, start_run
+from rewright.cli.running import check_start, new_run_directory, resumes, start_run
 from rewright.core.errors import InputError, MissingDataError
 from rewright.core.progress import say
 from rewright.core.registry import known
@@ -47,7 +47,7 @@ def evaluate_suite(
         data: `BENCHMARK=PATH` or `BENCHMARK=FORMAT:PATH` for members.
         limit: Maximum number of tasks of each member.
         run: Directory of the suite; each member's run is a folder in it. Default: runs/NAME.
-        resume: Continue the latest run of the suite.
+        resume: Continue the latest run of the suite; members that have not begun begin.
         as_json: Print one JSON value.
 
     A member without data is named in one line, with where to get it, and left out. Raises InputError if no member is
@@ -80,10 +80,11 @@ def evaluate_suite(
     folder = run or new_run_directory(Path("runs") / name, resume=resume)
     if run is not None and folder.exists() and not resume and any(folder.iterdir()):
         raise InputError(f"--run {run}: the directory is not empty: expected a new one, or --resume")
+    begun = dict(zip(chosen, resumes([folder / benchmark for benchmark in chosen], resume=resume), strict=True))
     for benchmark, recipe in chosen.items():  # all of them, before the first one runs
-        check_start(recipe, folder / benchmark, resume=resume)
+        check_start(recipe, folder / benchmark, resume=begun[benchmark])
     runs = {
-        benchmark: start_run(recipe, folder / benchmark, resume=resume, as_json=as_json)
+        benchmark: start_run(recipe, folder / benchmark, resume=begun[benchmark], as_json=as_json)
         for benchmark, recipe in chosen.items()
     }
     model = next(iter(chosen.values())).model.path

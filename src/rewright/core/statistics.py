@@ -14,6 +14,7 @@ __all__ = [
     "Interval",
     "grouped_mean",
     "grouped_proportion",
+    "grouped_share",
     "mean_interval",
     "paired_difference",
     "proportion_interval",
@@ -65,6 +66,23 @@ def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
     agreeing = float(total if 0 < share < 1 else count)
     effective = share * (1 - share) / variance if variance > 0 else agreeing
     trials = min(max(effective, float(count)), float(total))
+    interval = proportion_interval(share * trials, trials)
+    return Interval(share, min(share, interval.low), max(share, interval.high))
+
+
+def grouped_share(groups: Iterable[Sequence[float]]) -> Interval:
+    """Return a 95% interval of the mean of shares in [0, 1], given by group; (0, 0, 1) for no values.
+
+    For 0/1 values it is that of `grouped_proportion`. Else it is Wilson's interval with the number of trials that gives
+    the cluster-robust variance, and at least the number of groups: it lies in [0, 1]. For equal shares in several
+    groups it has the number of values as trials.
+    """
+    kept = [tuple(group) for group in groups]
+    if all(value in (0, 1) for group in kept for value in group):
+        return grouped_proportion(kept)
+    share, variance, count, total = _mean_and_variance(kept)
+    agreeing = float(total if count > 1 else count)
+    trials = max(share * (1 - share) / variance if variance > 0 else agreeing, float(count))
     interval = proportion_interval(share * trials, trials)
     return Interval(share, min(share, interval.low), max(share, interval.high))
 

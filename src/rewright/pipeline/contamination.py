@@ -1,7 +1,8 @@
 """Compare the training tasks of a run with the test questions of benchmarks, before the first stage.
 
 Compared are questions (`rewright.tasks.contamination`) and, for environments such as tau2's, the names of the tools: a
-training task that has most of a domain's tools is of that domain.
+training task that has most of a domain's tools is of that domain. Tasks of the official train split of tau2 are not
+compared with tau2.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from rewright.benchmarks.test_splits import read_test_splits
+from rewright.benchmarks.test_splits import TestSplits, read_test_splits
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task
@@ -52,15 +53,16 @@ def check_contamination(context: Context, stages: Iterable[Stage], *, details: b
 def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], list[str]]:
     """Return one line for each benchmark whose test questions are among `tasks`, and what was compared."""
     splits = read_test_splits()
-    test = [
-        msgspec.structs.replace(task, id=f"{name}\0{task.id}")
-        for name, each in splits.questions.items()
-        for task in each
-    ]
+    pools: dict[str, list[Task]] = {name: [] for name in ("tau2", "others")}
+    for name, each in splits.questions.items():
+        pool = pools["tau2" if name == "tau2" else "others"]
+        pool += (msgspec.structs.replace(task, id=f"{name}\0{task.id}", source=name) for task in each)
+    outside = [task for task in tasks if not _is_for_training(task, splits)]
+    overlaps = [*find_overlaps(tasks, pools["others"]), *find_overlaps(outside, pools["tau2"])]
     counts: Counter[str] = Counter()
     exact: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for overlap in find_overlaps(tasks, test):
+    for overlap in overlaps:
         name, _, identity = overlap.test_id.partition("\0")
         counts[name] += 1
         exact[name] += overlap.kind == "exact"
@@ -71,7 +73,7 @@ def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], l
         for name, count in counts.items()
     ]
     for domain, names in splits.toolsets.items():
-        same = [task for task in tasks if _has_tools(task, names)]
+        same = [task for task in outside if _has_tools(task, names)]
         if same:
             found.append(
                 f"{where}: contamination: {len(same)} of the {len(tasks)} tasks have the tools of {domain}, such as "
@@ -81,6 +83,12 @@ def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], l
     if splits.missing:
         compared[0] += f"; without data on this machine: {', '.join(splits.missing)} (docs/tasks.md)"
     return found, [*compared, *(f"{where}: not compared: {line}" for line in splits.unread)]
+
+
+def _is_for_training(task: Task, splits: TestSplits) -> bool:
+    """Whether a task is of tau2's official train split."""
+    domain, identity = task.metadata.get("domain"), task.metadata.get("task")
+    return task.source == "tau2" and f"{domain}/{identity}" in splits.trained
 
 
 def _has_tools(task: Task, names: frozenset[str]) -> bool:

@@ -5,8 +5,8 @@
 - Overlap: the fraction of the test question's word n-grams that occur in one training question (n = 8 by default).
   Questions shorter than n words are only matched exactly.
 
-Time and memory are linear in the number of words of both sets. n-grams that most questions share, such as an
-instruction or FTRL's preamble, are ignored.
+Time and memory are linear in the number of words of both sets. n-grams that many questions of a source share, such as
+an instruction or FTRL's preamble, are ignored.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 def question_text(task: Task) -> str:
-    """Return the text of the user messages, joined by line breaks."""
-    texts = (message.get("content") for message in task.messages if message.get("role") == "user")
+    """Return the text of the user messages, those of follow-ups included, joined by line breaks."""
+    messages = (*task.messages, *(message for follow_up in task.follow_ups for message in follow_up.messages))
+    texts = (message.get("content") for message in messages if message.get("role") == "user")
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
@@ -63,9 +64,9 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
     """Find test tasks that occur in the training set, exactly or with at least `threshold` of their n-grams.
 
     Returns one overlap per contaminated test task, in the order of the test set, with its nearest training task (the
-    first one for ties). n-grams that occur in more than 2% of the test questions or half of the training questions, and
-    in more than 10, count as a common preamble and are ignored. Raises ValueError for n < 1 or a threshold outside
-    (0, 1].
+    first one for ties). n-grams that occur in more than 2% of the test questions, of those of the question's source
+    (`Task.source`), or in half of the training questions, and in more than 10, count as a common preamble and are
+    ignored. Raises ValueError for n < 1 or a threshold outside (0, 1].
     """
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1")
@@ -78,6 +79,11 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
     exact: dict[tuple[str, ...], int] = {}
     for number, words in enumerate(train_words):
         exact.setdefault(tuple(words), number)
+    by_source: dict[str, list[set[int]]] = defaultdict(list)
+    for task, grams in zip(test, test_grams, strict=True):
+        by_source[task.source].append(grams)
+    # Of a pool of several benchmarks, the preamble of one is in a small share of all questions.
+    own_common = {source: common | _common(questions, _COMMON_SHARE_TEST) for source, questions in by_source.items()}
     wanted = set[int]().union(*test_grams) - common
     train_indices: dict[int, list[int]] = defaultdict(list)
     for number, grams in enumerate(train_grams):
@@ -89,7 +95,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
         if words and (match := exact.get(tuple(words))) is not None:
             overlaps.append(Overlap(task.id, train[match].id, "exact", 1.0))
             continue
-        distinctive = grams - common
+        distinctive = grams - own_common[task.source]
         shared = Counter(number for gram in distinctive for number in train_indices.get(gram, ()))
         if not shared:
             continue

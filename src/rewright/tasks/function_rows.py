@@ -18,8 +18,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolResult, ToolSpec
 from rewright.core.strict_json import MAX_DEPTH
+from rewright.core.tool_names import valid_name
 from rewright.dialects.literals import decode_value
-from rewright.tasks.function_schemas import json_schema, valid_name
+from rewright.tasks.function_schemas import json_schema
 from rewright.tasks.rows import LeftOutError, Row
 from rewright.tasks.schemas import argument_problems, schema_problems
 from rewright.tools.declared import KIND as DECLARED

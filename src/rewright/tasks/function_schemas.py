@@ -8,12 +8,11 @@ not understood is left out of the schema and kept in the description.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["json_schema", "json_type", "valid_name"]
+__all__ = ["json_schema", "json_type"]
 
-MAX_NAME: Final = 64
 _TYPES: Final = {
     "string": ("string", "str", "text", "char", "date", "datetime", "time", "uuid", "url", "email"),
     "integer": ("integer", "int", "long", "bigint", "int32", "int64"),
@@ -28,16 +27,6 @@ _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
 _KEPT: Final = ("default", "const", "title", "examples")
 _MAX_DEPTH: Final = 30
-
-
-def valid_name(name: str, taken: Collection[str] = ()) -> str:
-    """Return a name that servers accept (letters, digits, `_` and `-`, at most 64) and that is not `taken`."""
-    valid = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_NAME] or "tool"
-    number, unique = 1, valid
-    while unique in taken:
-        number += 1
-        unique = f"{valid[: MAX_NAME - 4]}_{number}"
-    return unique
 
 
 def json_schema(function: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -63,9 +63,13 @@ def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
 
 def _judge_irrelevance(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     wanted = "irrelevance" not in _entry(task, "bfcl-irrelevance")
-    called = [call.name for call in _first_calls(trajectory) if call.error is None]
-    reason = f"calls {called[0]}" if called else "no call that can be read"
-    return Judgement(float(bool(called) == wanted), reason)
+    made = _first_calls(trajectory)
+    malformed = next((call for call in made if call.error is not None), None)
+    called = bool(made) and malformed is None  # the package's decoder refuses the whole reply for one malformed call
+    reason = f"calls {made[0].name}" if called else "no call that can be read"
+    if malformed is not None:
+        reason += f": {malformed.error}"
+    return Judgement(float(called == wanted), reason)
 
 
 def _judge_memory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:

@@ -13,7 +13,7 @@ from rewright.benchmarks.bfcl.entries import AST, IRRELEVANCE, category_of, entr
 from rewright.benchmarks.bfcl.gold import gold_calls
 from rewright.benchmarks.bfcl.schemas import function_schema
 from rewright.core.records import Gold, Task, ToolSpec
-from rewright.tasks.function_schemas import valid_name
+from rewright.core.tool_names import valid_name
 from rewright.tools.declared import KIND as DECLARED
 
 __all__ = ["GOLD_REFUSED", "single_turn_task", "single_turn_tasks"]

@@ -23,10 +23,22 @@ from rewright.benchmarks.complexfuncbench.shortening import json_text, shortened
 from rewright.core.errors import InputError, StorageError
 from rewright.core.progress import say
 from rewright.core.storage import write_atomically
+from rewright.core.tool_names import valid_name
 from rewright.engines.loading import cache_folder
-from rewright.tasks.function_schemas import json_schema, valid_name
+from rewright.tasks.function_schemas import json_schema
 
-__all__ = ["INSTALL", "LOOKUPS", "PACKAGE", "Entry", "GoldCall", "Recordings", "recordings", "resolved"]
+__all__ = [
+    "INSTALL",
+    "LOOKUPS",
+    "PACKAGE",
+    "Entry",
+    "GoldCall",
+    "Recordings",
+    "question_file",
+    "questions",
+    "recordings",
+    "resolved",
+]
 
 PACKAGE: Final = "nestful-wrapper"
 VERSION: Final = "0.1.7"
@@ -104,6 +116,31 @@ class _Row(msgspec.Struct):
     output: list[_Call]
 
 
+class _Name(msgspec.Struct):
+    name: str
+
+
+class _StoredQuestion(msgspec.Struct):
+    question: str
+    calls: list[_Name]
+
+
+class _StoredQuestions(msgspec.Struct):
+    """What of a stored file the questions are read from."""
+
+    renamed: dict[str, str]
+    entries: list[_StoredQuestion]
+    format: int
+    version: str
+
+
+class _Question(msgspec.Struct):
+    """The same of a row of the package's file."""
+
+    input: str
+    output: list[_Name]
+
+
 def recordings(characters: int | None) -> Recordings:
     """Return the benchmark with responses of at most `characters` characters (None: whole).
 
@@ -123,6 +160,38 @@ def recordings(characters: int | None) -> Recordings:
     except (OSError, StorageError) as problem:
         say(f"the responses of ComplexFuncBench are read again next time: {problem}")
     return made
+
+
+def question_file() -> Path | None:
+    """Return a file with the questions: the smallest one that is stored, else the package's. None: neither is here."""
+    stored = cache_folder().glob(f"complexfuncbench-{VERSION}-*.json")
+    with contextlib.suppress(OSError):
+        if smallest := min(((path.stat().st_size, path) for path in stored), default=None):
+            return smallest[1]
+    try:
+        return _files()[1]
+    except InputError:
+        return None
+
+
+def questions(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield every question of `question_file()`, in the order of the rows, with the package's names of its gold calls.
+
+    Raises InputError for a file that cannot be read.
+    """
+    if file.parent == cache_folder():
+        try:
+            stored = msgspec.json.decode(file.read_bytes(), type=_StoredQuestions)
+        except (OSError, msgspec.DecodeError) as problem:
+            raise InputError(f"{file}: {problem}") from None
+        if (stored.format, stored.version) != (_FORMAT, VERSION):
+            raise InputError(f"{file} has the format {stored.format} of version {stored.version}")
+        for one in stored.entries:
+            yield one.question, tuple(stored.renamed.get(call.name, call.name) for call in one.calls)
+        return
+    with _decoded(file, list[_Question]) as rows:
+        for row in rows:
+            yield row.input.strip(), tuple(call.name for call in row.output)
 
 
 def _files() -> tuple[Path, Path]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from rewright.benchmarks.complexfuncbench.data import PACKAGE, VERSION, Entry, Recordings, recordings
+from rewright.benchmarks.complexfuncbench.data import PACKAGE, VERSION, Entry, Recordings, questions, recordings
 from rewright.benchmarks.complexfuncbench.shortening import MIN_CHARACTERS
 from rewright.benchmarks.complexfuncbench.world import COMPARE, KIND
 from rewright.core.errors import InputError
@@ -21,7 +22,7 @@ from rewright.core.records import Gold, Task, ToolCall, ToolResult, ToolSpec
 from rewright.tasks.formats import PackageFormat
 from rewright.tools.recorded import recorded_tool
 
-__all__ = ["CATEGORIES", "FORMAT", "NAME", "Selection", "tasks"]
+__all__ = ["CATEGORIES", "FORMAT", "NAME", "Selection", "tasks", "test_questions"]
 
 NAME: Final = "complexfuncbench"
 CATEGORIES: Final = ("hotels", "flights", "cars", "attractions", "cross")
@@ -92,9 +93,22 @@ def tasks(selection: str = "all") -> Iterator[Task]:
                     yield task
 
 
+def test_questions(file: Path) -> Iterator[Task]:
+    """Yield the questions of the test split without tools and gold calls, from `question_file()`.
+
+    Raises InputError for a file that cannot be read.
+    """
+    for row, (question, sequence) in enumerate(questions(file)):
+        if _split_of(sequence) == "test":
+            yield Task(id=f"{NAME}-{row}", messages=({"role": "user", "content": question},), source=NAME, split="test")
+
+
 def _split(entry: Entry, found: Recordings) -> str:
-    """Return `test` for a fifth of the sequences of tool names (23 of 107, with 231 tasks), else `train`."""
-    sequence = tuple(found.renamed.get(call.name, call.name) for call in entry.calls)
+    return _split_of(tuple(found.renamed.get(call.name, call.name) for call in entry.calls))
+
+
+def _split_of(sequence: tuple[str, ...]) -> str:
+    """Return `test` for a fifth of the sequences of the package's names (23 of 107, with 231 tasks), else `train`."""
     return "test" if int(hashlib.md5(str(sequence).encode()).hexdigest(), 16) % 5 == 0 else "train"
 
 

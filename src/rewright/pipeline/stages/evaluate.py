@@ -15,7 +15,7 @@ from rewright.benchmarks.scoring.scores import bounds, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task, Trajectory, Verdict
-from rewright.core.statistics import grouped_mean, grouped_proportion
+from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
 from rewright.engines.checks import check_layers
@@ -145,7 +145,8 @@ def own_metrics(
 ) -> dict[str, dict[str, float]]:
     """Average a benchmark's own metrics over trajectories.
 
-    Returns by metric: `value` (the mean), the 95% interval over tasks `low` to `high`, and the number `trajectories`.
+    Returns by metric: `value` (the mean), the 95% interval over tasks `low` to `high`, and the number `trajectories`. A
+    metric whose values all lie in [0, 1] is a share, and so does its interval; any other is a mean, such as a count.
     Raises InputError if the function `metrics` raises or returns anything but finite numbers by name.
     """
     values: dict[str, list[tuple[str, float]]] = {}
@@ -166,7 +167,8 @@ def own_metrics(
             values.setdefault(name, []).append((one.task_id, float(value)))
     rows = {}
     for name, pairs in values.items():
-        interval = grouped_mean(_by_task(pairs))
+        is_share = all(0 <= value <= 1 for _, value in pairs)
+        interval = (grouped_share if is_share else grouped_mean)(_by_task(pairs))
         rows[name] = {**interval._asdict(), "trajectories": len(pairs)}
     return rows
 
@@ -224,12 +226,8 @@ def summarise(
             if name in trajectory.metrics
         ]
         if values:
-            interval = grouped_mean(_by_task(values))
-            row |= {
-                name: interval.value,
-                f"{name}_low": max(0.0, interval.low),
-                f"{name}_high": min(1.0, interval.high),
-            }
+            interval = grouped_share(_by_task(values))
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     generated = generated_tokens(trajectories)
     calls = [call for trajectory in trajectories for call in trajectory.calls]
     stops: dict[str, int] = {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from rewright.core.errors import InputError, ToolError
 from rewright.core.records import ToolSpec
+from rewright.core.tool_names import is_valid_name, valid_name
 from rewright.tools.mcp.background import wait_in_background
 from rewright.tools.mcp.session import Session, Source, check_package
 from rewright.tools.mcp.settings import MCPServerSettings
@@ -46,8 +46,9 @@ def list_tools(
 
     `given`: server objects of a program, by name.
 
-    Raises InputError, in one line, for a server that cannot be reached, for a name in `tools` that the server lacks,
-    and for two tools of one name.
+    Names that OpenAI-style servers refuse are changed, and those of one server are unique. Raises InputError, in one
+    line, for a server that cannot be reached, for a name in `tools` that the server lacks, and for two tools of one
+    name among those that are added to every task.
     """
     listed: dict[str, list[ListedTool]] = {}
     for name, settings in servers.items():
@@ -57,14 +58,14 @@ def list_tools(
             rows = wait_in_background(_rows(source))
         except ToolError as problem:
             raise InputError(f"{problem}: expected an MCP server that lists its tools") from None
-        listed[name] = [_listed(source, row) for row in rows]
+        listed[name] = _listed(source, rows)
         known = [tool.name for tool in listed[name]]
         unknown = [one for one in settings.tools or () if one not in known]
         if unknown:
             raise InputError(
                 f"{source.key}.tools: the server has no tool {unknown[0]!r}: expected one of {_names(known)}"
             )
-    _check_names(listed)
+    _check_names(servers, listed)
     return listed
 
 
@@ -72,12 +73,18 @@ def offered_tools(
     servers: Mapping[str, MCPServerSettings], listed: Mapping[str, Sequence[ListedTool]]
 ) -> list[ToolSpec]:
     """The tools that are added to every task: those in `tools` of each server, else all."""
-    return [
-        tool.spec()
-        for name, settings in servers.items()
-        for tool in listed.get(name, ())
-        if settings.tools is None or tool.name in settings.tools
-    ]
+    return [tool.spec() for tool in _offered(servers, listed)]
+
+
+def _offered(
+    servers: Mapping[str, MCPServerSettings], listed: Mapping[str, Sequence[ListedTool]]
+) -> Iterator[ListedTool]:
+    for name, settings in servers.items():
+        yield from (tool for tool in listed.get(name, ()) if _is_offered(tool.name, settings))
+
+
+def _is_offered(name: str, settings: MCPServerSettings) -> bool:
+    return settings.tools is None or name in settings.tools
 
 
 def for_task(tool: ToolSpec, task: str, servers: Mapping[str, MCPServerSettings]) -> ToolSpec:
@@ -131,27 +138,51 @@ async def _rows(source: Source) -> list[dict[str, Any]]:
         await session.close()
 
 
-def _listed(source: Source, row: Mapping[str, Any]) -> ListedTool:
-    parameters = row.get("inputSchema")
-    parameters = dict(parameters) if isinstance(parameters, dict) else {}
-    parameters.setdefault("type", "object")
-    parameters.setdefault("properties", {})
-    shown = source.settings.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", str(row["name"]))
-    return ListedTool(source.name, str(row["name"]), shown, str(row.get("description") or ""), parameters)
+def _listed(source: Source, rows: Sequence[Mapping[str, Any]]) -> list[ListedTool]:
+    shown = _shown_names([str(row["name"]) for row in rows], source.settings)
+    tools = []
+    for name, row in zip(shown, rows, strict=True):
+        parameters = row.get("inputSchema")
+        parameters = dict(parameters) if isinstance(parameters, dict) else {}
+        parameters.setdefault("type", "object")
+        parameters.setdefault("properties", {})
+        tools.append(ListedTool(source.name, str(row["name"]), name, str(row.get("description") or ""), parameters))
+    return tools
 
 
-def _check_names(listed: Mapping[str, Sequence[ListedTool]]) -> None:
+def _shown_names(names: Sequence[str], settings: MCPServerSettings) -> list[str]:
+    """Return valid and unique names, in the order of a server's names.
+
+    A valid name stays as it is. Of two that become equal, tools that are added to every task come first.
+    """
+    prefixed = [settings.prefix + name for name in names]
+    order = sorted(
+        range(len(names)),
+        key=lambda place: (not _is_offered(names[place], settings), not is_valid_name(prefixed[place])),
+    )
+    shown: dict[int, str] = {}
+    taken: set[str] = set()
+    for place in order:
+        name = prefixed[place]
+        shown[place] = name if is_valid_name(name) and name not in taken else valid_name(name, taken)
+        taken.add(shown[place])
+    return [shown[place] for place in range(len(names))]
+
+
+def _check_names(servers: Mapping[str, MCPServerSettings], listed: Mapping[str, Sequence[ListedTool]]) -> None:
+    """Raise InputError for two tools of one name among those that are added to every task."""
     owners: dict[str, ListedTool] = {}
-    for tool in (tool for tools in listed.values() for tool in tools):
+    known: set[tuple[str, str]] = set()
+    for tool in _offered(servers, listed):
+        if (tool.server, tool.name) in known:
+            raise InputError(f"tools.mcp.{tool.server}: two of its tools have the name {tool.name!r}")
+        known.add((tool.server, tool.name))
         other = owners.setdefault(tool.shown, tool)
-        if other is tool:
-            continue
-        if other.server == tool.server:
-            raise InputError(f"tools.mcp.{tool.server}: two of its tools have the name {tool.shown!r}")
-        raise InputError(
-            f"tools.mcp: the servers {other.server} and {tool.server} both have a tool {tool.shown!r}: expected "
-            f"a prefix, such as tools.mcp.{tool.server}.prefix={tool.server}_"
-        )
+        if other is not tool:
+            raise InputError(
+                f"tools.mcp: the servers {other.server} and {tool.server} both have a tool {tool.shown!r}: expected "
+                f"a prefix, such as tools.mcp.{tool.server}.prefix={tool.server}_"
+            )
 
 
 def _names(names: Sequence[str]) -> str:
