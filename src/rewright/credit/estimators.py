@@ -199,6 +199,7 @@ class Group:
 READS: Mapping[str, str] = {
     "state_keys": "the states of the turns",
     "components": "the parts of the trajectory reward",
+    "outcomes": "the outcomes",
 }
 """What an estimator may read besides rewards, for messages."""
 

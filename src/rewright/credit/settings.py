@@ -287,7 +287,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             outcomes: (B,), or None.
             trajectory_rewards: (B,). None: MatchTIR's, the sum of the turn rewards, plus the outcome if `join` is
                 "trajectory".
-            trajectories: the B trajectories, for estimators that read state keys or token counts.
+            trajectories: the B trajectories, for estimators that read state keys or token counts, and outcomes if
+                `outcomes` is None.
             components: the parts of the trajectory rewards, (B,) each, NaN where a part is unknown, for estimators that
                 read them.
             component_weights: their weights; 1 for those that are not named.
@@ -295,7 +296,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
         Raises ValueError if the estimator reads what is not given (see `reads`).
         """
-        given = {"state_keys": trajectories, "components": components}
+        known_outcomes = trajectories if outcomes is None else outcomes
+        given = {"state_keys": trajectories, "components": components, "outcomes": known_outcomes}
         self.check_reads([name for name, value in given.items() if value is not None])
         all_outcomes = outcomes or [None] * len(turn_rewards)
         kept = [
