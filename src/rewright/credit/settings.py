@@ -343,6 +343,16 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
                 "provide: expected another estimator, such as 'matchtir'"
             )
 
+    def check_components(self, names: Collection[str]) -> None:
+        """Raise ValueError, which names the key, if the estimator's settings name a component that is none of these."""
+        named = getattr(find_estimator(self.estimator_name), "named_components", None)
+        if named is None:
+            return
+        settings = own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+        for name, key in named(**settings).items():
+            if name not in names:
+                raise ValueError(f"estimator.{key}: expected one of the parts {', '.join(names)}")
+
     def _part_settings(self, part: Part) -> dict[str, Any]:
         """The keyword arguments of a signal. Raises ValueError, which begins with the key, for a wrong setting."""
         if part.name != "matched":

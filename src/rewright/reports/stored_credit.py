@@ -103,7 +103,8 @@ class Stored:
 class Credited:
     """A trajectory with its credit: match of all calls, turn rewards (T,), turn advantages (T,), trajectory reward.
 
-    `rewards` is NaN where the signal has no number, and `missing` says why. `advantages` is None without a group, and
+    `rewards` is NaN where the signal has no number, and `missing` says why; they are NaN, too, after an infrastructure
+    failure. `advantages` is None without a group, and
     for a trajectory that is left out of it because of that (`left_out`). `trajectory_reward` is None after an
     infrastructure failure, if it needs an unknown outcome, and if the trajectory is left out. `used_by_rl` is True if
     the values are those stored by RL and not recomputed. `signal`: its name. `stats`: its metrics, of all trajectories
@@ -285,10 +286,13 @@ def credited(
         earned = credit_groups(attempted, settings, details=True, metrics=metrics, resources=resources)
     factor = call_factor(settings) * settings.credit.match_scale
     matches: list[Match] = [group_credit.details for group_credit in earned]
-    if not settings.credit.match_scale or any(match is None for match in matches):
-        # They are shown for information: this signal rewards turns and not calls.
+    lacking = [index for index, match in enumerate(matches) if match is None or not settings.credit.match_scale]
+    if lacking:
+        # They are shown for information: of a signal that rewards turns and not calls, and of failed trajectories.
         plain = msgspec.structs.replace(settings.credit, signal="matched")
-        matches = plain.signal_of([attempt.trajectory for attempt in attempted], details=True).details or []
+        shown = plain.signal_of([attempted[index].trajectory for index in lacking], details=True).details or ()
+        for index, match in zip(lacking, shown, strict=True):
+            matches[index] = match
     if factor != 1.0:
         matches = [replace(matched, rewards_P=factor * matched.rewards_P) for matched in matches]
     results, signal = [], settings.credit.signal_name
@@ -298,7 +302,8 @@ def credited(
         if stored.kept is not None and used:
             rewards, advantages = np.array(stored.kept.turn_rewards, np.float64), np.array(stored.kept.advantages)
             total = stored.kept.trajectory_reward
-            left_out = total is None and bool(np.isnan(rewards).any())
+            gaps = bool(np.isnan(rewards).any()) and not stored.broken
+            left_out = total is None and gaps
             results.append(
                 Credited(
                     stored,
@@ -307,7 +312,7 @@ def credited(
                     None if left_out else advantages,
                     total,
                     used,
-                    missing="RL had no number" if np.isnan(rewards).any() else None,
+                    missing="RL had no number" if gaps else None,
                     left_out=left_out,
                     signal=signal,
                 )
