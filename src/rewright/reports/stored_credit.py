@@ -173,8 +173,9 @@ def signal_resources(path: Path, recipe: Recipe) -> Iterator[Resources | None]:
     sources = ResourceSources(recipe=recipe)
     needs = recipe.rl.credit.needs()
     if needs and path.is_dir() and (path / "recipe.yaml").exists():
-        asks_policy = recipe.signals.scorer is None and not {"log_prob", "tokenize"}.isdisjoint(needs)
-        policy = policy_of(Run.open(path), recipe, "sft") if asks_policy else None
+        # A scorer or a reward model of another vocabulary would score the policy's token ids as other words.
+        reads_tokens = not {"log_prob", "tokenize", "prefix_score"}.isdisjoint(needs)
+        policy = policy_of(Run.open(path), recipe, "sft") if reads_tokens else None
         sources = ResourceSources(recipe=recipe, run=path, policy=policy)
     with open_resources(recipe.rl.credit, sources) as resources:
         yield resources
