@@ -302,8 +302,12 @@ def test_the_prompts_of_a_large_group_are_of_nearly_one_size(judge_of: Any, coun
 def test_each_attempt_is_shown_with_what_its_user_said_before_it(judge_of: Any) -> None:
     """Simulated users open attempts at one task differently."""
     rows = [
-        dataclasses.replace(one, messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": said}])
-        for one, said in zip(attempts([turn("Zoe")], [turn("Zoe")], [turn("Zoe")]), ("Ada?", "Ben?", "Ben?"), strict=True)
+        dataclasses.replace(
+            one, messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": said}]
+        )
+        for one, said in zip(
+            attempts([turn("Zoe")], [turn("Zoe")], [turn("Zoe")]), ("Ada?", "Ben?", "Ben?"), strict=True
+        )
     ]
     seen: list[Body] = []
     found = turn_signal(rows, "judge", resources=Resources(judge=judge_of(by_person, seen)), twice=0.0)

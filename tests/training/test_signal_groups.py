@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from rewright.core.errors import InputError
-from rewright.core.records import Credit, Failure, Gold, Provenance, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
+from rewright.core.records import (
+    Credit,
+    Failure,
+    Gold,
+    Provenance,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+    Verdict,
+)
 from rewright.core.registry import register
 from rewright.credit import CreditTrajectory, Resources
 from rewright.credit.settings import TurnCredit
@@ -177,7 +188,7 @@ class Nothing:
         ),
         (
             ["rl.credit.signal=model", "reward.url=http://127.0.0.1:9"],
-            "signal model needs a reward model: expected signals.reward_model (rewright credit: --reward-model FOLDER), or a",
+            "signal model needs a reward model: expected signals.reward_model (rewright credit: --reward-model FOLDER)",
         ),
     ],
 )
@@ -201,3 +212,19 @@ def test_a_served_reward_model_does_not_score_beginnings_of_a_log(tmp_path: Path
     rewright(tmp_path, "credit", "log.jsonl", "--recipe", "r.yaml").refused(
         "or a run with a reward model (the model at reward.url scores whole trajectories only)"
     )
+
+
+@pytest.mark.needs_torch
+def test_a_model_of_another_vocabulary_scores_no_token_ids(tmp_path: Path) -> None:
+    one = msgspec.structs.replace(
+        rollout(0, "Ada"), id="synth/q/0", stage="synth", prompt_ids=(1, 2), provenance=Provenance("m", tokenizer="0"),
+        turns=tuple(msgspec.structs.replace(turn, token_ids=(3, 4)) for turn in rollout(0, "Ada").turns),
+    )  # fmt: skip
+    repair = msgspec.structs.replace(
+        one, id="repair/q/0", provenance=Provenance("r", tokenizer="1", parent="synth/q/0")
+    )
+    run = made_run(tmp_path / "made", [repair, one], task=TASK)
+    for path in (run, run / "trajectories.jsonl"):
+        said = rewright(tmp_path, "credit", str(path), "--signal", "likelihood", "--scorer", "pico")
+        said.refused("the policy 0: expected a model with the policy's tokenizer")
+        assert "the model pico that scores tokens has the vocabulary" in said.errors

@@ -31,11 +31,13 @@ class ResourceSources:
         recipe: the recipe, with the section `signals`.
         run: the run directory; None: the trajectories are of no run.
         policy: the policy before RL, for a scorer that is not set; None: there is none.
+        vocabulary: `Renderer.fingerprint` of the tokenizer of the trajectories' token ids; None: the policy's.
     """
 
     recipe: Recipe
     run: Path | None = None
     policy: ModelSettings | None = None
+    vocabulary: str | None = None
 
 
 Builder = Callable[[ResourceSources], Any]

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.errors import InputError
-from rewright.core.records import Credit
+from rewright.core.records import Credit, Trajectory
+from rewright.core.storage import read_strict
 from rewright.credit import CreditTrajectory, CreditTurn, Match
 from rewright.credit.resources import Resources
 from rewright.credit.settings import TurnCredit
@@ -170,15 +171,30 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
 @contextmanager
 def signal_resources(path: Path, recipe: Recipe) -> Iterator[Resources | None]:
     """Open the models that the signals of `recipe_for` need, for the trajectories of a run or a file."""
-    sources = ResourceSources(recipe=recipe)
     needs = recipe.rl.credit.needs()
+    # A scorer or a reward model of another vocabulary would score the policy's token ids as other words.
+    reads_tokens = not {"log_prob", "tokenize", "prefix_score"}.isdisjoint(needs)
+    vocabulary = _vocabulary(path) if reads_tokens else None
+    sources = ResourceSources(recipe=recipe, vocabulary=vocabulary)
     if needs and path.is_dir() and (path / "recipe.yaml").exists():
-        # A scorer or a reward model of another vocabulary would score the policy's token ids as other words.
-        reads_tokens = not {"log_prob", "tokenize", "prefix_score"}.isdisjoint(needs)
-        policy = policy_of(Run.open(path), recipe, "sft") if reads_tokens else None
-        sources = ResourceSources(recipe=recipe, run=path, policy=policy)
+        asks_policy = recipe.signals.scorer is None and not {"log_prob", "tokenize"}.isdisjoint(needs)
+        policy = policy_of(Run.open(path), recipe, "sft") if asks_policy else None
+        sources = ResourceSources(recipe=recipe, run=path, policy=policy, vocabulary=vocabulary)
     with open_resources(recipe.rl.credit, sources) as resources:
         yield resources
+
+
+def _vocabulary(path: Path) -> str | None:
+    """The vocabulary of the policy's token ids in a run or a file: that of the first trajectory that is no repair."""
+    if not is_own(path):
+        return None
+    from rewright.reports.run_credit import run_sources  # lazy: only needed for runs
+
+    for source in run_sources(path)[1]:
+        for _, one in read_strict(source.file, Trajectory):
+            if one.prompt_ids is not None and one.provenance.parent is None and one.provenance.tokenizer is not None:
+                return one.provenance.tokenizer
+    return None
 
 
 def read_stored(

@@ -122,9 +122,7 @@ def credit_groups(
         calls[index] = row
     causes = {scored[place]: cause for place, cause in signal.causes.items()}
     turn_rewards = credit.with_outcomes(calls, outcomes)
-    left_out = [
-        not rollout.failed and credit.is_left_out(row) for rollout, row in zip(rollouts, calls, strict=True)
-    ]
+    left_out = [not rollout.failed and credit.is_left_out(row) for rollout, row in zip(rollouts, calls, strict=True)]
     totals = [
         None if out else _total(rollout, row, settings)
         for rollout, row, out in zip(rollouts, calls, left_out, strict=True)
