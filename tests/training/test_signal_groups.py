@@ -29,6 +29,7 @@ from rewright.credit import CreditTrajectory, Resources
 from rewright.credit.settings import TurnCredit
 from rewright.pipeline.run_directory import Run
 from rewright.training.group_credit import CreditInput, Rewards, credit_groups, score_rollouts
+from rewright.training.rl_step import step_metrics
 from rewright.training.settings import RLSettings
 from support.hard_trajectories import made_run
 from support.in_process import rewright
@@ -47,6 +48,11 @@ def rollout(place: int, of: str, *, step: int = 0, failed: bool = False) -> Traj
 
 def verdicts(rollouts: Sequence[Trajectory]) -> list[Verdict]:
     return [Verdict(trajectory_id=one.id, outcome=0.0, reason="") for one in rollouts]
+
+
+@register("signal", "one_a_turn")
+def ones(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
+    return [[1.0] * len(one.turns) for one in trajectories]
 
 
 class Rubric:
@@ -83,6 +89,8 @@ def test_a_failed_rollout_is_not_compared_with_and_not_asked_about(place: int) -
     assert np.isnan(found.turn_rewards[place]).all() and found.trajectory_rewards[place] is None
     assert not any(found.missing) and not any(found.left_out)
     whole = scored([one for one in rollouts if one.failure is None], Rubric(), signal=DRACO)
+    step = step_metrics(scored(rollouts, signal="one_a_turn"), rollouts)
+    assert (step["rewright/turn_reward"], step["rewright/failures"]) == (2.0, 1.0)  # of those that did not fail
     assert [row for number, row in enumerate(found.turn_rewards) if number != place] == whole.turn_rewards
 
 
