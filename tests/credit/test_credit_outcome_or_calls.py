@@ -83,3 +83,15 @@ def test_the_settings_of_trainers_pass_the_outcomes_on(join):
     assert_equal_rows(
         credit.advantages(rewards, GROUP, trajectory_rewards=[0.0] * 4, trajectories=trajectories), expected
     )
+
+
+def test_rewards_with_the_outcome_in_them_alone_are_refused():
+    credit = TurnCredit.of({"estimator": "outcome_or_calls"})
+    joined = [np.array(row) for row in ([0.2, 1.3], [0.9, 0.9], [0.1, 0.1])]
+    with pytest.raises(
+        ValueError, match="estimator 'outcome_or_calls' reads the outcomes, which this trainer does not"
+    ):
+        credit.advantages(joined, [0] * 3)
+    assert_equal_rows(
+        np.round(credit.advantages(joined, [0] * 3, [1.0, 0.0, 0.0]), 2), [[1.15, 1.15], [-0.58, -0.58], [-0.58, -0.58]]
+    )

@@ -385,9 +385,10 @@ def test_the_keys_of_a_trajectory() -> None:
         CreditTrajectory([CreditTurn([])] * 2, own_states=["a"]).keys("own")
 
 
-@pytest.mark.parametrize("estimator", ["gigpo", "hgpo", "gdpo"])
+@pytest.mark.parametrize("estimator", ["gigpo", "hgpo", "gdpo", "outcome_or_calls"])
 def test_a_trainer_that_gives_rewards_only_refuses_them(estimator: str) -> None:
-    said = f"estimator '{estimator}' reads the (states of the turns|parts of the trajectory reward), which this trainer"
+    read = "(states of the turns|parts of the trajectory reward|outcomes)"
+    said = f"estimator '{estimator}' reads the {read}, which this trainer does not provide: expected another"
     with pytest.raises(ValueError, match=said):
         token_advantages([[0.0, 1.0]], [[1, 1]], ["a"], TurnCredit.of({"estimator": estimator}))
 

@@ -142,6 +142,17 @@ def test_a_turn_without_a_score_is_missing_and_says_why(
     assert found.causes.get(0, "").startswith(cause) and bool(found.causes) == any(missing)
 
 
+@pytest.mark.parametrize("settings", [{}, {"delta": "best_so_far"}, {"unscored": "unchanged"}])
+def test_the_second_turn_earns_what_it_adds_though_the_score_before_the_first_is_unknown(
+    settings: dict[str, Any],
+) -> None:
+    rows = [scored([None, 0.5, 0.7, 0.9]), scored([0.0, 0.5, 0.7, 0.9]), scored([None, None, 0.7, 0.9])]
+    found = turn_signal(rows, "score", **settings).marked_rewards
+    np.testing.assert_allclose(found[0], [np.nan, 0.2, 0.2])
+    np.testing.assert_allclose(found[1], [0.5, 0.2, 0.2])
+    np.testing.assert_allclose(found[2], [np.nan, np.nan, 0.2])  # of turn 2 it is not known what was before
+
+
 def test_what_is_no_score() -> None:
     with pytest.raises(ValueError, match="score 1 is nan: expected a finite number"):
         turn_signal([scored([0.0, math.nan])], "score")

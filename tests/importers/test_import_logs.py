@@ -65,6 +65,23 @@ def test_known_tasks_are_found_by_id_or_question_and_others_are_made(rewright: R
     assert [verdict.outcome for verdict in Run.open(Path("run")).verdicts] == [1.0, 0.0, 1.0]
 
 
+def test_scores_of_turns_that_an_import_leaves_out_are_said(rewright: Rewright) -> None:
+    columns: list[dict[str, object]] = [
+        {"scores": [0.5, 1.0]},
+        {"turn_scores": "[0, 0.5, 1]"},
+        {"scores": {"f1": 1}},
+        {},
+    ]
+    file = write("logs.jsonl", *({"messages": OPENAI, "answer": "21", **column} for column in columns))
+    code, _, notes = rewright("import", file, "--run", "run")
+    said = "scores of turns, which a trajectory cannot hold, are left out of 2 trajectories"
+    assert (code, sum(said in note for note in notes)) == (0, 1), notes
+    code, output, _ = rewright("credit", file, "--signal", "score", "--json")
+    assert [json.loads(line)["turn_rewards"] for line in output.splitlines()][:2] == [[None, 0.5], [0.5, 0.5]]
+    code, _, notes = rewright("import", write("plain.jsonl", {"messages": OPENAI, "answer": "21"}), "--run", "other")
+    assert code == 0 and not any("scores of turns" in note for note in notes)
+
+
 def test_gold_of_another_file_and_outcomes_of_the_log_judge(rewright: Rewright) -> None:
     rows = [{"id": name, "task_id": "q", "messages": [*OPENAI[:3], {**ANSWER, "content": text}], "reward": reward}
             for name, text, reward in (("a", "21 degrees", 1), ("b", "20", -1))]  # fmt: skip

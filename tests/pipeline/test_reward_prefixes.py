@@ -217,8 +217,14 @@ def test_resources_of_a_recipe(made: tuple[Run, str], tmp_path: Path) -> None:
     other.add_tokens(["one more"])
     other.save_pretrained(tmp_path)
     recipe.signals.scorer = HFSettings(path=str(tmp_path))
-    with pytest.raises(InputError, match=r"that scores tokens has the vocabulary .* expected a model with the"):
+    for resource in (log_prob_resource, tokenize_resource):
+        with pytest.raises(InputError, match=r"that scores tokens has the vocabulary .* expected a model with the"):
+            resource(sources)
+    sources.policy, sources.vocabulary = None, "0"
+    with pytest.raises(InputError, match=r"that scores tokens has the vocabulary .*, the policy 0: expected a model"):
         log_prob_resource(sources)
+    with pytest.raises(InputError, match=r"has the vocabulary .*, the policy 0: expected a reward model"):
+        prefix_score_resource(sources)
     with pytest.raises(InputError, match="on a server: expected tokenizer"):
         open_log_prob(OpenAISettings(path="served", base_url="http://127.0.0.1:9/v1"), get_dialect("hermes"))
     with pytest.raises(InputError, match="has the vocabulary"):

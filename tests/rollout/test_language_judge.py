@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -287,6 +288,36 @@ def test_large_groups_are_divided(judge_of: Any) -> None:
     again: list[Body] = []
     turn_signal(rows, "judge", resources=Resources(judge=judge_of(scored(lambda _: 0.5), again)), most=2, twice=0.0)
     assert sorted(map(prompt_of, seen)) == sorted(map(prompt_of, again))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(8, [8]), (9, [4, 5]), (17, [5, 6, 6])])
+def test_the_prompts_of_a_large_group_are_of_nearly_one_size(judge_of: Any, count: int, sizes: list[int]) -> None:
+    seen: list[Body] = []
+    rows = attempts(*([turn(f"person {number}")] for number in range(count)))
+    found = turn_signal(rows, "judge", resources=Resources(judge=judge_of(scored(lambda _: 0.5), seen)), twice=0.0)
+    assert sorted(len(ids_in(body)) for body in seen) == sizes
+    assert [row.tolist() for row in found.values] == [[0.0, 0.5]] * count
+
+
+def test_each_attempt_is_shown_with_what_its_user_said_before_it(judge_of: Any) -> None:
+    """Simulated users open attempts at one task differently."""
+    rows = [
+        dataclasses.replace(
+            one, messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": said}]
+        )
+        for one, said in zip(
+            attempts([turn("Zoe")], [turn("Zoe")], [turn("Zoe")]), ("Ada?", "Ben?", "Ben?"), strict=True
+        )
+    ]
+    seen: list[Body] = []
+    found = turn_signal(rows, "judge", resources=Resources(judge=judge_of(by_person, seen)), twice=0.0)
+    assert [row[-1] for row in found.values] == [0.75, 0.25, 0.25]  # the second and third are equal, the first is not
+    (body,) = seen
+    task, *parts = prompt_of(body).split("Attempt ")
+    assert "Be kind." in task and prompt_of(body).count("Be kind.") == 1
+    assert "Ada?" not in task and "Ben?" not in task and "All attempts begin" not in task
+    assert sorted("Ada?" in part for part in parts) == sorted("Ben?" in part for part in parts) == [False, True]
+    assert all('before turn 1: {"role": "user"' in part and "Zoe" in part for part in parts)
 
 
 def rubric(body: Body) -> str:

@@ -237,7 +237,8 @@ def credit(
         own = file_format == OWN or (file_format is None and is_own(file))
         streamed = None
         reported: dict[str, float] = {}
-        reports = reads_of(find_estimator(settings.credit.estimator_name))  # its shares are those of the whole file
+        # The shares that an estimator of states reports are those of the whole file.
+        reports = "state_keys" in reads_of(find_estimator(settings.credit.estimator_name))
         if own and not (picture or prefixes or reports) and len(outcome or ()) < 2 and can_stream(settings):
             metric = outcome[0] if outcome else None
             streamed = stream_credit(
@@ -246,7 +247,9 @@ def credit(
         found: list[Credited] = []
         if streamed is None:
             stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
-            gold_calls = None if known is None else known.calls
+            # Without a part `matched` the tasks of a run need no gold calls.
+            needless = own_gold and not settings.credit.match_scale
+            gold_calls = None if known is None or needless else known.calls
             with signal_resources(file, whole) as resources:
                 found = credited_of(
                     stored, gold_calls, settings, recompute=recompute, metrics=reported, resources=resources

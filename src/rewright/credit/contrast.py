@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import NonNegativeFloat, Settings
-from rewright.credit.estimators import Group, all_equal, matchtir
+from rewright.credit.estimators import Group, all_equal, matchtir, reads
 from rewright.credit.lookup import with_settings
 
 __all__ = ["OutcomeOrCalls", "outcome_or_calls"]
@@ -32,6 +32,7 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
     """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome."""
 
 
+@reads("outcomes")
 @with_settings(OutcomeOrCalls)
 def outcome_or_calls(group: Group, *, calls: float = 1.0, decay: Literal["contrast", "success"] = "contrast") -> Array:
     """A = z(outcome) + w A_calls, where A_calls is `matchtir` on the turn rewards without the outcome.

@@ -5,7 +5,8 @@ Register one with `@register_estimator("name")` (kind `estimator` of `rewright.c
 import path, "package.module:function". The built-in estimators are registered in `rewright.builtin`. Settings of its
 own are keyword arguments (`rewright.credit.with_settings`); those of `advantages` are attributes of the group. What it
 reads besides rewards it declares with `reads`. A function in its attribute `finish` is given the advantages of all
-groups of a batch, their components, token counts, `eps` and the settings, and returns the final advantages.
+groups of a batch, their components, token counts, `eps` and the settings, and returns the final advantages. One in its
+attribute `named_components` is given the settings and returns a mapping from each component that they name to its key.
 """
 # ruff: noqa: N802, N815  (arrays are named by axis)
 
@@ -199,6 +200,7 @@ class Group:
 READS: Mapping[str, str] = {
     "state_keys": "the states of the turns",
     "components": "the parts of the trajectory reward",
+    "outcomes": "the outcomes",
 }
 """What an estimator may read besides rewards, for messages."""
 

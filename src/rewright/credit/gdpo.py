@@ -94,4 +94,9 @@ def whitened(
     ]
 
 
+def _named_components(*, weights: Mapping[str, float], **_: Any) -> dict[str, str]:
+    return {name: f"weights.{name}" for name in sorted(weights)}
+
+
 gdpo.finish = whitened  # type: ignore[attr-defined]
+gdpo.named_components = _named_components  # type: ignore[attr-defined]

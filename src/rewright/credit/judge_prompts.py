@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rewright.credit.trajectories import CreditTrajectory, CreditTurn
 
-__all__ = ["RUBRIC", "check_ids", "draw", "rubric_prompt", "ruler_prompt", "shown_turns"]
+__all__ = ["RUBRIC", "check_ids", "draw", "rubric_prompt", "ruler_prompt", "shown_messages", "shown_turns"]
 
 RUBRIC: Final = (
     "Every call is needed for the task.",
@@ -56,14 +56,18 @@ def _cut(text: str, limit: int) -> str:
     return f"{text[:half]} … {len(text) - 2 * half} characters left out … {text[len(text) - half :]}"
 
 
-def _opening(trajectory: CreditTrajectory, limit: int, *, gold: bool) -> list[str]:
-    lines = [DATA, "The task:"]
-    lines += [
+def shown_messages(trajectory: CreditTrajectory, limit: int) -> list[str]:
+    """One line of JSON for each message before the first turn, its text at most `limit` characters."""
+    return [
         json.dumps(
             {"role": message.get("role"), "content": _cut(str(message.get("content")), limit)}, ensure_ascii=False
         )
         for message in trajectory.messages or ()
-    ] or ["(unknown)"]
+    ]
+
+
+def _opening(trajectory: CreditTrajectory, messages: Sequence[str], *, gold: bool) -> list[str]:
+    lines = [DATA, "The task:", *(messages or ["(unknown)"])]
     if gold:
         golds = None if trajectory.golds is None else [_call(call) for call in trajectory.golds]
         known = {"right answers": list(trajectory.answers or ()), "right calls": golds}
@@ -76,20 +80,23 @@ def ruler_prompt(
 ) -> tuple[str, dict[str, Any], list[str]]:
     """Ask for a score of each trajectory, or of each of its turns, by id. What all of them begin with is shown once.
 
-    Returns the prompt, the schema of the answer, and the ids that it must have. The trajectories are of one task.
+    Returns the prompt, the schema of the answer, and the ids that it must have. The trajectories are of one task; the
+    messages before their first turns may differ, as those of simulated users do.
     """
     turns = {name: shown_turns(one, limit) for name, one in trajectories.items()}
     rows = list(turns.values())
-    shared = 0
-    if len(rows) > 1:
-        while all(len(row) > shared and row[shared] == rows[0][shared] for row in rows):
-            shared += 1
-    lines = _opening(next(iter(trajectories.values())), limit, gold=gold)
+    messages = {name: shown_messages(one, limit) for name, one in trajectories.items()}
+    openings = list(messages.values())
+    common = _shared(openings)
+    same = all(len(opening) == common for opening in openings)
+    shared = _shared(rows) if same and len(rows) > 1 else 0
+    lines = _opening(next(iter(trajectories.values())), openings[0][:common], gold=gold)
     if shared:
         lines += ["All attempts begin with these turns:", *(f"turn {t + 1}: {rows[0][t]}" for t in range(shared))]
     for name, row in turns.items():
         known = f" (outcome {trajectories[name].outcome})" if outcome else ""
-        lines += [f"Attempt {name}{known}:", *(f"turn {t + 1}: {row[t]}" for t in range(shared, len(row)))]
+        lines += [f"Attempt {name}{known}:", *(f"before turn 1: {message}" for message in messages[name][common:])]
+        lines += [f"turn {t + 1}: {row[t]}" for t in range(shared, len(row))]
         lines += ["(nothing more)"] if len(row) == shared else []
     if per == "turn":
         ids = [f"{name}-{turn + 1}" for name, row in turns.items() for turn in range(len(row))]
@@ -105,6 +112,14 @@ def ruler_prompt(
     return "\n".join(lines), schema, ids
 
 
+def _shared(rows: Sequence[Sequence[str]]) -> int:
+    """Number of entries that all of the rows begin with."""
+    shared = 0
+    while all(len(row) > shared and row[shared] == rows[0][shared] for row in rows):
+        shared += 1
+    return shared
+
+
 def rubric_prompt(
     trajectory: CreditTrajectory, criteria: Mapping[str, str], *, limit: int, outcome: bool, gold: bool
 ) -> tuple[str, dict[str, Any]]:
@@ -117,7 +132,7 @@ def rubric_prompt(
             "turns": {"type": "array", "items": {"type": "integer"}},
         },
     )
-    lines = _opening(trajectory, limit, gold=gold)
+    lines = _opening(trajectory, shown_messages(trajectory, limit), gold=gold)
     known = f" (outcome {trajectory.outcome})" if outcome else ""
     lines.append(f"The attempt{known}:")
     lines += [f"turn {t + 1}: {row}" for t, row in enumerate(shown_turns(trajectory, limit))] or ["(no turn)"]

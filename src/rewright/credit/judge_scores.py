@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.credit.judge_prompts import check_ids, draw, ruler_prompt, shown_turns
+from rewright.credit.judge_prompts import check_ids, draw, ruler_prompt, shown_messages, shown_turns
 from rewright.credit.resources import Judge
 from rewright.credit.trajectories import CreditTrajectory
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["attempts_scored"]
 
 Array = NDArray[np.float64]
+_Attempt = tuple[str, list[int]]
+"""What is shown of an attempt, and the trajectories (their indices) that are it."""
 
 
 class _Prompt(NamedTuple):
@@ -42,9 +45,9 @@ def attempts_scored(
     schema: Mapping[str, Any] = {}
     for members in tasks:
         order = _different(trajectories, members, settings)
-        for start in range(0, len(order), settings.most):
-            part = [same for _, same in order[start : start + settings.most]]
-            twice = len(part) > 1 and draw("twice", settings.seed, order[start][0]) < settings.twice
+        for group in _parts(order, settings.most):
+            part = [same for _, same in group]
+            twice = len(part) > 1 and draw("twice", settings.seed, group[0][0]) < settings.twice
             for places in [part, part[::-1]] if twice else [part]:
                 names = {str(number): same for number, same in enumerate(places, 1)}
                 text, schema, ids = ruler_prompt(
@@ -86,13 +89,21 @@ def attempts_scored(
     return values, stats
 
 
+def _parts(order: Sequence[_Attempt], most: int) -> list[Sequence[_Attempt]]:
+    """As few parts of at most `most` attempts as possible; their sizes differ by at most 1."""
+    count = -(-len(order) // most)
+    bounds = [number * len(order) // count for number in range(count + 1)]
+    return [order[start:end] for start, end in itertools.pairwise(bounds)]
+
+
 def _different(
     trajectories: Sequence[CreditTrajectory], members: Sequence[int], settings: JudgeSignal
-) -> list[tuple[str, list[int]]]:
+) -> list[_Attempt]:
     """The attempts as they are shown, and which they are, in an order drawn from the seed. Equal ones are one."""
     alike: dict[str, list[int]] = defaultdict(list)
     for index in members:
-        shown = shown_turns(trajectories[index], settings.characters)
+        shown = shown_messages(trajectories[index], settings.characters)
+        shown += ["turns", *shown_turns(trajectories[index], settings.characters)]
         if settings.show_outcome:
             shown.append(str(trajectories[index].outcome))
         alike["\n".join(shown)].append(index)

@@ -287,7 +287,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             outcomes: (B,), or None.
             trajectory_rewards: (B,). None: MatchTIR's, the sum of the turn rewards, plus the outcome if `join` is
                 "trajectory".
-            trajectories: the B trajectories, for estimators that read state keys or token counts.
+            trajectories: the B trajectories, for estimators that read state keys or token counts, and outcomes if
+                `outcomes` is None.
             components: the parts of the trajectory rewards, (B,) each, NaN where a part is unknown, for estimators that
                 read them.
             component_weights: their weights; 1 for those that are not named.
@@ -295,7 +296,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
 
         Raises ValueError if the estimator reads what is not given (see `reads`).
         """
-        given = {"state_keys": trajectories, "components": components}
+        known_outcomes = trajectories if outcomes is None else outcomes
+        given = {"state_keys": trajectories, "components": components, "outcomes": known_outcomes}
         self.check_reads([name for name, value in given.items() if value is not None])
         all_outcomes = outcomes or [None] * len(turn_rewards)
         kept = [
@@ -340,6 +342,16 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
                 f"estimator {self.estimator_name!r} reads {' and '.join(missing)}, which this trainer does not "
                 "provide: expected another estimator, such as 'matchtir'"
             )
+
+    def check_components(self, names: Collection[str]) -> None:
+        """Raise ValueError, which names the key, if the estimator's settings name a component that is none of these."""
+        named = getattr(find_estimator(self.estimator_name), "named_components", None)
+        if named is None:
+            return
+        settings = own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+        for name, key in named(**settings).items():
+            if name not in names:
+                raise ValueError(f"estimator.{key}: expected one of the parts {', '.join(names)}")
 
     def _part_settings(self, part: Part) -> dict[str, Any]:
         """The keyword arguments of a signal. Raises ValueError, which begins with the key, for a wrong setting."""

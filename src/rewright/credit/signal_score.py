@@ -57,7 +57,8 @@ def score(
 ) -> TurnSignal:
     """Return what each turn adds to the score, for trajectories with `scores`; see `ScoreSettings`.
 
-    The kind is "value", with the score before the first turn, if nothing is spread or carried over, else "reward".
+    The kind is "value", with the score before the first turn, if nothing is spread or carried over and every
+    trajectory has that score, else "reward": what the first turn earns is then missing, and not the state after it.
     Raises ValueError for scores that are not finite numbers, and for a wrong number of them.
     """
     rows = [_scores(one) for one in trajectories]
@@ -68,12 +69,12 @@ def score(
         if (cause := _cause(row, first, start, unscored)) is not None
     }
     known = [not (start != "first" and math.isnan(first)) for first in starts]
-    if delta == "plain" and smear == 0.0 and unscored == "missing":
-        values = [row[1:] if ok else _without_first(row[1:]) for row, ok in zip(rows, known, strict=True)]
+    if delta == "plain" and smear == 0.0 and unscored == "missing" and all(known):
+        values = [row[1:] for row in rows]
         return TurnSignal.of(values, kind="value", initial=np.array(starts, dtype=np.float64), causes=causes)
     rewards = []
     for row, first, ok in zip(rows, starts, known, strict=True):
-        gains = _gains(row[1:], first, best=delta == "best_so_far", carry=unscored == "unchanged")
+        gains = _gains(row[1:], first, known=ok, best=delta == "best_so_far", carry=unscored == "unchanged")
         rewards.append(_smeared(gains if ok else _without_first(gains), smear))
     return TurnSignal.of(rewards, causes=causes)
 
@@ -115,8 +116,11 @@ def _without_first(values: Array) -> Array:
     return np.where(np.arange(len(values)) == 0, np.nan, values)
 
 
-def _gains(values: Array, previous: float, *, best: bool, carry: bool) -> Array:
-    """What each score adds to the one before, or to the best one before; NaN, or with `carry` 0, without a score."""
+def _gains(values: Array, previous: float, *, known: bool, best: bool, carry: bool) -> Array:
+    """What each score adds to the one before, or to the best one before; NaN, or with `carry` 0, without a score.
+
+    The first score, with none before it, adds 0; NaN unless it is `known` that this is where it starts.
+    """
     gains = np.zeros(len(values))
     for turn, value in enumerate(values.tolist()):
         if math.isnan(value):
@@ -124,6 +128,8 @@ def _gains(values: Array, previous: float, *, best: bool, carry: bool) -> Array:
             continue
         if not math.isnan(previous):
             gains[turn] = max(0.0, value - previous) if best else value - previous
+        elif not known:
+            gains[turn] = math.nan
         previous = max(value, previous) if best and not math.isnan(previous) else value
     return gains
 

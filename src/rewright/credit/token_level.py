@@ -8,7 +8,6 @@ start up to the start of the next turn, so per-token penalties and scores after 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -51,8 +50,12 @@ def token_advantages(
     spans = spans_from_mask(mask_BL)
     if ends_from_rewards:
         spans = [_split_after_rewards(row, ranges) for row, ranges in zip(rewards_BL, spans, strict=True)]
-    outcomes = [0.0 if ranges else math.nan for ranges in spans]  # NaN excludes the row from its group
-    advantages = settings.advantages(rewards_by_turn(rewards_BL, spans), group_ids, outcomes)
+    rewards = rewards_by_turn(rewards_BL, spans)
+    kept = [row for row, ranges in enumerate(spans) if ranges]
+    advantages = [np.zeros(0)] * len(spans)
+    computed = settings.advantages([rewards[row] for row in kept], [group_ids[row] for row in kept])
+    for row, values in zip(kept, computed, strict=True):
+        advantages[row] = values
     return per_token(advantages, spans, rewards_BL.shape[1])
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Log",
     "check_read",
     "golds_of",
+    "has_turn_scores",
     "is_of_table",
     "names_apart",
     "outcome_of",
@@ -228,8 +229,18 @@ def _log(found: Conversation, outcomes: Sequence[str]) -> Log:
     )
 
 
+def has_turn_scores(found: Conversation) -> bool:
+    """Whether a record has a column of scores of its turns, which the signal `score` reads."""
+    return bool(_column_of_scores(found))
+
+
 def _turn_scores(found: Conversation, count: int) -> list[float | None] | None:
     """The scores after each of `count` turns, and before them (None if that is not given), from a column of them."""
+    value = _column_of_scores(found)
+    return [None, *value] if value is not None and len(value) == count else value
+
+
+def _column_of_scores(found: Conversation) -> list[float | None] | None:
     for key in ("turn_scores", "scores"):
         value = found.columns.get(key)
         if isinstance(value, str) and value.lstrip().startswith("["):
@@ -237,7 +248,7 @@ def _turn_scores(found: Conversation, count: int) -> list[float | None] | None:
         if isinstance(value, list | tuple) and all(
             one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in value
         ):
-            return [None, *value] if len(value) == count else list(value)
+            return list(value)
     return None
 
 

@@ -18,7 +18,7 @@ from rewright.core.registry import known
 from rewright.dialects import get_dialect
 from rewright.importers.attempts import Attempts, read_attempts
 from rewright.importers.base import find_importer
-from rewright.importers.chat_logs import names_apart, with_outcome
+from rewright.importers.chat_logs import has_turn_scores, names_apart, with_outcome
 from rewright.importers.conversation import Conversation
 from rewright.importers.gold_files import read_gold
 from rewright.importers.log_files import read_conversations
@@ -132,7 +132,8 @@ def import_trajectories(
                 judged_by(own.judge, task, settings.judges)  # raises for a task that lacks what the judge needs
     _store(run, settings, found.trajectories, found.tasks if found.made or found.replaced else None)
     used = len({one.task_id for one in found.trajectories})
-    return Imported(len(found.trajectories), used, _remarks(found, used), needs)
+    scored = sum(map(has_turn_scores, conversations))
+    return Imported(len(found.trajectories), used, _remarks(found, used, scored=scored), needs)
 
 
 def _of_known_tasks(
@@ -210,8 +211,8 @@ def _calls_and_golds(found: Attempts) -> list[_Calls]:
     return [_Calls([turn.calls for turn in one.turns], golds.get(one.task_id)) for one in found.trajectories]
 
 
-def _remarks(found: Attempts, used: int) -> list[str]:
-    """Return what a user should know about the tasks."""
+def _remarks(found: Attempts, used: int, *, scored: int) -> list[str]:
+    """Return what a user should know about the tasks. `scored`: number of trajectories with scores of their turns."""
     remarks = []
     known_used = used - found.made
     if found.made:
@@ -234,5 +235,10 @@ def _remarks(found: Attempts, used: int) -> list[str]:
         remarks.append(
             f"warning: gold calls with allowed values, which a task cannot hold, are left out of {found.dropped_gold} "
             "tasks (rewright credit LOG reads them)"
+        )
+    if scored:
+        remarks.append(
+            f"warning: scores of turns, which a trajectory cannot hold, are left out of {scored} trajectories "
+            "(rewright credit LOG --signal score reads them)"
         )
     return remarks

@@ -68,11 +68,7 @@ def open_log_prob(model: ModelSettings, dialect: Dialect, *, vocabulary: str | N
 
     tokenizer = load_tokenizer(_with_tokenizer(model))
     renderer = Renderer(tokenizer, dialect, template_options=model.template_options)
-    if vocabulary is not None and renderer.fingerprint != vocabulary:
-        raise InputError(
-            f"the model {model.path} that scores tokens has the vocabulary {renderer.fingerprint}, the policy "
-            f"{vocabulary}: expected a model with the policy's tokenizer"
-        )
+    _check_vocabulary(model, renderer, vocabulary)
     form = answer_form(dialect, in_thought=renderer.opens_thought)
     if isinstance(model, OpenAISettings):
         from rewright.engines.served_scorer import ServedScorer
@@ -103,38 +99,43 @@ def open_prefix_score(path: Path, *, dialect: str | None = None, vocabulary: str
     return PrefixScorer(model, renderer)
 
 
-def open_tokenize(model: ModelSettings, dialect: Dialect) -> TextTokens:
-    """Load the tokenizer of a model that scores tokens: the resource `tokenize` alone. Raises InputError."""
+def open_tokenize(model: ModelSettings, dialect: Dialect, *, vocabulary: str | None = None) -> TextTokens:
+    """Load the tokenizer of a model that scores tokens: the resource `tokenize` alone. Raises InputError.
+
+    Arguments as of `open_log_prob`.
+    """
     from rewright.engines.loading import load_tokenizer
 
     tokenizer = load_tokenizer(_with_tokenizer(model))
     renderer = Renderer(tokenizer, dialect, template_options=model.template_options)
+    _check_vocabulary(model, renderer, vocabulary)
     return TextTokens(tokenizer, answer_form(dialect, in_thought=renderer.opens_thought))
 
 
 def log_prob_resource(sources: Any) -> Scorer:
     """Open `log_prob` for a recipe: `signals.scorer`, else the policy before RL.
 
-    `sources` has the attributes `recipe`, `run` (a folder or None) and `policy` (settings of a model or None). Raises
-    InputError as `open_log_prob` does.
+    `sources` has the attributes `recipe`, `run` (a folder or None), `policy` (settings of a model or None) and, if it
+    is known, `vocabulary` (see `rewright.pipeline.signal_resources.ResourceSources`). Raises InputError as
+    `open_log_prob` does.
     """
-    policy, dialect = sources.policy, get_dialect(sources.recipe.dialect)
-    scorer = sources.recipe.signals.scorer
-    vocabulary = None if scorer is None or policy is None else _vocabulary(policy, dialect)
-    return open_log_prob(scorer or policy, dialect, vocabulary=vocabulary)
+    scorer, dialect = sources.recipe.signals.scorer, get_dialect(sources.recipe.dialect)
+    vocabulary = None if scorer is None else _vocabulary(sources, dialect)
+    return open_log_prob(scorer or sources.policy, dialect, vocabulary=vocabulary)
 
 
 def tokenize_resource(sources: Any) -> TextTokens:
     """Open `tokenize` for a recipe. Arguments as of `log_prob_resource`."""
-    return open_tokenize(sources.recipe.signals.scorer or sources.policy, get_dialect(sources.recipe.dialect))
+    scorer, dialect = sources.recipe.signals.scorer, get_dialect(sources.recipe.dialect)
+    vocabulary = None if scorer is None else _vocabulary(sources, dialect)
+    return open_tokenize(scorer or sources.policy, dialect, vocabulary=vocabulary)
 
 
 def prefix_score_resource(sources: Any) -> PrefixScorer:
     """Open `prefix_score` for a recipe: `signals.reward_model`, else the run's. Arguments as of `log_prob_resource`."""
     named, dialect = sources.recipe.signals.reward_model, sources.recipe.dialect
     path = Path(named) if named is not None else sources.run / "models" / "reward"
-    vocabulary = None if sources.policy is None else _vocabulary(sources.policy, get_dialect(dialect))
-    return open_prefix_score(path, dialect=dialect, vocabulary=vocabulary)
+    return open_prefix_score(path, dialect=dialect, vocabulary=_vocabulary(sources, get_dialect(dialect)))
 
 
 def _with_tokenizer(model: ModelSettings) -> ModelSettings:
@@ -147,11 +148,26 @@ def _with_tokenizer(model: ModelSettings) -> ModelSettings:
     return model
 
 
-def _vocabulary(model: ModelSettings, dialect: Dialect) -> str | None:
-    """The fingerprint of a model's tokenizer; None if only its server has it."""
+def _check_vocabulary(model: ModelSettings, renderer: Renderer, vocabulary: str | None) -> None:
+    if vocabulary is not None and renderer.fingerprint != vocabulary:
+        raise InputError(
+            f"the model {model.path} that scores tokens has the vocabulary {renderer.fingerprint}, the policy "
+            f"{vocabulary}: expected a model with the policy's tokenizer"
+        )
+
+
+def _vocabulary(sources: Any, dialect: Dialect) -> str | None:
+    """The fingerprint of the tokenizer of the trajectories' token ids: as stored, else the policy's.
+
+    None without a policy, and if only its server has the tokenizer.
+    """
     from rewright.engines.loading import load_tokenizer
 
-    return None if model.tokenizer_path is None else Renderer(load_tokenizer(model), dialect).fingerprint
+    stored: str | None = getattr(sources, "vocabulary", None)
+    policy: ModelSettings | None = sources.policy
+    if stored is not None or policy is None or policy.tokenizer_path is None:
+        return stored
+    return Renderer(load_tokenizer(policy), dialect).fingerprint
 
 
 class PrefixScorer:

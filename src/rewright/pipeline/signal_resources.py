@@ -31,11 +31,13 @@ class ResourceSources:
         recipe: the recipe, with the section `signals`.
         run: the run directory; None: the trajectories are of no run.
         policy: the policy before RL, for a scorer that is not set; None: there is none.
+        vocabulary: `Renderer.fingerprint` of the tokenizer of the trajectories' token ids; None: the policy's.
     """
 
     recipe: Recipe
     run: Path | None = None
     policy: ModelSettings | None = None
+    vocabulary: str | None = None
 
 
 Builder = Callable[[ResourceSources], Any]
@@ -111,17 +113,20 @@ def lazy_resources(needs: Collection[str], signal: str, sources: ResourceSources
     Raises InputError as `resources_of` does.
     """
     recipe = sources.recipe
-    own = sources.run is not None and ("reward" in recipe.stages or (sources.run / "models" / "reward").is_dir())
+    trained = "reward" in recipe.stages and recipe.reward.url is None  # with reward.url the stage trains none
+    own = sources.run is not None and (trained or (sources.run / "models" / "reward").is_dir())
     missing = {
         "log_prob": recipe.signals.scorer is None and sources.policy is None,
         "tokenize": recipe.signals.scorer is None and sources.policy is None,
         "judge": recipe.signals.judge is None,
-        "prefix_score": recipe.signals.reward_model is None and recipe.reward.url is None and not own,
+        "prefix_score": recipe.signals.reward_model is None and not own,
         "branch": sources.run is None,
     }
     for need in needs:
         if missing[need]:
-            raise InputError(f"signal {signal} needs {NEEDS[need]}: expected {FROM[need]}")
+            served = need == "prefix_score" and recipe.reward.url is not None
+            why = " (the model at reward.url scores whole trajectories only)" if served else ""
+            raise InputError(f"signal {signal} needs {NEEDS[need]}: expected {FROM[need]}{why}")
         if need not in BUILDERS:
             raise InputError(f"signal {signal} needs {NEEDS[need]}, which cannot be opened here")
     return Resources(**{need: LazyResource(need, sources) for need in needs})

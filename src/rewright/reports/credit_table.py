@@ -153,6 +153,7 @@ class Facts(NamedTuple):
     blank: bool
     """Whether one of those lists has the value ""."""
     turns: int = 0
+    """The number of its turns; 0 after an infrastructure failure, when the signal is not computed."""
     missing_turns: int = 0
     missing: str | None = None
     """Why the signal has no number for a turn."""
@@ -179,8 +180,8 @@ class Facts(NamedTuple):
             calls=any(stored.turns),
             all_lists=gold.all_lists,
             blank=gold.blank,
-            turns=len(credited.rewards),
-            missing_turns=int(np.isnan(credited.rewards).sum()),
+            turns=0 if stored.broken else len(credited.rewards),
+            missing_turns=0 if stored.broken else int(np.isnan(credited.rewards).sum()),
             missing=credited.missing,
             left_out=credited.left_out,
             total=float(np.nansum(credited.rewards)),

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.errors import InputError
-from rewright.core.records import Credit
+from rewright.core.records import Credit, Trajectory
+from rewright.core.storage import read_strict
 from rewright.credit import CreditTrajectory, CreditTurn, Match
 from rewright.credit.resources import Resources
 from rewright.credit.settings import TurnCredit
@@ -103,7 +104,8 @@ class Stored:
 class Credited:
     """A trajectory with its credit: match of all calls, turn rewards (T,), turn advantages (T,), trajectory reward.
 
-    `rewards` is NaN where the signal has no number, and `missing` says why. `advantages` is None without a group, and
+    `rewards` is NaN where the signal has no number, and `missing` says why; they are NaN, too, after an infrastructure
+    failure. `advantages` is None without a group, and
     for a trajectory that is left out of it because of that (`left_out`). `trajectory_reward` is None after an
     infrastructure failure, if it needs an unknown outcome, and if the trajectory is left out. `used_by_rl` is True if
     the values are those stored by RL and not recomputed. `signal`: its name. `stats`: its metrics, of all trajectories
@@ -169,14 +171,30 @@ def settings_for(path: Path, changes: Sequence[str] = (), *, trusted: Sequence[s
 @contextmanager
 def signal_resources(path: Path, recipe: Recipe) -> Iterator[Resources | None]:
     """Open the models that the signals of `recipe_for` need, for the trajectories of a run or a file."""
-    sources = ResourceSources(recipe=recipe)
     needs = recipe.rl.credit.needs()
+    # A scorer or a reward model of another vocabulary would score the policy's token ids as other words.
+    reads_tokens = not {"log_prob", "tokenize", "prefix_score"}.isdisjoint(needs)
+    vocabulary = _vocabulary(path) if reads_tokens else None
+    sources = ResourceSources(recipe=recipe, vocabulary=vocabulary)
     if needs and path.is_dir() and (path / "recipe.yaml").exists():
         asks_policy = recipe.signals.scorer is None and not {"log_prob", "tokenize"}.isdisjoint(needs)
         policy = policy_of(Run.open(path), recipe, "sft") if asks_policy else None
-        sources = ResourceSources(recipe=recipe, run=path, policy=policy)
+        sources = ResourceSources(recipe=recipe, run=path, policy=policy, vocabulary=vocabulary)
     with open_resources(recipe.rl.credit, sources) as resources:
         yield resources
+
+
+def _vocabulary(path: Path) -> str | None:
+    """The vocabulary of the policy's token ids in a run or a file: that of the first trajectory that is no repair."""
+    if not is_own(path):
+        return None
+    from rewright.reports.run_credit import run_sources  # lazy: only needed for runs
+
+    for source in run_sources(path)[1]:
+        for _, one in read_strict(source.file, Trajectory):
+            if one.prompt_ids is not None and one.provenance.parent is None and one.provenance.tokenizer is not None:
+                return one.provenance.tokenizer
+    return None
 
 
 def read_stored(
@@ -285,10 +303,13 @@ def credited(
         earned = credit_groups(attempted, settings, details=True, metrics=metrics, resources=resources)
     factor = call_factor(settings) * settings.credit.match_scale
     matches: list[Match] = [group_credit.details for group_credit in earned]
-    if not settings.credit.match_scale or any(match is None for match in matches):
-        # They are shown for information: this signal rewards turns and not calls.
+    lacking = [index for index, match in enumerate(matches) if match is None or not settings.credit.match_scale]
+    if lacking:
+        # They are shown for information: of a signal that rewards turns and not calls, and of failed trajectories.
         plain = msgspec.structs.replace(settings.credit, signal="matched")
-        matches = plain.signal_of([attempt.trajectory for attempt in attempted], details=True).details or []
+        shown = plain.signal_of([attempted[index].trajectory for index in lacking], details=True).details or ()
+        for index, match in zip(lacking, shown, strict=True):
+            matches[index] = match
     if factor != 1.0:
         matches = [replace(matched, rewards_P=factor * matched.rewards_P) for matched in matches]
     results, signal = [], settings.credit.signal_name
@@ -298,7 +319,8 @@ def credited(
         if stored.kept is not None and used:
             rewards, advantages = np.array(stored.kept.turn_rewards, np.float64), np.array(stored.kept.advantages)
             total = stored.kept.trajectory_reward
-            left_out = total is None and bool(np.isnan(rewards).any())
+            gaps = bool(np.isnan(rewards).any()) and not stored.broken
+            left_out = total is None and gaps
             results.append(
                 Credited(
                     stored,
@@ -307,7 +329,7 @@ def credited(
                     None if left_out else advantages,
                     total,
                     used,
-                    missing="RL had no number" if np.isnan(rewards).any() else None,
+                    missing="RL had no number" if gaps else None,
                     left_out=left_out,
                     signal=signal,
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.core.errors import InputError
 from rewright.core.records import Credit, Task, Trajectory, Verdict
 from rewright.credit.missing import check_missing
 from rewright.credit.resources import Resources
+from rewright.credit.signals import TurnSignal
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.judging.scores import own_states, turn_scores
@@ -29,6 +31,7 @@ __all__ = [
     "CreditInput",
     "CreditResult",
     "Rewards",
+    "check_components",
     "credit_groups",
     "score_rollouts",
     "uses_reward_model",
@@ -62,7 +65,7 @@ class CreditResult:
     """The credit of one rollout.
 
     Attributes:
-        turn_rewards: float64 (T,); NaN where the signal has no number.
+        turn_rewards: float64 (T,); NaN where the signal has no number, and after an infrastructure failure.
         trajectory_reward: R; None after an infrastructure failure, if a required outcome is unknown, or if the rollout
             is left out because of a missing number.
         advantages: float64 (T,); None for a rollout without a group or without R.
@@ -95,7 +98,9 @@ def credit_groups(
     0 if `trajectory_reward` is "autotraj". With `credit.join` "last_turn" the outcome is added to the last turn. R is
     `rewright.credit.trajectory_reward.trajectory_reward`. `credit.estimator` computes the advantages within each group,
     and the values of an advantage signal are added to them. A rollout for whose turns the signal has not all numbers
-    has no R and no advantages, and is in no group (`credit.missing`). `metrics`: a mapping to which the shares are
+    has no R and no advantages, and is in no group (`credit.missing`). The signal is computed of the rollouts without an
+    infrastructure failure, whose `task_id` is the label of their group, so that a signal compares within groups; the
+    `task_id` of one without a group is a label of its own. `metrics`: a mapping to which the shares are
     added that the estimator reports. `resources`: models that the signal may use.
 
     Estimators that read the parts of R are given `outcome`, `signal` (the sum of its weighted turn rewards), `format`
@@ -104,11 +109,20 @@ def credit_groups(
     Raises ValueError for invalid settings and for an outcome or a score out of range, never for model output.
     """
     credit = settings.credit
-    trajectories = [rollout.trajectory for rollout in rollouts]
+    trajectories = [_labelled(index, rollout) for index, rollout in enumerate(rollouts)]
     outcomes = [trajectory.outcome for trajectory in trajectories]
-    signal, calls = call_rewards(trajectories, credit, settings, details=details, resources=resources)
+    scored = [index for index, rollout in enumerate(rollouts) if not rollout.failed]
+    calls = [np.full(len(trajectory.turns), math.nan) for trajectory in trajectories]
+    signal, rows = TurnSignal.of([]), []
+    if scored:
+        signal, rows = call_rewards(
+            [trajectories[index] for index in scored], credit, settings, details=details, resources=resources
+        )
+    for index, row in zip(scored, rows, strict=True):
+        calls[index] = row
+    causes = {scored[place]: cause for place, cause in signal.causes.items()}
     turn_rewards = credit.with_outcomes(calls, outcomes)
-    left_out = [credit.is_left_out(row) for row in calls]
+    left_out = [not rollout.failed and credit.is_left_out(row) for rollout, row in zip(rollouts, calls, strict=True)]
     totals = [
         None if out else _total(rollout, row, settings)
         for rollout, row, out in zip(rollouts, calls, left_out, strict=True)
@@ -129,20 +143,30 @@ def credit_groups(
     )
     advantages = dict(zip(grouped, group_advantages, strict=True))
     if (added := signal.advantages) is not None:
-        advantages = {index: row + call_factor(settings) * added[index] for index, row in advantages.items()}
-    signal_details = signal.details or [None] * len(rollouts)
+        added_to = dict(zip(scored, added, strict=True))
+        advantages = {index: row + call_factor(settings) * added_to[index] for index, row in advantages.items()}
+    signal_details = dict(zip(scored, signal.details or (), strict=False))
     return [
         CreditResult(
             turn_rewards=row,
             trajectory_reward=total,
             advantages=advantages.get(index),
-            details=signal_details[index],
-            missing=_cause(calls[index], signal.causes.get(index)),
+            details=signal_details.get(index),
+            missing=None if rollouts[index].failed else _cause(calls[index], causes.get(index)),
             left_out=left_out[index],
             stats=signal.stats,
         )
         for index, (row, total) in enumerate(zip(turn_rewards, totals, strict=True))
     ]
+
+
+def _labelled(index: int, rollout: CreditInput) -> CreditTrajectory:
+    """The trajectory, with the label of what it is compared with as its task id."""
+    task = rollout.trajectory.task_id
+    label = rollout.group
+    if label is None and task is not None:
+        label = f"ungrouped {index}, {task}"  # what finds the task by its id still does at the end of the label
+    return rollout.trajectory if label == task else replace(rollout.trajectory, task_id=label)
 
 
 def _cause(calls: Array, cause: str | None) -> str | None:
@@ -154,6 +178,18 @@ def _cause(calls: Array, cause: str | None) -> str | None:
     return turn if cause is None else cause
 
 
+def check_components(settings: RLSettings, *, reward_model: bool) -> None:
+    """Raise InputError for an estimator whose settings name a part of the trajectory reward that RL does not have.
+
+    `reward_model`: whether RL has a reward model, whose score is a part.
+    """
+    names = ("outcome", "signal", "format", *(("reward_model",) if reward_model else ()))
+    try:
+        settings.credit.check_components(names)
+    except ValueError as problem:
+        raise InputError(f"rl.credit.{problem}{'' if reward_model else ', since RL has no reward model'}") from None
+
+
 def uses_reward_model(settings: RLSettings) -> bool:
     """Return True if the trajectory reward depends on a reward model's score."""
     return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
@@ -162,7 +198,7 @@ def uses_reward_model(settings: RLSettings) -> bool:
 class Rewards(msgspec.Struct, frozen=True):
     """Rewards and advantages of a batch of B rollouts.
 
-    An entry of None marks a rollout with an infrastructure failure, which is not scored.
+    An entry of None (of `turn_rewards`: NaN) marks a rollout with an infrastructure failure, which is not scored.
 
     Attributes:
         turn_rewards: B lists (T_i,), NaN for a number that the signal could not compute.
@@ -208,8 +244,8 @@ def score_rollouts(
         scores: the reward model's scores (B,), None for rollouts with an infrastructure failure. None: no reward model.
         resources: models that the signal may use.
 
-    Raises ValueError if the score of any other rollout is missing, and as `credit_groups` does. Raises InputError,
-    which names the signal, if more than a tenth of the rollouts are left out because of missing numbers.
+    Raises ValueError if the score of any other rollout is missing. Raises InputError, which names the signal, if more
+    than a tenth of the rollouts are left out because of missing numbers, and where `credit_groups` raises ValueError.
     """
     inputs = []
     for index, (task, trajectory, verdict) in enumerate(zip(tasks, trajectories, verdicts, strict=True)):
@@ -235,7 +271,12 @@ def score_rollouts(
             )
         )
     metrics: dict[str, float] = {}
-    results = credit_groups(inputs, settings, metrics=metrics, resources=resources)
+    try:
+        results = credit_groups(inputs, settings, metrics=metrics, resources=resources)
+    except InputError:
+        raise
+    except ValueError as problem:  # a signal or an estimator failed, which may be the user's
+        raise InputError(f"rl.credit: {problem}") from problem
     scored = [(one.trajectory.id, result) for one, result in zip(inputs, results, strict=True) if not one.failed]
     left_out = [(name, result.missing) for name, result in scored if result.left_out]
     check_missing(settings.credit.signal_name, left_out, len(scored))
@@ -248,7 +289,7 @@ def score_rollouts(
         ],
         outcomes=[None if rollout.failed else rollout.trajectory.outcome for rollout in inputs],
         reward_model=[None] * len(trajectories) if scores is None else list(scores),
-        missing=[result.missing is not None and not one.failed for one, result in zip(inputs, results, strict=True)],
+        missing=[result.missing is not None for result in results],
         left_out=[result.left_out for result in results],
         stats=dict(results[0].stats) if results else {},
         metrics=metrics,

@@ -125,8 +125,8 @@ def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory]) -> dict[s
     left_out = rewards.left_out or [False] * len(rewards.turn_rewards)
     sums = [
         sum(reward for reward in row if not math.isnan(reward))
-        for row, out in zip(rewards.turn_rewards, left_out, strict=True)
-        if not out
+        for row, out, trajectory in zip(rewards.turn_rewards, left_out, trajectories, strict=True)
+        if not out and trajectory.failure is None
     ]
     metrics = {
         "rewright/success": float(np.mean(scored)) if scored else 0.0,

@@ -24,7 +24,7 @@ from rewright.dialects.split import split_turn
 
 __all__ = ["progress"]
 
-_TASK: Final = re.compile(r"(?:^|/)tau2-(telecom|airline|retail)-(solo|ticket)-(.+)$", re.DOTALL)
+_TASK: Final = re.compile(r"(?:^|/|, )tau2-(telecom|airline|retail)-(solo|ticket)-(.+)$", re.DOTALL)
 
 
 def progress(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:

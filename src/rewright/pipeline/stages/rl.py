@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from rewright.core.errors import InputError
@@ -27,7 +26,7 @@ from rewright.rollout.rewards import call_factor
 from rewright.tasks.from_recipe import drawn_count, draws_tasks, load_recipe_tasks
 from rewright.tasks.licences import licence_warning
 from rewright.training.backend import RLJob, check_training, get_backend
-from rewright.training.group_credit import uses_reward_model
+from rewright.training.group_credit import check_components, uses_reward_model
 from rewright.training.launch import launch_of
 from rewright.training.settings import check_task_count
 
@@ -59,6 +58,7 @@ def rl(context: Context) -> dict[str, Any]:
 
 def _train(context: Context, model: ModelSettings, reward_model: Scorer | None) -> None:
     recipe, run = context.recipe, context.run
+    check_components(recipe.rl, reward_model=reward_model is not None)
     # Maps stored rollouts to whether they have credit. They lack it if the step's judge or reward model was lost.
     has_credit = (
         {trajectory.id: trajectory.credit is not None for trajectory in run.rollouts} if recipe.rl.keep_rollouts else {}
@@ -148,7 +148,16 @@ def _check(recipe: Recipe) -> None:
     check_training("rl", recipe.rl, first_policy(recipe), recipe.training)
     _check_pairs(recipe)
     check_task_count(_task_count(recipe), recipe.rl)
-    resources_of(recipe.rl.credit, ResourceSources(recipe=recipe, run=Path(), policy=recipe.model))
+
+
+def _prepare(context: Context) -> None:
+    """Check what the signals need and the estimator names, and the tasks."""
+    recipe, run = context.recipe, context.run
+    resources_of(recipe.rl.credit, ResourceSources(recipe=recipe, run=run.path, policy=recipe.model))
+    trained = "reward" in recipe.stages or run.model_folder("reward").is_dir()
+    has_model = uses_reward_model(recipe.rl) and (recipe.reward.url is not None or trained)
+    check_components(recipe.rl, reward_model=has_model)
+    check_rl_tasks(context)
 
 
 def _check_pairs(recipe: Recipe) -> None:
@@ -192,6 +201,6 @@ RL = Stage(
     uses_tools=True,
     uses_tasks=True,
     check=_check,
-    prepare=check_rl_tasks,
+    prepare=_prepare,
     plan=_plan,
 )
