@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.in_process import Said, rewright
+from support.small_tokenizers import pico_tokenizer
 
 pytestmark = pytest.mark.needs_torch
 
@@ -36,6 +37,19 @@ def holes(trajectories):
 
 def broken(trajectories):
     raise KeyError("x")
+
+def in_pairs(trajectories):
+    tasks = [one.task_id for one in trajectories]
+    alone = sorted({task for task in tasks if tasks.count(task) != 2})
+    if alone:
+        raise ValueError(f"{len(alone)} tasks have no pair of attempts")
+    return long_turns(trajectories)
+
+def whole(trajectories):
+    states = {len(one.state_scores() or ()) - len(one.turns) for one in trajectories}
+    if states != {1}:
+        raise ValueError(f"scores are missing: {states}")
+    return long_turns(trajectories)
 """
 
 
@@ -144,6 +158,41 @@ def test_a_finished_audit_takes_further_signals_and_no_other_plan(
     rewright(tmp_path, "audit", "audited", *SMALL, "--resume", "--signal", "own_signals:broken").refused("KeyError")
 
 
+def test_a_signal_of_state_scores_is_audited(run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path) -> None:
+    shutil.copytree(run.parent / "audited", tmp_path / "audited")
+    said = rewright(tmp_path, "audit", "audited", *SMALL, "--resume", "--signal", "score", "--json")
+    assert said.code in (0, None), said.errors
+    (row,) = [one for one in json.loads(said.output)["signals"] if one["signal"] == "score"]
+    assert row["missing"] == 0
+    assert row["ess"] > 0  # the share of expected outputs grows at some turns
+
+
+def test_a_signal_that_compares_attempts_gets_all_attempts_at_the_planned_tasks(
+    run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path
+) -> None:
+    found, _ = audited
+    shutil.copytree(run.parent / "audited", tmp_path / "audited")
+    (tmp_path / "own_signals.py").write_text(OWN)
+    planned = json.loads((tmp_path / found["folder"] / "plan.json").read_text())["turns"]
+    assert len({one["trajectory"] for one in planned}) < 2 * len({one["task"] for one in planned})
+    said = rewright(
+        tmp_path, "audit", "audited", *SMALL, "--resume", "--signal", "own_signals:in_pairs",
+        "--signal", "{name: likelihood, form: delete}",
+    )  # fmt: skip
+    assert said.code in (0, None), said.errors
+    stored = [json.loads(line) for line in (tmp_path / found["folder"] / "signals.jsonl").read_text().splitlines()]
+    (values,) = [one["values"] for one in stored if one["key"].startswith("likelihood")]
+    assert any(values), "an attempt that is compared with nobody has zeros"
+
+
+@pytest.mark.parametrize("name", ["own_signals:broken", "own_signals:holes"])
+def test_a_signal_that_fails_costs_nothing(copy: Path, name: str) -> None:
+    (copy.parent / "own_signals.py").write_text(OWN)
+    before = files(copy)
+    rewright(copy.parent, "audit", "run", *SMALL, "--signal", name).refused(name)
+    assert files(copy) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -234,6 +283,20 @@ def test_signals_that_need_a_model_are_audited_with_it(audited: tuple[dict[str, 
     assert named["signals"] == plain["signals"]
     rewright(run.parent, "audit", "scored", *SMALL, "--resume", "--signal", "judge").refused("signals.judge")
     rewright(run.parent, "audit", "scored", *SMALL, "--resume", "--signal", "model").refused("signals.reward_model")
+
+
+def test_a_scorer_with_another_vocabulary_than_the_policy_is_refused(copy: Path) -> None:
+    pico_tokenizer().save_pretrained(copy.parent / "other")
+    before = files(copy)
+    scored = rewright(copy.parent, "audit", "run", *SMALL, "--signal", "likelihood", "--scorer", "other")
+    scored.refused("expected a model with the policy's tokenizer")
+    assert files(copy) == before
+
+
+def test_few_tasks_are_warned_of(run: Path, audited: tuple[dict[str, Any], Said]) -> None:
+    assert "warning: the 95% intervals are too narrow" in audited[1].errors
+    said = rewright(run.parent, "audit", "run", "--siblings", "--signal", "matched")
+    assert "warning: the 95% intervals are too narrow" in said.output
 
 
 def test_credit_continues_the_trajectories_of_a_run(run: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from rewright.audit.effects import Effects
-from rewright.audit.ranks import area, partial_spearman, spearman, within_groups
-from rewright.audit.table import Table, compare
+from rewright.audit.ranks import area, partial_spearman, rounded, spearman, within_groups
+from rewright.audit.table import Table, compare, few_tasks
 
 TURNS, TASKS, PER_TASK = 8, 50, 2
 
@@ -150,7 +150,7 @@ def test_truth_goes_to_one_with_repeats() -> None:
         world.truth[:, None], np.zeros((len(world.truth), 4, 2)), np.ones(len(world.truth), dtype=bool),
         np.ones((len(world.truth), 4), dtype=bool), bounds=(-1.0, 1.0),
     )  # fmt: skip
-    assert spearman(world.truth, exact.values)[0] == pytest.approx(1)
+    assert spearman(rounded(world.truth), exact.values)[0] == pytest.approx(1)
     assert found[-1] > 0.75
 
 
@@ -204,3 +204,93 @@ def test_a_signal_that_is_constant_in_a_trajectory_is_not_distinguishable() -> N
     )
     assert not table.rows[0].distinguishable
     assert np.isnan(table.rows[0].within.value)
+
+
+def test_equal_effects_are_ties_whatever_floats_make_of_their_difference() -> None:
+    def turn(successes: int) -> tuple[list[float], list[list[float]]]:
+        factual = [1.0] * 3 * successes + [0.0] * (9 - 3 * successes)
+        return factual, [[1.0] * successes + [0.0] * (3 - successes)] * 3
+
+    factual, alternatives = zip(*(turn(successes) for successes in (0, 1, 2, 0, 1, 2)), strict=True)
+    arms = np.array(factual), np.array(alternatives)
+    effects = Effects(*arms, np.zeros(6, dtype=bool), np.zeros((6, 3), dtype=bool))
+    assert effects.values.tolist() == [0.0] * 6
+    signal = np.arange(6.0)
+    table = compare(
+        {"signal": signal}, effects, tasks=[0, 0, 0, 1, 1, 1], trajectories=[0, 0, 0, 1, 1, 1],
+        resamples=10, shuffles=10, simulations=1,
+    )  # fmt: skip
+    assert np.isnan(table.rows[0].within.value)
+    assert np.isnan(table.rows[0].rho.value)
+
+
+def test_equal_values_of_a_signal_are_ties_too() -> None:
+    world = World(5)
+    steps = world.random.integers(0, 3, len(world.truth)) / 10
+    with_errors = np.where(world.random.random(len(steps)) < 0.5, (steps + 0.3) - 0.3, steps)
+    assert (with_errors != steps).any()
+    table = compare(
+        {"exact": steps, "rounding": with_errors}, world.effects, tasks=world.tasks, trajectories=world.trajectories,
+        resamples=20, shuffles=1, simulations=1,
+    )  # fmt: skip
+    assert table.rows[0].rho == table.rows[1].rho
+    assert table.rows[0].within == table.rows[1].within
+
+
+def test_halves_are_cut_at_half_of_the_known_draws() -> None:
+    random = np.random.default_rng(0)
+    rows = 40
+    factual = random.integers(0, 2, (rows, 8)).astype(float)
+    for row in factual:
+        row[random.choice(8, size=5, replace=False)] = np.nan  # 5 of 8 failed: 3 are known
+    effects = Effects(
+        factual, np.zeros((rows, 2, 2)), np.zeros(rows, dtype=bool), np.ones((rows, 2), dtype=bool)
+    )  # fmt: skip
+    first, second = effects.halves(random)
+    assert not np.isnan(first).any() and not np.isnan(second).any()
+    total = np.nansum(factual, axis=1)
+    assert all(
+        one + 2 * other == pytest.approx(known) or 2 * one + other == pytest.approx(known)
+        for one, other, known in zip(first, second, total, strict=True)
+    )
+
+
+def test_failed_draws_do_not_lower_the_reliability() -> None:
+    world = World(6, factual=5)
+    failed = np.full((len(world.truth), 3), np.nan)
+    padded = Effects(
+        np.hstack([world.effects.factual, failed]), world.effects.alternatives, world.effects.factual_exact,
+        world.effects.alternative_exact,
+    )  # fmt: skip
+    plain, other = (one.reliability(np.random.default_rng(1), splits=60) for one in (world.effects, padded))
+    assert other == pytest.approx(plain, abs=0.02)
+
+
+def test_exact_alternatives_are_in_both_halves_with_one_draw_each() -> None:
+    single = np.array([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, np.nan]])
+    exact = np.array([[True, True, False, False], [True] * 4, [True, False, False, False]])
+    effects = Effects(np.ones((3, 4)), single[:, :, None], np.ones(3, dtype=bool), exact)
+    first, second = effects.halves(np.random.default_rng(0))
+    assert first[:2].tolist() == second[:2].tolist() == [0.25, 0.5]
+    # Of the two random alternatives that are known, one is in each half with the weight of both.
+    assert sorted([first[2], second[2]]) == pytest.approx([0.0, 2 / 3])
+    assert (first + second)[2] / 2 == pytest.approx(effects.values[2])
+
+
+def test_one_task_has_no_intervals_and_few_tasks_are_warned_of() -> None:
+    world = World(7)
+    kept = slice(0, 2 * TURNS)  # both trajectories of the first task
+    one = compare(
+        {"truth": world.truth[kept], "random": world.random.random(2 * TURNS)},
+        world.effects.take(np.arange(2 * TURNS)), tasks=world.tasks[kept], trajectories=world.trajectories[kept],
+        resamples=50, shuffles=50, simulations=1,
+    )  # fmt: skip
+    assert one.tasks == 1
+    for found in one.rows:
+        assert not np.isnan(found.rho.value)
+        assert np.isnan([found.rho.low, found.rho.high, found.auc_not_zero.low, found.partial.high]).all()
+        assert not found.distinguishable
+    assert np.isnan(one.differences[0].rho.low)
+    assert few_tasks(1) == "warning: there are no intervals with 1 task: expected at least 10"
+    assert "too narrow with 9 tasks" in (few_tasks(9) or "")
+    assert few_tasks(10) is None

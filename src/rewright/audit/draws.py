@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 from rewright.audit.effects import Effects
 from rewright.audit.plan import TRIES, AuditPlan, PlannedTurn
 from rewright.core.concurrency import as_completed
-from rewright.core.errors import InputError, RewrightError
+from rewright.core.errors import InputError
 from rewright.core.progress import Bar
 from rewright.core.records import Task, Trajectory, Turn
 from rewright.core.storage import RecordFile
+from rewright.rollout.branches import Draw, continued_within, generated_tokens
+from rewright.rollout.budget import Budget, BudgetError
 from rewright.rollout.replay import Continued, Replayer, turn_key
 
 __all__ = [
     "Alternative",
     "Alternatives",
     "AuditFiles",
-    "BudgetError",
-    "Draw",
     "Draws",
     "Replayed",
     "SignalValues",
@@ -43,10 +43,6 @@ Judge = Callable[[Task, Trajectory], float]
 FACTUAL: Final = "factual"
 MOST_REFUSED: Final = 0.5
 """If more of the trajectories cannot be replayed, the world cannot be."""
-
-
-class BudgetError(RewrightError, RuntimeError):
-    """`--budget` generations were made, and the plan is not done."""
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -73,16 +69,6 @@ class Alternatives(msgspec.Struct, frozen=True):
     generations: int
     tokens: int
     failed: int = 0
-
-
-class Draw(msgspec.Struct, frozen=True):
-    """One continuation. `outcome`: None after a failure. `generations`, `tokens`: what was generated for it."""
-
-    key: str
-    outcome: float | None
-    generations: int
-    tokens: int
-    failure: str | None = None
 
 
 class SignalValues(msgspec.Struct, frozen=True):
@@ -113,6 +99,7 @@ class AuditFiles:
         self.replays = RecordFile(folder / "replays.jsonl", Replayed, lambda one: one.trajectory)
         self.alternatives = RecordFile(folder / "alternatives.jsonl", Alternatives, lambda one: one.key)
         self.draws = RecordFile(folder / "draws.jsonl", Draw, lambda one: one.key)
+        self.branches = RecordFile(folder / "branches.jsonl", Draw, lambda one: one.key)
         self.signals = RecordFile(folder / "signals.jsonl", SignalValues, lambda one: one.key)
 
     def create(self, replays: Sequence[Replayed]) -> None:
@@ -120,9 +107,14 @@ class AuditFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.replays.rewrite(replays)
 
+    @property
+    def spent(self) -> int:
+        """The number of turns that were generated for what is stored."""
+        return sum(one.generations for file in (self.alternatives, self.draws, self.branches) for one in file)
+
     def close(self) -> None:
         """Close the files."""
-        for file in (self.replays, self.alternatives, self.draws, self.signals):
+        for file in (self.replays, self.alternatives, self.draws, self.branches, self.signals):
             file.close()
 
 
@@ -174,7 +166,7 @@ class Draws:
         trajectories: the stored trajectories by id.
         tasks: finds a task by its id.
         judge: returns the outcome of a trajectory. It may block.
-        budget: largest number of generated turns, those that are stored included; None: no limit.
+        budget: the generated turns that are allowed.
         concurrency: number of continuations at once.
     """
 
@@ -187,7 +179,7 @@ class Draws:
         trajectories: Callable[[str], Trajectory],
         tasks: Callable[[str], Task],
         judge: Judge,
-        budget: int | None,
+        budget: Budget,
         concurrency: int,
     ) -> None:
         self._plan, self._files, self._replayer = plan, files, replayer
@@ -197,20 +189,31 @@ class Draws:
         self._judging = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewright-judge")
         self._alternatives = {one.key: one for one in files.alternatives}
         self._done = {one.key for one in files.draws}
-        self.spent = sum(one.generations for one in [*self._alternatives.values(), *files.draws])
 
     async def run(self) -> None:
-        """Make all missing draws. Raises BudgetError when the budget is spent; what was drawn is stored."""
+        """Make all missing draws. Raises BudgetError when the budget does not suffice; what was drawn is stored."""
         bad = {one.trajectory for one in self._files.replays if one.problem is not None}
         turns = [one for one in self._plan.turns if one.trajectory not in bad]
+        refused: BudgetError | None = None
         at_once = max(1, self._concurrency // max(1, self._plan.factual))
         try:
             with Bar("turns", len(turns)) as bar:
-                async with aclosing(as_completed(map(self._turn, turns), concurrency=at_once)) as ready:
-                    async for _ in ready:
-                        bar.step(detail=f"{self.spent} generations")
+                async with aclosing(as_completed(map(self._tried, turns), concurrency=at_once)) as ready:
+                    async for over in ready:
+                        refused = refused or over
+                        bar.step(detail=f"{self._budget.spent} generations")
         finally:
             self._judging.shutdown(wait=True)
+        if refused is not None:
+            raise refused
+
+    async def _tried(self, planned: PlannedTurn) -> BudgetError | None:
+        """Make the draws of a turn. Returns the error of a budget that is spent: what runs is to end, and be stored."""
+        try:
+            await self._turn(planned)
+        except BudgetError as over:
+            return over
+        return None
 
     async def _turn(self, planned: PlannedTurn) -> None:
         alternatives = self._alternatives.get(key_of(planned))
@@ -227,9 +230,9 @@ class Draws:
                 other = [*prefix[:-1], alternative.turn]
                 work += [self._draw(planned, str(number), repeat, other) for repeat in range(self._plan.repeat)]
         results = await asyncio.gather(*work, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        problems = [one for one in results if isinstance(one, BaseException)]
+        for problem in sorted(problems, key=lambda one: isinstance(one, BudgetError)):  # others say more
+            raise problem
 
     async def _look_for_alternatives(self, planned: PlannedTurn) -> Alternatives:
         stored = self._trajectories(planned.trajectory)
@@ -239,55 +242,51 @@ class Draws:
         found: list[Alternative] = []
         tries = generations = tokens = failed = 0
         distinct = self._plan.alternatives == "distinct"
-        while len(found) < self._plan.k and tries < TRIES * self._plan.k:
-            numbers = range(tries, min(tries + self._plan.k, TRIES * self._plan.k))
-            batch = await asyncio.gather(
-                *(self._continue(planned, "try", number, prefix, generate=1) for number in numbers)
-            )
-            for done in batch:  # in the order of their seeds, all that were generated
-                tries += 1
-                generations += max(0, len(done.trajectory.turns) - len(prefix))
-                tokens += _tokens(done, len(prefix))
-                if done.failure is not None or len(done.trajectory.turns) <= len(prefix):
-                    failed += 1
-                    continue
-                turn = done.trajectory.turns[len(prefix)]
-                key = turn_key(turn, dialect)
-                if (not distinct or key not in seen) and len(found) < self._plan.k:
-                    seen.add(key)
-                    outcome = None if done.stopped else await self._outcome(planned, done)
-                    found.append(Alternative(turn, outcome, not done.stopped))
+        most = TRIES * self._plan.k
+        async with self._budget.reserved(self._plan.k, most) as cost:
+            while len(found) < self._plan.k and tries < most:
+                numbers = range(tries, min(tries + self._plan.k, most))
+                for done in await self._tries(planned, numbers, prefix):
+                    made = done.trajectory.turns[len(prefix) :]
+                    tries += 1
+                    generations += len(made)
+                    cost.made = generations
+                    tokens += generated_tokens(made)
+                    if done.failure is not None or not made:
+                        failed += 1
+                        continue
+                    key = turn_key(made[0], dialect)
+                    if (not distinct or key not in seen) and len(found) < self._plan.k:
+                        seen.add(key)
+                        outcome = None if done.stopped else await self._outcome(planned, done)
+                        found.append(Alternative(made[0], outcome, not done.stopped))
         result = Alternatives(key_of(planned), tuple(found), tries, generations, tokens, failed)
         self._files.alternatives.append(result)
         return result
+
+    async def _tries(self, planned: PlannedTurn, numbers: Sequence[int], prefix: Sequence[Turn]) -> list[Continued]:
+        """The policy's next turn with each of these seeds, in their order."""
+        stored, task = self._trajectories(planned.trajectory), self._tasks(planned.task)
+
+        async def one(number: int) -> Continued:
+            seed, identity = self._plan.seed_of(planned, "try", number), key_of(planned, "try", number)
+            async with self._slots:
+                return await self._replayer.run(identity, task, stored, prefix, seed, stage="audit", generate=1)
+
+        return await asyncio.gather(*map(one, numbers))
 
     async def _draw(self, planned: PlannedTurn, arm: str, repeat: int, prefix: Sequence[Turn]) -> None:
         key = key_of(planned, arm, repeat)
         if key in self._done:
             return
-        done = await self._continue(planned, arm, repeat, prefix)
+        stored, task = self._trajectories(planned.trajectory), self._tasks(planned.task)
+        seed = self._plan.seed_of(planned, arm, repeat)
+        done, generations, tokens = await continued_within(
+            self._budget, self._replayer, key, task, stored, prefix=prefix, seed=seed, slots=self._slots, stage="audit"
+        )
         outcome = None if done.failure is not None else await self._outcome(planned, done)
-        made = max(0, len(done.trajectory.turns) - len(prefix))
-        self._files.draws.append(Draw(key, outcome, made, _tokens(done, len(prefix)), done.failure))
+        self._files.draws.append(Draw(key, outcome, generations, tokens, done.failure))
         self._done.add(key)
-
-    async def _continue(
-        self, planned: PlannedTurn, arm: str, repeat: int, prefix: Sequence[Turn], generate: int | None = None
-    ) -> Continued:
-        async with self._slots:
-            if self._budget is not None and self.spent >= self._budget:
-                raise BudgetError(
-                    f"--budget: {self.spent} generations were made, and the audit is not done: expected a larger "
-                    "budget; what was drawn is stored, and --resume goes on"
-                )
-            stored = self._trajectories(planned.trajectory)
-            seed = self._plan.seed_of(planned, arm, repeat)
-            identity = key_of(planned, arm, repeat)
-            done = await self._replayer.run(
-                identity, self._tasks(planned.task), stored, prefix, seed, stage="audit", generate=generate
-            )
-            self.spent += max(0, len(done.trajectory.turns) - len(prefix))
-            return done
 
     async def _outcome(self, planned: PlannedTurn, done: Continued) -> float:
         task = self._tasks(planned.task)
@@ -330,10 +329,3 @@ def effects_of(plan: AuditPlan, files: AuditFiles) -> tuple[Effects, dict[str, i
             factual[row] = np.nan
             causes["no outcome"] += 1
     return Effects(factual, others, exact, others_exact), {key: value for key, value in causes.items() if value}
-
-
-def _tokens(done: Continued, start: int) -> int:
-    return sum(
-        len(turn.token_ids) if turn.token_ids is not None else turn.completion_tokens or 0
-        for turn in done.trajectory.turns[start:]
-    )

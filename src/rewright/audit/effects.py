@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.audit.ranks import area, spearman, within_groups
+from rewright.audit.ranks import area, rounded, spearman, within_groups
 
 __all__ = ["Effects", "ceiling"]
 
@@ -43,7 +43,7 @@ class Effects:
     @cached_property
     def values(self) -> Array:
         """The effects (N,): the mean of the factual outcomes, less the mean over alternatives of their means."""
-        return _mean(self.factual) - _mean(_mean(self.alternatives))
+        return rounded(_mean(self.factual) - _mean(_mean(self.alternatives)))
 
     @cached_property
     def errors(self) -> Array:
@@ -84,22 +84,26 @@ class Effects:
         )
 
     def halves(self, random: np.random.Generator) -> tuple[Array, Array]:
-        """The effects (N,) from either half of the draws; NaN where a half has none. Exact arms are in both."""
-        factual = _shuffled(self.factual, random)
-        middle = factual.shape[1] // 2
-        kept = [_mean(factual[:, :middle]), _mean(factual[:, middle:])]
-        kept = [np.where(self.factual_exact, _mean(self.factual), half) for half in kept]
+        """The effects (N,) from either half of the known draws; NaN where a half has none. Exact arms are in both.
+
+        With several draws after each alternative, each alternative is in both halves with half of its draws. With one
+        draw, the alternatives themselves are divided, and the exact ones keep their weight in both halves.
+        """
+        kept = [np.where(self.factual_exact, _mean(self.factual), half) for half in _halved(self.factual, random)]
         if self.alternatives.shape[2] > 1:
-            mixed = _shuffled(self.alternatives, random)
-            middle = mixed.shape[2] // 2
-            parts = [_mean(mixed[:, :, :middle]), _mean(mixed[:, :, middle:])]
             exact = _mean(self.alternatives)
+            parts = _halved(self.alternatives, random)
             others = [_mean(np.where(self.alternative_exact, exact, part)) for part in parts]
         else:
-            mixed = _shuffled(self.alternatives[:, :, 0], random)
-            middle = mixed.shape[1] // 2
-            others = [_mean(mixed[:, :middle]), _mean(mixed[:, middle:])]
-        return kept[0] - others[0], kept[1] - others[1]
+            single = self.alternatives[:, :, 0]
+            number = (~np.isnan(single)).sum(axis=1)
+            certain = np.where(self.alternative_exact, single, np.nan)
+            fixed = (~np.isnan(certain)).sum(axis=1)
+            total = np.nansum(certain, axis=1)
+            parts = _halved(np.where(self.alternative_exact, np.nan, single), random)
+            with np.errstate(invalid="ignore"):
+                others = [(total + np.where(number > fixed, (number - fixed) * part, 0)) / number for part in parts]
+        return rounded(kept[0] - others[0]), rounded(kept[1] - others[1])
 
     def reliability(self, random: np.random.Generator, splits: int = 20) -> float:
         """How well the effects would agree with those of a second audit with as many draws, in rank correlation.
@@ -178,7 +182,7 @@ def ceiling(
     # The same variance as that of `Effects.errors`, of outcomes that are 0 or 1.
     smoothed = [(one * n + 0.5) / (n + 1) for one, n in zip(seen, number, strict=True)]
     noise = [p * (1 - p) / n * (n < _EXACT) for p, n in zip(smoothed, number, strict=True)]
-    truth, measured = arms[0] - arms[1], seen[0] - seen[1]
+    truth, measured = rounded(arms[0] - arms[1]), rounded(seen[0] - seen[1])
     not_zero = np.abs(measured) > SIGNIFICANT * np.sqrt(noise[0] + noise[1]) + 1e-12
     rows = []
     for one, other, differs in zip(truth, measured, not_zero, strict=True):
@@ -210,7 +214,14 @@ def _mean(values: Array) -> Array:
         return np.asarray(np.where(known, values, 0).sum(axis=-1) / known.sum(axis=-1), dtype=np.float64)
 
 
-def _shuffled(values: Array, random: np.random.Generator) -> Array:
-    """Rows of the last axis in random order, NaN last."""
+def _halved(values: Array, random: np.random.Generator) -> tuple[Array, Array]:
+    """The means of two random halves of what is known on the last axis; NaN where a half is empty.
+
+    Of an odd number, either half may be the larger one.
+    """
     keys = np.where(np.isnan(values), 2.0, random.random(values.shape))
-    return np.take_along_axis(values, np.argsort(keys, axis=-1), axis=-1)
+    mixed = np.take_along_axis(values, np.argsort(keys, axis=-1), axis=-1)  # NaN last
+    known = (~np.isnan(values)).sum(axis=-1, keepdims=True)
+    middle = (known + random.integers(0, 2, known.shape)) // 2
+    first = np.arange(values.shape[-1]) < middle
+    return _mean(np.where(first, mixed, np.nan)), _mean(np.where(first, np.nan, mixed))

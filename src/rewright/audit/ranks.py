@@ -6,16 +6,25 @@ not defined (a constant, an empty class) is NaN.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area", "correlation", "group_ranks", "partial_spearman", "ranks", "spearman", "within_groups"]
+__all__ = ["area", "correlation", "group_ranks", "partial_spearman", "ranks", "rounded", "spearman", "within_groups"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
+DECIMALS: Final = 12
+"""Values are compared to so many decimals: 0.3 - 0.2 and 0.4 - 0.3 differ by a rounding error."""
 _RELATIVE = 1e-12
 """A sum of squares below this part of the one about 0 is rounding error."""
+
+
+def rounded(values: Array) -> Array:
+    """Return values rounded to 12 decimals, so that equal differences of floats are ties."""
+    return np.round(values, DECIMALS) + 0.0  # no negative zeros
 
 
 def ranks(values: Array, weights: Array) -> Array:

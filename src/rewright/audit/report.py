@@ -9,7 +9,7 @@ from typing import Any
 from rewright.audit.run import AuditResult
 from rewright.audit.siblings import SiblingRow
 from rewright.audit.signals import ALWAYS
-from rewright.audit.table import Estimate, SignalRow
+from rewright.audit.table import Estimate, SignalRow, few_tasks
 from rewright.reports.drawing import Drawing, Line, Rect, Shape, Text
 
 __all__ = ["as_json", "as_text", "drawing_of", "siblings_as_json", "siblings_as_text"]
@@ -49,6 +49,8 @@ def as_text(result: AuditResult) -> Iterator[str]:
         f"{len(plan.turns)}{causes}; effect not zero {_percent(table.not_zero)}, harmful {_percent(table.harmful)}; "
         f"split-half reliability {_number(table.reliability, sign=False)}"
     )
+    if (warning := few_tasks(table.tasks)) is not None:
+        yield warning
     for one in table.differences:
         if not {one.signal, one.other} & {*ALWAYS}:
             yield f"{one.signal} - {one.other}: {_interval(one.rho)}"
@@ -181,6 +183,8 @@ def siblings_as_text(rows: Sequence[SiblingRow]) -> Iterator[str]:
         for row in rows
     ]
     yield from _aligned(cells)
+    warnings = [few_tasks(row.tasks) for row in rows]
+    yield from dict.fromkeys(warning for warning in warnings if warning is not None)
 
 
 def siblings_as_json(rows: Sequence[SiblingRow]) -> list[dict[str, Any]]:
@@ -203,7 +207,7 @@ def _interval(found: Estimate, *, sign: bool = True) -> str:
     if math.isnan(found.value):
         return "-"
     if math.isnan(found.low):
-        return _number(found.value, sign=sign)
+        return f"{_number(found.value, sign=sign)} [-]"
     return f"{_number(found.value, sign=sign)} [{_number(found.low, sign=sign)}, {_number(found.high, sign=sign)}]"
 
 

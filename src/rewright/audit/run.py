@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,17 +13,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.audit.computed import SignalWork, check_missing, continues
 from rewright.audit.draws import AuditFiles, Draws, SignalValues, effects_of, replay_all
 from rewright.audit.plan import AuditPlan, make_plan, mean_tokens, read_plan, save_plan
-from rewright.audit.signals import MAX_MISSING, baselines, check_signal, covariates, signal_name, turn_values
+from rewright.audit.signals import baselines, check_signal, covariates, signal_name
 from rewright.audit.source import Source, open_source
-from rewright.audit.table import Table, compare
+from rewright.audit.table import Table, compare, few_tasks
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task, Trajectory
 from rewright.credit.choices import Choice, chosen_name, own_settings
 from rewright.credit.resources import NEEDS, Resources, needed
-from rewright.credit.settings import TurnCredit
 from rewright.credit.signals import find_signal
 from rewright.engines.base import Sampling
 from rewright.judging.judges import judge_trajectory
@@ -35,6 +34,7 @@ from rewright.pipeline.signal_resources import LazyResource, ResourceSources, la
 from rewright.pipeline.stages.policy import policy_of
 from rewright.recipe.schema import Recipe
 from rewright.rollout.branches import Branches
+from rewright.rollout.budget import Budget
 from rewright.rollout.replay import Replayer
 
 __all__ = ["AuditOptions", "AuditResult", "audit"]
@@ -84,7 +84,7 @@ def audit(run: Run, options: AuditOptions) -> AuditResult:
 
     Raises InputError for a policy that succeeds too rarely or too often, a world that cannot be replayed, a signal that
     is unknown, fails or misses too many turns, a plan that exceeds the budget, an audit that exists (without
-    `resume`) or does not (with it). Raises BudgetError as `Draws.run` does.
+    `resume`) or does not (with it). Raises BudgetError if the budget does not suffice; what was drawn is stored.
     """
     started = time.monotonic()
     recipe = stored_recipe(run.path, options.models, trusted=run.trusted) if options.models else run.recipe()
@@ -140,7 +140,8 @@ def _models(run: Run, recipe: Recipe, signals: Sequence[Choice]) -> Resources:
         except ValueError as problem:
             raise problem if isinstance(problem, InputError) else InputError(f"--signal: {problem}") from None
         scores = recipe.signals.scorer is None and not {"log_prob", "tokenize"}.isdisjoint(wanted)
-        policy = policy_of(run, recipe, "sft") if scores else None
+        # A named model is refused if it has another vocabulary than the policies of the run, which have one.
+        policy = policy_of(run, recipe, "sft") if scores else recipe.model
         opened = lazy_resources(wanted, name, ResourceSources(recipe=recipe, run=run.path, policy=policy))
         found |= {need: getattr(opened, need) for need in wanted}
     return Resources(**found)
@@ -181,6 +182,8 @@ def _say_cost(plan: AuditPlan, source: Source, options: AuditOptions) -> None:
     )
     if len(plan.turns) < plan.asked:
         say(f"warning: {plan.asked} turns were asked for, and there are {len(plan.turns)}")
+    if (warning := few_tasks(tasks)) is not None:
+        say(warning)
     if budget is not None and total > budget:
         fit = int(len(plan.turns) * budget / total)
         raise InputError(
@@ -191,7 +194,7 @@ def _say_cost(plan: AuditPlan, source: Source, options: AuditOptions) -> None:
 
 def _branch_cost(plan: AuditPlan, choice: Choice) -> int:
     """The expected number of turns that a signal generates which continues every state of the trajectories."""
-    if "branch" not in needed(find_signal(str(chosen_name(choice)))):
+    if not continues(choice):
         return 0
     count = int(own_settings("signal", choice).get("k", 1))
     lengths = {one.trajectory: one.turns for one in plan.turns}
@@ -206,6 +209,7 @@ async def _drawn(
     tasks = [source.tasks[identity] for identity in dict.fromkeys(one.task for one in plan.turns)]
     sampling = Sampling(temperature=source.temperature, top_p=source.top_p)
     seconds, credit = context.recipe.judge_seconds, context.recipe.rl.credit
+    named = [(signal_name(choice), choice) for choice in options.signals]
 
     def judge(task: Task, trajectory: Trajectory) -> float:
         return judge_trajectory(task, trajectory, seconds=seconds).outcome
@@ -214,6 +218,7 @@ async def _drawn(
         return await asyncio.to_thread(judge, task, trajectory)
 
     files = AuditFiles(folder)
+    work = SignalWork(plan, source, files, credit=credit, resources=models, models=options.models)
     try:
         async with context.rollout(source.model, sampling, tasks) as rollout:
             if plan.model and rollout.engine.name != plan.model:
@@ -222,10 +227,24 @@ async def _drawn(
                     "expected the same model, since continuations must be its own"
                 )
             replayer = Replayer(rollout)
-            if not (folder / "plan.json").exists():
+            exists = (folder / "plan.json").exists()
+            replays = list(files.replays) if exists else []
+            if not exists:
                 replays = await replay_all(replayer, planned, source.tasks.__getitem__, concurrency=options.concurrency)
+            # Before anything is generated, so that a signal that fails costs nothing.
+            bad = {one.trajectory for one in replays if one.problem is not None}
+            found: dict[str, SignalValues] = {}
+            for name, choice in named:
+                if not continues(choice):
+                    found[name] = await asyncio.to_thread(work.values, choice)
+                    if exists:
+                        work.save()
+            check_missing(_arrays(found), np.array([one.trajectory not in bad for one in plan.turns]))
+            if not exists:
                 files.create(replays)
                 save_plan(folder, plan)
+            work.save()
+            budget = Budget(options.budget, files.spent)
             draws = Draws(
                 plan,
                 files,
@@ -233,35 +252,25 @@ async def _drawn(
                 trajectories=stored.__getitem__,
                 tasks=source.tasks.__getitem__,
                 judge=judge,
-                budget=options.budget,
+                budget=budget,
                 concurrency=options.concurrency,
             )
             await draws.run()
             effects, undefined = effects_of(plan, files)
+            for name, choice in named:
+                if continues(choice):
+                    branches = Branches(replayer, stored, source.tasks, outcome, budget=budget, drawn=files.branches)
+                    found[name] = await asyncio.to_thread(work.values, choice, branches)
+                    work.save()
             costs = {"plan": _plan_cost(files)}
-            signals: dict[str, Array] = {}
-            for choice in options.signals:
-                name = signal_name(choice)
-                key = " ".join([name, *options.models])
-                known = next((one for one in files.signals if one.key == key), None)
-                if known is None:
-                    branches = Branches(replayer, stored, source.tasks, outcome)
-                    began = time.monotonic()
-                    values = await asyncio.to_thread(
-                        partial(
-                            _values, choice, plan, source, credit=credit, resources=replace(models, branch=branches)
-                        )
-                    )
-                    spent = round(time.monotonic() - began, 3)
-                    known = SignalValues.of(key, values, branches.generations, branches.tokens, spent)
-                    if needed(find_signal(str(chosen_name(choice)))):  # others are quick, and their code may change
-                        files.signals.append(known)
-                signals[name] = known.array
+            for name, _ in named:
+                known = found[name]
                 costs[name] = {"generations": known.generations, "tokens": known.tokens, "seconds": known.seconds}
     finally:
         files.close()
     defined = int((~np.isnan(effects.values)).sum())
-    _check_missing(signals, ~np.isnan(effects.values))
+    signals = _arrays({name: found[name] for name, _ in named})
+    check_missing(signals, ~np.isnan(effects.values))
     rows = {**signals, **{key: row for key, row in baselines(plan, source, stored).items() if key not in signals}}
     try:
         table = compare(
@@ -278,30 +287,8 @@ async def _drawn(
     return table, defined, undefined, costs
 
 
-def _values(
-    choice: Choice,
-    plan: AuditPlan,
-    source: Source,
-    *,
-    credit: TurnCredit,
-    resources: Resources,
-) -> Array:
-    """The signal at the planned turns (N,), computed on their whole trajectories."""
-    stored = {one.id: one for one in source.trajectories}
-    planned = [stored[identity] for identity in dict.fromkeys(one.trajectory for one in plan.turns)]
-    rows = turn_values(choice, source.credit_trajectories(planned), credit, resources)
-    by_id = {one.id: row for one, row in zip(planned, rows, strict=True)}
-    return np.array([by_id[one.trajectory][one.turn] for one in plan.turns])
-
-
-def _check_missing(signals: Mapping[str, Array], defined: NDArray[np.bool_]) -> None:
-    for name, values in signals.items():
-        missing = int(np.isnan(values[defined]).sum())
-        if missing > MAX_MISSING * defined.sum():
-            raise InputError(
-                f"signal {name!r} has no value for {missing} of {int(defined.sum())} turns: expected at most "
-                f"{100 * MAX_MISSING:.0f}%"
-            )
+def _arrays(found: Mapping[str, SignalValues]) -> dict[str, Array]:
+    return {name: one.array for name, one in found.items()}
 
 
 def _plan_cost(files: AuditFiles) -> dict[str, float]:

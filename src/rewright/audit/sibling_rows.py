@@ -39,7 +39,7 @@ def sibling_rows(
     trajectories = [one.credit_trajectory() for one in stored]
     # An evaluation has no groups of its own: its attempts at a task are siblings of each other.
     groups = [
-        (one.stage, one.group or one.task_id) if one.outcome is not None and one.stage != "repair" else None
+        (one.stage, one.group or one.task_id) if one.outcome is not None and not one.is_repair else None
         for one in stored
     ]
     found = siblings_of(trajectories, groups)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.audit.ranks import correlation, ranks
+from rewright.audit.ranks import correlation, ranks, rounded
 from rewright.audit.table import Estimate, coded, estimate, task_weights
 from rewright.credit.trajectories import CreditTrajectory
 
@@ -51,7 +51,7 @@ class Siblings(NamedTuple):
 
         The intervals are those of a bootstrap of tasks. Raises ValueError if fewer than 3 turns have siblings.
         """
-        signal = np.array([values[index][turn] for index, turn in self.places])
+        signal = rounded(np.array([values[index][turn] for index, turn in self.places]))
         known = ~np.isnan(signal)
         if known.sum() < 3:
             raise ValueError(f"{int(known.sum())} turns have siblings and a value of {name}: expected at least 3")
@@ -112,7 +112,7 @@ def siblings_of(trajectories: Sequence[CreditTrajectory], groups: Sequence[Hasha
             tasks.append(trajectories[index].task_id)
             same.append(float(np.mean(list(alike.values()))))
             contrast.append(same[-1] - float(np.mean(others)) if others else np.nan)
-    return Siblings(places, tasks, np.array(same), np.array(contrast))
+    return Siblings(places, tasks, rounded(np.array(same)), rounded(np.array(contrast)))
 
 
 def _plain(values: Array, weights: Array) -> Array:

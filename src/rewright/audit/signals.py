@@ -21,7 +21,6 @@ from rewright.credit.trajectories import CreditTrajectory
 
 __all__ = [
     "ALWAYS",
-    "MAX_MISSING",
     "baselines",
     "check_signal",
     "covariates",
@@ -34,8 +33,6 @@ Array = NDArray[np.float64]
 
 ALWAYS: Final = ("random", "index", "log-prob", "outcome")
 """The rows that every table has, besides the signals."""
-MAX_MISSING: Final = 0.1
-"""A signal that misses more of the turns is refused, since all signals are compared on the turns that all have."""
 
 
 def read_signal(text: str) -> Choice:

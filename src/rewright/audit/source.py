@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from rewright.core.errors import InputError
@@ -12,7 +13,8 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.storage import read_strict
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.engines.settings import ModelSettings
-from rewright.pipeline.branch_resource import POLICY_STAGES, policy_of, tasks_of
+from rewright.judging.scores import own_states, turn_scores
+from rewright.pipeline.branch_resource import policy_of, policy_stages, tasks_of
 from rewright.pipeline.context import Context
 from rewright.pipeline.task_checks import check_tools, check_verdicts
 
@@ -55,10 +57,14 @@ class Source:
         return self.outcomes[trajectory.id] >= RIGHT
 
     def credit_trajectories(self, trajectories: Sequence[Trajectory]) -> list[CreditTrajectory]:
-        """The trajectories as input of signals, with their outcomes."""
-        return [
-            CreditTrajectory.of(one, self.tasks[one.task_id], outcome=self.outcomes[one.id]) for one in trajectories
-        ]
+        """The trajectories as input of signals, with their outcomes and what the tasks say about their states."""
+        found = []
+        for one in trajectories:
+            task = self.tasks[one.task_id]
+            scores, states = partial(turn_scores, task, one), partial(own_states, task, one)
+            outcome = self.outcomes[one.id]
+            found.append(CreditTrajectory.of(one, task, outcome=outcome, scores=scores, own_states=states))
+        return found
 
 
 def open_source(context: Context, stage: str | None) -> Source:
@@ -67,14 +73,14 @@ def open_source(context: Context, stage: str | None) -> Source:
     Raises InputError for an unknown stage, one without trajectories or verdicts, a policy that is not there, and tasks
     that cannot be opened or judged.
     """
-    run = context.run
-    if stage is not None and stage not in POLICY_STAGES:
+    run, known = context.run, policy_stages(context)
+    if stage is not None and stage not in known:
         raise InputError(
-            f"--stage is {stage!r}: expected one of {', '.join(POLICY_STAGES)} (the policy of each RL step is not "
+            f"--stage is {stage!r}: expected one of {', '.join(known)} (the policy of each RL step is not "
             "kept, so that its rollouts cannot be continued)"
         )
-    for name in POLICY_STAGES if stage is None else (stage,):
-        files = POLICY_STAGES[name]
+    for name in known if stage is None else (stage,):
+        files = known[name]
         if not run.file(files[0]).exists():
             continue
         verdicts = {}
@@ -98,7 +104,7 @@ def open_source(context: Context, stage: str | None) -> Source:
         if found and stage is not None:
             raise InputError(f"{run.file(files[0])}: no trajectory of {name} has a verdict: expected a judged one")
     else:
-        which = "eval-rl, eval-sft, synth or eval-base" if stage is None else stage
+        which = " or ".join(known) if stage is None else stage
         raise InputError(f"{run.path}: there are no judged trajectories of {which}: expected some of a stored policy")
     tasks = tasks_of(context, name)
     unknown = next((one for one in usable if one.task_id not in tasks), None)

@@ -16,9 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.audit.effects import Effects, ceiling
-from rewright.audit.ranks import area, correlation, partial_spearman, ranks, spearman, within_groups
+from rewright.audit.ranks import area, correlation, partial_spearman, ranks, rounded, spearman, within_groups
 
-__all__ = ["COVARIATES", "Difference", "Estimate", "SignalRow", "Table", "coded", "compare", "estimate", "task_weights"]
+__all__ = [
+    "COVARIATES",
+    "FEW_TASKS",
+    "Difference",
+    "Estimate",
+    "SignalRow",
+    "Table",
+    "coded",
+    "compare",
+    "estimate",
+    "few_tasks",
+    "task_weights",
+]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -26,10 +38,12 @@ Codes = NDArray[np.intp]
 COVARIATES: Final = ("log_prob", "index", "length")
 """What the partial correlation holds fixed: mean log-probability of a turn, its number, its number of tokens."""
 _LEVEL = (2.5, 97.5)
+FEW_TASKS: Final = 10
+"""With fewer tasks the intervals are too narrow: of a random signal 38 of 60 contain 0 with 2 tasks, 59 with 10."""
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval. NaN: not defined."""
+    """A number with its 95% interval. NaN: not defined, as the interval is of a single task."""
 
     value: float
     low: float
@@ -81,8 +95,8 @@ class SignalRow:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether `rho` lies outside the band of shuffled signals, and its interval does not contain 0."""
-        if np.isnan([self.rho.value, *self.band]).any():
+        """Whether `rho` lies outside the band of shuffled signals, and has an interval that does not contain 0."""
+        if np.isnan([*self.rho, *self.band]).any():
             return False
         return not (self.band[0] <= self.rho.value <= self.band[1] or self.rho.covers_zero)
 
@@ -129,6 +143,8 @@ def compare(
     for name, values in [*signals.items(), *(covariates or {}).items()]:
         if np.shape(values) != (count,):
             raise ValueError(f"{name} has shape {np.shape(values)}: expected ({count},), one number for each turn")
+    signals = {name: rounded(values) for name, values in signals.items()}
+    covariates = {name: rounded(values) for name, values in (covariates or {}).items()}
     kept = ~np.isnan(effects.values)
     for values in signals.values():
         kept &= ~np.isnan(values)
@@ -140,7 +156,7 @@ def compare(
     group_tasks = np.zeros(int(groups.max()) + 1, dtype=np.intp)
     group_tasks[groups] = task_codes
     counts = task_weights(int(task_codes.max()) + 1, resamples, random)
-    others = {name: values[kept] for name, values in (covariates or {}).items() if not np.isnan(values[kept]).any()}
+    others = {name: values[kept] for name, values in covariates.items() if not np.isnan(values[kept]).any()}
     work = _Work(
         known,
         groups,
@@ -179,8 +195,20 @@ def coded(labels: Sequence[Hashable]) -> Codes:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
+def few_tasks(tasks: int) -> str | None:
+    """Return a warning for a number of tasks that is too small for intervals; None if it is not."""
+    if tasks >= FEW_TASKS:
+        return None
+    what = "there are no intervals" if tasks < 2 else "the 95% intervals are too narrow"
+    return f"warning: {what} with {tasks} task{'s' * (tasks != 1)}: expected at least {FEW_TASKS}"
+
+
 def task_weights(tasks: int, resamples: int, random: np.random.Generator) -> Array:
-    """Return how often each task is drawn in each bootstrap resample (B, tasks)."""
+    """Return how often each task is drawn in each bootstrap resample (B, tasks).
+
+    One task has no resamples, (0, 1): all would be equal, and their interval would have no width.
+    """
+    resamples = resamples if tasks > 1 else 0
     return random.multinomial(tasks, np.full(tasks, 1.0 / tasks), size=resamples).astype(np.float64)
 
 
@@ -271,7 +299,7 @@ def _medians(values: Array, weights: Array) -> Array:
 
 
 def estimate(value: float, drawn: Array) -> Estimate:
-    """A value with the 95% interval of its bootstrap resamples (B,)."""
+    """A value with the 95% interval of its bootstrap resamples (B,); NaN as its ends if there are none."""
     known = drawn[~np.isnan(drawn)]
     if np.isnan(value) or not len(known):
         return Estimate(value, float("nan"), float("nan"))

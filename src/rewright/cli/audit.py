@@ -41,7 +41,7 @@ def audit(
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option(help="Whose trajectories: eval-rl, eval-sft, synth or eval-base (default: the newest policy's)."),
+        typer.Option(help="Whose trajectories: eval-rl, eval-sft, synth, eval-base… (default: the newest policy's)."),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Number of audited turns.")] = 600,
     k: Annotated[int, typer.Option(min=1, help="Distinct alternatives of each turn.")] = 4,

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory
@@ -21,40 +20,57 @@ from rewright.engines.base import Sampling
 from rewright.engines.settings import ModelSettings
 from rewright.judging.judges import judge_trajectory
 from rewright.pipeline.context import Context
+from rewright.pipeline.registry import run_order
+from rewright.pipeline.rounds import round_file
 from rewright.pipeline.run_directory import Run, evaluation_files
-from rewright.pipeline.stages.policy import policy
+from rewright.pipeline.stages.policy import policy, policy_before
 from rewright.pipeline.task_checks import check_tools, check_verdicts
 from rewright.rollout.branches import Branches
 from rewright.rollout.replay import Replayer
 
-__all__ = ["POLICY_STAGES", "BranchResource", "StageFiles", "open_branch", "policy_of", "tasks_of"]
+__all__ = ["BranchResource", "StageFiles", "open_branch", "policy_of", "policy_stages", "tasks_of"]
 
 
 class StageFiles(NamedTuple):
-    """Where the trajectories of a stage and their verdicts are stored, and the label of their policy."""
+    """Where the trajectories of a stage and their verdicts are stored.
+
+    `evaluates`: the stage whose model it evaluates, or `base`; None: it makes candidates. `stage`: its name in the run.
+    """
 
     trajectories: str
     verdicts: str
-    label: str
+    stage: str
+    evaluates: str | None = None
 
 
-POLICY_STAGES: Final[Mapping[str, StageFiles]] = {
-    "eval-rl": StageFiles(*evaluation_files("rl"), "rl"),
-    "eval-sft": StageFiles(*evaluation_files("sft"), "sft"),
-    "synth": StageFiles("trajectories.jsonl", "verdicts.jsonl", "synth"),
-    "eval-base": StageFiles(*evaluation_files("base"), "base"),
-}
-"""Stages whose policy is stored, the newest one first."""
+def policy_stages(context: Context) -> dict[str, StageFiles]:
+    """The stages whose policy a run of the recipe stores, the newest first: evaluations, and candidates of each round.
+
+    They have the names of the trajectories' `stage`: `eval-rl`, `eval-sft_2`, `synth_2`, `eval-sft`, `synth`.
+    """
+    found: dict[str, StageFiles] = {}
+    for stage in reversed(run_order(context.recipe)):
+        if stage.evaluates is not None:
+            files = evaluation_files(stage.evaluates)
+            found[f"eval-{stage.evaluates}"] = StageFiles(*files, stage.name, stage.evaluates)
+        elif stage.base == "synth":
+            names = [round_file(name, stage.round) for name in ("trajectories.jsonl", "verdicts.jsonl")]
+            found[stage.name] = StageFiles(*names, stage.name)
+    return found
 
 
 def policy_of(context: Context, stage: str) -> ModelSettings:
-    """The model that generated the trajectories of a stage of `POLICY_STAGES`. Raises InputError as `policy` does."""
-    return context.recipe.model if stage == "synth" else policy(context, POLICY_STAGES[stage].label)
+    """The model that generated the trajectories of a stage of `policy_stages`. Raises InputError as `policy` does."""
+    files = policy_stages(context)[stage]
+    if files.evaluates is not None:
+        return policy(context, files.evaluates)
+    return context.candidate_model() if files.stage == "synth" else policy_before(context, files.stage)
 
 
 def tasks_of(context: Context, stage: str) -> dict[str, Task]:
-    """The tasks of a stage of `POLICY_STAGES` by id, as the recipe loads them. Nothing is written."""
-    return {task.id: task for task in (context.load_tasks() if stage == "synth" else context.load_eval_tasks())}
+    """The tasks of a stage of `policy_stages` by id, as the recipe loads them. Nothing is written."""
+    made = policy_stages(context)[stage].evaluates is None
+    return {task.id: task for task in (context.load_tasks() if made else context.load_eval_tasks())}
 
 
 class BranchResource:
@@ -74,7 +90,7 @@ class BranchResource:
         self._held: list[Future[None]] = []
         self._branches: dict[str, Branches] = {}
         self._stored: dict[str, Trajectory] = {}
-        for stage, files in POLICY_STAGES.items():
+        for stage, files in policy_stages(self._context).items():
             path = run / files.trajectories
             if path.exists():
                 self._stored |= {one.id: one for _, one in read_strict(path, Trajectory) if one.stage == stage}
@@ -86,8 +102,8 @@ class BranchResource:
         stored = self._stored.get(trajectory.id)
         if stored is None:
             raise InputError(
-                f"trajectory {trajectory.id} cannot be continued: expected one of {', '.join(POLICY_STAGES)}, whose "
-                "policy is stored"
+                f"trajectory {trajectory.id} cannot be continued: expected one of "
+                f"{', '.join(policy_stages(self._context))}, whose policy is stored"
             )
         if stored.stage not in self._branches:
             self._branches[stored.stage] = self._open(stored)

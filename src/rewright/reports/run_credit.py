@@ -77,6 +77,7 @@ def stored_of(
         stage=trajectory.stage,
         task_id=trajectory.task_id,
         broken=trajectory.failure is not None,
+        is_repair=trajectory.provenance.parent is not None,
         format_ok=problem is None,
         reward_model=None if kept is None else kept.reward_model,
         kept=kept,

@@ -85,6 +85,8 @@ class Stored:
     format_ok: bool = True
     reward_model: float | None = None
     kept: Credit | None = None
+    is_repair: bool = False
+    """Whether it is the repair of another trajectory, which is compared with nothing."""
     seen: str = ""
     """Description of a row of another project's log for error messages; empty for Rewright's own trajectories."""
     whole: CreditTrajectory | None = None

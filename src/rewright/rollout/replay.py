@@ -126,7 +126,7 @@ class Replayer:
 
     def __init__(self, rollout: Rollout) -> None:
         self._engine = ReplayEngine(rollout.engine)
-        self.dialect, self.renderer = rollout.dialect, rollout.renderer
+        self.dialect, self.renderer, self.limits = rollout.dialect, rollout.renderer, rollout.limits
         self._rollout = Rollout(
             self._engine,
             rollout.dialect,
