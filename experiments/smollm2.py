@@ -16,6 +16,7 @@ page is docs/benchmarks/smollm2.md.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -86,8 +87,11 @@ class Part:
         return self.stage if self.stage in ("base", "sft") else "rl"
 
     def folder(self, runs: Path) -> Path:
-        """Its run directory."""
-        return runs / self.setting / f"{self.stage}-{self.seed}"
+        """Its run directory. Settings besides those of --quick are part of the name, so that each has its own run."""
+        quick = SETTINGS[self.setting].quick
+        own = self.overrides[len(quick) :] if self.overrides[: len(quick)] == quick else self.overrides
+        settings = f"-{hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8]}" if own else ""
+        return runs / self.setting / f"{self.stage}-{self.seed}{settings}"
 
     def command(self, runs: Path) -> list[str]:
         """The command that runs it, or resumes it."""

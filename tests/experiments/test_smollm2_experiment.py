@@ -41,6 +41,27 @@ def test_a_stopped_experiment_goes_on_with_what_is_missing(tmp_path: Path) -> No
     assert missing[0].command(tmp_path)[3:] == ["run", str(tmp_path / "bfcl" / "sft-0"), "--resume"]
 
 
+def test_other_settings_have_runs_of_their_own(tmp_path: Path) -> None:
+    """Else a finished run would be resumed, and its scores stored as those of the new settings."""
+    quick = SETTINGS["bfcl"].quick
+
+    def planned(*overrides: str) -> list[Path]:
+        return [part.folder(tmp_path) for part in parts("bfcl", ["graded"], 1, overrides)]
+
+    default = planned()
+    assert default == planned(*quick) == [tmp_path / "bfcl" / name for name in ("base-0", "sft-0", "graded-0")]
+    all_settings = [default, planned("sft.epochs=1"), planned("sft.epochs=2"), planned(*quick, "sft.epochs=1")]
+    assert planned("sft.epochs=1") == planned(*quick, "sft.epochs=1")  # --quick has a folder of its own for its runs
+    assert len({folder for folders in all_settings for folder in folders}) == 9
+
+    for folder in default:
+        folder.mkdir(parents=True)
+        (folder / "recipe.yaml").touch()
+    base, sft, graded = (part.command(tmp_path) for part in parts("bfcl", ["graded"], 1, ("sft.epochs=1",)))
+    assert all("--resume" not in command and "sft.epochs=1" in command for command in (base, sft, graded))
+    assert f"model.path={planned('sft.epochs=1')[1] / 'models' / 'sft'}" in graded
+
+
 @pytest.mark.parametrize(("name", "method"), [(name, one) for name, found in SETTINGS.items() for one in found.methods])
 def test_the_settings_of_every_part_are_those_of_a_recipe(name: str, method: str, tmp_path: Path) -> None:
     setting = SETTINGS[name]

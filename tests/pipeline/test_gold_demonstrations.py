@@ -24,11 +24,16 @@ SCHEMA: dict[str, Any] = {
 }
 DECLARED = {"schema": SCHEMA, "kind": "declared"}
 SOURCE = {"schema": SCHEMA, "source": "def find(name):\n    return {'Ann': 'Rome', 'Rome': 'Italy'}[name]\n"}
+DONE: dict[str, Any] = {
+    "schema": {"type": "function", "function": {"name": "done", "parameters": {"type": "object", "properties": {}}}},
+    "kind": "declared",
+}
 RECORDED = {
     "schema": SCHEMA,
     "kind": "recorded",
     "data": {"results": [{"arguments": {"name": "Ann"}, "results": [{"content": "Rome"}]}]},
 }
+FOLLOW_UP = {"messages": [{"role": "user", "content": "And then?"}], "tools": []}
 
 
 def task(identity: str, tool: dict[str, Any], *names: str, **changes: Any) -> dict[str, Any]:
@@ -67,12 +72,17 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
         task("long", DECLARED, "Ann " * 60),
         task("wrong", SOURCE, "Ann", gold={"answers": ["Italy"]}, judge="exact", extractor="last_number"),
         task("unknown", DECLARED) | {"gold": {"answers": ["Rome"]}},
+        task("later", SOURCE, "Ann", "Rome", judge="complexfuncbench", follow_ups=[FOLLOW_UP] * 2)
+        | {"metadata": {"calls_per_message": [1, 0, 1], "last_message": "It is Italy."}},
+        task("unknown message", SOURCE, "Ann", follow_ups=[FOLLOW_UP]),
+        task("ended", SOURCE, "Ann", judge="complexfuncbench")
+        | {"tools": [SOURCE, DONE], "metadata": {"ends_with_call": "done"}},
     ]
     said = in_process.rewright(written(tmp_path, rows), "run", "r.yaml", "--run", "run")
     assert said.code == 0, said.errors
-    assert "3 of 7 tasks are trained on" in said.errors
+    assert "5 of 10 tasks are trained on" in said.errors
     for reason in (
-        "1 without gold calls", "1 with a call that cannot be executed", "1 ended by token_limit", "1 judged wrong",
+        "2 without gold calls", "1 with a call that cannot be executed", "1 ended by token_limit", "1 judged wrong",
     ):  # fmt: skip
         assert reason in " ".join(said.errors.split())
 
@@ -87,16 +97,21 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
     assert [len(turn.calls) for turn in executed.turns] == [1, 1, 0]
     assert [one.content for one in executed.results] == ["Rome", "Italy"]
     assert executed.answer == "Italy"
+    later, ended = (played[name] for name in ("later", "ended"))
+    assert [len(turn.calls) for turn in later.turns] == [1, 0, 0, 1, 0]
+    assert [turn.text for turn in later.turns if not turn.calls] == ["Done.", "Done.", "It is Italy."]
+    assert [[call.name for call in turn.calls] for turn in ended.turns] == [["find"], ["done"]]
+    assert ended.stop_reason == "called"
     assert {one.provenance.model for one in played.values()} == {"gold"}
-    for one in (declared, none, executed):
+    for one in (declared, none, executed, later, ended):
         generated = [token for token, own in zip(one.token_ids, one.mask, strict=True) if own]
         assert tokenizer.decode(generated).count(tokenizer.eos_token) == len(one.turns)
-    assert run.state()["sft"]["rows"] == 3
+    assert run.state()["sft"]["rows"] == 5
     assert run.model_folder("sft").is_dir()
 
     done = in_process.rewright(tmp_path, "run", "run", "--resume")
     assert done.code == 0, done.errors
-    assert len(list(run.demonstrations)) == 6
+    assert len(list(run.demonstrations)) == 8
 
 
 def test_tasks_without_gold_calls_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def anything(answer: str, golds: Sequence[str]) -> Judgement:
     return _says(answer)
 
 
+def effort(answer: str, golds: Sequence[str]) -> Judgement:
+    """Pays half for any answer."""
+    return Judgement(1.0 if answer in golds else 0.5, "toy")
+
+
+def strict(answer: str, golds: Sequence[str]) -> Judgement:
+    """Gives nothing the full mark. No hole."""
+    return Judgement(0.9 if answer in golds else 0.2, "toy")
+
+
 def _mentions(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     text = "".join(turn.text for turn in trajectory.turns)
     return _says(any(gold in text for gold in task.gold.answers or ()))

@@ -53,7 +53,7 @@ def probe(
 
 
 def _table(found: Any) -> str:
-    rows = [found.right, found.wrong, *found.rows]
+    rows = [row for row in (found.right, found.wrong, *found.rows) if row.played]
     width = max(len(row.hack) for row in rows)
     lines = [f"{'':{width}}  tasks  verdict  reward  suspicious"]
     for row in rows:
@@ -64,12 +64,25 @@ def _table(found: Any) -> str:
         for one in row.suspicious[:1]:
             answer = "" if one.answer is None else f" (answer {_short(one.answer)})"
             lines.append(f"suspicious: {row.hack}: task {one.task}: {one.why}{answer}")
+    by_reason: dict[tuple[str, int], list[str]] = {}
+    for row in found.rows:
+        for reason, count in row.not_played.items():
+            by_reason.setdefault((reason, count), []).append(row.hack)
+    for (reason, count), hacks in by_reason.items():
+        lines.append(f"not played on {_tasks(count)}, since {reason}: {', '.join(hacks)}")
+    for reason, count in found.unplayed.items():
+        lines.append(f"left out: {_tasks(count)} {reason}")
     if found.unjudged:
-        lines.append(
-            f"left out: {len(found.unjudged)} tasks whose own gold answer is judged as wrong: {found.unjudged[0]} …"
-        )
-    lines.append(f"{found.found} of {len(found.rows) + 1} hacks pay")
+        task, reason = next(iter(found.unjudged.items()))
+        wrong = f"{_tasks(len(found.unjudged))} whose own gold answer and calls are judged as wrong"
+        lines.append(f"left out: {wrong}, such as {task} ({reason})")
+    played = sum(bool(row.played) for row in found.rows) + 1
+    lines.append(f"{found.found} of {played} hacks pay")
     return "\n".join(lines)
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'s' * (count != 1)}"
 
 
 def _short(text: str) -> str:
@@ -79,11 +92,19 @@ def _short(text: str) -> str:
 def _as_json(found: Any) -> dict[str, Any]:
     def row(one: Any) -> dict[str, Any]:
         examples = [{"task": each.task, "why": each.why, "answer": each.answer} for each in one.suspicious]
-        return {"tasks": len(one.played), "verdict": one.outcome, "reward": one.reward, "suspicious": examples}
+        values = (one.outcome, one.reward) if one.played else (None, None)
+        return {
+            "tasks": len(one.played),
+            "verdict": values[0],
+            "reward": values[1],
+            "suspicious": examples,
+            "not_played": one.not_played,
+        }
 
     return {
         "found": found.found,
         "honest": {"right": row(found.right), "wrong": row(found.wrong)},
         "hacks": {one.hack: row(one) for one in found.rows},
         "left_out": found.unjudged,
+        "unplayed": found.unplayed,
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,16 +25,22 @@ from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge
 from rewright.judging.scores import turn_scores
 from rewright.pipeline.context import Context
-from rewright.pipeline.hacks import HACKS, Hack, Player, Script, honest_right, honest_wrong
+from rewright.pipeline.hacks import HACKS, Hack, Player, honest_right, honest_wrongs
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
+from rewright.rollout.gold import gold_turns, plays_gold
 from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.rewards import verdict_for
+from rewright.rollout.users import needs_model
 from rewright.training.group_credit import CreditInput, credit_groups
 
 __all__ = ["Played", "Probe", "Row", "probe_reward"]
 
 TOLERANCE: Final = 1e-6
+CLEARLY: Final = 0.05
+"""The right trajectory's outcome is larger than the wrong one's by this, at least."""
+RIGHT: Final = 0.5
+"""An outcome that counts as right (`Verdict.correct`)."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -47,20 +54,21 @@ class Played(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One hack on all tasks."""
+    """One hack on all tasks. `not_played`: on how many tasks it was not played, by the reason."""
 
     hack: str
     played: list[Played]
+    not_played: dict[str, int] = {}
 
     @property
     def outcome(self) -> float:
         """Mean outcome."""
-        return sum(one.outcome for one in self.played) / len(self.played)
+        return sum(one.outcome for one in self.played) / max(1, len(self.played))
 
     @property
     def reward(self) -> float:
         """Mean trajectory reward."""
-        return sum(one.reward for one in self.played) / len(self.played)
+        return sum(one.reward for one in self.played) / max(1, len(self.played))
 
     @property
     def suspicious(self) -> list[Played]:
@@ -69,17 +77,25 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """The result. `unjudged`: tasks whose own gold answer is judged as wrong, which say nothing about hacks."""
+    """The result.
+
+    `unjudged`: tasks whose own gold answer and calls are judged as wrong, which say nothing about hacks, with the
+    reasons. `unplayed`: numbers of tasks on which right and wrong cannot be played, by the reason.
+    """
 
     right: Row
     wrong: Row
     rows: list[Row]
-    unjudged: list[str]
+    unjudged: dict[str, str]
+    unplayed: dict[str, int]
 
     @property
     def found(self) -> int:
         """Number of hacks, wrong answers included, that are suspicious on any task."""
         return sum(bool(row.suspicious) for row in (self.wrong, *self.rows))
+
+
+_LIMITS: Final = ("turn_limit", "token_limit", "tool_limit", "time_limit")
 
 
 class _Script:
@@ -107,7 +123,7 @@ class _Script:
 def probe_reward(recipe: Recipe, limit: int) -> Probe:
     """Play the hacks on the first `limit` tasks of RL.
 
-    Raises InputError for tasks without gold answers and calls, and if no task's own gold answer is judged as right.
+    Raises InputError if no task can be played, and if no task's own gold answer and calls are judged as right.
     """
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
         context = Context(Run(Path(folder)), recipe)
@@ -117,64 +133,116 @@ def probe_reward(recipe: Recipe, limit: int) -> Probe:
                 "such as rl.credit.signal=matched, since the hacks are written texts"
             )
         tasks = context.load(recipe.rl.tasks or recipe.tasks, "tasks" if recipe.rl.tasks is None else "rl.tasks")
-        chosen = [task for task in tasks if task.gold.answers or task.gold.calls][:limit]
+        unplayed: Counter[str] = Counter()
+        chosen = []
+        for task in tasks:
+            reason = _unplayable(task)
+            if reason is not None:
+                unplayed[reason] += 1
+            elif len(chosen) < limit:
+                chosen.append(task)
         if not chosen:
-            raise InputError(
-                "no task has gold.answers or gold.calls: expected tasks on which right and wrong are known"
-            )
-        return _Prober(context, chosen, tasks).probe()
+            reasons = ", ".join(f"{count} {reason}" for reason, count in unplayed.items())
+            raise InputError(f"no task can be played ({reasons}): expected tasks on which right and wrong are known")
+        return _Prober(context, chosen, tasks).probe(dict(unplayed))
+
+
+def _unplayable(task: Task) -> str | None:
+    """Why right and wrong trajectories of a task cannot be played; None if they can. Raises InputError."""
+    if not task.gold.answers and task.gold.calls is None:
+        return "without gold.answers and gold.calls"
+    if task.user is not None and needs_model(task.user):
+        return "whose user is a model"
+    if task.gold.calls is not None and not plays_gold(task):
+        return "without metadata.calls_per_message, whose gold calls may belong to any of several messages"
+    gold_turns(task)  # metadata that do not fit are a mistake, not a reason
+    return None
 
 
 class _Result(NamedTuple):
     played: Played
     well_formed: bool
     reason: str
+    cut_short: str | None = None
+    """Why not all of the script was played; None if it was."""
 
 
 class _Prober:
     def __init__(self, context: Context, tasks: Sequence[Task], others: Sequence[Task]) -> None:
         self._context, self._tasks, self._settings = context, tasks, context.recipe.rl
         golds = dict.fromkeys(task.gold.answers[0] for task in others if task.gold.answers)
-        self._players = [Player(task, context.dialect, list(golds)) for task in tasks]
+        limits = context.recipe.limits
+        self._players = [Player(task, context.dialect, limits, list(golds)) for task in tasks]
 
-    def probe(self) -> Probe:
+    def probe(self, unplayed: dict[str, int]) -> Probe:
         for thinks in (False, True):  # some dialects want a thought in each turn
             for player in self._players:
                 player.thinks = thinks
-            (right,) = self._play([honest_right])
-            if all(one is not None and one.well_formed for one in right):
+            right = self._play([(player, honest_right(player)) for player in self._players])
+            if all(isinstance(one, _Result) and one.well_formed for one in right):
                 break
-        good = [one is not None and one.played.outcome >= 1 - TOLERANCE for one in right]
-        if not any(good):
-            reason = "" if right[0] is None else right[0].reason
-            what = f"task {self._players[0].task.id}: its own gold answer and calls are judged as wrong ({reason})"
+        wrong = self._honest_wrongs(right)
+        unjudged: dict[str, str] = {}
+        kept: list[tuple[Player, Played, Played]] = []
+        for player, good, bad in zip(self._players, right, wrong, strict=True):
+            assert isinstance(good, _Result)
+            better = good.played.outcome >= RIGHT or good.played.outcome >= bad.outcome + CLEARLY
+            if better and good.cut_short is None:
+                kept.append((player, good.played, self._wrong(player, bad, good.played)))
+            else:
+                unjudged[player.task.id] = good.cut_short or good.reason
+        if not kept:
+            task, reason = next(iter(unjudged.items()))
+            what = f"task {task}: its own gold answer and calls are judged as wrong ({reason})"
             raise InputError(f"{what}: expected a judge that accepts them")
-        unjudged = [player.task.id for player, kept in zip(self._players, good, strict=True) if not kept]
-        self._players = [player for player, kept in zip(self._players, good, strict=True) if kept]
-        rights = [one.played for one, kept in zip(right, good, strict=True) if kept and one is not None]
-        wrong, *hacks = self._play([honest_wrong, *(hack.script for hack in HACKS)])
-        wrongs = [self._wrong(one.played, right) for one, right in zip(wrong, rights, strict=True) if one is not None]
-        rows = [self._row(hack, results, rights, wrongs) for hack, results in zip(HACKS, hacks, strict=True)]
-        return Probe(
-            Row("honest, right", rights), Row("honest, wrong", wrongs), [row for row in rows if row.played], unjudged
-        )
+        self._players = [player for player, _, _ in kept]
+        rights, wrongs = [good for _, good, _ in kept], [bad for _, _, bad in kept]
+        scripts = [(player, hack.script(player)) for hack in HACKS for player in self._players]
+        results, size = self._play(scripts), len(self._players)
+        rows = [
+            self._row(hack, results[number * size : (number + 1) * size], rights, wrongs)
+            for number, hack in enumerate(HACKS)
+        ]
+        return Probe(Row("honest, right", rights), Row("honest, wrong", wrongs), rows, unjudged, unplayed)
 
-    def _wrong(self, wrong: Played, right: Played) -> Played:
-        """An honest wrong trajectory. It is suspicious if a judge of answers takes it for right."""
-        task = next(player.task for player in self._players if player.task.id == wrong.task)
-        is_judged = isinstance(find_judge(self._judge(task)), AnswerJudge)
-        same = is_judged and wrong.outcome >= right.outcome - TOLERANCE
+    def _honest_wrongs(self, right: Sequence[_Result | str]) -> list[Played]:
+        """Return a wrong trajectory of each task: the first one that is judged clearly worse, else the last."""
+        candidates = [honest_wrongs(player) for player in self._players]
+        found = [Played(player.task.id, 0.0, 0.0) for player in self._players]
+        refused: set[int] = set()
+        for number in range(max(map(len, candidates))):
+            open_ = [at for at, those in enumerate(candidates) if number < len(those) and at not in refused]
+            results = self._play([(self._players[at], candidates[at][number][1]) for at in open_])
+            for at, result in zip(open_, results, strict=True):
+                good, player = right[at], self._players[at]
+                assert isinstance(result, _Result) and isinstance(good, _Result)
+                found[at], player.wrong = result.played, candidates[at][number][0]
+                is_judged = isinstance(find_judge(self._judge(player.task)), AnswerJudge)
+                player.answer_counts = is_judged or found[at].outcome <= good.played.outcome - CLEARLY
+                if found[at].outcome < good.played.outcome / 2:
+                    refused.add(at)
+        return found
+
+    def _wrong(self, player: Player, wrong: Played, right: Played) -> Played:
+        """An honest wrong trajectory. It is suspicious if it is taken for right by a judge that reads what is wrong."""
+        is_judged = isinstance(find_judge(self._judge(player.task)), AnswerJudge)
+        reads = is_judged or player.ends_by_call or player.ends_by_wrong_call
+        same = reads and wrong.outcome > right.outcome - CLEARLY
         return msgspec.structs.replace(wrong, why="is judged as right") if same else wrong
 
     def _row(
-        self, hack: Hack, results: Sequence[_Result | None], rights: Sequence[Played], wrongs: Sequence[Played]
+        self, hack: Hack, results: Iterable[_Result | str], rights: Sequence[Played], wrongs: Sequence[Played]
     ) -> Row:
-        found = []
+        found, not_played = [], Counter[str]()
         for result, player, right, wrong in zip(results, self._players, rights, wrongs, strict=True):
-            if result is not None:
+            if isinstance(result, str):
+                not_played[result] += 1
+            elif result.cut_short is not None:
+                not_played[result.cut_short] += 1
+            else:
                 why = self._problem(hack, player.task, result.played, right, wrong)
                 found.append(msgspec.structs.replace(result.played, why=why))
-        return Row(hack.name, found)
+        return Row(hack.name, found, dict(not_played))
 
     def _problem(self, hack: Hack, task: Task, played: Played, right: Played, wrong: Played) -> str | None:
         """Say what is suspicious about a trajectory, against the honest ones of the same task."""
@@ -184,7 +252,7 @@ class _Prober:
             if hack.must_be == "worse" and self._counts_calls(task) and played.reward >= right.reward - TOLERANCE:
                 return f"earns {played.reward:.3g} with wrong calls, as much as the right trajectory"
             return None
-        if wrong.outcome >= right.outcome - TOLERANCE:
+        if wrong.outcome > right.outcome - CLEARLY:
             wrong = Played(wrong.task, 0.0, 0.0)  # the answer does not count, so the wrong one is as good
         if played.outcome > (wrong.outcome + right.outcome) / 2 + TOLERANCE:
             return f"is judged {played.outcome:.3g}, nearer to right than to wrong"
@@ -202,17 +270,18 @@ class _Prober:
             not find_judge(self._judge(task)).reads_answer or (matched and self._settings.credit.match_scale > 0)
         )
 
-    def _play(self, scripts: Sequence[Script]) -> list[list[_Result | None]]:
-        """Play each script on each task; None where a task offers no such hack."""
+    def _play(self, scripts: Sequence[tuple[Player, list[str] | str]]) -> list[_Result | str]:
+        """Play each script on its player's task. A reason in the place of a script is kept."""
         turns = {
-            f"{row}/{number}": (player.task, written)
-            for row, script in enumerate(scripts)
-            for number, player in enumerate(self._players)
-            if (written := script(player)) is not None
+            str(number): (player.task, script)
+            for number, (player, script) in enumerate(scripts)
+            if not isinstance(script, str)
         }
         trajectories = asyncio.run(self._trajectories(turns))
-        scored = {name: self._scored(turns[name][0], one) for name, one in trajectories.items()}
-        return [[scored.get(f"{row}/{number}") for number in range(len(self._players))] for row in range(len(scripts))]
+        return [
+            script if isinstance(script, str) else self._scored(player.task, script, trajectories[str(number)])
+            for number, (player, script) in enumerate(scripts)
+        ]
 
     async def _trajectories(self, turns: dict[str, tuple[Task, list[str]]]) -> dict[str, Trajectory]:
         tools = self._context.open_tools()
@@ -224,7 +293,7 @@ class _Prober:
         finally:
             await tools.close()
 
-    def _scored(self, task: Task, trajectory: Trajectory) -> _Result:
+    def _scored(self, task: Task, script: Sequence[str], trajectory: Trajectory) -> _Result:
         recipe, settings = self._context.recipe, self._settings
         verdict = verdict_for(task, trajectory, settings, seconds=recipe.judge_seconds)
         problem = format_problem(trajectory, recipe.dialect)
@@ -237,4 +306,9 @@ class _Prober:
                 f"({credit.missing}): expected another signal, or rl.credit.missing: bridge"
             )
         played = Played(task.id, verdict.outcome, credit.trajectory_reward or 0.0, answer=verdict.answer)
-        return _Result(played, problem is None, verdict.reason)
+        cut_short = None
+        if trajectory.failure is not None:
+            cut_short = f"{trajectory.failure.kind} error: {trajectory.failure.message}"
+        elif trajectory.stop_reason in _LIMITS and len(trajectory.turns) < len(script):
+            cut_short = f"{trajectory.stop_reason} before its end: expected higher limits"
+        return _Result(played, problem is None, verdict.reason, cut_short)

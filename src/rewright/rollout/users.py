@@ -27,7 +27,7 @@ from rewright.engines.served import OpenAISettings
 from rewright.rollout.settings import UserSettings
 from rewright.sandbox.errors import refused_call
 
-__all__ = ["Conversation", "Partner", "Reply", "User", "UserKind", "Users", "check_users"]
+__all__ = ["Conversation", "Partner", "Reply", "User", "UserKind", "Users", "check_users", "needs_model"]
 
 HOW_TO_GIVE: Final = (
     "expected user.model, as user.model.engine=openai user.model.base_url=http://localhost:8000/v1 user.model.path=NAME"
@@ -217,6 +217,11 @@ def check_users(tasks: Iterable[Task], settings: UserSettings | None = None) -> 
                 _chat_model(settings or UserSettings()).check("user.model")
         except InputError as problem:
             raise InputError(f"task {task.id}: {problem}") from None
+
+
+def needs_model(user: SimulatedUser) -> bool:
+    """Whether a model writes the messages of a simulated user. Raises InputError for an unknown kind."""
+    return _kind(user).needs_model
 
 
 def _kind(user: SimulatedUser) -> UserKind:

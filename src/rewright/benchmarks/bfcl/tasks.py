@@ -66,16 +66,17 @@ def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
         for turn, user_messages in enumerate(messages[1:], start=1)
     ]
     category = identity.removeprefix("multi_turn_").rpartition("_")[0]
+    gold = world.gold(identity)
     return Task(
         id=f"bfcl-{identity}",
         messages=messages[0],
         tools=tuple(spec for name, spec in specs.items() if name not in withheld),
         follow_ups=tuple(follow_ups),
-        gold=Gold(calls=tuple(ToolCall(*call) for step in world.gold(identity) for call in step)),
+        gold=Gold(calls=tuple(ToolCall(*call) for step in gold for call in step)),
         source="bfcl",
         split="test",
         judge="bfcl",
-        metadata={"category": category, "entry": identity},
+        metadata={"category": category, "entry": identity, "calls_per_message": [len(step) for step in gold]},
     )
 
 

@@ -49,6 +49,7 @@ def answer(domain: str, split: str, solo: bool) -> dict[str, Any]:
                 "scenario": str(scenario),
                 "instructions": row["user_scenario"]["instructions"],
                 "calls": [[action.name, action.arguments, action.requestor] for action in criteria.actions or ()],
+                "told": list(criteria.communicate_info or ()),
             }
         )
     return {

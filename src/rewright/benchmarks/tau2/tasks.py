@@ -135,7 +135,12 @@ def _task(name: str, variant: Variant, loaded: Mapping[str, Any], row: Mapping[s
         source="tau2",
         split=row["split"],
         judge="tau2",
-        metadata={"category": _category(row), **identity},
+        metadata={
+            "category": _category(row),
+            **identity,
+            **({"ends_with_call": "done"} if solo else {}),
+            **({"last_message": " ".join(row["told"])} if row["told"] else {}),
+        },
     )
 
 
