@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from rewright.core.records import Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
+from rewright.core.records import Message, Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
 from rewright.dialects.format_check import format_problem
 from rewright.rendering.transcript import transcript
 from rewright.repair.quality import score_trajectory, word_count
@@ -68,7 +68,10 @@ def repair_task(
     error: str | None = None,
     kept: int = 0,
 ) -> Task:
-    """Build the repairer's task: the original task with the attempt and instructions added to the last message.
+    """Build the repairer's task: the original task with the attempt and instructions added to the user's last message.
+
+    They are a user message of their own if the task ends with another message: with the assistant's greeting, for
+    example, where a simulated user opens the conversation.
 
     Args:
         task: the original task.
@@ -87,9 +90,12 @@ def repair_task(
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
     parts.append(rules.replace("{calls}", str(calls)).replace("{kept}", str(kept)))
-    last = dict(task.messages[-1])
-    last["content"] = "\n\n".join([str(last["content"]), *parts])
-    return msgspec.structs.replace(task, messages=(*task.messages[:-1], last))
+    messages = task.messages
+    last: Message = {"role": "user"}
+    if messages and messages[-1].get("role") == "user":
+        *messages, last = messages
+        parts.insert(0, str(last["content"]))
+    return msgspec.structs.replace(task, messages=(*messages, {**last, "content": "\n\n".join(parts)}))
 
 
 def checker_error(
