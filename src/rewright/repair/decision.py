@@ -14,6 +14,7 @@ import msgspec
 
 from rewright.core.records import Message, Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
 from rewright.dialects.format_check import format_problem
+from rewright.judging import reason_without_gold
 from rewright.rendering.transcript import transcript
 from rewright.repair.quality import score_trajectory, word_count
 from rewright.repair.references import DEFAULT, unseen_reference
@@ -103,18 +104,16 @@ def checker_error(
 ) -> str | None:
     """Return what the checker says of an attempt: what is wrong with its format, else the reason of its verdict.
 
-    None if there is nothing to say, and for a reason that contains a gold answer, unless gold answers are shown.
+    Unless gold answers are shown, a reason is left out or shortened that says something of the ground truth
+    (`reason_without_gold`). None if there is nothing to say.
     """
     problem = format_problem(attempt, dialect)
     if problem is not None:
         return problem
     if verdict is None or verdict.correct or not verdict.reason:
         return None
-    reason = " ".join(verdict.reason.split())
-    golds = [" ".join(answer.split()).casefold() for answer in task.gold.answers or ()]
-    if not show_gold and any(gold and gold in reason.casefold() for gold in golds):
-        return None
-    return reason
+    reason = verdict.reason if show_gold else reason_without_gold(task, verdict.reason)
+    return " ".join(reason.split()) if reason else None
 
 
 def decide(
