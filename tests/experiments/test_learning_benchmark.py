@@ -11,9 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
-from learning_curves import reward
 from learning_curves.report import draw, reached, table
-from learning_curves.runs import Base
 from learning_curves.schedule import Job, missing, read_results, run_all
 
 from rewright.core.errors import InputError
@@ -61,6 +59,9 @@ def test_the_run_of_a_reward_model_begins_in_a_new_folder_and_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl")
+    from learning_curves import reward
+    from learning_curves.runs import Base
+
     monkeypatch.setattr(reward, "TASKS", 1)
     base = Base("5%", {4: 1.0}, outdated=0.9)
     made = reward.reward_model_of(base, tmp_path / "build" / "reward-5")
