@@ -14,6 +14,9 @@ A seed of a world has its own tasks, and the arms below, all evaluated on the sa
     splice                 round 1 with splice repairs (`repair.form: splice`) of the same candidates
     self                   round 1 with self-repair (`repair.by: self`) of the same candidates
 
+All arms repair with the same number of attempts and the same temperature. An arm that has nothing to train or evaluate,
+because round 1 has kept and repaired nothing, is a line without a success rate.
+
 Every finished arm is a line in experiments/results/rounds.jsonl, which is only ever appended to. Differences are taken
 within a seed; intervals are Student's, 95%. One process a core. The page is docs/rounds.md.
 """
@@ -22,13 +25,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,7 +39,7 @@ if __name__ in ("__main__", "__mp_main__"):
 
 import msgspec
 from learning_curves.estimates import estimate, shown
-from learning_curves.schedule import append, read_results
+from learning_curves.schedule import append, each_result, read_results
 
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -63,6 +65,9 @@ COMPARED: Final = (
     ("self", "round 1"),
     ("round 1", "base"),
 )
+REPAIR: Final = ("repair.attempts=4", "repair.temperature=0.7")
+"""The same for every arm: at temperature 0 a policy repeats its failure, so that self-repair would be at a loss."""
+REPAIRING: Final = ("round 1", "round 2", "round 1, twice sampled", "splice", "self")
 DPO: Final = ("dpo.learning_rate=2.0e-5", "dpo.batch_size=16")
 """For a policy of a million parameters."""
 
@@ -78,7 +83,14 @@ class Job(NamedTuple):
 
 def recipe_of(options: argparse.Namespace, job: Job, stages: Sequence[str], *more: str) -> Recipe:
     """The recipe of a seed: its own tasks, the same held-out ones."""
-    own = [f"seed={job.seed}", f"tasks.seed={job.seed}", f"stages={json.dumps(list(stages))}", "model.slots=32", *DPO]
+    own = [
+        f"seed={job.seed}",
+        f"tasks.seed={job.seed}",
+        f"stages={json.dumps(list(stages))}",
+        "model.slots=32",
+        *REPAIR,
+        *DPO,
+    ]
     limits = [f"tasks.count={options.tasks}"] if options.tasks else []
     held_out = [f"eval.tasks.count={options.held_out}"] if options.held_out else []
     return load_recipe(RECIPES[job.world], [*own, *limits, *held_out, *options.set, *more])
@@ -95,8 +107,23 @@ def done(folder: Path, recipe: Recipe, prepare: Callable[[Run], None] | None = N
 
 
 def folder_of(options: argparse.Namespace, job: Job, arm: str) -> Path:
-    """Where the run of an arm stands."""
-    return Path(options.runs) / f"{job.world}-{job.seed}-{arm.replace(', ', '-').replace(' ', '-')}"
+    """Where the run of an arm stands. Runs of other sizes or settings stand elsewhere."""
+    size = size_of(options)
+    given = any(value for value in size.values())
+    mark = f"-{hashlib.blake2b(json.dumps(size).encode(), digest_size=4).hexdigest()}" if given else ""
+    return Path(options.runs) / f"{job.world}-{job.seed}-{arm.replace(', ', '-').replace(' ', '-')}{mark}"
+
+
+def size_of(options: argparse.Namespace) -> Row:
+    """What a line is of, beside world, seed and arm: lines of other sizes or settings are of other experiments."""
+    return {"tasks_made": options.tasks, "held_out": options.held_out, "settings": list(options.set)}
+
+
+def is_of_size(row: Row, options: argparse.Namespace) -> bool:
+    """Whether a line of the results file is of these options."""
+    return {"tasks_made": None, "held_out": None, "settings": []} | {
+        key: row[key] for key in ("tasks_made", "held_out", "settings") if key in row
+    } == size_of(options)
 
 
 def rounds_of(options: argparse.Namespace, job: Job) -> Run:
@@ -105,9 +132,16 @@ def rounds_of(options: argparse.Namespace, job: Job) -> Run:
     return done(folder_of(options, job, "rounds"), recipe)
 
 
-def same_steps(options: argparse.Namespace, job: Job, arm: str) -> Run:
-    """SFT on the rows of round 1 for the steps of round 2."""
+def has_policy(run: Run) -> bool:
+    """Whether SFT of round 1 had something to learn from."""
+    return not run.state()["sft"].get("skipped")
+
+
+def same_steps(options: argparse.Namespace, job: Job, arm: str) -> Run | None:
+    """SFT on the rows of round 1 for the steps of round 2. None: round 1 has no rows."""
     first = rounds_of(options, job)
+    if not has_policy(first):
+        return None
     rows, second = first.read_lines("sft.jsonl"), run_of_round(first, 2).read_lines("sft.jsonl")
     epochs = recipe_of(options, job, ROUND).sft.epochs * len(second) / len(rows)
     recipe = recipe_of(options, job, ("sft", "eval_sft"), f"sft.epochs={epochs}")
@@ -120,9 +154,11 @@ def twice_sampled(options: argparse.Namespace, job: Job, arm: str) -> Run:
     return done(folder_of(options, job, arm), recipe_of(options, job, ROUND, f"synth.n={2 * count}"))
 
 
-def dpo(options: argparse.Namespace, job: Job, arm: str) -> Run:
-    """DPO on the pairs of round 1, from its policy."""
+def dpo(options: argparse.Namespace, job: Job, arm: str) -> Run | None:
+    """DPO on the pairs of round 1, from its policy. None: it has no policy, or no pairs to train on."""
     first = rounds_of(options, job)
+    if not has_policy(first) or not any(pair["split"] == "train" for pair in first.pairs()):
+        return None
 
     def prepare(run: Run) -> None:
         shutil.copytree(first.model_folder("sft"), run.model_folder("sft"), dirs_exist_ok=True)
@@ -153,8 +189,8 @@ def _write(run: Run, name: str, rows: Sequence[Row]) -> None:
     run.write_lines(name, rows)
 
 
-def run_of_arm(options: argparse.Namespace, job: Job, arm: str) -> tuple[Run, str, int]:
-    """Run an arm. Returns its run, the label of its evaluation and the round of its sets."""
+def run_of_arm(options: argparse.Namespace, job: Job, arm: str) -> tuple[Run | None, str, int]:
+    """Run an arm. Returns its run, the label of its evaluation and the round of its sets. No run: nothing to train."""
     if arm in ("base", "round 1", "round 2"):
         label = {"base": "base", "round 1": "sft", "round 2": "sft_2"}[arm]
         return rounds_of(options, job), label, 2 if arm == "round 2" else 1
@@ -169,58 +205,74 @@ def run_of_arm(options: argparse.Namespace, job: Job, arm: str) -> tuple[Run, st
 
 
 def one_arm(options: argparse.Namespace, job: Job, arm: str) -> Row:
-    """Run an arm and measure it."""
+    """Run an arm and measure it. Repairs are those that the arm has made; base, DPO and more steps make none."""
     run, label, number = run_of_arm(options, job, arm)
-    metrics = next(row for row in run.read_lines("metrics.jsonl") if row["stage"] == f"eval_{label}")
+    row: Row = {"world": job.world, "seed": job.seed, "arm": arm, **size_of(options), "success": None}
+    if run is None:
+        return row
+    state = run.state()
     sets = run_of_round(run, number)
-    repairs = list(sets.repairs)
-    tokens = [repair.tokens for repair in repairs]
-    return {
-        "world": job.world,
-        "seed": job.seed,
-        "arm": arm,
-        "tasks_made": options.tasks,
-        "success": metrics["success"],
-        "tasks": metrics["tasks"],
+    repairs = list(sets.repairs) if arm in REPAIRING else None
+    counts = [repair.tokens for repair in repairs or ()]
+    tokens = [count for count in counts if count is not None]
+    trained = label == "base" or not state.get(label, {}).get("skipped")
+    found = (row for row in run.read_lines("metrics.jsonl") if row["stage"] == f"eval_{label}")
+    metrics = next(found, {}) if trained else {}
+    return row | {
+        "success": metrics.get("success"),
+        "tasks": metrics.get("tasks"),
         "rows": None if arm == "base" else len(sets.read_lines("sft.jsonl")),
-        "repairs": len(repairs),
-        "repaired": sum(repair.accepted for repair in repairs),
-        "tokens_per_repair": None
-        if not tokens or None in tokens
-        else sum(map(int, filter(None, tokens))) / len(tokens),
-        "unsolved": run.state().get("synth_2", {}).get("unsolved") if arm == "round 2" else None,
-        "dpo_accuracy": run.state().get("dpo", {}).get("accuracies", {}).get("accuracy"),
-        "seconds": round(sum(float(entry["seconds"]) for entry in run.state().values())),
+        "repairs": None if repairs is None else len(repairs),
+        "repaired": None if repairs is None else sum(repair.accepted for repair in repairs),
+        "tokens_per_repair": sum(tokens) / len(tokens) if tokens and len(tokens) == len(counts) else None,
+        "unsolved": state.get("synth_2", {}).get("unsolved") if arm == "round 2" else None,
+        "dpo_accuracy": state.get("dpo", {}).get("accuracies", {}).get("accuracy"),
+        "seconds": round(sum(float(entry["seconds"]) for entry in state.values())),
     }
 
 
-def work(job: Job, *, options: argparse.Namespace, have: frozenset[str]) -> list[Row]:
-    """The missing arms of one seed, in a process of their own. Runs that are finished are not made again."""
-    rows = []
+def work(job: Job, *, options: argparse.Namespace, have: Mapping[Job, frozenset[str]]) -> tuple[list[Row], str | None]:
+    """The missing arms of one seed, in a process of their own. Runs that are finished are not made again.
+
+    Returns the lines, and what went wrong: an arm that fails leaves the others of its seed, and the other seeds.
+    """
+    rows: list[Row] = []
+    problems: list[str] = []
     for arm in options.arms:
-        if arm not in have:
+        if arm in have[job]:
+            continue
+        try:
             rows.append(one_arm(options, job, arm))
-            say(f"{job.world} seed {job.seed} {arm}: success {100 * rows[-1]['success']:.1f}%")
-    return rows
+        except Exception as problem:  # whatever it is, the others go on
+            problems.append(f"{job.world} seed {job.seed} {arm}: {type(problem).__name__}: {problem}")
+            say(problems[-1])
+            continue
+        success = rows[-1]["success"]
+        said = "nothing to train or evaluate" if success is None else f"success {100 * success:.1f}%"
+        say(f"{job.world} seed {job.seed} {arm}: {said}")
+    return rows, "; ".join(problems) or None
 
 
 def run_all(options: argparse.Namespace) -> None:
-    """Run the missing arms, one process a core; the lines of a seed are appended when all of its arms are there."""
-    rows = [row for row in read_results(options.results) if row["tasks_made"] == options.tasks]
+    """Run the missing arms, one process a core; the lines of a seed are appended when all of its arms are done.
+
+    Raises InputError at the end if an arm has failed. The same command tries it again.
+    """
+    rows = [row for row in read_results(options.results) if is_of_size(row, options)]
     append(options.results, ())  # cuts off a torn last line
     missing: dict[Job, frozenset[str]] = {}
     for job in (Job(world, seed) for seed in range(options.seeds) for world in options.worlds):
         have = frozenset(row["arm"] for row in rows if (row["world"], row["seed"]) == job)
         if not have >= {*options.arms}:
             missing[job] = have
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        running = [
-            pool.submit(functools.partial(work, job, options=options, have=have)) for job, have in missing.items()
-        ]
-        for left, future in enumerate(as_completed(running), 1):
-            append(options.results, future.result())
-            say(f"{left} of {len(running)} seeds are done")
+    problems: list[str] = []
+    run = functools.partial(work, options=options, have=missing)
+    for _, (made, problem), left in each_result(list(missing), run, processes=options.jobs):
+        append(options.results, made)
+        problems += [] if problem is None else [problem]
+        say(f"{len(missing) - left} of {len(missing)} seeds are done")
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -237,15 +289,21 @@ def table(rows: Sequence[Row]) -> str:
         lines += ["| arm | seeds | SFT rows | repaired | tokens per repair | success, % |", "|---|---|---|---|---|---|"]
         for arm, own in found.items():
             if own:
-                means = [_mean([row[key] for row in own.values()]) for key in ("rows", "repaired", "tokens_per_repair")]
-                success = shown(estimate([row["success"] for row in own.values()]))
+                keys = ("rows", "repaired", "tokens_per_repair")
+                means = [_mean([row.get(key) for row in own.values()]) for key in keys]
+                known = [row["success"] for row in own.values() if row["success"] is not None]
+                success = shown(estimate(known)) if known else "-"
                 lines.append(f"| {arm} | {len(own)} | {means[0]} | {means[1]} | {means[2]} | {success} |")
         lines += ["", "| difference | seeds | success, points |", "|---|---|---|"]
         for better, worse in COMPARED:
-            seeds = sorted(found[better].keys() & found[worse].keys())
-            if seeds:
-                gains = [found[better][seed]["success"] - found[worse][seed]["success"] for seed in seeds]
-                lines.append(f"| {better} - {worse} | {len(seeds)} | {shown(estimate(gains), '+')} |")
+            both = [(found[better][seed], found[worse][seed]) for seed in found[better].keys() & found[worse].keys()]
+            gains = [
+                one["success"] - other["success"]
+                for one, other in both
+                if one["success"] is not None and other["success"] is not None
+            ]
+            if gains:
+                lines.append(f"| {better} - {worse} | {len(gains)} | {shown(estimate(gains), '+')} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -283,7 +341,7 @@ def main() -> None:
     try:
         if not options.report:
             run_all(options)
-        rows = [row for row in read_results(options.results) if row["tasks_made"] == options.tasks]
+        rows = [row for row in read_results(options.results) if is_of_size(row, options)]
         if not rows:
             raise InputError(f"{options.results}: no finished arm yet")
         print(table(rows))

@@ -53,7 +53,7 @@ def reward_model_of(base: Base, folder: Path) -> Path:
     )
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another job may be making it: wait for that
-        run = Run.create(folder, recipe, resume=True)
+        run = Run.create(folder, recipe, resume=(folder / "recipe.yaml").exists())
         with run.locked():
             Pipeline(run).run_all()
     accuracies = run.state().get("reward", {}).get("accuracies", {})

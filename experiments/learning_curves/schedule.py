@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rewright.core.progress import say
 
-__all__ = ["Job", "append", "job_of", "missing", "read_results", "run_all"]
+__all__ = ["Job", "append", "each_result", "job_of", "missing", "read_results", "run_all"]
 
 Row = dict[str, Any]
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 class Job(NamedTuple):
@@ -62,29 +64,46 @@ def append(results: Path, rows: Sequence[Row]) -> None:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, processes: int) -> None:
-    """Run the jobs in order, `processes` at a time, each in a process of its own; append each row when it is there.
+def each_result(jobs: Sequence[J], work: Callable[[J], R], *, processes: int) -> Iterator[tuple[J, R, int]]:
+    """Run the jobs in order, `processes` at a time, each in a process of its own.
 
-    An interrupt ends it: what has finished stands in the file.
+    Yields each job with its result as it finishes, and the number of jobs that are left. After a job that fails no
+    further one begins; its error is raised when those that are running have been yielded.
     """
-    append(results, ())
+    waiting, running = list(jobs), dict[Future[R], J]()
+    failure: BaseException | None = None
     context = multiprocessing.get_context("spawn")
-    started = time.monotonic()
-    waiting, running = list(jobs), dict[Future[Row], Job]()
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
         while waiting or running:
             while waiting and len(running) < processes:
                 job = waiting.pop(0)
                 running[pool.submit(work, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, row = running.pop(future), future.result()
-                append(results, [row])
-                left = len(waiting) + len(running)
-                say(
-                    f"{job.base} {job.method} seed {job.seed}: success {_mean(row['success'][-5:]):.3f} at the end, "
-                    f"{_mean(row['success']):.3f} over all, {row['held_out']:.3f} held out, {row['seconds']} s; "
-                    f"{left} to go after {(time.monotonic() - started) / 60:.0f} minutes"
-                )
+                job, problem = running.pop(future), future.exception()
+                if problem is None:
+                    yield job, future.result(), len(waiting) + len(running)
+                    continue
+                waiting.clear()
+                failure = failure or problem
+                say(f"{job}: {type(problem).__name__}: {problem}; {len(running)} other jobs are running to their end")
+    if failure is not None:
+        raise failure
+
+
+def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, processes: int) -> None:
+    """Run the jobs (`each_result`), and append each row when it is there.
+
+    An interrupt or a failed job ends it: what has finished stands in the file.
+    """
+    append(results, ())
+    started = time.monotonic()
+    for job, row, left in each_result(jobs, work, processes=processes):
+        append(results, [row])
+        say(
+            f"{job.base} {job.method} seed {job.seed}: success {_mean(row['success'][-5:]):.3f} at the end, "
+            f"{_mean(row['success']):.3f} over all, {row['held_out']:.3f} held out, {row['seconds']} s; "
+            f"{left} to go after {(time.monotonic() - started) / 60:.0f} minutes"
+        )
 
 
 def _mean(values: Sequence[float]) -> float:

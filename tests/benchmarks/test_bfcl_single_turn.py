@@ -23,7 +23,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.credit import match
 from rewright.engines.loading import cache_folder
-from rewright.judging import judge_trajectory
+from rewright.judging import judge_trajectory, reason_without_gold
 from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import schema_problems
 from support.chat_server import chat_server, says
@@ -123,6 +123,28 @@ def test_the_checker_decides_about_changed_calls(tasks: dict[str, Task]) -> None
     assert len(gold(parallel)) == 2
     assert judged(parallel, *reversed(gold(parallel)))[0] == 1.0
     assert "cannot_find_match" in judged(parallel, gold(parallel)[0], gold(parallel)[0])[1]
+
+
+def test_a_repairer_is_shown_which_parameter_is_wrong_but_no_gold_value_or_name(tasks: dict[str, Task]) -> None:
+    """The official checker quotes both."""
+    task, multiple, parallel = tasks["simple_python_0"], tasks["multiple_0"], tasks["parallel_0"]
+    (call,), (right,) = gold(task), gold(multiple)
+    other = next(tool.name for tool in multiple.tools if tool.name != right.name)
+    made: list[tuple[Task, list[ToolCall], str]] = [
+        (task, [changed(call, base=11)], "value_error:others, parameter 'base'"),
+        (task, [changed(call, base="10")], "type_error:simple, parameter 'base'"),
+        (task, [changed(call, colour="red")], "simple_function_checker:unexpected_param, parameter 'colour'"),
+        (task, [call, call], "simple_function_checker:wrong_count"),
+        (task, [], "no call"),
+        (task, [ToolCall("", {}, raw="{", error="not JSON")], "a call is malformed: not JSON"),
+        (multiple, [ToolCall(other, right.arguments)], "simple_function_checker:wrong_func_name"),
+    ]
+    for asked, calls, shown in made:
+        assert reason_without_gold(asked, judged(asked, *calls)[1]) == shown
+    first, second = gold(parallel)
+    hint = reason_without_gold(parallel, judged(parallel, first, first)[1])
+    assert hint is not None and hint.startswith("parallel_function_checker_no_order:cannot_find_match, parameter '")
+    assert not any(str(value) in hint for value in second.arguments.values())
 
 
 def test_java_arguments_are_source_text(tasks: dict[str, Task]) -> None:

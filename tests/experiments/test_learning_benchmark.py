@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from learning_curves.report import draw, reached, table
 from learning_curves.schedule import Job, missing, read_results, run_all
 
+from rewright.core.errors import InputError
+
 
 def row(method: str, success: list[float], *, seed: int = 0) -> dict[str, object]:
     return {
@@ -36,6 +38,36 @@ def test_a_stopped_benchmark_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert missing(jobs, read_results(results)) == []
     assert len(results.read_text().splitlines()) == 2
     assert missing([Job("1%", "outcome", 0, 3)], read_results(results))  # of another length: another run
+
+
+def fails_for_seed_0(job: Job) -> dict[str, object]:
+    if job.seed == 0:
+        raise InputError("there is no such base")
+    return row(job.method, [0.1, 0.2], seed=job.seed)
+
+
+def test_a_job_that_fails_loses_no_row_of_the_others_and_begins_no_further_one(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    with pytest.raises(InputError, match="there is no such base"):
+        run_all([Job("1%", "outcome", seed, 2) for seed in range(3)], fails_for_seed_0, results, processes=2)
+    assert 1 in {one["seed"] for one in read_results(results)}
+    assert missing([Job("1%", "outcome", 0, 2)], read_results(results))
+
+
+@pytest.mark.needs_torch
+def test_the_run_of_a_reward_model_begins_in_a_new_folder_and_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl")
+    from learning_curves import reward
+    from learning_curves.runs import Base
+
+    monkeypatch.setattr(reward, "TASKS", 1)
+    base = Base("5%", {4: 1.0}, outdated=0.9)
+    made = reward.reward_model_of(base, tmp_path / "build" / "reward-5")
+    state = (tmp_path / "build/reward-5/state.json").read_bytes()
+    assert reward.reward_model_of(base, tmp_path / "build" / "reward-5") == made
+    assert (tmp_path / "build/reward-5/state.json").read_bytes() == state
 
 
 def test_rollouts_to_a_level_count_what_was_taken_before() -> None:

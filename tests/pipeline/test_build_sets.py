@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from rewright.core.records import Failure, Gold, Provenance, Quality, Repair, Task, Trajectory, Turn, Verdict
+from rewright.core.records import (
+    Failure,
+    FollowUp,
+    Gold,
+    Provenance,
+    Quality,
+    Repair,
+    SimulatedUser,
+    Task,
+    Trajectory,
+    Turn,
+    Verdict,
+)
 from rewright.engines.served import OpenAISettings
+from rewright.exports.llama_factory import row as llama_factory_row
 from rewright.pipeline.context import Context
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.build import build, held_out
 from rewright.pipeline.stages.evaluate import summarise
-from rewright.pipeline.stages.held_out import unseen_pairs
+from rewright.pipeline.stages.held_out import held_out_keys, question_keys, unseen_pairs
 from rewright.recipe.schema import Recipe
 from rewright.reports.summary import report
 from rewright.reports.table import table
@@ -116,6 +130,61 @@ def test_a_question_whose_pairs_are_held_out_is_not_learned_under_another_id_eit
     )
     assert build(Context(run, run.recipe()))["sft"] == 0
     assert [pair["split"] for pair in run.read_lines("preferences.jsonl")] == ["heldout"] * 2
+
+
+GREETING = ({"role": "system", "content": "The policy."}, {"role": "assistant", "content": "How can I help?"})
+
+
+def asks(key: str, *messages: Any, user: SimulatedUser | None = None) -> Task:
+    return Task(id=key, messages=messages, user=user, gold=Gold(answers=("36",)))
+
+
+def begin_with(run: Run, words: Callable[[Trajectory], str]) -> None:
+    """Give every trajectory of the run a first message of the simulated user."""
+    run.trajectories.rewrite(
+        msgspec.structs.replace(one, opening=FollowUp(({"role": "user", "content": words(one)},)))
+        for one in list(run.trajectories)
+    )
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [asks(name, *GREETING, user=SimulatedUser("model", opens=True)) for name in "abcdefgh"],
+        [asks(name, {"role": "system", "content": f"Say {name}."}) for name in "abcdefgh"],
+    ],
+    ids=["a user opens", "the system message asks"],
+)
+def test_prompts_without_a_user_message_are_not_one_question(tasks: list[Task], tmp_path: Path, run: Run) -> None:
+    save_tasks(tmp_path / "tasks.jsonl", tasks)
+    if tasks[0].user is not None:
+        begin_with(run, lambda one: f"I am {one.task_id}.")
+    inside = [name for name in "abcdefgh" if not held_out(name, 0.5)]
+    assert build(Context(run, run.recipe()))["sft"] == 2 * len(inside)
+    pairs = run.read_lines("preferences.jsonl")
+    assert sorted(pair["task_id"] for pair in pairs if pair["split"] == "train") == inside
+    kept = [task.id for task in tasks if not question_keys(task, task.messages) & held_out_keys(pairs)]
+    assert kept == inside, "as SFT on gold calls leaves them out"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_first_message_of_a_simulated_user_is_in_the_pairs(same: bool, tmp_path: Path, run: Run) -> None:
+    """It is in the prompt if the user has opened both conversations with it, else each side has its own."""
+    save_tasks(
+        tmp_path / "tasks.jsonl",
+        [asks(name, *GREETING, user=SimulatedUser("model", opens=True)) for name in "abcdefgh"],
+    )
+    begin_with(run, lambda one: "Hello." if same or one.provenance.parent is None else "Good day.")
+    build(Context(run, run.recipe()))
+    for pair in run.read_lines("preferences.jsonl"):
+        assert [message["role"] for message in pair["prompt"][:2]] == ["system", "assistant"]
+        for side, words in (("chosen", "Hello." if same else "Good day."), ("rejected", "Hello.")):
+            whole = [*pair["prompt"], *pair[side]]
+            assert whole[2] == {"role": "user", "content": words}
+            assert [message["role"] for message in whole[3:]] == ["assistant"]
+        assert len(pair["prompt"]) == (3 if same else 2)
+        ticket = [{"role": "user", "content": "My ticket."}, *pair["prompt"][2:]]
+        assert (llama_factory_row({**pair, "prompt": ticket}) is None) == (not same)
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,15 @@ def test_the_prompt_holds_the_question_the_trajectory_and_the_rules(mode: Repair
     assert TASK.messages[-1]["content"] == "How old is Kalo?", "the task itself is not changed"
 
 
+@pytest.mark.parametrize("last", ["assistant", "system"])
+def test_a_prompt_that_does_not_end_with_the_user_gets_a_message_with_the_attempt(last: str) -> None:
+    messages = (*TASK.messages, {"role": last, "content": "How can I help?"})
+    asked = repair_task(msgspec.structs.replace(TASK, messages=messages), TRIED, "wrong_answer")
+    assert asked.messages[:-1] == messages
+    assert asked.messages[-1]["role"] == "user"
+    assert transcript(TRIED) in asked.messages[-1]["content"]
+
+
 def test_gold_is_shown_only_on_request() -> None:
     assert "36" not in repair_task(TASK, TRIED, "wrong_answer").messages[-1]["content"]
     shown = repair_task(TASK, TRIED, "wrong_answer", show_gold=True).messages[-1]["content"]

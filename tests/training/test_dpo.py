@@ -51,6 +51,19 @@ def test_tool_results_are_in_the_context_and_not_in_the_loss() -> None:
         assert not batch["completion_mask"][row, length:].any()
 
 
+def test_each_side_keeps_its_own_prompt_where_the_prompts_differ() -> None:
+    """A simulated user may open the two conversations with different messages."""
+    given = {
+        "chosen_ids": [1, 2, 3, 4, 5, 90, 91], "chosen_mask": [0, 0, 0, 0, 0, 1, 1],
+        "rejected_ids": [1, 2, 7, 80, 81], "rejected_mask": [0, 0, 0, 1, 1],
+    }  # fmt: skip
+    row = split_pair(given)
+    assert row["prompt_ids"] == [1, 2]
+    batch = MaskedPairs(0)([row])
+    assert batch["input_ids"].tolist() == [given["chosen_ids"], [*given["rejected_ids"], 0, 0]]
+    assert batch["completion_mask"].tolist() == [given["chosen_mask"], [*given["rejected_mask"], 0, 0]]
+
+
 def log_prob(model: Any, ids: list[int], mask: list[int]) -> float:
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)

@@ -58,6 +58,9 @@ def row(given: dict[str, Any]) -> dict[str, Any] | None:
         if chosen[index + 1]["role"] == rejected[index + 1]["role"] == "assistant":
             shared_count = index + 1
     system, turns = _conversation([*given["prompt"], *chosen[:shared_count]])
+    # A side that begins with a user's message (a simulated user opened the two conversations differently) has no place.
+    if any(side[:1] and side[0]["role"] == "user" for side in (chosen, rejected)):
+        return None
     if not chosen[shared_count:] or not rejected[shared_count:] or not _is_valid(turns, ranking=True):
         return None
     sides = {

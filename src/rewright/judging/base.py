@@ -67,6 +67,9 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
     scores: Callable[[Task, Trajectory], list[float | None] | None] | None = None
     """Returns the scores of the states before the first turn and after each, T + 1 numbers, for the credit signal
     `score`."""
+    without_gold: Callable[[str], str | None] | None = None
+    """Returns the part of a reason that says nothing of the ground truth, or None; a repairer may be shown it. `str`:
+    reasons never say anything of it. None: they may, and a repairer is shown none of them."""
     states: Callable[[Task, Trajectory], list[Hashable]] | None = None
     """Returns the environment's own name of the state before each turn, T, for estimators with `state_key: own`."""
 

@@ -70,4 +70,4 @@ def _metrics(recall: float, precision: float, similarity: float) -> dict[str, fl
     return {"calls_recall": recall, "calls_precision": precision, "calls_similarity": similarity}
 
 
-JUDGE: Final = TrajectoryJudge(judge_calls, reads_answer=False, self_contained=True)
+JUDGE: Final = TrajectoryJudge(judge_calls, reads_answer=False, self_contained=True, without_gold=str)

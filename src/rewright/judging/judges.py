@@ -12,6 +12,7 @@ first, which accepts only packages that the user allowed. `judge_answer` and `ju
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -36,8 +37,13 @@ __all__ = [
     "judge_answer",
     "judge_needs_consent",
     "judge_trajectory",
+    "reason_without_gold",
     "uses_builtin_code",
 ]
+
+
+_NO_ANSWER = re.compile(r"no answer \((?:stop reason: \w+|truncated by a limit)\)|the answer is empty")
+"""Reasons of verdicts without a judge's own."""
 
 
 def check_judge(name: str, packages: Sequence[str] = ()) -> None:
@@ -170,6 +176,34 @@ def _compared(task: Task, judge: AnswerJudge | TrajectoryJudge, answer: str) -> 
     if part is not None and not isinstance(part, str):
         raise JudgeError(f"extractor {name!r} returned {part!r:.80}: expected a text or None")
     return None if part is None else part.strip()
+
+
+def reason_without_gold(task: Task, reason: str) -> str | None:
+    """Return what the reason of a verdict on an attempt at `task` says without its ground truth; None: nothing.
+
+    A judge of trajectories may quote gold calls or anything else that the task has, so that only the part counts which
+    it names itself (`TrajectoryJudge.without_gold`). A reason with a gold answer, whole or shortened, gives nothing.
+    Raises InputError for an unknown judge.
+    """
+    judge = find_judge(task.judge)
+    part: str | None = reason
+    if isinstance(judge, TrajectoryJudge) and not (judge.reads_answer and _NO_ANSWER.fullmatch(reason)):
+        part = None if judge.without_gold is None else judge.without_gold(reason)
+    if not part or any(_mentions(part, gold) for gold in task.gold.answers or ()):
+        return None
+    return part
+
+
+def _mentions(reason: str, gold: str) -> bool:
+    """Return True if a reason has a gold answer in any spelling: quoted, shortened, or without its punctuation."""
+    if gold.strip() and " ".join(gold.split()).casefold() in " ".join(reason.split()).casefold():
+        return True
+    letters = _letters(reason)
+    return any(_letters(form) and _letters(form) in letters for form in (gold, shown(gold), final_answer(gold)))
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEFAULT_JUDGE_SECONDS) -> Verdict:

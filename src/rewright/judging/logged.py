@@ -31,4 +31,6 @@ def logged(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return Judgement(same.outcome, f"{'as' if same.outcome else 'not as'} an answer that the log calls right")
 
 
-JUDGE: Final = TrajectoryJudge(logged, needs=("metadata.outcomes",), reads_answer=False, self_contained=True)
+JUDGE: Final = TrajectoryJudge(
+    logged, needs=("metadata.outcomes",), reads_answer=False, self_contained=True, without_gold=str
+)

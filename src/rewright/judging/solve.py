@@ -235,7 +235,9 @@ def _solve_parity(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return Judgement(f1, f"FTRL's Solve-F1 {f1:.3f} over {len(trajectory.calls)} calls")
 
 
-SOLVE = TrajectoryJudge(_solve, needs=("gold.outputs",), reads_answer=False, self_contained=True)
+SOLVE = TrajectoryJudge(_solve, needs=("gold.outputs",), reads_answer=False, self_contained=True, without_gold=str)
 """Judge `solve`: the outcome is the strict Solve-F1 of the calls."""
-SOLVE_PARITY = TrajectoryJudge(_solve_parity, needs=("gold.outputs",), reads_answer=False, self_contained=True)
+SOLVE_PARITY = TrajectoryJudge(
+    _solve_parity, needs=("gold.outputs",), reads_answer=False, self_contained=True, without_gold=str
+)
 """Judge `solve_parity`: the outcome is FTRL's Solve-F1 of the calls."""

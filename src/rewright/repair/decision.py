@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from rewright.core.records import Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
+from rewright.core.records import Message, Quality, RepairMode, Task, ToolCall, Trajectory, Verdict
 from rewright.dialects.format_check import format_problem
+from rewright.judging import reason_without_gold
 from rewright.rendering.transcript import transcript
 from rewright.repair.quality import score_trajectory, word_count
 from rewright.repair.references import DEFAULT, unseen_reference
@@ -68,7 +69,10 @@ def repair_task(
     error: str | None = None,
     kept: int = 0,
 ) -> Task:
-    """Build the repairer's task: the original task with the attempt and instructions added to the last message.
+    """Build the repairer's task: the original task with the attempt and instructions added to the user's last message.
+
+    They are a user message of their own if the task ends with another message: with the assistant's greeting, for
+    example, where a simulated user opens the conversation.
 
     Args:
         task: the original task.
@@ -87,9 +91,12 @@ def repair_task(
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
     parts.append(rules.replace("{calls}", str(calls)).replace("{kept}", str(kept)))
-    last = dict(task.messages[-1])
-    last["content"] = "\n\n".join([str(last["content"]), *parts])
-    return msgspec.structs.replace(task, messages=(*task.messages[:-1], last))
+    messages = task.messages
+    last: Message = {"role": "user"}
+    if messages and messages[-1].get("role") == "user":
+        *messages, last = messages
+        parts.insert(0, str(last["content"]))
+    return msgspec.structs.replace(task, messages=(*messages, {**last, "content": "\n\n".join(parts)}))
 
 
 def checker_error(
@@ -97,18 +104,16 @@ def checker_error(
 ) -> str | None:
     """Return what the checker says of an attempt: what is wrong with its format, else the reason of its verdict.
 
-    None if there is nothing to say, and for a reason that contains a gold answer, unless gold answers are shown.
+    Unless gold answers are shown, a reason is left out or shortened that says something of the ground truth
+    (`reason_without_gold`). None if there is nothing to say.
     """
     problem = format_problem(attempt, dialect)
     if problem is not None:
         return problem
     if verdict is None or verdict.correct or not verdict.reason:
         return None
-    reason = " ".join(verdict.reason.split())
-    golds = [" ".join(answer.split()).casefold() for answer in task.gold.answers or ()]
-    if not show_gold and any(gold and gold in reason.casefold() for gold in golds):
-        return None
-    return reason
+    reason = verdict.reason if show_gold else reason_without_gold(task, verdict.reason)
+    return " ".join(reason.split()) if reason else None
 
 
 def decide(

@@ -7,6 +7,7 @@ only, which is the one reply that the package asks for. `bfcl-memory` looks for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.judging.guarded import compare
 
 __all__ = ["AST_JUDGE", "IRRELEVANCE_JUDGE", "JUDGE", "MEMORY_JUDGE"]
+
+
+_NO_CALL = "no call"
+_MALFORMED = "a call is malformed: "
+_KIND = re.compile(r"\w+:[\w/:]+")
+_PARAMETER = re.compile(r"(?<!dict key )parameter:? ('\w+')")
 
 
 def _entry(task: Task, judge: str) -> str:
@@ -32,6 +39,19 @@ def _compared(judge: str, worker: str, arguments: dict[str, Any]) -> Judgement:
     if "missing" in reply:
         raise InputError(f"judge {judge} needs the package bfcl-eval: {INSTALL}")
     return Judgement(float(reply["outcome"]), str(reply["reason"]))
+
+
+def without_gold(reason: str) -> str | None:
+    """The kind of the checker's error, and the name of a parameter whose value is wrong, without what was expected.
+
+    The messages of the package quote possible answers, the names of gold functions and gold calls. Its kinds of errors
+    have the form `value_error:string`.
+    """
+    kind, _, message = reason.partition(": ")
+    if _KIND.fullmatch(kind) is None:
+        return reason if reason == _NO_CALL or reason.startswith(_MALFORMED) else None
+    parameter = _PARAMETER.search(message)
+    return kind if parameter is None else f"{kind}, parameter {parameter[1]}"
 
 
 def _first_calls(trajectory: Trajectory) -> tuple[ToolCall, ...]:
@@ -52,9 +72,9 @@ def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     made = _first_calls(trajectory)
     malformed = next((call for call in made if call.error is not None), None)
     if malformed is not None:  # the package's decoder then refuses the whole reply
-        return Judgement(0.0, f"a call is malformed: {malformed.error}")
+        return Judgement(0.0, f"{_MALFORMED}{malformed.error}")
     if not made:
-        return Judgement(0.0, "no call")
+        return Judgement(0.0, _NO_CALL)
     names = task.metadata.get("renamed_tools")
     original: Mapping[str, Any] = names if isinstance(names, Mapping) else {}
     calls = [(str(original.get(call.name, call.name)), call.arguments) for call in made]
@@ -84,9 +104,9 @@ def _judge_memory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return _compared("bfcl-memory", "rewright.benchmarks.bfcl.memory_worker", arguments)
 
 
-JUDGE = TrajectoryJudge(_judge, needs=("metadata.entry",), reads_answer=False)
-AST_JUDGE = TrajectoryJudge(_judge_ast, needs=("metadata.entry",), reads_answer=False)
-MEMORY_JUDGE = TrajectoryJudge(_judge_memory, needs=("gold.answers",), reads_answer=False)
+JUDGE = TrajectoryJudge(_judge, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold)
+AST_JUDGE = TrajectoryJudge(_judge_ast, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold)
+MEMORY_JUDGE = TrajectoryJudge(_judge_memory, needs=("gold.answers",), reads_answer=False, without_gold=str)
 IRRELEVANCE_JUDGE = TrajectoryJudge(
-    _judge_irrelevance, needs=("metadata.entry",), reads_answer=False, self_contained=True
+    _judge_irrelevance, needs=("metadata.entry",), reads_answer=False, self_contained=True, without_gold=str
 )

@@ -38,5 +38,11 @@ def _states(task: Task, trajectory: Trajectory) -> list[Hashable]:
 
 
 JUDGE = TrajectoryJudge(
-    _judge, needs=("gold.calls",), reads_answer=False, self_contained=True, scores=_scores, states=_states
+    _judge,
+    needs=("gold.calls",),
+    reads_answer=False,
+    self_contained=True,
+    scores=_scores,
+    states=_states,
+    without_gold=str,
 )

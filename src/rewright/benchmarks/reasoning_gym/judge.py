@@ -26,4 +26,4 @@ def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return Judgement(float(reply["outcome"]), str(reply["reason"]))
 
 
-JUDGE = TrajectoryJudge(_judge, needs=("metadata.dataset", "metadata.entry"), extractor="auto")
+JUDGE = TrajectoryJudge(_judge, needs=("metadata.dataset", "metadata.entry"), extractor="auto", without_gold=str)

@@ -131,5 +131,10 @@ def _scores(task: Task, trajectory: Trajectory) -> list[float | None] | None:
 
 
 JUDGE: Final = TrajectoryJudge(
-    _judge, needs=("metadata.domain", "metadata.task"), reads_answer=False, scores=_scores, states=_states
+    _judge,
+    needs=("metadata.domain", "metadata.task"),
+    reads_answer=False,
+    scores=_scores,
+    states=_states,
+    without_gold=str,
 )

@@ -73,4 +73,6 @@ def _turn(turn: Turn, text: str) -> dict[str, Any]:
     return {"text": text, "calls": calls, "results": [result.content for result in turn.results]}
 
 
-JUDGE: Final = TrajectoryJudge(_judge, needs=("metadata.environment",), reads_answer=False, needs_consent=True)
+JUDGE: Final = TrajectoryJudge(
+    _judge, needs=("metadata.environment",), reads_answer=False, needs_consent=True, without_gold=str
+)

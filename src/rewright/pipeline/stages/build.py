@@ -7,22 +7,23 @@ token ids with the mask of generated tokens as recorded by the rollout.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 from rewright.core.escaping import common_pattern, escape_control_tokens
 from rewright.core.progress import say
-from rewright.core.records import Message, Trajectory
+from rewright.core.records import Message, Task, Trajectory
 from rewright.core.storage import encode_line
 from rewright.dialects import conversation
 from rewright.dialects.base import prompt_messages
 from rewright.dialects.format_check import format_problem
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage
-from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key, warn_if_too_few_pairs
+from rewright.pipeline.stages.held_out import question_keys, warn_if_too_few_pairs
 from rewright.rendering.renderer import Renderer
 
 __all__ = ["BUILD", "build", "held_out"]
@@ -58,24 +59,23 @@ def build(context: Context) -> dict[str, int]:
     old_pairs = [] if earlier is None else earlier.pairs()
     old_rows = [] if earlier is None else earlier.read_lines("sft.jsonl")
     new_pairs = (_pair_row(context, renderer, *pair) for pair in pairs)
-    preferences = list(_unique(chain(old_pairs, new_pairs), "prompt", "chosen", "rejected"))
+    preferences = list(_unique(itertools.chain(old_pairs, new_pairs), "prompt", "chosen", "rejected"))
     random.Random(recipe.seed).shuffle(preferences)
     if recipe.repair.round_start == "previous":  # the policy that learns from this set has seen these tasks
         seen = _tasks_of(old_rows)
         for row in preferences:
             row["split"] = "train" if row["task_id"] in seen else row["split"]
-    held_out_prompts = held_out_prompt_keys(preferences)
+    keys = functools.cache(functools.partial(_keys, context))
+    held_out_tasks = {row["task_id"] for row in preferences if row["split"] == "heldout"}
+    held_out_questions = set[str]().union(*map(keys, held_out_tasks))
     for row in preferences:
-        if prompt_key(row["prompt"]) in held_out_prompts:  # the same question under another task id
+        if keys(row["task_id"]) & held_out_questions:  # the same question under another task id
             row["split"] = "heldout"
     run.write_lines("preferences.jsonl", preferences)
     labelled = [(trajectory, "kept") for trajectory in kept] + [(trajectory, "repaired") for trajectory in repaired]
     new_rows = (_sft_row(context, renderer, trajectory, kind) for trajectory, kind in labelled)
-    unique_rows = list(_unique(chain(old_rows, new_rows), "messages"))
-    prompts = {
-        task_id: prompt_key(context.dialect.messages(context.task(task_id))) for task_id in _tasks_of(unique_rows)
-    }
-    rows = [row for row in unique_rows if prompts[row["task_id"]] not in held_out_prompts]
+    unique_rows = list(_unique(itertools.chain(old_rows, new_rows), "messages"))
+    rows = [row for row in unique_rows if not keys(row["task_id"]) & held_out_questions]
     random.Random(recipe.seed).shuffle(rows)
     run.write_lines("sft.jsonl", rows)
     excluded = len(unique_rows) - len(rows)
@@ -90,6 +90,11 @@ def build(context: Context) -> dict[str, int]:
         "duplicate_pairs": len(old_pairs) + len(pairs) - len(preferences),
         **({} if earlier is None else {"earlier": len(old_rows)}),
     }
+
+
+def _keys(context: Context, task_id: str) -> set[str]:
+    task = context.task(task_id)
+    return question_keys(task, context.dialect.messages(task))
 
 
 def _tasks_of(rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -140,6 +145,7 @@ def _pair_row(
     context: Context, renderer: Renderer | None, chosen: Trajectory, rejected: Trajectory, mode: str
 ) -> dict[str, Any]:
     task = context.task(chosen.task_id)
+    prompt, openings = _common_prompt(context, task, chosen, rejected)
     is_held_out = held_out(task.id, context.recipe.build.held_out_fraction)
     row: dict[str, Any] = {
         "id": f"{chosen.id}>{rejected.id}",
@@ -148,15 +154,28 @@ def _pair_row(
         "split": "heldout" if is_held_out else "train",
         # Chosen trajectories are well formed, so these pairs cannot be ranked by format alone.
         "matched_format": format_problem(rejected, context.recipe.dialect) is None,
-        "prompt": context.dialect.messages(task),
-        "chosen": _conversation(context, renderer, chosen),
-        "rejected": _conversation(context, renderer, rejected),
+        "prompt": prompt,
+        "chosen": [*openings[0], *_conversation(context, renderer, chosen)],
+        "rejected": [*openings[1], *_conversation(context, renderer, rejected)],
         "tools": context.dialect.schemas(task),
     }
     if renderer is not None:
         row["chosen_ids"], row["chosen_mask"] = renderer.training_ids(task, chosen)
         row["rejected_ids"], row["rejected_mask"] = renderer.training_ids(task, rejected)
     return row
+
+
+def _common_prompt(
+    context: Context, task: Task, chosen: Trajectory, rejected: Trajectory
+) -> tuple[list[Message], list[list[Message]]]:
+    """The prompt that both sides of a pair have, and the rest of the prompt of each.
+
+    There is a rest if a simulated user opened the two conversations with different messages.
+    """
+    prompts = [prompt_messages(context.dialect, side.began(task), side.opening) for side in (chosen, rejected)]
+    same = itertools.takewhile(lambda both: both[0] == both[1], zip(*prompts, strict=False))
+    length = sum(1 for _ in same)
+    return prompts[0][:length], [prompt[length:] for prompt in prompts]
 
 
 def _unique(rows: Iterable[dict[str, Any]], *keys: str) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from rewright.core.progress import say
 from rewright.engines.base import Sampling
 from rewright.judging import judge_trajectory
 from rewright.pipeline.context import ID_SECTIONS, Context
-from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key
+from rewright.pipeline.stages.held_out import held_out_keys, question_keys
 from rewright.pipeline.task_checks import check_judged_candidates
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.gold import GoldPolicy, gold_problem, plays_gold
@@ -29,8 +29,8 @@ def gold_rows(context: Context) -> list[dict[str, Any]]:
     judged wrong by its own judge; the numbers are printed. Raises InputError if no task is left.
     """
     recipe, file = context.recipe, context.run.demonstrations
-    held_out = held_out_prompt_keys(context.run.pairs())
-    tasks = [task for task in context.tasks if prompt_key(context.dialect.messages(task)) not in held_out]
+    held_out = held_out_keys(context.run.pairs())
+    tasks = [task for task in context.tasks if not question_keys(task, context.dialect.messages(task)) & held_out]
     left_out: Counter[str] = Counter()
     left_out["without gold calls, or with later user messages"] += sum(not plays_gold(task) for task in tasks)
     plans = list(context.plans([task for task in tasks if plays_gold(task)], "gold", 1, (*ID_SECTIONS, "model")))

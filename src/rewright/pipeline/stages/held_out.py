@@ -11,20 +11,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.core.progress import say
+from rewright.core.records import Task
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 
-__all__ = ["held_out_prompt_keys", "prompt_key", "unseen_pairs", "warn_if_too_few_pairs"]
+__all__ = ["held_out_keys", "question_keys", "unseen_pairs", "warn_if_too_few_pairs"]
 
 
-def prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
-    """A key of a prompt without its system messages, to find tasks with equal prompts and different ids."""
-    return json.dumps([message for message in prompt if message["role"] != "system"], sort_keys=True)
+def question_keys(task: Task, prompt: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys of the question that a task asks: tasks with a key in common ask the same.
+
+    One is that of the task's id, the other that of its prompt, so that equal questions under different ids are found.
+    If a simulated user opens the conversation, the prompt does not hold the question, and only the id counts.
+
+    Args:
+        task: the task.
+        prompt: its messages in the dialect (`Dialect.messages`).
+    """
+    keys = {_id_key(task.id)}
+    if task.user is None or not task.user.opens:
+        keys.add(_prompt_key(prompt))
+    return keys
 
 
-def held_out_prompt_keys(pairs: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The prompt keys of the held-out pairs (rows of preferences.jsonl)."""
-    return {prompt_key(pair["prompt"]) for pair in pairs if pair["split"] == "heldout" and "prompt" in pair}
+def held_out_keys(pairs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The keys of the questions of the held-out pairs (rows of preferences.jsonl), as `question_keys` has them."""
+    held_out = [pair for pair in pairs if pair["split"] == "heldout"]
+    ids = {_id_key(str(pair["task_id"])) for pair in held_out if pair.get("task_id") is not None}
+    return ids | {_prompt_key(pair["prompt"]) for pair in held_out if "prompt" in pair}
+
+
+def _id_key(task_id: str) -> str:
+    return json.dumps({"task": task_id})
+
+
+def _prompt_key(prompt: Sequence[Mapping[str, Any]]) -> str:
+    """A key of a prompt, without its system messages unless they are all that asks for something."""
+    asked = any(message["role"] == "user" for message in prompt)
+    return json.dumps([message for message in prompt if not asked or message["role"] != "system"], sort_keys=True)
 
 
 def unseen_pairs(run: Run, pairs: Sequence[dict[str, Any]], stage: str = "reward") -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rewright.core.progress import say
 from rewright.core.records import Trajectory
 from rewright.credit.tokens import spans_from_mask
 from rewright.pipeline.context import Context
+from rewright.pipeline.rounds import all_rounds
 from rewright.rendering.renderer import Renderer
 
 __all__ = ["prefix_pairs"]
@@ -29,7 +30,7 @@ def prefix_pairs(context: Context, pairs: Sequence[Mapping[str, Any]]) -> list[d
     renderer = context.policy_renderer()
     if renderer is None:  # pairs without token ids were refused
         return []
-    trajectories = {trajectory.id: trajectory for trajectory in context.run.trajectories}
+    trajectories = {one.id: one for run in all_rounds(context.run) for one in run.trajectories}
     made: list[dict[str, Any]] = []
     unknown = 0
     for pair in pairs:

@@ -10,7 +10,7 @@ from rewright.pipeline.context import Context
 from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.gold import check_gold, gold_rows
-from rewright.pipeline.stages.held_out import held_out_prompt_keys, prompt_key
+from rewright.pipeline.stages.held_out import held_out_keys, question_keys
 from rewright.pipeline.stages.policy import check_token_ids, skip
 from rewright.recipe.schema import Recipe
 from rewright.training.backend import check_training
@@ -45,10 +45,10 @@ def _demonstrations(context: Context) -> list[dict[str, Any]]:
 
     settings, model = context.recipe.sft, context.recipe.model
     renderer = Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
-    held_out_prompts = held_out_prompt_keys(context.run.pairs())
+    held_out = held_out_keys(context.run.pairs())
     rows = []
     for task in generate("train", settings.demonstrations, seed=context.recipe.seed, profile=settings.profile):
-        if prompt_key(context.dialect.messages(task)) in held_out_prompts:
+        if question_keys(task, context.dialect.messages(task)) & held_out:
             continue
         ids, mask = renderer.encode_trajectory(task, demonstrate(task))
         rows.append({"input_ids": ids, "mask": mask})

@@ -17,6 +17,7 @@ from transformers import set_seed
 from rewright.core.errors import InputError
 from rewright.engines.loading import load_tokenizer, load_trainable
 from rewright.engines.settings import ModelSettings
+from rewright.engines.slots import common_prefix_length
 from rewright.training.launch import world_size
 from rewright.training.settings import DPOSettings
 from rewright.training.trl.common import build_config, config_arguments, lora_config, quiet, save, train
@@ -33,9 +34,11 @@ def split_pair(pair: Row) -> Row:
 
     Returns `prompt_ids`, `chosen_ids`, `rejected_ids`, and `chosen_mask`, `rejected_mask` of the last two. A first part
     that both sides have, such as the turns that a splice keeps, stays in the completions: its log-ratios are equal and
-    cancel.
+    cancel. Where the prompts differ, as with the first messages of a simulated user, what is not common is in the
+    completions, with mask 0.
     """
-    length = min(pair["chosen_mask"].index(1), pair["rejected_mask"].index(1))
+    prompts = [pair[f"{side}_ids"][: pair[f"{side}_mask"].index(1)] for side in SIDES]
+    length = common_prefix_length(*prompts)
     row = {"prompt_ids": pair["chosen_ids"][:length]}
     for side in SIDES:
         row |= {f"{side}_ids": pair[f"{side}_ids"][length:], f"{side}_mask": pair[f"{side}_mask"][length:]}
