@@ -68,10 +68,10 @@ def _table(found: Any) -> str:
     for row in found.rows:
         for reason, count in row.not_played.items():
             by_reason.setdefault((reason, count), []).append(row.hack)
-    for (reason, count), hacks in by_reason.items():
-        lines.append(f"not played on {_tasks(count)}, since {reason}: {', '.join(hacks)}")
-    for reason, count in found.unplayed.items():
-        lines.append(f"left out: {_tasks(count)} {reason}")
+    for (why, tasks), hacks in by_reason.items():
+        lines.append(f"not played on {_tasks(tasks)}, since {why}: {', '.join(hacks)}")
+    for why, left_out in found.unplayed.items():
+        lines.append(f"left out: {_tasks(left_out)} {why}")
     if found.unjudged:
         task, reason = next(iter(found.unjudged.items()))
         wrong = f"{_tasks(len(found.unjudged))} whose own gold answer and calls are judged as wrong"

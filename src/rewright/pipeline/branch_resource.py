@@ -51,11 +51,11 @@ def policy_stages(context: Context) -> dict[str, StageFiles]:
     found: dict[str, StageFiles] = {}
     for stage in reversed(run_order(context.recipe)):
         if stage.evaluates is not None:
-            files = evaluation_files(stage.evaluates)
-            found[f"eval-{stage.evaluates}"] = StageFiles(*files, stage.name, stage.evaluates)
+            trajectories, verdicts = evaluation_files(stage.evaluates)
+            found[f"eval-{stage.evaluates}"] = StageFiles(trajectories, verdicts, stage.name, stage.evaluates)
         elif stage.base == "synth":
-            names = [round_file(name, stage.round) for name in ("trajectories.jsonl", "verdicts.jsonl")]
-            found[stage.name] = StageFiles(*names, stage.name)
+            trajectories, verdicts = (round_file(f"{name}.jsonl", stage.round) for name in ("trajectories", "verdicts"))
+            found[stage.name] = StageFiles(trajectories, verdicts, stage.name)
     return found
 
 

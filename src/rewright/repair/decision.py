@@ -91,7 +91,7 @@ def repair_task(
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
     parts.append(rules.replace("{calls}", str(calls)).replace("{kept}", str(kept)))
-    messages = task.messages
+    messages = list(task.messages)
     last: Message = {"role": "user"}
     if messages and messages[-1].get("role") == "user":
         *messages, last = messages
