@@ -134,7 +134,7 @@ def probe_reward(recipe: Recipe, limit: int) -> Probe:
             )
         tasks = context.load(recipe.rl.tasks or recipe.tasks, "tasks" if recipe.rl.tasks is None else "rl.tasks")
         unplayed: Counter[str] = Counter()
-        chosen = []
+        chosen: list[Task] = []
         for task in tasks:
             reason = _unplayable(task)
             if reason is not None:
