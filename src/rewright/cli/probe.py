@@ -66,12 +66,11 @@ def _table(found: Any) -> str:
             lines.append(f"suspicious: {row.hack}: task {one.task}: {one.why}{answer}")
     by_reason: dict[tuple[str, int], list[str]] = {}
     for row in found.rows:
-        for reason, count in row.not_played.items():
-            by_reason.setdefault((reason, count), []).append(row.hack)
-    for (why, tasks), hacks in by_reason.items():
-        lines.append(f"not played on {_tasks(tasks)}, since {why}: {', '.join(hacks)}")
-    for why, left_out in found.unplayed.items():
-        lines.append(f"left out: {_tasks(left_out)} {why}")
+        for reason, tasks in row.not_played.items():
+            by_reason.setdefault((reason, tasks), []).append(row.hack)
+    for (reason, tasks), hacks in by_reason.items():
+        lines.append(f"not played on {_tasks(tasks)}, since {reason}: {', '.join(hacks)}")
+    lines += [f"left out: {_tasks(tasks)} {reason}" for reason, tasks in found.unplayed.items()]
     if found.unjudged:
         task, reason = next(iter(found.unjudged.items()))
         wrong = f"{_tasks(len(found.unjudged))} whose own gold answer and calls are judged as wrong"
