@@ -54,8 +54,8 @@ def policy_stages(context: Context) -> dict[str, StageFiles]:
             files = evaluation_files(stage.evaluates)
             found[f"eval-{stage.evaluates}"] = StageFiles(*files, stage.name, stage.evaluates)
         elif stage.base == "synth":
-            names = [round_file(name, stage.round) for name in ("trajectories.jsonl", "verdicts.jsonl")]
-            found[stage.name] = StageFiles(*names, stage.name)
+            trajectories = round_file("trajectories.jsonl", stage.round)
+            found[stage.name] = StageFiles(trajectories, round_file("verdicts.jsonl", stage.round), stage.name)
     return found
 
 
