@@ -193,6 +193,35 @@ def test_a_signal_that_fails_costs_nothing(copy: Path, name: str) -> None:
     assert files(copy) == before
 
 
+def test_a_budget_that_is_spent_during_branch_keeps_its_continuations(
+    run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path
+) -> None:
+    """The audit needs a few generations more than was expected."""
+    found, said = audited
+    shutil.copytree(run, tmp_path / "audited")
+    arguments = ("audited", *SMALL, "--signal", "matched", "--signal", "{name: branch, k: 2}", "--json")
+    needed = int(said.errors.split("about ")[1].split(" generations")[0].replace(",", ""))
+    total = sum(one["generations"] for one in found["costs"].values())
+    assert needed < total
+
+    def generated() -> int:
+        rows = [
+            json.loads(line)
+            for name in ("alternatives", "draws", "branches")
+            for line in (tmp_path / found["folder"] / f"{name}.jsonl").read_text().splitlines()
+        ]
+        return sum(one["generations"] for one in rows)
+
+    stopped = rewright(tmp_path, "audit", *arguments, "--budget", str(needed))
+    assert stopped.code == 1, stopped.errors
+    assert stopped.errors.splitlines()[-1].endswith("--resume goes on")
+    assert found["costs"]["plan"]["generations"] < needed - 5 < generated() < total
+    said = rewright(tmp_path, "audit", *arguments, "--budget", str(total + 5), "--resume")
+    assert said.code in (0, None), said.errors
+    assert generated() == total
+    assert json.loads(said.output)["signals"] == found["signals"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -224,3 +224,31 @@ def test_a_mistake_is_found_before_the_first_stage(
 ) -> None:
     rewright(tmp_path, "run", str(made / "r.yaml"), *overrides).refused(words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_policies_of_later_rounds_are_continued(folder: Path) -> None:
+    """The candidates of round 2 come from the policy of round 1, and its evaluation is of its own policy."""
+    few = ("--turns", "5", "--k", "1", "--repeat", "1", "--factual", "2", "--alternatives", "policy", "--json")
+    for stage, file, model in (
+        ("eval-sft_2", "evaluations/sft_2.verdicts.jsonl", "models/sft_2"),
+        ("synth_2", "rounds/2/verdicts.jsonl", "models/sft"),
+    ):
+        verdicts = folder / "run" / file
+        changed = [{**row, "outcome": float(index % 2)} for index, row in enumerate(rows(verdicts))]
+        verdicts.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        said = rewright(folder, "audit", "run", "--stage", stage, *few)  # continuations must be its policy's own
+        assert said.code == 0, said.errors
+        assert json.loads(said.output)["model"] == model
+    rewright(folder, "audit", "run", "--stage", "sft_2").refused(
+        "expected one of eval-rl, eval-dpo, eval-sft_2, synth_2, eval-sft, synth, eval-base"
+    )
+
+
+def test_repairs_of_a_later_round_are_no_siblings(folder: Path) -> None:
+    for name, key in (("trajectories", "id"), ("verdicts", "trajectory_id")):
+        path = folder / f"run/rounds/2/{name}.jsonl"
+        repairs = {one["id"] for one in rows(folder / "run/rounds/2/trajectories.jsonl") if one["stage"] == "repair_2"}
+        assert repairs
+        copies = [{**one, key: f"{one[key]}/{copy}"} for one in rows(path) if one[key] in repairs for copy in range(4)]
+        path.write_text(path.read_text() + "".join(json.dumps(one) + "\n" for one in copies))
+    rewright(folder, "audit", "run", "--siblings", "--stage", "repair_2").refused("0 turns have siblings")

@@ -51,11 +51,11 @@ def policy_stages(context: Context) -> dict[str, StageFiles]:
     found: dict[str, StageFiles] = {}
     for stage in reversed(run_order(context.recipe)):
         if stage.evaluates is not None:
-            trajectories, verdicts = evaluation_files(stage.evaluates)
-            found[f"eval-{stage.evaluates}"] = StageFiles(trajectories, verdicts, stage.name, stage.evaluates)
+            files = evaluation_files(stage.evaluates)
+            found[f"eval-{stage.evaluates}"] = StageFiles(*files, stage.name, stage.evaluates)
         elif stage.base == "synth":
-            trajectories, verdicts = (round_file(f"{name}.jsonl", stage.round) for name in ("trajectories", "verdicts"))
-            found[stage.name] = StageFiles(trajectories, verdicts, stage.name)
+            trajectories = round_file("trajectories.jsonl", stage.round)
+            found[stage.name] = StageFiles(trajectories, round_file("verdicts.jsonl", stage.round), stage.name)
     return found
 
 
