@@ -165,7 +165,7 @@ def test_a_signal_or_an_estimator_that_raises_is_one_line(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     for key in ("signal", "estimator"):
         with pytest.raises(InputError, match=rf"rl\.credit: {key} 'raising:fails' failed: KeyError: 'no such word'"):
-            scored([rollout(0, "Ada")], **{key: "raising:fails"})
+            scored([rollout(0, "Ada")], None, **{key: "raising:fails"})
     unknown = {"name": "gdpo", "weights": {"speed": 1.0}}
     with pytest.raises(InputError, match=r"weights\.speed: expected one of the parts outcome, signal, format"):
         scored([rollout(0, "Ada"), rollout(1, "Ben")], signal="outcome", estimator=unknown)

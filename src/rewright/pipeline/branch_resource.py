@@ -51,8 +51,8 @@ def policy_stages(context: Context) -> dict[str, StageFiles]:
     found: dict[str, StageFiles] = {}
     for stage in reversed(run_order(context.recipe)):
         if stage.evaluates is not None:
-            files = evaluation_files(stage.evaluates)
-            found[f"eval-{stage.evaluates}"] = StageFiles(*files, stage.name, stage.evaluates)
+            trajectories, verdicts = evaluation_files(stage.evaluates)
+            found[f"eval-{stage.evaluates}"] = StageFiles(trajectories, verdicts, stage.name, stage.evaluates)
         elif stage.base == "synth":
             trajectories = round_file("trajectories.jsonl", stage.round)
             found[stage.name] = StageFiles(trajectories, round_file("verdicts.jsonl", stage.round), stage.name)

@@ -113,7 +113,8 @@ def credit_groups(
     outcomes = [trajectory.outcome for trajectory in trajectories]
     scored = [index for index, rollout in enumerate(rollouts) if not rollout.failed]
     calls = [np.full(len(trajectory.turns), math.nan) for trajectory in trajectories]
-    signal, rows = TurnSignal.of([]), list[NDArray[np.float64]]()
+    signal = TurnSignal.of([])
+    rows: list[Array] = []
     if scored:
         signal, rows = call_rewards(
             [trajectories[index] for index in scored], credit, settings, details=details, resources=resources
