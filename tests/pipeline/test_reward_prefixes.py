@@ -297,7 +297,8 @@ def test_pairs_of_all_rounds_have_prefixes(tmp_path: Path, capsys: pytest.Captur
 
     def made(key: str, stage: str, parent: str | None = None) -> Trajectory:
         call = ToolCall("look_up", {"name": stage})
-        turns = (Turn(text="", calls=(call,), results=(ToolResult("36"),)), Turn(text=f"<answer>{stage}</answer>"))
+        asks = Turn(text=f"I ask {stage}.", calls=(call,), results=(ToolResult("36"),))
+        turns = (asks, Turn(text=f"<answer>{stage}</answer>"))
         return Trajectory(
             id=f"{stage}/{key}", task_id=key, stage=stage, index=0, turns=turns, stop_reason="answered", answer=stage,
             provenance=Provenance(parent=parent),
