@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,13 +19,14 @@ pytest.importorskip("trl")
 import torch
 
 from rewright.core.errors import InputError
-from rewright.core.records import Trajectory
+from rewright.core.records import Provenance, Repair, Task, ToolCall, ToolResult, Trajectory, Turn
 from rewright.credit import CreditTrajectory, Resources, turn_signal
 from rewright.dialects import get_dialect
 from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer
 from rewright.engines.served import OpenAISettings
 from rewright.pipeline.context import Context
+from rewright.pipeline.rounds import RoundContext, last_sets
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.signal_models import (
     log_prob_resource,
@@ -33,11 +35,13 @@ from rewright.pipeline.signal_models import (
     prefix_score_resource,
     tokenize_resource,
 )
+from rewright.pipeline.stages.build import build
 from rewright.pipeline.stages.prefix_pairs import prefix_pairs
 from rewright.recipe.loader import load_recipe, recipe_hash
 from rewright.rendering.renderer import Renderer
 from rewright.reports.summary import report
 from rewright.reports.table import table
+from rewright.tasks.loading import save_tasks
 from support import command_line
 from support.chat_server import Body, chat_server, says
 from support.micro_run import RECIPE
@@ -286,3 +290,38 @@ def test_rl_with_a_scorer_a_reward_model_and_a_served_judge(made: tuple[Run, str
     for one in rollouts:
         assert one.credit is not None and None not in one.credit.turn_rewards
     assert len({value for one in rollouts if one.credit for value in one.credit.turn_rewards}) > len(rollouts)
+
+
+def test_pairs_of_all_rounds_have_prefixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two rounds with a repaired trajectory of two turns each; the sets of round 2 have the pairs of both."""
+    tasks = [Task(id=name, messages=({"role": "user", "content": f"What is {name}?"},)) for name in "ab"]
+    save_tasks(tmp_path / "tasks.jsonl", tasks)
+    settings = (f"tasks.path={tmp_path}/tasks.jsonl", "tasks.format=rewright", "model.path=pico", "repair.rounds=2")
+    run = Run.create(tmp_path / "run", load_recipe(None, list(settings)), resume=False)
+    run.file("rounds/2").mkdir(parents=True)
+    outer = Context(run, run.recipe())
+
+    def made(key: str, stage: str, parent: str | None = None) -> Trajectory:
+        call = ToolCall("look_up", {"name": stage})
+        asks = Turn(text=f"I ask {stage}.", calls=(call,), results=(ToolResult("36"),))
+        turns = (asks, Turn(text=f"<answer>{stage}</answer>"))
+        return Trajectory(
+            id=f"{stage}/{key}", task_id=key, stage=stage, index=0, turns=turns, stop_reason="answered", answer=stage,
+            provenance=Provenance(parent=parent),
+        )  # fmt: skip
+
+    with run.locked():
+        for key, context in (("a", outer), ("b", RoundContext(outer, 2))):
+            original = made(key, context.label("synth"))
+            repaired = made(key, context.label("repair"), original.id)
+            context.run.trajectories.rewrite([original, repaired])
+            about = {"task_id": key, "mode": "wrong_answer", "accepted": True, "reason": "correct"}
+            repair = {"original_id": original.id, "repaired_id": repaired.id, **about}
+            context.run.repairs.append(msgspec.convert(repair, Repair))
+            build(context)
+            run.finish(context.label("build"), 1.0)
+        pairs = last_sets(run).pairs()
+        assert sorted(pair["id"] for pair in pairs) == ["repair/a>synth/a", "repair_2/b>synth_2/b"]
+        found = prefix_pairs(outer, pairs)
+    assert sorted(row["id"] for row in found) == ["repair/a>synth/a/1", "repair_2/b>synth_2/b/1"]
+    assert "give no prefixes" not in capsys.readouterr().err

@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 
 import rewright as rw
-from rewright.pipeline.context import Context
-from rewright.pipeline.rounds import run_of_round
-from rewright.pipeline.run_directory import Run
-from rewright.pipeline.stages.prefix_pairs import prefix_pairs
 from support import command_line
 from support.command_line import Kill
 from support.in_process import rewright
@@ -105,14 +101,6 @@ def test_the_sets_of_a_round_include_those_before_it_without_held_out_tasks(made
     for one in rows(run / "sft.jsonl"):
         assert json.dumps(one["messages"]) in texts or one["task_id"] in held_out
     assert {one["id"] for one in rows(run / "preferences.jsonl")} <= {one["id"] for one in pairs}
-
-
-def test_the_pairs_of_all_rounds_give_turn_prefixes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(made / "run")
-    pairs = run_of_round(run, 2).pairs()
-    assert {pair["id"].startswith("repair_2/") for pair in pairs} == {False, True}
-    prefix_pairs(Context(run, run.recipe()), pairs)
-    assert "give no prefixes" not in capsys.readouterr().err, "the trajectories of every pair were found"
 
 
 def test_report_page_credit_and_export_show_the_rounds(folder: Path) -> None:

@@ -91,10 +91,10 @@ def repair_task(
     if show_gold and task.gold.answers:
         parts.append(f"The right answer is {' or '.join(task.gold.answers)}.")
     parts.append(rules.replace("{calls}", str(calls)).replace("{kept}", str(kept)))
-    messages = list(task.messages)
+    messages = [*task.messages]
     last: Message = {"role": "user"}
     if messages and messages[-1].get("role") == "user":
-        *messages, last = messages
+        last = messages.pop()
         parts.insert(0, str(last["content"]))
     return msgspec.structs.replace(task, messages=(*messages, {**last, "content": "\n\n".join(parts)}))
 
