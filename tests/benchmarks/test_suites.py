@@ -79,6 +79,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+AUTOTRAJ_FILES = {
+    "aime24": "maths.jsonl", "aime25": "maths.jsonl", "amc23": "maths.jsonl", "gsm8k": "gsm8k.jsonl",
+    "math": "autotraj:braces.jsonl", "hotpotqa": "words.jsonl", "2wikimultihopqa": "words.jsonl",
+    "musique": "words.jsonl", "hle": "hle.jsonl",
+}  # fmt: skip
+"""Files for every member of the suite: one without would be looked for on the Hub."""
+
+
 def suite(folder: Path, server: str, name: str, *arguments: str) -> Said:
     engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "sandbox=process"]
     return rewright(folder, "eval", "--suite", name, "--model", "knows", *engine, *arguments)
@@ -106,8 +114,8 @@ def test_matchtir_averages_and_resumes(folder: Path, server: str, seen: list[dic
 
 
 def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server: str, seen: list[Body]) -> None:
-    """The third one has not begun."""
-    files = ["--data=aime24=maths.jsonl", "--data=gsm8k=gsm8k.jsonl", "--data=hle=hle.jsonl", "--run", "here"]
+    """The ones after it have not begun."""
+    files = [*(f"--data={name}={file}" for name, file in AUTOTRAJ_FILES.items()), "--run", "here"]
     suite(folder, server, "autotraj", *files, "--resume").refused("here/aime24 contains no run to continue")
 
     def reply(body: Body) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server:
         assert not (folder / "here" / "hle").exists()
         done = rewright(folder, "eval", "--suite", "autotraj", "--model", "knows", *engine, *files, "--resume")
     assert done.code == 0, done.errors
-    assert [said_by_user(body) for body in seen] == ["What is 2 + 2?"] * 3 + ["Choose."]
+    assert len(seen) == 2 + len(AUTOTRAJ_FILES) - 1  # the first one is not asked again
     assert json.loads((folder / "here" / "suite.json").read_text())["columns"]["hle"]["value"] == 1.0
 
 
@@ -149,12 +157,7 @@ def test_a_benchmark_without_its_file_is_named_and_left_out(folder: Path, server
 
 
 def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
-    files = {
-        "aime24": "maths.jsonl", "aime25": "maths.jsonl", "amc23": "maths.jsonl", "gsm8k": "gsm8k.jsonl",
-        "math": "autotraj:braces.jsonl", "hotpotqa": "words.jsonl", "2wikimultihopqa": "words.jsonl",
-        "musique": "words.jsonl", "hle": "hle.jsonl",
-    }  # fmt: skip
-    done = suite(folder, server, "autotraj", *(f"--data={name}={file}" for name, file in files.items()))
+    done = suite(folder, server, "autotraj", *(f"--data={name}={file}" for name, file in AUTOTRAJ_FILES.items()))
     assert done.code == 0, done.errors
     rows = {line[:16].strip(): line[16:].split() for line in done.output.splitlines()}
     assert rows["knows"] == ["100.0"] * 3 + ["0.0"] + ["100.0"] * 5
