@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "domains/retail").mkdir(parents=True)
     tools = "".join(f"    @is_tool(ToolType.READ)\n    def {name}(self): ...\n" for name in RETAIL)
     (package / "domains/retail/tools.py").write_text(f"class Tools:\n{tools}    def helper(self): ...\n")
+    monkeypatch.delitem(sys.modules, "tau2", raising=False)  # another test may have imported the real one
     monkeypatch.syspath_prepend(package.parent)
     monkeypatch.setenv("REWRIGHT_BENCHMARKS", str(data))
     return tmp_path
