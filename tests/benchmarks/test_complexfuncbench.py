@@ -120,13 +120,13 @@ def test_a_path_selects_by_the_length_of_an_episode(tasks: list[Task]) -> None:
     short = load_tasks("all,episode=6000,characters=400", NAME)
     train = [task for task in short if task.split == "train"]
     assert (len(train), len(short) - len(train)) == (427, 149)
-    tokens = [
+    characters = [
         sum(len(turn.text) + sum(len(result.content) for result in turn.results) for turn in trajectory.turns)
         + len(task.messages[0]["content"])
         + sum(len(json.dumps(tool.schema, ensure_ascii=False, separators=(",", ":"))) for tool in task.tools)
         for task, trajectory in zip(short, replayed(short), strict=True)
     ]
-    assert 5800 < max(tokens) < 6400  # tags of calls and the last sentence come on top
+    assert 5800 < max(characters) < 6400  # tags of calls and the last sentence come on top
     assert {task.id for task in short} < {task.id for task in tasks}
 
 
