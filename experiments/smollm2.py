@@ -7,10 +7,10 @@
 
     python experiments/smollm2.py --setting complexfuncbench      # calls that depend on each other, several turns
 
-Every part is an ordinary run of `recipes/smollm2-SETTING.yaml` in its own run directory (--runs): the base model once,
-SFT for each seed, and each RL method for each seed, which starts from the SFT model of that seed. A part that was
-stopped is resumed. A finished part is a line in experiments/results/smollm2.jsonl, which is only ever appended to. The
-page is docs/benchmarks/smollm2.md.
+Every part is an ordinary run of `recipes/smollm2-SETTING.yaml` in its own run directory (--runs): the base model and
+SFT once, and each RL method for each seed, which starts from the SFT model. A part that was stopped is resumed. A
+finished part is a line in experiments/results/smollm2.jsonl, which is only ever appended to. The page is
+docs/benchmarks/smollm2.md.
 """
 
 from __future__ import annotations
@@ -102,18 +102,18 @@ class Part:
         if self.stage == "sft":
             own = ("stages=[sft, eval_sft]",)
         elif self.stage != "base":
-            start = Part(self.setting, "sft", self.seed, self.overrides).folder(runs) / "models" / "sft"
+            start = Part(self.setting, "sft", 0, self.overrides).folder(runs) / "models" / "sft"
             own = ("stages=[rl, eval_rl]", f"model.path={start}", *SETTINGS[self.setting].methods[self.stage])
         recipe = str(SETTINGS[self.setting].recipe)
         return [*rewright, recipe, "--run", str(folder), f"seed={self.seed}", *self.overrides, *own]
 
 
 def parts(setting: str, methods: Sequence[str], seeds: int, overrides: tuple[str, ...]) -> list[Part]:
-    """All parts in the order in which they run: each seed as a whole, after the base model."""
-    stages = ["sft", *methods]
+    """All parts in the order in which they run: the base model, SFT, then each seed of RL with all methods."""
     return [
         Part(setting, "base", 0, overrides),
-        *(Part(setting, stage, seed, overrides) for seed in range(seeds) for stage in stages),
+        Part(setting, "sft", 0, overrides),
+        *(Part(setting, method, seed, overrides) for seed in range(seeds) for method in methods),
     ]
 
 
@@ -182,7 +182,7 @@ def run_part(part: Part, runs: Path, results: Path) -> None:
 def report(setting: str, rows: Sequence[dict[str, Any]]) -> str:
     """The table: success with its 95% interval over tasks, for each part, and RL against the SFT that it starts from.
 
-    The difference is that of the same tasks and seeds, averaged over the seeds of each task.
+    The difference is that of the same tasks, averaged over the seeds of each task.
     """
     apart = SETTINGS[setting].apart
     chosen = [row for row in rows if row["setting"] == setting]
@@ -198,17 +198,17 @@ def report(setting: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _differences(rows: Sequence[dict[str, Any]], apart: Sequence[str]) -> Iterator[str]:
-    start = {row["seed"]: row for row in rows if row["stage"] == "sft"}
+    start = next((row["outcomes"] for row in rows if row["stage"] == "sft"), None)
+    if start is None:
+        return
+    before = {key: value for found in start.values() for key, value in found.items()}
     for stage in dict.fromkeys(row["stage"] for row in rows if row["stage"] not in ("base", "sft")):
         by_task: dict[str, list[int]] = {}
-        seeds = [row for row in rows if row["stage"] == stage and row["seed"] in start]
+        seeds = [row for row in rows if row["stage"] == stage]
         for row in seeds:
-            before = {key: value for found in start[row["seed"]]["outcomes"].values() for key, value in found.items()}
             for name, found in row["outcomes"].items():
                 for task, value in found.items() if name not in apart else ():
                     by_task.setdefault(task, []).append(value - before[task])
-        if not by_task:
-            continue
         values = [sum(found) / len(found) for found in by_task.values()]
         found = paired_difference(values) if len(seeds) == 1 else mean_interval(values)
         yield (
@@ -252,7 +252,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="SmolLM2-135M on real function-calling tasks: base, SFT, GRPO.")
     parser.add_argument("--setting", choices=SETTINGS, default="bfcl", help="the tasks")
     parser.add_argument("--methods", nargs="*", help="RL methods; default: all of the setting")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, of each RL method")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe, for all parts"
     )

@@ -27,15 +27,16 @@ def test_a_stopped_experiment_goes_on_with_what_is_missing(tmp_path: Path) -> No
     results.write_text(json.dumps(row("base", {"multiple": "0"})) + '\n{"setting": "bfcl", "st')
     planned = parts("bfcl", ["graded"], 2, ())
     assert [(part.stage, part.seed) for part in planned] == [
-        ("base", 0), ("sft", 0), ("graded", 0), ("sft", 1), ("graded", 1),
+        ("base", 0), ("sft", 0), ("graded", 0), ("graded", 1),
     ]  # fmt: skip
     missing = [part for part in planned if row_of(part, read_results(results)) is None]
     assert missing == planned[1:]
     assert row_of(parts("bfcl", [], 1, ("sft.epochs=1",))[0], read_results(results)) is None  # other settings
 
-    first, graded = missing[0].command(tmp_path), missing[3].command(tmp_path)
+    first, graded = missing[0].command(tmp_path), missing[2].command(tmp_path)
     assert "--resume" not in first
-    assert f"model.path={tmp_path / 'bfcl' / 'sft-1' / 'models' / 'sft'}" in graded
+    assert f"model.path={tmp_path / 'bfcl' / 'sft-0' / 'models' / 'sft'}" in graded
+    assert "seed=1" in graded
     (missing[0].folder(tmp_path)).mkdir(parents=True)
     (missing[0].folder(tmp_path) / "recipe.yaml").touch()
     assert missing[0].command(tmp_path)[3:] == ["run", str(tmp_path / "bfcl" / "sft-0"), "--resume"]
@@ -72,20 +73,19 @@ def test_the_settings_of_every_part_are_those_of_a_recipe(name: str, method: str
         assert recipe.stages[-1] == f"eval_{part.evaluation}"
 
 
-def test_the_report_has_intervals_and_compares_rl_with_its_own_sft(
+def test_the_report_has_intervals_and_compares_rl_with_the_sft_that_it_starts_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
         row("base", {"multiple": "0" * 20, "irrelevance": "11"}),
         row("sft", {"multiple": "1" * 8 + "0" * 12, "irrelevance": "10"}),
         row("graded", {"multiple": "1" * 14 + "0" * 6, "irrelevance": "11"}),
-        row("sft", {"multiple": "1" * 10 + "0" * 10, "irrelevance": "10"}, seed=1),
         row("graded", {"multiple": "1" * 12 + "0" * 8, "irrelevance": "00"}, seed=1),
     ]
     lines = report("bfcl", rows).splitlines()
     assert "40.0% [21.9, 61.3] 20" in lines[2]
     assert lines[2].split()[-2:] == ["8/20", "1/2"]
-    assert lines[-1].startswith("graded - sft: +20.0 points [")  # 6 and 2 of 20 tasks; irrelevance is apart
+    assert lines[-1].startswith("graded - sft: +25.0 points [")  # 6 and 4 of 20 tasks; irrelevance is apart
     assert "2 seeds, 20 tasks" in lines[-1]
 
     results = tmp_path / "results.jsonl"
