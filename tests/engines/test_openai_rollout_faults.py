@@ -6,7 +6,7 @@ import json
 from rewright.core.records import Gold, Task, ToolResult, ToolSpec
 from rewright.dialects.hermes import Hermes
 from rewright.engines.openai import OpenAIEngine
-from rewright.rollout.loop import Plan, Rollout, failures
+from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.settings import Limits
 from support.fault_server import FAULTS, FaultServer
 
@@ -60,11 +60,12 @@ async def test_at_30_percent_faults_every_rollout_ends_with_an_answer_or_a_typed
         ends = [trajectory async for trajectory in rollout.run_many(plans, concurrency=32)]
         await engine.close()
     reasons = collections.Counter(trajectory.stop_reason for trajectory in ends)
+    failures = collections.Counter(trajectory.failure.kind for trajectory in ends if trajectory.failure is not None)
     with capsys.disabled():
-        print(f"\nrollouts: {dict(reasons)}, failures {failures(ends)}; {server.summary()}")
+        print(f"\nrollouts: {dict(reasons)}, failures {dict(failures)}; {server.summary()}")
     assert sorted(trajectory.id for trajectory in ends) == sorted(plan.id for plan in plans)
     assert set(reasons) == {"answered", "error"}
-    assert reasons["error"] == failures(ends)["engine"]
+    assert reasons["error"] == failures["engine"]
     for trajectory in ends:
         if trajectory.stop_reason == "answered":
             assert (trajectory.answer, len(trajectory.turns)) == ("36", 3)

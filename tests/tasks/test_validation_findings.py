@@ -99,6 +99,18 @@ def test_a_good_task_has_no_findings() -> None:
             "1 is not of type 'string'",
         ),
         (
+            task(metadata={"calls_per_message": [2]}),
+            "error",
+            "gold-metadata",
+            r"metadata.calls_per_message is \[2\]: expected 1 numbers with the sum 1",
+        ),
+        (
+            task(metadata={"ends_with_call": "find"}),
+            "error",
+            "gold-metadata",
+            "metadata.ends_with_call is 'find': expected the name of a declared tool",
+        ),
+        (
             task(FIND.replace("{'error'", "1/0, {'error'"), gold=Gold(("Rome",), (ToolCall("find", {"name": "Bob"}),))),
             "error",
             "gold-call-fails",

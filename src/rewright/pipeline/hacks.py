@@ -9,9 +9,10 @@ import msgspec
 
 from rewright.core.records import Task, ToolCall
 from rewright.dialects.base import Dialect, answer_form
-from rewright.rollout.gold import DONE, NO_CALL, GoldTurn, as_turns, closing_call, declared_names, gold_turns
 from rewright.rollout.settings import Limits
 from rewright.tasks.contamination import question_text
+from rewright.tasks.gold_turns import DONE, NO_CALL, GoldTurn, as_turns, closing_call, gold_turns
+from rewright.tools.declared import declared_names
 
 __all__ = ["HACKS", "Hack", "Player", "Script", "honest_right", "honest_wrongs"]
 

@@ -28,10 +28,10 @@ from rewright.pipeline.context import Context
 from rewright.pipeline.hacks import HACKS, Hack, Player, honest_right, honest_wrongs
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
-from rewright.rollout.gold import gold_turns, plays_gold
 from rewright.rollout.loop import Plan, Rollout
 from rewright.rollout.rewards import verdict_for
 from rewright.rollout.users import needs_model
+from rewright.tasks.gold_turns import gold_turns, plays_gold
 from rewright.training.group_credit import CreditInput, credit_groups
 
 __all__ = ["Played", "Probe", "Row", "probe_reward"]

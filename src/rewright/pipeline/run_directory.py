@@ -43,6 +43,7 @@ from rewright.pipeline.environment import environment
 from rewright.pipeline.migration import check_format, migrate, stored_environment, stored_recipe, upgrade_task
 from rewright.pipeline.registry import Stage, stages
 from rewright.pipeline.stored_rows import EvaluationRow, MetricsRow, PairRow, SFTRow, StageEntry
+from rewright.pipeline.tracking import stage_trackers
 from rewright.recipe.consent import check_recipe_code, recipe_code
 from rewright.recipe.differences import first_difference
 from rewright.recipe.schema import Recipe
@@ -363,18 +364,8 @@ class Run:
         recipe, entry = self.recipe(), next((one for one in self.stages() if one.name == stage), None)
         evaluation = entry is not None and entry.evaluates is not None
         tracked = TrackedStage.of(self.path, stage, recipe.project)
-        trackers = _trackers(recipe, stage if entry is None else entry.base, evaluation=evaluation)
+        trackers = stage_trackers(recipe, stage if entry is None else entry.base, evaluation=evaluation)
         report(trackers, tracked, stage_rows, evaluation=evaluation)
-
-
-def _trackers(recipe: Recipe, stage: str, *, evaluation: bool) -> dict[str, str]:
-    """The trackers of a stage, and the recipe key that names each."""
-    if not evaluation:
-        return dict.fromkeys(getattr(getattr(recipe, stage, None), "report_to", ()), f"{stage}.report_to")
-    if recipe.eval.report_to is not None:
-        return dict.fromkeys(recipe.eval.report_to, "eval.report_to")
-    sections = {"rl": recipe.rl, "reward": recipe.reward, "dpo": recipe.dpo, "sft": recipe.sft}
-    return {name: f"{key}.report_to" for key, section in sections.items() for name in section.report_to}
 
 
 def evaluation_files(label: str) -> tuple[str, str]:

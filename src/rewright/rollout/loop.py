@@ -46,7 +46,7 @@ from rewright.rollout.users import Partner, Users
 from rewright.sandbox.errors import error_result
 from rewright.sandbox.session import truncate_middle
 from rewright.tools.base import Toolset, ToolsetFactory
-from rewright.tools.declared import KIND as DECLARED
+from rewright.tools.declared import declared_names
 
 __all__ = ["Plan", "Rollout", "derive_seed"]
 
@@ -206,8 +206,7 @@ class Rollout:
         )
 
     async def _loop(self, plan: Plan, state: RolloutState, toolset: Toolset, user: Partner | None) -> StopReason:
-        limits, follow_ups = self.limits, plan.task.follow_ups
-        declared = {tool.name for tool in plan.task.all_tools if tool.kind == DECLARED}
+        limits, follow_ups, declared = self.limits, plan.task.follow_ups, declared_names(plan.task)
         if user is not None and user.opens:
             state.opening = await user.ask(None)
             if state.opening is None or user.ended:
@@ -390,20 +389,3 @@ class Rollout:
             state.number = 0
         state.turns[-1] = msgspec.structs.replace(turn, suffix_ids=tuple(suffix), follow_up=follow_up)
         return True
-
-
-def group_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
-    """Group trajectories by task id, in order of appearance."""
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in trajectories:
-        groups.setdefault(trajectory.task_id, []).append(trajectory)
-    return groups
-
-
-def failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
-    """Count the trajectories with an infrastructure failure, by component."""
-    counts: dict[str, int] = {}
-    for trajectory in trajectories:
-        if trajectory.failure is not None:
-            counts[trajectory.failure.kind] = counts.get(trajectory.failure.kind, 0) + 1
-    return counts

@@ -27,6 +27,7 @@ from rewright.rendering.template_check import prompt_problem, template_findings
 from rewright.sandbox.sandbox import Level
 from rewright.tasks.execution import execute_tasks
 from rewright.tasks.findings import Finding, Notes
+from rewright.tasks.gold_turns import closing_call, plays_gold
 from rewright.tasks.licences import source_warnings
 from rewright.tasks.loading import DEFAULT_FORMAT, iterate_tasks
 from rewright.tasks.rows import LeftOutError
@@ -201,6 +202,11 @@ def _check_record(note: Notes, judges: Sequence[str], trusted: Sequence[str]) ->
             note.error("target", missing, tool.name)
     for name, message in record_problems(task):
         note.error("gold-against-tools", message, name)
+    try:
+        plays_gold(task)
+        closing_call(task)
+    except InputError as problem:
+        note.error("gold-metadata", str(problem).removeprefix(f"task {task.id}: "))
     for tool in task.all_tools:
         for message in schema_problems(tool.schema):
             note.error("schema", f"tool {tool.name}: {message}", tool.name)

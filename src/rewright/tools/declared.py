@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from rewright.core.records import ToolCall, ToolResult, ToolSpec
+from rewright.core.records import Task, ToolCall, ToolResult, ToolSpec
 from rewright.sandbox.errors import error_result
 
-__all__ = ["KIND", "DeclaredTools", "DeclaredToolset"]
+__all__ = ["KIND", "DeclaredTools", "DeclaredToolset", "declared_names"]
 
 KIND: Final = "declared"
+
+
+def declared_names(task: Task) -> set[str]:
+    """The names of the task's declared tools: a call of one ends the trajectory."""
+    return {tool.name for tool in task.all_tools if tool.kind == KIND}
 
 
 class DeclaredToolset:

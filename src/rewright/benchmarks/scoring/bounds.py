@@ -13,7 +13,7 @@ from rewright.benchmarks.scoring.scores import ALL
 from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
 from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
-from rewright.tools.declared import KIND as DECLARED
+from rewright.tools.declared import declared_names
 
 __all__ = ["measured", "nothing", "played", "shares"]
 
@@ -38,7 +38,7 @@ def played(task: Task) -> Trajectory:
 
 
 def _trajectory(task: Task, turns: tuple[Turn, ...], answer: str | None = None) -> Trajectory:
-    declared = {tool.name for tool in task.all_tools if tool.kind == DECLARED}
+    declared = declared_names(task)
     called = any(call.name in declared for turn in turns for call in turn.calls)
     stop: StopReason = "answered" if answer is not None else "called" if called else "no_answer"
     return Trajectory(

@@ -14,7 +14,8 @@ from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.stages.held_out import held_out_keys, question_keys
 from rewright.pipeline.task_checks import check_judged_candidates
 from rewright.rendering.renderer import Renderer
-from rewright.rollout.gold import GoldPolicy, gold_problem, plays_gold
+from rewright.rollout.gold import GoldPolicy, gold_problem
+from rewright.tasks.gold_turns import plays_gold
 
 __all__ = ["check_gold", "gold_rows"]
 
