@@ -1,6 +1,8 @@
 """What repair adds to SFT, and what the reward model adds to RL: AutoTraj's two ablations, on an embedded world.
 
     python experiments/autotraj_ablation.py                # five seeds; stop it and go on with the same command
+    python experiments/autotraj_ablation.py --recipe recipes/smollm2-autotraj.yaml --seeds 1 \\
+        --runs build/autotraj-smollm2 --results experiments/results/autotraj_smollm2.jsonl    # on real functions
     python experiments/autotraj_ablation.py --report       # table and picture from the results file, nothing is run
 
 A seed has its own tasks, candidates, repairs and pairs; then its arms, all evaluated on the same held-out tasks:
@@ -56,8 +58,10 @@ Row = dict[str, Any]
 
 
 def recipe_of(options: argparse.Namespace, seed: int, stages: Sequence[str], *more: str) -> Recipe:
-    """The recipe of one seed: its own tasks, the same held-out ones."""
-    own = [f"seed={seed}", f"tasks.seed={seed}", f"stages={json.dumps(list(stages))}"]
+    """The recipe of one seed: its own tasks (of a file all seeds have the same), the same held-out ones."""
+    own = [f"seed={seed}", f"stages={json.dumps(list(stages))}"]
+    if load_recipe(options.recipe, options.set).tasks.path is None:  # a world, which draws its tasks
+        own.append(f"tasks.seed={seed}")
     return load_recipe(options.recipe, [*own, *options.set, *more])
 
 
