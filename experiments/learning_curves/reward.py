@@ -15,7 +15,7 @@ import msgspec
 from learning_curves.runs import LIMITS, Base, profile_of
 from rewright.core.progress import say
 from rewright.engines.embedded import HFSettings
-from rewright.engines.loading import tune_allocator
+from rewright.engines.loading import tune_process
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.schema import Recipe
@@ -34,7 +34,7 @@ TASKS = 300
 
 def reward_model_of(base: Base, folder: Path) -> Path:
     """The folder of the base's reward model, trained in the run directory `folder` unless it is there already."""
-    tune_allocator()
+    tune_process()
     tasks_file = folder.with_suffix(".tasks.jsonl")
     tasks = list(generate("train", TASKS, seed=77, profile=profile_of(base)))
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from rewright.credit.settings import TurnCredit
 from rewright.dialects.hermes import Hermes
 from rewright.engines.base import Sampling
 from rewright.engines.embedded import HFSettings
-from rewright.engines.loading import load_model, load_tokenizer, tune_allocator
+from rewright.engines.loading import load_model, load_tokenizer, tune_process
 from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
 from rewright.rendering.renderer import Renderer
@@ -140,7 +140,7 @@ def train_once(
     import torch
 
     torch.set_num_threads(1)  # a small model gains nothing from a second thread: run a second job instead
-    tune_allocator()
+    tune_process()
     started = time.monotonic()
     chosen, policy = METHODS[method], HFSettings(path=base.model, slots=64)
     settings = settings_of(chosen, steps)

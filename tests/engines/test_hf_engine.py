@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from rewright.engines.hf import HFEngine  # noqa: E402
+from rewright.engines.loading import load_model  # noqa: E402
 from rewright.engines.sampling import sample  # noqa: E402
+from rewright.engines.settings import ModelSettings  # noqa: E402
 
 TOKENIZER = chat_tokenizer(CHATML)
 LETTERS = range(256)
@@ -123,6 +126,24 @@ async def sampled(model: Any, prompts: list[list[int]], concurrency: int, **opti
                 return await converse(engine, f"s{index}", prompts[index], index)
 
         return list(await asyncio.gather(*(one(index) for index in range(len(prompts)))))
+
+
+@pytest.mark.parametrize("setting", ["0", "1"])
+async def test_grouped_heads_need_no_copies(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' attention copies the keys of a group for every head, or PyTorch's kernel reads them once."""
+    monkeypatch.setenv("TRANSFORMERS_SDPA_FORCE_GQA", setting)
+    model, prompts = build(num_key_value_heads=1), groups(8)
+    for index, turns in enumerate(await sampled(model, prompts, 8, slots=8)):
+        check(model, prompts[index], turns[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")
+def test_a_user_may_turn_the_attention_without_copies_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFORMERS_SDPA_FORCE_GQA", "0")
+    load_model(ModelSettings(path="pico"))
+    assert os.environ.pop("TRANSFORMERS_SDPA_FORCE_GQA") == "0"
+    load_model(ModelSettings(path="pico"))
+    assert os.environ["TRANSFORMERS_SDPA_FORCE_GQA"] == "1"
 
 
 async def test_later_turns_continue_from_what_is_cached() -> None:

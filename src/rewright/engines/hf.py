@@ -41,6 +41,8 @@ PREFILL_LENGTH_STEP: Final = 192
 last bits from those over more, independently of the mask (measured): a step of 192 keeps prefill out of that range."""
 ROW_STEP: Final = 8
 """Batch sizes are multiples of this, so that every row is computed by the same kernel."""
+FEWEST_ROWS: Final = 16
+"""Smallest batch of a small model on a CPU: some processors compute products of 8 rows by another kernel (measured)."""
 MAX_SINGLE_THREAD_PARAMETERS: Final = 20_000_000
 """Up to this number of parameters, one CPU thread is as fast as two and makes results independent of the batch."""
 STOP_TAIL_TOKENS: Final = 24
@@ -84,12 +86,12 @@ class HFEngine(WeightUpdates):
         self.device = next(model.parameters()).device
         self.slots = [Slot() for _ in range(slots)]
         # Padding rows after the slots complete the last batch.
-        rows = -(-slots // ROW_STEP) * ROW_STEP
-        self._layers, self._rows = int(config.num_hidden_layers), rows
-        self.cache = SlotCache(self._layers, rows)
-        self.cache_name = cache_argument(model)
         small = sum(weight.numel() for weight in model.parameters()) <= MAX_SINGLE_THREAD_PARAMETERS
         self.threads = 1 if small and self.device.type == "cpu" else None
+        self._fewest = ROW_STEP if self.threads is None else FEWEST_ROWS
+        self._layers, self._rows = int(config.num_hidden_layers), self._batch_size(slots)
+        self.cache = SlotCache(self._layers, self._rows)
+        self.cache_name = cache_argument(model)
         self.waiting: list[Job] = []
         self._clock = 0
         self._thread = threading.Thread(target=self._run, name=f"engine-{self.name}", daemon=True)
@@ -317,11 +319,14 @@ class HFEngine(WeightUpdates):
                 slot.pending = []
                 job.finish(self._result(job, stop))
 
+    def _batch_size(self, rows: int) -> int:
+        return max(self._fewest, -(-rows // ROW_STEP) * ROW_STEP)
+
     def _compact(self, active: list[int]) -> tuple[list[int], int]:
         """Move the active slots to the front if that shrinks the batch considerably. Returns (slots, batch size)."""
-        needed = -(-len(active) // ROW_STEP) * ROW_STEP
+        needed = self._batch_size(len(active))
         if active[-1] < needed + needed // 2:
-            return active, -(-(active[-1] + 1) // ROW_STEP) * ROW_STEP
+            return active, self._batch_size(active[-1] + 1)
         free_rows = iter(sorted(set(range(needed)) - set(active)))
         rows = []
         for index in active:

@@ -21,7 +21,7 @@ from rewright.engines.loading import (
     local_device,
     quiet_loading,
     resolve_path,
-    tune_allocator,
+    tune_process,
 )
 from rewright.engines.prefix_tree import TreeReader
 from rewright.engines.settings import ModelSettings
@@ -47,7 +47,7 @@ class RewardModel:
     def __init__(self, path: str | Path, *, batch_tokens: int = 16384) -> None:
         from transformers import AutoModelForSequenceClassification
 
-        tune_allocator()
+        tune_process()
         config = _config_with_head(Path(path))
         self.about: dict[str, Any] = dict(getattr(config, "rewright", None) or {})
         self.device = torch.device(local_device())
@@ -192,7 +192,7 @@ def train_reward_model(
     if limit is not None and all(any(len(pair[side]) > limit for side in sides) for pair in training):
         raise InputError(f"reward: all {len(training)} pairs are longer than reward.max_length, {limit} tokens")
     dataset = Dataset.from_list([{key: pair[key] for key in sides} for pair in training])
-    tune_allocator()
+    tune_process()
     set_seed(seed)  # the head and adapters are initialized before the trainer sets its seed
     with quiet():
         tokenizer = load_tokenizer(model)
