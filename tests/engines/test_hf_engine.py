@@ -18,10 +18,10 @@ from support.small_tokenizers import CHATML, chat_tokenizer
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from rewright.engines.embedded import HFSettings  # noqa: E402
 from rewright.engines.hf import HFEngine  # noqa: E402
 from rewright.engines.loading import load_model  # noqa: E402
 from rewright.engines.sampling import sample  # noqa: E402
-from rewright.engines.settings import ModelSettings  # noqa: E402
 
 TOKENIZER = chat_tokenizer(CHATML)
 LETTERS = range(256)
@@ -140,9 +140,9 @@ async def test_grouped_heads_need_no_copies(setting: str, monkeypatch: pytest.Mo
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")
 def test_a_user_may_turn_the_attention_without_copies_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMERS_SDPA_FORCE_GQA", "0")
-    load_model(ModelSettings(path="pico"))
+    load_model(HFSettings(path="pico"))
     assert os.environ.pop("TRANSFORMERS_SDPA_FORCE_GQA") == "0"
-    load_model(ModelSettings(path="pico"))
+    load_model(HFSettings(path="pico"))
     assert os.environ["TRANSFORMERS_SDPA_FORCE_GQA"] == "1"
 
 

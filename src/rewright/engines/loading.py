@@ -152,8 +152,9 @@ def tune_process() -> None:
     need that (unless `TRANSFORMERS_SDPA_FORCE_GQA` is set, which a user may set to 0). PyTorch's kernel for CPUs gives
     the same numbers without copies (measured: half of the time of a prefill's attention).
 
-    With glibc: training allocates and frees the same large tensors in every step. By default glibc returns them to the kernel each
-    time, and the page faults cost more than the arithmetic of a small model (measured: 2.6k against 7.2k tokens/s).
+    With glibc: training allocates and frees the same large tensors in every step. By default glibc returns them to the
+    kernel each time, and the page faults cost more than the arithmetic of a small model (measured: 2.6k against 7.2k
+    tokens/s).
     """
     import ctypes
     import platform
