@@ -24,7 +24,7 @@ WINDOW = 5
 """Steps of the moving mean, 320 rollouts."""
 COLOURS = {
     "outcome": "#6b7280", "outcome+format": "#b45309", "matchtir-hard": "#2563eb", "matchtir-soft": "#0891b2",
-    "fixed_horizon": "#059669", "rewright": "#db2777",
+    "fixed_horizon": "#059669", "rewright": "#db2777", "outcome-or-calls": "#ea580c",
 }  # fmt: skip
 
 Row = dict[str, Any]
