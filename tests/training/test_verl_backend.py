@@ -98,6 +98,21 @@ def test_what_verl_does_not_support_is_refused_with_its_key(folder: Path, name: 
     in_process.rewright(folder, "run", "r.yaml", "--dry-run", *arguments).refused(words)
 
 
+def test_a_signal_of_yours_that_compares_rollouts_is_refused_before_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    (folder / "ranks_on_verl.py").write_text(
+        "from rewright.credit import compares_trajectories\n"
+        "@compares_trajectories\n"
+        "def ranks(trajectories):\n"
+        "    return [[0.0] * len(one.turns) for one in trajectories]\n"
+    )
+    said = in_process.rewright(folder, "run", "r.yaml", "--dry-run", "rl.credit.signal=ranks_on_verl:ranks")
+    said.refused("rl.credit.signal 'ranks_on_verl:ranks' compares the trajectories of a task: this trainer gives one")
+    assert not (folder / "runs").exists()
+
+
 def test_settings_of_verl_have_no_effect_with_another_back_end(folder: Path) -> None:
     (folder / "trl.yaml").write_text(RECIPE.replace("backend: verl", "backend: trl"))
     in_process.rewright(folder, "run", "trl.yaml", "--dry-run").refused("rl.verl has no effect: rl.backend is trl")

@@ -201,14 +201,18 @@ READS: Mapping[str, str] = {
     "state_keys": "the states of the turns",
     "components": "the parts of the trajectory reward",
     "outcomes": "the outcomes",
+    "scores": "the scores of the states",
+    "answers": "the gold answers",
+    "token_ids": "the token ids",
+    "tau2_tasks": "the tasks of the format tau2",
 }
-"""What an estimator may read besides rewards, for messages."""
+"""What an estimator may read besides rewards, or a signal besides calls and messages, for messages."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def reads(*names: str) -> Callable[[Function], Function]:
-    """Decorator that says what an estimator reads besides rewards: keys of `READS`. A trainer without it refuses it."""
+    """Decorator that says what an estimator or a signal reads (keys of `READS`). A trainer without it refuses it."""
 
     def keep(function: Function) -> Function:
         function.reads = names  # type: ignore[attr-defined]
@@ -218,7 +222,7 @@ def reads(*names: str) -> Callable[[Function], Function]:
 
 
 def reads_of(function: Any) -> tuple[str, ...]:
-    """Return what an estimator reads besides rewards."""
+    """Return what an estimator or a signal reads (keys of `READS`)."""
     return tuple(getattr(function, "reads", ()))
 
 

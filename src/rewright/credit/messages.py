@@ -17,6 +17,7 @@ __all__ = [
     "gold_calls",
     "gold_of",
     "name_of",
+    "turn_scores",
     "turns_of_messages",
     "warn_about_malformed_calls",
 ]
@@ -139,6 +140,27 @@ def gold_of(holder: Any, where: str, key: str = "gold_calls") -> list[Any] | Non
             f"{where} has no {key!r}: expected a list of calls, or null where they are unknown; it has {keys or 'none'}"
         )
     return gold_calls(holder[key], f"{where}.{key}")
+
+
+def turn_scores(given: Any, turns: int, where: str) -> list[float | None] | None:
+    """Read the scores of a rollout, for the signal `score`; None if they are unknown.
+
+    Args:
+        given: one for each turn, or one more in front, that before the first turn; None for an unknown one.
+        turns: the number of turns.
+        where: names the value in error messages.
+
+    Returns T + 1 scores. Raises ValueError for another number of them, and for anything but a list.
+    """
+    if given is None:
+        return None
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    if not isinstance(given, (list, tuple)) or len(given) not in (turns, turns + 1):
+        raise ValueError(
+            f"{where} is {given!r:.200}: expected {turns} numbers, one for each turn, or one more in front"
+        )
+    return [None, *given] if len(given) == turns else list(given)
 
 
 def warn_about_malformed_calls(turns: Sequence[Sequence[Sequence[Any]]], golds: Sequence[Any]) -> None:

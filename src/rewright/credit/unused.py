@@ -1,14 +1,17 @@
-"""Settings of a `credit:` section that have no effect with its signal, assignment or estimator."""
+"""Settings that have no effect: with the signal, assignment or estimator of a `credit:` section, or in a trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rewright.core.settings import UnusedKey
 from rewright.credit.choices import chosen_name, parts_of
 
-__all__ = ["CALL_KEYS", "unused_keys"]
+if TYPE_CHECKING:
+    from rewright.credit.settings import TurnCredit
+
+__all__ = ["CALL_KEYS", "check_unread", "unused_keys"]
 
 CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "compare", "aggregate")
 """Settings of the signal `matched`. They stand beside `signal`, or in it if it is a mapping."""
@@ -46,3 +49,17 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
     estimator = chosen_name(section.get("estimator", defaults["estimator"]))
     for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
         yield UnusedKey(key, "estimator", estimator)
+
+
+def check_unread(settings: TurnCredit, keys: Collection[str], why: str) -> None:
+    """Raise ValueError for settings that a trainer does not read, unless they have their defaults.
+
+    Args:
+        settings: the settings.
+        keys: names of those that are not read.
+        why: why they are not, for the message.
+    """
+    defaults = type(settings)().as_mapping()
+    given = [key for key, value in settings.as_mapping().items() if key in keys and value != defaults[key]]
+    if given:
+        raise ValueError(f"{', '.join(given)} {'have' if len(given) > 1 else 'has'} no effect here: {why}")

@@ -6,7 +6,9 @@ Import this module in the entry point, in the training process::
 
 SkyRL's environments return a reward per step, and its generator puts it on the last token of the turn. So let the
 environment's `step` return the turn reward (`rewright.credit.turn_rewards` of the calls so far). Settings, `gamma`
-included, are read from `REWRIGHT_TURN_CREDIT` (JSON); `trainer.algorithm.gamma` is not used.
+included, are read from `REWRIGHT_TURN_CREDIT` (JSON); `trainer.algorithm.gamma` is not used. They are checked when this
+module is imported, so an estimator of your own is given as an import path, "package.module:function". The turn rewards
+are the environment's: the settings of signals (`signal`, `missing`, those of the matching) are refused.
 
 Turn boundaries: SkyRL passes a mask of the whole response, tool text included, so a turn is assumed to end at every
 non-zero reward, and a turn with reward 0 is merged with the next one. Per-token penalties among the rewards are not
@@ -23,8 +25,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rewright.credit.settings import TurnCredit
-from rewright.credit.token_level import token_advantages
+from rewright.credit.settings import CALL_KEYS, TurnCredit
+from rewright.credit.token_level import check_settings, token_advantages
+from rewright.credit.unused import check_unread
 
 __all__ = ["TurnCreditMixin", "compute_rewright_advantage", "register"]
 
@@ -41,8 +44,8 @@ def compute_rewright_advantage(
         response_mask: shape (batch, response_len); 1 for response tokens, or for generated tokens with the mixin.
         index: the uid of the prompt of each row; rows with the same uid are a group.
 
-    Returns advantages and returns, equal tensors of shape (batch, response_len). Raises ValueError without `index` and
-    for `use_kl_in_reward`.
+    Returns advantages and returns, equal tensors of shape (batch, response_len). Raises ValueError without `index`, for
+    `use_kl_in_reward`, and as `register` does.
     """
     import torch
 
@@ -57,7 +60,7 @@ def compute_rewright_advantage(
         token_level_rewards.detach().float().cpu().numpy(),
         response_mask.detach().cpu().numpy(),
         [str(uid) for uid in index],
-        TurnCredit.from_environment(),
+        _settings(),
         ends_from_rewards=True,
     )
     tensor = torch.from_numpy(advantages).to(device=token_level_rewards.device, dtype=torch.float32)
@@ -65,8 +68,24 @@ def compute_rewright_advantage(
 
 
 def register(ppo_utils: Any) -> None:
-    """Register the estimator in SkyRL's module of estimators."""
+    """Register the estimator in SkyRL's module of estimators.
+
+    Raises ValueError for settings that cannot work in SkyRL or have no effect there, and registers nothing then.
+    """
+    _settings()
     ppo_utils.register_advantage_estimator("rewright")(compute_rewright_advantage)
+
+
+def _settings() -> TurnCredit:
+    """The settings of the environment. Raises ValueError for those that cannot work or have no effect in SkyRL."""
+    settings = TurnCredit.from_environment()
+    try:
+        check_unread(settings, ("signal", "missing", *CALL_KEYS), "the environment's `step` returns the turn rewards")
+        settings.check_functions()
+        check_settings(settings)
+    except ValueError as problem:
+        raise ValueError(f"REWRIGHT_TURN_CREDIT: {problem}") from None
+    return settings
 
 
 class TurnCreditMixin:

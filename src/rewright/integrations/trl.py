@@ -37,7 +37,13 @@ from typing import Any, Final
 import numpy as np
 
 from rewright.credit import CreditTrajectory, CreditTurn, Resources, per_token, spans_from_mask
-from rewright.credit.messages import credit_turns, gold_calls, turns_of_messages, warn_about_malformed_calls
+from rewright.credit.messages import (
+    credit_turns,
+    gold_calls,
+    turn_scores,
+    turns_of_messages,
+    warn_about_malformed_calls,
+)
 from rewright.credit.missing import check_missing
 from rewright.credit.settings import Array, TurnCredit
 
@@ -269,14 +275,7 @@ def _trajectories(
 
 def _scores(given: Any, turns: int, index: int) -> list[float | None] | None:
     """The scores after each turn (and before the first one), for the signal `score`."""
-    if given is None:
-        return None
-    if not isinstance(given, (list, tuple)) or len(given) not in (turns, turns + 1):
-        raise ValueError(
-            f"turn_scores of completion {index} is {given!r:.200}: expected {turns} numbers, one for each turn, or one "
-            "more in front"
-        )
-    return [None, *given] if len(given) == turns else list(given)
+    return turn_scores(given, turns, f"turn_scores of completion {index}")
 
 
 def _unique(names: Sequence[str]) -> list[str]:

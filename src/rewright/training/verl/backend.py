@@ -54,6 +54,10 @@ class Verl:
     def check_rl(self, settings: RLSettings, limits: Limits, ray: RaySettings) -> None:
         """Raise InputError for settings and limits without an equal in verl, too few GPUs, and a missing cluster."""
         check_settings(settings)
+        try:
+            settings.credit.check_alone()  # import paths, too, which the recipe's consent has allowed by now
+        except ValueError as problem:
+            raise InputError(f"rl.credit.{problem}") from None
         if limits.trajectory_tokens is None:
             raise InputError(
                 "limits.trajectory_tokens is null: expected a number with rl.backend: verl, which has a fixed length"
