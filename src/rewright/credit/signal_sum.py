@@ -25,7 +25,7 @@ def add_signals(signals: Sequence[TurnSignal], scales: Sequence[float], names: S
     The kind is "advantage" if all signals are advantages, else "reward", with the sum of the advantages in `added`.
     """
     kinds = [signal.kind for signal in signals]
-    masks = [np.logical_or.reduce(rows) for rows in zip(*(signal.missing for signal in signals), strict=True)]
+    masks = [np.logical_or.reduce(rows) for rows in zip(*(signal.missing_rewards for signal in signals), strict=True)]
     totals = [
         np.asarray(sum(scale * row for scale, row in zip(scales, rows, strict=True)))
         for rows in zip(*(signal.rewards for signal in signals), strict=True)
