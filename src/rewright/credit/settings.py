@@ -28,7 +28,7 @@ from rewright.credit.choices import (
     tidied,
 )
 from rewright.credit.comparison import Comparison
-from rewright.credit.estimators import READS, find_estimator, reads_of
+from rewright.credit.estimators import READS, check_join, find_estimator, reads_of
 from rewright.credit.missing import bridged
 from rewright.credit.resources import NEEDS, Resources, is_alone, needed, resources_for
 from rewright.credit.signal_sum import add_signals
@@ -109,7 +109,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             if ":" not in part.name:
                 self._part_settings(part)
         if ":" not in self.estimator_name:
-            own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+            own = own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+            check_join(find_estimator(self.estimator_name), self.join, own)
         advantages([], [], estimator="grpo", **self._estimator_settings)
 
     @classmethod
