@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewright.credit import CreditTrajectory, TurnSignal, advantages, register_estimator
+from rewright.credit import CreditTrajectory, TurnSignal, advantages
 from rewright.credit.settings import TurnCredit
 from support.in_process import rewright
 
@@ -61,7 +61,6 @@ def test_equal_rollouts_have_no_advantage_where_turn_rewards_decay_with_success(
         assert [row.tolist() for row in found] == [[0.0, 0.0], [0.0, 0.0]]
 
 
-@register_estimator("bridge_seen")
 def seen(group: Any) -> Any:
     """The rewards, and 10 for a turn that is marked as missing."""
     return group.rewards_nT + 10.0 * group.missing_nT
@@ -74,7 +73,7 @@ def seen(group: Any) -> Any:
 def test_the_turn_stays_marked_and_a_trajectory_without_a_number_is_left_out(
     outcome: float | None, expected: list[list[float]]
 ) -> None:
-    settings = TurnCredit.of({"signal": "score", "missing": "bridge", "estimator": "bridge_seen"})
+    settings = TurnCredit.of({"signal": "score", "missing": "bridge", "estimator": f"{__name__}:seen"})
     scores: list[list[float | None]] = [[0.0, 0.5, None], [0.0, None, 0.5], [0.0, None, None]]
     three = [CreditTrajectory.of_calls([[], []], scores=row) for row in scores]
     rewards = settings.with_outcomes(settings.rewards_of(three), [outcome] * 3)
@@ -83,7 +82,9 @@ def test_the_turn_stays_marked_and_a_trajectory_without_a_number_is_left_out(
 
 
 def test_in_a_trajectory_join_the_outcome_is_no_turn_reward() -> None:
-    settings = TurnCredit.of({"signal": "score", "missing": "bridge", "estimator": "bridge_seen", "join": "trajectory"})
+    settings = TurnCredit.of(
+        {"signal": "score", "missing": "bridge", "estimator": f"{__name__}:seen", "join": "trajectory"}
+    )
     one = [CreditTrajectory.of_calls([[], []], scores=SCORES[0])]
     found = settings.advantages(settings.with_outcomes(settings.rewards_of(one), [1.0]), [0], [1.0])
     assert found[0].tolist() == [0.5, 10.0]
