@@ -124,3 +124,27 @@ def test_verl_has_rewards_only(rewright: Rewright, tmp_path: Path, name: str, re
     code, _, said = rewright("run", "r.yaml", "--dry-run")
     assert code == 2
     assert f"rl.credit.estimator: estimator '{name}' reads {reads}" in said
+
+
+def test_hgpo_refuses_an_outcome_that_it_would_ignore(rewright: Rewright, log: Path, tmp_path: Path) -> None:
+    outcome = ("credit", "log.jsonl", "--signal", "outcome", "--estimator", "hgpo", "join=trajectory")
+    code, out, said = rewright(*outcome)
+    assert (code, out, said.count("\n")) == (2, "", 1)
+    assert "join: must be last_turn with the estimator hgpo" in said and "base_group: true" in said
+    code, out, _ = rewright(*outcome, "estimator.base_group=true", "--json")
+    first = [json.loads(line)["turn_advantages"][0] for line in out.splitlines()]
+    assert code == 0 and first[0] > 0 > first[1]
+    recipe = {"rl": {"credit": {"signal": "outcome", "estimator": "hgpo", "join": "trajectory"}}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, said = rewright("run", "r.yaml", "--dry-run")
+    assert (code, "rl.credit.join: must be last_turn with the estimator hgpo" in said) == (2, True), said
+
+
+def test_leaving_the_trajectory_out_concerns_the_step_level_only(rewright: Rewright, log: Path) -> None:
+    alone = [credit(rewright, "--estimator", "gigpo", "estimator.omega=0", *more)[0]
+             for more in ((), ("estimator.leave_trajectory_out=true",))]  # fmt: skip
+    assert alone[0] == alone[1]
+    both = [credit(rewright, "--estimator", "gigpo", "gamma=1", *more)[0]
+            for more in ((), ("estimator.leave_trajectory_out=true",))]  # fmt: skip
+    # At turn 1 all three are in one state: 1 against a mean of 1/3 with itself, of 0 without.
+    assert [rows[0][0] for rows in both] == [pytest.approx(4 / 3, abs=1e-4), pytest.approx(5 / 3, abs=1e-4)]

@@ -1,11 +1,14 @@
 """The estimator that takes the outcome where a group has both results, and the turn rewards where it has none."""
 
+import json
+
 import numpy as np
 import pytest
 
 from rewright.credit import advantages
 from rewright.credit.settings import TurnCredit
 from rewright.credit.trajectories import CreditTrajectory
+from support.in_process import rewright
 
 CALLS = [[1.0, 0.5, 0.0], [0.0, 0.0], [0.5, 1.0, 0.25, 0.0], [0.0]]
 GROUP = [7, 7, 7, 7]
@@ -95,3 +98,40 @@ def test_rewards_with_the_outcome_in_them_alone_are_refused():
     assert_equal_rows(
         np.round(credit.advantages(joined, [0] * 3, [1.0, 0.0, 0.0]), 2), [[1.15, 1.15], [-0.58, -0.58], [-0.58, -0.58]]
     )
+
+
+@pytest.mark.parametrize("decay", ["contrast", "success"])
+@pytest.mark.parametrize("outcomes", [[2.0] * 4, [2.0, 0.0, 0.0, 0.0], [-1.0] * 4, [1.0, -1.0, 1.0, 1.0]])
+def test_an_outcome_that_is_no_share_of_success_is_an_error(decay, outcomes):
+    wrong = next(outcome for outcome in outcomes if not 0 <= outcome <= 1)
+    with pytest.raises(ValueError, match=rf"outcome of a rollout is {wrong:g}: expected 0 \(wrong\) to 1 \(right\)"):
+        found(outcomes, decay=decay)
+
+
+@pytest.mark.parametrize("decay", ["contrast", "success"])
+def test_the_rounding_of_a_trainer_is_no_error(decay):
+    almost = float(np.nextafter(np.float32(1), np.float32(2)))
+    for row in found([almost] * 4, decay=decay):
+        assert np.abs(row).max() == 0.0
+
+
+def test_a_reward_that_wrong_rollouts_get_too_is_not_success():
+    constant = float(np.float32(0.1))  # as TRL computes it
+    assert_equal_rows(found([constant] * 4), [np.zeros(len(row)) for row in CALLS])
+    expected = advantages(CALLS, GROUP, estimator="matchtir", **MATCHTIR)
+    assert_equal_rows(found([constant] * 4, right_above=0.1), expected)
+    mixed = [constant, 1.0, constant, constant]
+    assert_equal_rows(found(mixed, right_above=0.1), found(mixed))
+    for wrong in (-0.1, 1.5, "high"):
+        with pytest.raises(ValueError, match=r"estimator\.right_above"):
+            TurnCredit.of({"estimator": {"name": "outcome_or_calls", "right_above": wrong}})
+
+
+def test_the_command_line_says_what_outcomes_are_expected(tmp_path):
+    call = {"type": "function", "function": {"name": "age", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    rows = [{"group": "q", "messages": messages, "gold_calls": [], "reward": reward} for reward in (2.0, 2.0)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = rewright(tmp_path, "credit", "log.jsonl", "--estimator", "outcome_or_calls", "estimator.decay=success")
+    said.refused("the outcome of a rollout is 2: expected 0 (wrong) to 1 (right)")
+    assert not said.output

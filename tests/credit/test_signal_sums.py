@@ -27,6 +27,12 @@ def long(trajectories: Any) -> list[list[float]]:
     return [[math.nan if turn.text is None else float(len(turn.text)) for turn in one.turns] for one in trajectories]
 
 
+@register("signal", "sum_long_last")
+def long_last(trajectories: Any) -> list[list[float]]:
+    """0 for every turn but the last one, which has no number."""
+    return [[0.0] * (len(one.turns) - 1) + [math.nan] for one in trajectories]
+
+
 @register("signal", "sum_value")
 def rising(trajectories: Any) -> TurnSignal:
     return TurnSignal.of([[2.0 * (t + 1) for t in range(len(one.turns))] for one in trajectories], kind="value",
@@ -189,6 +195,17 @@ def test_bridging_keeps_it_and_counts_it_too() -> None:
     assert (sum(found.missing), sum(found.left_out)) == (2, 0)
     assert found.trajectory_rewards == [1.0, 1.0, 1.0, 1.0]
     assert all(len(row) == 2 and all(map(math.isfinite, row)) for row in found.advantages)
+
+
+def test_the_metric_of_turn_rewards_has_the_outcome_of_a_last_turn_without_a_number() -> None:
+    rollouts = [rollout(0, "36"), rollout(1, "36")]
+    for join, expected in (("last_turn", 0.5), ("trajectory", 0.0)):
+        credit = TurnCredit.of({"signal": "sum_long_last", "missing": "bridge", "join": join})
+        verdicts = [Verdict(trajectory_id=one.id, outcome=float(one.index), reason="") for one in rollouts]
+        settings = RLSettings(credit=credit, trajectory_reward="matchtir")
+        found = score_rollouts([TASK] * 2, rollouts, verdicts, settings, dialect="hermes")
+        metrics = step_metrics(found, rollouts, joined=join == "last_turn")
+        assert (metrics["rewright/turn_reward"], metrics["rewright/credit_missing"]) == (expected, 2.0)
 
 
 def test_a_step_with_more_than_a_tenth_missing_stops_and_names_signal_and_cause() -> None:

@@ -345,6 +345,20 @@ def test_draco_redistributes_the_advantage_over_the_cited_turns(judge_of: Any) -
     assert found.stats == {"judge/prompts": 4.0, "judge/inert": 1.0, "judge/agreement": 1.0, "judge/missing": 0.0}
 
 
+def test_draco_of_one_attempt_alone_counts_what_it_passed(judge_of: Any) -> None:
+    resources, how = Resources(judge=judge_of(rubric)), {"form": "draco", "criteria": ("a", "b"), "twice": 0.0}
+    failed_one, failed_none = attempts([turn("Ben")], [turn("Ada")])
+    # Each is alone: R is (1 - 1) / 2 and 2 / 2, and A is R.
+    apart = [dataclasses.replace(failed_one, task_id="p"), dataclasses.replace(failed_none, task_id="q")]
+    assert [row.tolist() for row in turn_signal(apart, "judge", resources=resources, **how).values] == [
+        [0.0, 0.0],
+        [1.0, 1.0],
+    ]
+    # In a group the criterion that both pass is left out: R is -1 and 1.
+    (low, high) = turn_signal([failed_one, failed_none], "judge", resources=resources, **how).values
+    assert low[0] == pytest.approx(-(2**-0.5), abs=1e-5) and high[0] == pytest.approx(2**-0.5, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("verdict", "problem"),
     [

@@ -71,7 +71,7 @@ def turn_values(
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
     rows = found.values if found.kind == "advantage" else found.rewards
-    return [np.where(mask, np.nan, row) for row, mask in zip(rows, found.missing, strict=True)]
+    return [np.where(mask, np.nan, row) for row, mask in zip(rows, found.missing_rewards, strict=True)]
 
 
 def _settings(choice: Choice, credit: TurnCredit) -> dict[str, Any]:

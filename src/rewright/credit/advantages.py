@@ -168,12 +168,13 @@ def _read_rewards(
     """Return turn rewards (T_i,), the masks of missing ones, and the advantages of an advantage signal (else None)."""
     added = None
     if isinstance(given, TurnSignal):
-        rewards, masks = given.rewards, given.missing
+        rewards, masks = given.rewards, given.missing_rewards
         for index, mask in enumerate(masks):
             if mask.any() and not bridge:
+                cause = f" ({given.causes[index]})" if index in given.causes else ""
                 raise ValueError(
-                    f"turn_rewards[{index}]: the signal could not be computed for turn {int(mask.argmax())}: expected "
-                    "missing='bridge', which counts it as 0"
+                    f"turn_rewards[{index}]: the signal could not be computed for turn {int(mask.argmax())}{cause}: "
+                    "expected missing='bridge', which counts it as 0"
                 )
         added = given.advantages
     else:

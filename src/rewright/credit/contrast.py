@@ -9,18 +9,21 @@ of the turn rewards depends on the outcomes of the group.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rewright.core.settings import NonNegativeFloat, Settings
+from rewright.core.settings import Fraction, NonNegativeFloat, Settings
 from rewright.credit.estimators import Group, all_equal, matchtir, reads
 from rewright.credit.lookup import with_settings
 
 __all__ = ["OutcomeOrCalls", "outcome_or_calls"]
 
 Array = NDArray[np.float64]
+
+TOLERANCE: Final = 1e-6
+"""Trainers add up rewards in float32."""
 
 
 class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
@@ -30,23 +33,40 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
     """Weight of the turn rewards in a group whose rollouts are all wrong."""
     decay: Literal["contrast", "success"] = "contrast"
     """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome."""
+    right_above: Fraction = 0.0
+    """`contrast`: a rollout with an outcome above this is right. With a reward that wrong rollouts get too, such as 0.1
+    for the format, that reward."""
 
 
 @reads("outcomes")
 @with_settings(OutcomeOrCalls)
-def outcome_or_calls(group: Group, *, calls: float = 1.0, decay: Literal["contrast", "success"] = "contrast") -> Array:
+def outcome_or_calls(
+    group: Group,
+    *,
+    calls: float = 1.0,
+    decay: Literal["contrast", "success"] = "contrast",
+    right_above: float = 0.0,
+) -> Array:
     """A = z(outcome) + w A_calls, where A_calls is `matchtir` on the turn rewards without the outcome.
 
     w is `calls` in a group without a right rollout, and decreases with the group's mean outcome. z(outcome) is 0 in a
     group of equal outcomes, so in a group with both results and `decay: contrast` this is GRPO on the outcome.
 
-    Raises ValueError for a group with an unknown outcome.
+    Raises ValueError for a group with an unknown outcome, or with one that is not in [0, 1].
     """
     if group.outcome_n is None or np.isnan(group.outcome_n).any():
         raise ValueError("the outcome of a rollout is unknown: expected one for every rollout of a group")
     outcomes = group.outcome_n
-    success = float(outcomes.mean())
-    weight = calls * (1.0 - success) if decay == "success" else calls * float(not outcomes.any())
+    outside = outcomes[(outcomes < -TOLERANCE) | (outcomes > 1.0 + TOLERANCE)]
+    if len(outside):
+        raise ValueError(
+            f"the outcome of a rollout is {outside[0]:g}: expected 0 (wrong) to 1 (right); of reward functions that a "
+            "trainer adds up, the weighted sum"
+        )
+    if decay == "success":
+        weight = calls * max(0.0, 1.0 - float(outcomes.mean()))
+    else:
+        weight = calls * float(not (outcomes > right_above * (1.0 + TOLERANCE)).any())
     advantage_nT: Array = np.zeros_like(group.rewards_nT)
     if not all_equal(outcomes):
         advantage_nT += group.normalised(outcomes)[:, None]

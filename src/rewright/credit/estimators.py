@@ -4,9 +4,12 @@ An estimator is a function `f(group: Group) -> (n, T) array`; entries after a tr
 Register one with `@register_estimator("name")` (kind `estimator` of `rewright.core.registry`), or refer to it by
 import path, "package.module:function". The built-in estimators are registered in `rewright.builtin`. Settings of its
 own are keyword arguments (`rewright.credit.with_settings`); those of `advantages` are attributes of the group. What it
-reads besides rewards it declares with `reads`. A function in its attribute `finish` is given the advantages of all
-groups of a batch, their components, token counts, `eps` and the settings, and returns the final advantages. One in its
-attribute `named_components` is given the settings and returns a mapping from each component that they name to its key.
+reads besides rewards it declares with `reads`. Attributes of the function, all optional:
+
+finish            is given the advantages of all groups of a batch, their components, token counts, `eps` and the
+                  settings, and returns the final advantages
+named_components  is given the settings, and returns a mapping from each component that they name to its key
+check_join        is given `join` and the settings, and raises ValueError if the estimator ignores the outcome
 """
 # ruff: noqa: N802, N815  (arrays are named by axis)
 
@@ -29,6 +32,7 @@ __all__ = [
     "Estimator",
     "Group",
     "all_equal",
+    "check_join",
     "estimator_names",
     "find_estimator",
     "reads",
@@ -224,6 +228,13 @@ def reads(*names: str) -> Callable[[Function], Function]:
 def reads_of(function: Any) -> tuple[str, ...]:
     """Return what an estimator or a signal reads (keys of `READS`)."""
     return tuple(getattr(function, "reads", ()))
+
+
+def check_join(function: Any, join: str, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, which begins with the key, for a `join` with which the estimator ignores the outcome."""
+    check = getattr(function, "check_join", None)
+    if check is not None:
+        check(join, **settings)
 
 
 Estimator = Callable[..., ArrayLike]

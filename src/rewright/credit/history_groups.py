@@ -62,6 +62,18 @@ def hgpo(group: Group, **given: Any) -> Array:
     return np.where(weight_nT > 0, total_nT / (weight_nT + group.eps), 0.0)
 
 
+def _check_join(join: str, *, base_group: bool = False, **_: Any) -> None:
+    """Without the trajectory level an outcome that is no part of a turn reward counts nowhere."""
+    if join == "trajectory" and not base_group:
+        raise ValueError(
+            "join must be last_turn with the estimator hgpo, which has a trajectory level only with base_group: true, "
+            "got trajectory"
+        )
+
+
+hgpo.check_join = _check_join  # type: ignore[attr-defined]
+
+
 def _last_states(keys_nT: NDArray[np.object_], count: int) -> NDArray[np.object_]:
     """Keys of the last `count` states of each turn; None if there are fewer, or one is unknown."""
     result = np.full(keys_nT.shape, None, dtype=object)

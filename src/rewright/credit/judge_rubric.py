@@ -34,6 +34,8 @@ def verdicts_redistributed(
 ) -> tuple[list[Array], dict[str, float]]:
     """Ask for verdicts on B trajectories. Criteria that no attempt at a task has failed say nothing and are left out.
 
+    They are kept for an attempt that is compared with no other, whose reward is its advantage.
+
     Returns B arrays (T_i,) of advantages, NaN for trajectories without a valid answer, and metrics.
     """
     criteria = {str(number): text for number, text in enumerate(settings.criteria, 1)}
@@ -77,7 +79,9 @@ def verdicts_redistributed(
     inert = 0
     for members in tasks:
         known = [index for index in members if index in found]
-        kept = [name for name in criteria if any(found[index][name][0] == "fail" for index in known)]
+        kept = list(criteria)
+        if len(known) > 1:
+            kept = [name for name in criteria if any(found[index][name][0] == "fail" for index in known)]
         levels = _advantages([_reward(found[index], kept) for index in known])
         for index, level in zip(known, levels.tolist(), strict=True):
             kept_verdicts = {name: found[index][name] for name in kept}

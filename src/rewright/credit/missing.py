@@ -1,13 +1,17 @@
-"""Trajectories that are left out of their groups because a signal has no number for one of their turns."""
+"""Trajectories for one of whose turns a signal has no number: left out of their groups, or bridged."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rewright.core.errors import InputError
 
-__all__ = ["MAX_MISSING", "check_missing"]
+__all__ = ["MAX_MISSING", "bridged", "check_missing"]
 
 MAX_MISSING: Final = 0.1
 """Share of the trajectories of a step that may be left out. What remains of more is a selection."""
@@ -37,3 +41,15 @@ def check_missing(
             f"{key}.signal {signal} has no number for {len(left_out)} of {count} trajectories, more than a tenth "
             f"(the first is {name}: {cause or 'a turn has no number'}): expected fewer{advice}"
         )
+
+
+def bridged(turn_rewards: NDArray[np.float64], outcome: float | None) -> NDArray[np.float64]:
+    """Copy the turn rewards (T,) of a trajectory, with 0 for each missing one (NaN).
+
+    `outcome`: what was added to the last turn, whose reward is 0 plus that if it is missing. None or NaN: nothing.
+    """
+    gaps = np.isnan(turn_rewards)
+    rewards: NDArray[np.float64] = np.where(gaps, 0.0, turn_rewards)
+    if len(gaps) and gaps[-1] and outcome is not None and not math.isnan(outcome):
+        rewards[-1] = outcome
+    return rewards

@@ -28,7 +28,8 @@ from rewright.credit.choices import (
     tidied,
 )
 from rewright.credit.comparison import Comparison
-from rewright.credit.estimators import READS, find_estimator, reads_of
+from rewright.credit.estimators import READS, check_join, find_estimator, reads_of
+from rewright.credit.missing import bridged
 from rewright.credit.resources import NEEDS, Resources, is_alone, needed, resources_for
 from rewright.credit.signal_sum import add_signals
 from rewright.credit.signals import TurnSignal, find_signal, turn_signal
@@ -108,7 +109,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             if ":" not in part.name:
                 self._part_settings(part)
         if ":" not in self.estimator_name:
-            own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+            own = own_settings("estimator", self.estimator, shared=GROUP_KEYS)
+            check_join(find_estimator(self.estimator_name), self.join, own)
         advantages([], [], estimator="grpo", **self._estimator_settings)
 
     @classmethod
@@ -256,7 +258,8 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     def with_outcomes(self, call_rewards: Sequence[Array], outcomes: Sequence[float | None]) -> list[Array]:
         """Copy turn rewards (T_i,) and, if `join` is "last_turn", add each outcome to the last turn.
 
-        Outcomes of None or NaN (not computed) are not added.
+        Outcomes of None or NaN (not computed) are not added. A missing reward stays NaN, so that it is still counted:
+        `advantages` adds the outcome there, to 0.
         """
         rewards = [row.copy() for row in call_rewards]
         if self.join == "last_turn":
@@ -279,12 +282,13 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
     ) -> list[Array]:
         """Compute turn advantages (T_i,) of a batch. A trajectory with outcome NaN belongs to no group and gets zeros.
 
-        So does one that is left out because of missing rewards (`is_left_out`).
+        So does one that is left out because of missing rewards (`is_left_out`). In any other a missing reward counts 0,
+        on the last turn 0 plus the outcome if `join` is "last_turn".
 
         Args:
-            turn_rewards: B arrays (T_i,), NaN for missing ones.
+            turn_rewards: B arrays (T_i,), with the outcomes (`with_outcomes`), NaN for missing ones.
             group_ids: group labels (B,).
-            outcomes: (B,), or None.
+            outcomes: (B,), or None: those of `trajectories`, if they are given.
             trajectory_rewards: (B,). None: MatchTIR's, the sum of the turn rewards, plus the outcome if `join` is
                 "trajectory".
             trajectories: the B trajectories, for estimators that read state keys or token counts, and outcomes if
@@ -312,8 +316,10 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         scored = None if trajectories is None else [trajectories[index] for index in kept]
         if outcomes is None and trajectories is not None:
             all_outcomes = [trajectory.outcome for trajectory in trajectories]
+        joined = self.join == "last_turn"
+        rewards = [bridged(turn_rewards[index], all_outcomes[index] if joined else None) for index in kept]
         group_advantages = advantages(
-            [turn_rewards[index] for index in kept],
+            TurnSignal(rewards, [np.isnan(turn_rewards[index]) for index in kept]),
             [group_ids[index] for index in kept],
             estimator=self.estimator_name,
             estimator_settings=own_settings("estimator", self.estimator, shared=GROUP_KEYS),
@@ -321,7 +327,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             state_keys=None if scored is None else {kind: partial(_keys, scored, kind) for kind in KEY_KINDS},
             token_counts=None if scored is None else _token_counts(scored),
             outcomes=[all_outcomes[index] for index in kept],
-            joined=self.join == "last_turn",
+            joined=joined,
             masked=None if scored is None else [[turn.masked for turn in one.turns] for one in scored],
             components={name: [values[index] for index in kept] for name, values in (components or {}).items()},
             component_weights=component_weights,

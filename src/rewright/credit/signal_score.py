@@ -93,9 +93,10 @@ def _scores(trajectory: CreditTrajectory) -> Array:
 
 
 def _start(row: Array, start: float | str) -> float:
-    """The score before the first turn; NaN if it is unknown."""
+    """The score before the first turn; NaN if it is unknown. `first`: the first known score, which so earns 0."""
     if start == "first":
-        return math.nan
+        known = row[1:][~np.isnan(row[1:])]
+        return float(known[0]) if len(known) else math.nan
     if math.isnan(row[0]) and not isinstance(start, str):
         return float(start)
     return float(row[0])

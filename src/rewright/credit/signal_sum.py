@@ -15,7 +15,7 @@ def add_signals(signals: Sequence[TurnSignal], scales: Sequence[float], names: S
     """Return the weighted sum of N signals of the same B trajectories.
 
     Rewards, and the differences of values, are added to each other; advantages are added to advantages. A number that
-    is missing in one signal is missing in the sum.
+    is missing in one signal is missing in the sum, whose value is 0 there.
 
     Args:
         signals: N signals.
@@ -25,17 +25,20 @@ def add_signals(signals: Sequence[TurnSignal], scales: Sequence[float], names: S
     The kind is "advantage" if all signals are advantages, else "reward", with the sum of the advantages in `added`.
     """
     kinds = [signal.kind for signal in signals]
-    masks = [np.logical_or.reduce(rows) for rows in zip(*(signal.missing for signal in signals), strict=True)]
-    rewards = [
+    masks = [np.logical_or.reduce(rows) for rows in zip(*(signal.missing_rewards for signal in signals), strict=True)]
+    totals = [
         np.asarray(sum(scale * row for scale, row in zip(scales, rows, strict=True)))
         for rows in zip(*(signal.rewards for signal in signals), strict=True)
     ]
+    rewards = [np.where(mask, 0.0, row) for mask, row in zip(masks, totals, strict=True)]
     parts = [
         [scale * row for row in advantages]
         for signal, scale in zip(signals, scales, strict=True)
         if (advantages := signal.advantages) is not None
     ]
-    added = [np.asarray(sum(rows)) for rows in zip(*parts, strict=True)] if parts else None
+    added = None
+    if parts:
+        added = [np.where(mask, 0.0, sum(rows)) for mask, *rows in zip(masks, *parts, strict=True)]
     only_advantages = added is not None and set(kinds) == {"advantage"}
     return TurnSignal(
         values=added if only_advantages and added is not None else rewards,

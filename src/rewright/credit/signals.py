@@ -49,6 +49,7 @@ class TurnSignal:
         missing: B arrays bool (T_i,), True where the number could not be computed; the value there is 0.
         kind: "reward", "value" (of the state after the turn) or "advantage".
         initial: float64 (B,), the values of the states before the first turn; NaN if unknown. Only for kind "value".
+            None: all are unknown. Where it is unknown, the reward of the first turn with a value is missing.
         stats: metrics to log.
         provenance: the signal's name and settings.
         details: the intermediate results, one entry per trajectory (a `Match` for `matched`), if requested.
@@ -91,16 +92,33 @@ class TurnSignal:
         """Turn rewards, B arrays (T_i,): rewards unchanged, values as differences, zeros for advantages.
 
         A missing number gives reward 0. The difference of a value is to the last known value before it, so gaps are
-        bridged; without one (`initial` included) it is 0.
+        bridged; without one (`initial` included) it is 0, and missing (`missing_rewards`).
         """
         if self.kind == "reward":
             return [row.copy() for row in self.values]
         if self.kind == "advantage":
             return [np.zeros(len(row)) for row in self.values]
-        starts = (
-            [np.nan] * len(self.values) if self.initial is None else np.asarray(self.initial, dtype=np.float64).tolist()
-        )
-        return [_differences(*parts) for parts in zip(self.values, self.missing, starts, strict=True)]
+        return [_differences(*parts) for parts in zip(self.values, self.missing, self.starts, strict=True)]
+
+    @property
+    def starts(self) -> list[float]:
+        """The values of the states before the first turn (B,), NaN if unknown (`initial`)."""
+        if self.initial is None:
+            return [math.nan] * len(self.values)
+        return [float(start) for start in np.asarray(self.initial, dtype=np.float64)]
+
+    @property
+    def missing_rewards(self) -> list[NDArray[np.bool_]]:
+        """Which of `rewards` are missing, B arrays (T_i,): where a number is, and the first difference of a value whose
+        start is unknown."""
+        if self.kind != "value":
+            return self.missing
+        masks = []
+        for mask, start in zip(self.missing, self.starts, strict=True):
+            known = np.flatnonzero(~mask)
+            is_first = np.arange(len(mask)) == known[0] if len(known) else np.zeros(len(mask), dtype=bool)
+            masks.append(mask | is_first if math.isnan(start) else mask)
+        return masks
 
     @property
     def advantages(self) -> list[Array] | None:
@@ -109,8 +127,8 @@ class TurnSignal:
 
     @property
     def marked_rewards(self) -> list[Array]:
-        """`rewards`, with NaN where a number is missing."""
-        pairs = zip(self.rewards, self.missing, strict=True)
+        """`rewards`, with NaN where one is missing (`missing_rewards`)."""
+        pairs = zip(self.rewards, self.missing_rewards, strict=True)
         return [np.where(mask, np.nan, row) if mask.any() else row for row, mask in pairs]
 
 
@@ -160,7 +178,15 @@ def turn_signal(
             raise ValueError(f"signal {name!r} gives no rewards ({result.kind}): outcomes cannot be added to it")
         values = add_outcomes(values, list(outcomes))
     provenance = {"signal": name, "settings": settings, **result.provenance}
-    return replace(result, values=values, missing=masks, provenance=provenance)
+    result = replace(result, values=values, missing=masks, provenance=provenance)
+    if result.kind != "value":
+        return result
+    unknown = {
+        index: "the value of the state before its first turn is unknown"
+        for index, (own, whole) in enumerate(zip(masks, result.missing_rewards, strict=True))
+        if (own != whole).any()
+    }
+    return replace(result, causes=unknown | dict(result.causes))
 
 
 def signal_names() -> list[str]:
@@ -247,8 +273,7 @@ def _checked(
     for what, rows in named:
         if rows is not None and len(rows) != count:
             raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
-    if signal.initial is not None and np.shape(signal.initial) != (count,):
-        raise ValueError(f"signal {name!r}: initial has shape {np.shape(signal.initial)}: expected ({count},)")
+    _check_initial(name, signal.initial, count)
     values = [np.asarray(row, dtype=np.float64) for row in signal.values]
     masks = [np.asarray(mask, dtype=bool) for mask in signal.missing]
     for what, arrays in (("values", values), ("missing", masks)):
@@ -269,3 +294,17 @@ def _checked(
             "where there is none"
         )
     return values, masks
+
+
+def _check_initial(name: str, initial: ArrayLike | None, count: int) -> None:
+    """Raise ValueError unless there is one number for each of `count` trajectories, or NaN, or no `initial`."""
+    if initial is None:
+        return
+    if np.shape(initial) != (count,):
+        raise ValueError(f"signal {name!r}: initial has shape {np.shape(initial)}: expected ({count},)")
+    try:
+        starts = np.asarray(initial, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as problem:
+        raise ValueError(f"signal {name!r}: initial is {initial!r:.200}: expected numbers ({problem})") from None
+    if not (np.isnan(starts) | (np.abs(starts) <= MAX_MAGNITUDE)).all():
+        raise ValueError(f"signal {name!r}: initial is {starts.tolist()!r:.200}: expected finite numbers, or NaN")

@@ -33,7 +33,7 @@ class StateGroups(Settings, frozen=True, kw_only=True):
     visits: Literal["first", "all"] = "first"
     """Members of a state's mean: the first visit of every trajectory, or every visit (the release)."""
     leave_trajectory_out: bool = False
-    """Compare with the other trajectories only."""
+    """Compare a turn with those of the other trajectories only. The trajectory level is not concerned."""
     state_key: Literal["history", "last_observation", "own"] = "history"
     """What makes states equal: all calls and results so far, the last observation, or the environment's own state."""
 

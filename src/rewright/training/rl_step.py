@@ -5,7 +5,6 @@ The trainer adds the model, the batches and the gradient; see `rewright.training
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +14,7 @@ import numpy as np
 from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.scorer import Scorer
+from rewright.credit.missing import bridged
 from rewright.engines.base import Engine, Request, Sampling
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS
 from rewright.rendering.renderer import Renderer
@@ -118,14 +118,19 @@ def score_with_reward_model(
     return scores
 
 
-def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Return the metrics of a step, from the rewards and trajectories of all processes."""
+def step_metrics(rewards: Rewards, trajectories: Sequence[Trajectory], *, joined: bool = True) -> dict[str, float]:
+    """Return the metrics of a step, from the rewards and trajectories of all processes.
+
+    `joined`: the outcomes are part of the turn rewards, and count where the last turn has no number, too.
+    """
     scored = [outcome for outcome in rewards.outcomes if outcome is not None]
     scores = [score for score in rewards.reward_model if score is not None]
     left_out = rewards.left_out or [False] * len(rewards.turn_rewards)
     sums = [
-        sum(reward for reward in row if not math.isnan(reward))
-        for row, out, trajectory in zip(rewards.turn_rewards, left_out, trajectories, strict=True)
+        sum(bridged(np.array(row), outcome if joined else None).tolist())
+        for row, outcome, out, trajectory in zip(
+            rewards.turn_rewards, rewards.outcomes, left_out, trajectories, strict=True
+        )
         if not out and trajectory.failure is None
     ]
     metrics = {

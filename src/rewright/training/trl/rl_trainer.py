@@ -291,7 +291,8 @@ class RewrightTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _log_rollouts(self, rewards: Rewards, trajectories: list[Trajectory]) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, value in step_metrics(rewards, trajectories).items():
+        joined = self._settings.credit.join == "last_turn"
+        for name, value in step_metrics(rewards, trajectories, joined=joined).items():
             metrics[name].append(value)
 
     def _get_per_token_logps_and_entropies(
