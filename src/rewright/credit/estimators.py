@@ -25,6 +25,7 @@ from rewright.credit.lookup import find_function
 
 __all__ = [
     "EQUAL_TOLERANCE",
+    "FLOAT32_TOLERANCE",
     "READS",
     "Estimator",
     "Group",
@@ -40,6 +41,9 @@ Array = NDArray[np.float64]
 
 EQUAL_TOLERANCE = 1e-12
 """Relative tolerance below which the values of a group count as equal (rounding of sums)."""
+
+FLOAT32_TOLERANCE = 1e-6
+"""The tolerance for rewards that a trainer has stored as float32: 0.8 + 0.2 is then 1 + 1.5e-8."""
 
 _MIN_SQUARABLE = 1e-100
 """Values below this are rescaled before normalization, since their squares underflow to 0."""
@@ -63,6 +67,7 @@ class Group:
         shares: what the estimator reports, see `report`; shared by the groups of a batch.
         outcome_n: outcomes (n,), NaN if unknown; None if `advantages` got no `outcomes`.
         joined: `rewards_nT` includes the outcome, in the last turn of each rollout.
+        tolerance: relative difference up to which values count as equal.
     """
 
     rewards_nT: Array
@@ -81,6 +86,7 @@ class Group:
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
     outcome_n: Array | None = None
     joined: bool = True
+    tolerance: float = EQUAL_TOLERANCE
 
     @classmethod
     def of(
@@ -183,7 +189,7 @@ class Group:
             return array.copy()
         if array.size == 1:
             return array / (1.0 + self.eps)
-        if all_equal(array):
+        if all_equal(array, self.tolerance):
             return np.zeros_like(array)
         eps = self.eps
         largest = float(np.abs(array).max())
@@ -201,14 +207,18 @@ READS: Mapping[str, str] = {
     "state_keys": "the states of the turns",
     "components": "the parts of the trajectory reward",
     "outcomes": "the outcomes",
+    "scores": "the scores of the states",
+    "answers": "the gold answers",
+    "token_ids": "the token ids",
+    "tau2_tasks": "the tasks of the format tau2",
 }
-"""What an estimator may read besides rewards, for messages."""
+"""What an estimator may read besides rewards, or a signal besides calls and messages, for messages."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def reads(*names: str) -> Callable[[Function], Function]:
-    """Decorator that says what an estimator reads besides rewards: keys of `READS`. A trainer without it refuses it."""
+    """Decorator that says what an estimator or a signal reads (keys of `READS`). A trainer without it refuses it."""
 
     def keep(function: Function) -> Function:
         function.reads = names  # type: ignore[attr-defined]
@@ -218,7 +228,7 @@ def reads(*names: str) -> Callable[[Function], Function]:
 
 
 def reads_of(function: Any) -> tuple[str, ...]:
-    """Return what an estimator reads besides rewards."""
+    """Return what an estimator or a signal reads (keys of `READS`)."""
     return tuple(getattr(function, "reads", ()))
 
 
@@ -242,9 +252,12 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
     return function
 
 
-def all_equal(values: Array) -> bool:
-    """Return True if the values are equal up to rounding, so that their std would be noise."""
-    return bool(np.ptp(values) <= EQUAL_TOLERANCE * np.abs(values).max())
+def all_equal(values: Array, tolerance: float = EQUAL_TOLERANCE) -> bool:
+    """Return True if the values are equal up to rounding, so that their std would be noise.
+
+    `tolerance`: relative to the largest absolute value; that of a group is `Group.tolerance`.
+    """
+    return bool(np.ptp(values) <= tolerance * np.abs(values).max())
 
 
 def _trajectory_level(group: Group) -> Array:
@@ -281,7 +294,7 @@ def fixed_horizon(group: Group) -> Array:
     `trajectory_rewards` beyond the turn rewards is received at the end of the rollout, undiscounted.
     """
     returns = np.where(group.present_nT, group.returns_nT + group.surplus_n[:, None], 0.0)
-    return _centred(returns)
+    return _centred(returns, group.tolerance)
 
 
 def leave_one_out(group: Group) -> Array:
@@ -293,7 +306,7 @@ def leave_one_out(group: Group) -> Array:
     if count == 1:
         advantage_n1 = group.trajectory_n[:, None]
     else:
-        advantage_n1 = _centred(group.trajectory_n[:, None]) * (count / (count - 1))
+        advantage_n1 = _centred(group.trajectory_n[:, None], group.tolerance) * (count / (count - 1))
     return np.broadcast_to(advantage_n1, group.rewards_nT.shape)
 
 
@@ -312,10 +325,10 @@ def delta(group: Group) -> Array:
     return group.fused(_trajectory_level(group), turn_nT)
 
 
-def _centred(values_nT: Array) -> Array:
+def _centred(values_nT: Array, tolerance: float) -> Array:
     """Subtract the column means; columns of equal values become exactly 0."""
     centred: Array = values_nT - values_nT.mean(axis=0)
     for turn in range(values_nT.shape[1]):
-        if all_equal(values_nT[:, turn]):
+        if all_equal(values_nT[:, turn], tolerance):
             centred[:, turn] = 0.0
     return centred

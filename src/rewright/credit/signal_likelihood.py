@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
+from rewright.credit.estimators import reads
 from rewright.credit.estimators_likelihood import gated
 from rewright.credit.lookup import with_settings
 from rewright.credit.resources import LogProb, Tokenize, needs
@@ -55,6 +56,7 @@ class Likelihood(Settings, frozen=True):
     """`delete`: smallest difference that counts, and added to scale and standard deviation."""
 
 
+@reads("answers", "token_ids")
 @with_settings(Likelihood)
 @needs("log_prob", "tokenize")
 def likelihood(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import PositiveFloat, Settings
+from rewright.credit.estimators import reads
 from rewright.credit.lookup import with_settings
 from rewright.credit.resources import PrefixScore, needs
 from rewright.credit.signals import TurnSignal
@@ -38,6 +39,7 @@ class Model(Settings, frozen=True):
     """`min`: of the softmax over turns."""
 
 
+@reads("token_ids")
 @with_settings(Model)
 @needs("prefix_score")
 def model(

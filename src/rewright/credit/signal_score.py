@@ -22,6 +22,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from rewright.core.settings import MAX_NUMBER, Fraction, Settings
+from rewright.credit.estimators import reads
 from rewright.credit.formula import is_finite
 from rewright.credit.lookup import with_settings
 from rewright.credit.signals import TurnSignal
@@ -46,6 +47,7 @@ class ScoreSettings(Settings, frozen=True):
     """A turn without a score: `missing`, or the state is `unchanged` (prime-rl)."""
 
 
+@reads("scores")
 @with_settings(ScoreSettings)
 def score(
     trajectories: Sequence[CreditTrajectory],

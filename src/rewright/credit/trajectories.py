@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rewright.credit.calls import calls_of, freeze, read_call
+from rewright.credit.tokens import spans_from_mask
 
 if TYPE_CHECKING:
     from rewright.core.records import Message, Span, Task, Trajectory
@@ -130,6 +131,31 @@ class CreditTrajectory:
         A turn of None has no calls; a turn that is not a list is read as a single call.
         """
         return cls(turns=[CreditTurn(calls_of(turn)) for turn in turns or ()], golds=golds, **known)
+
+    def with_tokens(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], mask: Sequence[int] | None
+    ) -> CreditTrajectory:
+        """Copy the trajectory with its tokens.
+
+        Args:
+            prompt_ids: the tokens before the first turn.
+            token_ids: the tokens after them, (L,).
+            mask: 1 for generated tokens, else 0, (L,); each run of ones is a turn. None: all tokens are one turn.
+
+        A last turn that has no run (truncation removed it) has no tokens. With more runs than turns the tokens of a
+        turn are unknown, and the copy has none.
+        """
+        ids = list(token_ids)
+        (spans,) = spans_from_mask([[1] * len(ids) if mask is None else list(mask)[: len(ids)]])
+        if len(spans) > len(self.turns):
+            return self
+        starts = [*(start for start, _ in spans), len(ids)]
+        turns = [
+            turn._replace(token_ids=ids[start:end], suffix_ids=ids[end:following])
+            for turn, (start, end), following in zip(self.turns, spans, starts[1:], strict=False)
+        ]
+        turns += [turn._replace(token_ids=[], suffix_ids=[]) for turn in self.turns[len(spans) :]]
+        return replace(self, turns=turns, prompt_ids=[*prompt_ids, *ids[: starts[0]]])
 
     @property
     def calls(self) -> list[Sequence[Any]]:

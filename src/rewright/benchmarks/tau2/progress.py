@@ -17,6 +17,7 @@ import numpy as np
 
 from rewright.benchmarks.tau2.judge import replayed
 from rewright.core.errors import InputError
+from rewright.credit.estimators import reads
 from rewright.credit.messages import arguments_of, name_of
 from rewright.credit.signals import TurnSignal
 from rewright.credit.trajectories import CreditTrajectory
@@ -27,6 +28,7 @@ __all__ = ["progress"]
 _TASK: Final = re.compile(r"(?:^|/|, )tau2-(telecom|airline|retail)-(solo|ticket)-(.+)$", re.DOTALL)
 
 
+@reads("tau2_tasks")
 def progress(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
     """Return the progress after each turn, as values with their start.
 
