@@ -121,7 +121,10 @@ class Group:
             tokens_nT[index, : len(counts)] = counts  # type: ignore[index]
         lengths = np.array([len(row) for row in rewards])
         present = np.arange(longest) < lengths[:, None]
-        total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
+        total = trajectory_rewards
+        if total is None:
+            tolerance = more.get("tolerance", EQUAL_TOLERANCE)
+            total = _without_rounding(padded.sum(axis=1), np.abs(padded).sum(axis=1), tolerance)
         return cls(
             padded,
             present,
@@ -172,10 +175,11 @@ class Group:
     @cached_property
     def returns_nT(self) -> Array:
         """Turn returns D_t = r_t + gamma D_{t+1}, (n, T); 0 in padding."""
-        returns: Array = self.rewards_nT.copy()
+        returns, sizes = self.rewards_nT.copy(), np.abs(self.rewards_nT)
         for turn in range(returns.shape[1] - 2, -1, -1):
             returns[:, turn] += self.gamma * returns[:, turn + 1]
-        return returns
+            sizes[:, turn] += self.gamma * sizes[:, turn + 1]
+        return _without_rounding(returns, sizes, self.tolerance)
 
     @property
     def surplus_n(self) -> Array:
@@ -258,6 +262,11 @@ def all_equal(values: Array, tolerance: float = EQUAL_TOLERANCE) -> bool:
     `tolerance`: relative to the largest absolute value; that of a group is `Group.tolerance`.
     """
     return bool(np.ptp(values) <= tolerance * np.abs(values).max())
+
+
+def _without_rounding(sums: Array, sizes: Array, tolerance: float) -> Array:
+    """Sums, 0 where they are the rounding of terms that cancel out. `sizes`: the sums of the absolute terms."""
+    return np.where(np.abs(sums) <= tolerance * sizes, 0.0, sums)
 
 
 def _trajectory_level(group: Group) -> Array:
