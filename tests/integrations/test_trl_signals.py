@@ -187,9 +187,10 @@ SCORER = Resources(log_prob=lambda pairs: [np.full(len(gold), -1.0) for _, gold 
         ),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_the_training(folder, tmp_path, credit, message):
+@pytest.mark.parametrize("resources", [SCORER, None])
+def test_settings_that_cannot_work_are_refused_before_the_training(folder, tmp_path, credit, message, resources):
     with pytest.raises(ValueError, match=message):
-        make(folder, tmp_path, turn_credit=credit, resources=SCORER)
+        make(folder, tmp_path, turn_credit=credit, resources=resources)
 
 
 @pytest.mark.parametrize(

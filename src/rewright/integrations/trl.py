@@ -75,7 +75,7 @@ class TurnCreditMixin:
         **kwargs: Any,
     ) -> None:
         self.turn_credit, self.resources = TurnCredit.of(turn_credit), resources
-        self.turn_credit.check_functions()
+        check_provided(self.turn_credit, [*PROVIDED, "scores"])  # before the models are loaded
         self.turn_credit.check_resources(resources)
         super().__init__(*args, **kwargs)
         self._check_settings()
@@ -96,13 +96,11 @@ class TurnCreditMixin:
             _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
     def _check_settings(self) -> None:
-        """Raise ValueError for settings that need what this trainer does not provide."""
+        """Raise ValueError for settings that need what this trainer, with its data, does not provide."""
         trainer: Any = self
         columns = getattr(trainer.train_dataset, "column_names", None)
-        provided = ["state_keys", "components", "outcomes", "token_ids"]
-        if getattr(trainer, "rollout_func", None) is not None or columns is None or "turn_scores" in columns:
-            provided.append("scores")
-        check_provided(self.turn_credit, provided)
+        scores = getattr(trainer, "rollout_func", None) is not None or columns is None or "turn_scores" in columns
+        check_provided(self.turn_credit, [*PROVIDED, *(["scores"] if scores else [])])
         self.turn_credit.check_components([*_unique(trainer.reward_func_names), SIGNAL_PART])
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -240,6 +238,8 @@ class TurnCreditMixin:
         trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
 
 
+PROVIDED: Final = ("state_keys", "components", "outcomes", "token_ids")
+"""What every trainer provides to signals and estimators (`rewright.credit.provided`)."""
 SIGNAL_PART: Final = "signal"
 """The name of the turn rewards among the parts of the trajectory reward."""
 _NO_TOOLS = (
