@@ -14,8 +14,7 @@ import pytest
 pytest.importorskip("trl")
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from rewright.core.errors import InputError
 from rewright.core.registry import register
@@ -26,55 +25,16 @@ from rewright.integrations.trl import TurnCreditMixin, TurnCreditTrainer
 from rewright.pipeline.imports import LogOptions, import_trajectories
 from rewright.pipeline.run_directory import Run
 from rewright.reports.stored_credit import credit, read_gold, read_stored
-from support.prompted_trainer import ADA, BEN, LINES, Kept, Prompted, lookup
+from support.prompted_trainer import ADA, BEN, LINES, Prompted, lookup
 from support.tiny_llama import make_tiny_llama
+from support.trl_training import MASK, RolloutTrainer, make, right
 
 CALLS = [[[ADA], [BEN], []], [[ADA, {"name": "lookup", "arguments": {"name": "Zoe"}}], []], [[]], [[ADA], []]]
-
-
-def right(completions, **columns):
-    """The outcome: does the last message hold the sum?"""
-    return [1.0 if "77" in completion[-1].get("content", "") else 0.0 for completion in completions]
-
-
-class PromptedTrainer(Prompted, TurnCreditMixin, GRPOTrainer):
-    """The trainer under test."""
-
-
-class RolloutTrainer(Kept, TurnCreditTrainer):
-    """Its rollouts come from a `rollout_func`."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
-
-
-def make(folder, tmp_path, trainer_class=PromptedTrainer, rows=None, **settings):
-    credit, reward = settings.pop("turn_credit", None), settings.pop("reward", right)
-    resources = settings.pop("resources", None)
-    tools, environment = settings.pop("tools", [lookup]), settings.pop("environment_factory", None)
-    rows = rows or [{"gold_calls": json.dumps([ADA, BEN])}] * 4
-    dataset = Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": f"How old together? {i}"}], **row} for i, row in enumerate(rows)]
-    )
-    defaults = {
-        "output_dir": str(tmp_path), "max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 4,
-        "max_completion_length": 400, "report_to": "none", "save_strategy": "no", "logging_steps": 1, "use_cpu": True,
-        "learning_rate": 1e-2, "beta": 0.0, "bf16": False,
-    }  # fmt: skip
-    return trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        processing_class=AutoTokenizer.from_pretrained(folder),
-        reward_funcs=reward if isinstance(reward, list) else [reward],
-        train_dataset=dataset,
-        tools=tools,
-        environment_factory=environment,
-        rollout_func=settings.pop("rollout_func", None),
-        args=GRPOConfig(**defaults | settings),
-        turn_credit=credit,
-        resources=resources,
-    )
 
 
 def expected_advantages(**settings):
@@ -341,10 +301,6 @@ def test_evaluation_rows_without_gold_calls_are_refused_before_the_training(fold
         TurnCreditTrainer(**arguments, eval_dataset=bare)
     with pytest.raises(ValueError, match="hard has no column gold_calls"):
         TurnCreditTrainer(**arguments, eval_dataset={"easy": trainer.train_dataset, "hard": bare})
-
-
-MASK = [1, 1, 0, 0, 1, 0, 1, 1]
-"""A completion of three turns."""
 
 
 @pytest.mark.parametrize(

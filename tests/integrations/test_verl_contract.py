@@ -6,6 +6,7 @@ with that folder on the path (docs/plugins.md); without verl they are skipped.
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 from verl.workers.rollout.replica import TokenOutput
 
 from rewright.core.errors import InputError
+from rewright.core.registry import register
 from rewright.credit import advantages, per_token, turn_rewards
 from rewright.credit.token_level import turn_to_token_rewards
 from rewright.dialects import Hermes
@@ -373,6 +375,31 @@ def test_a_run_is_checked_before_it_starts(tmp_path, capfd):
     assert (code, "rows.parquet: row 1: extra_info.gold_calls is not JSON" in line) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "signal=judge",
+            "signal 'judge' needs a language model that judges: this trainer gives one trajectory at a time",
+        ),
+        ("signal=score", "signal 'score' reads the scores of the states, which this trainer does not provide"),
+        (
+            "compare.defaults=true",
+            "compare.defaults is true, and this trainer does not provide the schemas of the tools",
+        ),
+        ("signal=no_such_package:f", "signal: "),
+    ],
+)
+def test_the_check_refuses_signals_that_the_agent_loop_of_a_row_cannot_compute(tmp_path, capfd, setting, message):
+    rows = table(tmp_path, {"extra_info": {"gold_calls": "[]", "tool_selection": []}})
+    more = f"+algorithm.rewright.{setting}"
+    assert check(["algorithm.adv_estimator=rewright", *rows, more]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"rewright: algorithm.rewright: {message}")
+    with pytest.raises(ValueError, match=message.split(":")[0]):
+        run_loop([], settings=OmegaConf.from_dotlist([more.removeprefix("+")]).algorithm.rewright)
+
+
 def test_the_check_is_a_command(tmp_path):
     settings = [*table(tmp_path, {"extra_info": {"gold_calls": None}}), "+algorithm.rewright.gama=1"]
     command = [sys.executable, "-m", "rewright.integrations.verl.check", "algorithm.adv_estimator=rewright", *settings]
@@ -420,3 +447,80 @@ def test_rows_without_gold_calls_are_rewarded_by_the_outcome_only():
     )
     assert output.as_dict()["rm_scores"].tolist() == [0.0, 0.75]
     assert SimpleNamespace(**output.as_dict()).responses.tolist() == [2, 3]
+
+
+@register("signal", "verl_worked")
+def worked(trajectories):
+    """The first example of docs/signals.md; what it is given is kept."""
+
+    def value(turn):
+        results = turn.results
+        return math.nan if turn.calls and results is None else float(not any("error" in one for one in results or ()))
+
+    SEEN[:] = trajectories
+    return [[value(turn) for turn in one.turns] for one in trajectories]
+
+
+@register("signal", "verl_unknown")
+def unknown(trajectories):
+    """NaN for turns whose text says so."""
+    return [[math.nan if "unsure" in turn.text else 1.0 for turn in one.turns] for one in trajectories]
+
+
+SEEN = []
+
+
+def test_a_signal_sees_results_texts_and_tokens():
+    lines = [written(ADA, BEN) + written(ADA), "That is 77, " + "a" * 300]
+    tokenizer, output = run_loop(lines, settings={"signal": "verl_worked"}, response_length=250)
+    (seen,) = SEEN
+    assert output.turn_rewards == [0.0, 1.0]  # the third call of the turn is more than verl executes
+    assert [turn.results for turn in seen.turns] == [["36", "41", "error: not executed"], []]
+    assert seen.turns[1].text.startswith("That is 77, a")  # verl has no message of a turn that a limit ended
+    assert [message["content"] for message in seen.messages] == ["How old together?"]
+    assert seen.golds == [ADA, BEN] and sum(output.response_mask) > 0
+    assert seen.token_ids == output.prompt_ids + output.response_ids
+    assert seen.mask == [0] * len(output.prompt_ids) + output.response_mask
+    assert lines[0] in tokenizer.decode(seen.turns[0].token_ids)
+    _, output = run_loop([written(ADA), written(ADA) + '<tool_call>{"name": </tool_call>', "77"],
+                         settings={"signal": "verl_worked"})  # fmt: skip
+    assert output.turn_rewards == [1.0, 0.0, 1.0]
+
+
+def test_a_rollout_without_numbers_is_an_error_and_one_with_a_gap_is_left_out_with_a_warning(caplog):
+    lines = [written(ADA), "I am unsure"]
+    _, output = run_loop(lines, settings={"signal": "verl_unknown"})
+    assert sum(output.response_mask) == 0
+    assert "signal verl_unknown has no number for 1 of 2 turns of a rollout" in caplog.text
+    _, output = run_loop(lines, settings={"signal": "verl_unknown", "missing": "bridge"})
+    assert sum(output.response_mask) > 0 and output.turn_rewards == [1.0, 0.0]
+    with pytest.raises(ValueError, match="signal verl_unknown has no number for any turn of this rollout"):
+        run_loop(["unsure"], settings={"signal": "verl_unknown", "missing": "bridge"})
+
+
+@pytest.mark.parametrize(
+    "estimator", [{"name": "turn_credit", "centre": "token"}, {"name": "igpo", "normalize": "index"}]
+)
+def test_estimators_are_given_the_numbers_of_tokens(estimator):
+    algorithm = OmegaConf.create({"adv_estimator": "rewright", "rewright": {"estimator": estimator}})
+    found = compute_advantage(batch(), adv_estimator="rewright", config=algorithm).batch["advantages"].numpy()
+    own = {key: value for key, value in estimator.items() if key != "name"}
+    counts = [[end - start for start, end in row] for row in SPANS]
+    expected = advantages(TURNS, [0] * 3, estimator=estimator["name"], estimator_settings=own, token_counts=counts)
+    np.testing.assert_allclose(found, per_token(expected, SPANS, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "matchtir", "fixed_horizon", "igpo", "turn_credit"])
+@pytest.mark.parametrize("turns", [[[0.8, 0.2], [1.0, 0.0]], [[1 / 3, 2 / 3], [0.9, 0.1]]])
+def test_equal_rewards_that_were_float32_give_exactly_what_the_functions_give(turns, estimator):
+    rows = [turn_to_token_rewards(row, mask) for row, mask in zip(turns, MASK[:1] * 2, strict=True)]
+    tensors = {
+        "responses": torch.zeros(2, 8, dtype=torch.long), "response_mask": torch.tensor(MASK[:1] * 2),
+        "token_level_rewards": torch.tensor(rows, dtype=torch.float32),
+    }  # fmt: skip
+    data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": UIDS[:2]})
+    settings = {"estimator": estimator, "eps": 0.0, "gamma": 1.0}
+    algorithm = OmegaConf.create({"adv_estimator": "rewright", "rewright": settings})
+    found = compute_advantage(data, adv_estimator="rewright", config=algorithm).batch["advantages"].numpy()
+    expected = advantages(turns, [0, 0], estimator=estimator, eps=0.0, gamma=1.0)
+    np.testing.assert_allclose(found, per_token(expected, SPANS[:1] * 2, 8), atol=2e-6)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rewright.credit.estimators import Estimator, Group, find_estimator
+from rewright.credit.estimators import EQUAL_TOLERANCE, Estimator, Group, find_estimator
 from rewright.credit.formula import MAX_MAGNITUDE, is_finite
 from rewright.credit.signals import TurnSignal
 
@@ -45,6 +45,7 @@ def advantages(
     component_weights: Mapping[str, float] | None = None,
     missing: Literal["raise", "bridge"] = "raise",
     metrics: dict[str, float] | None = None,
+    tolerance: float = EQUAL_TOLERANCE,
 ) -> list[Array]:
     """Compute the turn advantages of B trajectories. The defaults are those of the MatchTIR release.
 
@@ -76,6 +77,8 @@ def advantages(
         missing: handling of rewards that could not be computed (NaN, or the mask of a signal). "bridge" counts them
             as 0 and marks them in `Group.missing_nT`.
         metrics: a mapping to which the shares are added that the estimator reports.
+        tolerance: relative difference up to which values of a group count as equal; for rewards that were float32
+            `rewright.credit.estimators.FLOAT32_TOLERANCE`.
 
     Returns a list of float64 (T_i,), in the given order. Equal values in a group give exactly 0. Raises ValueError for
     lengths that do not match, unknown settings, labels that cannot be compared, rewards that are not finite (missing
@@ -91,6 +94,8 @@ def advantages(
         raise ValueError(f"gamma is {gamma!r}: expected a number from 0 to 1")
     if not (is_finite(eps) and eps >= 0.0):
         raise ValueError(f"eps is {eps!r}: expected a finite number >= 0")
+    if not (is_finite(tolerance) and 0.0 <= tolerance < 1.0):
+        raise ValueError(f"tolerance is {tolerance!r}: expected a number from 0 to 1")
     if missing not in ("raise", "bridge"):
         raise ValueError(f"missing is {missing!r}: expected 'raise' or 'bridge'")
     rewards, masks, added = _read_rewards(turn_rewards, bridge=missing == "bridge")
@@ -136,6 +141,7 @@ def advantages(
             components={name: values[indices] for name, values in parts.items()},
             component_weights=component_weights or {},
             shares=shares,
+            tolerance=tolerance,
         )
         try:
             advantage_nT = np.asarray(function(group, **(estimator_settings or {})), dtype=np.float64)

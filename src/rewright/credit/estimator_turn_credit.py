@@ -45,6 +45,6 @@ def turn_credit(group: Group, *, beta: float = 1.0, centre: Literal["turn", "tok
     totals = weights.sum(axis=1, keepdims=True)
     means = (group.rewards_nT * weights).sum(axis=1, keepdims=True) / np.where(totals > 0, totals, 1.0)
     level_n = group.trajectory_n - group.trajectory_n.mean()
-    if all_equal(group.trajectory_n):
+    if all_equal(group.trajectory_n, group.tolerance):
         level_n = np.zeros_like(level_n)
     return np.asarray(level_n[:, None] + beta * np.where(group.present_nT, group.rewards_nT - means, 0.0))

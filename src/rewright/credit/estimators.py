@@ -28,6 +28,7 @@ from rewright.credit.lookup import find_function
 
 __all__ = [
     "EQUAL_TOLERANCE",
+    "FLOAT32_TOLERANCE",
     "READS",
     "Estimator",
     "Group",
@@ -44,6 +45,9 @@ Array = NDArray[np.float64]
 
 EQUAL_TOLERANCE = 1e-12
 """Relative tolerance below which the values of a group count as equal (rounding of sums)."""
+
+FLOAT32_TOLERANCE = 1e-6
+"""The tolerance for rewards that a trainer has stored as float32: 0.8 + 0.2 is then 1 + 1.5e-8."""
 
 _MIN_SQUARABLE = 1e-100
 """Values below this are rescaled before normalization, since their squares underflow to 0."""
@@ -67,6 +71,7 @@ class Group:
         shares: what the estimator reports, see `report`; shared by the groups of a batch.
         outcome_n: outcomes (n,), NaN if unknown; None if `advantages` got no `outcomes`.
         joined: `rewards_nT` includes the outcome, in the last turn of each rollout.
+        tolerance: relative difference up to which values count as equal.
     """
 
     rewards_nT: Array
@@ -85,6 +90,7 @@ class Group:
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
     outcome_n: Array | None = None
     joined: bool = True
+    tolerance: float = EQUAL_TOLERANCE
 
     @classmethod
     def of(
@@ -119,7 +125,10 @@ class Group:
             tokens_nT[index, : len(counts)] = counts  # type: ignore[index]
         lengths = np.array([len(row) for row in rewards])
         present = np.arange(longest) < lengths[:, None]
-        total = padded.sum(axis=1) if trajectory_rewards is None else trajectory_rewards
+        total = trajectory_rewards
+        if total is None:
+            tolerance = more.get("tolerance", EQUAL_TOLERANCE)
+            total = _without_rounding(padded.sum(axis=1), np.abs(padded).sum(axis=1), tolerance)
         return cls(
             padded,
             present,
@@ -170,10 +179,11 @@ class Group:
     @cached_property
     def returns_nT(self) -> Array:
         """Turn returns D_t = r_t + gamma D_{t+1}, (n, T); 0 in padding."""
-        returns: Array = self.rewards_nT.copy()
+        returns, sizes = self.rewards_nT.copy(), np.abs(self.rewards_nT)
         for turn in range(returns.shape[1] - 2, -1, -1):
             returns[:, turn] += self.gamma * returns[:, turn + 1]
-        return returns
+            sizes[:, turn] += self.gamma * sizes[:, turn + 1]
+        return _without_rounding(returns, sizes, self.tolerance)
 
     @property
     def surplus_n(self) -> Array:
@@ -187,7 +197,7 @@ class Group:
             return array.copy()
         if array.size == 1:
             return array / (1.0 + self.eps)
-        if all_equal(array):
+        if all_equal(array, self.tolerance):
             return np.zeros_like(array)
         eps = self.eps
         largest = float(np.abs(array).max())
@@ -257,9 +267,17 @@ def find_estimator(estimator: str | Estimator) -> Estimator:
     return function
 
 
-def all_equal(values: Array) -> bool:
-    """Return True if the values are equal up to rounding, so that their std would be noise."""
-    return bool(np.ptp(values) <= EQUAL_TOLERANCE * np.abs(values).max())
+def all_equal(values: Array, tolerance: float = EQUAL_TOLERANCE) -> bool:
+    """Return True if the values are equal up to rounding, so that their std would be noise.
+
+    `tolerance`: relative to the largest absolute value; that of a group is `Group.tolerance`.
+    """
+    return bool(np.ptp(values) <= tolerance * np.abs(values).max())
+
+
+def _without_rounding(sums: Array, sizes: Array, tolerance: float) -> Array:
+    """Sums, 0 where they are the rounding of terms that cancel out. `sizes`: the sums of the absolute terms."""
+    return np.where(np.abs(sums) <= tolerance * sizes, 0.0, sums)
 
 
 def _trajectory_level(group: Group) -> Array:
@@ -296,7 +314,7 @@ def fixed_horizon(group: Group) -> Array:
     `trajectory_rewards` beyond the turn rewards is received at the end of the rollout, undiscounted.
     """
     returns = np.where(group.present_nT, group.returns_nT + group.surplus_n[:, None], 0.0)
-    return _centred(returns)
+    return _centred(returns, group.tolerance)
 
 
 def leave_one_out(group: Group) -> Array:
@@ -308,7 +326,7 @@ def leave_one_out(group: Group) -> Array:
     if count == 1:
         advantage_n1 = group.trajectory_n[:, None]
     else:
-        advantage_n1 = _centred(group.trajectory_n[:, None]) * (count / (count - 1))
+        advantage_n1 = _centred(group.trajectory_n[:, None], group.tolerance) * (count / (count - 1))
     return np.broadcast_to(advantage_n1, group.rewards_nT.shape)
 
 
@@ -327,10 +345,10 @@ def delta(group: Group) -> Array:
     return group.fused(_trajectory_level(group), turn_nT)
 
 
-def _centred(values_nT: Array) -> Array:
+def _centred(values_nT: Array, tolerance: float) -> Array:
     """Subtract the column means; columns of equal values become exactly 0."""
     centred: Array = values_nT - values_nT.mean(axis=0)
     for turn in range(values_nT.shape[1]):
-        if all_equal(values_nT[:, turn]):
+        if all_equal(values_nT[:, turn], tolerance):
             centred[:, turn] = 0.0
     return centred

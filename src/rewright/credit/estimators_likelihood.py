@@ -51,7 +51,7 @@ def igpo(group: Group, *, normalize: str = "joint", parity: bool = False) -> Arr
         rewards = np.where(present & ~is_last & (rewards == 0), ZERO_GAIN, rewards)
     scores = np.zeros_like(rewards)
     for part in [present] if normalize == "joint" else [present & ~is_last, is_last]:
-        scores[part] = _scores(rewards[part], group.eps, exact=not parity)
+        scores[part] = _scores(rewards[part], group.eps, None if parity else group.tolerance)
     advantages: Array = scores.copy()
     for turn in range(scores.shape[1] - 2, -1, -1):
         discount: Any = group.gamma
@@ -67,7 +67,7 @@ def lotapo(group: Group) -> Array:
     For the signal `likelihood` of form `delete`, whose advantages are added to it.
     """
     rewards = group.trajectory_n
-    if all_equal(rewards):
+    if all_equal(rewards, group.tolerance):
         return np.zeros_like(group.rewards_nT)
     scores = (rewards - rewards.mean()) / (rewards.std() + group.eps)
     return np.broadcast_to(scores[:, None], group.rewards_nT.shape)
@@ -99,9 +99,9 @@ def gated(gains: Sequence[Sequence[float]], tasks: Sequence[Hashable], eps: floa
     return results
 
 
-def _scores(values: Array, eps: float, *, exact: bool) -> Array:
-    """z-scores with the population variance; a single value gives 0. `exact`: equal values give exactly 0."""
-    if len(values) < 2 or (exact and all_equal(values)):
+def _scores(values: Array, eps: float, tolerance: float | None) -> Array:
+    """z-scores with the population variance; a single value gives 0, as do equal values unless `tolerance` is None."""
+    if len(values) < 2 or (tolerance is not None and all_equal(values, tolerance)):
         return np.zeros_like(values)
     return np.asarray((values - values.mean()) / (np.sqrt(values.var() + VARIANCE_EPS) + eps))
 

@@ -28,7 +28,7 @@ from rewright.credit.choices import (
     tidied,
 )
 from rewright.credit.comparison import Comparison
-from rewright.credit.estimators import READS, check_join, find_estimator, reads_of
+from rewright.credit.estimators import EQUAL_TOLERANCE, READS, check_join, find_estimator, reads_of
 from rewright.credit.missing import bridged
 from rewright.credit.resources import NEEDS, Resources, is_alone, needed, resources_for
 from rewright.credit.signal_sum import add_signals
@@ -278,7 +278,9 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         trajectories: Sequence[CreditTrajectory] | None = None,
         components: Mapping[str, Sequence[float]] | None = None,
         component_weights: Mapping[str, float] | None = None,
+        token_counts: Sequence[Sequence[int]] | None = None,
         metrics: dict[str, float] | None = None,
+        tolerance: float = EQUAL_TOLERANCE,
     ) -> list[Array]:
         """Compute turn advantages (T_i,) of a batch. A trajectory with outcome NaN belongs to no group and gets zeros.
 
@@ -296,7 +298,9 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             components: the parts of the trajectory rewards, (B,) each, NaN where a part is unknown, for estimators that
                 read them.
             component_weights: their weights; 1 for those that are not named.
+            token_counts: generated tokens per turn, B lists of T_i; None: those of `trajectories`, if they are known.
             metrics: a mapping to which the shares are added that the estimator reports.
+            tolerance: relative difference up to which values of a group count as equal.
 
         Raises ValueError if the estimator reads what is not given (see `reads`).
         """
@@ -314,6 +318,7 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
         elif self.join == "trajectory" and outcomes is not None:
             trajectory_rewards = [float(np.nansum(turn_rewards[index]) + (outcomes[index] or 0.0)) for index in kept]
         scored = None if trajectories is None else [trajectories[index] for index in kept]
+        counts = None if token_counts is None else [token_counts[index] for index in kept]
         if outcomes is None and trajectories is not None:
             all_outcomes = [trajectory.outcome for trajectory in trajectories]
         joined = self.join == "last_turn"
@@ -325,13 +330,14 @@ class TurnCredit(Settings, frozen=True, kw_only=True):
             estimator_settings=own_settings("estimator", self.estimator, shared=GROUP_KEYS),
             trajectory_rewards=trajectory_rewards,
             state_keys=None if scored is None else {kind: partial(_keys, scored, kind) for kind in KEY_KINDS},
-            token_counts=None if scored is None else _token_counts(scored),
+            token_counts=_token_counts(scored) if counts is None and scored is not None else counts,
             outcomes=[all_outcomes[index] for index in kept],
             joined=joined,
             masked=None if scored is None else [[turn.masked for turn in one.turns] for one in scored],
             components={name: [values[index] for index in kept] for name, values in (components or {}).items()},
             component_weights=component_weights,
             metrics=metrics,
+            tolerance=tolerance,
             missing="bridge",
             **self._estimator_settings,
         )

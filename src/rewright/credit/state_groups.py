@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import NonNegativeFloat, Settings, convert
-from rewright.credit.estimators import EQUAL_TOLERANCE, Group, all_equal, reads
+from rewright.credit.estimators import Group, all_equal, reads
 from rewright.credit.lookup import with_settings
 
 __all__ = ["GiGPO", "StateGroups", "episode_level", "gigpo", "keys_of", "report", "step_level"]
@@ -93,18 +93,18 @@ def step_level(
             pool[pool_rows != row].mean() if settings.leave_trajectory_out else pool.mean() for row in rows.tolist()
         ]
         compared_nT[rows, turns] = True
-        step_nT[rows, turns] = _scaled(returns, np.array(baselines), pool, settings, eps=group.eps, ddof=ddof)
+        step_nT[rows, turns] = _scaled(returns, np.array(baselines), pool, settings, group, ddof=ddof)
     return step_nT, compared_nT
 
 
-def _scaled(values: Array, baselines: Array, pool: Array, settings: StateGroups, *, eps: float, ddof: int) -> Array:
+def _scaled(values: Array, baselines: Array, pool: Array, settings: StateGroups, group: Group, *, ddof: int) -> Array:
     """Values minus baselines, divided by the standard deviation of the pool if it is set; differences that are rounding
     are exactly 0."""
     difference = values - baselines
-    difference[np.abs(difference) <= EQUAL_TOLERANCE * np.abs(values).max()] = 0.0
+    difference[np.abs(difference) <= group.tolerance * np.abs(values).max()] = 0.0
     if settings.normalisation == "mean":
         return difference
-    return np.zeros_like(values) if all_equal(pool) else difference / (pool.std(ddof=ddof) + eps)
+    return np.zeros_like(values) if all_equal(pool, group.tolerance) else difference / (pool.std(ddof=ddof) + group.eps)
 
 
 def episode_level(group: Group, settings: StateGroups) -> Array:
@@ -113,7 +113,7 @@ def episode_level(group: Group, settings: StateGroups) -> Array:
     rewards, pool = group.trajectory_n, np.repeat(group.trajectory_n, counts)
     if len(pool) < 2:
         return rewards / (1.0 if settings.normalisation == "mean" else 1.0 + group.eps)
-    return _scaled(rewards, np.full(len(rewards), pool.mean()), pool, settings, eps=group.eps, ddof=1)
+    return _scaled(rewards, np.full(len(rewards), pool.mean()), pool, settings, group, ddof=1)
 
 
 def report(group: Group, settings: StateGroups, compared_nT: NDArray[np.bool_]) -> None:

@@ -2,7 +2,8 @@
 
 Both trainers pass an estimator two (B, L) arrays: rewards, non-zero on the last token of a turn, and a mask of the
 generated tokens. Each run of ones in the mask is a turn. A turn's reward is the sum of the token rewards from its
-start up to the start of the next turn, so per-token penalties and scores after the last turn are included.
+start up to the start of the next turn, so per-token penalties and scores after the last turn are included. Both
+trainers store rewards as float32, so the rewards of a group that differ by its rounding count as equal.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit import per_token, spans_from_mask
+from rewright.credit.estimators import FLOAT32_TOLERANCE
 from rewright.credit.settings import TurnCredit
 
 __all__ = ["check_settings", "rewards_by_turn", "token_advantages", "turn_to_token_rewards"]
@@ -53,7 +55,12 @@ def token_advantages(
     rewards = rewards_by_turn(rewards_BL, spans)
     kept = [row for row, ranges in enumerate(spans) if ranges]
     advantages = [np.zeros(0)] * len(spans)
-    computed = settings.advantages([rewards[row] for row in kept], [group_ids[row] for row in kept])
+    computed = settings.advantages(
+        [rewards[row] for row in kept],
+        [group_ids[row] for row in kept],
+        token_counts=[[end - start for start, end in spans[row]] for row in kept],
+        tolerance=FLOAT32_TOLERANCE,
+    )
     for row, values in zip(kept, computed, strict=True):
         advantages[row] = values
     return per_token(advantages, spans, rewards_BL.shape[1])

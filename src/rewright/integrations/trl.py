@@ -37,6 +37,7 @@ from typing import Any, Final
 import numpy as np
 
 from rewright.credit import CreditTrajectory, CreditTurn, Resources, per_token, spans_from_mask
+from rewright.credit.estimators import FLOAT32_TOLERANCE
 from rewright.credit.messages import (
     credit_turns,
     gold_calls,
@@ -45,6 +46,7 @@ from rewright.credit.messages import (
     warn_about_malformed_calls,
 )
 from rewright.credit.missing import check_missing
+from rewright.credit.provided import check_provided
 from rewright.credit.settings import Array, TurnCredit
 
 __all__ = ["TurnCreditMixin", "TurnCreditTrainer"]  # noqa: F822  (made by __getattr__)
@@ -55,8 +57,10 @@ class TurnCreditMixin:
 
     `turn_credit`: a `TurnCredit`, a mapping of its settings, or None for MatchTIR's defaults. `resources`: the models
     that its signals need. Raises ValueError for the Liger loss, for sequence-level importance ratios, for an evaluation
-    set without `gold_calls`, for a signal without the model that it needs, and with several processes for a signal
-    that compares the completions of a group, which TRL divides over them.
+    set without `gold_calls`, for a signal without the model that it needs, for settings that need what TRL does not
+    provide (gold answers, the environment's own states, the schemas of the tools, and without a `rollout_func` the
+    scores of turns), and with several processes for a signal that compares the completions of a group, which TRL
+    divides over them.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -77,8 +81,10 @@ class TurnCreditMixin:
         **kwargs: Any,
     ) -> None:
         self.turn_credit, self.resources = TurnCredit.of(turn_credit), resources
+        check_provided(self.turn_credit, [*PROVIDED, "scores"])  # before the models are loaded
         self.turn_credit.check_resources(resources)
         super().__init__(*args, **kwargs)
+        self._check_settings()
         if self.accelerator.num_processes > 1:  # type: ignore[attr-defined]
             self.turn_credit.check_alone()
         if getattr(self.args, "use_liger_kernel", False) or getattr(self, "use_liger_loss", False):  # type: ignore[attr-defined]
@@ -95,15 +101,30 @@ class TurnCreditMixin:
         if self.turn_credit.match_scale:
             _check_evaluation(self.train_dataset, self.eval_dataset)  # type: ignore[attr-defined]
 
+    def _check_settings(self) -> None:
+        """Raise ValueError for settings that need what this trainer, with its data, does not provide."""
+        trainer: Any = self
+        columns = getattr(trainer.train_dataset, "column_names", None)
+        scores = getattr(trainer, "rollout_func", None) is not None or columns is None or "turn_scores" in columns
+        check_provided(self.turn_credit, [*PROVIDED, *(["scores"] if scores else [])])
+        self.turn_credit.check_components([*_unique(trainer.reward_func_names), SIGNAL_PART])
+
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's method, with advantages of shape (B, L) instead of (B,)."""
         import torch
         from accelerate.utils import gather_object
 
         trainer: Any = self
-        score = trainer._calculate_rewards
+        generate, score = trainer._generate, trainer._calculate_rewards
+        generated: list[tuple[Any, ...]] = []
         scored: list[tuple[list[CreditTrajectory], Any]] = []
         needs_gold = self.turn_credit.match_scale != 0
+
+        def generate_and_keep(*args: Any, **kwargs: Any) -> Any:
+            """Generate, and record the tokens of this process's completions before TRL pads them."""
+            result = generate(*args, **kwargs)
+            generated.append(result)
+            return result
 
         def score_and_keep(rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
             """Compute TRL's rewards, and record this process's completions as trajectories."""
@@ -113,13 +134,19 @@ class TurnCreditMixin:
 
         # An instance attribute overrides the methods of all classes, so this also sees the rewards of a subclass with
         # its own `_calculate_rewards`.
-        trainer._calculate_rewards = score_and_keep
+        trainer._generate, trainer._calculate_rewards = generate_and_keep, score_and_keep
         try:
             output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         finally:
-            del trainer._calculate_rewards
+            del trainer._generate, trainer._calculate_rewards
         assert scored, "TRL scores every batch that it generates"
         trajectories, rewards_per_function = scored[-1]
+        if generated:
+            prompt_ids, completion_ids, masks = generated[-1][:3]
+            trajectories = [
+                one.with_tokens(prompt_ids[index], completion_ids[index], None if masks is None else masks[index])
+                for index, one in enumerate(trajectories)
+            ]
         turns, golds = [one.calls for one in trajectories], [one.golds for one in trajectories]
 
         mode = "train" if trainer.model.training else "eval"
@@ -132,14 +159,19 @@ class TurnCreditMixin:
 
         first_row = trainer.accelerator.process_index * len(turns)
         local = slice(first_row, first_row + len(turns))
+        groups = [index // group_size for index in range(len(outcomes))]
+        trajectories = [
+            replace(one, task_id=group, outcome=None if np.isnan(outcome) else outcome)
+            for one, group, outcome in zip(trajectories, groups[local], outcomes[local], strict=True)
+        ]
         signal = self.turn_credit.signal_of(trajectories, resources=self.resources)
         call_rewards = gather_object(signal.marked_rewards)
         causes = gather_object([signal.causes.get(index) for index in range(len(trajectories))])
         left_out = [self.turn_credit.is_left_out(row) for row in call_rewards]
         named = [(f"completion {index}", causes[index]) for index, out in enumerate(left_out) if out]
-        check_missing(self.turn_credit.signal_name, named, len(left_out))
+        bridged = self.turn_credit.missing == "bridge"
+        check_missing(self.turn_credit.signal_name, named, len(left_out), key="turn_credit", bridged=bridged)
         rewards = self.turn_credit.with_outcomes(call_rewards, outcomes)
-        groups = [index // group_size for index in range(len(rewards))]
         metrics: dict[str, float] = {}
         names = _unique(trainer.reward_func_names)
         parts = {name: rewards_per_function[:, column].tolist() for column, name in enumerate(names)}
@@ -147,12 +179,11 @@ class TurnCreditMixin:
             rewards,
             groups,
             outcomes,
-            trajectories=[
-                replace(one, task_id=group) for one, group in zip(gather_object(trajectories), groups, strict=True)
-            ],
+            trajectories=gather_object(trajectories),
             components={**parts, SIGNAL_PART: [float(np.nansum(row)) for row in call_rewards]},
             component_weights=dict(zip(names, weights.tolist(), strict=True)),
             metrics=metrics,
+            tolerance=FLOAT32_TOLERANCE,  # TRL's rewards are float32
         )
         for name, value in metrics.items():
             trainer._metrics[mode][f"turn_credit/{name}"].append(value)
@@ -213,6 +244,8 @@ class TurnCreditMixin:
         trainer._logs["extra"]["turn_advantages"].extend([row.round(4).tolist() for row in advantages])
 
 
+PROVIDED: Final = ("state_keys", "components", "outcomes", "token_ids")
+"""What every trainer provides to signals and estimators (`rewright.credit.provided`)."""
 SIGNAL_PART: Final = "signal"
 """The name of the turn rewards among the parts of the trajectory reward."""
 _NO_TOOLS = (
@@ -264,7 +297,6 @@ def _trajectories(
             CreditTrajectory(
                 turns,
                 id=f"completion {index}",
-                task_id=repr(prompt),
                 messages=prompt if isinstance(prompt, list) else None,
                 golds=golds[index],
                 scores=_scores(row.get("turn_scores"), len(turns), index),

@@ -280,7 +280,8 @@ def score_rollouts(
         raise InputError(f"rl.credit: {problem}") from problem
     scored = [(one.trajectory.id, result) for one, result in zip(inputs, results, strict=True) if not one.failed]
     left_out = [(name, result.missing) for name, result in scored if result.left_out]
-    check_missing(settings.credit.signal_name, left_out, len(scored))
+    bridged = settings.credit.missing == "bridge"
+    check_missing(settings.credit.signal_name, left_out, len(scored), bridged=bridged)
     return Rewards(
         turn_rewards=[result.turn_rewards.tolist() for result in results],
         trajectory_rewards=[result.trajectory_reward for result in results],

@@ -20,7 +20,9 @@ the last token of the response. Settings of the turn rewards are those of the es
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
@@ -36,23 +38,30 @@ from verl.utils.fs import copy_to_local
 from verl.utils.model import get_generation_config
 
 from rewright.core.errors import InputError
-from rewright.credit import spans_from_mask
-from rewright.credit.messages import gold_of
+from rewright.credit import CreditTrajectory, CreditTurn, spans_from_mask
+from rewright.credit.messages import credit_turns, gold_of
 from rewright.credit.settings import TurnCredit
 from rewright.credit.token_level import turn_to_token_rewards
 from rewright.dialects import get_dialect
 from rewright.engines.base import Sampling
 from rewright.integrations.verl.engine import VerlEngine
-from rewright.integrations.verl.estimator import check_algorithm
+from rewright.integrations.verl.estimator import check_algorithm, check_loop
 from rewright.integrations.verl.names import TASK_AGENT, TOOL_AGENT
 from rewright.rollout.episodes import Episode, Episodes, read_settings, to_text
 from rewright.rollout.loop import Plan, derive_seed
 
 __all__ = ["TaskAgentLoop", "TurnCreditOutput", "TurnCreditToolAgentLoop"]
 
+_LOG: Final = logging.getLogger(__name__)
 _TURN_CALLS_KEY: Final = "rewright_turns"
+_MESSAGES_KEY: Final = "rewright_messages"
+_NOT_EXECUTED: Final = "error: not executed"
+"""The result of a call that verl did not execute."""
 DIALECTS: Final = {"hermes": "hermes", "qwen3_coder": "qwen-xml"}
 """Our dialects of verl's parsers (`multi_turn.format`), which find the malformed calls that verl's parsers drop."""
+_LEFT_OUT: Final = (
+    "signal %s has no number for %d of %d turns of a rollout, which is not trained on (missing: leave_out)"
+)
 SEEDED_SERVERS: Final = ("hf_cpu",)
 """Rollout servers that are always given a seed per request. vLLM is with `rollout.full_determinism` only: it is slower
 with seeds."""
@@ -95,8 +104,12 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
     tool, and those beyond `max_parallel_calls` in a turn (default 1). verl does not parse the calls of a turn at which
     a limit ended the rollout, so these are not counted.
 
+    A signal is given the calls with their results, the messages, the texts and the token ids. A call that was not
+    executed has the result "error: not executed".
+
     Raises ValueError before anything is generated for settings that are wrong, gold calls that cannot be read, and a
-    row whose `tool_selection` names tools that are not configured.
+    row whose `tool_selection` names tools that are not configured; after the rollout, if the signal has no number for
+    any of its turns.
     """
 
     tools: dict[str, Any]
@@ -105,7 +118,7 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._credit = check_algorithm(self.config.algorithm)
-        self._credit.check_alone()
+        check_loop(self._credit, TOOL_AGENT)
         name = DIALECTS.get(self.tool_parser_name)
         self._dialect = None if name is None else get_dialect(name)
 
@@ -115,14 +128,46 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
         golds = gold_of(info, "extra_info")
         self._select_tools((info or {}).get("tool_selection"))
         output = await super().run(sampling_params, **kwargs)
-        turns = output.extra_fields.pop(_TURN_CALLS_KEY, [])
-        (rewards,) = self._credit.call_rewards([turns], [golds])
+        calls = output.extra_fields.pop(_TURN_CALLS_KEY, [])
+        messages = output.extra_fields.pop(_MESSAGES_KEY, [])
+        prompt = list(kwargs["raw_prompt"])
+        turns = self._turns(calls, messages[len(prompt) :])
+        trajectory = CreditTrajectory(turns, id="rollout", messages=prompt, golds=golds).with_tokens(
+            output.prompt_ids, output.response_ids, output.response_mask
+        )
+        trajectory = self._with_texts(trajectory)
+        (rewards,) = self._credit.rewards_of([trajectory])
+        if len(rewards) and np.isnan(rewards).all():
+            raise ValueError(f"signal {self._credit.signal_name} has no number for any turn of this rollout")
         if self._credit.is_left_out(rewards):  # without a token in the mask it is in no group and is not trained on
+            _LOG.warning(_LEFT_OUT, self._credit.signal_name, int(np.isnan(rewards).sum()), len(rewards))
             output.response_mask = [0] * len(output.response_mask)
         rewards = np.nan_to_num(rewards)
         fields = {name: getattr(output, name) for name in output.model_fields_set}
         fields["extra_fields"] = {**output.extra_fields, "turn_rewards": rewards.tolist()}
         return TurnCreditOutput(**fields, turn_rewards=rewards.tolist())
+
+    def _turns(self, calls: Sequence[Sequence[Any]], messages: Sequence[dict[str, Any]]) -> list[CreditTurn]:
+        """The turns of a rollout from their calls and from verl's messages after the prompt.
+
+        A last turn at which a limit ended the rollout has no message.
+        """
+        parsed = sum(message["role"] == "assistant" for message in messages)
+        turns = []
+        for turn in credit_turns(messages, calls[:parsed]):
+            results = list(turn.results or ())
+            turns.append(turn._replace(results=[*results, *[_NOT_EXECUTED] * (len(turn.calls) - len(results))]))
+        return [*turns, *(CreditTurn(one, results=[]) for one in calls[parsed:])]
+
+    def _with_texts(self, trajectory: CreditTrajectory) -> CreditTrajectory:
+        """The trajectory with the texts of turns that have no message."""
+        turns = [
+            turn._replace(text=self.tokenizer.decode(list(turn.token_ids), skip_special_tokens=True))
+            if turn.text is None and turn.token_ids is not None
+            else turn
+            for turn in trajectory.turns
+        ]
+        return replace(trajectory, turns=turns)
 
     def _select_tools(self, names: Sequence[str] | None) -> None:
         """Check the tools of the row. verl drops unknown ones, and takes an empty selection for all tools."""
@@ -155,6 +200,7 @@ class TurnCreditToolAgentLoop(ToolAgentLoop):  # type: ignore[misc]
         if len(agent_data.messages) > messages:  # verl has parsed the turn
             calls += [{"name": "", "error": "malformed"}] * self._malformed(agent_data, len(calls))
         agent_data.extra_fields.setdefault(_TURN_CALLS_KEY, []).append(calls)
+        agent_data.extra_fields[_MESSAGES_KEY] = agent_data.messages  # verl appends the results to it
         return state
 
     def _malformed(self, agent_data: AgentData, parsed: int) -> int:
@@ -190,7 +236,10 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
         given = settings if isinstance(settings, str) else OmegaConf.to_container(settings, resolve=True)
         read = read_settings(given, f"agent loop {TASK_AGENT}: settings")
         self._path = str(self.config.actor_rollout_ref.model.path)
-        credit = msgspec.json.encode(check_algorithm(self.config.algorithm)).decode()
+        turn_credit = check_algorithm(self.config.algorithm)
+        check_loop(turn_credit, TASK_AGENT)
+        self._signal_name = turn_credit.signal_name
+        credit = msgspec.json.encode(turn_credit).decode()
         self._episodes = _episodes(to_text(read), self.tokenizer, credit, self._response_length)
 
     @property
@@ -244,6 +293,8 @@ class TaskAgentLoop(AgentLoopBase):  # type: ignore[misc]
                 break
             log_probs += [*turn.log_probs, *([0.0] * len(turn.suffix_ids))]
         if episode.left_out:
+            missing = [reward is None for reward in trajectory.credit.turn_rewards] if trajectory.credit else []
+            _LOG.warning(_LEFT_OUT, self._signal_name, sum(missing), len(missing))
             mask = [0] * len(mask)  # without a token in the mask it is in no group and is not trained on
         if not ids:  # verl takes no empty response; without a token in the mask it is in no group
             ids, mask = [int(self.tokenizer.eos_token_id)], [0]

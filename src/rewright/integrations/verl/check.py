@@ -13,7 +13,7 @@ from typing import Any
 
 from rewright.core.errors import InputError
 from rewright.credit.messages import gold_of
-from rewright.integrations.verl.estimator import check_algorithm
+from rewright.integrations.verl.estimator import check_algorithm, check_loop
 from rewright.integrations.verl.names import ESTIMATOR, TASK_AGENT, TOOL_AGENT
 from rewright.rollout.episodes import EpisodeSettings, read_settings, read_task
 from rewright.rollout.toolsets import open_toolsets
@@ -24,14 +24,12 @@ __all__ = ["check_config", "check_rows", "main"]
 def check_config(config: Any) -> None:
     """Check a composed configuration of verl, and its data.
 
-    Raises InputError for a setting of `algorithm.rewright` or of an agent loop that is wrong, and as `check_rows`.
+    Raises InputError for a setting of `algorithm.rewright` or of an agent loop that is wrong, for a signal that the
+    agent loop of a row cannot compute, and as `check_rows`.
     """
     rollout = config.actor_rollout_ref.rollout
     if config.algorithm.adv_estimator == ESTIMATOR:
-        try:
-            check_algorithm(config.algorithm).check_functions()
-        except ValueError as problem:
-            raise InputError(f"algorithm.rewright: {problem}") from None
+        _check_credit(config.algorithm)
     if not config.trainer.use_v1:
         raise InputError("trainer.use_v1 is false: expected true, since the old trainer keeps one reward per response")
     loops = _loops(rollout.agent.get("agent_loop_config_path"))
@@ -40,12 +38,15 @@ def check_config(config: Any) -> None:
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for path in [files] if isinstance(files, str) else list(files or ()):
-            check_rows(_rows(path), path, settings, tools, default=str(rollout.agent.default_agent_loop))
+            default = str(rollout.agent.default_agent_loop)
+            found = check_rows(_rows(path), path, settings, tools, default=default)
+            for loop in sorted(found | ({default} & {TASK_AGENT, TOOL_AGENT})):
+                _check_credit(config.algorithm, loop)
 
 
 def check_rows(
     rows: Iterator[Mapping[str, Any]], path: str, settings: EpisodeSettings, tools: set[str], *, default: str = ""
-) -> None:
+) -> set[str]:
     """Check the rows that Rewright's agent loops play.
 
     Args:
@@ -55,14 +56,19 @@ def check_rows(
         tools: names of the tools that verl is configured with, for `rewright_tool_agent`.
         default: the loop of rows without `agent_name`.
 
+    Returns which of Rewright's agent loops play them.
+
     Raises InputError, with file and row, for a task that cannot be played, gold calls that cannot be read, and names in
     `tool_selection` that verl does not have.
     """
     toolsets = open_toolsets(settings.tools, settings.sandbox)
+    loops: set[str] = set()
     try:
         for number, row in enumerate(rows):
             place, info = f"{path}: row {number}", row.get("extra_info")
             loop = row.get("agent_name") or default
+            if loop in (TASK_AGENT, TOOL_AGENT):
+                loops.add(loop)
             try:
                 if loop == TASK_AGENT:
                     task = read_task((info or {}).get("task"), settings, "extra_info.task")
@@ -74,6 +80,19 @@ def check_rows(
                 raise InputError(f"{place}: {problem}") from None
     finally:
         asyncio.run(toolsets.close())
+    return loops
+
+
+def _check_credit(algorithm: Any, loop: str | None = None) -> None:
+    """Check the settings of the estimator, and for one of Rewright's agent loops those of the signal. InputError."""
+    try:
+        credit = check_algorithm(algorithm)
+        credit.check_functions()
+        if loop is not None:
+            check_loop(credit, loop)
+    except ValueError as problem:
+        where = "" if loop is None else f" (agent loop {loop})"
+        raise InputError(f"algorithm.rewright: {problem}{where}") from None
 
 
 def _check_selection(names: Any, tools: set[str]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from verl.trainer.ppo.core_algos import register_adv_est
 
+from rewright.credit.provided import check_provided
 from rewright.credit.settings import TurnCredit
 from rewright.credit.token_level import check_settings, token_advantages
-from rewright.integrations.verl.names import ESTIMATOR
+from rewright.integrations.verl.names import ESTIMATOR, TOOL_AGENT
 
-__all__ = ["check_algorithm", "compute_rewright_advantage", "settings_of"]
+__all__ = ["check_algorithm", "check_loop", "compute_rewright_advantage", "settings_of"]
 
 
 def settings_of(algorithm: Any) -> TurnCredit:
@@ -86,3 +87,15 @@ def check_algorithm(algorithm: Any) -> TurnCredit:
             "splits turns; expected a rejection of whole sequences, such as 'seq_mean_k3'"
         )
     return settings
+
+
+def check_loop(credit: TurnCredit, loop: str) -> None:
+    """Raise ValueError for settings whose signal the agent loop of this name cannot compute.
+
+    Both loops see one trajectory at a time, and have no model. `rewright_tool_agent` knows neither gold answers and
+    scores nor the default values in the schemas of verl's tools.
+    """
+    credit.check_functions()
+    credit.check_alone()
+    if loop == TOOL_AGENT:
+        check_provided(credit, ("token_ids",))

@@ -248,7 +248,7 @@ class _Progress:
         credit = self._job.settings.credit
         if self._done > before and not credit.rewards_matches:
             for trajectories in read_steps(self._folder / "rollouts", before + 1, self._done).values():
-                check_step(trajectories, credit.signal_name)
+                check_step(trajectories, credit.signal_name, bridged=credit.missing == "bridge")
         return self._done > before
 
     def _store(self) -> None:

@@ -57,9 +57,10 @@ def metrics_of(trajectories: list[Trajectory], planned: int) -> dict[str, float]
     return step_metrics(rewards, trajectories) | {"rewright/failures": float(planned - len(trajectories))}
 
 
-def check_step(trajectories: list[Trajectory], signal: str) -> None:
+def check_step(trajectories: list[Trajectory], signal: str, *, bridged: bool = False) -> None:
     """Raise InputError if more than a tenth of the rollouts of a step were left out: the signal has no numbers."""
-    check_missing(signal, [(one.id, None) for one in trajectories if _is_left_out(one)], len(trajectories))
+    left_out = [(one.id, None) for one in trajectories if _is_left_out(one)]
+    check_missing(signal, left_out, len(trajectories), bridged=bridged)
 
 
 def rewards_of(trajectories: list[Trajectory]) -> dict[str, float]:
