@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from rewright.benchmarks.bfcl.world import CATEGORIES, check, gold
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.core.statistics import proportion_interval
 from rewright.credit import match, turn_rewards
 from rewright.dialects import get_dialect
 from rewright.judging import judge_trajectory
@@ -32,7 +34,10 @@ from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import record_problems, schema_problems
 from rewright.tasks.validation import validate_tasks
 from rewright.tools import FunctionTools
+from support.chat_server import chat_server, says
+from support.in_process import rewright
 from support.scripted_engine import ScriptedEngine
+from support.served import served
 
 Call = tuple[str, dict[str, Any]]
 Exchanges = list[list[list[Call]]]
@@ -282,6 +287,33 @@ def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task
     found = validate_tasks([*tasks[:2], *odd], level="process", wall_seconds=60.0)
     assert found.executed
     assert [(finding.kind, finding.tool) for finding in found.findings] == [("gold-against-tools", "close_ticket")]
+
+
+def test_intervals_take_the_four_variants_of_a_conversation_as_one(tmp_path: Path) -> None:
+    """Twelve tasks are three conversations, so that no number of the table has the interval of twelve tasks."""
+    with served(lambda: chat_server(lambda body: says("No idea."))) as url:
+        engine = ["model.engine=openai", f"model.base_url={url}/v1", "dialect=chat", "--model", "m"]
+        done = rewright(tmp_path, "eval", "--benchmark", "bfcl-multi-turn", "--limit", "12", *engine, "--run", "one")
+    assert done.code == 0, done.errors
+    row = json.loads((tmp_path / "one" / "metrics.jsonl").read_text())
+    high = proportion_interval(0, 3).high
+    assert {name: part["high"] for name, part in row["categories"].items()} == dict.fromkeys(CATEGORIES, high)
+    assert (row["high"], row["totals"]["multi-turn"]["high"]) == (high, pytest.approx(high))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    compared = rewright(tmp_path, "compare", "one", "two", "--json")
+    (found,) = json.loads(compared.output)["stages"]
+    assert found["difference"]["tasks"] == 12
+
+
+def test_the_variants_of_a_conversation_are_one_cluster(tasks: list[Task]) -> None:
+    clusters: dict[str, list[Task]] = {}
+    for task in tasks:
+        clusters.setdefault(task.metadata["cluster"], []).append(task)
+    assert len(clusters) == 200
+    for variants in clusters.values():
+        assert {task.metadata["category"] for task in variants} == set(CATEGORIES)
+        apis = [{tool.schema["function"]["name"] for tool in task.all_tools} for task in variants]
+        assert all(one == apis[0] for one in apis)
 
 
 @pytest.mark.needs_torch

@@ -28,6 +28,7 @@ from rewright.core.task_records import (
 )
 
 __all__ = [
+    "CLUSTER",
     "LIMIT_STOPS",
     "Credit",
     "Failure",
@@ -58,6 +59,9 @@ StopReason = Literal[
 ]
 """How a trajectory ended. `no_answer`: the model ended a turn with neither a call nor an answer. `called`: with calls
 of declared tools, which nothing executes (see `ToolSpec.kind`)."""
+
+CLUSTER: Final = "cluster"
+"""Key of `Task.metadata`: tasks with the same value are variants of one, so that intervals treat them as a group."""
 
 LIMIT_STOPS: Final[tuple[StopReason, ...]] = ("token_limit", "turn_limit", "tool_limit", "time_limit")
 """The stop reasons of trajectories that a limit ended."""

@@ -18,7 +18,7 @@ import msgspec
 from rewright.benchmarks.bfcl.entries import INSTALL, MEMORY, documents, entries, memory_answers, memory_conversations
 from rewright.benchmarks.bfcl.schemas import method_schema
 from rewright.core.errors import InputError, MissingDataError, WorkerError
-from rewright.core.records import FollowUp, Gold, Message, Prerequisites, Task, ToolSpec, Trajectory
+from rewright.core.records import CLUSTER, FollowUp, Gold, Message, Prerequisites, Task, ToolSpec, Trajectory
 from rewright.rollout.prerequisites import PrerequisiteKind
 from rewright.sandbox.errors import error_kind
 from rewright.workers import pool
@@ -77,7 +77,12 @@ def _task(
         source="bfcl",
         split="test",
         judge=NAME,
-        metadata={"category": MEMORY, "entry": entry["id"], "scenario": entry["scenario"]},
+        metadata={
+            "category": MEMORY,
+            "entry": entry["id"],
+            "scenario": entry["scenario"],
+            CLUSTER: f"memory_{entry['scenario']}",  # its questions rest on one memory
+        },
     )
 
 
