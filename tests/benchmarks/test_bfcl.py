@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
@@ -24,6 +25,7 @@ from rewright.core.statistics import proportion_interval
 from rewright.credit import match, turn_rewards
 from rewright.dialects import get_dialect
 from rewright.judging import judge_trajectory
+from rewright.judging.judges import reason_without_gold
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.reports.summary import report
@@ -271,6 +273,37 @@ async def test_arguments_that_would_take_forever_cost_the_call_and_the_verdict(t
     exchanges[0] = [[endless], *exchanges[0]]
     verdict = judge_trajectory(task, trajectory_of(task, exchanges))
     assert (verdict.outcome, verdict.reason) == (0.0, "comparing takes more than 3 s")
+
+
+async def test_a_call_that_ends_the_worker_takes_the_state_with_it(tasks: list[Task]) -> None:
+    """The model reads an error and goes on in a fresh world, so its earlier calls are not replayed as if they held."""
+    task = next(task for task in tasks if any(tool.name == "logarithm" for tool in task.tools))
+    endless = ToolCall("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**9})
+    factory = FunctionTools(wall_seconds=1.0)
+    try:
+        async with factory.open(task.all_tools) as toolset:
+            lost = await toolset.call(endless)
+    finally:
+        await factory.close()
+    whole = trajectory_of(task, gold_exchanges(task))
+    turn = Turn("", calls=(endless,), results=(lost,))
+    first = msgspec.structs.replace(whole, turns=(turn, *whole.turns))
+    assert judge_trajectory(task, first).correct  # nothing was lost
+    later = msgspec.structs.replace(whole, turns=(*whole.turns[:1], turn, *whole.turns[1:]))
+    reason = "the tools lost their state: logarithm: timeout: no result after 1 s"
+    verdict = judge_trajectory(task, later)
+    assert (verdict.outcome, verdict.reason) == (0.0, reason)
+    assert reason_without_gold(task, reason) == reason
+
+
+def test_a_call_beyond_the_limit_of_calls_was_not_made(tasks: list[Task]) -> None:
+    task = tasks[0]
+    whole = trajectory_of(task, gold_exchanges(task))
+    number = max(number for number, turn in enumerate(whole.turns) if turn.calls)
+    last = msgspec.structs.replace(whole.turns[number], results=())
+    limited = msgspec.structs.replace(whole, turns=(*whole.turns[:number], last), stop_reason="tool_limit")
+    made = msgspec.structs.replace(whole, turns=whole.turns[: number + 1])
+    assert [judge_trajectory(task, one).correct for one in (made, limited)] == [True, False]
 
 
 def test_a_trajectory_that_ends_early_is_not_right(tasks: list[Task]) -> None:
