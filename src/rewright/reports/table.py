@@ -99,7 +99,7 @@ def table(summary: dict[str, Any]) -> str:
 def _limits_words(row: dict[str, Any]) -> str:
     """How many trajectories of an evaluation a limit ended, and which; "" for none."""
     stops = row.get("stops") or {}
-    limited = {reason: stops[reason] for reason in LIMIT_STOPS if stops.get(reason)}
+    limited: dict[str, int] = {reason: stops[reason] for reason in LIMIT_STOPS if stops.get(reason)}
     count, total = sum(limited.values()), row["trajectories"]
     if not count:
         return ""
