@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
@@ -19,9 +21,11 @@ from rewright.benchmarks.bfcl.world import CATEGORIES, check, gold
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, ToolResult, Trajectory, Turn
+from rewright.core.statistics import proportion_interval
 from rewright.credit import match, turn_rewards
 from rewright.dialects import get_dialect
 from rewright.judging import judge_trajectory
+from rewright.judging.judges import reason_without_gold
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.reports.summary import report
@@ -32,7 +36,10 @@ from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import record_problems, schema_problems
 from rewright.tasks.validation import validate_tasks
 from rewright.tools import FunctionTools
+from support.chat_server import chat_server, says
+from support.in_process import rewright
 from support.scripted_engine import ScriptedEngine
+from support.served import served
 
 Call = tuple[str, dict[str, Any]]
 Exchanges = list[list[list[Call]]]
@@ -268,6 +275,37 @@ async def test_arguments_that_would_take_forever_cost_the_call_and_the_verdict(t
     assert (verdict.outcome, verdict.reason) == (0.0, "comparing takes more than 3 s")
 
 
+async def test_a_call_that_ends_the_worker_takes_the_state_with_it(tasks: list[Task]) -> None:
+    """The model reads an error and goes on in a fresh world, so its earlier calls are not replayed as if they held."""
+    task = next(task for task in tasks if any(tool.name == "logarithm" for tool in task.tools))
+    endless = ToolCall("logarithm", {"value": 2.0, "base": 3.0, "precision": 10**9})
+    factory = FunctionTools(wall_seconds=1.0)
+    try:
+        async with factory.open(task.all_tools) as toolset:
+            lost = await toolset.call(endless)
+    finally:
+        await factory.close()
+    whole = trajectory_of(task, gold_exchanges(task))
+    turn = Turn("", calls=(endless,), results=(lost,))
+    first = msgspec.structs.replace(whole, turns=(turn, *whole.turns))
+    assert judge_trajectory(task, first).correct  # nothing was lost
+    later = msgspec.structs.replace(whole, turns=(*whole.turns[:1], turn, *whole.turns[1:]))
+    reason = "the tools lost their state: logarithm: timeout: no result after 1 s"
+    verdict = judge_trajectory(task, later)
+    assert (verdict.outcome, verdict.reason) == (0.0, reason)
+    assert reason_without_gold(task, reason) == reason
+
+
+def test_a_call_beyond_the_limit_of_calls_was_not_made(tasks: list[Task]) -> None:
+    task = tasks[0]
+    whole = trajectory_of(task, gold_exchanges(task))
+    number = max(number for number, turn in enumerate(whole.turns) if turn.calls)
+    last = msgspec.structs.replace(whole.turns[number], results=())
+    limited = msgspec.structs.replace(whole, turns=(*whole.turns[:number], last), stop_reason="tool_limit")
+    made = msgspec.structs.replace(whole, turns=whole.turns[: number + 1])
+    assert [judge_trajectory(task, one).correct for one in (made, limited)] == [True, False]
+
+
 def test_a_trajectory_that_ends_early_is_not_right(tasks: list[Task]) -> None:
     task = tasks[0]
     verdict = judge_trajectory(task, trajectory_of(task, gold_exchanges(task)[:-1]))
@@ -282,6 +320,33 @@ def test_validation_names_what_is_wrong_with_the_published_gold(tasks: list[Task
     found = validate_tasks([*tasks[:2], *odd], level="process", wall_seconds=60.0)
     assert found.executed
     assert [(finding.kind, finding.tool) for finding in found.findings] == [("gold-against-tools", "close_ticket")]
+
+
+def test_intervals_take_the_four_variants_of_a_conversation_as_one(tmp_path: Path) -> None:
+    """Twelve tasks are three conversations, so that no number of the table has the interval of twelve tasks."""
+    with served(lambda: chat_server(lambda body: says("No idea."))) as url:
+        engine = ["model.engine=openai", f"model.base_url={url}/v1", "dialect=chat", "--model", "m"]
+        done = rewright(tmp_path, "eval", "--benchmark", "bfcl-multi-turn", "--limit", "12", *engine, "--run", "one")
+    assert done.code == 0, done.errors
+    row = json.loads((tmp_path / "one" / "metrics.jsonl").read_text())
+    high = proportion_interval(0, 3).high
+    assert {name: part["high"] for name, part in row["categories"].items()} == dict.fromkeys(CATEGORIES, high)
+    assert (row["high"], row["totals"]["multi-turn"]["high"]) == (high, pytest.approx(high))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    compared = rewright(tmp_path, "compare", "one", "two", "--json")
+    (found,) = json.loads(compared.output)["stages"]
+    assert found["difference"]["tasks"] == 12
+
+
+def test_the_variants_of_a_conversation_are_one_cluster(tasks: list[Task]) -> None:
+    clusters: dict[str, list[Task]] = {}
+    for task in tasks:
+        clusters.setdefault(task.metadata["cluster"], []).append(task)
+    assert len(clusters) == 200
+    for variants in clusters.values():
+        assert {task.metadata["category"] for task in variants} == set(CATEGORIES)
+        apis = [{tool.schema["function"]["name"] for tool in task.all_tools} for task in variants]
+        assert all(one == apis[0] for one in apis)
 
 
 @pytest.mark.needs_torch

@@ -93,6 +93,31 @@ def test_schemas_are_json_schemas_and_names_are_valid(tasks: dict[str, Task]) ->
     assert '"type":"float"' not in msgspec.json.encode(number.schema).decode()
 
 
+def test_schemas_are_the_packages_own(tasks: dict[str, Task]) -> None:
+    """Those that its handler sends to a model with function calling; in multi-turn, the parameters.
+
+    (Which of its handlers put the response into the description differs.)
+    """
+    script = Path(__file__).parents[1] / "support" / "bfcl_schemas.py"
+    multi_turn = ("multi_turn_base", "multi_turn_long_context")
+    done = subprocess.run(
+        [sys.executable, script, *AST, *IRRELEVANCE, *multi_turn], capture_output=True, text=True, check=True
+    )
+    later = load_tasks("base,long_context", "bfcl-multi-turn")
+    ours = tasks | {task.metadata["entry"]: task for task in later}
+    theirs = json.loads(done.stdout)
+    assert theirs.keys() == ours.keys()
+    for name, schemas in theirs.items():
+        expected = {schema["function"]["name"]: schema for schema in schemas}
+        found = {tool.name: tool.schema for tool in ours[name].tools}
+        if name in tasks:
+            assert found == expected, name
+        else:
+            assert {key: schema["function"]["parameters"] for key, schema in found.items()} == {
+                key: schema["function"]["parameters"] for key, schema in expected.items()
+            }, name
+
+
 def test_names_with_dots_are_mapped_and_mapped_back(tasks: dict[str, Task]) -> None:
     task = tasks["simple_python_1"]
     (call,) = gold(task)

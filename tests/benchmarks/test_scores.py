@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 
-from rewright.benchmarks.scoring.scores import bounds, pass_powers, totals
+from rewright.benchmarks.scoring.scores import bounds, correlations, pass_powers, totals
 from rewright.core.statistics import proportion_interval
 
 
@@ -31,6 +32,34 @@ def test_a_total_needs_all_of_its_categories_and_has_an_interval() -> None:
     assert list(found) == ["mean", "of one"]
     assert found["of one"] == pytest.approx({"value": 0.3, "low": 0.2, "high": 0.5})
     assert found["mean"] == pytest.approx({"value": 0.4, "low": 0.4 - 0.1 * 0.5**0.5, "high": 0.4 + 0.2 * 0.5**0.5})
+
+
+def test_a_total_of_variants_is_as_uncertain_as_one_of_them() -> None:
+    """Four categories with the same 200 tasks that are always solved alike say what one of them does."""
+    outcomes = [(name, number, float(number % 5 == 0)) for name in "abcd" for number in range(200)]
+    correlated = correlations([*outcomes, *(("e", f"e{number}", float(number % 2)) for number in range(50))])
+    assert set(correlated) == {(left, right) for left in "abcd" for right in "abcd" if left != right}
+    assert all(value == pytest.approx(1.0) for value in correlated.values())
+    one = proportion_interval(40, 200)
+    rows = {name: {"success": one.value, "low": one.low, "high": one.high} for name in "abcd"}
+    found = totals({"mean": dict.fromkeys("abcd", 1 / 4)}, rows, correlated)["mean"]
+    assert found == pytest.approx({"value": one.value, "low": one.low, "high": one.high})
+
+
+def test_variants_that_are_solved_independently_are_evidence() -> None:
+    generator = np.random.default_rng(0)
+    outcomes = [(name, number, float(generator.random() < 0.3)) for name in "abcd" for number in range(2000)]
+    assert all(0 <= value < 0.06 for value in correlations(outcomes).values())
+    # The same in one: nobody knows how variants go together that all are right, or all wrong.
+    assert correlations([("a", 1, 1.0), ("a", 2, 1.0), ("b", 1, 0.0), ("b", 2, 1.0)])["a", "b"] == 1.0
+
+
+def test_pass_k_is_over_clusters() -> None:
+    outcomes = [(f"{task}", task % 8 < 4) for task in range(64) for _ in range(2)]
+    alone, together = (pass_powers(outcomes, names)["2"] for names in (None, {str(i): str(i // 4) for i in range(64)}))
+    assert alone["value"] == together["value"] == 0.5
+    assert (together["low"], together["high"]) == pytest.approx(tuple(proportion_interval(8, 16))[1:], abs=0.02)
+    assert alone["tasks"] == together["tasks"] == 64
 
 
 def test_bounds_follow_the_tasks_of_the_run() -> None:

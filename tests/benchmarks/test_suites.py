@@ -12,6 +12,7 @@ from aiohttp import web
 
 from rewright.benchmarks import find_benchmark
 from rewright.benchmarks.scoring.suites import SUITES
+from rewright.core.registry import known
 from support.chat_server import Body, chat_server, said_by_user, says
 from support.in_process import Said, rewright
 from support.served import served
@@ -113,6 +114,34 @@ def test_matchtir_averages_and_resumes(folder: Path, server: str, seen: list[dic
     assert (shown["average"], len(shown["runs"])) == (stored["average"], 3)
 
 
+def test_every_dash_has_a_reason_and_what_a_limit_ended_is_shown(folder: Path) -> None:
+    """Three tasks are of three of BFCL's four categories, so that its total is missing, and with it the mean."""
+    bodies: list[dict[str, Any]] = []
+
+    def reply(body: Body) -> dict[str, Any]:
+        return says("It is", finish_reason="length") if "Ann" in said_by_user(body) else says("No idea.")
+
+    with served(lambda: chat_server(reply, seen=bodies)) as url:
+        arguments = ["--limit", "3", "--data", "ftrl=ftrl.jsonl", "--data", "toolhop=toolhop.jsonl"]
+        done = suite(folder, f"{url}/v1", "matchtir", *arguments)
+    assert done.code == 0, done.errors
+    why = "no task of multi_turn_long_context was evaluated, and its total needs all 4 categories"
+    assert f"missing: bfcl-multi-turn: {why.replace('multi_turn_', '')}\n" in done.output
+    assert "missing: average: it needs all columns, and bfcl-multi-turn has no value\n" in done.output
+    rows = {line[:24].strip(): line[24:].split() for line in done.output.splitlines()}
+    assert rows["ended at a limit"] == ["100.0", "0.0", "100.0", "-"]
+    assert done.output.count("\n  100.0% (1 of 1) ended at a limit (token_limit 1)\n") == 2
+    assert {body["max_tokens"] for body in bodies if "Ann" in said_by_user(body)} == {23000}
+    stored = json.loads((folder / "runs" / "matchtir" / "suite.json").read_text())
+    assert stored["columns"]["bfcl-multi-turn"]["missing"] and stored["columns"]["ftrl"]["limited"] == 1.0
+
+
+def test_every_benchmark_states_its_limits() -> None:
+    for name in known("benchmark"):
+        keys = {setting.partition("=")[0] for setting in find_benchmark(name, "--benchmark").settings}
+        assert keys >= {"limits.turns", "limits.turn_tokens", "limits.trajectory_tokens"}, name
+
+
 def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server: str, seen: list[Body]) -> None:
     """The ones after it have not begun."""
     files = [*(f"--data={name}={file}" for name, file in AUTOTRAJ_FILES.items()), "--run", "here"]
@@ -156,7 +185,7 @@ def test_a_benchmark_without_its_file_is_named_and_left_out(folder: Path, server
     assert stored["columns"]["ftrl"]["missing"].startswith("its file is not here")
 
 
-def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
+def test_autotraj_has_a_column_for_every_set(folder: Path, server: str, seen: list[Body]) -> None:
     done = suite(folder, server, "autotraj", *(f"--data={name}={file}" for name, file in AUTOTRAJ_FILES.items()))
     assert done.code == 0, done.errors
     rows = {line[:16].strip(): line[16:].split() for line in done.output.splitlines()}
@@ -164,6 +193,17 @@ def test_autotraj_has_a_column_for_every_set(folder: Path, server: str) -> None:
     assert rows["AutoTraj, 7B"] == ["23.33", "-", "47.50", "69.10", *["-"] * 5]
     assert rows["floor"] == ["0.0"] * 9 and rows["ceiling"] == ["100.0"] * 9
     assert done.output.count("  exact_match: 1.000 [0.207, 1.000] of 1\n  f1: 1.000") == 4
+    assert "ended at a limit" not in done.output
+    assert {body["max_tokens"] for body in seen} == {1024}  # AutoTraj's limits
+    assert "tool_calls: 3" in (folder / "runs" / "autotraj" / "hle" / "recipe.yaml").read_text()
+
+
+def test_a_benchmark_alone_has_its_own_limits(folder: Path, server: str, seen: list[Body]) -> None:
+    engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "eval.tasks.path=maths.jsonl"]
+    done = rewright(folder, "eval", "--benchmark", "aime24", "--model", "knows", *engine, "--run", "here")
+    assert done.code == 0, done.errors
+    assert {body["max_tokens"] for body in seen} == {16384}
+    assert "tool_calls: 3" not in (folder / "here" / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from rewright.credit import match, turn_signal
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.judging import judge_trajectory
 from rewright.judging.scores import own_states, turn_scores
+from rewright.sandbox.errors import error_result
 from rewright.tasks.loading import load_tasks
 from rewright.tasks.schemas import record_problems, schema_problems
 from rewright.tools import FunctionTools
@@ -337,6 +338,29 @@ def test_a_conversation_that_is_not_ended_or_too_long_is_not_right(tasks: dict[s
     ):
         verdict = judge_trajectory(task, msgspec.structs.replace(whole, turns=(*turns, *whole.turns)))
         assert (verdict.outcome, verdict.reason if reason else None) == (0.0 if reason else 1.0, reason)
+
+
+@pytest.mark.parametrize("who", ["model", "user"])
+def test_a_call_that_ends_the_worker_takes_the_state_with_it(tasks: dict[str, list[Task]], who: str) -> None:
+    variant = "telecom-solo" if who == "model" else "retail-ticket"  # nobody is the user in the first
+    task = next(task for task in tasks[variant] if len(task.gold.calls or ()) > 3)
+    whole = gold_trajectory(task)
+    assert judge_trajectory(task, whole).correct
+    calls, results = (ToolCall("get_data_usage", {}),), (error_result("timeout", "no result after 5 s"),)
+    lost = Turn("", calls=calls, results=results)
+    if who == "user":
+        lost = Turn(
+            "", follow_up=FollowUp(({"role": "user", "content": "Hm."},), heard="Yes?", calls=calls, results=results)
+        )
+    first = msgspec.structs.replace(whole, turns=(lost, *whole.turns))
+    verdict = judge_trajectory(task, first)
+    assert (verdict.outcome, verdict.metrics["progress"]) == (1.0, 1.0)  # nothing was lost, and it was not made
+    later = msgspec.structs.replace(whole, turns=(*whole.turns[:1], lost, *whole.turns[1:]))
+    verdict = judge_trajectory(task, later)
+    reason = "the tools lost their state: get_data_usage: timeout: no result after 5 s"
+    assert (verdict.outcome, verdict.reason, verdict.metrics) == (0.0, reason, {})
+    assert turn_states(task, later) == []
+    assert (turn_scores(task, later), own_states(task, later)) == (None, [None] * len(later.turns))
 
 
 def test_what_the_user_is_told_counts_and_text_beside_calls_does_not(tasks: dict[str, list[Task]]) -> None:

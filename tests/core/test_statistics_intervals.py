@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share, mean_interval, proportion_interval
+from rewright.core.statistics import (
+    grouped_mean,
+    grouped_proportion,
+    grouped_share,
+    mean_interval,
+    paired_difference,
+    proportion_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +71,16 @@ def test_shares_of_0_and_1_are_a_proportion_and_many_others_have_the_width_of_a_
     share, mean = grouped_share(many), grouped_mean(many)
     assert (share.low, share.high) == (pytest.approx(mean.low, abs=1e-4), pytest.approx(mean.high, abs=1e-4))
     assert grouped_share([]) == (0.0, 0.0, 1.0)
+
+
+def test_paired_differences_of_clusters() -> None:
+    """Variants of a task that change alike count as one; clusters of one pair change nothing."""
+    once = [float(number % 3 == 0) - float(number % 5 == 0) for number in range(60)]
+    often, names = [value for value in once for _ in range(4)], [str(number) for number in range(60) for _ in range(4)]
+    plain = paired_difference(once)
+    assert paired_difference(once, [str(number) for number in range(60)]) == plain
+    found = paired_difference(often, names)
+    assert found.value == pytest.approx(plain.value)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.05)
+    assert paired_difference([1.0, 0.0], ["one", "one"]) == paired_difference([0.5])
+    assert paired_difference([], []) == (0.0, -1.0, 1.0)

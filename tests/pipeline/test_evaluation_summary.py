@@ -55,6 +55,21 @@ def test_samples_that_differ_within_a_task_are_evidence() -> None:
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_tasks_of_a_cluster_are_no_evidence_about_others() -> None:
+    """Ten conversations in four variants that are always solved alike."""
+    made = [trajectory(task) for task in range(40)]
+    verdicts = [verdict(one, float(number < 24), solve_f1=float(number < 24)) for number, one in enumerate(made)]
+    names = {str(task): f"c{task // 4}" for task in range(40)}
+    half = {str(task): "a" if task % 2 else "b" for task in range(40)}
+    row = summarise(made, verdicts, seconds=1.0, categories=half, clusters=names)
+    expected = proportion_interval(6, 10)
+    for found, prefix in ((row, ""), (row, "solve_f1_"), (row["categories"]["a"], "")):
+        assert (found[f"{prefix}low"], found[f"{prefix}high"]) == pytest.approx(expected[1:], abs=0.03)
+    alone = summarise(made[:4], [verdict(one, float(number < 2)) for number, one in enumerate(made[:4])], seconds=1.0,
+                      clusters=names)  # fmt: skip
+    assert (alone["low"], alone["high"]) == pytest.approx(proportion_interval(0.5, 1)[1:])
+
+
 def test_intervals_stay_between_0_and_1() -> None:
     for outcomes in ([[1.0]] * 3, [[0.0]] * 3, [[1.0], [1.0], [0.0]], [[1.0, 1.0]], [[0.0, 1.0], [1.0]]):
         row = summary(outcomes)

@@ -9,7 +9,7 @@ generated tokens followed by the tokens of the tool results. Nothing is tokenise
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,8 @@ from rewright.core.task_records import (
 )
 
 __all__ = [
+    "CLUSTER",
+    "LIMIT_STOPS",
     "Credit",
     "Failure",
     "FollowUp",
@@ -57,6 +59,12 @@ StopReason = Literal[
 ]
 """How a trajectory ended. `no_answer`: the model ended a turn with neither a call nor an answer. `called`: with calls
 of declared tools, which nothing executes (see `ToolSpec.kind`)."""
+
+CLUSTER: Final = "cluster"
+"""Key of `Task.metadata`: tasks with the same value are variants of one, so that intervals treat them as a group."""
+
+LIMIT_STOPS: Final[tuple[StopReason, ...]] = ("token_limit", "turn_limit", "tool_limit", "time_limit")
+"""The stop reasons of trajectories that a limit ended."""
 
 RepairMode = Literal["low_quality", "wrong_answer"]
 

@@ -1,7 +1,7 @@
 """Confidence intervals for reported success rates.
 
-Trajectories of the same task are correlated, so values are given in groups, one per task, and the variance is
-cluster-robust.
+Trajectories of the same task are correlated, as are tasks that are variants of one, so values are given in groups, one
+per task or cluster of tasks, and the variance is cluster-robust.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def grouped_proportion(groups: Iterable[Sequence[float]]) -> Interval:
     (which it is if each group has one value) and the number of values.
     """
     share, variance, count, total = _mean_and_variance(groups)
-    # Zero variance: all values are equal (no information about the variation), or all groups have the same rate.
-    agreeing = float(total if 0 < share < 1 else count)
+    # Zero variance: all values are equal (no information about the variation), or all groups have the same rate. A
+    # single group says nothing about others.
+    agreeing = float(total if 0 < share < 1 and count > 1 else count)
     effective = share * (1 - share) / variance if variance > 0 else agreeing
     trials = min(max(effective, float(count)), float(total))
     interval = proportion_interval(share * trials, trials)
@@ -87,19 +88,30 @@ def grouped_share(groups: Iterable[Sequence[float]]) -> Interval:
     return Interval(share, min(share, interval.low), max(share, interval.high))
 
 
-def paired_difference(differences: Sequence[float]) -> Interval:
+def paired_difference(differences: Sequence[float], clusters: Sequence[str] | None = None) -> Interval:
     """The mean of paired differences of success rates, each in [-1, 1], with Agresti and Min's adjusted interval.
 
     Half a pair is added to each of the four outcomes (both, neither, one, the other), so that few pairs, or pairs that
     all agree, give no interval of width 0 (Agresti and Min 2005, Simple improved confidence intervals for comparing
     matched proportions). (0, -1, 1) for no values.
+
+    `clusters` has the cluster of every pair: pairs of one cluster are not independent. The variance is then the larger
+    of the adjusted one and the cluster-robust one; a single cluster counts as one pair.
     """
+    groups: dict[str, list[float]] = {}
+    for cluster, value in zip(clusters or (), differences, strict=clusters is not None):
+        groups.setdefault(cluster, []).append(value)
+    if len(groups) == 1:
+        return paired_difference([sum(differences) / len(differences)])
     count, total = len(differences), sum(differences)
     if not count:
         return Interval(0.0, -1.0, 1.0)
     mean, centre = total / count, total / (count + 2)
     spread = sum(value * value for value in differences) + 1 - total * total / (count + 2)
-    half = Z_95 * math.sqrt(max(0.0, spread)) / (count + 2)
+    variance = max(0.0, spread) / (count + 2) ** 2
+    if len(groups) < count:
+        variance = max(variance, _mean_and_variance(groups.values())[1])
+    half = Z_95 * math.sqrt(variance)
     return Interval(mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 

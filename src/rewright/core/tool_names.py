@@ -17,8 +17,12 @@ def is_valid_name(name: str) -> bool:
 
 
 def valid_name(name: str, taken: Collection[str] = ()) -> str:
-    """Return a name that servers accept (letters, digits, `_` and `-`, at most 64) and that is not `taken`."""
-    valid = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:MAX_CHARACTERS] or "tool"
+    """Return a name that servers accept (letters, digits, `_` and `-`, at most 64) and that is not `taken`.
+
+    A name that they accept stays as it is unless it is taken.
+    """
+    inner = re.sub(r"^[^A-Za-z0-9_-]+|[^A-Za-z0-9_-]+$", "", name)
+    valid = re.sub(r"[^A-Za-z0-9_-]+", "_", inner)[:MAX_CHARACTERS] or "tool"
     number, unique = 1, valid
     while unique in taken:
         number += 1

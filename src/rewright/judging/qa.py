@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
-from rewright.core.answer_text import parse_plain_number, qa_tokens, shown
+from rewright.core.answer_text import final_answer, parse_plain_number, qa_tokens, shown
 from rewright.core.records import Task, Trajectory, Verdict
 from rewright.judging.base import AnswerJudge, Judgement
 from rewright.judging.exact import same
@@ -81,13 +81,17 @@ def qa(answer: str, golds: Sequence[str]) -> Judgement:
 
 
 def answer_metrics(task: Task, trajectory: Trajectory, verdict: Verdict) -> dict[str, float]:
-    """The metrics `exact_match` and `f1` of a trajectory's answer, whichever judge gave the verdict; 0 without one.
+    """The metrics `exact_match` and `f1` of the text that the verdict compared (`Verdict.answer`), whichever judge
+    gave it.
 
-    For the `metrics` of a benchmark of questions (`rewright.benchmarks.Benchmark`).
+    Both are 0 without such a text, as for an answer that a limit cut off, and for an infrastructure failure. For the
+    `metrics` of a benchmark of questions (`rewright.benchmarks.Benchmark`).
     """
-    if not trajectory.answer or not task.gold.answers:
+    answer = final_answer(verdict.answer)
+    golds = [gold for gold in task.gold.answers or () if gold.strip()]
+    if trajectory.failure is not None or not answer or not golds:
         return {"exact_match": 0.0, "f1": 0.0}
-    return qa(trajectory.answer, task.gold.answers).metrics
+    return qa(answer, golds).metrics
 
 
 _NOT_A_WORD = re.compile(r"[^\w\s]|_")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from rewright.core.errors import InputError
-from rewright.core.records import Task, Trajectory
+from rewright.core.records import LIMIT_STOPS, Task, Trajectory
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.engines.base import Generation, Request
@@ -93,9 +93,6 @@ class Probe(msgspec.Struct, frozen=True):
     def found(self) -> int:
         """Number of hacks, wrong answers included, that are suspicious on any task."""
         return sum(bool(row.suspicious) for row in (self.wrong, *self.rows))
-
-
-_LIMITS: Final = ("turn_limit", "token_limit", "tool_limit", "time_limit")
 
 
 class _Script:
@@ -309,6 +306,6 @@ class _Prober:
         cut_short = None
         if trajectory.failure is not None:
             cut_short = f"{trajectory.failure.kind} error: {trajectory.failure.message}"
-        elif trajectory.stop_reason in _LIMITS and len(trajectory.turns) < len(script):
+        elif trajectory.stop_reason in LIMIT_STOPS and len(trajectory.turns) < len(script):
             cut_short = f"{trajectory.stop_reason} before its end: expected higher limits"
         return _Result(played, problem is None, verdict.reason, cut_short)

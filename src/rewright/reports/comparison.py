@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import Verdict
+from rewright.core.records import CLUSTER, Verdict
 from rewright.core.statistics import paired_difference
 from rewright.core.storage import RecordFile, read_jsonl
 from rewright.pipeline.registry import stages
@@ -30,12 +30,13 @@ def compare(left: Run, right: Run) -> dict[str, Any]:
     (the row of metrics of that evaluation, or None) and `difference`: right minus left over the tasks that both have
     evaluated, as {"value", "low", "high", "tasks"}, or None if they share no task. The success of a task is the mean
     over its trajectories (`eval.n`). The 95% interval is that of paired differences
-    (`rewright.core.statistics.paired_difference`). `changed` counts the tasks of one id that are not the same in both
-    runs; they are left out.
+    (`rewright.core.statistics.paired_difference`), over clusters where tasks are variants of one. `changed` counts the
+    tasks of one id that are not the same in both runs; they are left out.
     """
     rows = []
     left_rows, right_rows = _evaluations(left), _evaluations(right)
     left_tasks, right_tasks = _task_digests(left), _task_digests(right)
+    clusters = {**_clusters(left), **_clusters(right)}
     for stage in stages(max(left.rounds, right.rounds)):
         label = stage.evaluates
         if label is None or not (label in left_rows or label in right_rows):
@@ -47,7 +48,8 @@ def compare(left: Run, right: Run) -> dict[str, Any]:
             shared = sorted(task for task in common if left_tasks.get(task) == right_tasks.get(task))
             changed = len(common) - len(shared)
             if shared:
-                interval = paired_difference([after[task] - before[task] for task in shared])
+                names = [clusters.get(task, f"task {task}") for task in shared]
+                interval = paired_difference([after[task] - before[task] for task in shared], names)
                 difference = {**interval._asdict(), "tasks": len(shared)}
         rows.append(
             {
@@ -120,6 +122,11 @@ def _task_digests(run: Run) -> dict[str, bytes]:
     return {
         task.id: msgspec.json.encode((task.messages, task.gold, task.judge, task.schemas)) for task in run.eval_tasks
     }
+
+
+def _clusters(run: Run) -> dict[str, str]:
+    """The cluster of the held-out tasks that have one, by id."""
+    return {task.id: f"cluster {task.metadata[CLUSTER]}" for task in run.eval_tasks if task.metadata.get(CLUSTER)}
 
 
 def _counts(run: Run) -> dict[str, int]:

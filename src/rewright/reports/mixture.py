@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import Provenance
+from rewright.core.records import CLUSTER, Provenance
 from rewright.core.storage import read_jsonl
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.evaluate import group_row
@@ -41,8 +41,13 @@ def candidates_by_source(run: Run) -> dict[str, dict[str, Any]]:
     """
     if not run.tasks.path.exists() or not run.verdicts.path.exists():
         return {}
-    tasks = (task for _, task in read_jsonl(run.tasks.path, _TaskHead))
-    sources = {task.id: str(task.metadata[MIXTURE_SOURCE]) for task in tasks if MIXTURE_SOURCE in task.metadata}
+    sources: dict[str, str] = {}
+    clusters: dict[str, str] = {}
+    for _, task in read_jsonl(run.tasks.path, _TaskHead):
+        if MIXTURE_SOURCE in task.metadata:
+            sources[task.id] = str(task.metadata[MIXTURE_SOURCE])
+        if task.metadata.get(CLUSTER):
+            clusters[task.id] = str(task.metadata[CLUSTER])
     if not sources:
         return {}
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}
@@ -58,7 +63,7 @@ def candidates_by_source(run: Run) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "tasks": sum(source == name for source in sources.values()),
-            **group_row(found),
+            **group_row(found, clusters),
             "counts": {**{key: selected[name, key] for key in ("kept", "low", "wrong")}, "repaired": repaired[name]},
         }
         for name, found in values.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rewright.core.progress import format_counts
+from rewright.core.records import LIMIT_STOPS
 
 __all__ = ["sft_words", "table"]
 
@@ -30,6 +31,8 @@ def table(summary: dict[str, Any]) -> str:
                 f"  {row['failures']} of {row['trajectories']} had an infrastructure failure ({what}) and count as "
                 "not solved"
             )
+        if limited := _limits_words(row):
+            lines.append(f"  {limited}")
         for name, part in (*row.get("sources", {}).items(), *row.get("categories", {}).items()):
             interval = f"[{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
             line = f"  {name}: {100 * part['success']:.1f}% {interval} of {part['trajectories']}"
@@ -91,6 +94,16 @@ def table(summary: dict[str, Any]) -> str:
         lines.append(f"failed attempts at the engine in {stage}: {format_counts(faults)}")
     lines.append(f"seconds in all: {summary['seconds']}")
     return "\n".join(lines)
+
+
+def _limits_words(row: dict[str, Any]) -> str:
+    """How many trajectories of an evaluation a limit ended, and which; "" for none."""
+    stops = row.get("stops") or {}
+    limited: dict[str, int] = {reason: stops[reason] for reason in LIMIT_STOPS if stops.get(reason)}
+    count, total = sum(limited.values()), row["trajectories"]
+    if not count:
+        return ""
+    return f"{100 * count / total:.1f}% ({count} of {total}) ended at a limit ({format_counts(limited)})"
 
 
 def _bounds_words(row: dict[str, Any], name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from rewright.core.progress import say
-from rewright.core.records import Task, Trajectory
+from rewright.core.records import LIMIT_STOPS, Task, Trajectory
 from rewright.dialects import Dialect
 from rewright.dialects.base import answers_in_prose
 from rewright.dialects.hermes import split_thought
@@ -22,7 +22,6 @@ __all__ = ["MIN_TRAJECTORIES", "StepWatch", "Watch"]
 
 MIN_TRAJECTORIES: Final = 8
 """Number of finished trajectories from which on a stage is judged. A smaller stage is judged at its end."""
-_LIMITS: Final = ("token_limit", "turn_limit", "tool_limit", "time_limit")
 _CALL_MARKS: Final = (
     "<tool_call", "<function=", "<function_call", "<invoke", "<|python_tag|>", "[TOOL_CALLS]", "<|tool_call", "<｜tool",
     "<|channel|>commentary", "```tool_c", "<search>", "<code>", "<python>", '"arguments":', '"parameters":',
@@ -105,7 +104,7 @@ class Watch:
                 self._marks[mark] += 1
         if stopped == "no_answer":
             self._no_answer[self._why_no_answer(trajectory)] += 1
-        elif stopped in _LIMITS:
+        elif stopped in LIMIT_STOPS:
             self._cut_off[self._why_cut_off(trajectory)] += 1
 
     def finish(self) -> None:

@@ -1,28 +1,32 @@
 """Judges of BFCL, which apply the official checkers of bfcl-eval.
 
-`bfcl` replays the calls of a multi-turn task on fresh API instances. `bfcl-ast` compares the calls of a single-turn
-task with its possible answers. `bfcl-irrelevance` asks whether any function was called. These two read the first turn
-only, which is the one reply that the package asks for. `bfcl-memory` looks for an answer in the last reply.
+`bfcl` replays the calls of a multi-turn task on fresh API instances. After a call that ended the worker with the state
+of the earlier ones, as by a time limit, the outcome is 0. `bfcl-ast` compares the calls of a single-turn task with its
+possible answers. `bfcl-irrelevance` asks whether any function was called. These two read the first turn only, which is
+the one reply that the package asks for. `bfcl-memory` looks for an answer in the last reply.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from rewright.benchmarks.bfcl.entries import INSTALL
 from rewright.core.errors import InputError
-from rewright.core.records import Task, ToolCall, Trajectory
+from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.dialects.split import split_turn
 from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.judging.guarded import compare
+from rewright.sandbox.errors import ends_worker, lost_state
 
 __all__ = ["AST_JUDGE", "IRRELEVANCE_JUDGE", "JUDGE", "MEMORY_JUDGE"]
 
 
 _NO_CALL = "no call"
 _MALFORMED = "a call is malformed: "
+_LOST = "the tools lost their state: "
 _KIND = re.compile(r"\w+:[\w/:]+")
 _PARAMETER = re.compile(r"(?<!dict key )parameter:? ('\w+')")
 
@@ -49,7 +53,7 @@ def without_gold(reason: str) -> str | None:
     """
     kind, _, message = reason.partition(": ")
     if _KIND.fullmatch(kind) is None:
-        return reason if reason == _NO_CALL or reason.startswith(_MALFORMED) else None
+        return reason if reason == _NO_CALL or reason.startswith((_MALFORMED, _LOST)) else None
     parameter = _PARAMETER.search(message)
     return kind if parameter is None else f"{kind}, parameter {parameter[1]}"
 
@@ -58,11 +62,21 @@ def _first_calls(trajectory: Trajectory) -> tuple[ToolCall, ...]:
     return trajectory.turns[0].calls if trajectory.turns else ()
 
 
-def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    exchanges = [
-        [[(call.name, call.arguments) for call in turn.calls if call.error is None] for turn in turns]
-        for turns in trajectory.exchanges
+def _made(trajectory: Trajectory, turn: Turn) -> list[tuple[str, dict[str, Any]]]:
+    """The calls of a turn that had an effect: not malformed, not beyond a limit, and they did not end the worker."""
+    calls = turn.calls[: len(turn.results)] if trajectory.stop_reason == "tool_limit" else turn.calls
+    return [
+        (call.name, call.arguments)
+        for call, result in zip_longest(calls, turn.results[: len(calls)])
+        if call.error is None and (result is None or not ends_worker(result))
     ]
+
+
+def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    pairs = (pair for turn in trajectory.turns for pair in zip(turn.calls, turn.results, strict=False))
+    if (lost := lost_state(pairs)) is not None:
+        return Judgement(0.0, f"{_LOST}{lost}")
+    exchanges = [[_made(trajectory, turn) for turn in turns] for turns in trajectory.exchanges]
     arguments = {"entry": _entry(task, "bfcl"), "exchanges": exchanges}
     return _compared("bfcl", "rewright.benchmarks.bfcl.judge_worker", arguments)
 

@@ -18,9 +18,9 @@ import msgspec
 from rewright.benchmarks.bfcl.entries import INSTALL, MEMORY, documents, entries, memory_answers, memory_conversations
 from rewright.benchmarks.bfcl.schemas import method_schema
 from rewright.core.errors import InputError, MissingDataError, WorkerError
-from rewright.core.records import FollowUp, Gold, Message, Prerequisites, Task, ToolSpec, Trajectory
+from rewright.core.records import CLUSTER, FollowUp, Gold, Message, Prerequisites, Task, ToolSpec, Trajectory
 from rewright.rollout.prerequisites import PrerequisiteKind
-from rewright.sandbox.errors import error_kind
+from rewright.sandbox.errors import ends_worker, error_kind
 from rewright.workers import pool
 
 __all__ = ["PREREQUISITE", "memory_task", "memory_tasks"]
@@ -31,8 +31,6 @@ WORKER: Final = "rewright.benchmarks.bfcl.memory_worker"
 INSTALL_BM25: Final = "make benchmark-data, or pip install --no-deps rank-bm25==0.2.2"
 _REFUSED: Final = ("malformed", "unknown_tool")
 """Errors of calls that were not made."""
-_HARMLESS: Final = (None, "arguments", "exception", "output", "other")
-"""Errors after which the tools go on with the memory as it was. After any other, they begin again in a new process."""
 
 
 def memory_tasks() -> list[Task]:
@@ -77,7 +75,12 @@ def _task(
         source="bfcl",
         split="test",
         judge=NAME,
-        metadata={"category": MEMORY, "entry": entry["id"], "scenario": entry["scenario"]},
+        metadata={
+            "category": MEMORY,
+            "entry": entry["id"],
+            "scenario": entry["scenario"],
+            CLUSTER: f"memory_{entry['scenario']}",  # its questions rest on one memory
+        },
     )
 
 
@@ -121,11 +124,10 @@ def _made(trajectory: Trajectory) -> list[tuple[str, dict[str, Any]]]:
     calls: list[tuple[str, dict[str, Any]]] = []
     for turn in trajectory.turns if trajectory.failure is None else ():
         for call, result in zip(turn.calls, turn.results, strict=False):
-            kind = error_kind(result)
-            if kind in _HARMLESS:
-                calls.append((call.name, call.arguments))
-            elif kind not in _REFUSED:
+            if ends_worker(result):  # the tools begin again in a new process
                 calls.clear()
+            elif error_kind(result) not in _REFUSED:
+                calls.append((call.name, call.arguments))
     return calls
 
 

@@ -76,15 +76,18 @@ def _source_text(schema: dict[str, Any], language: str) -> dict[str, Any]:
     return {**rest, "type": "string", "description": description}
 
 
-def typed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Convert the package's type names to those of JSON Schema, also inside `properties` and `items`."""
+def typed(schema: dict[str, Any], *, named: bool = False) -> dict[str, Any]:
+    """Convert the package's type names to those of JSON Schema, also inside `properties` and `items`.
+
+    As in the package (`_cast_to_openai_type`), a float is described as such only if it is `named`, in `properties`.
+    """
     found = dict(schema)
     kind = _TYPES.get(str(schema.get("type", "string")), schema.get("type", "string"))
     found["type"] = kind if kind in _KNOWN else "string"
-    if schema.get("type") == "float":
+    if named and schema.get("type") == "float":
         found |= {"format": "float", "description": f"{schema.get('description', '')} This is a float type value."}
     if isinstance(schema.get("properties"), dict):
-        found["properties"] = {name: typed(value) for name, value in schema["properties"].items()}
+        found["properties"] = {name: typed(value, named=True) for name, value in schema["properties"].items()}
     if isinstance(schema.get("items"), dict):
         found["items"] = typed(schema["items"])
     return found

@@ -15,7 +15,7 @@ from typing import Any, Final
 from rewright.benchmarks.bfcl.entries import INSTALL
 from rewright.benchmarks.bfcl.schemas import method_schema
 from rewright.core.errors import InputError, MissingDataError
-from rewright.core.records import FollowUp, Gold, Message, Task, ToolCall, ToolSpec
+from rewright.core.records import CLUSTER, FollowUp, Gold, Message, Task, ToolCall, ToolSpec
 from rewright.tasks.formats import PackageFormat
 
 __all__ = ["FORMAT", "tasks"]
@@ -65,7 +65,7 @@ def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
         FollowUp(user_messages, tuple(specs[name] for name in later.get(turn, ()) if name in specs))
         for turn, user_messages in enumerate(messages[1:], start=1)
     ]
-    category = identity.removeprefix("multi_turn_").rpartition("_")[0]
+    category, _, number = identity.removeprefix("multi_turn_").rpartition("_")
     gold = world.gold(identity)
     return Task(
         id=f"bfcl-{identity}",
@@ -76,7 +76,12 @@ def _task(world: ModuleType, entry: dict[str, Any]) -> Task:
         source="bfcl",
         split="test",
         judge="bfcl",
-        metadata={"category": category, "entry": identity, "calls_per_message": [len(step) for step in gold]},
+        metadata={
+            "category": category,
+            "entry": identity,
+            "calls_per_message": [len(step) for step in gold],
+            CLUSTER: f"multi_turn_{number}",  # the four categories have variants of the same 200 conversations
+        },
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rewright.benchmarks import Benchmark
+from rewright.benchmarks.limits import LONG_ANSWERS
 from rewright.judging.qa import answer_metrics
 
 __all__ = ["BENCHMARK"]
 
 BENCHMARK = Benchmark(
-    settings=("eval.tasks.format=hle", "eval.tasks.path=hf:", "eval.temperature=0"),
+    settings=("eval.tasks.format=hle", "eval.tasks.path=hf:", "eval.temperature=0", *LONG_ANSWERS),
     summary="Humanity's Last Exam, questions without an image",
     metrics=answer_metrics,
     data="hf:cais/hle (gated: accept its terms on the hub first)",

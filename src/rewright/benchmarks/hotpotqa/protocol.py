@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rewright.benchmarks import Benchmark
+from rewright.benchmarks.limits import SHORT_ANSWERS
 from rewright.judging.qa import answer_metrics
 
 __all__ = ["BENCHMARK"]
 
 BENCHMARK = Benchmark(
-    settings=("eval.tasks.format=hotpotqa", "eval.tasks.path=hf:", "eval.temperature=0"),
+    settings=("eval.tasks.format=hotpotqa", "eval.tasks.path=hf:", "eval.temperature=0", *SHORT_ANSWERS),
     summary="HotpotQA, distractor validation set: 7405 multi-hop questions",
     metrics=answer_metrics,
     data="hf:hotpotqa/hotpot_qa, configuration distractor, 7405 validation rows",

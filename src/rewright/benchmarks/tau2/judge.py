@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from rewright.benchmarks.tau2.tasks import INSTALL
 from rewright.core.errors import InputError, JudgeError, WorkerError
-from rewright.core.records import FollowUp, Task, Trajectory
+from rewright.core.records import FollowUp, Task, Trajectory, Turn
 from rewright.judging.base import Judgement, TrajectoryJudge
+from rewright.sandbox.errors import ends_worker, lost_state
 from rewright.workers import pool
 
 __all__ = ["JUDGE", "TurnState", "messages_of", "replayed", "turn_states"]
@@ -33,7 +35,7 @@ def messages_of(trajectory: Trajectory) -> tuple[list[dict[str, Any]], list[int]
     """Return the conversation as the judge's worker reads it, and for every turn the number of messages up to its end.
 
     A turn with calls is a message of calls. Its text is not shown to the user and is left out, as is a malformed call,
-    which counts as an error. Calls that were not executed are left out.
+    which counts as an error, and a call that ended the worker. Calls that were not executed are left out.
     """
     messages: list[dict[str, Any]] = []
     ends: list[int] = []
@@ -42,8 +44,12 @@ def messages_of(trajectory: Trajectory) -> tuple[list[dict[str, Any]], list[int]
     for number, turn in enumerate(trajectory.turns):
         made = turn.calls[: len(turn.results)]
         if made:
-            calls = [[call.name, call.arguments] for call in made if call.error is None]
-            malformed = sum(call.error is not None for call in made)
+            calls = [
+                [call.name, call.arguments]
+                for call, result in zip(made, turn.results, strict=True)
+                if call.error is None and not ends_worker(result)
+            ]
+            malformed = len(made) - len(calls)
             messages.append({"role": "assistant", "text": None, "calls": calls, "malformed": malformed, "steps": 2})
         after = turn.follow_up
         if after is None and number == len(trajectory.turns) - 1:
@@ -61,10 +67,21 @@ def _text(role: str, text: str) -> dict[str, Any]:
 def _of_user(part: FollowUp) -> list[dict[str, Any]]:
     calls = [
         {"role": "user", "text": None, "calls": [[call.name, call.arguments]], "malformed": 0, "steps": 2}
-        for call in part.calls
-        if call.error is None
+        for call, result in zip_longest(part.calls, part.results[: len(part.calls)])
+        if call.error is None and (result is None or not ends_worker(result))
     ]
     return [*calls, *(_text("user", str(message["content"])) for message in part.messages)]
+
+
+def _lost_state(trajectory: Trajectory) -> str | None:
+    """Which call ended the worker with the state of the earlier ones, of the model or the user, and how."""
+    parts: list[Turn | FollowUp | None] = [trajectory.opening]
+    for turn in trajectory.turns:
+        parts += [turn, turn.follow_up]
+    parts.append(trajectory.ending)
+    return lost_state(
+        pair for part in parts if part is not None for pair in zip(part.calls, part.results, strict=False)
+    )
 
 
 def _replay(task: Task, trajectory: Trajectory) -> tuple[dict[str, Any], list[int]]:
@@ -105,6 +122,8 @@ def _has_ended(trajectory: Trajectory) -> bool:
 
 
 def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    if (lost := _lost_state(trajectory)) is not None:
+        return Judgement(0.0, f"the tools lost their state: {lost}")
     reply, _ = _replay(task, trajectory)
     return Judgement(float(reply["outcome"]), str(reply["reason"]), reply["metrics"])
 
@@ -112,10 +131,14 @@ def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
 def turn_states(task: Task, trajectory: Trajectory) -> list[TurnState]:
     """Return the state at the start and after every turn: one more than there are turns.
 
+    Empty if the tools lost their state, and if the replay takes too long.
+
     Raises InputError if the package is not installed, or `task` is not a task of tau2.
     """
     if task.judge != "tau2":
         raise InputError(f"task {task.id}: expected a task of the format tau2")
+    if _lost_state(trajectory) is not None:
+        return []
     reply, ends = _replay(task, trajectory)
     states = [TurnState(float(state["progress"]), str(state["key"])) for state in reply["states"]]
     return [states[number] for number in (0, *ends)] if states else []

@@ -13,6 +13,8 @@ BENCHMARK = Benchmark(
         "eval.tasks.judge=answer_correctness",
         "eval.temperature=0",
         "limits.turns=10",
+        "limits.turn_tokens=23000",  # MatchTIR limits the whole response only
+        "limits.trajectory_tokens=23000",
     ),
     summary="ToolHop: 995 multi-hop questions with local tools; answer correctness",
     data="hf:bytedance-research/ToolHop, 995 rows",

@@ -6,15 +6,15 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rewright.benchmarks import Benchmark, Metrics, find_benchmark
 from rewright.benchmarks.scoring.bounds import measured
-from rewright.benchmarks.scoring.scores import bounds, pass_powers, totals
+from rewright.benchmarks.scoring.scores import bounds, cluster_of, correlations, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
-from rewright.core.records import Task, Trajectory, Verdict
+from rewright.core.records import CLUSTER, Task, Trajectory, Verdict
 from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
@@ -90,9 +90,9 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
-    categories, sources = (
+    categories, sources, clusters = (
         {task.id: str(task.metadata[key]) for task in tasks.values() if task.metadata.get(key)}
-        for key in ("category", MIXTURE_SOURCE)
+        for key in ("category", MIXTURE_SOURCE, CLUSTER)
     )
     seconds = time.monotonic() - started
     summary = summarise(
@@ -101,12 +101,19 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
         seconds=seconds,
         categories=categories,
         sources=sources,
+        clusters=clusters,
         quality=context.recipe.quality,
         dialect=context.recipe.dialect,
     )
     if settings.benchmark is not None:
         benchmark = find_benchmark(settings.benchmark, "eval.benchmark")
-        summary |= _beside(benchmark, summary, list(tasks.values()))
+        correct = {verdict.trajectory_id: float(verdict.correct) for verdict in verdicts}
+        correlated = correlations(
+            (categories[one.task_id], cluster_of(one.task_id, clusters), correct[one.id])
+            for one in trajectories
+            if one.task_id in categories
+        )
+        summary |= _beside(benchmark, summary, list(tasks.values()), correlated)
         if benchmark.metrics is not None:
             summary["metrics"] = own_metrics(
                 benchmark.metrics, settings.benchmark, tasks, list(trajectories), list(verdicts)
@@ -121,14 +128,19 @@ def _before(context: Context, label: str) -> Before | None:
     return Before(plans, context.run.prerequisites(label)) if plans else None
 
 
-def _beside(benchmark: Benchmark, summary: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
+def _beside(
+    benchmark: Benchmark,
+    summary: Mapping[str, Any],
+    tasks: Sequence[Task],
+    correlated: Mapping[tuple[str, str], float],
+) -> dict[str, Any]:
     """What a benchmark puts beside the scores: its totals, its floor and ceiling, and its note."""
     categories = [str(task.metadata.get("category") or "") for task in tasks]
     floor, ceiling = benchmark.floor, benchmark.ceiling
     if not floor and not ceiling:
         floor, ceiling = measured(tasks) or (floor, ceiling)
     found = {
-        "totals": totals(benchmark.aggregates, summary.get("categories", {})),
+        "totals": totals(benchmark.aggregates, summary.get("categories", {}), correlated),
         "floor": bounds(floor, benchmark.aggregates, categories),
         "ceiling": bounds(ceiling, benchmark.aggregates, categories),
         "note": benchmark.note,
@@ -149,6 +161,7 @@ def own_metrics(
     metric whose values all lie in [0, 1] is a share, and so does its interval; any other is a mean, such as a count.
     Raises InputError if the function `metrics` raises or returns anything but finite numbers by name.
     """
+    clusters = {task.id: str(task.metadata[CLUSTER]) for task in tasks.values() if task.metadata.get(CLUSTER)}
     values: dict[str, list[tuple[str, float]]] = {}
     verdict_of = {verdict.trajectory_id: verdict for verdict in verdicts}
     for one in trajectories:
@@ -168,7 +181,7 @@ def own_metrics(
     rows = {}
     for name, pairs in values.items():
         is_share = all(0 <= value <= 1 for _, value in pairs)
-        interval = (grouped_share if is_share else grouped_mean)(_by_task(pairs))
+        interval = (grouped_share if is_share else grouped_mean)(_by_task(pairs, clusters))
         rows[name] = {**interval._asdict(), "trajectories": len(pairs)}
     return rows
 
@@ -180,6 +193,7 @@ def summarise(
     seconds: float,
     categories: Mapping[str, str] | None = None,
     sources: Mapping[str, str] | None = None,
+    clusters: Mapping[str, str] | None = None,
     quality: QualitySettings = PARITY,
     dialect: str = "tags",
 ) -> dict[str, Any]:
@@ -191,19 +205,20 @@ def summarise(
         seconds: wall-clock duration.
         categories: task id -> category; adds success per category and `category_mean`, the unweighted mean over them.
         sources: task id -> source of a mixture; adds success per source.
+        clusters: task id -> cluster (`metadata.cluster`), for tasks that are variants of one.
         quality: quality settings.
         dialect: dialect of the trajectories.
 
     Returns success (pass@1) with its 95% interval, pass^k if there are several trajectories per task, Solve metrics,
     and means per trajectory of calls, generated tokens (None if unknown for any), words and quality (AutoTraj's total;
-    None without trajectories). Intervals are computed over tasks, since several trajectories of one task (`eval.n`) are
-    not independent. Trajectories with an infrastructure failure (counted in `failures`, by component and cause in
-    `broke`) count as not solved.
+    None without trajectories). Intervals are computed over tasks, or clusters of tasks, since several trajectories of
+    one (`eval.n`) are not independent. Trajectories with an infrastructure failure (counted in `failures`, by component
+    and cause in `broke`) count as not solved.
     """
     total = len(trajectories)
     tasks = {trajectory.id: trajectory.task_id for trajectory in trajectories}
     success = grouped_proportion(
-        _by_task((tasks[verdict.trajectory_id], float(verdict.correct)) for verdict in verdicts)
+        _by_task(((tasks[verdict.trajectory_id], float(verdict.correct)) for verdict in verdicts), clusters)
     )
     row: dict[str, Any] = {
         "tasks": len({trajectory.task_id for trajectory in trajectories}),
@@ -212,12 +227,12 @@ def summarise(
         "low": success.low,
         "high": success.high,
     }
-    if powers := pass_powers((tasks[verdict.trajectory_id], verdict.correct) for verdict in verdicts):
+    if powers := pass_powers(((tasks[verdict.trajectory_id], verdict.correct) for verdict in verdicts), clusters):
         row["pass_powers"] = powers
-    if categories and (groups := success_by_group(trajectories, verdicts, categories)):
+    if categories and (groups := success_by_group(trajectories, verdicts, categories, clusters)):
         mean = sum(group["success"] for group in groups.values()) / len(groups)
         row |= {"categories": groups, "category_mean": mean}
-    if sources and (groups := success_by_group(trajectories, verdicts, sources)):
+    if sources and (groups := success_by_group(trajectories, verdicts, sources, clusters)):
         row["sources"] = groups
     for name in ("solve_p", "solve_r", "solve_f1", "solve_p_strict", "solve_r_strict", "solve_f1_strict"):
         values = [
@@ -226,7 +241,7 @@ def summarise(
             if name in trajectory.metrics
         ]
         if values:
-            interval = grouped_share(_by_task(values))
+            interval = grouped_share(_by_task(values, clusters))
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     generated = generated_tokens(trajectories)
     calls = [call for trajectory in trajectories for call in trajectory.calls]
@@ -252,16 +267,19 @@ def summarise(
     }
 
 
-def _by_task(values: Iterable[tuple[str, float]]) -> list[list[float]]:
-    """Group values by task id."""
-    groups: dict[str, list[float]] = {}
+def _by_task(values: Iterable[tuple[str, float]], clusters: Mapping[str, str] | None = None) -> list[list[float]]:
+    """Group values by task id, or by cluster."""
+    groups: dict[Hashable, list[float]] = {}
     for task_id, value in values:
-        groups.setdefault(task_id, []).append(value)
+        groups.setdefault(cluster_of(task_id, clusters or {}), []).append(value)
     return list(groups.values())
 
 
 def success_by_group(
-    trajectories: Iterable[Trajectory], verdicts: Iterable[Verdict], groups: Mapping[str, str]
+    trajectories: Iterable[Trajectory],
+    verdicts: Iterable[Verdict],
+    groups: Mapping[str, str],
+    clusters: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return success with its 95% interval, and pass^k, of every group. `groups` maps task ids to names of groups."""
     correct = {verdict.trajectory_id: verdict.correct for verdict in verdicts}
@@ -271,14 +289,14 @@ def success_by_group(
             outcomes.setdefault(groups[trajectory.task_id], []).append(
                 (trajectory.task_id, correct.get(trajectory.id, False))
             )
-    rows = {name: group_row(values) for name, values in outcomes.items()}
-    powers = {name: pass_powers(values) for name, values in outcomes.items()}
+    rows = {name: group_row(values, clusters) for name, values in outcomes.items()}
+    powers = {name: pass_powers(values, clusters) for name, values in outcomes.items()}
     return {name: row | ({"pass_powers": powers[name]} if powers[name] else {}) for name, row in rows.items()}
 
 
-def group_row(values: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Return the success of (task id, success) pairs, with its 95% interval over the tasks."""
-    interval = grouped_proportion(_by_task(values))
+def group_row(values: Sequence[tuple[str, float]], clusters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the success of (task id, success) pairs, with its 95% interval over the tasks, or clusters of them."""
+    interval = grouped_proportion(_by_task(values, clusters))
     return {"success": interval.value, "low": interval.low, "high": interval.high, "trajectories": len(values)}
 
 
