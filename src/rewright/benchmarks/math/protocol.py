@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rewright.benchmarks import Benchmark
-from rewright.benchmarks.limits import LONG_ANSWERS
+from rewright.tasks.question_limits import LONG_ANSWERS
 
 __all__ = ["BENCHMARK"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rewright.benchmarks import Benchmark
-from rewright.benchmarks.limits import SHORT_ANSWERS
 from rewright.judging.qa import answer_metrics
+from rewright.tasks.question_limits import SHORT_ANSWERS
 
 __all__ = ["BENCHMARK"]
 
