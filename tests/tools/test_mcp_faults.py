@@ -1,4 +1,4 @@
-"""MCP servers over stdio that answer with errors, and commands that cannot be run without a task."""
+"""MCP servers over stdio that answer with errors or what is no answer, and commands that need a task."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from support.in_process import rewright
 SERVER = """
 import json, os, sys
 
+TOOLS = "pay", "number", "surrogate", "empty"
+
 for line in sys.stdin:
     asked = json.loads(line)
     if "id" not in asked:
@@ -29,30 +32,40 @@ for line in sys.stdin:
         version = asked["params"]["protocolVersion"]
         answer = {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}}
     elif asked["method"] == "tools/list":
-        answer = {"result": {"tools": [{"name": one, "inputSchema": {"type": "object"}} for one in ("pay", "number")]}}
+        answer = {"result": {"tools": [{"name": one, "inputSchema": {"type": "object"}} for one in TOOLS]}}
     elif asked["params"]["name"] == "pay":
         answer = {"error": {"code": -32600, "message": "Your shopping session has no basket"}}
+    elif asked["params"]["name"] == "surrogate":
+        answer = {"result": {"content": [{"type": "text", "text": "a" + chr(0xD800)}]}}
+    elif asked["params"]["name"] == "empty":
+        answer = {}
     else:
+        print("{not an answer}", json.dumps({"jsonrpc": 5}), 7, "{}", sep="\\n", flush=True)
         answer = {"result": {"content": [{"type": "text", "text": str(os.getpid())}]}}
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
 """
 
 
-def test_an_error_whose_text_names_a_session_does_not_end_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("session", ["trajectory", "shared"])
+def test_errors_and_answers_that_cannot_be_read_do_not_end_a_process(tmp_path: Path, session: Any) -> None:
     program = tmp_path / "server.py"
     program.write_text(SERVER)
-    settings = MCPServerSettings(command=(sys.executable, str(program)), start_seconds=300.0, call_seconds=300.0)
+    command = (sys.executable, str(program))
+    settings = MCPServerSettings(command=command, session=session, start_seconds=300.0, call_seconds=300.0)
 
     async def visit() -> list[ToolResult]:
         tools = MCPTools({"shop": settings})
         async with tools.open(offered_tools({"shop": settings}, list_tools({"shop": settings}))) as toolset:
-            names = ("number", "pay", "number")
+            names = ("number", "pay", "surrogate", "empty", "number")
             found = [await toolset.call(ToolCall(name=name, arguments={})) for name in names]
         await tools.close()
         return found
 
-    before, paid, after = asyncio.run(visit())
+    before, paid, *unread, after = asyncio.run(visit())
     assert (error_kind(paid), paid.content) == ("exception", "Error: Your shopping session has no basket")
+    assert {(error_kind(one), one.content) for one in unread} == {
+        ("exception", "Error: the server's answer is not valid JSON-RPC")
+    }
     assert before.content == after.content  # the same process
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -66,6 +67,8 @@ class Session:
         self.source = source
         self._client: Any = None
         self._stop = asyncio.Event()
+        self._calls: set[asyncio.Future[None]] = set()
+        """Of each call without an answer: done if its answer came and cannot be read."""
         self._object = _client_of(source, self._stop.set)
         self._owner: asyncio.Task[None] | None = None
         self._log: IO[bytes] | None = _log_file() if source.settings.command is not None else None
@@ -112,13 +115,22 @@ class Session:
         """Call a tool. Returns the result with the keys of the protocol: content, structuredContent, isError.
 
         Raises TimeoutError after `seconds`, ServerLost if the connection ended, NotBegunError if it ended before the
-        call was sent, and otherwise what the package raises.
+        call was sent, ValueError if the answer is not valid JSON-RPC, and otherwise what the package raises.
         """
         if self._object is not None:
             request = await self._object.begin(name, arguments, seconds)
         else:
             request = self._client.call_tool(name, arguments)
-        result = await self._answer(request, seconds)
+        unread: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.add(unread)
+        try:
+            result = await self._answer(request, seconds, unread)
+        except (TimeoutError, asyncio.CancelledError):
+            raise  # its answer may still come, and is not that of another call
+        except Exception:
+            self._calls.discard(unread)
+            raise
+        self._calls.discard(unread)
         dumped: dict[str, Any] = result.model_dump(by_alias=True, mode="json")
         return dumped
 
@@ -150,11 +162,14 @@ class Session:
             if self._log is not None:
                 self._log.close()
 
-    async def _answer(self, request: Awaitable[Any], seconds: float) -> Any:
+    async def _answer(self, request: Awaitable[Any], seconds: float, unread: asyncio.Future[None] | None = None) -> Any:
         assert self._owner is not None
         work = asyncio.ensure_future(request)
+        waited = {work, self._owner} if unread is None else {work, self._owner, unread}
         try:
-            await asyncio.wait({work, self._owner}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if unread is not None and unread.done():
+                raise ValueError("the server's answer is not valid JSON-RPC")
             if not work.done() and not self._owner.done():
                 raise TimeoutError
             await asyncio.wait({work}, timeout=0)
@@ -172,7 +187,7 @@ class Session:
         """Hold the session open. Errors after the handshake end the task, which is how they are noticed."""
         try:
             place = partial(_transport, self.source, self._log)
-            async with _client(place) if self._object is None else self._object.connected() as self._client:
+            async with _client(place, self._hear) if self._object is None else self._object.connected() as self._client:
                 await (
                     self._client.list_tools()
                 )  # else the package lists them during the first call, to check its result
@@ -182,6 +197,12 @@ class Session:
         except Exception as problem:
             if not ready.done():
                 ready.set_exception(problem)
+
+    async def _hear(self, message: Any) -> None:
+        """Notice an answer that the package could not read. It does not say to which of several calls."""
+        if isinstance(message, Exception) and len(self._calls) == 1 and _is_answer(message):
+            for unread in self._calls:
+                unread.done() or unread.set_result(None)
 
     def _is_lost(self, problem: BaseException) -> bool:
         if isinstance(problem, ServerLost) or is_closed(problem):
@@ -226,23 +247,27 @@ def _connected_object(server: Any) -> contextlib.AbstractAsyncContextManager[Any
 
 
 @contextlib.asynccontextmanager
-async def _client(place: Callable[[], Any]) -> AsyncIterator[Any]:
-    """Yield a client of the package: of mcp 2.x its `Client`, of 1.x a `ClientSession`. `place`: makes a transport."""
+async def _client(place: Callable[[], Any], hear: Any = None) -> AsyncIterator[Any]:
+    """Yield a client of the package: of mcp 2.x its `Client`, of 1.x a `ClientSession`.
+
+    `place`: makes a transport. `hear`: gets what the server says besides answers, and errors of the transport.
+    """
     import mcp
 
     async with contextlib.AsyncExitStack() as stack:
         client_class: Any = getattr(mcp, "Client", None)
         if client_class is None:
             streams = await stack.enter_async_context(place())
-            client: Any = await stack.enter_async_context(mcp.ClientSession(streams[0], streams[1]))
+            client: Any = await stack.enter_async_context(mcp.ClientSession(*streams[:2], message_handler=hear))
             await client.initialize()
         else:
+            options = {"cache": None, "message_handler": hear}
             try:
-                client = await stack.enter_async_context(client_class(place(), mode="legacy", cache=None))
+                client = await stack.enter_async_context(client_class(place(), mode="legacy", **options))
             except Exception as problem:
                 if getattr(cause(problem), "code", None) != STATELESS:
                     raise
-                client = await stack.enter_async_context(client_class(place(), mode="auto", cache=None))
+                client = await stack.enter_async_context(client_class(place(), mode="auto", **options))
         yield client
 
 
@@ -280,6 +305,16 @@ def _log_file() -> IO[bytes]:
     """The file for a command's standard error: the log of the run, or a temporary file outside of a stage."""
     log: Path | None = current_log()
     return tempfile.TemporaryFile() if log is None else log.open("ab")
+
+
+def _is_answer(problem: Exception) -> bool:
+    """Return True for the error of a message that is an answer, and not what a server printed by mistake."""
+    try:
+        message = problem.errors()[0]["input"]  # type: ignore[attr-defined]
+        message = json.loads(message) if isinstance(message, str) else message
+    except (AttributeError, LookupError, ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and message.get("id") is not None and "method" not in message
 
 
 def _reason(problem: BaseException) -> str:
