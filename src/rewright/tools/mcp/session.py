@@ -202,7 +202,8 @@ class Session:
         """Notice an answer that the package could not read. It does not say to which of several calls."""
         if isinstance(message, Exception) and len(self._calls) == 1 and _is_answer(message):
             for unread in self._calls:
-                unread.done() or unread.set_result(None)
+                if not unread.done():
+                    unread.set_result(None)
 
     def _is_lost(self, problem: BaseException) -> bool:
         if isinstance(problem, ServerLost) or is_closed(problem):
@@ -258,7 +259,8 @@ async def _client(place: Callable[[], Any], hear: Any = None) -> AsyncIterator[A
         client_class: Any = getattr(mcp, "Client", None)
         if client_class is None:
             streams = await stack.enter_async_context(place())
-            client: Any = await stack.enter_async_context(mcp.ClientSession(*streams[:2], message_handler=hear))
+            session = mcp.ClientSession(streams[0], streams[1], message_handler=hear)
+            client: Any = await stack.enter_async_context(session)
             await client.initialize()
         else:
             options = {"cache": None, "message_handler": hear}
