@@ -73,6 +73,14 @@ def test_json_lists_wrapped_lists_and_gzip_are_read(tmp_path: Path) -> None:
         ([record(), record()], r"t\.jsonl:2: the id 'a' is already used by .*t\.jsonl:1"),
         ([record(id=3)], r"t\.jsonl:1: Expected `str`, got `int` at `id`"),
         ([record(id="")], r"'id' is empty"),
+        (
+            [record(messages=[{"role": "user", "content": [{"type": "text", "text": "Where?"}]}])],
+            r"t\.jsonl:1: 'messages'\[0\] has content of the type list, expected a text",
+        ),
+        (
+            [record(follow_ups=[{"messages": [{"role": "user", "content": ["Where?"], "tool_calls": [{"id": "c"}]}]}])],
+            r"t\.jsonl:1: 'follow_ups'\[0\]\.messages\[0\] has content of the type list, expected a text",
+        ),
         ([{"id": "a"}], r"t\.jsonl:1: Object missing required field `messages`"),
         ([record(messages=[])], r"'messages' is empty"),
         ([record(messages=[{"content": "x"}])], r"'messages'\[0\] has no role"),

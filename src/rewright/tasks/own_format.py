@@ -71,8 +71,11 @@ def _to_task(row: Row) -> Task:
                 raise row.fail(f"{key}[{number}] has no role, expected for instance 'user'")
             if message["role"] not in ROLES:
                 raise row.fail(f"{key}[{number}] has the role {message['role']!r}, expected one of {', '.join(ROLES)}")
-            if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
+            content = message.get("content")
+            if content is None and not message.get("tool_calls"):
                 raise row.fail(f"{key}[{number}] has no content, expected a text")
+            if not isinstance(content, str | None):
+                raise row.fail(f"{key}[{number}] has content of the type {type(content).__name__}, expected a text")
     for number, tool in enumerate(task.all_tools):
         # Unlike other formats, this one does not accept a schema without the outer `function` object.
         function_schema(row, f"'tools'[{number}].schema", {"function": None, **tool.schema})

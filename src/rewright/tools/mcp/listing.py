@@ -47,12 +47,15 @@ def list_tools(
     `given`: server objects of a program, by name.
 
     Names that OpenAI-style servers refuse are changed, and those of one server are unique. Raises InputError, in one
-    line, for a server that cannot be reached, for a name in `tools` that the server lacks, and for two tools of one
-    name among those that are added to every task.
+    line, for a server that cannot be reached, for a command that cannot be run without a task, for a name in `tools`
+    that the server lacks, and for two tools of one name among those that are added to every task.
     """
     listed: dict[str, list[ListedTool]] = {}
     for name, settings in servers.items():
-        source = Source(name, settings.for_task(""), (given or {}).get(name))
+        try:
+            source = Source(name, settings.for_task(""), (given or {}).get(name))
+        except ValueError as problem:
+            raise InputError(f"tools.mcp.{name}: {problem}") from None
         check_package(source.key)
         try:
             rows = wait_in_background(_rows(source))

@@ -2,43 +2,40 @@
 
 A session is owned by a task of its own, because its context managers must be left in the task that entered them. The
 session begins with the handshake (`initialize`), since state of a server belongs to it; a server that only speaks the
-stateless protocol of 2026 is spoken to in that.
+stateless protocol of 2026 is spoken to in that. The client of a server object of this process lives in the object's
+thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
 from rewright.core.errors import InputError, ToolError
-from rewright.core.import_paths import load_object
 from rewright.core.library_logs import current_log
 from rewright.tools.mcp.http import http_transport
+from rewright.tools.mcp.in_process import InProcessClient, NotBegunError, ServerLost, cause, find_server, is_closed
 from rewright.tools.mcp.settings import MCPServerSettings
 
-__all__ = ["ServerLost", "Session", "Source", "check_package"]
+__all__ = ["NotBegunError", "ServerLost", "Session", "Source", "check_package"]
 
 CLOSE_SECONDS: Final = 10.0
 MAX_PAGES: Final = 100
 """Maximum number of pages of a listing. A server whose pages never end is refused."""
 MAX_ERROR_BYTES: Final = 1_000_000
-CLOSED: Final = -32000
-"""JSON-RPC error of a closed connection."""
 INVALID: Final = (-32600, 32600)
 """JSON-RPC error of an invalid request, among others of one in a session that the server does not know (404)."""
 STATELESS: Final = -32022
 """JSON-RPC error of a server that refuses the handshake."""
-
-
-class ServerLost(Exception):  # noqa: N818 - an event, that the caller answers by a new session
-    """The server ended, or does not know the session any more."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -70,9 +67,12 @@ class Session:
         self.source = source
         self._client: Any = None
         self._stop = asyncio.Event()
+        self._calls: set[asyncio.Future[None]] = set()
+        """Of each call without an answer: done if its answer came and cannot be read."""
+        self._object = _client_of(source, self._stop.set)
         self._owner: asyncio.Task[None] | None = None
-        self._log: IO[bytes] = _log_file()
-        self._log_start = self._log.seek(0, os.SEEK_END)
+        self._log: IO[bytes] | None = _log_file() if source.settings.command is not None else None
+        self._log_start = 0 if self._log is None else self._log.seek(0, os.SEEK_END)
 
     async def open(self) -> None:
         """Start or reach the server. Raises ToolError, in one line, if it cannot be reached in time."""
@@ -80,6 +80,8 @@ class Session:
         self._owner = asyncio.create_task(self._own(ready))
         seconds = self.source.settings.start_seconds
         await asyncio.wait({ready}, timeout=seconds)
+        while self._object is not None and self._object.waits and not ready.done():
+            await asyncio.wait({ready}, timeout=seconds)
         if ready.done() and ready.exception() is None:
             return
         self._owner.cancel()
@@ -112,11 +114,40 @@ class Session:
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Call a tool. Returns the result with the keys of the protocol: content, structuredContent, isError.
 
-        Raises TimeoutError after `seconds`, ServerLost if the connection ended, and otherwise what the package raises.
+        Raises TimeoutError after `seconds`, ServerLost if the connection ended, NotBegunError if it ended before the
+        call was sent, ValueError if the answer is not valid JSON-RPC, and otherwise what the package raises.
         """
-        result = await self._answer(self._client.call_tool(name, arguments), seconds)
+        if self._object is not None:
+            request = await self._object.begin(name, arguments, seconds)
+        else:
+            request = self._client.call_tool(name, arguments)
+        unread: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.add(unread)
+        try:
+            result = await self._answer(request, seconds, unread)
+        except (TimeoutError, asyncio.CancelledError):
+            raise  # its answer may still come, and is not that of another call
+        except Exception:
+            self._calls.discard(unread)
+            raise
+        self._calls.discard(unread)
         dumped: dict[str, Any] = result.model_dump(by_alias=True, mode="json")
         return dumped
+
+    @property
+    def has_state(self) -> bool:
+        """Return True if a state ends with the session: not if the server is an object that lives on."""
+        return self._object is None or self._object.made
+
+    async def is_blocked(self) -> bool:
+        """Return True after the time limit of a call if its tool blocks the thread of a server object.
+
+        The thread is given up then, with all its sessions.
+        """
+        if self._object is None or not await self._object.blocks():
+            return False
+        self._object.abandon()
+        return True
 
     async def close(self) -> None:
         """End the session. The process of a command is ended."""
@@ -128,30 +159,35 @@ class Session:
         finally:
             if owner is not None and not owner.done():
                 owner.cancel()
-            self._log.close()
+            if self._log is not None:
+                self._log.close()
 
-    async def _answer(self, request: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    async def _answer(self, request: Awaitable[Any], seconds: float, unread: asyncio.Future[None] | None = None) -> Any:
         assert self._owner is not None
         work = asyncio.ensure_future(request)
+        waited = {work, self._owner} if unread is None else {work, self._owner, unread}
         try:
-            await asyncio.wait({work, self._owner}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if unread is not None and unread.done():
+                raise ValueError("the server's answer is not valid JSON-RPC")
             if not work.done() and not self._owner.done():
                 raise TimeoutError
             await asyncio.wait({work}, timeout=0)
         finally:
             if not work.done():
                 work.cancel()
-        if not work.done():
-            raise ServerLost("the connection ended")
+        if not work.done() or work.cancelled():
+            raise ServerLost("the connection ended" if self._object is None else self._object.reason)
         problem = work.exception()
-        if problem is not None and (self._owner.done() or _is_lost(problem)):
+        if problem is not None and (self._owner.done() or self._is_lost(problem)):
             raise ServerLost(_reason(problem))
         return work.result()
 
     async def _own(self, ready: asyncio.Future[None]) -> None:
         """Hold the session open. Errors after the handshake end the task, which is how they are noticed."""
         try:
-            async with _connected(self.source, self._log) as self._client:
+            place = partial(_transport, self.source, self._log)
+            async with _client(place, self._hear) if self._object is None else self._object.connected() as self._client:
                 await (
                     self._client.list_tools()
                 )  # else the package lists them during the first call, to check its result
@@ -162,12 +198,27 @@ class Session:
             if not ready.done():
                 ready.set_exception(problem)
 
+    async def _hear(self, message: Any) -> None:
+        """Notice an answer that the package could not read. It does not say to which of several calls."""
+        if isinstance(message, Exception) and len(self._calls) == 1 and _is_answer(message):
+            for unread in self._calls:
+                if not unread.done():
+                    unread.set_result(None)
+
+    def _is_lost(self, problem: BaseException) -> bool:
+        if isinstance(problem, ServerLost) or is_closed(problem):
+            return True
+        first = cause(problem)
+        code = getattr(getattr(first, "error", None), "code", None)
+        is_remote = self.source.settings.url is not None  # only there does the transport answer for the server
+        return is_remote and code in INVALID and "session" in str(first).lower()
+
     def _described(self, reason: str) -> str:
         return f"{self.source.key}: {self.source.settings.shown}: {reason}{self._last_line()}"
 
     def _last_line(self) -> str:
         """The last line that a command has written to its standard error, which says more than the protocol."""
-        if self.source.settings.command is None:
+        if self._log is None:
             return ""
         with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._log.fileno()}").open("rb") as file:
             file.seek(self._log_start)
@@ -177,63 +228,52 @@ class Session:
         return ""
 
 
+def _client_of(source: Source, ended: Callable[[], None]) -> InProcessClient | None:
+    """The client of a server object; None for other servers. `ended` is called if the object ends the session."""
+    if source.given is None and source.settings.server is None:
+        return None
+    find = partial(find_server, source.key, source.settings.server, source.given)
+    return InProcessClient(find, _connected_object, ended)
+
+
+def _connected_object(server: Any) -> contextlib.AbstractAsyncContextManager[Any]:
+    import mcp
+
+    if hasattr(mcp, "Client"):
+        return _client(lambda: server)
+    from mcp.shared import memory
+
+    connect: Any = memory.create_connected_server_and_client_session  # type: ignore[attr-defined]
+    return connect(server)  # type: ignore[no-any-return]
+
+
 @contextlib.asynccontextmanager
-async def _connected(source: Source, log: IO[bytes]) -> AsyncIterator[Any]:
-    """Yield a client with `list_tools` and `call_tool`: of mcp 2.x its `Client`, of 1.x a `ClientSession`."""
+async def _client(place: Callable[[], Any], hear: Any = None) -> AsyncIterator[Any]:
+    """Yield a client of the package: of mcp 2.x its `Client`, of 1.x a `ClientSession`.
+
+    `place`: makes a transport. `hear`: gets what the server says besides answers, and errors of the transport.
+    """
     import mcp
 
     async with contextlib.AsyncExitStack() as stack:
-        client_class = getattr(mcp, "Client", None)
+        client_class: Any = getattr(mcp, "Client", None)
         if client_class is None:
-            yield await _connected_1(source, log, stack)
-            return
-        try:
-            client = await stack.enter_async_context(_client_2(client_class, source, log, "legacy"))
-        except Exception as problem:
-            if getattr(_cause(problem), "code", None) != STATELESS:
-                raise
-            client = await stack.enter_async_context(_client_2(client_class, source, log, "auto"))
+            streams = await stack.enter_async_context(place())
+            session = mcp.ClientSession(streams[0], streams[1], message_handler=hear)
+            client: Any = await stack.enter_async_context(session)
+            await client.initialize()
+        else:
+            options = {"cache": None, "message_handler": hear}
+            try:
+                client = await stack.enter_async_context(client_class(place(), mode="legacy", **options))
+            except Exception as problem:
+                if getattr(cause(problem), "code", None) != STATELESS:
+                    raise
+                client = await stack.enter_async_context(client_class(place(), mode="auto", **options))
         yield client
 
 
-def _client_2(client_class: Any, source: Source, log: IO[bytes], mode: str) -> Any:
-    server = _in_process(source)
-    return client_class(_transport(source, log) if server is None else server, mode=mode, cache=None)
-
-
-async def _connected_1(source: Source, log: IO[bytes], stack: contextlib.AsyncExitStack) -> Any:
-    import mcp
-
-    server = _in_process(source)
-    if server is not None:
-        from mcp.shared import memory
-
-        connect: Any = memory.create_connected_server_and_client_session  # type: ignore[attr-defined]
-        return await stack.enter_async_context(connect(server))
-    streams = await stack.enter_async_context(_transport(source, log))
-    session: Any = await stack.enter_async_context(mcp.ClientSession(streams[0], streams[1]))
-    await session.initialize()
-    return session
-
-
-def _in_process(source: Source) -> Any:
-    """The server object, of a function a new one; None if the server is elsewhere."""
-    server = source.given
-    if server is None and source.settings.server is not None:
-        server = load_object(source.settings.server, f"{source.key}.server")
-    if server is None:
-        return None
-    is_server = hasattr(server, "list_tools") or hasattr(server, "create_initialization_options")
-    if is_server and not isinstance(server, type):
-        return server
-    if not callable(server):
-        raise InputError(
-            f"{source.key}: a {type(server).__name__}: expected an MCP server, or a function that makes one"
-        )
-    return server()
-
-
-def _transport(source: Source, log: IO[bytes]) -> Any:
+def _transport(source: Source, log: IO[bytes] | None) -> Any:
     settings = source.settings
     if settings.command is not None:
         from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -269,28 +309,20 @@ def _log_file() -> IO[bytes]:
     return tempfile.TemporaryFile() if log is None else log.open("ab")
 
 
-def _cause(problem: BaseException) -> BaseException:
-    """The first error in nested groups of errors."""
-    while isinstance(problem, BaseExceptionGroup):
-        problem = problem.exceptions[0]
-    return problem
-
-
-def _is_lost(problem: BaseException) -> bool:
-    cause = _cause(problem)
-    code = getattr(getattr(cause, "error", None), "code", None)
-    forgotten = code in INVALID and "session" in str(cause).lower()
-    return (
-        code == CLOSED
-        or forgotten
-        or type(cause).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")
-    )
+def _is_answer(problem: Exception) -> bool:
+    """Return True for the error of a message that is an answer, and not what a server printed by mistake."""
+    try:
+        message = problem.errors()[0]["input"]  # type: ignore[attr-defined]
+        message = json.loads(message) if isinstance(message, str) else message
+    except (AttributeError, LookupError, ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and message.get("id") is not None and "method" not in message
 
 
 def _reason(problem: BaseException) -> str:
-    cause = _cause(problem)
-    text = " ".join(str(cause).split())
-    if isinstance(cause, InputError | ToolError):
+    first = cause(problem)
+    text = " ".join(str(first).split())
+    if isinstance(first, InputError | ToolError | ServerLost):
         return text
-    name = type(cause).__name__
+    name = type(first).__name__
     return f"{name}: {text}" if text and name not in ("McpError", "MCPError") else text or name

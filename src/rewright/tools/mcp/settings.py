@@ -23,7 +23,7 @@ class MCPServerSettings(Settings, frozen=True):
     """Program and arguments that start the server, which speaks over its standard input and output (stdio).
 
     `{task}` in it, and in `url`, stands for the id of the trajectory's task. While tools are listed, words of the
-    command with it are left out, and it is empty in the address.
+    command with it are left out, and it is empty in the address. So it stands in options, such as `--task={task}`.
     """
     url: str | None = None
     """Address of a server, such as http://127.0.0.1:8000/mcp."""
@@ -79,10 +79,21 @@ class MCPServerSettings(Settings, frozen=True):
     def for_task(self, task: str) -> Self:
         """The settings with the id of a task in the place of the placeholder.
 
-        Without a task, words of the command with the placeholder are left out, and it is empty in the address.
+        Without a task, words of the command with the placeholder are left out, and it is empty in the address. Raises
+        ValueError if the program or its first argument that is no option is such a word: what is left would start
+        something else, such as an interpreter that reads its program from the standard input.
         """
         if not self.per_task:
             return self
+        if not task and self.argv:
+            program, *arguments = self.argv
+            first = next((word for word in arguments if not word.startswith("-")), "")
+            if TASK in program or TASK in first:
+                word = program if TASK in program else first
+                raise ValueError(
+                    f"command needs the word {word!r} to list the server's tools, and words with {TASK} are left out "
+                    f"there: expected {TASK} in an option, such as --task={TASK}"
+                )
         if self.url is not None:
             return msgspec.structs.replace(self, url=self.url.replace(TASK, quote(task, safe="")))
         words = [word.replace(TASK, task) for word in self.argv if task or TASK not in word]

@@ -25,7 +25,7 @@ from rewright.sandbox.errors import error_result, refused_call
 from rewright.tools.mcp.background import in_background, start_in_background
 from rewright.tools.mcp.listing import KIND, place_of, task_of
 from rewright.tools.mcp.results import as_result
-from rewright.tools.mcp.session import ServerLost, Session, Source, check_package
+from rewright.tools.mcp.session import NotBegunError, ServerLost, Session, Source, check_package
 from rewright.tools.mcp.settings import MCPServerSettings
 
 __all__ = ["KIND", "MCPTools", "MCPToolset"]
@@ -63,7 +63,7 @@ class _Server:
         """Say that the server ended: at the first time, and each time that the number has doubled."""
         self._losses += 1
         if self._losses & (self._losses - 1) == 0:
-            how = "connected to" if self.source.settings.url is not None else "started"
+            how = "connected to" if self.source.settings.command is None else "started"
             times = "" if self._losses == 1 else f" {self._losses} times so far"
             say(f"{self.source.key}: {self.source.settings.shown} ended{times}; it is {how} again by the next call")
 
@@ -79,27 +79,35 @@ class _Connection:
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> ToolResult:
         """Run one call. Raises ServerError or ToolError if the server cannot be reached."""
         async with self._server.calls:
-            session = await self._open()
-            started = time.monotonic()
-            try:
-                found = await session.call(name, arguments, seconds)
-            except TimeoutError:
-                spent, ended = time.monotonic() - started, await self._after_timeout(session)
-                lost = "; the MCP server was ended, and its state is lost" if ended else ""
-                return error_result("timeout", f"no result after {seconds:g} s{lost}", seconds=spent)
-            except ServerLost as problem:
-                self._drop(session)
-                message = (
-                    f"the MCP server {self._server.source.name} ended during the call, its state is lost ({problem})"
-                )
-                return error_result("crashed", message, seconds=time.monotonic() - started)
-            except Exception as problem:  # errors of the protocol, and of a result that breaks its own schema
-                code = getattr(getattr(problem, "error", None), "code", None)
-                text = " ".join(str(problem).split())[:2000] or type(problem).__name__
-                kind = "arguments" if code == BAD_ARGUMENTS else "exception"
-                return error_result(kind, text, seconds=time.monotonic() - started)  # type: ignore[arg-type]
-            result = as_result(found)
-            return ToolResult(result.content, result.error, time.monotonic() - started)
+            while True:
+                session = await self._open()
+                with contextlib.suppress(NotBegunError):
+                    return await self._call(session, name, arguments, seconds)
+                if self._session is session:
+                    self._session = None
+                    self._server.discard(session)
+
+    async def _call(self, session: Session, name: str, arguments: dict[str, Any], seconds: float) -> ToolResult:
+        started = time.monotonic()
+        try:
+            found = await session.call(name, arguments, seconds)
+        except TimeoutError:
+            spent, consequence = time.monotonic() - started, await self._after_timeout(session)
+            return error_result("timeout", f"no result after {seconds:g} s{consequence}", seconds=spent)
+        except NotBegunError:
+            raise
+        except ServerLost as problem:
+            self._drop(session)
+            lost = ", its state is lost" if session.has_state else ""
+            message = f"the MCP server {self._server.source.name} ended during the call{lost} ({problem})"
+            return error_result("crashed", message, seconds=time.monotonic() - started)
+        except Exception as problem:  # errors of the protocol, and of a result that breaks its own schema
+            code = getattr(getattr(problem, "error", None), "code", None)
+            text = " ".join(str(problem).split())[:2000] or type(problem).__name__
+            kind = "arguments" if code == BAD_ARGUMENTS else "exception"
+            return error_result(kind, text, seconds=time.monotonic() - started)  # type: ignore[arg-type]
+        result = as_result(found)
+        return ToolResult(result.content, result.error, time.monotonic() - started)
 
     async def close(self) -> None:
         """End the session."""
@@ -136,19 +144,28 @@ class _Connection:
             self._server.lost()
             self._server.discard(session)
 
-    async def _after_timeout(self, session: Session) -> bool:
-        """End a command that hangs, and return True. A shared one hangs if it does not list its tools any more."""
-        if self._server.source.settings.command is None or self._session is not session:
-            return False
+    async def _after_timeout(self, session: Session) -> str:
+        """End a server that hangs, and say so. A shared command hangs if it does not list its tools any more.
+
+        A server object hangs if a tool blocks its thread.
+        """
+        if self._server.source.settings.command is None:
+            if not await session.is_blocked():
+                return ""
+            self._drop(session)
+            lost = ", and its state is lost" if session.has_state else ""
+            return f"; the tool blocked the MCP server, which was given up{lost}"
+        if self._session is not session:
+            return ""
         if self is self._server.shared:
             with contextlib.suppress(ToolError):
                 await session.list_tools()
-                return False
+                return ""
             self._drop(session)
         else:
             self._session = None
             self._server.discard(session)
-        return True
+        return "; the MCP server was ended, and its state is lost"
 
 
 class MCPToolset:
