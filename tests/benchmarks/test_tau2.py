@@ -355,7 +355,7 @@ def test_a_call_that_ends_the_worker_takes_the_state_with_it(tasks: dict[str, li
     first = msgspec.structs.replace(whole, turns=(lost, *whole.turns))
     verdict = judge_trajectory(task, first)
     assert (verdict.outcome, verdict.metrics["progress"]) == (1.0, 1.0)  # nothing was lost, and it was not made
-    later = msgspec.structs.replace(whole, turns=(*whole.turns[:1], lost, *whole.turns[1:]))
+    later = msgspec.structs.replace(whole, turns=(*whole.turns[:-1], lost, *whole.turns[-1:]))
     verdict = judge_trajectory(task, later)
     reason = "the tools lost their state: get_data_usage: timeout: no result after 5 s"
     assert (verdict.outcome, verdict.reason, verdict.metrics) == (0.0, reason, {})

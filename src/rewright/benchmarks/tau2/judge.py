@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +10,7 @@ from rewright.benchmarks.tau2.tasks import INSTALL
 from rewright.core.errors import InputError, JudgeError, WorkerError
 from rewright.core.records import FollowUp, Task, Trajectory, Turn
 from rewright.judging.base import Judgement, TrajectoryJudge
-from rewright.sandbox.errors import ends_worker, lost_state
+from rewright.sandbox.errors import ends_worker
 from rewright.workers import pool
 
 __all__ = ["JUDGE", "TurnState", "messages_of", "replayed", "turn_states"]
@@ -73,15 +73,18 @@ def _of_user(part: FollowUp) -> list[dict[str, Any]]:
     return [*calls, *(_text("user", str(message["content"])) for message in part.messages)]
 
 
-def _lost_state(trajectory: Trajectory) -> str | None:
-    """Which call ended the worker with the state of the earlier ones, of the model or the user, and how."""
-    parts: list[Turn | FollowUp | None] = [trajectory.opening]
-    for turn in trajectory.turns:
-        parts += [turn, turn.follow_up]
-    parts.append(trajectory.ending)
-    return lost_state(
-        pair for part in parts if part is not None for pair in zip(part.calls, part.results, strict=False)
-    )
+def _lost_state(trajectory: Trajectory, keys: Sequence[str]) -> str | None:
+    """Which call ended the worker with a state that earlier calls had changed, and how.
+
+    `keys`: names of the state (T + 1,), at the start and after every turn with what the user does after it.
+    """
+    for number, turn in enumerate(trajectory.turns):
+        parts = [turn, turn.follow_up, trajectory.ending if number == len(trajectory.turns) - 1 else None]
+        for part in parts:
+            for call, result in zip(part.calls, part.results, strict=False) if part is not None else ():
+                if ends_worker(result) and keys[number + 1] != keys[0]:
+                    return f"{call.name}: {result.error}"
+    return None
 
 
 def _replay(task: Task, trajectory: Trajectory) -> tuple[dict[str, Any], list[int]]:
@@ -121,10 +124,14 @@ def _has_ended(trajectory: Trajectory) -> bool:
     return trajectory.ending is not None or trajectory.stop_reason == "called"
 
 
+def _keys(reply: Mapping[str, Any], ends: Sequence[int]) -> list[str]:
+    return [str(reply["states"][number]["key"]) for number in (0, *ends)]
+
+
 def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    if (lost := _lost_state(trajectory)) is not None:
+    reply, ends = _replay(task, trajectory)
+    if reply["states"] and (lost := _lost_state(trajectory, _keys(reply, ends))) is not None:
         return Judgement(0.0, f"the tools lost their state: {lost}")
-    reply, _ = _replay(task, trajectory)
     return Judgement(float(reply["outcome"]), str(reply["reason"]), reply["metrics"])
 
 
@@ -137,9 +144,9 @@ def turn_states(task: Task, trajectory: Trajectory) -> list[TurnState]:
     """
     if task.judge != "tau2":
         raise InputError(f"task {task.id}: expected a task of the format tau2")
-    if _lost_state(trajectory) is not None:
-        return []
     reply, ends = _replay(task, trajectory)
+    if reply["states"] and _lost_state(trajectory, _keys(reply, ends)) is not None:
+        return []
     states = [TurnState(float(state["progress"]), str(state["key"])) for state in reply["states"]]
     return [states[number] for number in (0, *ends)] if states else []
 
