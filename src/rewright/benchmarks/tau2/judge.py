@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from rewright.benchmarks.tau2.tasks import INSTALL
 from rewright.core.errors import InputError, JudgeError, WorkerError
-from rewright.core.records import FollowUp, Task, Trajectory, Turn
+from rewright.core.records import FollowUp, Task, Trajectory
 from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.sandbox.errors import ends_worker
 from rewright.workers import pool
