@@ -217,7 +217,12 @@ TASKS: list[tuple[str, str, bytes, str]] = [
         "t.jsonl:1: JSON nested too deeply (more than 100 levels)",
     ),
     ("nothing said", "t.jsonl", lines(task(messages=[{"role": "user"}])), "t.jsonl:1: 'messages'[0] has no content"),
-    ("no text", "t.jsonl", lines(task(messages=[{"role": "user", "content": 3}])), "'messages'[0] has no content"),
+    (
+        "no text",
+        "t.jsonl",
+        lines(task(messages=[{"role": "user", "content": 3}])),
+        "'messages'[0] has content of the type int, expected a text",
+    ),
     ("a judge", "t.jsonl", lines(task(judge="maht")), "t.jsonl:1: unknown judge 'maht': did you mean 'math'? expected"),
     (
         "a judge that is code",
