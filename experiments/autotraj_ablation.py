@@ -2,7 +2,7 @@
 
     python experiments/autotraj_ablation.py                # five seeds; stop it and go on with the same command
     python experiments/autotraj_ablation.py --recipe recipes/smollm2-autotraj.yaml --seeds 1 \\
-        --runs build/autotraj-smollm2 --results experiments/results/autotraj_smollm2.jsonl    # on real functions
+        --runs build/autotraj-smollm2 --results build/autotraj-smollm2/results.jsonl    # on real functions
     python experiments/autotraj_ablation.py --report       # table and picture from the results file, nothing is run
 
 A seed has its own tasks, candidates, repairs and pairs; then its arms, all evaluated on the same held-out tasks:
