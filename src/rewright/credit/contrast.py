@@ -9,21 +9,18 @@ of the turn rewards depends on the outcomes of the group.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import Fraction, NonNegativeFloat, Settings
-from rewright.credit.estimators import Group, all_equal, matchtir, reads
+from rewright.credit.estimators import FLOAT32_TOLERANCE, Group, all_equal, matchtir, reads
 from rewright.credit.lookup import with_settings
 
 __all__ = ["OutcomeOrCalls", "outcome_or_calls"]
 
 Array = NDArray[np.float64]
-
-TOLERANCE: Final = 1e-6
-"""Trainers add up rewards in float32."""
 
 
 class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
@@ -57,16 +54,16 @@ def outcome_or_calls(
     if group.outcome_n is None or np.isnan(group.outcome_n).any():
         raise ValueError("the outcome of a rollout is unknown: expected one for every rollout of a group")
     outcomes = group.outcome_n
-    outside = outcomes[(outcomes < -TOLERANCE) | (outcomes > 1.0 + TOLERANCE)]
+    outside = outcomes[(outcomes < -FLOAT32_TOLERANCE) | (outcomes > 1.0 + FLOAT32_TOLERANCE)]
     if len(outside):
         raise ValueError(
             f"the outcome of a rollout is {outside[0]:g}: expected 0 (wrong) to 1 (right); of reward functions that a "
             "trainer adds up, the weighted sum"
         )
     if decay == "success":
-        weight = calls * max(0.0, 1.0 - float(outcomes.mean()))
+        weight = calls * (1.0 - min(1.0, float(outcomes.mean())))
     else:
-        weight = calls * float(not (outcomes > right_above * (1.0 + TOLERANCE)).any())
+        weight = calls * float(not (outcomes > right_above * (1.0 + FLOAT32_TOLERANCE)).any())
     advantage_nT: Array = np.zeros_like(group.rewards_nT)
     if not all_equal(outcomes):
         advantage_nT += group.normalised(outcomes)[:, None]
