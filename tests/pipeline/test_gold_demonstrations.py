@@ -70,6 +70,7 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
         task("run", SOURCE, "Ann", "Rome", gold={"answers": ["Italy"]}, judge="exact"),
         task("unrecorded", RECORDED, "Ann", "Bob"),
         task("long", DECLARED, "Ann " * 60),
+        task("cut", DECLARED, "Ann", "Ann " * 60),
         task("wrong", SOURCE, "Ann", gold={"answers": ["Italy"]}, judge="exact", extractor="last_number"),
         task("unknown", DECLARED) | {"gold": {"answers": ["Rome"]}},
         task("later", SOURCE, "Ann", "Rome", judge="complexfuncbench", follow_ups=[FOLLOW_UP] * 2)
@@ -80,9 +81,10 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
     ]
     said = in_process.rewright(written(tmp_path, rows), "run", "r.yaml", "--run", "run")
     assert said.code == 0, said.errors
-    assert "5 of 10 tasks are trained on" in said.errors
+    assert "5 of 11 tasks are trained on" in said.errors
     for reason in (
         "2 without gold calls", "1 with a call that cannot be executed", "1 ended by token_limit", "1 judged wrong",
+        "1 with a turn longer than limits.turn_tokens",
     ):  # fmt: skip
         assert reason in " ".join(said.errors.split())
 
@@ -111,7 +113,7 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
 
     done = in_process.rewright(tmp_path, "run", "run", "--resume")
     assert done.code == 0, done.errors
-    assert len(list(run.demonstrations)) == 8
+    assert len(list(run.demonstrations)) == 9
 
 
 def test_tasks_without_gold_calls_are_refused_before_anything_is_written(tmp_path: Path) -> None:

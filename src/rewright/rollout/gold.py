@@ -30,6 +30,8 @@ def gold_problem(task: Task, trajectory: Trajectory) -> str | None:
     ended_by_user = trajectory.stop_reason == "no_answer" and trajectory.ending is not None
     if trajectory.stop_reason not in ("called", "answered") and not ended_by_user:
         return f"ended by {trajectory.stop_reason}"
+    if any(turn.stop == "length" for turn in trajectory.turns):
+        return "with a turn longer than limits.turn_tokens or what is left of limits.trajectory_tokens"
     expected = [call for turn in gold_turns(task) for call in turn.calls]
     if any(call.error is not None for call in trajectory.calls) or _plain(trajectory.calls) != _plain(expected):
         return "with a call that the dialect does not read back"

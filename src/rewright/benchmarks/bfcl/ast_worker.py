@@ -36,20 +36,27 @@ def _checker() -> Any:
     return ast_checker, lambda category: languages.get(category, Language.PYTHON)
 
 
-def prepare(entry: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
+def prepare(entry: str, calls: list[tuple[str, dict[str, Any]]], possible: list[Any] | None = None) -> None:
     """Import the checker and read the files of the category, which does not count as time of the comparison."""
     try:
-        category = category_of(entry)
-        possible_answers(category), entries(category), _checker()
+        for category in map(category_of, entry.split("+")):
+            possible_answers(category), entries(category)
+        _checker()
     except (ValueError, InputError, ImportError):
         pass  # `answer` says what is wrong
 
 
-def answer(entry: str, calls: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return `outcome` and `reason` of the calls (name in the package, arguments), or `missing` without the package."""
-    category = category_of(entry)
+def answer(entry: str, calls: list[tuple[str, dict[str, Any]]], possible: list[Any] | None = None) -> dict[str, Any]:
+    """Return `outcome` and `reason` of the calls (name in the package, arguments), or `missing` without the package.
+
+    `entry` is one id, or several with "+" between them: a question made out of several entries, whose calls are right
+    in any order. `possible` replaces their possible answers.
+    """
+    rows = [(category_of(one), one) for one in entry.split("+")]
+    category = rows[0][0] if len(rows) == 1 else "parallel_multiple"
     try:
-        functions, right = entries(category)[entry]["function"], possible_answers(category)[entry]
+        functions = [function for name, one in rows for function in entries(name)[one]["function"]]
+        right = possible or [call for name, one in rows for call in possible_answers(name)[one]]
         check, language = _checker()
     except (InputError, ImportError):
         return {"missing": "bfcl-eval"}

@@ -92,7 +92,8 @@ def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     names = task.metadata.get("renamed_tools")
     original: Mapping[str, Any] = names if isinstance(names, Mapping) else {}
     calls = [(str(original.get(call.name, call.name)), call.arguments) for call in made]
-    return _compared("bfcl-ast", "rewright.benchmarks.bfcl.ast_worker", {"entry": entry, "calls": calls})
+    asked = {"entry": entry, "calls": calls, "possible": task.metadata.get("possible")}
+    return _compared("bfcl-ast", "rewright.benchmarks.bfcl.ast_worker", asked)
 
 
 def _judge_irrelevance(task: Task, trajectory: Trajectory, answer: str) -> Judgement:

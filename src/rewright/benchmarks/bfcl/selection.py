@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Final
 
 import msgspec
 
 from rewright.benchmarks.bfcl import tasks as multi_turn
+from rewright.benchmarks.bfcl.derived import DERIVED, derived_tasks
 from rewright.benchmarks.bfcl.entries import AST, IRRELEVANCE, LIVE, MEMORY, NON_LIVE, PYTHON, SINGLE_TURN
 from rewright.benchmarks.bfcl.memory import memory_tasks
 from rewright.benchmarks.bfcl.single_turn import single_turn_task, single_turn_tasks
@@ -40,8 +42,8 @@ GROUPS: Final = {
 """Groups of categories. All but `relevance` and `multi_turn` in `single_turn` have gold calls."""
 
 
-def selected_tasks(selection: str = "all") -> Iterator[Task]:
-    """Yield the tasks of a selection, each once.
+def selected_tasks(selection: str = "all", seed: int = 0) -> Iterator[Task]:
+    """Yield the tasks of a selection, each once. The seed is that of the parts in `DERIVED`.
 
     Raises InputError for an unknown name, and if the package is not installed.
     """
@@ -49,6 +51,9 @@ def selected_tasks(selection: str = "all") -> Iterator[Task]:
     for name in (part.strip() for part in selection.split(",")):
         if name in SPLITS:
             sources |= {f"{name}/{category}": _part(ids) for category, ids in split(name).items()}
+            continue
+        if name in DERIVED:
+            sources[name] = partial(derived_tasks, name, seed)
             continue
         for category in GROUPS.get(name, (name,)):
             sources[category] = _category(category, name)
@@ -73,10 +78,10 @@ def _category(category: str, name: str) -> Callable[[], Iterable[Task]]:
         )
     if category == MEMORY:
         return memory_tasks
-    known = [*GROUPS, *SPLITS, *SINGLE_TURN, *MULTI_TURN, MEMORY]
+    known = [*GROUPS, *SPLITS, *DERIVED, *SINGLE_TURN, *MULTI_TURN, MEMORY]
     near = get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"bfcl has no category {name!r}: {meant}expected some of {', '.join(known)}")
 
 
-FORMAT = PackageFormat(lambda selection, seed: selected_tasks(selection))
+FORMAT = PackageFormat(selected_tasks)

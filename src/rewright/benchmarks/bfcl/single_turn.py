@@ -7,6 +7,7 @@ calls, which the official `ast_checker` accepts but for the 12 in `GOLD_REFUSED`
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rewright.benchmarks.bfcl.entries import AST, IRRELEVANCE, category_of, entries, possible_answers
@@ -16,7 +17,7 @@ from rewright.core.records import Gold, Task, ToolSpec
 from rewright.core.tool_names import valid_name
 from rewright.tools.declared import KIND as DECLARED
 
-__all__ = ["GOLD_REFUSED", "single_turn_task", "single_turn_tasks"]
+__all__ = ["GOLD_REFUSED", "declared_tools", "renamed_tools", "single_turn_task", "single_turn_tasks"]
 
 GOLD_REFUSED: Final = frozenset(
     {
@@ -51,26 +52,36 @@ def single_turn_task(identity: str) -> Task:
     entry = entries(category).get(identity)
     if entry is None:
         raise ValueError(f"BFCL has no single-turn entry {identity!r}")
-    names: dict[str, str] = {}
-    tools = []
-    for function in entry["function"]:
-        name = valid_name(function["name"], names.values())
-        names.setdefault(function["name"], name)
-        tools.append(ToolSpec(function_schema(function, name, category), kind=DECLARED))
-    renamed = {valid: name for name, valid in names.items() if valid != name}
-    metadata: dict[str, Any] = {"category": category, "entry": identity}
-    metadata |= {"renamed_tools": renamed} if renamed else {}
+    tools, names = declared_tools(entry["function"], category)
+    metadata: dict[str, Any] = {"category": category, "entry": identity, **renamed_tools(names)}
     metadata |= {"gold_refused": True} if identity in GOLD_REFUSED else {}
     return Task(
         id=f"bfcl-{identity}",
         messages=tuple(message for messages in entry["question"] for message in messages),
-        tools=tuple(tools),
+        tools=tools,
         gold=_gold(entry, category, names),
         source="bfcl",
         split="test",
         judge="bfcl-ast" if category in AST else "bfcl-irrelevance",
         metadata=metadata,
     )
+
+
+def declared_tools(functions: Sequence[dict[str, Any]], category: str) -> tuple[tuple[ToolSpec, ...], dict[str, str]]:
+    """Return the tools of the package's functions, and the names of the tools by those of the functions."""
+    names: dict[str, str] = {}
+    tools = []
+    for function in functions:
+        name = valid_name(function["name"], names.values())
+        names.setdefault(function["name"], name)
+        tools.append(ToolSpec(function_schema(function, name, category), kind=DECLARED))
+    return tuple(tools), names
+
+
+def renamed_tools(names: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata by which the judge gives calls the package's names again; empty if none has another name."""
+    renamed = {valid: name for name, valid in names.items() if valid != name}
+    return {"renamed_tools": renamed} if renamed else {}
 
 
 def _gold(entry: dict[str, Any], category: str, names: dict[str, str]) -> Gold:

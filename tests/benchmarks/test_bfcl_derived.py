@@ -1,0 +1,93 @@
+"""Training tasks made out of BFCL's training rows: the package's own checker on their gold calls and on the old values."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from rewright.benchmarks.bfcl.derived import DERIVED, MOST_CHARACTERS
+from rewright.benchmarks.bfcl.split import split
+from rewright.core.records import Task, ToolCall, Trajectory, Turn
+from rewright.judging import judge_trajectory
+from rewright.tasks.loading import load_tasks
+
+
+@pytest.fixture(scope="module")
+def derived() -> dict[str, list[Task]]:
+    return {name: load_tasks(name, "bfcl", seed=3) for name in DERIVED}
+
+
+@pytest.fixture(scope="module")
+def training() -> dict[str, Task]:
+    return {task.metadata["entry"]: task for task in load_tasks("python:train", "bfcl")}
+
+
+def right(task: Task, *calls: ToolCall) -> bool:
+    turns = (Turn("", calls=calls),)
+    one = Trajectory(id="t", task_id=task.id, stage="eval", index=0, turns=turns, stop_reason="called")
+    return judge_trajectory(task, one).correct
+
+
+def rows_of(task: Task) -> list[str]:
+    return list(task.metadata["entry"].split("+"))
+
+
+def test_the_checker_accepts_the_gold_calls_and_no_shorter_list(derived: dict[str, list[Task]]) -> None:
+    for name, tasks in derived.items():
+        assert len(tasks) > 500, name  # noqa: PLR2004
+        for task in tasks[::12]:  # the checker runs in a worker: 700 calls of it take seconds, 4,000 do not
+            calls = task.gold.calls or ()
+            assert right(task, *calls), task.id
+            assert right(task, *calls[::-1]) or "parallel" not in task.metadata["category"], task.id
+            assert not right(task, *calls[:-1]), task.id
+
+
+def test_a_varied_row_refuses_the_old_values(derived: dict[str, list[Task]], training: dict[str, Task]) -> None:
+    accepted = []
+    for task in derived["python:varied"][::6]:
+        row = training[task.metadata["entry"]]
+        assert task.tools == row.tools
+        assert task.messages != row.messages
+        if right(task, *(row.gold.calls or ())):
+            accepted.append(task.id)
+    assert not accepted
+
+
+def test_new_values_are_in_the_question(derived: dict[str, list[Task]], training: dict[str, Task]) -> None:
+    def values(task: Task) -> list[str]:
+        return [str(value) for call in task.gold.calls or () for value in call.arguments.values()]
+
+    for task in derived["python:varied"]:
+        new = [value for value in values(task) if value not in values(training[task.metadata["entry"]])]
+        question = task.messages[0]["content"]
+        for value in new:
+            assert value in question or value.removesuffix(".0") in question, (task.id, value)
+
+
+def test_only_training_rows_are_used_and_a_joined_task_is_short(derived: dict[str, list[Task]]) -> None:
+    train = {identity for identities in split("python:train").values() for identity in identities}
+    for task in derived["python:varied"] + derived["python:joined"]:
+        assert set(rows_of(task)) <= train
+        assert task.split == "train"
+        names = [tool.name for tool in task.tools]
+        assert len(set(names)) == len(names)
+    for task in derived["python:joined"]:
+        assert len(rows_of(task)) in (2, 3)
+        written = sum(len(json.dumps(tool.schema)) for tool in task.tools) + len(task.messages[0]["content"])
+        assert written < MOST_CHARACTERS * 2
+
+
+def test_the_seed_decides(derived: dict[str, list[Task]]) -> None:
+    for name, tasks in derived.items():
+        assert load_tasks(name, "bfcl", seed=3) == tasks
+        other = load_tasks(name, "bfcl", seed=4)
+        assert [task.messages for task in other] != [task.messages for task in tasks]
+
+
+def test_a_task_is_stored_and_judged_as_it_was(derived: dict[str, list[Task]]) -> None:
+    task = derived["python:joined"][0]
+    again = msgspec.json.decode(msgspec.json.encode(task), type=Task)
+    assert again == task
+    assert right(again, *(again.gold.calls or ()))
