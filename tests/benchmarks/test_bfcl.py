@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import shutil
 import sys
@@ -289,11 +290,43 @@ async def test_a_call_that_ends_the_worker_takes_the_state_with_it(tasks: list[T
     turn = Turn("", calls=(endless,), results=(lost,))
     first = msgspec.structs.replace(whole, turns=(turn, *whole.turns))
     assert judge_trajectory(task, first).correct  # nothing was lost
+    small = ToolCall("logarithm", {"value": 2.0, "base": 3.0, "precision": 3})
+    read = Turn("", calls=(small,), results=(ToolResult("0.631"),))
+    reading = msgspec.structs.replace(whole, turns=(read, turn, *whole.turns))
+    assert judge_trajectory(task, reading).correct  # what came before has changed nothing
     later = msgspec.structs.replace(whole, turns=(*whole.turns[:1], turn, *whole.turns[1:]))
     reason = "the tools lost their state: logarithm: timeout: no result after 1 s"
     verdict = judge_trajectory(task, later)
     assert (verdict.outcome, verdict.reason) == (0.0, reason)
     assert reason_without_gold(task, reason) == reason
+
+
+def test_what_changes_the_state_of_the_apis(tasks: list[Task]) -> None:
+    """`cd` moves the working directory, which the official comparison of states leaves out."""
+    entry = next(entry_of(task) for task in tasks if any(tool.name == "cd" for tool in task.tools))
+    folders = bfcl_world.Worlds(bfcl_world.official_entry(entry)).run("ls", {})
+    folder = next(name for name in json.loads(folders)["current_directory_content"] if "." not in name)
+    changes = functools.partial(bfcl_world.changes_state, entry)
+    assert not changes([])
+    assert not changes([("ls", {}), ("pwd", {}), ("find", {"path": ".", "name": "x"}), ("rm", {"file_name": "none"})])
+    assert changes([("ls", {}), ("cd", {"folder": folder})])
+    assert not changes([("cd", {"folder": folder}), ("cd", {"folder": ".."})])
+    assert changes([("touch", {"file_name": "new.txt"})])
+    assert changes([("cd", {"folder": folder}), ("touch", {"file_name": "new.txt"}), ("cd", {"folder": ".."})])
+
+
+def test_reading_changes_no_state_of_any_task(tasks: list[Task]) -> None:
+    """Calls that only read, by their names, in one task of every combination of APIs."""
+    seen = {}
+    for task in tasks:
+        seen.setdefault(tuple(sorted(tool.name for tool in task.all_tools)), task)
+    for task in seen.values():
+        reads = [
+            (tool.name, {})
+            for tool in task.all_tools
+            if tool.name.startswith(("get_", "list_", "view_", "show_", "pwd", "ls", "display"))
+        ]
+        assert not bfcl_world.changes_state(entry_of(task), reads), task.id
 
 
 def test_a_call_beyond_the_limit_of_calls_was_not_made(tasks: list[Task]) -> None:

@@ -1,4 +1,4 @@
-"""Training tasks made out of BFCL's training rows: the package's own checker on their gold calls and on the old values."""
+"""Training tasks made out of BFCL's training rows, by the package's own checker: gold calls and old values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows_of(task: Task) -> list[str]:
 
 def test_the_checker_accepts_the_gold_calls_and_no_shorter_list(derived: dict[str, list[Task]]) -> None:
     for name, tasks in derived.items():
-        assert len(tasks) > 500, name  # noqa: PLR2004
+        assert len(tasks) > 500, name
         for task in tasks[::12]:  # the checker runs in a worker: 700 calls of it take seconds, 4,000 do not
             calls = task.gold.calls or ()
             assert right(task, *calls), task.id

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final, Literal, get_args
 
 from rewright.core.records import ToolCall, ToolResult
 
-__all__ = ["ERROR_KINDS", "ErrorKind", "ends_worker", "error_kind", "error_result", "lost_state", "refused_call"]
+__all__ = ["ERROR_KINDS", "ErrorKind", "ends_worker", "error_kind", "error_result", "refused_call"]
 
 ErrorKind = Literal[
     "arguments",  # the arguments do not match the function's signature
@@ -53,18 +53,6 @@ def error_kind(result: ToolResult) -> str | None:
 def ends_worker(result: ToolResult) -> bool:
     """Return True for a call that ended its worker, as one that exceeds a limit: the state of the tools is lost."""
     return error_kind(result) not in (*_NOT_MADE, *_KEEPS_WORKER)
-
-
-def lost_state(calls: Iterable[tuple[ToolCall, ToolResult]]) -> str | None:
-    """Return which call ended the worker after others had been made in it, and how; None if no state was lost."""
-    made = False
-    for call, result in calls:
-        if ends_worker(result):
-            if made:
-                return f"{call.name}: {result.error}"
-        elif error_kind(result) in _KEEPS_WORKER:
-            made = True
-    return None
 
 
 def refused_call(call: ToolCall, names: Collection[str]) -> ToolResult | None:

@@ -1,9 +1,9 @@
 """Judges of BFCL, which apply the official checkers of bfcl-eval.
 
-`bfcl` replays the calls of a multi-turn task on fresh API instances. After a call that ended the worker with the state
-of the earlier ones, as by a time limit, the outcome is 0. `bfcl-ast` compares the calls of a single-turn task with its
-possible answers. `bfcl-irrelevance` asks whether any function was called. These two read the first turn only, which is
-the one reply that the package asks for. `bfcl-memory` looks for an answer in the last reply.
+`bfcl` replays the calls of a multi-turn task on fresh API instances. After a call that ended the worker with a state
+that earlier calls had changed, as by a time limit, the outcome is 0. `bfcl-ast` compares the calls of a single-turn
+task with its possible answers. `bfcl-irrelevance` asks whether any function was called. These two read the first turn
+only, which is the one reply that the package asks for. `bfcl-memory` looks for an answer in the last reply.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.dialects.split import split_turn
 from rewright.judging.base import Judgement, TrajectoryJudge
 from rewright.judging.guarded import compare
-from rewright.sandbox.errors import ends_worker, lost_state
+from rewright.sandbox.errors import ends_worker
 
 __all__ = ["AST_JUDGE", "IRRELEVANCE_JUDGE", "JUDGE", "MEMORY_JUDGE"]
 
@@ -38,11 +38,19 @@ def _entry(task: Task, judge: str) -> str:
     return entry
 
 
-def _compared(judge: str, worker: str, arguments: dict[str, Any]) -> Judgement:
+def _answer(judge: str, worker: str, arguments: dict[str, Any]) -> dict[str, Any]:
     reply = compare(worker, arguments)
     if "missing" in reply:
         raise InputError(f"judge {judge} needs the package bfcl-eval: {INSTALL}")
+    return reply
+
+
+def _judgement(reply: Mapping[str, Any]) -> Judgement:
     return Judgement(float(reply["outcome"]), str(reply["reason"]))
+
+
+def _compared(judge: str, worker: str, arguments: dict[str, Any]) -> Judgement:
+    return _judgement(_answer(judge, worker, arguments))
 
 
 def without_gold(reason: str) -> str | None:
@@ -72,13 +80,28 @@ def _made(trajectory: Trajectory, turn: Turn) -> list[tuple[str, dict[str, Any]]
     ]
 
 
+def _ended(trajectory: Trajectory) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[int, str]]]:
+    """The calls that were made, and for each that ended the worker: how many had been made before it, and its error."""
+    made: list[tuple[str, dict[str, Any]]] = []
+    ended = []
+    for turn in trajectory.turns:
+        for call, result in zip(turn.calls, turn.results, strict=False):
+            if ends_worker(result):
+                ended.append((len(made), f"{call.name}: {result.error}"))
+            elif call.error is None:
+                made.append((call.name, call.arguments))
+    return made, ended
+
+
 def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    pairs = (pair for turn in trajectory.turns for pair in zip(turn.calls, turn.results, strict=False))
-    if (lost := lost_state(pairs)) is not None:
-        return Judgement(0.0, f"{_LOST}{lost}")
+    entry = _entry(task, "bfcl")
+    made, ended = _ended(trajectory)
     exchanges = [[_made(trajectory, turn) for turn in turns] for turns in trajectory.exchanges]
-    arguments = {"entry": _entry(task, "bfcl"), "exchanges": exchanges}
-    return _compared("bfcl", "rewright.benchmarks.bfcl.judge_worker", arguments)
+    arguments = {"entry": entry, "exchanges": exchanges, "made": made, "ended": [count for count, _ in ended]}
+    reply = _answer("bfcl", "rewright.benchmarks.bfcl.judge_worker", arguments)
+    if reply.get("lost") is not None:
+        return Judgement(0.0, f"{_LOST}{ended[reply['lost']][1]}")
+    return _judgement(reply)
 
 
 def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:

@@ -12,10 +12,22 @@ except ImportError:  # bfcl-eval is optional
 __all__ = ["answer"]
 
 
-def answer(entry: str, exchanges: list[list[list[tuple[str, dict[str, Any]]]]]) -> dict[str, Any]:
-    """Return `outcome` and `reason`, or `missing` with the name of a package that is not installed."""
+def answer(
+    entry: str,
+    exchanges: list[list[list[tuple[str, dict[str, Any]]]]],
+    made: list[tuple[str, dict[str, Any]]],
+    ended: list[int],
+) -> dict[str, Any]:
+    """Return `outcome` and `reason`, or `missing` with the name of a package that is not installed.
+
+    `ended`: for every call that ended the worker of the tools, how many of the calls in `made` came before it. `lost`
+    is the index of the first that ended one with a changed state; None if there is none.
+    """
     if world is None:
         return {"missing": "bfcl-eval"}
+    lost = next((index for index, count in enumerate(ended) if world.changes_state(entry, made[:count])), None)
+    if lost is not None:
+        return {"outcome": 0.0, "reason": "the tools lost their state", "lost": lost}
     result = world.check(entry, exchanges)
     if result["valid"]:
         return {"outcome": 1.0, "reason": "states and results are as expected"}

@@ -12,6 +12,7 @@ import ast
 import copy
 import importlib
 import json
+import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,18 @@ from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPIN
 
 from rewright.benchmarks.bfcl.methods import run_method
 
-__all__ = ["APIS", "CATEGORIES", "Worlds", "call", "check", "documented", "gold", "official_entry", "read_lines"]
+__all__ = [
+    "APIS",
+    "CATEGORIES",
+    "Worlds",
+    "call",
+    "changes_state",
+    "check",
+    "documented",
+    "gold",
+    "official_entry",
+    "read_lines",
+]
 
 CATEGORIES: Final = ("base", "miss_func", "miss_param", "long_context")
 APIS: Final[dict[str, str]] = {
@@ -131,6 +143,37 @@ def call(data: dict[str, str], /, **arguments: Any) -> str:
     if identity not in _worlds:
         _worlds[identity] = Worlds(official_entry(identity))
     return _worlds[identity].run(data["method"], arguments)
+
+
+def changes_state(identity: str, calls: Sequence[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether the instances are others after these calls: all attributes, as the working directory and logins."""
+    if not calls:
+        return False
+    entry = official_entry(identity)
+    worlds = Worlds(entry)
+    before = _state(worlds)
+    for call in calls:
+        worlds.result(*call)
+    return _state(worlds) != before
+
+
+def _state(worlds: Worlds) -> dict[str, Any]:
+    return {name: _plain(instance, ()) for name, instance in worlds.instances.items()}
+
+
+def _plain(value: Any, above: tuple[int, ...]) -> Any:
+    """Attributes of attributes, down to plain values. An object above is its distance, as the parent of a directory."""
+    if isinstance(value, dict):
+        return {key: _plain(item, above) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, above) for item in value]
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if not hasattr(value, "__dict__"):
+        return value
+    if id(value) in above:
+        return f"object {len(above) - above.index(id(value))} levels above"
+    return {name: _plain(item, (*above, id(value))) for name, item in vars(value).items()}
 
 
 Step = Sequence[tuple[str, dict[str, Any]]]
