@@ -78,6 +78,7 @@ METHODS = {
     "fixed_horizon": Method(estimator="fixed_horizon", gamma=1.0),
     "rewright": Method(reward_model=True),
     "outcome-or-calls": Method(estimator="outcome_or_calls"),
+    "outcome-or-turns": Method(estimator={"name": "outcome_or_calls", "level": "turn"}),
     "outcome-and-calls": Method(estimator={"name": "outcome_or_calls", "decay": "success"}),
     # The trajectory reward that the methods above share (-1 for an invalid format), without the calls: a control.
     "outcome+format": Method(estimator="grpo", call_weight=0.0),

@@ -49,6 +49,26 @@ def test_a_group_without_a_right_rollout_has_the_turn_rewards(decay):
     assert_equal_rows(half, [0.5 * row for row in expected])
 
 
+def test_the_turn_level_alone_raises_no_wrong_ending():
+    """By hand: the last turns have no reward. The first rollout's calls are the best, and its wrong ending is not."""
+    rewards = [[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0]]
+    rows = advantages(
+        rewards, [7] * 3, estimator="outcome_or_calls", estimator_settings={"level": "turn"}, outcomes=[0.0] * 3,
+        joined=False, gamma=0.5, singleton_turn="zero", eps=0.0,
+    )  # fmt: skip
+    both = advantages(
+        rewards, [7] * 3, estimator="outcome_or_calls", outcomes=[0.0] * 3, joined=False, gamma=0.5,
+        singleton_turn="zero", eps=0.0,
+    )  # fmt: skip
+    # Returns: [1.5, 1, 0], [0.5, 1, 0], [0, 0]. Of the second turns the mean is 2/3, the standard deviation 1/sqrt(3).
+    second = (np.array([1.0, 1.0, 0.0]) - 2 / 3) * np.sqrt(3.0)
+    np.testing.assert_allclose([row[1] for row in rows], second)
+    np.testing.assert_allclose([row[2] for row in rows[:2]], 0.0)
+    assert both[0][2] > 0.4
+    first = np.array([1.5, 0.5, 0.0]) - 2 / 3
+    np.testing.assert_allclose([row[0] for row in rows], first / np.std(first, ddof=1))
+
+
 def test_a_group_in_which_all_are_right_has_none():
     assert_equal_rows(found([1.0] * 4, joined=True), [np.zeros(len(row)) for row in CALLS])
     assert_equal_rows(found([1.0] * 4, decay="success"), [np.zeros(len(row)) for row in CALLS])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.core.settings import Fraction, NonNegativeFloat, Settings
-from rewright.credit.estimators import FLOAT32_TOLERANCE, Group, all_equal, matchtir, reads
+from rewright.credit.estimators import FLOAT32_TOLERANCE, Group, all_equal, matchtir, reads, turn_level
 from rewright.credit.lookup import with_settings
 
 __all__ = ["OutcomeOrCalls", "outcome_or_calls"]
@@ -30,6 +30,9 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
     """Weight of the turn rewards in a group whose rollouts are all wrong."""
     decay: Literal["contrast", "success"] = "contrast"
     """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome."""
+    level: Literal["both", "turn"] = "both"
+    """What the turn rewards give: `both` levels of `matchtir`, or the `turn` level alone. The trajectory level is on
+    every turn of a rollout, so that a wrong ending after right calls is raised with them."""
     right_above: Fraction = 0.0
     """`contrast`: a rollout with an outcome above this is right. With a reward that wrong rollouts get too, such as 0.1
     for the format, that reward."""
@@ -42,9 +45,10 @@ def outcome_or_calls(
     *,
     calls: float = 1.0,
     decay: Literal["contrast", "success"] = "contrast",
+    level: Literal["both", "turn"] = "both",
     right_above: float = 0.0,
 ) -> Array:
-    """A = z(outcome) + w A_calls, where A_calls is `matchtir` on the turn rewards without the outcome.
+    """A = z(outcome) + w A_calls. A_calls: `matchtir` or its turn level, on the turn rewards without the outcome.
 
     w is `calls` in a group without a right rollout, and decreases with the group's mean outcome. z(outcome) is 0 in a
     group of equal outcomes, so in a group with both results and `decay: contrast` this is GRPO on the outcome.
@@ -69,5 +73,6 @@ def outcome_or_calls(
         advantage_nT += group.normalised(outcomes)[:, None]
     if weight:
         rewards_nT = group.calls_nT
-        advantage_nT += weight * matchtir(replace(group, rewards_nT=rewards_nT, trajectory_n=rewards_nT.sum(axis=1)))
+        of_calls = replace(group, rewards_nT=rewards_nT, trajectory_n=rewards_nT.sum(axis=1))
+        advantage_nT += weight * (turn_level(of_calls) if level == "turn" else matchtir(of_calls))
     return advantage_nT

@@ -291,10 +291,12 @@ def grpo(group: Group) -> Array:
 
 
 def matchtir(group: Group) -> Array:
-    """MatchTIR's dual-level advantage: GRPO's term fused with turn returns normalised per turn index.
+    """MatchTIR's dual-level advantage: GRPO's term fused with turn returns normalised per turn index."""
+    return group.fused(_trajectory_level(group), turn_level(group))
 
-    A turn index is normalised over the rollouts that reach it.
-    """
+
+def turn_level(group: Group) -> Array:
+    """MatchTIR's turn level, (n, T): turn returns, each turn index normalised over the rollouts that reach it."""
     turn_nT = np.zeros_like(group.rewards_nT)
     for turn in range(turn_nT.shape[1]):
         present = group.present_nT[:, turn]
@@ -303,7 +305,7 @@ def matchtir(group: Group) -> Array:
             turn_nT[present, turn] = group.normalised(returns)
         elif group.singleton_turn == "raw":
             turn_nT[present, turn] = returns
-    return group.fused(_trajectory_level(group), turn_nT)
+    return turn_nT
 
 
 def fixed_horizon(group: Group) -> Array:
