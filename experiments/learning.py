@@ -71,7 +71,9 @@ def work(job: Job, *, options: argparse.Namespace) -> dict[str, Any]:
     if METHODS[job.method].reward_model:
         from learning_curves.reward import reward_model_of
 
-        reward_model = reward_model_of(base, options.rewards / f"reward-{base.name.rstrip('%')}")
+        prefixes = METHODS[job.method].signal == "model"
+        folder = options.rewards / f"{'prefixes' if prefixes else 'reward'}-{base.name.rstrip('%')}"
+        reward_model = reward_model_of(base, folder, prefixes=prefixes)
     return train_once(base, job.method, job.seed, job.steps, held_out=options.held_out, reward_model=reward_model)
 
 
@@ -85,7 +87,9 @@ def inspect(base: Base, options: argparse.Namespace) -> None:
     tasks = list(generate("long", options.groups, seed=999, profile=profile_of(base)))
     policy = HFSettings(path=base.model, slots=64)
     trajectories = roll_out(policy, tasks, rollouts=8)
-    print(turn_table([task for task in tasks for _ in range(8)], trajectories, list(METHODS)))
+    # The other signals need a model beside the rollouts.
+    methods = [name for name, method in METHODS.items() if method.signal == "matched"]
+    print(turn_table([task for task in tasks for _ in range(8)], trajectories, methods))
 
 
 def report(results: Path, reference: str = "outcome") -> None:

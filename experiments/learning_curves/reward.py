@@ -32,8 +32,11 @@ __all__ = ["reward_model_of"]
 TASKS = 300
 
 
-def reward_model_of(base: Base, folder: Path) -> Path:
-    """The folder of the base's reward model, trained in the run directory `folder` unless it is there already."""
+def reward_model_of(base: Base, folder: Path, *, prefixes: bool = False) -> Path:
+    """The folder of the base's reward model, trained in the run directory `folder` unless it is there already.
+
+    `prefixes`: trained on turn prefixes, too, for the signal `model`.
+    """
     tune_process()
     tasks_file = folder.with_suffix(".tasks.jsonl")
     tasks = list(generate("train", TASKS, seed=77, profile=profile_of(base)))
@@ -49,7 +52,9 @@ def reward_model_of(base: Base, folder: Path) -> Path:
         synth=SynthSettings(temperature=1.0, top_p=1.0),
         repair=RepairSettings(model=HFSettings(path="pico-repairer", slots=64), temperature=0.7, calls=8),
         build=BuildSettings(held_out_fraction=0.15),
-        reward=RewardSettings(learning_rate=3e-4, batch_size=16, epochs=1.0, scheduler="linear", warmup=0.0),
+        reward=RewardSettings(
+            learning_rate=3e-4, batch_size=16, epochs=1.0, scheduler="linear", warmup=0.0, prefixes=prefixes
+        ),
     )
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another job may be making it: wait for that

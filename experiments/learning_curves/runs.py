@@ -33,13 +33,15 @@ from rewright.engines.embedded import HFSettings
 from rewright.engines.loading import load_model, load_tokenizer, tune_process
 from rewright.engines.settings import ModelSettings
 from rewright.judging import judge_trajectory
+from rewright.pipeline.signal_resources import ResourceSources, open_resources
+from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.settings import Limits
 from rewright.tasks.worlds.town import PROFILES, Profile, generate
 from rewright.tools import FunctionTools
 from rewright.training.group_credit import Rewards
-from rewright.training.settings import RLSettings
+from rewright.training.settings import RLSettings, SignalSettings
 from rewright.training.trl.rl import RewrightTrainer, train_rl
 
 __all__ = ["METHODS", "Base", "Method", "OutcomeTrainer", "profile_of", "roll_out", "settings_of", "train_once"]
@@ -63,10 +65,12 @@ class Method(msgspec.Struct, frozen=True):
     """How rollouts are credited."""
 
     estimator: str | dict[str, Any] = "matchtir"
+    signal: str | dict[str, Any] = "matched"
     assignment: str = "optimal"
     gamma: float = 0.9
     call_weight: float = 1.0
     reward_model: bool = False
+    """Whether it needs one: for the trajectory reward, or for the signal `model`, which needs one of turn prefixes."""
     own_advantages: bool = True
     """False: TRL's."""
 
@@ -80,6 +84,11 @@ METHODS = {
     "outcome-or-calls": Method(estimator="outcome_or_calls"),
     "outcome-or-turns": Method(estimator={"name": "outcome_or_calls", "level": "turn"}),
     "outcome-and-calls": Method(estimator={"name": "outcome_or_calls", "decay": "success"}),
+    # No gold calls: states that several rollouts of a group are in, the likelihood of the gold answer under the base,
+    # and the reward model on turn prefixes.
+    "gigpo": Method(estimator="gigpo", call_weight=0.0),
+    "likelihood": Method(signal="likelihood"),
+    "model": Method(signal="model", reward_model=True),
     # The trajectory reward that the methods above share (-1 for an invalid format), without the calls: a control.
     "outcome+format": Method(estimator="grpo", call_weight=0.0),
 }
@@ -110,6 +119,7 @@ def settings_of(method: Method, steps: int) -> RLSettings:
     """RL settings: equal for all methods but for the credit."""
     credit = TurnCredit(
         estimator=method.estimator,
+        signal=method.signal,
         assignment=method.assignment,  # type: ignore[arg-type]  # METHODS has valid ones
         gamma=method.gamma,
         singleton_turn="zero",
@@ -122,7 +132,7 @@ def settings_of(method: Method, steps: int) -> RLSettings:
         generations=8,
         credit=credit,
         call_weight=method.call_weight,
-        reward_model_weight=0.2 if method.reward_model else 0.0,
+        reward_model_weight=0.2 if method.reward_model and method.signal == "matched" else 0.0,
         keep_rollouts=False,
         arguments={"gradient_checkpointing": False},  # a second forward pass would buy memory that is not short
     )
@@ -147,30 +157,35 @@ def train_once(
     settings = settings_of(chosen, steps)
     tasks = list(generate("long", steps * settings.tasks_per_step, seed=1000 + seed, profile=profile_of(base)))
     scorer: Scorer | None = None
-    if chosen.reward_model:
+    if chosen.reward_model and reward_model is None:
+        raise InputError(f"method {method} needs a reward model")
+    if settings.reward_model_weight and reward_model is not None:
         from rewright.training.trl.reward_model import RewardModel
 
-        if reward_model is None:
-            raise InputError(f"method {method} needs a reward model")
         scorer = RewardModel(reward_model)
+    # What signals read: the base as a frozen scorer, or the reward model.
+    signals = SignalSettings(reward_model=None if reward_model is None else str(reward_model))
+    recipe = Recipe(dialect="hermes", model=policy, signals=signals)
     model = load_model(policy)
     parameters = sum(one.numel() for one in model.parameters())
     workplace = Path(tempfile.mkdtemp(prefix="learning-"))
     try:
         out = workplace / "policy"
-        history = train_rl(
-            tasks,
-            model,
-            load_tokenizer(policy),
-            settings,
-            out,
-            seed=seed,
-            dialect=Hermes(),
-            tools=FunctionTools(level="process", wall_seconds=TOOL_SECONDS),
-            limits=LIMITS,
-            reward_model=scorer,
-            trainer_class=RewrightTrainer if chosen.own_advantages else OutcomeTrainer,
-        )
+        with open_resources(settings.credit, ResourceSources(recipe=recipe, policy=policy)) as resources:
+            history = train_rl(
+                tasks,
+                model,
+                load_tokenizer(policy),
+                settings,
+                out,
+                seed=seed,
+                dialect=Hermes(),
+                tools=FunctionTools(level="process", wall_seconds=TOOL_SECONDS),
+                limits=LIMITS,
+                reward_model=scorer,
+                resources=resources,
+                trainer_class=RewrightTrainer if chosen.own_advantages else OutcomeTrainer,
+            )
         trained = HFSettings(path=str(out), slots=64)
         seconds = time.monotonic() - started
         final = success(trained, list(generate("heldout", held_out, seed=1, profile=profile_of(base))), seed=seed)
