@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +12,8 @@ from rewright.benchmarks.bfcl.derived import DERIVED, MOST_CHARACTERS
 from rewright.benchmarks.bfcl.split import split
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.judging import judge_trajectory
+from rewright.recipe.loader import load_recipe
+from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.tasks.loading import load_tasks
 
 
@@ -84,6 +87,14 @@ def test_the_seed_decides(derived: dict[str, list[Task]]) -> None:
         assert load_tasks(name, "bfcl", seed=3) == tasks
         other = load_tasks(name, "bfcl", seed=4)
         assert [task.messages for task in other] != [task.messages for task in tasks]
+
+
+def test_the_seed_of_a_recipe_is_that_of_the_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("tasks: {format: bfcl, path: 'python:varied', limit: 9, seed: 3}")
+    settings = load_recipe(path).tasks
+    assert list(load_recipe_tasks(settings)) == load_tasks("python:varied", "bfcl", 9, seed=3)
+    assert load_recipe(path, ["tasks.seed=4"]).tasks.seed == 4
 
 
 def test_a_task_is_stored_and_judged_as_it_was(derived: dict[str, list[Task]]) -> None:

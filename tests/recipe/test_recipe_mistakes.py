@@ -104,6 +104,8 @@ MISTAKES = [
     ("tasks: {format: ftrl, path: x, count: 20}\n", [], ":1: tasks.count has no effect: tasks.format is ftrl"),
     ("tasks:\n  path: x\n  split: test\n", [], ":3: tasks.split has no effect: tasks.format is rewright"),
     ("rl:\n  tasks:\n    path: x\n    seed: 3\n", [], ":4: rl.tasks.seed has no effect"),
+    ("tasks: {format: tau2, path: airline, seed: 3}\n", [], ":1: tasks.seed has no effect: tasks.format is tau2"),
+    ("tasks: {format: bfcl, path: all, count: 3}\n", [], ":1: tasks.count has no effect: tasks.format is bfcl"),
     ("tasks: {format: ftrl, path: x}\n", ["tasks.profile=long"], "override 'tasks.profile=long': tasks.profile has no"),
     ("model: {path: m, base_url: 'http://h/v1'}\n", [], ":1: model.base_url has no effect: model.engine is hf"),
     ("repair:\n  model: {path: m, base_url: 'http://h/v1'}\n", [], ":2: repair.model.base_url has no effect"),

@@ -20,7 +20,7 @@ from rewright.recipe.schema import Recipe
 from rewright.recipe.yaml_file import nearest
 from rewright.repair import settings as repair
 from rewright.tasks import settings as tasks
-from rewright.tasks.formats import WorldFormat, find_format
+from rewright.tasks.formats import PackageFormat, TaskFormat, WorldFormat, find_format
 from rewright.training import settings as training
 
 __all__ = ["apply_cross_field_rules", "check_addresses"]
@@ -70,11 +70,13 @@ def apply_cross_field_rules(
         for place, source in items or [(name, section)]:
             if source.get("path") is not None:
                 source.setdefault("format", file_format)
-            draws = _is_world(source, usual, place, places, where, stored=stored)
+            chosen = _format(source, usual, place, places, where, stored=stored)
+            draws = None if chosen is None else isinstance(chosen, WorldFormat)
             if draws and (problem := tasks.path_problem(source, usual, place)) is not None:
                 raise InputError(f"{nearest(f'{place}.path', where, places)}: {problem}")
             if draws is False:
-                drop(tasks.unused_keys(source, usual), f"{place}.", defaults)
+                seeded = isinstance(chosen, PackageFormat) and chosen.seeded
+                drop(tasks.unused_keys(source, usual, seeded=seeded), f"{place}.", defaults)
                 if name == place == "tasks":
                     file_format = str(source.get("format", usual.get("format")))
     drop(repair.unused_keys(_section(data, "repair") or {}), "repair.", defaults)
@@ -111,7 +113,7 @@ def check_addresses(recipe: Recipe, place_of: Callable[[str], str]) -> None:
             raise InputError(f"{place_of(name)}: {name}: {problem}") from None
 
 
-def _is_world(
+def _format(
     section: Mapping[str, Any],
     usual: Mapping[str, Any],
     name: str,
@@ -119,8 +121,8 @@ def _is_world(
     where: str,
     *,
     stored: bool,
-) -> bool | None:
-    """Return True if the format of a tasks section is a world. Raises InputError for an unknown format.
+) -> TaskFormat | None:
+    """Return the format of a tasks section. Raises InputError for an unknown format.
 
     Returns None if this is not checked: for a format that is not text (another check reports that), and for a stored
     recipe whose format is untrusted code or from a package that is no longer installed.
@@ -129,7 +131,7 @@ def _is_world(
     if not isinstance(kind, str) or (stored and kind not in known("task_format")):
         return None
     try:
-        return isinstance(find_format(kind, f"{name}.format"), WorldFormat)
+        return find_format(kind, f"{name}.format")
     except InputError as problem:
         raise InputError(f"{nearest(f'{name}.format', where, places)}: {problem}") from None
 

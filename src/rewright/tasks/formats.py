@@ -38,6 +38,8 @@ class PackageFormat(msgspec.Struct, frozen=True):
     tasks: Callable[[str, int], Iterable[Task]]
     """`tasks(selection, seed)`, from `tasks.path` and `tasks.seed`. Raises InputError for an unknown selection."""
     judge: str | None = None
+    seeded: bool = False
+    """Whether the seed has an effect. A recipe with `tasks.seed` is refused otherwise."""
 
 
 class WorldFormat(msgspec.Struct, frozen=True):

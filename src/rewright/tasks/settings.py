@@ -119,17 +119,21 @@ def task_sources(settings: TaskSettings, where: str) -> Iterator[tuple[str, Sour
 
 
 WORLD_KEYS: Final = ("split", "profile", "count", "seed")
-"""Settings that only embedded worlds use."""
+"""Settings that only embedded worlds use, `seed` also some formats of packages."""
 
 
 MIXTURE_KEYS: Final = ("sources", "limit", "judge")
 """Settings of a section that is a mixture; all others are of its sources."""
 
 
-def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """Yield the keys of a `tasks` section that formats other than worlds do not use."""
+def unused_keys(
+    section: Mapping[str, Any], defaults: Mapping[str, Any], *, seeded: bool = False
+) -> Iterator[UnusedKey]:
+    """Yield the keys of a `tasks` section that a format other than a world does not use. `seeded`: it uses `seed`."""
     kind = section.get("format", defaults.get("format"))
     for key in WORLD_KEYS:
+        if seeded and key == "seed":
+            continue
         hint = f", and {key} is for the embedded worlds (to bound the number of tasks: limit)"
         yield UnusedKey(key, "format", kind, hint)
 

@@ -84,4 +84,4 @@ def _category(category: str, name: str) -> Callable[[], Iterable[Task]]:
     raise InputError(f"bfcl has no category {name!r}: {meant}expected some of {', '.join(known)}")
 
 
-FORMAT = PackageFormat(selected_tasks)
+FORMAT = PackageFormat(selected_tasks, seeded=True)

@@ -84,4 +84,4 @@ def _selected(path: str, seed: int) -> list[Task]:
     return generate(dataset, size, seed)
 
 
-FORMAT = PackageFormat(_selected)
+FORMAT = PackageFormat(_selected, seeded=True)
