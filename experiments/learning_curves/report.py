@@ -25,8 +25,8 @@ WINDOW = 5
 COLOURS = {
     "outcome": "#6b7280", "outcome+format": "#b45309", "matchtir-hard": "#2563eb", "matchtir-soft": "#0891b2",
     "fixed_horizon": "#059669", "rewright": "#db2777", "outcome-or-calls": "#ea580c",
-    "outcome-or-turns": "#7c3aed", "outcome-and-calls": "#a16207", "gigpo": "#0f766e", "likelihood": "#be123c",
-    "model": "#4338ca",
+    "outcome-or-turns": "#7c3aed", "calls-then-outcome": "#65a30d",
+    "outcome-and-calls": "#a16207", "gigpo": "#0f766e", "likelihood": "#be123c", "model": "#4338ca",
 }  # fmt: skip
 
 Row = dict[str, Any]

@@ -83,6 +83,24 @@ def test_decay_by_success_adds_both_levels(joined):
     assert_equal_rows(found(outcomes, joined=joined, decay="success"), expected)
 
 
+@pytest.mark.parametrize(("right", "weight"), [(0, 1.0), (1, 0.5), (2, 0.0), (3, 0.0), (4, 0.0)])
+def test_decay_by_batch_credits_calls_while_most_groups_fail(right, weight):
+    """Four groups of four, of which `right` have a right rollout; all groups have the same calls."""
+    outcomes = [float(place == 0 and group < right) for group in range(4) for place in range(4)]
+    labels = [group for group in range(4) for _ in range(4)]
+    rows = advantages(
+        CALLS * 4, labels, estimator="outcome_or_calls", estimator_settings={"decay": "batch"}, outcomes=outcomes,
+        joined=False, **MATCHTIR,
+    )  # fmt: skip
+    calls = advantages(CALLS, GROUP, estimator="matchtir", **MATCHTIR)
+    zeros = [np.zeros(len(row)) for row in CALLS]
+    both = advantages(zeros, GROUP, estimator="grpo", trajectory_rewards=[1.0, 0.0, 0.0, 0.0])
+    for group in range(4):
+        outcome = both if group < right else zeros
+        expected = [left + weight * added for left, added in zip(outcome, calls, strict=True)]
+        assert_equal_rows(rows[4 * group : 4 * group + 4], expected)
+
+
 def test_an_unknown_outcome_is_an_error():
     with pytest.raises(ValueError, match="the outcome of a rollout is unknown"):
         found([1.0, None, 0.0, 0.0])

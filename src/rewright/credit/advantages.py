@@ -124,6 +124,7 @@ def advantages(
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     results: list[Array] = [np.zeros(0)] * len(rewards)
+    batch_outcomes = () if outcome_B is None else [outcome_B[indices] for indices in members.values()]
     for indices in members.values():
         group = Group.of(
             [rewards[index] for index in indices],
@@ -136,6 +137,7 @@ def advantages(
             keys_of={kind: partial(_keys_of, keys, indices, rewards) for kind, keys in sources.items()},
             token_counts=None if token_counts is None else [token_counts[index] for index in indices],
             outcome_n=None if outcome_B is None else outcome_B[indices],
+            batch_outcomes=batch_outcomes,
             joined=joined,
             masked=None if masked is None else [masked[index] for index in indices],
             components={name: values[indices] for name, values in parts.items()},

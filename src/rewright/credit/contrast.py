@@ -21,6 +21,7 @@ from rewright.credit.lookup import with_settings
 __all__ = ["OutcomeOrCalls", "outcome_or_calls"]
 
 Array = NDArray[np.float64]
+Decay = Literal["contrast", "success", "batch"]
 
 
 class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
@@ -28,14 +29,16 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
 
     calls: NonNegativeFloat = 1.0
     """Weight of the turn rewards in a group whose rollouts are all wrong."""
-    decay: Literal["contrast", "success"] = "contrast"
-    """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome."""
+    decay: Decay = "contrast"
+    """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome;
+    `batch`: max(0, 2 f - 1) times `calls` in every group, where f is the share of the batch's groups without a right
+    rollout. So calls are credited while most groups fail, and when half of them have a right rollout, no more."""
     level: Literal["both", "turn"] = "both"
     """What the turn rewards give: `both` levels of `matchtir`, or the `turn` level alone. The trajectory level is on
     every turn of a rollout, so that a wrong ending after right calls is raised with them."""
     right_above: Fraction = 0.0
-    """`contrast`: a rollout with an outcome above this is right. With a reward that wrong rollouts get too, such as 0.1
-    for the format, that reward."""
+    """`contrast`, `batch`: a rollout with an outcome above this is right. With a reward that wrong rollouts get too,
+    such as 0.1 for the format, that reward."""
 
 
 @reads("outcomes")
@@ -44,13 +47,14 @@ def outcome_or_calls(
     group: Group,
     *,
     calls: float = 1.0,
-    decay: Literal["contrast", "success"] = "contrast",
+    decay: Decay = "contrast",
     level: Literal["both", "turn"] = "both",
     right_above: float = 0.0,
 ) -> Array:
     """A = z(outcome) + w A_calls. A_calls: `matchtir` or its turn level, on the turn rewards without the outcome.
 
-    w is `calls` in a group without a right rollout, and decreases with the group's mean outcome. z(outcome) is 0 in a
+    w is `calls` in a group without a right rollout, and decreases with the group's mean outcome, or with the share of
+    the batch's groups that have a right rollout. z(outcome) is 0 in a
     group of equal outcomes, so in a group with both results and `decay: contrast` this is GRPO on the outcome.
 
     Raises ValueError for a group with an unknown outcome, or with one that is not in [0, 1].
@@ -67,7 +71,10 @@ def outcome_or_calls(
     if decay == "success":
         weight = calls * (1.0 - min(1.0, float(outcomes.mean())))
     else:
-        weight = calls * float(not (outcomes > right_above * (1.0 + FLOAT32_TOLERANCE)).any())
+        above = right_above * (1.0 + FLOAT32_TOLERANCE)
+        failed = [not (one > above).any() for one in (group.batch_outcomes if decay == "batch" else [outcomes])]
+        share = sum(failed) / len(failed)
+        weight = calls * (max(0.0, 2.0 * share - 1.0) if decay == "batch" else share)
     advantage_nT: Array = np.zeros_like(group.rewards_nT)
     if not all_equal(outcomes):
         advantage_nT += group.normalised(outcomes)[:, None]

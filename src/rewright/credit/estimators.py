@@ -70,6 +70,7 @@ class Group:
         component_weights: weights of the parts; 1 for those that are not named.
         shares: what the estimator reports, see `report`; shared by the groups of a batch.
         outcome_n: outcomes (n,), NaN if unknown; None if `advantages` got no `outcomes`.
+        batch_outcomes: the outcomes of each group of the batch, this one included; empty if `advantages` got none.
         joined: `rewards_nT` includes the outcome, in the last turn of each rollout.
         tolerance: relative difference up to which values count as equal.
     """
@@ -89,6 +90,7 @@ class Group:
     component_weights: Mapping[str, float] = field(default_factory=dict)
     shares: dict[str, tuple[float, float]] = field(default_factory=dict)
     outcome_n: Array | None = None
+    batch_outcomes: Sequence[Array] = ()
     joined: bool = True
     tolerance: float = EQUAL_TOLERANCE
 
