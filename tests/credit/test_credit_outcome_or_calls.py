@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
+from rewright.core.records import Gold, Task, ToolCall, Trajectory, Turn, Verdict
 from rewright.credit import advantages
 from rewright.credit.settings import TurnCredit
 from rewright.credit.trajectories import CreditTrajectory
@@ -101,6 +103,45 @@ def test_decay_by_batch_credits_calls_while_most_groups_fail(right, weight):
         assert_equal_rows(rows[4 * group : 4 * group + 4], expected)
 
 
+def _call(name):
+    return {"type": "function", "function": {"name": name, "arguments": "{}"}}
+
+
+def test_a_stored_run_is_one_batch(tmp_path):
+    """Half of the groups have a right rollout: with `batch` calls count 2 * 1/2 - 1 = 0 in the other half, too.
+
+    Without it a run of this size is read group by group.
+    """
+    right, wrong = ToolCall("age", {}), ToolCall("size", {})
+    records = {"tasks": [], "trajectories": [], "verdicts": []}
+    for group in range(200):
+        question = {"role": "user", "content": f"question {group}"}
+        records["tasks"].append(Task(id=f"t{group}", messages=(question,), gold=Gold(calls=(right,))))
+        for index, call in enumerate((wrong, right)):
+            one = f"t{group}/{index}"
+            records["trajectories"].append(
+                Trajectory(
+                    id=one, task_id=f"t{group}", stage="synth", index=index, turns=(Turn("", calls=(call,)),),
+                    stop_reason="called",
+                )
+            )  # fmt: skip
+            outcome = float(group < 100 and index == 1)
+            records["verdicts"].append(Verdict(trajectory_id=one, outcome=outcome, reason=""))
+    for name, rows in records.items():
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text("rl: {credit: {estimator: outcome_or_calls}}")
+    computed = {}
+    for decay in ("contrast", "batch"):
+        said = rewright(
+            tmp_path, "credit", ".", "--estimator", "outcome_or_calls", f"estimator.decay={decay}", "--json"
+        )
+        assert said.code == 0, said.errors
+        computed[decay] = [json.loads(line)["turn_advantages"] for line in said.output.splitlines()]
+    assert computed["contrast"][:200] == computed["batch"][:200]
+    assert all(map(any, computed["contrast"][200:]))
+    assert not any(map(any, computed["batch"][200:]))
+
+
 def test_an_unknown_outcome_is_an_error():
     with pytest.raises(ValueError, match="the outcome of a rollout is unknown"):
         found([1.0, None, 0.0, 0.0])
@@ -166,8 +207,7 @@ def test_a_reward_that_wrong_rollouts_get_too_is_not_success():
 
 
 def test_the_command_line_says_what_outcomes_are_expected(tmp_path):
-    call = {"type": "function", "function": {"name": "age", "arguments": "{}"}}
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [_call("age")]}]
     rows = [{"group": "q", "messages": messages, "gold_calls": [], "reward": reward} for reward in (2.0, 2.0)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = rewright(tmp_path, "credit", "log.jsonl", "--estimator", "outcome_or_calls", "estimator.decay=success")

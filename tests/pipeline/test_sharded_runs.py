@@ -128,6 +128,9 @@ def test_results_of_other_settings_are_refused(finished: Path, tmp_path: Path) -
     before = results(run)
     in_process.rewright(run, "score", ".").refused("quality was made with other settings or tasks")
     in_process.rewright(run, "credit", ".", "gamma=0.5").refused("credit was made with other settings or tasks")
+    batch = ("--estimator", "outcome_or_calls", "estimator.decay=batch")
+    for estimator in (batch, ("--estimator", "gdpo")):
+        in_process.rewright(run, "credit", ".", *estimator).refused(f"estimator {estimator[1]} compares the groups of")
     assert results(run) == before
 
 

@@ -9,7 +9,7 @@ of the turn rewards depends on the outcomes of the group.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +83,10 @@ def outcome_or_calls(
         of_calls = replace(group, rewards_nT=rewards_nT, trajectory_n=rewards_nT.sum(axis=1))
         advantage_nT += weight * (turn_level(of_calls) if level == "turn" else matchtir(of_calls))
     return advantage_nT
+
+
+def _compares_groups(*, decay: Decay = "contrast", **_others: Any) -> bool:
+    return decay == "batch"
+
+
+outcome_or_calls.compares_groups = _compares_groups  # type: ignore[attr-defined]

@@ -8,6 +8,8 @@ reads besides rewards it declares with `reads`. Attributes of the function, all 
 
 finish            is given the advantages of all groups of a batch, their components, token counts, `eps` and the
                   settings, and returns the final advantages
+compares_groups   is given the settings, and returns True if it reads `Group.batch_outcomes`, so that a group must be
+                  given with all groups of its batch
 named_components  is given the settings, and returns a mapping from each component that they name to its key
 check_join        is given `join` and the settings, and raises ValueError if the estimator ignores the outcome
 """

@@ -9,7 +9,7 @@ from rewright.credit.estimators import READS, find_estimator, reads_of
 from rewright.credit.settings import GROUP_KEYS, TurnCredit
 from rewright.credit.signals import find_signal
 
-__all__ = ["check_provided"]
+__all__ = ["check_provided", "compares_groups"]
 
 
 def check_provided(settings: TurnCredit, provided: Collection[str]) -> None:
@@ -43,6 +43,14 @@ def check_provided(settings: TurnCredit, provided: Collection[str]) -> None:
                 "estimator.state_key is 'own', and this trainer does not provide the environment's own states: "
                 "expected 'history' or 'last_observation'"
             )
+
+
+def compares_groups(settings: TurnCredit) -> bool:
+    """Whether the advantages of a group depend on the other groups of its batch. Raises ValueError as an estimator."""
+    estimator = find_estimator(settings.estimator_name)
+    compares = getattr(estimator, "compares_groups", None)
+    own = own_settings("estimator", settings.estimator, shared=GROUP_KEYS)
+    return hasattr(estimator, "finish") or (compares is not None and bool(compares(**own)))
 
 
 def _defaults_of_schemas(settings: TurnCredit, part: Part) -> bool:

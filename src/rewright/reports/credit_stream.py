@@ -26,6 +26,7 @@ from rewright.core.records import Trajectory, Verdict
 from rewright.core.registry import find
 from rewright.core.storage import RecordFile, Span, spans, strict_lines
 from rewright.core.trust import is_builtin_path
+from rewright.credit.provided import compares_groups
 from rewright.credit.resources import needed
 from rewright.importers.gold_files import LazyGold
 from rewright.reports.credit_table import (
@@ -53,14 +54,15 @@ _BATCH = 64
 def can_stream(settings: RLSettings) -> bool:
     """Whether the signals and the estimator are Rewright's own, look at one group at a time and need no model.
 
-    `gdpo` looks at more than one group.
+    `gdpo` and `outcome_or_calls` with `decay: batch` look at more than one group.
     """
-    parts = [("signal", part.name) for part in settings.credit.signal_parts]
-    named = [*parts, ("estimator", settings.credit.estimator_name)]
+    credit = settings.credit
+    parts = [("signal", part.name) for part in credit.signal_parts]
+    named = [*parts, ("estimator", credit.estimator_name)]
     if any(":" in name for _, name in named):
         return False
     functions = [find(kind, name) for kind, name in named]  # type: ignore[arg-type]
-    if hasattr(functions[-1], "finish"):
+    if compares_groups(credit):
         return False
     return all(is_builtin_path(function.__module__) and not needed(function) for function in functions)
 

@@ -11,7 +11,7 @@ import msgspec
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Trajectory
-from rewright.credit.estimators import find_estimator
+from rewright.credit.provided import compares_groups
 from rewright.importers.gold_files import GoldCalls, LazyGold
 from rewright.pipeline.migration import stored_recipe
 from rewright.pipeline.sharded import ShardPass, digest_of
@@ -49,10 +49,10 @@ class CreditPass(ShardPass):
         stage: str | None = None,
     ) -> None:
         super().__init__(run)
-        if hasattr(find_estimator(settings.credit.estimator_name), "finish"):
+        if compares_groups(settings.credit):
             raise InputError(
-                f"{run}: its trajectories are shards, and estimator {settings.credit.estimator_name} compares all "
-                "trajectories of a run: expected another estimator"
+                f"{run}: its trajectories are shards, and estimator {settings.credit.estimator_name} compares the "
+                "groups of a run: expected another estimator, or for outcome_or_calls another decay"
             )
         self._settings, self._gold = settings, gold
         self._options: dict[str, Any] = {"recompute": recompute, "metric": metric, "stage": stage}
