@@ -315,18 +315,18 @@ def test_what_changes_the_state_of_the_apis(tasks: list[Task]) -> None:
     assert changes([("cd", {"folder": folder}), ("touch", {"file_name": "new.txt"}), ("cd", {"folder": ".."})])
 
 
-def test_reading_changes_no_state_of_any_task(tasks: list[Task]) -> None:
+def test_reading_changes_no_state_but_that_of_random_numbers(tasks: list[Task]) -> None:
     """Calls that only read, by their names, in one task of every combination of APIs."""
-    seen = {}
-    for task in tasks:
-        seen.setdefault(tuple(sorted(tool.name for tool in task.all_tools)), task)
-    for task in seen.values():
-        reads = [
-            (tool.name, {})
-            for tool in task.all_tools
-            if tool.name.startswith(("get_", "list_", "view_", "show_", "pwd", "ls", "display"))
-        ]
-        assert not bfcl_world.changes_state(entry_of(task), reads), task.id
+    combinations = {tuple(sorted(tool.name for tool in task.all_tools)): task for task in tasks}
+    found = {
+        tool.name: bfcl_world.changes_state(entry_of(task), [(tool.name, {})])
+        for task in combinations.values()
+        for tool in task.all_tools
+        if tool.name.startswith(("get_", "list_", "view_", "show_", "pwd", "ls", "display"))
+    }
+    drawn = {"get_current_speed", "get_outside_temperature_from_google"}  # from a generator of random numbers
+    assert {name for name, changes in found.items() if changes} == drawn
+    assert len(found) > 20
 
 
 def test_a_call_beyond_the_limit_of_calls_was_not_made(tasks: list[Task]) -> None:
