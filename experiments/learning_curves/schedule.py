@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -68,12 +71,15 @@ def each_result(jobs: Sequence[J], work: Callable[[J], R], *, processes: int) ->
     """Run the jobs in order, `processes` at a time, each in a process of its own.
 
     Yields each job with its result as it finishes, and the number of jobs that are left. After a job that fails no
-    further one begins; its error is raised when those that are running have been yielded.
+    further one begins; its error is raised when those that are running have been yielded. A job ends with this process:
+    its result would be lost.
     """
     waiting, running = list(jobs), dict[Future[R], J]()
     failure: BaseException | None = None
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, max_tasks_per_child=1, initializer=_end_with_parent
+    ) as pool:
         while waiting or running:
             while waiting and len(running) < processes:
                 job = waiting.pop(0)
@@ -88,6 +94,17 @@ def each_result(jobs: Sequence[J], work: Callable[[J], R], *, processes: int) ->
                 say(f"{job}: {type(problem).__name__}: {problem}; {len(running)} other jobs are running to their end")
     if failure is not None:
         raise failure
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_all(jobs: Sequence[Job], work: Callable[[Job], Row], results: Path, *, processes: int) -> None:

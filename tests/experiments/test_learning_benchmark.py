@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,46 @@ def test_a_job_that_fails_loses_no_row_of_the_others_and_begins_no_further_one(t
         run_all([Job("1%", "outcome", seed, 2) for seed in range(3)], fails_for_seed_0, results, processes=2)
     assert 1 in {one["seed"] for one in read_results(results)}
     assert missing([Job("1%", "outcome", 0, 2)], read_results(results))
+
+
+def beats(folder: Path) -> None:
+    for number in range(600):
+        (folder / f"{number}").touch()
+        time.sleep(0.1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from test_learning_benchmark import beats
+from learning_curves.schedule import each_result
+if __name__ == "__main__":
+    list(each_result([Path({folder!r})], beats, processes=1))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_ends_with_the_process_that_began_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Its result would be lost, and it would go on for hours beside the next one."""
+    folder, script = tmp_path / "beats", tmp_path / "script.py"
+    folder.mkdir()
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script.write_text(SCRIPT.format(paths=paths, folder=str(folder)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    try:
+        while not any(folder.iterdir()):
+            assert parent.poll() is None
+            time.sleep(0.1)
+    finally:
+        parent.send_signal(number)
+        parent.wait()
+    deadline = time.monotonic() + 30
+    before, now = -1, len(list(folder.iterdir()))
+    while before != now:  # ten beats a second
+        assert time.monotonic() < deadline
+        time.sleep(2)
+        before, now = now, len(list(folder.iterdir()))
 
 
 @pytest.mark.needs_torch
