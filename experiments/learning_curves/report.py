@@ -148,7 +148,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_ylabel(f"success on fresh tasks (mean of {WINDOW} steps)")
         axis.set_ylim(bottom=0)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+        axis.legend(frameon=False, fontsize=8, loc="best")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
