@@ -87,6 +87,7 @@ def test_the_seed_decides(derived: dict[str, list[Task]]) -> None:
         assert load_tasks(name, "bfcl", seed=3) == tasks
         other = load_tasks(name, "bfcl", seed=4)
         assert [task.messages for task in other] != [task.messages for task in tasks]
+        assert not {task.id for task in other} & {task.id for task in tasks}  # both can be in one run
 
 
 def test_the_seed_of_a_recipe_is_that_of_the_tasks(tmp_path: Path) -> None:

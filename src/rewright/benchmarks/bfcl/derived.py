@@ -56,11 +56,11 @@ def derived_tasks(name: str, seed: int = 0) -> Iterator[Task]:
         for row in rows:
             chance = random.Random(f"{seed}/{row.identity}")
             if (changed := _varied(row, values, chance)).question != row.question:
-                yield _task([changed], "varied", chance)
+                yield _task([changed], f"varied-{seed}", chance)
         return
     chance = random.Random(seed)
     for group in _groups(rows, chance):
-        yield _task([_varied(row, values, chance) for row in group], "joined", chance)
+        yield _task([_varied(row, values, chance) for row in group], f"joined-{seed}", chance)
 
 
 def _rows() -> list[_Row]:
