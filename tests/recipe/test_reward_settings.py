@@ -30,6 +30,9 @@ MISTAKES = [
     ("steps: 1\n  credit: {eps: 0, estimator: leave_one_out}", "rl.credit.eps", "rl.credit.estimator is leave_one_out"),
     ("steps: 1\n  credit: {fusion: sum, estimator: fixed_horizon}", "rl.credit.fusion", "rl.credit.estimator is fixed"),
     ("steps: 1\n  credit: {gamma: 1, estimator: delta}", "rl.credit.gamma", "rl.credit.estimator is delta"),
+    ("credit: {estimator: outcome_or_calls}\n  reward_model_weight: 0.3", "rl.reward_model_weight", "rl.credit.estim"),
+    ("credit: {estimator: {name: outcome_or_calls, decay: batch}}\n  reward_model_clip: 2", "rl.reward_model_clip",
+     "rl.credit.estimator is outcome_or_calls"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from rewright.credit.choices import chosen_name, parts_of
 if TYPE_CHECKING:
     from rewright.credit.settings import TurnCredit
 
-__all__ = ["CALL_KEYS", "check_unread", "unused_keys"]
+__all__ = ["CALL_KEYS", "check_unread", "reads_trajectory_reward", "unused_keys"]
 
 CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "compare", "aggregate")
 """Settings of the signal `matched`. They stand beside `signal`, or in it if it is a mapping."""
@@ -28,6 +28,13 @@ UNUSED_BY_ESTIMATOR: Final = {
     "gdpo": ("gamma", "fusion", "singleton_turn", "join"),
 }
 """Settings that each built-in estimator ignores. (Those that estimators of other packages ignore are unknown.)"""
+WITHOUT_TRAJECTORY_REWARD: Final = ("outcome_or_calls",)
+"""Estimators that read the outcomes in place of the trajectory rewards, so that a reward model has no effect."""
+
+
+def reads_trajectory_reward(estimator: Any) -> bool:
+    """Return False if the value of `credit.estimator` is one of the built-in estimators without trajectory rewards."""
+    return chosen_name(estimator) not in WITHOUT_TRAJECTORY_REWARD
 
 
 def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:

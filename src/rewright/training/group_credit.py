@@ -22,6 +22,7 @@ from rewright.credit.missing import check_missing
 from rewright.credit.resources import Resources
 from rewright.credit.signals import TurnSignal
 from rewright.credit.trajectories import CreditTrajectory
+from rewright.credit.unused import reads_trajectory_reward
 from rewright.dialects.format_check import format_problem
 from rewright.judging.scores import own_states, turn_scores
 from rewright.rollout.rewards import call_factor, call_rewards, total_reward
@@ -192,8 +193,9 @@ def check_components(settings: RLSettings, *, reward_model: bool) -> None:
 
 
 def uses_reward_model(settings: RLSettings) -> bool:
-    """Return True if the trajectory reward depends on a reward model's score."""
-    return settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
+    """Return True if the advantages depend on the trajectory reward, and that on a reward model's score."""
+    scored = settings.trajectory_reward != "matchtir" and settings.reward_model_weight > 0
+    return scored and reads_trajectory_reward(settings.credit.estimator)
 
 
 class Rewards(msgspec.Struct, frozen=True):

@@ -21,8 +21,10 @@ from rewright.core.settings import (
     SignedFloat,
     UnusedKey,
 )
+from rewright.credit.choices import chosen_name
 from rewright.credit.settings import CALL_KEYS, TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
+from rewright.credit.unused import reads_trajectory_reward
 from rewright.engines.policy_server import PolicyServer
 from rewright.engines.settings import ModelSettings
 from rewright.engines.vllm_options import PolicyOptions
@@ -306,10 +308,17 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
         yield UnusedKey("rl.verl", "rl.backend", backend)
     reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
     weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
-    if reward == "matchtir" and weights["reward_model_weight"] != 0:
-        yield UnusedKey("rl.reward_model_weight", "rl.trajectory_reward", reward)
-    if reward == "matchtir" or weights["reward_model_weight"] == 0:
-        cause = ("rl.trajectory_reward", reward) if reward == "matchtir" else ("rl.reward_model_weight", 0)
+    cause: tuple[str, Any] | None = None
+    credit = rl.get("credit")
+    estimator = credit.get("estimator") if isinstance(credit, Mapping) else None
+    if reward == "matchtir":
+        cause = ("rl.trajectory_reward", reward)
+    elif not reads_trajectory_reward(estimator or defaults["credit"]["estimator"]):
+        cause = ("rl.credit.estimator", chosen_name(estimator))
+    if cause and weights["reward_model_weight"] != 0:
+        yield UnusedKey("rl.reward_model_weight", *cause)
+    if cause or weights["reward_model_weight"] == 0:
+        cause = cause or ("rl.reward_model_weight", 0)
         yield from (UnusedKey(key, *cause) for key in ("rl.reward_model_clip", "reward.url"))
     engine = rl.get("engine", defaults["engine"])
     if engine != "server" and rl.get("server") is not None:

@@ -74,6 +74,8 @@ def why_no_reward_model(settings: RLSettings) -> str:
     """The reason why RL with these settings uses no reward model (see `uses_reward_model`)."""
     if settings.trajectory_reward == "matchtir":
         return "rl.trajectory_reward is matchtir, which has no reward model"
+    if settings.reward_model_weight > 0:
+        return f"the estimator {settings.credit.estimator_name} reads outcomes, not trajectory rewards"
     return "rl.reward_model_weight is 0"
 
 
