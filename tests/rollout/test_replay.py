@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from rewright.core.records import Task, ToolResult, Trajectory
+from rewright.core.records import Task, ToolCall, ToolResult, Trajectory
 from rewright.credit.resources import Resources
 from rewright.credit.signals import turn_signal
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.hermes import Hermes
+from rewright.engines.base import Generation
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.branches import Branches
 from rewright.rollout.loop import Plan, Rollout
@@ -48,6 +49,24 @@ async def stored(
     found = await loop.run(Plan(id="stored", task=task, stage="synth", index=0, seed=0))
     assert found.failure is None
     return found
+
+
+async def test_calls_that_a_server_has_read_are_replayed(tools: FunctionTools) -> None:
+    def structured(raw: str, **fields: Any) -> Generation:
+        return Generation("", calls=(ToolCall("count", {}, raw, **fields),))
+
+    script = [structured("{ }"), structured('{"a": ', error="the arguments are no JSON object"), "2"]
+    before = await stored(tools, tokens=False, script=script)
+    assert [len(turn.calls) for turn in before.turns] == [1, 1, 0]
+    loop, _ = rollout(["<answer>3</answer>"], tools, tokens=False)
+    done = await Replayer(loop).run("again", TASK, before, before.turns[:2], 7)
+    assert (done.problem, done.trajectory.answer) == (None, "3")
+    assert [(turn.text, turn.calls) for turn in done.trajectory.turns[:2]] == [
+        (turn.text, turn.calls) for turn in before.turns[:2]
+    ]
+    other = msgspec.structs.replace(before.turns[0], text=call("other"))
+    done = await Replayer(loop).run("other", TASK, before, [other, *before.turns[1:2]], 7)
+    assert done.problem == "the calls of turn 1 are read differently"
 
 
 @pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "messages"])

@@ -53,8 +53,8 @@ class _Session:
 class ReplayEngine:
     """An engine that returns stored turns, then those of another engine. Closing it does not close that engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, dialect: Dialect) -> None:
+        self._engine, self._dialect = engine, dialect
         self.name, self.tokens = engine.name, engine.tokens
         self._sessions: dict[str, _Session] = {}
 
@@ -75,8 +75,10 @@ class ReplayEngine:
         if place < len(session.turns):
             session.played += 1
             turn = session.turns[place]
+            said = None if self.tokens else _said_beside_calls(turn, self._dialect)
             return Generation(
-                text=turn.text,
+                text=turn.text if said is None else said,
+                calls=None if said is None else turn.calls,
                 token_ids=turn.token_ids,
                 log_probs=turn.log_probs,
                 stop=turn.stop,
@@ -125,7 +127,7 @@ class Replayer:
     """Continues stored trajectories with the engine, the tools and the limits of a rollout loop."""
 
     def __init__(self, rollout: Rollout) -> None:
-        self._engine = ReplayEngine(rollout.engine)
+        self._engine = ReplayEngine(rollout.engine, rollout.dialect)
         self.dialect, self.renderer, self.limits = rollout.dialect, rollout.renderer, rollout.limits
         self._rollout = Rollout(
             self._engine,
@@ -194,6 +196,18 @@ def turn_of_text(text: str, task: Task, replayer: Replayer) -> Turn:
     return Turn(text=text, token_ids=tuple(ids), calls=calls, stop=stop)
 
 
+def _said_beside_calls(turn: Turn, dialect: Dialect) -> str | None:
+    """The text of a turn before the loop appended calls that a server had read; None if it cannot have done that.
+
+    Read from the text again, such a call has another raw text, and a malformed one another error.
+    """
+    if not turn.calls:
+        return None
+    head = turn.text.removesuffix(dialect.write("", turn.calls))
+    before = (head[: len(head) - separator] for separator in range(3))
+    return next((said for said in before if dialect.write(said, turn.calls) == turn.text), None)
+
+
 def turn_key(turn: Turn, dialect: Dialect) -> Hashable:
     """A key that is equal for turns that do the same: the same calls, in any order, or the same final text.
 
@@ -236,7 +250,8 @@ def _difference(found: Trajectory, trajectory: Trajectory, prefix: Sequence[Turn
     if len(found.turns) < len(prefix):
         return f"it ended after turn {len(found.turns)} of {len(prefix)} ({found.stop_reason})"
     for number, (one, stored) in enumerate(zip(found.turns, prefix[:known], strict=False), 1):
-        if one.calls != stored.calls:
+        # Not their raw text, which depends on who has read a call: the server, or here the dialect.
+        if [read_call(call) for call in one.calls] != [read_call(call) for call in stored.calls]:
             return f"the calls of turn {number} are read differently"
         results = [[(result.content, result.error) for result in turn.results] for turn in (one, stored)]
         if results[0] != results[1]:
