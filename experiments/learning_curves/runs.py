@@ -84,6 +84,7 @@ METHODS = {
     "outcome-or-calls": Method(estimator="outcome_or_calls"),
     "outcome-or-turns": Method(estimator={"name": "outcome_or_calls", "level": "turn"}),
     "calls-then-outcome": Method(estimator={"name": "outcome_or_calls", "decay": "batch"}),
+    "calls-first": Method(estimator={"name": "outcome_or_calls", "decay": "batch", "full_share": 0.75}),
     "outcome-and-calls": Method(estimator={"name": "outcome_or_calls", "decay": "success"}),
     # No gold calls: states that several rollouts of a group are in, the likelihood of the gold answer under the base,
     # and the reward model on turn prefixes.

@@ -85,14 +85,21 @@ def test_decay_by_success_adds_both_levels(joined):
     assert_equal_rows(found(outcomes, joined=joined, decay="success"), expected)
 
 
-@pytest.mark.parametrize(("right", "weight"), [(0, 1.0), (1, 0.5), (2, 0.0), (3, 0.0), (4, 0.0)])
-def test_decay_by_batch_credits_calls_while_most_groups_fail(right, weight):
+@pytest.mark.parametrize(
+    ("right", "settings", "weight"),
+    [
+        (0, {}, 1.0), (1, {}, 0.5), (2, {}, 0.0), (3, {}, 0.0), (4, {}, 0.0),
+        (1, {"full_share": 0.75}, 1.0), (1, {"full_share": 0.9}, 0.625), (2, {"full_share": 0.75}, 0.0),
+        (0, {"full_share": 0.75, "calls": 0.5}, 0.5),
+    ],
+)  # fmt: skip
+def test_decay_by_batch_credits_calls_while_most_groups_fail(right, settings, weight):
     """Four groups of four, of which `right` have a right rollout; all groups have the same calls."""
     outcomes = [float(place == 0 and group < right) for group in range(4) for place in range(4)]
     labels = [group for group in range(4) for _ in range(4)]
     rows = advantages(
-        CALLS * 4, labels, estimator="outcome_or_calls", estimator_settings={"decay": "batch"}, outcomes=outcomes,
-        joined=False, **MATCHTIR,
+        CALLS * 4, labels, estimator="outcome_or_calls", estimator_settings={"decay": "batch", **settings},
+        outcomes=outcomes, joined=False, **MATCHTIR,
     )  # fmt: skip
     calls = advantages(CALLS, GROUP, estimator="matchtir", **MATCHTIR)
     zeros = [np.zeros(len(row)) for row in CALLS]
@@ -204,6 +211,12 @@ def test_a_reward_that_wrong_rollouts_get_too_is_not_success():
     for wrong in (-0.1, 1.5, "high"):
         with pytest.raises(ValueError, match=r"estimator\.right_above"):
             TurnCredit.of({"estimator": {"name": "outcome_or_calls", "right_above": wrong}})
+    for wrong in (0.5, 1.1, "high"):
+        with pytest.raises(ValueError, match=r"estimator\.full_share"):
+            TurnCredit.of({"estimator": {"name": "outcome_or_calls", "decay": "batch", "full_share": wrong}})
+    for key, decay in (("full_share", "contrast"), ("full_share", "success"), ("right_above", "success")):
+        with pytest.raises(ValueError, match=rf"estimator.*{key} has no effect: decay is {decay}"):
+            TurnCredit.of({"estimator": {"name": "outcome_or_calls", "decay": decay, key: 0.75}})
 
 
 def test_the_command_line_says_what_outcomes_are_expected(tmp_path):
