@@ -105,6 +105,30 @@ def test_two_processes_make_the_steps_of_one(one: Path, two: Path, stage: str) -
         assert accuracies[0]["held_out_pairs"] == 2
 
 
+def test_dpo_in_two_processes_is_dpo_in_one_and_resumed(one: Path, tmp_path: Path) -> None:
+    """Seven held-out pairs, of which one is left over by the division. Process 1 is killed after the first step."""
+    pairs = [json.loads(line) for line in (one / "preferences.jsonl").read_text().splitlines()]
+    trained = [{**pair, "split": "train"} for pair in pairs[:4]]
+    unseen = [{**pair, "split": "heldout"} for pair in (pairs * 3)[:7]]
+    changes = {"dpo.batch_size": 2, "dpo.epochs": 1, "dpo.warmup": 0, "dpo.save_steps": 1, "dpo.learning_rate": 1e-4}
+    runs = []
+    for name, more in (("one", {}), ("two", {"training.processes": 2, "dpo.backend": "spy:Spy"})):
+        run = from_data(one, tmp_path / name, ("dpo",), {**changes, **more})
+        lines = "".join(json.dumps(pair) + "\n" for pair in (*trained, *unseen))
+        (run / "preferences.jsonl").write_text(lines)
+        runs.append(run)
+    alone, group = runs
+    assert in_process.rewright(alone.parent, "run", "run", "--resume").code == 0
+    stopped(group, "dpo 1 kill", 1, "error: dpo: process 1 of 2 has ended without a message (killed, or out of memory)")
+    groups.run(group.parent, *RESUME)
+    same_steps(group, alone, "dpo")
+    first, second = seen(group, "dpo")
+    assert first["weights"] == second["weights"]
+    found, expected = (json.loads((run / "state.json").read_text())["dpo"]["accuracies"] for run in (group, alone))
+    assert found == {name: pytest.approx(value, abs=METRIC) for name, value in expected.items()}
+    assert found["held_out_pairs"] == 7
+
+
 @pytest.mark.parametrize("stage", TRAINING[:2])
 def test_fsdp2_makes_the_steps_of_one_process_and_saves_the_whole_model(one: Path, fsdp: Path, stage: str) -> None:
     same_steps(fsdp, one, stage)

@@ -58,7 +58,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback, trainer as trainers
 from rewright.core.errors import JudgeError
-from rewright.training.trl import reward_model, rl, rl_trainer, sft
+from rewright.training.trl import dpo, reward_model, rl, rl_trainer, sft
 from rewright.training.trl.backend import TRL
 
 RANK = os.environ.get("RANK", "0")
@@ -84,6 +84,9 @@ class Fault(TrainerCallback):
 class Spy(TRL):
     def train_sft(self, *arguments, **named):
         return self.watched(sft, "sft", super().train_sft, arguments, named)
+
+    def train_dpo(self, *arguments, **named):
+        return self.watched(dpo, "dpo", super().train_dpo, arguments, named)
 
     def train_reward_model(self, *arguments, **named):
         return self.watched(reward_model, "reward", super().train_reward_model, arguments, named)

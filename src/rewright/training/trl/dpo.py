@@ -163,10 +163,13 @@ def _accuracies(trainer: Any, held_out: Sequence[Row]) -> dict[str, float | None
     if not held_out:
         return {"held_out_pairs": 0, "accuracy": None}
     trainer.args.per_device_eval_batch_size = 1  # batches of equal weight, so that the mean is that over pairs
-    found = trainer.evaluate(Dataset.from_list(list(held_out)))
-    count = len(held_out) if world_size() == 1 else len(held_out) // world_size() * world_size()
-    return {
-        "held_out_pairs": count,
-        "accuracy": float(found["eval_rewards/accuracies"]),
-        "margin": float(found["eval_rewards/margins"]),
-    }
+    # What is left of the division by processes is evaluated by each of them, so that every pair counts once.
+    whole = len(held_out) // world_size() * world_size()
+    parts = (held_out[:whole], [pair for pair in held_out[whole:] for _ in range(world_size())])
+    sums = {"accuracy": 0.0, "margin": 0.0}
+    for part, count in zip(parts, (whole, len(held_out) - whole), strict=True):
+        if count:
+            found = trainer.evaluate(Dataset.from_list(list(part)))
+            sums["accuracy"] += count * float(found["eval_rewards/accuracies"])
+            sums["margin"] += count * float(found["eval_rewards/margins"])
+    return {"held_out_pairs": len(held_out), **{name: total / len(held_out) for name, total in sums.items()}}
