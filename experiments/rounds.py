@@ -2,7 +2,7 @@
 
     python experiments/rounds.py                 # five seeds a world; stop it and go on with the same command
     python experiments/rounds.py --quick         # one seed, few tasks: minutes
-    python experiments/rounds.py --report        # the table from the results file, nothing is run
+    python experiments/rounds.py --report        # the tables from the results file, nothing is run
 
 A seed of a world has its own tasks, and the arms below, all evaluated on the same held-out tasks:
 
@@ -51,6 +51,7 @@ from rewright.recipe.schema import Recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "rounds.jsonl"
+DEFAULT_SIZE: Final[dict[str, Any]] = {"tasks_made": None, "held_out": None, "settings": []}
 RECIPES: Final = {"almanac": HERE.parent / "recipes/autotraj.yaml", "town": HERE.parent / "recipes/rewright.yaml"}
 ROUND: Final = ("synth", "judge", "score", "repair", "build", "sft", "eval_sft")
 ARMS: Final = (
@@ -119,11 +120,9 @@ def size_of(options: argparse.Namespace) -> Row:
     return {"tasks_made": options.tasks, "held_out": options.held_out, "settings": list(options.set)}
 
 
-def is_of_size(row: Row, options: argparse.Namespace) -> bool:
-    """Whether a line of the results file is of these options."""
-    return {"tasks_made": None, "held_out": None, "settings": []} | {
-        key: row[key] for key in ("tasks_made", "held_out", "settings") if key in row
-    } == size_of(options)
+def size_in(row: Row) -> Row:
+    """The same of a line of the results file."""
+    return DEFAULT_SIZE | {key: row[key] for key in DEFAULT_SIZE if key in row}
 
 
 def rounds_of(options: argparse.Namespace, job: Job) -> Run:
@@ -258,7 +257,7 @@ def run_all(options: argparse.Namespace) -> None:
 
     Raises InputError at the end if an arm has failed. The same command tries it again.
     """
-    rows = [row for row in read_results(options.results) if is_of_size(row, options)]
+    rows = [row for row in read_results(options.results) if size_in(row) == size_of(options)]
     append(options.results, ())  # cuts off a torn last line
     missing: dict[Job, frozenset[str]] = {}
     for job in (Job(world, seed) for seed in range(options.seeds) for world in options.worlds):
@@ -341,10 +340,17 @@ def main() -> None:
     try:
         if not options.report:
             run_all(options)
-        rows = [row for row in read_results(options.results) if is_of_size(row, options)]
-        if not rows:
+        found: dict[str, list[Row]] = {}
+        for row in read_results(options.results):
+            if size_in(row) == size_of(options) or (options.report and size_of(options) == DEFAULT_SIZE):
+                found.setdefault(json.dumps(size_in(row)), []).append(row)
+        if not found:
             raise InputError(f"{options.results}: no finished arm yet")
-        print(table(rows))
+        for rows in found.values():
+            size = {key: value for key, value in size_in(rows[0]).items() if value}
+            if size:
+                print("##", ", ".join(f"{key} {value}" for key, value in size.items()), end="\n\n")
+            print(table(rows))
     except (InputError, msgspec.ValidationError) as problem:
         sys.exit(f"rounds.py: {problem}")
 

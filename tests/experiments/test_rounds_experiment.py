@@ -36,7 +36,7 @@ def test_differences_are_taken_within_a_seed() -> None:
     assert "| dpo | 1 | 10 | 3 | - | 65.0 |" in printed
 
 
-def test_the_report_takes_the_finished_arms_of_this_size(
+def test_the_report_has_the_finished_arms_of_each_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "rounds.jsonl"
@@ -44,7 +44,10 @@ def test_the_report_takes_the_finished_arms_of_this_size(
     results.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"world": "to')
     monkeypatch.setattr("sys.argv", ["rounds.py", "--report", "--results", str(results)])
     rounds.main()
-    assert "| round 1 | 1 | 10 | 3 | 40 | 50.0 |" in capsys.readouterr().out
+    whole, separator, small = capsys.readouterr().out.partition("## tasks_made 24\n")
+    assert separator
+    assert "| round 1 | 1 | 10 | 3 | 40 | 50.0 |" in whole
+    assert "| round 1 | 1 | 10 | 3 | 40 | 90.0 |" in small
     monkeypatch.setattr("sys.argv", ["rounds.py", "--report", "--results", str(tmp_path / "none.jsonl")])
     with pytest.raises(SystemExit, match="no finished arm yet"):
         rounds.main()
