@@ -38,6 +38,7 @@ from rewright.recipe.schema import Recipe
 from rewright.rendering.renderer import Renderer
 from rewright.rollout.loop import Plan, Rollout, derive_seed
 from rewright.rollout.settings import Limits
+from rewright.sandbox.errors import error_kind
 from rewright.tasks.worlds.town import PROFILES, Profile, generate
 from rewright.tools import FunctionTools
 from rewright.training.group_credit import Rewards
@@ -84,7 +85,6 @@ METHODS = {
     "outcome-or-calls": Method(estimator="outcome_or_calls"),
     "outcome-or-turns": Method(estimator={"name": "outcome_or_calls", "level": "turn"}),
     "calls-then-outcome": Method(estimator={"name": "outcome_or_calls", "decay": "batch"}),
-    "calls-first": Method(estimator={"name": "outcome_or_calls", "decay": "batch", "full_share": 0.75}),
     "outcome-and-calls": Method(estimator={"name": "outcome_or_calls", "decay": "success"}),
     # No gold calls: states that several rollouts of a group are in, the likelihood of the gold answer under the base,
     # and the reward model on turn prefixes.
@@ -245,7 +245,19 @@ async def _roll_out(policy: ModelSettings, plans: list[Plan]) -> list[Trajectory
 
 
 def success(policy: ModelSettings, tasks: Sequence[Task], *, seed: int) -> float:
-    """The share of tasks that a policy solves, one rollout each."""
+    """The share of tasks that a policy solves, one rollout each.
+
+    Raises InputError if tools were lost or too slow: on a machine without memory that would count as wrong.
+    """
     trajectories = roll_out(policy, tasks, seed=seed)
+    lost = sum(
+        one.failure is not None
+        or any(error_kind(result) in ("timeout", "crashed") for turn in one.turns for result in turn.results)
+        for one in trajectories
+    )
+    if lost:
+        raise InputError(
+            f"{lost} of {len(tasks)} held-out rollouts lost a tool: expected a machine with time and memory"
+        )
     outcomes = [judge_trajectory(task, one).outcome for task, one in zip(tasks, trajectories, strict=True)]
     return sum(outcomes) / max(1, len(outcomes))

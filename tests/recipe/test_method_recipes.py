@@ -136,17 +136,18 @@ def test_matchtir_s_credit_is_the_library_s_default_and_complete() -> None:
     assert (soft.credit.assignment, soft.credit.reg) == ("ot", 0.1)
 
 
-def test_both_methods_together_use_both_rewards_and_list_what_is_neither_s() -> None:
+def test_both_methods_together_use_outcome_and_calls_and_list_what_is_neither_s() -> None:
     recipe = load_recipe(RECIPES / "rewright.yaml")
-    rl, reward = recipe.rl, recipe.reward
-    assert (rl.trajectory_reward, rl.outcome, rl.reward_model_weight, rl.reward_model_clip) == (
-        "matchtir+autotraj", "judge", 0.2, 3.0,
-    )  # fmt: skip
-    assert (rl.credit.estimator, rl.credit.gamma, rl.credit.assignment) == ("matchtir", 0.9, "optimal")
-    assert (reward.scheduler, reward.warmup) == ("cosine", 0.1)
+    rl = recipe.rl
+    assert (rl.outcome, rl.call_weight, rl.credit.gamma, rl.credit.assignment) == ("judge", 1.0, 0.9, "optimal")
+    assert rl.credit.estimator == {"name": "outcome_or_calls", "decay": "batch"}
+    assert {"repair", "sft", "rl"} < {*recipe.stages}
+    assert "reward" not in recipe.stages
     found, exceptions = resolved(recipe), listed("rewright")
+    found["rl"]["credit"]["estimator"] = rl.credit.estimator_name
     methods: list[Mapping[str, Any]] = [AUTOTRAJ, MATCHTIR, AUTOTRAJ_SIZES, MATCHTIR_SIZES]
-    for key in {key for method in methods for key in method} - {"stages", "rl.trajectory_reward"}:
+    compared = {key for method in methods for key in method} - {"stages", "rl.trajectory_reward"}
+    for key in {key for key in compared if not key.startswith(("reward.", "rl.reward_model_"))}:
         here, theirs = value_of(found, key), [method[key] for method in methods if key in method]
         if key in exceptions:
             assert exceptions[key][0] == here and here not in theirs, key

@@ -9,10 +9,9 @@ of the turn rewards depends on the outcomes of the group.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from rewright.core.settings import Fraction, NonNegativeFloat, Settings
@@ -32,10 +31,8 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
     """Weight of the turn rewards in a group whose rollouts are all wrong."""
     decay: Decay = "contrast"
     """Their weight elsewhere: `contrast`: 0 in any other group; `success`: times 1 minus the group's mean outcome;
-    `batch`: `calls` in every group while the share f of the batch's groups without a right rollout is at least
-    `full_share`, 0 where it is at most 1/2, and linear between. So calls are credited while most groups fail."""
-    full_share: Annotated[float, Meta(gt=0.5, le=1.0)] = 1.0
-    """`batch`: share of groups without a right rollout from which on `calls` is the whole weight."""
+    `batch`: max(0, 2 f - 1) times `calls` in every group, where f is the share of the batch's groups without a right
+    rollout. So calls are credited while most groups fail, and when half of them have a right rollout, no more."""
     level: Literal["both", "turn"] = "both"
     """What the turn rewards give: `both` levels of `matchtir`, or the `turn` level alone. The trajectory level is on
     every turn of a rollout, so that a wrong ending after right calls is raised with them."""
@@ -45,8 +42,6 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.full_share != 1.0 and self.decay != "batch":
-            raise ValueError(f"full_share has no effect: decay is {self.decay}, expected batch")
         if self.right_above and self.decay == "success":
             raise ValueError("right_above has no effect: decay is success, expected contrast or batch")
 
@@ -58,7 +53,6 @@ def outcome_or_calls(
     *,
     calls: float = 1.0,
     decay: Decay = "contrast",
-    full_share: float = 1.0,
     level: Literal["both", "turn"] = "both",
     right_above: float = 0.0,
 ) -> Array:
@@ -85,7 +79,7 @@ def outcome_or_calls(
         above = right_above * (1.0 + FLOAT32_TOLERANCE)
         failed = [not (one > above).any() for one in (group.batch_outcomes if decay == "batch" else [outcomes])]
         share = sum(failed) / len(failed)
-        weight = calls * (min(1.0, max(0.0, (share - 0.5) / (full_share - 0.5))) if decay == "batch" else share)
+        weight = calls * (max(0.0, 2.0 * share - 1.0) if decay == "batch" else share)
     advantage_nT: Array = np.zeros_like(group.rewards_nT)
     if not all_equal(outcomes):
         advantage_nT += group.normalised(outcomes)[:, None]
