@@ -34,7 +34,8 @@ for line in sys.stdin:
         version = asked["params"]["protocolVersion"]
         answer = {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}}
     elif asked["method"] == "tools/list":
-        answer = {"result": {"tools": [{"name": one, "inputSchema": {"type": "object"}} for one in TOOLS]}}
+        schema = {"type": "object", "properties": None, "required": None}
+        answer = {"result": {"tools": [{"name": one, "inputSchema": schema} for one in TOOLS]}}
     elif asked["params"]["name"] == "pay":
         answer = {"error": {"code": -32600, "message": "Your shopping session has no basket"}}
     elif asked["params"]["name"] == "closed":
@@ -55,6 +56,8 @@ for line in sys.stdin:
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
 """
 
+EMPTY = '{"type": "object", "properties": {}}'
+
 
 @pytest.mark.parametrize("session", ["trajectory", "shared"])
 def test_errors_and_answers_that_cannot_be_read_do_not_end_a_process(tmp_path: Path, session: Any) -> None:
@@ -65,7 +68,9 @@ def test_errors_and_answers_that_cannot_be_read_do_not_end_a_process(tmp_path: P
 
     async def visit() -> list[ToolResult]:
         tools = MCPTools({"shop": settings})
-        async with tools.open(offered_tools({"shop": settings}, list_tools({"shop": settings}))) as toolset:
+        specs = offered_tools({"shop": settings}, list_tools({"shop": settings}))
+        assert {json.dumps(spec.schema["function"]["parameters"]) for spec in specs} == {EMPTY}
+        async with tools.open(specs) as toolset:
             names = ("number", "pay", "closed", "latin", "surrogate", "empty", "number")
             found = [await toolset.call(ToolCall(name=name, arguments={})) for name in names]
         await tools.close()
