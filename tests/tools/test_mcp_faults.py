@@ -86,6 +86,51 @@ def test_errors_and_answers_that_cannot_be_read_do_not_end_a_process(tmp_path: P
     assert before.content == after.content  # the same process
 
 
+STUBBORN = """
+import os, sys, time
+from pathlib import Path
+
+(Path(sys.argv[1]) / str(os.getpid())).touch()
+"""
+
+
+def test_an_interrupted_run_leaves_no_process_that_does_not_heed_the_end_of_its_input(tmp_path: Path) -> None:
+    """SIGTERM cancels all tasks of the run, and the loop of its rollouts cancels those once more."""
+    started = tmp_path / "started"
+    started.mkdir()
+    program = tmp_path / "server.py"
+    program.write_text(f"{STUBBORN}{SERVER}time.sleep(3600)\n")
+    settings = MCPServerSettings(
+        command=(sys.executable, str(program), str(started)), start_seconds=300.0, call_seconds=300.0
+    )
+    specs = offered_tools({"shop": settings}, list_tools({"shop": settings}))
+    listing = {path.name for path in started.iterdir()}
+
+    async def visit(tools: MCPTools, ready: asyncio.Event) -> None:
+        async with tools.open(specs) as toolset:
+            await toolset.call(ToolCall(name="number", arguments={}))
+            ready.set()
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        tools = MCPTools({"shop": settings})
+        ready = [asyncio.Event() for _ in range(3)]
+        visits = [asyncio.ensure_future(visit(tools, one)) for one in ready]
+        for one in ready:
+            await one.wait()
+        for _ in range(2):
+            for one_visit in visits:
+                one_visit.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*visits, return_exceptions=True)
+        await tools.close()
+
+    asyncio.run(run())
+    processes = {path.name for path in started.iterdir()} - listing
+    assert len(processes) == 3
+    assert not [one for one in processes if Path(f"/proc/{one}").exists()]
+
+
 UNKNOWN = {
     "as servers of TypeScript and C#": (404, -32001, "Session not found"),
     "without a word of it": (404, -32001, "Unknown client"),
