@@ -52,9 +52,9 @@ class _Server:
         """Close a session without waiting for it: a process that hangs ends only after a while."""
         self._start_closing(session.close())
 
-    async def leave(self, connection: _Connection) -> None:
-        """Close the session of a trajectory, and make room for another one."""
-        await self._start_closing(self._left(connection))
+    def leave(self, connection: _Connection) -> asyncio.Task[None]:
+        """Start to close the session of a trajectory, and to make room for another one. `close` waits for it."""
+        return self._start_closing(self._left(connection))
 
     async def _left(self, connection: _Connection) -> None:
         try:
@@ -123,6 +123,10 @@ class _Connection:
             return error_result(kind, text, seconds=time.monotonic() - started)  # type: ignore[arg-type]
         result = as_result(found)
         return ToolResult(result.content, result.error, time.monotonic() - started)
+
+    def leave(self) -> asyncio.Task[None]:
+        """Start to end the connection of a trajectory."""
+        return self._server.leave(self)
 
     async def close(self) -> None:
         """End the session."""
@@ -237,7 +241,7 @@ class MCPToolset:
 
     async def _leave(self) -> None:
         own, self._own = self._own, {}
-        await asyncio.gather(*(self._factory.server(name).leave(connection) for name, connection in own.items()))
+        await asyncio.gather(*(connection.leave() for connection in own.values()))
 
 
 class MCPTools:
