@@ -163,6 +163,20 @@ def test_a_suite_that_stopped_at_its_second_member_resumes(folder: Path, server:
     assert json.loads((folder / "here" / "suite.json").read_text())["columns"]["hle"]["value"] == 1.0
 
 
+def test_a_suite_resumes_with_the_files_of_its_runs(folder: Path, server: str, seen: list[Body]) -> None:
+    """What is done keeps its column, though its file is not named again, or is not there any more."""
+    arguments = ["--limit", "4", "--data", "toolhop=toolhop.jsonl"]
+    assert suite(folder, server, "matchtir", *arguments, "--data", "ftrl=ftrl.jsonl").code == 0
+    stored, asked = (folder / "runs" / "matchtir" / "suite.json").read_text(), len(seen)
+    (folder / "ftrl.jsonl").unlink()
+    again = suite(folder, server, "matchtir", "--limit", "4", "--resume")
+    assert (again.code, len(seen)) == (0, asked), again.errors
+    assert "left out" not in again.errors
+    assert (folder / "runs" / "matchtir" / "suite.json").read_text() == stored
+    other = suite(folder, server, "matchtir", "--limit", "4", "--resume", "--data", "ftrl=toolhop.jsonl")
+    other.refused('eval.tasks.path is "ftrl.jsonl" there, and "toolhop.jsonl" was given')
+
+
 def test_several_benchmarks_that_stopped_before_the_last_resume(folder: Path, server: str) -> None:
     engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "eval.tasks.path=maths.jsonl"]
     one = ["eval", "--model", "knows", *engine, "--benchmark", "aime24"]
@@ -216,6 +230,7 @@ def test_a_benchmark_alone_has_its_own_limits(folder: Path, server: str, seen: l
         (["--suite", "matchtir", "--data=ftrl=a", "--data=ftrl=b"], "--data ftrl is given twice"),
         (["--suite", "matchtir", "--data=ftrl=no.parquet", "--data=toolhop=toolhop.jsonl"], "no.parquet"),
         (["--suite", "matchtir", "eval.tasks.path=a"], "would be of all benchmarks of --suite matchtir: expected"),
+        (["--suite", "autotraj", "eval.tasks=a.jsonl"], "eval.tasks=a.jsonl would be of all benchmarks of --suite"),
         (["--benchmark", "ftrl"], "get the file of ftrl from the repository bytedance/FTRL on GitHub, 200 rows"),
         (["--suite", "matchtir", "--data=ftrl=toolhop.jsonl", "--data=toolhop=toolhop.jsonl"], "toolhop.jsonl:1: "),
         (["--benchmark", "ftrl", "--data", "ftrl=a"], "--data ftrl=a is for --suite: expected eval.tasks.path=PATH"),

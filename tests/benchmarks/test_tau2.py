@@ -317,6 +317,9 @@ def test_the_signal_pays_a_turn_for_what_it_adds(tasks: dict[str, list[Task]]) -
         assert values.tolist() == [state.progress for state in states[1:]]
         assert len(rewards) == len(trajectory.turns)
         assert rewards.sum() == pytest.approx(1.0 - states[0].progress)
+    named = msgspec.structs.replace(task, id=f"tau2-telecom-solo-train/{task.id}")  # of a source of a mixture
+    mixed = turn_signal([CreditTrajectory.of(gold_trajectory(named), named)], "tau2_progress")
+    assert mixed.values[0].tolist() == signal.values[0].tolist()
     with pytest.raises(ValueError, match="expected tasks of the format tau2, of a variant without a model as the user"):
         turn_signal([CreditTrajectory.of(gold_trajectory(tasks["telecom"][0]), tasks["telecom"][0])], "tau2_progress")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rewright.core.records import ToolCall, ToolResult
 from rewright.sandbox import error_kind
@@ -16,11 +17,12 @@ from rewright.tools.mcp.listing import list_tools, offered_tools
 from rewright.tools.mcp.settings import MCPServerSettings
 from rewright.tools.mcp.toolset import MCPTools
 from support.in_process import rewright
+from support.served import served
 
 SERVER = """
 import json, os, sys
 
-TOOLS = "pay", "number", "surrogate", "empty"
+TOOLS = "pay", "number", "surrogate", "empty", "closed", "latin"
 
 for line in sys.stdin:
     asked = json.loads(line)
@@ -32,9 +34,18 @@ for line in sys.stdin:
         version = asked["params"]["protocolVersion"]
         answer = {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}}
     elif asked["method"] == "tools/list":
-        answer = {"result": {"tools": [{"name": one, "inputSchema": {"type": "object"}} for one in TOOLS]}}
+        schema = {"type": "object", "properties": None, "required": None}
+        answer = {"result": {"tools": [{"name": one, "inputSchema": schema} for one in TOOLS]}}
     elif asked["params"]["name"] == "pay":
         answer = {"error": {"code": -32600, "message": "Your shopping session has no basket"}}
+    elif asked["params"]["name"] == "closed":
+        answer = {"error": {"code": -32000, "message": "The database is closed"}}
+    elif asked["params"]["name"] == "latin":
+        text = {"content": [{"type": "text", "text": "caf#"}]}
+        line = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": text}).encode()
+        sys.stdout.buffer.write(line.replace(b"#", bytes([233])) + b"\\n")
+        sys.stdout.buffer.flush()
+        continue
     elif asked["params"]["name"] == "surrogate":
         answer = {"result": {"content": [{"type": "text", "text": "a" + chr(0xD800)}]}}
     elif asked["params"]["name"] == "empty":
@@ -44,6 +55,8 @@ for line in sys.stdin:
         answer = {"result": {"content": [{"type": "text", "text": str(os.getpid())}]}}
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
 """
+
+EMPTY = '{"type": "object", "properties": {}}'
 
 
 @pytest.mark.parametrize("session", ["trajectory", "shared"])
@@ -55,18 +68,125 @@ def test_errors_and_answers_that_cannot_be_read_do_not_end_a_process(tmp_path: P
 
     async def visit() -> list[ToolResult]:
         tools = MCPTools({"shop": settings})
-        async with tools.open(offered_tools({"shop": settings}, list_tools({"shop": settings}))) as toolset:
-            names = ("number", "pay", "surrogate", "empty", "number")
+        specs = offered_tools({"shop": settings}, list_tools({"shop": settings}))
+        assert {json.dumps(spec.schema["function"]["parameters"]) for spec in specs} == {EMPTY}
+        async with tools.open(specs) as toolset:
+            names = ("number", "pay", "closed", "latin", "surrogate", "empty", "number")
             found = [await toolset.call(ToolCall(name=name, arguments={})) for name in names]
         await tools.close()
         return found
 
-    before, paid, *unread, after = asyncio.run(visit())
+    before, paid, closed, latin, *unread, after = asyncio.run(visit())
     assert (error_kind(paid), paid.content) == ("exception", "Error: Your shopping session has no basket")
+    assert (error_kind(closed), closed.content) == ("exception", "Error: The database is closed")
+    assert (latin.error, latin.content) == (None, "caf\N{REPLACEMENT CHARACTER}")
     assert {(error_kind(one), one.content) for one in unread} == {
         ("exception", "Error: the server's answer is not valid JSON-RPC")
     }
     assert before.content == after.content  # the same process
+
+
+STUBBORN = """
+import os, sys, time
+from pathlib import Path
+
+(Path(sys.argv[1]) / str(os.getpid())).touch()
+"""
+
+
+def test_an_interrupted_run_leaves_no_process_that_does_not_heed_the_end_of_its_input(tmp_path: Path) -> None:
+    """SIGTERM cancels all tasks of the run, and the loop of its rollouts cancels those once more."""
+    started = tmp_path / "started"
+    started.mkdir()
+    program = tmp_path / "server.py"
+    program.write_text(f"{STUBBORN}{SERVER}time.sleep(3600)\n")
+    settings = MCPServerSettings(
+        command=(sys.executable, str(program), str(started)), start_seconds=300.0, call_seconds=300.0
+    )
+    specs = offered_tools({"shop": settings}, list_tools({"shop": settings}))
+    listing = {path.name for path in started.iterdir()}
+
+    async def visit(tools: MCPTools, ready: asyncio.Event) -> None:
+        async with tools.open(specs) as toolset:
+            await toolset.call(ToolCall(name="number", arguments={}))
+            ready.set()
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        tools = MCPTools({"shop": settings})
+        ready = [asyncio.Event() for _ in range(3)]
+        visits = [asyncio.ensure_future(visit(tools, one)) for one in ready]
+        for one in ready:
+            await one.wait()
+        for _ in range(2):
+            for one_visit in visits:
+                one_visit.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*visits, return_exceptions=True)
+        await tools.close()
+
+    asyncio.run(run())
+    processes = {path.name for path in started.iterdir()} - listing
+    assert len(processes) == 3
+    assert not [one for one in processes if Path(f"/proc/{one}").exists()]
+
+
+UNKNOWN = {
+    "as servers of TypeScript and C#": (404, -32001, "Session not found"),
+    "without a word of it": (404, -32001, "Unknown client"),
+    "as their examples": (400, -32000, "Bad Request: No valid session ID provided"),
+}
+
+
+def forgetful_server(status: int, code: int, message: str) -> web.Application:
+    """Forgets its sessions with every second call, as a server that is started again. `code`: as it then says so."""
+    sessions: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked = await request.json() if request.method == "POST" else {}
+        if asked.get("method") == "initialize":
+            sessions.append(f"session{len(sessions)}")
+            about = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}}}
+            result = {**about, "serverInfo": {"name": "raw", "version": "1"}}
+            headers = {"Mcp-Session-Id": sessions[-1]}
+            return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result}, headers=headers)
+        if request.headers.get("Mcp-Session-Id") not in sessions:
+            error = {"code": code, "message": message}
+            return web.json_response({"jsonrpc": "2.0", "id": None, "error": error}, status=status)
+        if "id" not in asked:
+            return web.Response(status=202)
+        if asked["method"] == "tools/list":
+            return found(asked, {"tools": [{"name": "visit", "inputSchema": {"type": "object"}}]})
+        if "forget" in asked["params"]["arguments"]:
+            sessions[:] = ["forgotten"] * len(sessions)
+        return found(asked, {"content": [{"type": "text", "text": request.headers["Mcp-Session-Id"]}]})
+
+    def found(asked: dict[str, Any], result: dict[str, Any]) -> web.Response:
+        return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+
+    application = web.Application()
+    application.router.add_route("*", "/mcp", answer)
+    return application
+
+
+@pytest.mark.parametrize("session", ["trajectory", "shared"])
+@pytest.mark.parametrize(("status", "code", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_a_server_that_has_forgotten_a_session_is_connected_to_again(
+    status: int, code: int, message: str, session: Any
+) -> None:
+    async def visit(url: str) -> list[ToolResult]:
+        settings = MCPServerSettings(url=url, session=session, start_seconds=300.0, call_seconds=300.0)
+        tools = MCPTools({"shop": settings})
+        async with tools.open(offered_tools({"shop": settings}, list_tools({"shop": settings}))) as toolset:
+            arguments: tuple[dict[str, Any], ...] = ({}, {"forget": True}, {}, {})
+            results = [await toolset.call(ToolCall(name="visit", arguments=one)) for one in arguments]
+        await tools.close()
+        return results
+
+    with served(lambda: forgetful_server(status, code, message)) as url:
+        first, second, lost, again = asyncio.run(visit(f"{url}/mcp"))
+    assert [error_kind(one) for one in (first, second, lost, again)] == [None, None, "crashed", None]
+    assert first.content == second.content != again.content
 
 
 @pytest.mark.parametrize(

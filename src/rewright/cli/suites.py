@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rewright.benchmarks import find_benchmark
-from rewright.benchmarks.scoring.suites import Member, Suite, find_suite, member_row, suite_row, suite_table
+from rewright.benchmarks.scoring.suites import Suite, find_suite, member_row, suite_row, suite_table
 from rewright.cli.benchmark_recipes import benchmark_recipe
 from rewright.cli.output import as_text, print_json
 from rewright.cli.running import check_start, new_run_directory, resumes, start_run
@@ -24,6 +25,7 @@ from rewright.tasks.from_recipe import load_recipe_tasks
 
 __all__ = ["evaluate_suite"]
 
+FILE_KEYS = ("eval", "eval.tasks", "eval.tasks.path", "eval.tasks.format", "eval.tasks.sources")
 HUB_SECONDS = 5.0
 
 
@@ -47,15 +49,18 @@ def evaluate_suite(
         data: `BENCHMARK=PATH` or `BENCHMARK=FORMAT:PATH` for members.
         limit: Maximum number of tasks of each member.
         run: Directory of the suite; each member's run is a folder in it. Default: runs/NAME.
-        resume: Continue the latest run of the suite; members that have not begun begin.
+        resume: Continue the latest run of the suite, with the files of its runs; members that have not begun begin.
         as_json: Print one JSON value.
 
     A member without data is named in one line, with where to get it, and left out. Raises InputError if no member is
     left, and for a file of `data` that cannot be read.
     """
     suite = find_suite(name)
-    paths = _paths(suite, data)
-    taken = next((one for one in overrides if one.startswith(("eval.tasks.path=", "eval.tasks.format="))), None)
+    folder = run or new_run_directory(Path("runs") / name, resume=resume)
+    given = _paths(suite, data)
+    stored = _stored(suite, folder) if resume else {}
+    paths = stored | given
+    taken = next((one for one in overrides if one.partition("=")[0] in FILE_KEYS), None)
     if taken is not None:
         raise InputError(f"eval: {taken} would be of all benchmarks of --suite {name}: expected --data BENCHMARK=PATH")
     limited = [] if limit is None else [f"eval.tasks.limit={limit}"]
@@ -71,13 +76,12 @@ def evaluate_suite(
         )
         for member in suite.members
     }  # fmt: skip
-    missing = _missing(suite, recipes, paths)
+    missing = _missing({benchmark: recipe for benchmark, recipe in recipes.items() if benchmark not in stored}, given)
     for benchmark, why in missing.items():
         say(f"{benchmark} is left out: {why}")
     chosen = {benchmark: recipe for benchmark, recipe in recipes.items() if benchmark not in missing}
     if not chosen:
         raise InputError(f"--suite {name}: no data for any of its benchmarks: expected --data BENCHMARK=PATH")
-    folder = run or new_run_directory(Path("runs") / name, resume=resume)
     if run is not None and folder.exists() and not resume and any(folder.iterdir()):
         raise InputError(f"--run {run}: the directory is not empty: expected a new one, or --resume")
     begun = dict(zip(chosen, resumes([folder / benchmark for benchmark in chosen], resume=resume), strict=True))
@@ -141,31 +145,43 @@ def _paths(suite: Suite, data: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _missing(suite: Suite, recipes: Mapping[str, Recipe], given: Mapping[str, Any]) -> dict[str, str]:
+def _stored(suite: Suite, folder: Path) -> dict[str, list[str]]:
+    """Return the overrides that set the files of the runs that have begun, by benchmark."""
+    from rewright.pipeline.run_directory import Run
+
+    found = {}
+    for member in suite.members:
+        run = Run(folder / member.benchmark)
+        if (run.path / "recipe.yaml").exists():
+            tasks = run.recipe().eval.tasks
+            found[member.benchmark] = [f"eval.tasks.format={tasks.format}", f"eval.tasks.path={json.dumps(tasks.path)}"]
+    return found
+
+
+def _missing(recipes: Mapping[str, Recipe], given: Mapping[str, Any]) -> dict[str, str]:
     """Return why the tasks of a member cannot be had, by benchmark.
 
     Raises InputError for one whose path is given, and for a file that is here and wrong.
     """
-    own = {member.benchmark: recipes[member.benchmark].eval.tasks for member in suite.members}
-    if any(tasks.path == "hf:" for name, tasks in own.items() if name not in given):
+    if any(recipe.eval.tasks.path == "hf:" for benchmark, recipe in recipes.items() if benchmark not in given):
         _offline_without_network()
     missing = {}
-    for member in suite.members:
+    for benchmark, recipe in recipes.items():
         try:
-            load_recipe_tasks(own[member.benchmark], where="eval.tasks")
+            load_recipe_tasks(recipe.eval.tasks, where="eval.tasks")
         except MissingDataError as problem:
-            if member.benchmark in given:
+            if benchmark in given:
                 raise
-            missing[member.benchmark] = _why(member, problem)
+            missing[benchmark] = _why(benchmark, problem)
     return missing
 
 
-def _why(member: Member, problem: MissingDataError) -> str:
-    benchmark = find_benchmark(member.benchmark, "--suite")
+def _why(name: str, problem: MissingDataError) -> str:
+    benchmark = find_benchmark(name, "--suite")
     if not benchmark.data or "pip install" in str(problem):
         return str(problem)
     unchecked = " (loader unchecked on real files)" if benchmark.unchecked else ""
-    return f"its file is not here: expected --data {member.benchmark}=PATH; get it from {benchmark.data}{unchecked}"
+    return f"its file is not here: expected --data {name}=PATH; get it from {benchmark.data}{unchecked}"
 
 
 def _offline_without_network() -> None:

@@ -185,7 +185,9 @@ def suite_table(suite: Suite, model: str, columns: Mapping[str, Mapping[str, Any
         lines.append(f"note: {suite.note}")
     missing = {key: cells[key]["missing"] for key in keys if "missing" in cells[key]}
     if suite.averaged and average is None:
-        missing["average"] = f"it needs all columns, and {', '.join(missing)} has no value"
+        missing["average"] = (
+            f"it needs all columns, and {', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no value"
+        )
     lines += [f"missing: {key}: {why}" for key, why in missing.items()]
     return "\n".join(lines)
 

@@ -25,7 +25,8 @@ from rewright.dialects.split import split_turn
 
 __all__ = ["progress"]
 
-_TASK: Final = re.compile(r"(?:^|/|, )tau2-(telecom|airline|retail)-(solo|ticket)-(.+)$", re.DOTALL)
+_TASK: Final = re.compile(r"(?:.*(?:/|, ))?tau2-(telecom|airline|retail)-(solo|ticket)-(.+)", re.DOTALL)
+"""The last such id: that of a task in a mixture has the name of its source before it, which may be like an id."""
 
 
 @reads("tau2_tasks")
@@ -37,7 +38,7 @@ def progress(trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
     """
     values, starts = [], []
     for one in trajectories:
-        found = _TASK.search(str(one.task_id))
+        found = _TASK.fullmatch(str(one.task_id))
         if found is None:
             raise InputError(
                 f"signal tau2_progress: task {one.task_id}: expected tasks of the format tau2, of a variant without a "

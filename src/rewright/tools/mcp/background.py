@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-__all__ = ["LoopThread", "in_background", "start_in_background", "wait_in_background"]
+__all__ = ["LoopThread", "finish_in_background", "in_background", "start_in_background", "wait_in_background"]
 
 T = TypeVar("T")
 CLEANUP_SECONDS: Final = 5.0
@@ -97,6 +97,11 @@ def _thread() -> LoopThread:
 async def in_background(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in the background loop. It is cancelled if the caller is."""
     return await asyncio.wrap_future(_thread().submit(work))
+
+
+async def finish_in_background(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the background loop. It goes on if the caller is cancelled."""
+    return await asyncio.shield(asyncio.wrap_future(_thread().submit(work)))
 
 
 def start_in_background(work: Coroutine[Any, Any, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 __all__ = ["http_transport"]
 
+NOT_FOUND: Final = 404
 SECONDS: Final = 30.0
 READ_SECONDS: Final = 300.0
 """Time limits of a request, as the package has them. Calls have shorter ones of their own."""
@@ -53,11 +54,18 @@ def _tls() -> ssl.SSLContext:
 @cache
 def _transport_class(http: Any) -> type[Any]:
     class Transport(http.AsyncHTTPTransport):  # type: ignore[misc]
-        """Says for a server that it has no stream of its own requests. (A stream that is resumed names its event.)"""
+        """Says for a server that it has no stream of its own requests. (A stream that is resumed names its event.)
+
+        By the protocol, 404 in a session is its end. The package says so only if the answer has no error of its own.
+        """
 
         async def handle_async_request(self, request: Any) -> Any:
             if request.method == "GET" and "last-event-id" not in request.headers:
                 return http.Response(405, request=request)
-            return await super().handle_async_request(request)
+            answer = await super().handle_async_request(request)
+            if answer.status_code == NOT_FOUND and "mcp-session-id" in request.headers:
+                await answer.aclose()
+                return http.Response(NOT_FOUND, request=request)
+            return answer
 
     return Transport

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
@@ -23,7 +24,9 @@ from rewright.tools.mcp.background import LoopThread
 __all__ = ["InProcessClient", "NotBegunError", "ServerLost", "cause", "find_server", "is_closed"]
 
 CLOSED: Final = -32000
-"""JSON-RPC error of a closed connection."""
+"""JSON-RPC error of a closed connection, and of whatever a server uses it for."""
+CLOSED_TEXT: Final = re.compile(r"Connection closed|SSE stream (?:ended|failed)\b.*", re.DOTALL)
+"""The package's texts of a closed connection."""
 
 ANSWER_SECONDS: Final = 1.0
 """Time in which a loop that is not blocked answers."""
@@ -327,5 +330,7 @@ def _exception(problem: BaseException | None) -> Exception:
 def is_closed(problem: BaseException) -> bool:
     """Return True for an error of the package that says that the connection has ended."""
     first = cause(problem)
-    code = getattr(getattr(first, "error", None), "code", None)
-    return code == CLOSED or type(first).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")
+    error = getattr(first, "error", None)
+    if getattr(error, "code", None) == CLOSED and CLOSED_TEXT.fullmatch(str(getattr(error, "message", ""))):
+        return True
+    return type(first).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")

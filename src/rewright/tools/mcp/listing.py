@@ -145,8 +145,9 @@ def _listed(source: Source, rows: Sequence[Mapping[str, Any]]) -> list[ListedToo
     shown = _shown_names([str(row["name"]) for row in rows], source.settings)
     tools = []
     for name, row in zip(shown, rows, strict=True):
-        parameters = row.get("inputSchema")
-        parameters = dict(parameters) if isinstance(parameters, dict) else {}
+        schema = row.get("inputSchema")
+        # Some servers write null for what a schema does not have, such as properties. Servers of models refuse it.
+        parameters = {key: value for key, value in schema.items() if value is not None} if schema else {}
         parameters.setdefault("type", "object")
         parameters.setdefault("properties", {})
         tools.append(ListedTool(source.name, str(row["name"]), name, str(row.get("description") or ""), parameters))

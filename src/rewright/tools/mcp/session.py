@@ -32,8 +32,8 @@ CLOSE_SECONDS: Final = 10.0
 MAX_PAGES: Final = 100
 """Maximum number of pages of a listing. A server whose pages never end is refused."""
 MAX_ERROR_BYTES: Final = 1_000_000
-INVALID: Final = (-32600, 32600)
-"""JSON-RPC error of an invalid request, among others of one in a session that the server does not know (404)."""
+INVALID: Final = (-32600, 32600, -32000, -32001)
+"""JSON-RPC errors, among others, of a request in a session that the server does not know."""
 STATELESS: Final = -32022
 """JSON-RPC error of a server that refuses the handshake."""
 
@@ -283,7 +283,13 @@ def _transport(source: Source, log: IO[bytes] | None) -> Any:
         if missing:
             raise InputError(f"env names {missing[0]}, which is not set: expected an environment variable")
         env = {name: os.environ[name] for name in settings.env}
-        return stdio_client(StdioServerParameters(command=program, args=arguments, env=env), errlog=log)  # type: ignore[arg-type]
+        parameters = StdioServerParameters(
+            command=program,
+            args=arguments,
+            env=env,
+            encoding_error_handler="replace",  # else what is no UTF-8 ends the reading without a word
+        )
+        return stdio_client(parameters, errlog=log)  # type: ignore[arg-type]
     headers = _headers(settings)
     if settings.transport == "sse":
         from mcp.client.sse import sse_client

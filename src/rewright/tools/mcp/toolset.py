@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,7 +22,7 @@ from rewright.core.errors import ServerError, ToolError
 from rewright.core.progress import say
 from rewright.core.records import ToolCall, ToolResult, ToolSpec
 from rewright.sandbox.errors import error_result, refused_call
-from rewright.tools.mcp.background import in_background, start_in_background
+from rewright.tools.mcp.background import finish_in_background, in_background, start_in_background
 from rewright.tools.mcp.listing import KIND, place_of, task_of
 from rewright.tools.mcp.results import as_result
 from rewright.tools.mcp.session import NotBegunError, ServerLost, Session, Source, check_package
@@ -50,9 +50,24 @@ class _Server:
 
     def discard(self, session: Session) -> None:
         """Close a session without waiting for it: a process that hangs ends only after a while."""
-        task = asyncio.create_task(session.close())
+        self._start_closing(session.close())
+
+    def leave(self, connection: _Connection) -> asyncio.Task[None]:
+        """Start to close the session of a trajectory, and to make room for another one. `close` waits for it."""
+        return self._start_closing(self._left(connection))
+
+    async def _left(self, connection: _Connection) -> None:
+        try:
+            async with self.calls:  # to end a session is a request, too
+                await connection.close()
+        finally:
+            self.slots.release()
+
+    def _start_closing(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
     async def close(self) -> None:
         """End the shared session, and wait for the end of others."""
@@ -108,6 +123,10 @@ class _Connection:
             return error_result(kind, text, seconds=time.monotonic() - started)  # type: ignore[arg-type]
         result = as_result(found)
         return ToolResult(result.content, result.error, time.monotonic() - started)
+
+    def leave(self) -> asyncio.Task[None]:
+        """Start to end the connection of a trajectory."""
+        return self._server.leave(self)
 
     async def close(self) -> None:
         """End the session."""
@@ -188,7 +207,9 @@ class MCPToolset:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await in_background(self._leave())
+        # An interrupted run cancels its rollouts twice. Without its end, a process that does not heed the end of its
+        # standard input would stay.
+        await finish_in_background(self._leave())
 
     async def call(self, call: ToolCall, *, wall_seconds: float | None = None) -> ToolResult:
         """Run one call. Raises ServerError or ToolError if the server cannot be reached after several attempts."""
@@ -220,13 +241,7 @@ class MCPToolset:
 
     async def _leave(self) -> None:
         own, self._own = self._own, {}
-        for name, connection in own.items():
-            server = self._factory.server(name)
-            try:
-                async with server.calls:  # to end a session is a request, too
-                    await connection.close()
-            finally:
-                server.slots.release()
+        await asyncio.gather(*(connection.leave() for connection in own.values()))
 
 
 class MCPTools:
