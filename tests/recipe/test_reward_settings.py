@@ -30,6 +30,9 @@ MISTAKES = [
     ("steps: 1\n  credit: {eps: 0, estimator: leave_one_out}", "rl.credit.eps", "rl.credit.estimator is leave_one_out"),
     ("steps: 1\n  credit: {fusion: sum, estimator: fixed_horizon}", "rl.credit.fusion", "rl.credit.estimator is fixed"),
     ("steps: 1\n  credit: {gamma: 1, estimator: delta}", "rl.credit.gamma", "rl.credit.estimator is delta"),
+    ("steps: 1\n  credit: {gamma: 1, estimator: turn_credit}", "rl.credit.gamma", "rl.credit.estimator is turn_credit"),
+    ("steps: 1\n  credit: {eps: 0, estimator: turn_credit}", "rl.credit.eps", "rl.credit.estimator is turn_credit"),
+    ("steps: 1\n  credit: {eps: 0, estimator: {name: igpo, normalize: index}}", "rl.credit.eps", "rl.credit"),
 ]  # fmt: skip
 
 
