@@ -33,7 +33,7 @@ def long_turns(trajectories):
     return [[float(len(turn.text or "")) for turn in one.turns] for one in trajectories]
 
 def tiny(trajectories):
-    return [[1e-10 * value for value in row] for row in long_turns(trajectories)]
+    return [[1e-13 * value for value in row] for row in long_turns(trajectories)]
 
 def holes(trajectories):
     return [[math.nan for turn in one.turns] for one in trajectories]
