@@ -409,3 +409,23 @@ def test_a_trainer_that_gives_rewards_only_refuses_them(estimator: str) -> None:
 def test_what_cannot_be_compared(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         advantages([[1.0]], [0], estimator="gigpo", **given)
+
+
+class Cell:
+    """As an element of a torch tensor: equal to itself only, with a method `tolist`."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def tolist(self):
+        return self.value
+
+
+def test_state_keys_that_are_tensors_are_compared_by_value_and_nan_is_none_of_them():
+    rewards, keys = [[0.0, 1.0], [0.0, 0.0]], [["s", "a"], ["s", "b"]]
+    expected = advantages(rewards, [0, 0], estimator="gigpo", state_keys=keys)
+    cells = [list(map(Cell, row)) for row in keys]
+    for given in (cells, cells.__getitem__):
+        assert np.array_equal(advantages(rewards, [0, 0], estimator="gigpo", state_keys=given), expected)
+    with pytest.raises(ValueError, match=r"state_keys\[0\] holds nan: expected a hashable key, or None"):
+        advantages(rewards, [0, 0], estimator="gigpo", state_keys=[[float("nan"), "a"], ["s", "b"]])

@@ -165,6 +165,24 @@ def test_a_signal_without_numbers_ends_the_training_with_the_keys_of_the_trainer
     assert str(problem.value).endswith(f": expected {advice}")
 
 
+def test_the_mean_reward_has_the_outcome_of_a_last_turn_whose_number_is_missing(folder, tmp_path):
+    trainer = make(
+        folder, tmp_path, trainer_class=RolloutTrainer, tools=None, rollout_func=rollouts([[[], [], []]] * 4),
+        rows=[{"answer": "77"}] * 4, reward=lambda completions, **columns: [1.0, 0.0, 1.0, 0.0],
+        turn_credit={"signal": "trl_first_number", "missing": "bridge"},
+    )  # fmt: skip
+    trainer.train()
+    (logged,) = [entry for entry in trainer.state.log_history if "turn_credit/reward_mean" in entry]
+    assert logged["turn_credit/missing"] == 4
+    assert logged["turn_credit/call_reward_mean"] == pytest.approx(4 * 0.5 / 12)
+    assert logged["turn_credit/reward_mean"] == pytest.approx((4 * 0.5 + 2) / 12)
+
+
+@register("signal", "trl_first_number")
+def first_number(trajectories):
+    return [[0.5] + [math.nan] * (len(one.turns) - 1) for one in trajectories]
+
+
 SCORER = Resources(log_prob=lambda pairs: [np.full(len(gold), -1.0) for _, gold in pairs], tokenize=lambda text: [1])
 
 

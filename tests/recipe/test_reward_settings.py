@@ -33,6 +33,9 @@ MISTAKES = [
     ("credit: {estimator: outcome_or_calls}\n  reward_model_weight: 0.3", "rl.reward_model_weight", "rl.credit.estim"),
     ("credit: {estimator: {name: outcome_or_calls, decay: batch}}\n  reward_model_clip: 2", "rl.reward_model_clip",
      "rl.credit.estimator is outcome_or_calls"),
+    ("steps: 1\n  credit: {gamma: 1, estimator: turn_credit}", "rl.credit.gamma", "rl.credit.estimator is turn_credit"),
+    ("steps: 1\n  credit: {eps: 0, estimator: turn_credit}", "rl.credit.eps", "rl.credit.estimator is turn_credit"),
+    ("steps: 1\n  credit: {eps: 0, estimator: {name: igpo, normalize: index}}", "rl.credit.eps", "rl.credit"),
 ]  # fmt: skip
 
 

@@ -249,6 +249,7 @@ def test_scores_of_turns_go_by_id_and_what_all_begin_with_is_shown_once(judge_of
         ([("1", 0.5), ("2", math.nan)], "it is not JSON: NaN is not JSON"),
         ([("1", 0.5), ("2", True)], "True is not of type 'number'"),
         ([("1", 0.5), ("2", None)], "None is not of type 'number'"),
+        ([("1", 0.5), ("2", 10**400)], "the score of id 2 is 1000"),
     ],
 )
 def test_wrong_ids_and_scores_make_the_group_missing_and_never_zero(judge_of: Any, entries: Any, problem: str) -> None:

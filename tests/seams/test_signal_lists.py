@@ -215,6 +215,24 @@ def test_scores_of_a_log_are_a_column(rewright: Rewright, tmp_path: Path) -> Non
     assert [one.turn_rewards.tolist() for one in in_python] == [[1.0, 2.0], [0.5, -0.5]]
 
 
+def test_the_warning_says_which_trajectories_with_missing_numbers_are_left_out(
+    rewright: Rewright, tmp_path: Path
+) -> None:
+    messages = [{"role": "user", "content": "?"}, *({"role": "assistant", "content": "a"} for _ in range(2))]
+    rows = [
+        {"messages": messages, "scores": scores, "reward": 1.0, "group": "g"}
+        for scores in ([0.0, 0.5, 1.0], [0.0, None, 1.0], [0.0, None, None])
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for change, end in (
+        ("missing=leave_out", "; such a trajectory is in no group"),
+        ("missing=bridge", "; 1 of them is in no group, the others counted as no change"),
+    ):
+        code, _, said = rewright("credit", "log.jsonl", "--signal", "score", change)
+        (line,) = [line for line in said.splitlines() if "2 of 3 trajectories have a turn without a number" in line]
+        assert code == 0 and line.endswith(end)
+
+
 def test_a_model_of_a_signal_is_opened_once_and_closed(
     rewright: Rewright, tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

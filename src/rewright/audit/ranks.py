@@ -11,7 +11,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["area", "correlation", "group_ranks", "partial_spearman", "ranks", "rounded", "spearman", "within_groups"]
+__all__ = [
+    "DECIMALS",
+    "area",
+    "correlation",
+    "group_ranks",
+    "partial_spearman",
+    "ranks",
+    "rounded",
+    "spearman",
+    "within_groups",
+]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]

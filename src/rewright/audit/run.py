@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rewright.audit.computed import SignalWork, check_missing, continues
 from rewright.audit.draws import AuditFiles, Draws, SignalValues, effects_of, replay_all
 from rewright.audit.plan import AuditPlan, make_plan, mean_tokens, read_plan, save_plan
-from rewright.audit.signals import baselines, check_signal, covariates, signal_name
+from rewright.audit.signals import baselines, check_signal, covariates, scale_warning, signal_name
 from rewright.audit.source import Source, open_source
 from rewright.audit.table import Table, compare, few_tasks
 from rewright.core.errors import InputError
@@ -271,6 +271,9 @@ async def _drawn(
     defined = int((~np.isnan(effects.values)).sum())
     signals = _arrays({name: found[name] for name, _ in named})
     check_missing(signals, ~np.isnan(effects.values))
+    for name, values in signals.items():
+        if (warning := scale_warning(name, values)) is not None:
+            say(warning)
     rows = {**signals, **{key: row for key, row in baselines(plan, source, stored).items() if key not in signals}}
     try:
         table = compare(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rewright.audit.siblings import SiblingRow, siblings_of
-from rewright.audit.signals import check_signal, signal_name, turn_values
+from rewright.audit.signals import check_signal, scale_warning, signal_name, turn_values
 from rewright.core.errors import InputError
+from rewright.core.progress import say
 from rewright.credit.choices import Choice
 from rewright.credit.resources import Resources
 from rewright.recipe.schema import Recipe
@@ -46,6 +49,8 @@ def sibling_rows(
     rows = []
     for choice in signals:
         values = turn_values(choice, trajectories, recipe.rl.credit, None)
+        if (warning := scale_warning(signal_name(choice), np.concatenate([np.zeros(0), *values]))) is not None:
+            say(warning)
         try:
             rows.append(found.row(signal_name(choice), values, seed=seed))
         except ValueError as problem:

@@ -10,6 +10,7 @@ import yaml
 from numpy.typing import NDArray
 
 from rewright.audit.plan import AuditPlan
+from rewright.audit.ranks import DECIMALS
 from rewright.audit.source import Source
 from rewright.core.errors import InputError
 from rewright.core.records import Trajectory
@@ -25,18 +26,26 @@ __all__ = [
     "check_signal",
     "covariates",
     "read_signal",
+    "scale_warning",
     "signal_name",
     "turn_values",
 ]
 
 Array = NDArray[np.float64]
 
+SMALL: Final = 1e-8
+"""If all numbers of a signal are smaller, rounding may change its ranks."""
 ALWAYS: Final = ("random", "index", "log-prob", "outcome")
 """The rows that every table has, besides the signals."""
 
 
 def read_signal(text: str) -> Choice:
     """Read `--signal`: a name, an import path, or a mapping `{name: branch, k: 2}`. Raises InputError."""
+    if text.lstrip().startswith("["):
+        raise InputError(
+            f"--signal is {text!r}: expected one signal (it can be repeated): a list is a sum, and its parts are "
+            "audited one by one"
+        )
     if not text.lstrip().startswith("{"):
         return text.strip()
     try:
@@ -72,6 +81,17 @@ def turn_values(
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
     rows = found.values if found.kind == "advantage" else found.rewards
     return [np.where(mask, np.nan, row) for row, mask in zip(rows, found.missing_rewards, strict=True)]
+
+
+def scale_warning(name: str, values: Array) -> str | None:
+    """Return a warning for a signal (N,) whose numbers are nearly lost in the rounding before they are ranked."""
+    largest = float(np.abs(values[~np.isnan(values)]).max(initial=0.0))
+    if largest == 0 or largest >= SMALL:
+        return None
+    return (
+        f"warning: the numbers of {name} are at most {largest:.1g}, and what differs by less than 1e-{DECIMALS} counts "
+        "as equal: expected a signal of larger numbers, such as a multiple of it"
+    )
 
 
 def _settings(choice: Choice, credit: TurnCredit) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def advantages(
             model's score there only.
         state_keys: for estimators that compare states (`Group.keys`): B lists of T_i hashable keys, None for an unknown
             state; or a function from a trajectory's index to its list, called only when needed. A mapping has one or
-            the other for each kind of key; without a mapping the kind is "history".
+            the other for each kind of key; without a mapping the kind is "history". Tensors are unpacked.
         token_counts: for estimators that read `Group.tokens_nT`: B lists of T_i.
         outcomes: for estimators that read `Group.outcome_n`: (B,), None for an unknown one.
         joined: the turn rewards include the outcomes, each in the last turn of its trajectory.
@@ -218,8 +218,8 @@ def _component(name: str, values: Any, count: int) -> Array:
 def _keys_of(
     keys: Callable[[int], Sequence[Hashable]], indices: Sequence[int], rewards: Sequence[Array], row: int
 ) -> Sequence[Hashable]:
-    """Return the state keys of a row of a group."""
-    row_keys = keys(indices[row])
+    """Return the state keys of a row of a group, unpacked as `_labels` are."""
+    row_keys = list(map(_unpacked, _unpacked(keys(indices[row]))))
     _check_row(f"state_keys[{indices[row]}]", row_keys, rewards[indices[row]], "a hashable key, or None")
     return row_keys
 
@@ -239,7 +239,7 @@ def _check_row(name: str, row: Sequence[Any], turn_rewards: Array, expected: str
     if len(row) != len(turn_rewards):
         raise ValueError(f"{name} has {len(row)} entries: expected {len(turn_rewards)}, one for each turn")
     for entry in row:
-        if not isinstance(entry, Hashable) or ("tokens" in expected and not _is_count(entry)):
+        if not isinstance(entry, Hashable) or _is_nan(entry) or ("tokens" in expected and not _is_count(entry)):
             raise ValueError(f"{name} holds {entry!r:.200}: expected {expected}")
 
 
@@ -262,14 +262,23 @@ def _labels(group_ids: Any) -> list[Hashable]:
     Torch tensors compare by identity and NaN (pandas' missing value) equals nothing, so either would silently put each
     rollout into a separate group. Raises ValueError for labels that are NaN or not hashable.
     """
-    values = group_ids.tolist() if callable(getattr(group_ids, "tolist", None)) else group_ids
+    values = _unpacked(group_ids)
     if not isinstance(values, Iterable):
         raise ValueError(f"group_ids is {values!r}: expected one label for each trajectory")
-    labels = [label.tolist() if callable(getattr(label, "tolist", None)) else label for label in values]
+    labels = list(map(_unpacked, values))
     for index, label in enumerate(labels):
-        if not isinstance(label, Hashable) or (isinstance(label, float) and math.isnan(label)):
+        if not isinstance(label, Hashable) or _is_nan(label):
             raise ValueError(f"group_ids[{index}] is {label!r:.200}: expected a hashable label (text, number, None)")
     return labels
+
+
+def _unpacked(value: Any) -> Any:
+    """Return the Python value of a tensor or an array; any other value unchanged."""
+    return value.tolist() if callable(getattr(value, "tolist", None)) else value
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _check_finite(name: str, values: Array) -> None:

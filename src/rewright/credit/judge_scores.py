@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rewright.credit.formula import is_finite
 from rewright.credit.judge_prompts import check_ids, draw, ruler_prompt, shown_messages, shown_turns
 from rewright.credit.resources import Judge
 from rewright.credit.trajectories import CreditTrajectory
@@ -58,11 +59,16 @@ def attempts_scored(
                     gold=settings.show_gold,
                 )
                 prompts.append(_Prompt(text, ids, names, second=places is not part))
-    answers = judge(
-        [prompt.text for prompt in prompts],
-        schema,
-        check=lambda number, value: check_ids(value["scores"], prompts[number].ids),
-    )
+
+    def check(number: int, value: Any) -> None:
+        check_ids(value["scores"], prompts[number].ids)
+        for entry in value["scores"]:
+            if not is_finite(entry["score"]):  # NaN of a judge of the user's, and a whole number of 400 digits
+                raise ValueError(
+                    f"the score of id {entry['id']} is {entry['score']!r:.40}: expected a number in [0, 1]"
+                )
+
+    answers = judge([prompt.text for prompt in prompts], schema, check=check)
     values = [np.full(len(one.turns), np.nan) for one in trajectories]
     clipped, differences = 0, []
     for prompt, answer in zip(prompts, answers, strict=True):

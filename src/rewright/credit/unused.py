@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from rewright.core.settings import UnusedKey
-from rewright.credit.choices import chosen_name, parts_of
+from rewright.credit.choices import chosen_name, parts_of, settings_in
 
 if TYPE_CHECKING:
     from rewright.credit.settings import TurnCredit
@@ -26,6 +26,7 @@ UNUSED_BY_ESTIMATOR: Final = {
     "gigpo": ("fusion", "singleton_turn"),
     "hgpo": ("fusion", "singleton_turn"),
     "gdpo": ("gamma", "fusion", "singleton_turn", "join"),
+    "turn_credit": ("gamma", "eps", "fusion", "singleton_turn"),
 }
 """Settings that each built-in estimator ignores. (Those that estimators of other packages ignore are unknown.)"""
 WITHOUT_TRAJECTORY_REWARD: Final = ("outcome_or_calls",)
@@ -53,9 +54,12 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
         assignment = inside.get("assignment", section.get("assignment", defaults["assignment"]))
         for key in ("unmatched",) if assignment == "ot" else ("reg", "ot_scale"):
             yield UnusedKey(place[key], place["assignment"], assignment)
-    estimator = chosen_name(section.get("estimator", defaults["estimator"]))
+    choice = section.get("estimator", defaults["estimator"])
+    estimator = chosen_name(choice)
     for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
         yield UnusedKey(key, "estimator", estimator)
+    if estimator == "igpo" and settings_in(choice).get("normalize") == "index":
+        yield from (UnusedKey(key, "estimator.normalize", "index") for key in ("gamma", "eps"))
 
 
 def check_unread(settings: TurnCredit, keys: Collection[str], why: str) -> None:

@@ -29,6 +29,7 @@ Logged: `turn_credit/reward_mean` (per turn), `turn_credit/call_reward_mean`, `t
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ from rewright.credit.messages import (
     turns_of_messages,
     warn_about_malformed_calls,
 )
-from rewright.credit.missing import check_missing
+from rewright.credit.missing import bridged, check_missing
 from rewright.credit.provided import check_provided
 from rewright.credit.settings import Array, TurnCredit
 
@@ -169,8 +170,8 @@ class TurnCreditMixin:
         causes = gather_object([signal.causes.get(index) for index in range(len(trajectories))])
         left_out = [self.turn_credit.is_left_out(row) for row in call_rewards]
         named = [(f"completion {index}", causes[index]) for index, out in enumerate(left_out) if out]
-        bridged = self.turn_credit.missing == "bridge"
-        check_missing(self.turn_credit.signal_name, named, len(left_out), key="turn_credit", bridged=bridged)
+        bridges = self.turn_credit.missing == "bridge"
+        check_missing(self.turn_credit.signal_name, named, len(left_out), key="turn_credit", bridged=bridges)
         rewards = self.turn_credit.with_outcomes(call_rewards, outcomes)
         metrics: dict[str, float] = {}
         names = _unique(trainer.reward_func_names)
@@ -197,6 +198,8 @@ class TurnCreditMixin:
             calls=gather_object([sum(len(calls) for calls in row) for row in turns]),
             call_rewards=call_rewards,
             rewards=rewards,
+            outcomes=outcomes,
+            left_out=left_out,
             advantages=advantages,
         )
 
@@ -226,14 +229,31 @@ class TurnCreditMixin:
         return output
 
     def _log_turn_credit(
-        self, mode: str, *, calls: list[int], call_rewards: list[Array], rewards: list[Array], advantages: list[Array]
+        self,
+        mode: str,
+        *,
+        calls: list[int],
+        call_rewards: list[Array],
+        rewards: list[Array],
+        outcomes: list[float],
+        left_out: list[bool],
+        advantages: list[Array],
     ) -> None:
-        """Log the turn metrics of all processes, and two columns of the completions table."""
+        """Log the turn metrics of all processes, and two columns of the completions table.
+
+        The means of rewards are those of the completions that are not left out, with 0 for a reward that is bridged,
+        plus the outcome on a last turn.
+        """
         trainer: Any = self
         metrics = trainer._metrics[mode]
-        turns = max(sum(len(row) for row in rewards), 1)
-        metrics["turn_credit/reward_mean"].append(sum(float(np.nansum(row)) for row in rewards) / turns)
-        metrics["turn_credit/call_reward_mean"].append(sum(float(np.nansum(row)) for row in call_rewards) / turns)
+        kept = [index for index, out in enumerate(left_out) if not out]
+        turns = max(sum(len(rewards[index]) for index in kept), 1)
+        added = outcomes if self.turn_credit.join == "last_turn" else [math.nan] * len(outcomes)
+        total = sum(float(bridged(rewards[index], added[index]).sum()) for index in kept)
+        metrics["turn_credit/reward_mean"].append(total / turns)
+        metrics["turn_credit/call_reward_mean"].append(
+            sum(float(np.nansum(call_rewards[index])) for index in kept) / turns
+        )
         metrics["turn_credit/missing"].append(float(sum(bool(np.isnan(row).any()) for row in rewards)))
         metrics["turn_credit/turns_mean"].append(sum(len(row) for row in rewards) / len(rewards))
         metrics["turn_credit/calls_mean"].append(sum(calls) / len(rewards))

@@ -316,7 +316,11 @@ class Summary:
         if self._counts["gold"] and not self._counts["calls"]:
             yield "warning: no trajectory has a call, though there are gold calls"
         if self._counts["missing"]:
-            place = "such a trajectory is in no group" if self._counts["left out"] else "counted as no change"
+            place, left_out = "counted as no change", self._counts["left out"]
+            if left_out == self._counts["missing"]:
+                place = "such a trajectory is in no group"
+            elif left_out:  # `bridge` leaves out those without any number
+                place = f"{left_out} of them {'are' if left_out > 1 else 'is'} in no group, the others {place}"
             what = f"a turn without a number of the signal {signal}"
             yield from self._remark("missing", f"{self._cause}; {place}", what=what)
         yield from logs(unseen)
