@@ -149,3 +149,12 @@ def test_a_copy_of_advantages_per_token_is_known_by_its_values(tmp_path: Path, a
     assert found(tmp_path, [longer | {"advantages": [0.1, 0.2, 0.5, 0.4, 0.3]}, last])["findings"] == []
     wrong = places(found(tmp_path, [longer | {"advantages": copied}, last]))
     assert wrong == {("step_advantages", 0, 3 if aligned == "start" else 0)}
+
+
+def test_the_reward_of_an_earlier_step_may_be_at_the_last_one(tmp_path: Path) -> None:
+    """Rows of the steps of a trajectory that no label joins."""
+    two: Row = {"prompt_ids": [5], "response_ids": [8, 9], "mask": [1, 1], "reward": 1.0}
+    rows = [two | {"last_step": False, "token_rewards": [0, 0]}, two | {"last_step": True, "token_rewards": [0, 1.0]}]
+    result = found(tmp_path, rows)
+    assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
+    assert places(found(tmp_path, [rows[0], rows[1] | {"token_rewards": [0, 0]}])) == {("lost_reward", 1, 1)}
