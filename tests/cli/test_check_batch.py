@@ -100,7 +100,7 @@ def test_rollouts_of_a_run_are_healthy_and_checked(tmp_path: Path) -> None:
 
 
 def test_a_check_without_its_keys_is_not_passed(tmp_path: Path) -> None:
-    rows = [{"response_ids": [1, 2, 3], "mask": [1, 1, 1], "note": "x"}]
+    rows = [{"response_ids": [1, 2, 3], "mask": [1, 1, 1], "note": "x", "group": None}]
     code, found = check(tmp_path, str(write(tmp_path / "dump.jsonl", rows)))
     assert (code, found["checked"]) == (0, [])
     assert len(found["not_checked"]) == 12
@@ -292,6 +292,13 @@ def test_arrays_and_parquet_hold_the_same(tmp_path: Path) -> None:
         ({"response_ids": [1], "mask": [1], "advantages": [1, 2]}, "advantages has 2 values: expected 1"),
         ({"responses": [[1], [2]], "response_mask": [[1]]}, "response_mask has 1 entries: expected 2"),
         ([1], "is a list, expected an object"),
+        ({"responses": 5, "response_mask": 1}, "not a row of layout verl: expected lists of numbers"),
+        ({"responses": [1], "response_mask": [1], "prompts": 7}, "not a row of layout verl"),
+        ({"completion_ids": [1], "completion_mask": [None], "tool_mask": [1]}, "not a row of layout trl"),
+        ({"completion_ids": [1], "completion_mask": [1], "num_generations": "two"}, "num_generations is 'two'"),
+        ({"completion_ids": [1], "completion_mask": [1], "num_generations": -1}, "num_generations is '-1'"),
+        ({"sequences": [1, 2], "loss_mask": [1], "response_mask": ["x"]}, "not a row of layout skyrl"),
+        ({"sequences": [1, 2], "loss_mask": [1], "response_mask": [1], "turns": [5]}, "not a row of layout skyrl"),
     ],
 )
 def test_mistakes_of_a_file_are_one_line(tmp_path: Path, content: Any, words: str) -> None:

@@ -142,6 +142,7 @@ def test_a_stage_of_a_round_is_done_again_by_its_number(folder: Path) -> None:
     assert done.code == 0, done.errors
     assert (folder / "run/rounds/2/verdicts.jsonl").read_text() == before
     assert "rewright score run --round 2" in done.errors
+    assert "round 2 of 2" in done.errors.splitlines()
     rewright(folder, "judge", "run", "--round", "3").refused("--round is 3: run has repair.rounds: 2: expected 1 to 2")
 
 

@@ -66,6 +66,7 @@ class Pipeline:
             say(f"{name}: done before")
             return
         self.run.require(self.stages[name] for name in self._inputs_of(stage))
+        self._say_round(stage)
         self._say_licences(stage)
         started = time.monotonic()
         faults = self.context.faults
@@ -81,6 +82,13 @@ class Pipeline:
             details = {**details, "faults": dict(faults)}
         self.run.finish(name, time.monotonic() - started, **details)
         discard_later(self.run, stage)
+
+    def _say_round(self, stage: Stage) -> None:
+        """Say once in which later round the stages are, whose lines are those of the first."""
+        line = f"round {stage.round} of {self.recipe.repair.rounds}"
+        if stage.round > 1 and line not in self._said:
+            self._said.add(line)
+            say(line)
 
     def _say_licences(self, stage: Stage) -> None:
         """Warn once, when tasks are first used and before training, of licences that forbid commercial use."""

@@ -111,9 +111,9 @@ def read_batch(
                 continue
             translated = stored
         else:
-            translated = LAYOUTS[layout](values, used)
-        if "group" not in translated and (size := group_size or values.get("num_generations")):
-            translated["group"] = index // int(size)
+            translated = _translated(values, layout, place, used)
+        if "group" not in translated and (size := group_size or _generations(values, place)):
+            translated["group"] = index // size
         if layout == "skyrl" and "last_step" in translated:  # the rows of a trajectory follow each other
             translated.setdefault("trajectory", finished)
             finished += bool(translated["last_step"])
@@ -173,6 +173,24 @@ def _arrays(path: Path) -> dict[str, Any]:
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InputError(f"{path}: not a .npz file of plain arrays: {reason:.160}") from None
+
+
+def _translated(values: dict[str, Any], layout: str, place: str, used: set[str]) -> dict[str, Any]:
+    try:
+        return LAYOUTS[layout](values, used)
+    except (AttributeError, TypeError, ValueError) as problem:
+        reason = str(problem).partition("\n")[0]
+        raise InputError(
+            f"{place}: not a row of layout {layout}: expected lists of numbers, one per token ({reason:.120})"
+        ) from None
+
+
+def _generations(values: Mapping[str, Any], place: str) -> int | None:
+    """The size of TRL's groups."""
+    size = values.get("num_generations")
+    if size is None or (isinstance(size, int | float) and math.isfinite(size) and size >= 1 and size == int(size)):
+        return None if size is None else int(size)
+    raise InputError(f"{place}: num_generations is {str(size)[:40]!r}: expected the number of rows of a group")
 
 
 def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRow:

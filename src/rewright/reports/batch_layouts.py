@@ -56,7 +56,7 @@ def _renamed(row: Mapping[str, Any], names: Mapping[str, str], used: set[str]) -
     for theirs, ours in names.items():
         if row.get(theirs) is not None:
             found[ours] = row[theirs]
-    used |= {*names, *found}
+    used |= {*names, *KEYS}
     return found
 
 

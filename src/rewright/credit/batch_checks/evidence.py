@@ -12,7 +12,7 @@ import numpy as np
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Flags, Spans, runs
 
-__all__ = ["NEEDS", "Generated", "generated", "marked_turns"]
+__all__ = ["NEEDS", "Generated", "by_text", "generated", "marked_turns"]
 
 NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
 
@@ -53,9 +53,7 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
-        if ["".join(row.tokens[start:end]) for start, end in spans] == row.turn_texts:
-            return Generated(spans, True)
-        return _by_text(row.tokens, row.turn_texts)
+        return by_text(row)
     if row.log_probs is not None:
         return _by_log_probs(batch, row)
     return None
@@ -85,18 +83,24 @@ def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
 
 
 def _opened_by_prompt(batch: Batch, row: BatchRow, ids: list[int]) -> bool:
-    """Whether a response begins within a turn. Without `prompt_ids`, a token is trained up to the first marker."""
+    """Whether a response begins within a turn.
+
+    Without `prompt_ids`, a turn is known to begin there, or a token is trained or sampled up to the first marker.
+    """
     first, last = list(batch.turn_start), list(batch.turn_end)
     if row.whole or not ids or ids[: len(first)] == first:
         return False
-    if row.prompt_ids is not None:
+    if row.prompt_ids is not None or (row.turns and row.turns[0][0] <= row.start):
         return True
     markers = (
         position
         for position in range(len(ids))
         if ids[position : position + len(first)] == first or ids[position : position + len(last)] == last
     )
-    return bool(row.mask[row.real][: next(markers, len(ids)) + 1].any())
+    begin = row.real & (np.cumsum(row.real) <= next(markers, len(ids)) + 1)
+    if row.log_probs is not None and not batch.log_probs_of_all and bool((row.log_probs[begin] < 0).any()):
+        return True
+    return bool(row.mask[begin].any())
 
 
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
@@ -113,8 +117,19 @@ def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
     return found
 
 
-def _by_text(tokens: list[str], texts: list[str]) -> Generated | None:
+def by_text(row: BatchRow) -> Generated | None:
+    """Return the tokens that hold the texts of the turns. None: a text is not there, or the dump has none.
+
+    A text may lack the end marker of its turn, one token that is trained after every turn.
+    """
+    tokens, texts = row.tokens or [], row.turn_texts or []
+    if not tokens or not texts:
+        return None
+    spans = runs(row.mask)
     whole, position, found = "".join(tokens), 0, []
+    trained = ["".join(tokens[start:end]) for start, end in spans]
+    if trained == texts or (_are_marked(row, spans) and ["".join(tokens[a : b - 1]) for a, b in spans] == texts):
+        return Generated(spans, True)  # a short turn may be a part of a result, too
     ends = np.cumsum([len(token) for token in tokens])
     for text in texts:
         start = whole.find(text, position)
@@ -122,7 +137,16 @@ def _by_text(tokens: list[str], texts: list[str]) -> Generated | None:
             return None
         position = start + len(text)
         found.append((int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, position)) + 1))
+    longer = [(start, end + 1) for start, end in found if (start, end + 1) in spans]
+    if len(longer) >= len(found) - 1 and _are_marked(row, longer):
+        found = [(start, end + ((start, end + 1) in longer)) for start, end in found]
     return Generated(found, True)
+
+
+def _are_marked(row: BatchRow, spans: Spans) -> bool:
+    """Whether all turns end with the same token."""
+    ends = [int(row.ids[end - 1]) for start, end in spans if end - start > 1]
+    return len(ends) == len(spans) and len(set(ends)) == 1
 
 
 def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:

@@ -24,6 +24,7 @@ def step_advantages(batch: Batch) -> Result:
     silent = [(one, row) for one in several for row in _earlier(one) if _is_silent(one, row)]
     heard = any(not _is_silent(one, row) for one in several for row in _earlier(one) if _is_loud(one.last))
     always = not heard and all(row.turn_rewards is None for row in rows)
+    always = always or _is_per_trajectory([one for one in several if not any(one is other for other, _ in silent)])
     findings = []
     for one, row in silent:
         if not ((always and not _is_loud(row)) or _is_copied(one.last, row) or _is_mixed(batch, row)):
@@ -34,6 +35,8 @@ def step_advantages(batch: Batch) -> Result:
         what = f"advantage 0 on {int((values[row.mask] == 0).sum())} trained tokens of an earlier step"
         expected = f"{float(value[np.argmax(np.abs(value))]):.4g}, as at its last step (row {one.last.index})"
         findings.append(row.finding("step_advantages", what, token, expected))
+    if not findings and not heard and silent:
+        return NotChecked("all earlier steps have advantage 0, which their turn_rewards may be the reason of")
     return findings
 
 
@@ -84,6 +87,8 @@ def single_groups(batch: Batch) -> Result:
         findings.append(singles[0].rows[0].finding("single_groups", what, None, "several trajectories in a group"))
     if not findings and every_single and any(one.rows[0].prompt is None for one in singles):
         return NotChecked("needs task or prompt_ids, which show trajectories of one prompt")
+    if not findings and every_single and any(len(parts) > 1 and _none_tell(parts) for parts in by_prompt.values()):
+        return NotChecked("needs different rewards: all advantages of the trajectories of a prompt are 0")
     return findings
 
 
@@ -104,9 +109,25 @@ def _is_silent(one: Trajectory, row: BatchRow) -> bool:
     return _is_loud(one.last) and bool((_advantages(row)[row.mask] == 0).any())
 
 
+def _is_per_trajectory(others: Sequence[Trajectory]) -> bool:
+    """Whether the steps of other trajectories have one advantage each, that of the trajectory."""
+    loud = [one for one in others if _earlier(one) and _is_loud(one.last)]
+    return len(loud) > 1 and all(one.scalar is not None for one in loud)
+
+
 def _is_copied(last: BatchRow, row: BatchRow) -> bool:
-    """Whether the non-zero advantages lie where those of the last step do, beside this row's own mask."""
-    return bool((_advantages(row)[~row.mask] != 0).any()) and not bool((_advantages(last)[~last.mask] != 0).any())
+    """Whether the non-zero advantages are those of the last step: they lie beside this row's mask, or are its values.
+
+    A copy of values that differ from token to token is known by them. It is aligned at the start or at the end.
+    """
+    values, lasts = _advantages(row), _advantages(last) * last.mask
+    if len(np.unique(values[values != 0])) > 2:
+        size = min(len(values), len(lasts))
+        rest = len(values) - size
+        left = np.array_equal(values[:size], lasts[:size]) and not values[size:].any()
+        right = np.array_equal(values[rest:], lasts[len(lasts) - size :]) and not values[:rest].any()
+        return left or right
+    return bool((values[~row.mask] != 0).any()) and not bool((_advantages(last)[~last.mask] != 0).any())
 
 
 def _is_mixed(batch: Batch, row: BatchRow) -> bool:
@@ -137,6 +158,12 @@ def _all_raw(rows: Sequence[BatchRow]) -> bool:
     """Whether all known advantages are the rewards. True if none is known: the groups alone are wrong then."""
     known = [row for row in rows if row.scalar is not None and row.reward is not None]
     return all(_is_raw(row) for row in known)
+
+
+def _none_tell(parts: Sequence[list[Trajectory]]) -> bool:
+    """Whether all advantages are 0 as in a group of equal rewards, which may be the groups of one trajectory too."""
+    rows = [row for part in parts for one in part for row in one.rows if row.mask.any()]
+    return bool(rows) and all(row.advantages is not None and not _is_loud(row) for row in rows)
 
 
 def _none_learned(trajectories: Sequence[Trajectory]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewright.credit.batch_checks.evidence import NEEDS, Generated, generated, marked_turns
+from rewright.credit.batch_checks.evidence import NEEDS, Generated, by_text, generated, marked_turns
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, runs
 
 __all__ = ["inverted_mask", "last_turn_only", "mask_beside_text", "shifted_mask", "turn_boundaries"]
@@ -84,6 +84,8 @@ def mask_beside_text(batch: Batch) -> Result:
         fault = _other_ids(row, row.turn_ids) if row.turn_ids is not None else None
         if fault is None and known is not None:
             fault = _beside(row, known)
+        if fault is None and row.turns is not None and (written := by_text(row)) is not None:
+            fault = _beside(row, written)
         findings += [fault] if fault is not None else []
         checked = checked or known is not None or row.turn_ids is not None
     return findings if checked else NotChecked(f"needs {NEEDS}")
@@ -97,6 +99,8 @@ def turn_boundaries(batch: Batch) -> Result:
             starts, ends = row.turn_starts, row.turn_ends
         elif batch.turn_start and batch.turn_end:
             starts, ends = marked_turns(batch, row)
+            if starts and starts[-1] >= row.end:  # opens the turn of the next row
+                starts = starts[:-1]
         elif row.turns is not None:
             starts, ends = [start for start, _ in row.turns], [end for _, end in row.turns]
         else:
@@ -122,7 +126,9 @@ def _from_start(row: BatchRow) -> Generated | None:
     trained = runs(row.mask)
     if first == begin + 1:  # shifted by one
         return Generated([(begin, trained[0][1]), *trained[1:]], False)
-    if row.mask[row.end - 1]:  # only a later turn is trained
+    if row.mask[
+        max(row.end - 2, begin) : row.end
+    ].any():  # only a later turn is trained, perhaps without its end marker
         return Generated([(begin, first), *trained], False)
     return Generated(runs(~row.mask & row.real), False)
 
@@ -134,7 +140,11 @@ def _unless_known(batch: Batch) -> Result:
 
 
 def _is_inverted(row: BatchRow, known: Generated) -> bool:
+    """Whether no generated token is trained, but for end markers, which a right mask may leave out."""
     flags = known.flags(len(row.ids))
+    if known.exact and bool((row.mask & ~flags).any()):
+        for start, end in known.turns:
+            flags[end - 1] &= end - start < 2
     return bool(flags.any()) and not bool((flags & row.mask).any())
 
 

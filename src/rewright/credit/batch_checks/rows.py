@@ -19,6 +19,8 @@ Spans = list[tuple[int, int]]
 _WHOLE_RESULT = 10
 """Length of the run that a masked token without a log-probability is part of, on average, if whole results have none.
 Chat templates have up to 7 tokens with probability 1 between two turns."""
+_ONE_SIDE = 0.2
+"""Share of a constant's tokens on the other side of the mask, as of a mask that is shifted by one."""
 
 
 class Finding(NamedTuple):
@@ -188,7 +190,7 @@ class Batch:
             seen.setdefault(key, row)
         object.__setattr__(self, "padded", frozenset(padded))
         trained = [row for row in self.rows if row.mask.any() and row.index not in padded]
-        object.__setattr__(self, "trained", tuple(_with_rejected(trained)))
+        object.__setattr__(self, "trained", tuple(_with_rejected(_without_fill(trained))))
 
     @cached_property
     def log_probs_of_all(self) -> bool:
@@ -227,6 +229,32 @@ class Batch:
         return found
 
 
+def _without_fill(rows: list[BatchRow]) -> list[BatchRow]:
+    """Set log-probabilities of the sampler to 0 where a constant such as -1 stands for tokens that were not sampled.
+
+    A constant is a whole number that lies on one side of the mask: on masked tokens, or, as in an inverted mask, on
+    most trained ones.
+    """
+    parts = [(row.log_probs[row.real], row.mask[row.real]) for row in rows if row.log_probs is not None]
+    if not parts:
+        return rows
+    values, trained = (np.concatenate(part) for part in zip(*parts, strict=True))
+    whole = np.isfinite(values) & (values <= -1) & (values == np.round(values))
+    fills = []
+    for value in np.unique(values[whole]):
+        share = float(trained[values == value].mean())
+        if share <= _ONE_SIDE or (share >= 1 - _ONE_SIDE and (values[trained] == value).mean() > 0.5):
+            fills.append(value)
+    if not fills:
+        return rows
+    return [
+        row
+        if row.log_probs is None
+        else replace(row, log_probs=np.where(np.isin(row.log_probs, fills), 0, row.log_probs))
+        for row in rows
+    ]
+
+
 def _with_rejected(rows: list[BatchRow]) -> list[BatchRow]:
     """Put tokens that were rejected one by one back into the masks.
 
@@ -247,6 +275,8 @@ def _with_rejected(rows: list[BatchRow]) -> list[BatchRow]:
             found.append(row)
             continue
         left_out = row.real & ~row.mask & (row.log_probs < 0)
+        if row.turns is not None:  # a token beside the turns was not sampled
+            left_out &= np.isin(np.arange(len(row.ids)), [at for start, end in row.turns for at in range(start, end)])
         beyond = left_out & ((ratio < kept.min()) | (ratio > kept.max()))
         found.append(replace(row, mask=row.mask | beyond) if (beyond == left_out).all() and beyond.any() else row)
     return found

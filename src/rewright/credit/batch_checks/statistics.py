@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
 
-__all__ = ["Line", "fit", "padding_in_statistics", "turns_in_mean"]
+__all__ = ["ROUNDING", "Line", "fit", "padding_in_statistics", "turns_in_mean"]
 
-_RELATIVE = 4e-3
+ROUNDING = 4e-3
 """Rounding of a dump in bfloat16, relative to the largest advantage."""
 _NEEDS_LINE = "the advantages of no group are a straight line over two or more different rewards"
 
@@ -47,7 +47,7 @@ def fit(rewards: Sequence[float], advantages: Sequence[float]) -> Line | None:
     if len(x) < 2 or np.ptp(x) <= 1e-6 * np.abs(x).max():
         return None
     slope, offset = np.polyfit(x, y, 1)
-    tolerance = _RELATIVE * float(np.abs(y).max()) + 1e-9
+    tolerance = ROUNDING * float(np.abs(y).max()) + 1e-9
     if slope * np.ptp(x) <= tolerance or float(np.abs(y - (slope * x + offset)).max()) > tolerance:
         return None
     return Line(-offset / slope, 1 / slope, tolerance / slope)

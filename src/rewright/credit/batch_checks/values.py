@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
-from rewright.credit.batch_checks.statistics import implied_reward
+from rewright.credit.batch_checks.statistics import ROUNDING, implied_reward
 
 __all__ = ["lost_reward", "masked_log_probs"]
 
 _TOLERANCE = 1e-3
+_AGREEING = 2
+"""Rows whose reward is the sum of their turns' rewards, from which on a row that lacks its last one is a finding."""
 
 
 def lost_reward(batch: Batch) -> Result:
@@ -21,6 +24,7 @@ def lost_reward(batch: Batch) -> Result:
         for fault in (_on_padding(one), _not_on_tokens(one), _not_on_turns(one)):
             checked = checked or fault is not None
             findings += fault or []
+    findings += _last_turn_lost(rows)
     for group in batch.groups().values():
         for row in group:
             if row.truncated and row.reward is not None and row.scalar is not None:
@@ -67,11 +71,20 @@ def _on_padding(one: Trajectory) -> list[Finding] | None:
 def _not_on_tokens(one: Trajectory) -> list[Finding] | None:
     """A stated reward that the tokens do not have, in the row or in the trajectory."""
     rows = [row for row in one.rows if row.token_rewards is not None and row.reward_stated and row.reward is not None]
+    if (
+        len(one.rows) == 1 and one.last.last_step is False
+    ):  # the reward may be at the last step, in a row without a label
+        return None
     if not rows:
         return None
-    sums = [float(row.token_rewards.sum()) for row in rows if row.token_rewards is not None]
-    wrong = [(row, total) for row, total in zip(rows, sums, strict=True) if not _equal(total, row.reward)]
-    if not wrong or _equal(sum(sums), one.last.reward):
+    paid = [row.token_rewards for row in rows if row.token_rewards is not None]
+    sums = [float(values.sum()) for values in paid]
+    wrong = [
+        (row, total)
+        for row, total, values in zip(rows, sums, paid, strict=True)
+        if not _equal(total, row.reward, values)
+    ]
+    if not wrong or _equal(sum(sums), one.last.reward, np.concatenate(paid)):
         return []
     row, total = wrong[-1]
     token = max(row.end - 1, 0)
@@ -103,11 +116,39 @@ def _cut_off(row: BatchRow) -> Finding | None:
     kept = sum(reward for reward, (start, _) in zip(rewards, turns, strict=True) if start < length)
     lost = sum(rewards) - kept
     counted = row.reward if row.token_rewards is None else float(row.token_rewards.sum())
-    if _equal(lost, 0.0) or counted is None or not _equal(counted, kept):
+    if _equal(lost, 0.0) or counted is None or not _equal(kept, counted, rewards):
         return None
     what = f"turns beyond the end of the row have a reward of {lost:.4g}, which is missing in {counted:.4g}"
     return row.finding("lost_reward", what, length - 1, f"{sum(rewards):.4g}")
 
 
-def _equal(left: float, right: float | None) -> bool:
-    return right is not None and abs(left - right) <= _TOLERANCE * max(1.0, abs(right))
+def _last_turn_lost(rows: list[BatchRow]) -> list[Finding]:
+    """Rows that were cut off and whose reward lacks that of the last turn, unlike the rewards of all other rows."""
+    agreeing, lacking = 0, []
+    for row in rows:
+        rewards = row.turn_rewards or []
+        if row.reward is None or _equal(sum(rewards), 0.0) or _equal(sum(rewards[:-1]), sum(rewards), rewards):
+            continue
+        if _equal(sum(rewards), row.reward, rewards):
+            agreeing += 1
+        elif row.truncated and _equal(sum(rewards[:-1]), row.reward, rewards):
+            lacking.append((row, rewards))
+        else:
+            return []
+    if agreeing < _AGREEING:
+        return []
+    return [
+        row.finding(
+            "lost_reward",
+            f"the row was cut off, and the reward of its last turn, {rewards[-1]:.4g}, is missing in {row.reward:.4g}",
+            max(row.end - 1, 0),
+            f"{sum(rewards):.4g}, the sum of the rewards of its turns",
+        )
+        for row, rewards in lacking
+    ]
+
+
+def _equal(left: float, right: float | None, parts: ArrayLike = 0.0) -> bool:
+    """Whether two numbers are the same, of which `left` is the sum of `parts`, each of them rounded."""
+    rounding = ROUNDING * float(np.abs(parts).sum() + abs(left)) if np.any(parts) else 0.0
+    return right is not None and abs(left - right) <= max(_TOLERANCE * max(1.0, abs(right)), rounding)

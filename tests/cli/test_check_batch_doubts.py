@@ -1,0 +1,160 @@
+"""`rewright check-batch` where the numbers of a dump are rounded, filled or ambiguous: no alarm, and no pass either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.batches import write
+from support.in_process import rewright
+
+Row = dict[str, Any]
+
+
+def found(folder: Path, rows: list[Row], *arguments: str) -> dict[str, Any]:
+    write(folder / "dump.jsonl", rows)
+    said = rewright(folder, "check-batch", "--json", "dump.jsonl", *arguments)
+    assert said.code in (0, 1, None), said.errors
+    return json.loads(said.output)
+
+
+def places(result: dict[str, Any]) -> set[tuple[str, int, int | None]]:
+    return {(one["code"], one["row"], one["token"]) for one in result["findings"]}
+
+
+TURNS: Row = {"prompt_ids": [1, 50], "response_ids": [8, 9, 7, 51, 60, 61, 62, 50, 5, 6, 7, 51]}
+MASK = [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
+SAMPLED = [-0.3, -0.2, -0.4, -0.1, 0, 0, 0, 0, -0.2, -0.3, -0.5, -0.25]
+OLD = [-0.31, -0.22, -0.38, -0.12, -4, -5, -3, -2, -0.21, -0.3, -0.52, -0.25]
+
+
+@pytest.mark.parametrize("evidence", ["turns", "turn_ids", "log_probs"])
+@pytest.mark.parametrize("fill", [-1, -100])
+@pytest.mark.parametrize("end_trained", [True, False])
+def test_a_constant_for_tokens_that_were_not_sampled(
+    tmp_path: Path, evidence: str, fill: int, end_trained: bool
+) -> None:
+    """It is neither a log-probability nor a token that was rejected by its ratio, beside untrained end markers too."""
+    ids = TURNS["response_ids"]
+    row = TURNS | {"log_probs": [p or fill for p in SAMPLED], "old_log_probs": OLD}
+    row |= {"turns": {"turns": [[0, 4], [8, 12]]}, "turn_ids": {"turn_ids": [ids[:4], ids[8:]]}}.get(evidence, {})
+    mask = [m * (end_trained or token != 51) for m, token in zip(MASK, ids, strict=True)]
+    result = found(tmp_path, [row | {"mask": mask}])
+    assert (result["findings"], "shifted_mask" in result["checked"]) == ([], True)
+    late = found(tmp_path, [row | {"mask": [0, *mask[:-1]]}])
+    assert ("shifted_mask", 0, 0) in places(late)
+    if evidence != "log_probs":
+        inverted = found(tmp_path, [row | {"mask": [1 - trained for trained in mask]}])
+        assert {code for code, _, _ in places(inverted)} == {"inverted_mask"}
+    last = found(tmp_path, [row | {"mask": [0] * 8 + mask[8:]}])
+    assert {code for code, _, _ in places(last)} == {"last_turn_only"}
+
+
+def test_one_token_without_a_log_probability_was_not_rejected(tmp_path: Path) -> None:
+    """A line break after the last turn."""
+    row: Row = {"prompt_ids": [1], "response_ids": [8, 9, 51, 10], "mask": [1, 1, 1, 0], "turns": [[0, 3]]}
+    row |= {"log_probs": [-0.2, -0.3, -0.1, -1.5], "old_log_probs": [-0.2, -0.31, -0.1, -3.0]}
+    assert found(tmp_path, [row])["findings"] == []
+
+
+def test_texts_without_end_markers(tmp_path: Path) -> None:
+    ids = TURNS["response_ids"]
+    row = TURNS | {"mask": MASK, "tokens": [f"<{one}>" for one in ids], "turn_texts": ["<8><9><7>", "<5><6><7>"]}
+    assert found(tmp_path, [row])["findings"] == []
+    part = row | {"tokens": [f"<{one}>" for one in [*ids[:4], 5, 6, 7, *ids[7:]]]}  # the answer is in the result, too
+    assert found(tmp_path, [part])["findings"] == []
+    moved = [*ids[:4], 63, *ids[4:-1]]  # a result of one token more
+    moved_row = row | {"response_ids": moved, "tokens": [f"<{one}>" for one in moved]}
+    for turns in ({}, {"turns": [[0, 4], [8, 12]]}):  # positions that are as old as the mask
+        assert "mask_beside_text" in {code for code, _, _ in places(found(tmp_path, [moved_row | turns]))}
+
+
+def test_the_opening_of_the_next_row_s_turn_is_no_turn(tmp_path: Path) -> None:
+    """A step of a trajectory whose results end with what opens the next turn."""
+    first: Row = {"prompt_ids": [1, 50], "response_ids": [8, 9, 51, 60, 51, 50], "mask": [1, 1, 1, 0, 0, 0]}
+    second: Row = {"prompt_ids": [1, 50, 8, 9, 51, 60, 51, 50], "response_ids": [7, 51], "mask": [1, 1]}
+    rows = [row | {"trajectory": "a", "truncated": False} for row in (first, second)]
+    result = found(tmp_path, rows, "--turn-start", "50", "--turn-end", "51")
+    assert (result["findings"], "turn_boundaries" in result["checked"]) == ([], True)
+
+
+def test_a_last_turn_alone_is_found_though_no_prompt_shows_where_the_first_begins(tmp_path: Path) -> None:
+    row: Row = {"response_ids": TURNS["response_ids"], "mask": [0] * 8 + [1] * 4}
+    for evidence in ({"turns": [[0, 4], [8, 12]]}, {"log_probs": SAMPLED}):
+        result = found(tmp_path, [row | evidence], "--turn-start", "50", "--turn-end", "51")
+        assert places(result) == {("last_turn_only", 0, 0)}
+
+
+def test_rewards_that_are_rounded_one_by_one_are_not_lost(tmp_path: Path) -> None:
+    """In bfloat16: -1.402 and -1.355, and their sum."""
+    row = TURNS | {"mask": MASK, "token_rewards": [0, 0, 0, -1.3984375, *[0] * 7, -1.3515625], "reward": -2.765625}
+    result = found(tmp_path, [row])
+    assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
+    lost = found(tmp_path, [row | {"token_rewards": [0, 0, 0, -1.3984375, *[0] * 8]}])
+    assert places(lost) == {("lost_reward", 0, 11)}
+
+
+def test_the_reward_of_a_turn_that_was_cut_off(tmp_path: Path) -> None:
+    whole = TURNS | {"mask": MASK, "turns": [[0, 4], [8, 12]], "truncated": False}
+    rows = [whole | {"turn_rewards": [0.25, last], "reward": 0.25 + last} for last in (0.5, 1.0, 0.0)]
+    cut = whole | {"truncated": True, "turn_rewards": [0.25, 0.5], "reward": 0.25}
+    assert found(tmp_path, [*rows, cut | {"reward": 0.75}])["findings"] == []
+    assert places(found(tmp_path, [*rows, cut])) == {("lost_reward", 3, 11)}
+    outcome = [row | {"reward": 1.0} for row in rows]  # rewards of turns beside that of the trajectory
+    assert found(tmp_path, [*outcome, cut])["findings"] == []
+
+
+def step(trajectory: str, values: list[float], **keys: Any) -> list[Row]:
+    two: Row = {"group": "a", "prompt_ids": [5], "response_ids": [8, 9], "mask": [1, 1], "trajectory": trajectory}
+    last = len(values) - 1
+    return [two | {"advantages": one, "last_step": i == last} | keys for i, one in enumerate(values)]
+
+
+def test_zeros_on_the_earlier_steps_of_one_trajectory(tmp_path: Path) -> None:
+    """Where the others have one advantage per trajectory, they are no credit per turn."""
+    right = step("a", [0.7, 0.7]) + step("b", [-0.7, -0.7, -0.7])
+    wrong = found(tmp_path, right + step("c", [0, 0, 0.4]))
+    assert places(wrong) == {("step_advantages", 5, 0), ("step_advantages", 6, 0)}
+    per_turn = step("a", [0.7, 0.2]) + step("b", [-0.7, 0.1, -0.7]) + step("c", [0, 0, 0.4])
+    assert found(tmp_path, per_turn)["findings"] == []
+
+
+def test_zeros_on_all_earlier_steps_may_be_their_credit(tmp_path: Path) -> None:
+    rows = step("a", [0, 0.7]) + step("b", [0, 0, -0.7])
+    assert {code for code, _, _ in places(found(tmp_path, rows))} == {"step_advantages"}
+    per_turn = found(tmp_path, [row | {"turn_rewards": [0.0]} for row in rows])
+    assert per_turn["findings"] == []
+    assert "turn_rewards" in per_turn["not_checked"]["step_advantages"]
+
+
+def test_equal_rewards_do_not_show_groups_of_one_trajectory(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"group": f"g{i}", "task": "a", "response_ids": [8], "mask": [1], "reward": 1.0, "advantages": 0.0}
+        for i in range(4)
+    ]
+    result = found(tmp_path, rows)
+    assert (result["findings"], "single_groups" in result["not_checked"]) == ([], True)
+
+
+@pytest.mark.parametrize("aligned", ["start", "end"])
+def test_a_copy_of_advantages_per_token_is_known_by_its_values(tmp_path: Path, aligned: str) -> None:
+    """As of GAE."""
+    two: Row = {"group": "a", "prompt_ids": [5], "trajectory": "a", "response_ids": [8, 9, 7], "mask": [1, 1, 1]}
+    last = two | {"last_step": True, "advantages": [0.3, -0.2, 0.9]}
+    longer = two | {"response_ids": [8, 9, 7, 6, 5], "mask": [1] * 5, "last_step": False}
+    copied = [0.3, -0.2, 0.9, 0, 0] if aligned == "start" else [0, 0, 0.3, -0.2, 0.9]
+    assert found(tmp_path, [longer | {"advantages": [0.1, 0.2, 0.5, 0.4, 0.3]}, last])["findings"] == []
+    wrong = places(found(tmp_path, [longer | {"advantages": copied}, last]))
+    assert wrong == {("step_advantages", 0, 3 if aligned == "start" else 0)}
+
+
+def test_the_reward_of_an_earlier_step_may_be_at_the_last_one(tmp_path: Path) -> None:
+    """Rows of the steps of a trajectory that no label joins."""
+    two: Row = {"prompt_ids": [5], "response_ids": [8, 9], "mask": [1, 1], "reward": 1.0}
+    rows = [two | {"last_step": False, "token_rewards": [0, 0]}, two | {"last_step": True, "token_rewards": [0, 1.0]}]
+    result = found(tmp_path, rows)
+    assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
+    assert places(found(tmp_path, [rows[0], rows[1] | {"token_rewards": [0, 0]}])) == {("lost_reward", 1, 1)}
