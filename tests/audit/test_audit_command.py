@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from support.in_process import Said, rewright
+from support.served import served
 from support.small_tokenizers import pico_tokenizer
 
 pytestmark = pytest.mark.needs_torch
@@ -122,6 +129,36 @@ def test_the_plan_is_stored_with_its_draws(run: Path, audited: tuple[dict[str, A
     assert json.loads((folder / "result.json").read_text())["signals"] == audited[0]["signals"]
     picture = (run.parent / "picture.svg").read_text()
     assert "perfect signal" in picture and "branch(k=2)" in picture
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_audit_that_waits_for_a_judge_can_be_stopped(copy: Path, number: signal.Signals) -> None:
+    arrived = threading.Event()
+
+    async def chat(_: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "judge", "object": "model"}]})
+
+    def application() -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        app.router.add_get("/v1/models", models)
+        return app
+
+    with served(application) as url:
+        command = [sys.executable, "-m", "rewright", "audit", str(copy), *SMALL, "--signal", "judge"]
+        process = subprocess.Popen([*command, "--judge", f"judge@{url}/v1"], stderr=subprocess.PIPE, text=True)
+        assert arrived.wait(300)
+        process.send_signal(number)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("interrupted after")
+    assert "Traceback" not in errors
+    assert not (copy / "audits").exists()
 
 
 def test_an_interrupted_audit_goes_on_exactly(run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path) -> None:

@@ -129,10 +129,18 @@ class LanguageJudge:
         if self._file is not None:
             self._file.close()
         if self._runner is not None:
-            if self._opened is not None:
-                self._run(self._opened[0].close())
+            self._run(self._end())
             _without_loop(self._runner.close)
             self._runner, self._opened = None, None
+
+    async def _end(self) -> None:
+        # A signal may have left requests behind, whose errors nobody would look at.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._opened is not None:
+            await self._opened[0].close()
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         if self._runner is None:
