@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from rewright.core.settings import PositiveFloat, PositiveInt, Settings
+from rewright.core.settings import PositiveFloat, PositiveInt, Settings, UnusedKey
 from rewright.core.trust import check_trusted_packages
 
-__all__ = ["SandboxSettings"]
+__all__ = ["SandboxSettings", "unused_keys"]
+
+
+def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys that a `sandbox:` section ignores."""
+    if section.get("url") is not None:
+        hint = ": the code has the isolation of that server"
+        yield from (UnusedKey(key, "url", section["url"], hint) for key in ("level", "network"))
 
 
 class SandboxSettings(Settings, frozen=True):

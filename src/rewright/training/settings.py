@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -43,6 +43,7 @@ __all__ = [
     "check_batches",
     "check_task_count",
     "unused_keys",
+    "unused_stage_keys",
 ]
 
 
@@ -119,6 +120,10 @@ class SFTSettings(_TrainSettings, frozen=True):
     def step_sequences(self) -> int:
         """Trajectories of an optimizer step."""
         return self.batch_size
+
+
+SERVED_KEYS: Final = ("timeout_seconds", "attempts")
+"""The keys of a served reward model."""
 
 
 class RewardSettings(_TrainSettings, frozen=True):
@@ -236,7 +241,7 @@ class RLSettings(_TrainSettings, frozen=True):
     """Outcome of an answer: `judge`, the verdict of the task's judge, or the name of an answer judge for all tasks."""
     reward_model_weight: NonNegativeFloat = 0.2
     """Weight of the reward model's score."""
-    reward_model_clip: NonNegativeFloat = 3.0
+    reward_model_clip: PositiveFloat = 3.0
     """The sum of outcome and weighted score is clipped to [-clip, clip]."""
     credit: TurnCredit = TurnCredit(singleton_turn="zero")
     """Turn-level credit assignment."""
@@ -321,6 +326,31 @@ def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
     if reward == "autotraj" or weights["call_weight"] == 0:
         cause = ("rl.trajectory_reward", reward) if reward == "autotraj" else ("rl.call_weight", 0)
         yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in ("signal", *CALL_KEYS))
+
+
+def unused_stage_keys(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys that the sections `sft`, `dpo`, `reward` and `rl` of a recipe ignore, as dotted names."""
+
+    def given(section: str, key: str) -> Any:
+        found = data.get(section)
+        return (found if isinstance(found, Mapping) else {}).get(key, defaults[section][key])
+
+    source = given("sft", "source")
+    if source != "demonstrations":
+        yield from (UnusedKey(f"sft.{key}", "sft.source", source) for key in ("demonstrations", "profile"))
+    if given("dpo", "steps") is not None:
+        yield UnusedKey("dpo.epochs", "dpo.steps", given("dpo", "steps"))
+    url = given("reward", "url")
+    for key in RewardSettings.__struct_fields__:
+        if url is None and key in SERVED_KEYS:
+            yield UnusedKey(f"reward.{key}", "reward.url", "null")
+        if url is not None and key not in ("url", *SERVED_KEYS, "minimum_accuracy", "minimum_pairs"):
+            yield UnusedKey(f"reward.{key}", "reward.url", url, ": that model is not trained here")
+    for section in ("sft", "dpo", "reward", "rl"):
+        constant = given(section, "scheduler") == "constant" and given(section, "backend") == "trl"
+        if constant and given(section, "warmup") != 0:
+            hint = f": expected {section}.scheduler: constant_with_warmup"
+            yield UnusedKey(f"{section}.warmup", f"{section}.scheduler", "constant", hint)
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:
