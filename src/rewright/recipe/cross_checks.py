@@ -24,7 +24,7 @@ from rewright.sandbox import settings as sandbox
 from rewright.tasks import settings as tasks
 from rewright.tasks.formats import PackageFormat, TaskFormat, WorldFormat, find_format
 from rewright.tools import settings as tools
-from rewright.training import settings as training
+from rewright.training import unused as training
 
 __all__ = ["apply_cross_field_rules", "check_addresses"]
 
