@@ -14,8 +14,7 @@ __all__ = ["SandboxSettings", "unused_keys"]
 def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
     """Yield the keys that a `sandbox:` section ignores."""
     if section.get("url") is not None:
-        hint = ": the code has the isolation of that server"
-        yield from (UnusedKey(key, "url", section["url"], hint) for key in ("level", "network"))
+        yield UnusedKey("network", "url", section["url"], ": the code has the isolation of that server")
 
 
 class SandboxSettings(Settings, frozen=True):
