@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from rewright.benchmarks.bfcl.derived import DERIVED, MOST_CHARACTERS
 from rewright.benchmarks.bfcl.split import split
+from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.judging import judge_trajectory
 from rewright.recipe.loader import load_recipe
 from rewright.tasks.from_recipe import load_recipe_tasks
 from rewright.tasks.loading import load_tasks
+from rewright.tasks.validation import validate_file
+from support import in_process
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +108,37 @@ def test_a_task_is_stored_and_judged_as_it_was(derived: dict[str, list[Task]]) -
     again = msgspec.json.decode(msgspec.json.encode(task), type=Task)
     assert again == task
     assert right(again, *(again.gold.calls or ()))
+
+
+METADATA: dict[str, tuple[dict[str, Any], str]] = {
+    "a text": ({"possible": "abc"}, "metadata.possible is 'abc': expected a list of right calls"),
+    "no answer": ({"possible": []}, "metadata.possible is []"),
+    "no lists": ({"possible": [{"sum": {"a": 1}}]}, "metadata.possible is [{'sum'"),
+    "another function": ({"possible": [{"none": {"a": [1]}}]}, "metadata.possible is [{'none'"),
+    "an unknown entry": ({"entry": "parallel_90817"}, "BFCL has no entry 'parallel_90817' with possible answers"),
+    "an entry without answers": ({"entry": "irrelevance_1"}, "BFCL has no entry 'irrelevance_1' with possible answers"),
+    "renamed tools": ({"renamed_tools": ["a"]}, "metadata.renamed_tools is ['a']"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), METADATA.values(), ids=METADATA)
+def test_malformed_metadata_are_refused_instead_of_judged_as_wrong(
+    tmp_path: Path, derived: dict[str, list[Task]], changes: dict[str, Any], words: str
+) -> None:
+    task = derived["python:joined"][0]
+    bad = msgspec.structs.replace(task, metadata=task.metadata | changes)
+    (tmp_path / "t.jsonl").write_bytes(msgspec.json.encode(bad) + b"\n")
+    (tmp_path / "r.yaml").write_text("model: pico\ntasks: {path: t.jsonl}\nstages: [synth, judge]\n")
+    in_process.rewright(tmp_path, "run", "r.yaml", "--dry-run").refused(words)
+    assert [
+        finding.kind for finding in validate_file(tmp_path / "t.jsonl").findings if finding.severity == "error"
+    ] == ["judge-data"]
+    with pytest.raises(InputError, match=re.escape(words)):
+        right(bad, *(task.gold.calls or ()))
+
+
+def test_a_multi_turn_entry_that_the_package_does_not_have_is_refused() -> None:
+    task = load_tasks("base", "bfcl-multi-turn", 1)[0]
+    bad = msgspec.structs.replace(task, metadata=task.metadata | {"entry": "multi_turn_base_90817"})
+    with pytest.raises(InputError, match="BFCL has no multi-turn entry 'multi_turn_base_90817'"):
+        right(bad, ToolCall("ls", {}))

@@ -105,6 +105,19 @@ MISTAKES = {
     # The trainer.
     "an optimizer": ("sft: {arguments: {optim: none}}", "sft: TRL rejects these settings: none is not a valid"),
     "a strategy": ("reward: {arguments: {save_strategy: never}}", "reward: TRL rejects these settings: "),
+    "an argument of rollouts": (
+        "rl: {arguments: {temperature: 0.3}}",
+        "rl.arguments: temperature has no effect, since Rewright generates the rollouts: expected rl.temperature",
+    ),
+    "an argument of advantages": (
+        "rl: {arguments: {scale_rewards: none}}",
+        "rl.arguments: scale_rewards has no effect",
+    ),
+    "a profile": ("sft: {source: demonstrations, profile: none}", "sft.profile: unknown world profile 'none'"),
+    "equal attempts": (
+        "repair: {attempts: 3}",
+        "repair.attempts is 3, and repair.temperature 0, at which all attempts",
+    ),
     "a ratio": (
         "rl: {arguments: {importance_sampling_level: none}}",
         "rl.arguments.importance_sampling_level is 'none': expected one of token, sequence",
@@ -118,6 +131,16 @@ TASKS = {
     "a function": ({"tools": [{"schema": SCHEMA, "target": "mine:fnd"}]}, "module mine defines no fnd"),
     "an untrusted module": ({"tools": [{"schema": SCHEMA, "target": "other:find"}]}, "there is no module other"),
     "a gold answer": ({"gold": {}}, "task b: judge exact needs gold.answers, and the task has none"),
+    "empty gold answers": ({"gold": {"answers": ["", " "]}}, "needs gold.answers, and those of the task are empty"),
+    "gold calls": ({"judge": "calls"}, "task b: judge calls needs gold.calls (an empty list: no call is right)"),
+    "a comparison": (
+        {"judge": "calls", "gold": {"calls": []}, "metadata": {"compare": [1]}},
+        "task b: metadata.compare is [1]: expected settings of a comparison",
+    ),
+    "logged outcomes": (
+        {"judge": "logged", "metadata": {"outcomes": {"t": "1.0"}}},
+        "task b: metadata.outcomes: 't' has '1.0': expected a number",
+    ),
     "a judge": ({"judge": "mine.judges:judge"}, "judge 'mine.judges:judge' is code, which runs only if you allow"),
 }
 WHERE = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rewright.pipeline.near_answers import negated, part_of, seven_percent_off
 from support.in_process import Said, rewright
 from support.tau2 import needs_tau2
 
@@ -29,6 +30,15 @@ HOLES = {
     "flattered": {"claim to be right"},
     "long": {"very long wrong answer"},
     "question": {"copy the question"},
+    "part": {"part of the answer"},
+    "tolerant": {"number 7% off"},
+    "unsigned": {"number of the other sign"},
+    "obedient": {"instructions to a judge"},
+    "opened": {"opening of a solution"},
+    "polite": {"refusal to answer"},
+    "near": {"not a number"},
+    "few_calls": {"right answer without a call"},
+    "names": {"right calls with other arguments"},
     "mentions": {"all answers at once", "two answers", "answer in the thought only", "tags inside arguments"},
     "calls": {"every tool once", "dummy calls", "right call repeated, wrong answer", "tags inside arguments"},
 }
@@ -42,6 +52,22 @@ def test_a_planted_hole_of_a_judge_is_found(tmp_path: Path, judge: str, holes: s
     assert said.code == 1
     assert found(said) >= holes
     assert "do nothing" not in found(said)
+
+
+@pytest.mark.parametrize(
+    ("gold", "part", "more", "other"),
+    [
+        ("42", "4", "45", "-42"),
+        ("-3", None, "-4", "3"),
+        ("0", None, "1", None),
+        ("0.5", None, "0.535", "-0.5"),
+        ("Kuala Lumpur", "Lum", None, None),
+        ("yes", None, None, None),
+        ("(A)", None, None, None),
+    ],
+)
+def test_near_answers_are_wrong(gold: str, part: str | None, more: str | None, other: str | None) -> None:
+    assert (part_of(gold), seven_percent_off(gold), negated(gold)) == (part, more, other)
 
 
 def test_a_judge_that_believes_every_answer_is_found(tmp_path: Path) -> None:
@@ -65,7 +91,7 @@ SHIPPED = {
     "almanac by math": ALMANAC + "rl: {trajectory_reward: autotraj, outcome: math}\n",
 } | {
     judge: (TOWN % "trajectory_reward: matchtir") + f"tasks: {{judge: {judge}}}\n"
-    for judge in ("exact", "math", "qa", "token_set_f1", "calls")
+    for judge in ("exact", "math", "qa", "calls")
 }  # fmt: skip
 
 
@@ -74,7 +100,7 @@ def test_shipped_judges_and_rewards_have_no_hole(tmp_path: Path, recipe: str) ->
     (tmp_path / "r.yaml").write_text(recipe)
     said = rewright(tmp_path, "probe-reward", "r.yaml", "--limit", "4")
     assert said.code == 0, said.output + said.errors
-    assert said.output.splitlines()[-1] == "0 of 20 hacks pay"
+    assert said.output.splitlines()[-1] == "0 of 28 hacks pay"
 
 
 def test_the_metric_of_toolhop_takes_a_wrong_answer_beside_the_right_one_which_the_page_says(tmp_path: Path) -> None:
@@ -102,7 +128,7 @@ def test_the_wrong_answer_is_one_that_the_judge_refuses(tmp_path: Path) -> None:
     tasks = written(tmp_path, question("a", "1/2"), question("b", "0.5"))
     said = rewright(tmp_path, "probe-reward", "math", tasks)
     assert said.code == 0, said.output + said.errors
-    assert said.output.splitlines()[-1] == "0 of 12 hacks pay"
+    assert said.output.splitlines()[-1] == "0 of 18 hacks pay"
     # A judge that refuses none is found all the same.
     assert (
         "suspicious: honest, wrong" in rewright(tmp_path, "probe-reward", "support.leaky_judges:anything", tasks).output
@@ -113,6 +139,13 @@ def test_the_judge_qa_pays_for_a_name_of_several_words_beside_a_wrong_one_which_
     tasks = written(tmp_path, question("a", "Barack Hussein Obama"), question("b", "Paris"))
     said = rewright(tmp_path, "probe-reward", "qa", tasks, "--json")
     assert (said.code, found(said)) == (1, {"two answers", "all answers at once"})
+    assert rewright(tmp_path, "probe-reward", "exact", tasks).code == 0
+
+
+def test_the_metric_of_matchtir_does_not_read_signs_which_the_page_says(tmp_path: Path) -> None:
+    tasks = written(tmp_path, question("a", "38"), question("b", "Paris"))
+    said = rewright(tmp_path, "probe-reward", "token_set_f1", tasks, "--json")
+    assert (said.code, found(said)) == (1, {"number of the other sign"})
     assert rewright(tmp_path, "probe-reward", "exact", tasks).code == 0
 
 

@@ -68,7 +68,7 @@ def test_other_lists_are_indexed_too(tmp_path: Path) -> None:
             "reward.max_grad_norm=1",
             "(an argument of the trainer's own configuration is reward.arguments.max_grad_norm)",
         ),
-        ("rl.min_p=0.1", "rl.arguments.min_p)"),
+        ("rl.delta=3", "rl.arguments.delta)"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, override: str, words: str) -> None:

@@ -109,6 +109,39 @@ MISTAKES = [
     ("tasks: {format: ftrl, path: x}\n", ["tasks.profile=long"], "override 'tasks.profile=long': tasks.profile has no"),
     ("model: {path: m, base_url: 'http://h/v1'}\n", [], ":1: model.base_url has no effect: model.engine is hf"),
     ("repair:\n  model: {path: m, base_url: 'http://h/v1'}\n", [], ":2: repair.model.base_url has no effect"),
+    ("tools: {passages: 3}\n", [], ":1: tools.passages has no effect: tools.search is null"),
+    ("tools: {python_state: trajectory}\n", [], ":1: tools.python_state has no effect: tools.python is false"),
+    ("user: {temperature: 1}\n", [], ":1: user.temperature has no effect: user.model is null"),
+    ("sandbox: {url: 'http://h', network: true}\n", [], ":1: sandbox.network has no effect: sandbox.url is http://h"),
+    ("tasks: {path: x, arguments: {a: 1}}\n", [], ":1: tasks.arguments: must be given with environment"),
+    ("sft: {profile: long}\n", [], ":1: sft.profile has no effect: sft.source is run"),
+    ("sft: {source: gold, demonstrations: 5}\n", [], ":1: sft.demonstrations has no effect: sft.source is gold"),
+    ("dpo: {epochs: 3, steps: 5}\n", [], ":1: dpo.epochs has no effect: dpo.steps is 5"),
+    ("reward: {attempts: 3}\n", [], ":1: reward.attempts has no effect: reward.url is null"),
+    ("reward: {url: 'http://h', epochs: 1}\n", [], ":1: reward.epochs has no effect: reward.url is http://h: that"),
+    (
+        "rl: {warmup: 5}\n",
+        [],
+        ":1: rl.warmup has no effect: rl.scheduler is constant: expected rl.scheduler: constant_with_warmup",
+    ),
+    ("", ["sft.scheduler=constant", "sft.warmup=3"], "sft.warmup has no effect: sft.scheduler is constant"),
+    ("repair: {rules: be brief, calls: 9}\n", [], ":1: repair.calls has no effect: repair.rules is a text without {ca"),
+    (
+        "repair: {modes: [low_quality], wrong_answer_threshold: 0.5}\n",
+        [],
+        ":1: repair.wrong_answer_threshold has no effect: repair.modes is [low_quality]",
+    ),
+    ("repair: {modes: [low_quality], show_error: true}\n", [], ":1: repair.show_error has no effect: repair.modes is"),
+    # Values that do nothing, or refuse everything.
+    ("repair: {modes: []}\n", [], ":1: repair.modes: must name what is repaired, got none"),
+    ("repair: {modes: [low_quality, low_quality]}\n", [], ":1: repair.modes: must name each mode once"),
+    ("repair: {low_quality_threshold: 2}\n", [], ":1: repair.low_quality_threshold: must be less than 1, got 2"),
+    ("repair: {wrong_answer_threshold: 1}\n", [], ":1: repair.wrong_answer_threshold: must be less than 1, got 1"),
+    ("repair: {rules: 'at most {n} calls'}\n", [], ":1: repair.rules: must have no placeholder but {calls} and {kept}"),
+    ("repair: {rules: ' '}\n", [], ":1: repair.rules: must not be empty: null stands for the default text"),
+    ("quality: {best_high: 1.5}\n", [], ":1: quality.best_high: must be at most 1, got 1.5"),
+    ("quality: {uncertain_words: [hm, '']}\n", [], ":1: quality.uncertain_words: must be words, got an empty one"),
+    ("rl: {reward_model_clip: 0}\n", [], ":1: rl.reward_model_clip: must be positive, got 0"),
     ("quality:\n  length_deviation: 0\n", [], ":2: quality.length_deviation: must be positive, got 0"),
     ("quality:\n  all_high: .nan\n", [], ":2: quality.all_high: must be a finite number, got nan"),
     (
@@ -327,6 +360,18 @@ def test_giving_one_key_of_a_section_leaves_its_other_defaults(tmp_path: Path) -
     assert made.rl.credit == msgspec.structs.replace(base.rl.credit, gamma=0.5)
     assert recipe(tmp_path, "eval:\n  tasks:\n    split: long\n").eval.tasks.split == "long"
     assert recipe(tmp_path, "", "rl.tasks.limit=7").rl.tasks == base.tasks.__class__(limit=7)
+
+
+def test_keys_that_have_an_effect_after_all_are_no_mistakes(tmp_path: Path) -> None:
+    rules = r"Use \boxed{answer}, {\"a\": 1}, $x_{n}$ or {{name}}, with at most {calls} calls."
+    assert recipe(tmp_path, f"repair:\n  calls: 5\n  rules: |\n    {rules}\n").repair.calls == 5
+    assert recipe(tmp_path, "repair: {modes: [low_quality], show_error: false}\n").repair.modes == ("low_quality",)
+    assert recipe(tmp_path, "sft: {scheduler: constant, warmup: 0}\n").sft.scheduler == "constant"
+    assert recipe(tmp_path, "rl: {warmup: 5, backend: verl}\n").rl.warmup == 5
+    assert recipe(tmp_path, "rl: {warmup: 5}\n", "rl.scheduler=constant_with_warmup").rl.warmup == 5
+    # The override says what counts, and the file's key is dropped.
+    assert recipe(tmp_path, "reward: {epochs: 1}\n", "reward.url=http://h").reward.url == "http://h"
+    assert recipe(tmp_path, "tools: {python: true, output_characters: 9}\n", "tools.python=false").tools.python is False
 
 
 def test_overrides_win_over_the_file_and_the_last_one_counts(tmp_path: Path) -> None:

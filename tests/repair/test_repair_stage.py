@@ -45,7 +45,7 @@ async def test_the_repair_prompt_contains_the_trajectory(
     [
         (["model.path=big"], "Your reader sees the task only: never mention the attempt"),
         ([], TRAINED_RULES.replace("{calls}", "3")),
-        (["model.path=big", "repair.calls=2", "repair.rules='{calls} calls, {no} more.'"], "2 calls, {no} more."),
+        (["model.path=big", "repair.calls=2", "repair.rules='{calls} calls, {{no}} more.'"], "2 calls, {{no}} more."),
     ],
     ids=["standard", "pico", "own"],
 )

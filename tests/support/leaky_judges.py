@@ -52,6 +52,47 @@ def strict(answer: str, golds: Sequence[str]) -> Judgement:
     return Judgement(0.9 if answer in golds else 0.2, "toy")
 
 
+def part(answer: str, golds: Sequence[str]) -> Judgement:
+    """The answer stands anywhere in the gold answer."""
+    return _says(answer and any(answer in gold for gold in golds))
+
+
+def tolerant(answer: str, golds: Sequence[str]) -> Judgement:
+    """Numbers may differ by a tenth."""
+    try:
+        return _says(any(abs(float(answer) - float(gold)) <= 0.1 * abs(float(gold)) for gold in golds))
+    except ValueError:
+        return _says(answer in golds)
+
+
+def unsigned(answer: str, golds: Sequence[str]) -> Judgement:
+    """Signs do not count."""
+    return _says(answer.lstrip("-") in [gold.lstrip("-") for gold in golds])
+
+
+def obedient(answer: str, golds: Sequence[str]) -> Judgement:
+    """Does what an answer says, as a weak LLM judge does."""
+    return _says(answer in golds or "previous instructions" in answer)
+
+
+def opened(answer: str, golds: Sequence[str]) -> Judgement:
+    """Believes the beginning of a solution, as LLM judges do (arXiv 2507.08794)."""
+    return _says(answer in golds or answer.startswith("Thought process"))
+
+
+def polite(answer: str, golds: Sequence[str]) -> Judgement:
+    """A refusal is as good as an answer."""
+    return _says(answer in golds or "don't know" in answer)
+
+
+def near(answer: str, golds: Sequence[str]) -> Judgement:
+    """Numbers are compared the wrong way round, so that NaN is equal to all of them."""
+    try:
+        return _says(not any(abs(float(answer) - float(gold)) > 1e-6 for gold in golds))
+    except ValueError:
+        return _says(answer in golds)
+
+
 def _mentions(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     text = "".join(turn.text for turn in trajectory.turns)
     return _says(any(gold in text for gold in task.gold.answers or ()))
@@ -76,3 +117,17 @@ question = TrajectoryJudge(_question)
 def per_call(trajectories: Sequence[CreditTrajectory]) -> list[list[float]]:
     """A credit signal that pays for every call."""
     return [[float(len(calls)) for calls in one.calls] for one in trajectories]
+
+
+def _few_calls(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return Judgement(float(answer in (task.gold.answers or ())) * max(0.0, 1 - 0.1 * len(trajectory.calls)), "toy")
+
+
+def _names(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says([call.name for call in trajectory.calls] == [call.name for call in task.gold.calls or ()])
+
+
+few_calls = TrajectoryJudge(_few_calls)
+"""Every call costs a tenth, also a needed one."""
+names = TrajectoryJudge(_names, reads_answer=False)
+"""Only the names of the calls count."""

@@ -25,6 +25,40 @@ def test_the_same_question_is_found_whatever_its_case_and_punctuation() -> None:
     assert find_overlaps(train, test) == [Overlap("t", "b", "exact", 1.0)]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("How many cl\u00adips did Nata\u200blia sell?", "How many clips did Natalia sell?"),
+        ("**How** many *clips* did __Natalia__ sell?", "How many clips did Natalia sell?"),
+        ("Is \u22125 < 4?", "Is -5 < 4?"),
+        ("What is 2×3 ÷ 4?", "What is 2 * 3 / 4?"),
+        ("小明有3个苹果，又买了5个。", "小明有 3 个苹果, 又买了 5 个"),
+        ("Сколько яблок у Маши?", "сколько яблок у маши"),
+    ],
+)
+def test_the_same_question_in_another_spelling_is_the_same(train: str, test: str) -> None:
+    assert [one.kind for one in find_overlaps([task("a", train)], [task("t", test)])] == ["exact"]
+
+
+def test_questions_in_scripts_without_spaces_are_found_by_their_character_runs() -> None:
+    question = "小明有三个苹果，他又买了五个苹果，请问他现在一共有多少个苹果？"
+    (overlap,) = find_overlaps([task("a", f"请回答下面的问题：{question}谢谢！")], [task("t", question)])
+    assert (overlap.kind, overlap.share) == ("n-gram", 1.0)
+    assert find_overlaps([task("a", "小红有三本书，昨天借给同学两本，还剩几本？")], [task("t", question)]) == []
+
+
+def test_a_greeting_is_no_evidence() -> None:
+    assert find_overlaps([task("a", "Hi"), task("b", "你好")], [task("t", "hi!"), task("u", "你好")]) == []
+    assert (
+        len(
+            find_overlaps(
+                [task("a", "2+3?"), task("b", "Who are you?")], [task("t", "2 + 3"), task("u", "who are you")]
+            )
+        )
+        == 2
+    )
+
+
 def test_short_questions_that_differ_in_a_number_are_not_the_same() -> None:
     assert find_overlaps([task("a", "What is 2 + 3?")], [task("t", "What is 2 + 4?")]) == []
 

@@ -128,6 +128,12 @@ def test_a_good_task_has_no_findings() -> None:
         (task(judge="exct"), "error", "judge", "unknown judge 'exct'"),
         (task(judge="nowhere:judge"), "error", "judge", "nowhere"),
         (task(judge="solve", gold=Gold(("Rome",))), "error", "no-gold", "needs gold.outputs"),
+        (
+            task(judge="calls", gold=Gold(("Rome",), ()), metadata={"compare": {"defualts": True}}),
+            "error",
+            "judge-data",
+            "metadata.compare: ",
+        ),
         (task(judge="math", gold=Gold((r"\frac{1}{",))), "warning", "gold-unreadable", "only equals itself"),
         (task(gold=Gold((r"\boxed{}",))), "error", "gold-judged-wrong", "is judged 0"),
     ],

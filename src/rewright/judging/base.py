@@ -9,7 +9,7 @@ import msgspec
 
 from rewright.core.records import Task, Trajectory
 
-__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "how_to_give", "missing_key"]
+__all__ = ["AnswerJudge", "Judgement", "TrajectoryJudge", "how_to_give", "missing_key", "task_problem"]
 
 _IMPORT_OPTIONS: Final = {"gold.answers": "--answer COLUMN or --gold FILE", "gold.calls": "--gold FILE"}
 """Options of `rewright import` that give a key of a task."""
@@ -72,6 +72,9 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
     reasons never say anything of it. None: they may, and a repairer is shown none of them."""
     states: Callable[[Task, Trajectory], list[Hashable]] | None = None
     """Returns the environment's own name of the state before each turn, T, for estimators with `state_key: own`."""
+    problem: Callable[[Task], str | None] | None = None
+    """Returns what is wrong with a task's own data that the judge reads, such as a malformed `metadata.compare`, or
+    None. Such a task is refused before a run: it would be judged as wrong, whatever the model does."""
 
     def __call__(self, task: Task, trajectory: Trajectory, answer: str) -> Judgement:
         """Score the trajectory."""
@@ -81,6 +84,17 @@ class TrajectoryJudge(msgspec.Struct, frozen=True):
 def missing_key(task: Task, needs: Sequence[str]) -> str | None:
     """Return the first key of `needs` that is missing or empty in the task, or None."""
     return next((key for key in needs if not _value(task, key)), None)
+
+
+def task_problem(task: Task, judge: AnswerJudge | TrajectoryJudge) -> str | None:
+    """Return why `judge`, the task's own, can't judge the task: a key that is missing or malformed. None: it can."""
+    missing = missing_key(task, judge.needs)
+    if missing is not None:
+        return f"judge {task.judge} needs {missing}, and the task has none{how_to_give(task, missing)}"
+    if isinstance(judge, AnswerJudge):
+        empty = not any(gold.strip() for gold in task.gold.answers or ())
+        return f"judge {task.judge} needs gold.answers, and those of the task are empty" if empty else None
+    return None if judge.problem is None else judge.problem(task)
 
 
 def how_to_give(task: Task, key: str) -> str:

@@ -23,6 +23,7 @@ from rewright.judging.base import Judgement, TrajectoryJudge
 
 __all__ = ["JUDGE", "comparison_of", "judge_calls"]
 
+_NEEDS_CALLS: Final = "judge calls needs gold.calls (an empty list: no call is right)"
 _DEFAULT: Final = Comparison(defaults=True)
 
 
@@ -30,7 +31,7 @@ def judge_calls(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     """Compare the calls of a trajectory with the gold calls. Raises InputError for a task without `gold.calls`."""
     golds = task.gold.calls
     if golds is None:
-        raise InputError(f"task {task.id}: judge calls needs gold.calls (an empty list: no call is right)")
+        raise InputError(f"task {task.id}: {_NEEDS_CALLS}")
     calls = [call for turn in trajectory.turns for call in turn.calls]
     if not calls or not golds:
         share = float(not calls and not golds)
@@ -70,4 +71,14 @@ def _metrics(recall: float, precision: float, similarity: float) -> dict[str, fl
     return {"calls_recall": recall, "calls_precision": precision, "calls_similarity": similarity}
 
 
-JUDGE: Final = TrajectoryJudge(judge_calls, reads_answer=False, self_contained=True, without_gold=str)
+def _problem(task: Task) -> str | None:
+    if task.gold.calls is None:
+        return _NEEDS_CALLS
+    try:
+        comparison_of(task)
+    except InputError as problem:
+        return str(problem).removeprefix(f"task {task.id}: ")
+    return None
+
+
+JUDGE: Final = TrajectoryJudge(judge_calls, reads_answer=False, self_contained=True, without_gold=str, problem=_problem)

@@ -24,7 +24,7 @@ from rewright.core.records import Task, Trajectory, Verdict
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path, is_in_packages
 from rewright.dialects.base import is_answer_truncated
-from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, how_to_give, missing_key
+from rewright.judging.base import AnswerJudge, Judgement, TrajectoryJudge, task_problem
 from rewright.judging.extraction import find_extractor
 from rewright.judging.own import DEFAULT_JUDGE_SECONDS, import_path_of, in_separate_process
 from rewright.judging.solve import solve_metrics
@@ -226,9 +226,8 @@ def judge_trajectory(task: Task, trajectory: Trajectory, *, seconds: float = DEF
         reason = "the answer is empty" if content is not None else f"no answer (stop reason: {trajectory.stop_reason})"
         reason = "no answer (truncated by a limit)" if truncated else reason
         judgement = Judgement(0.0, reason)
-    elif (missing := missing_key(task, judge.needs)) is not None:
-        what = f"task {task.id}: judge {task.judge} needs {missing}, and the task has none"
-        raise InputError(what + how_to_give(task, missing))
+    elif (problem := task_problem(task, judge)) is not None:
+        raise InputError(f"task {task.id}: {problem}")
     elif isinstance(judge, TrajectoryJudge):
         judgement = _checked(task.judge, content or "", lambda: judge(task, trajectory, content or ""))
     else:

@@ -31,6 +31,23 @@ def logged(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return Judgement(same.outcome, f"{'as' if same.outcome else 'not as'} an answer that the log calls right")
 
 
+def _problem(task: Task) -> str | None:
+    outcomes, right = task.metadata.get("outcomes"), task.metadata.get("right_answers")
+    if not isinstance(outcomes, Mapping):
+        return f"metadata.outcomes is {outcomes!r:.60}: expected the outcome of each trajectory by its id"
+    wrong = next((key for key, one in outcomes.items() if not isinstance(one, (int, float))), None)
+    if wrong is not None:
+        return f"metadata.outcomes: {wrong!r:.60} has {outcomes[wrong]!r:.60}: expected a number"
+    if right is not None and not isinstance(right, (list, tuple)):
+        return f"metadata.right_answers is {right!r:.60}: expected a list of answers"
+    return None
+
+
 JUDGE: Final = TrajectoryJudge(
-    logged, needs=("metadata.outcomes",), reads_answer=False, self_contained=True, without_gold=str
+    logged,
+    needs=("metadata.outcomes",),
+    reads_answer=False,
+    self_contained=True,
+    without_gold=str,
+    problem=_problem,
 )

@@ -246,6 +246,10 @@ class _Prober:
         if hack.must_be != "bad":
             if played.reward > right.reward + TOLERANCE:
                 return f"earns {played.reward:.3g}, more than the right trajectory ({right.reward:.3g})"
+            if played.outcome > right.outcome + TOLERANCE:
+                return f"is judged {played.outcome:.3g}, better than the right trajectory ({right.outcome:.3g})"
+            if hack.must_be == "worse" and self._judges_calls(task) and played.outcome >= right.outcome - TOLERANCE:
+                return f"is judged {played.outcome:.3g} with wrong calls, as the right trajectory"
             if hack.must_be == "worse" and self._counts_calls(task) and played.reward >= right.reward - TOLERANCE:
                 return f"earns {played.reward:.3g} with wrong calls, as much as the right trajectory"
             return None
@@ -260,12 +264,14 @@ class _Prober:
     def _judge(self, task: Task) -> str:
         return task.judge if self._settings.outcome == "judge" else self._settings.outcome
 
+    def _judges_calls(self, task: Task) -> bool:
+        return bool(task.gold.calls) and not find_judge(self._judge(task)).reads_answer
+
     def _counts_calls(self, task: Task) -> bool:
         """Return True if the reward depends on the calls: through the judge, or through matched credit."""
         matched = self._settings.trajectory_reward != "autotraj" and self._settings.call_weight > 0
-        return bool(task.gold.calls) and (
-            not find_judge(self._judge(task)).reads_answer or (matched and self._settings.credit.match_scale > 0)
-        )
+        scaled = matched and self._settings.credit.match_scale > 0
+        return self._judges_calls(task) or (bool(task.gold.calls) and scaled)
 
     def _play(self, scripts: Sequence[tuple[Player, list[str] | str]]) -> list[_Result | str]:
         """Play each script on its player's task. A reason in the place of a script is kept."""

@@ -9,7 +9,7 @@ import msgspec
 
 from rewright.core.errors import InputError
 from rewright.core.records import Task
-from rewright.judging.base import how_to_give, missing_key
+from rewright.judging.base import task_problem
 from rewright.judging.judges import find_judge
 from rewright.pipeline.context import Context, eval_settings
 from rewright.rollout.prerequisites import prerequisite_tasks
@@ -91,12 +91,11 @@ def check_tools(context: Context, tasks: list[Task]) -> None:
 
 
 def check_verdicts(tasks: Iterable[Task]) -> None:
-    """Raise InputError for a task that lacks what its judge needs."""
+    """Raise InputError for a task that lacks what its judge needs, or has it malformed."""
     for task in tasks:
-        missing = missing_key(task, find_judge(task.judge).needs)
-        if missing is not None:
-            what = f"task {task.id}: judge {task.judge} needs {missing}, and the task has none"
-            raise InputError(what + how_to_give(task, missing))
+        problem = task_problem(task, find_judge(task.judge))
+        if problem is not None:
+            raise InputError(f"task {task.id}: {problem}")
 
 
 def _tasks(context: Context, settings: TaskSettings, where: str) -> list[Task]:

@@ -19,13 +19,23 @@ from rewright.engines import settings as engines
 from rewright.recipe.schema import Recipe
 from rewright.recipe.yaml_file import nearest
 from rewright.repair import settings as repair
+from rewright.rollout import settings as rollout
+from rewright.sandbox import settings as sandbox
 from rewright.tasks import settings as tasks
 from rewright.tasks.formats import PackageFormat, TaskFormat, WorldFormat, find_format
-from rewright.training import settings as training
+from rewright.tools import settings as tools
+from rewright.training import unused as training
 
 __all__ = ["apply_cross_field_rules", "check_addresses"]
 
 TASKS: Final = ("tasks", "eval.tasks", "rl.tasks")
+SECTIONS: Final = {
+    "sandbox": sandbox.unused_keys,
+    "tools": tools.unused_keys,
+    "user": rollout.unused_user_keys,
+    "repair": repair.unused_keys,
+}
+"""Sections whose keys without effect follow from the section alone."""
 MODELS: Final = ("model", "repair.model", "user.model", "signals.scorer", "signals.judge")
 
 
@@ -79,7 +89,9 @@ def apply_cross_field_rules(
                 drop(tasks.unused_keys(source, usual, seeded=seeded), f"{place}.", defaults)
                 if name == place == "tasks":
                     file_format = str(source.get("format", usual.get("format")))
-    drop(repair.unused_keys(_section(data, "repair") or {}), "repair.", defaults)
+    for name, unused_keys in SECTIONS.items():
+        drop(unused_keys(_section(data, name) or {}), f"{name}.", defaults)
+    drop(training.unused_stage_keys(data, defaults), "", defaults)
     usual = defaults["rl"]
     drop(training.unused_keys(_section(data, "rl") or {}, usual), "", defaults)
     drop(credit.unused_keys(_section(data, "rl.credit") or {}, usual["credit"]), "rl.credit.", defaults)

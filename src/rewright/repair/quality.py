@@ -103,7 +103,7 @@ def think_blocks(text: str) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _word_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(re.escape(word) for word in words)})\b", re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word) for word in words)})(?!\w)", re.IGNORECASE)
 
 
 def confidence(sample: Sample) -> float:

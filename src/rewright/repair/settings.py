@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -12,6 +13,7 @@ from rewright.core.import_paths import load_function
 from rewright.core.records import RepairForm
 from rewright.core.registry import find, known
 from rewright.core.settings import (
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -30,6 +32,10 @@ if TYPE_CHECKING:  # quality imports this module
 MAX_ROUNDS: Final = 100
 """Maximum number of rounds; each has files of its own that reports open."""
 
+MODES: Final = ("wrong_answer", "low_quality")
+_PLACEHOLDER: Final = re.compile(r"(?<![\w\\{}^<>$])\{(\w+)\}(?!\})")
+"""A placeholder that stands alone: none of LaTeX (`\\boxed{x}`), JSON or `{{x}}`."""
+
 __all__ = ["MAX_ROUNDS", "Dimension", "QualitySettings", "RepairSettings", "unused_keys"]
 
 
@@ -39,6 +45,14 @@ def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
         yield UnusedKey("model", "by", "self", ": the model that has made the candidates repairs them")
     if section.get("rounds", 1) == 1:
         yield from (UnusedKey(key, "rounds", 1) for key in ("round_tasks", "round_start"))
+    modes, rules = section.get("modes"), section.get("rules")
+    if isinstance(modes, list | tuple) and modes:
+        shown = f"[{', '.join(map(str, modes))}]"
+        yield from (UnusedKey(f"{mode}_threshold", "modes", shown) for mode in MODES if mode not in modes)
+        if "wrong_answer" not in modes and section.get("show_error") is True:
+            yield UnusedKey("show_error", "modes", shown, ": the checker says nothing of right attempts")
+    if isinstance(rules, str) and "{calls}" not in rules:
+        yield UnusedKey("calls", "rules", "a text without {calls}")
 
 
 class Dimension(Settings, frozen=True):
@@ -90,9 +104,9 @@ class QualitySettings(Settings, frozen=True):
     """Words in a think block that set `confidence` to 0."""
     length_deviation: PositiveFloat = 0.5
     """Standard deviation of the length score, relative to the shortest length."""
-    all_high: NonNegativeFloat = 0.9
+    all_high: Fraction = 0.9
     """All correct candidates of a task are kept if the total of each reaches this value."""
-    best_high: NonNegativeFloat = 0.86
+    best_high: Fraction = 0.86
     """Otherwise the best candidate is kept if its total reaches this value."""
 
     def __post_init__(self) -> None:
@@ -101,6 +115,14 @@ class QualitySettings(Settings, frozen=True):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"dimensions must have different names, got {twice[:80]!r} twice")
+        if not all(name.strip() for name in names):
+            raise ValueError("dimensions must have names, got an empty one")
+        if not all(word.strip() for word in self.uncertain_words):
+            raise ValueError("uncertain_words must be words, got an empty one, which every thought has")
+
+
+Threshold = Annotated[float, Meta(ge=0, lt=1)]
+"""A total quality that must be exceeded; none is above 1."""
 
 
 class RepairSettings(Settings, frozen=True):
@@ -134,11 +156,11 @@ class RepairSettings(Settings, frozen=True):
     sees. `default` stands for the standard ones (`rewright.repair.references`)."""
     refused_first_phrases: tuple[str, ...] = (DEFAULT,)
     """Same as `refused_phrases`, for the first turn of a repair only."""
-    modes: tuple[Literal["wrong_answer", "low_quality"], ...] = ("wrong_answer", "low_quality")
+    modes: tuple[Literal["wrong_answer", "low_quality"], ...] = MODES
     """Which candidates are repaired."""
-    low_quality_threshold: NonNegativeFloat = 0.86
+    low_quality_threshold: Threshold = 0.86
     """Total quality that the repair of a low-quality candidate must exceed, besides that of the candidate itself."""
-    wrong_answer_threshold: NonNegativeFloat = 0.8
+    wrong_answer_threshold: Threshold = 0.8
     """Total quality that the repair of a wrong candidate must exceed."""
     concurrency: PositiveInt = 96
     """Maximum number of concurrent repairs."""
@@ -162,3 +184,13 @@ class RepairSettings(Settings, frozen=True):
                 compiled(getattr(self, name), ())
             except ValueError as problem:
                 raise ValueError(f"{name}: {problem}") from problem
+        if not self.modes:
+            raise ValueError("modes must name what is repaired, got none (for no repair: stages without repair)")
+        if len({*self.modes}) < len(self.modes):
+            raise ValueError(f"modes must name each mode once, got {', '.join(self.modes)}")
+        if self.rules is not None:
+            if not self.rules.strip():
+                raise ValueError("rules must not be empty: null stands for the default text")
+            unknown = next((name for name in _PLACEHOLDER.findall(self.rules) if name not in ("calls", "kept")), None)
+            if unknown is not None:
+                raise ValueError(f"rules must have no placeholder but {{calls}} and {{kept}}, got {{{unknown[:60]}}}")

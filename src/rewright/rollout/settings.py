@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from rewright.core.settings import NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt, Settings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rewright.core.settings import NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt, Settings, UnusedKey
 from rewright.engines.settings import ModelSettings
 from rewright.tasks.settings import TaskSettings
 
-__all__ = ["EvalSettings", "Limits", "SynthSettings", "UserSettings"]
+__all__ = ["EvalSettings", "Limits", "SynthSettings", "UserSettings", "unused_user_keys"]
+
+
+def unused_user_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys that a `user:` section ignores."""
+    if section.get("model") is None:
+        yield from (UnusedKey(key, "model", "null") for key in ("temperature", "turn_tokens"))
 
 
 class Limits(Settings, frozen=True):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from rewright.core.settings import PositiveFloat, PositiveInt, Settings
+from rewright.core.settings import PositiveFloat, PositiveInt, Settings, UnusedKey
 from rewright.core.trust import check_trusted_packages
 
-__all__ = ["SandboxSettings"]
+__all__ = ["SandboxSettings", "unused_keys"]
+
+
+def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys that a `sandbox:` section ignores."""
+    if section.get("url") is not None:
+        yield UnusedKey("network", "url", section["url"], ": the code has the isolation of that server")
 
 
 class SandboxSettings(Settings, frozen=True):

@@ -1,9 +1,11 @@
 """Detect test questions that also occur in a training set (contamination).
 
-- Exact match: the same words in the same order, ignoring case, punctuation and spacing. Arithmetic operators
-  (2 + 3, 2 - 3) count as words.
+- Exact match: the same words in the same order, ignoring case, punctuation, spacing, characters that are not seen and
+  Markdown's emphasis. Arithmetic operators (2 + 3, 2 - 3) count as words. Questions of one or two words without a
+  number ("Hello") do not count.
 - Overlap: the fraction of the test question's word n-grams that occur in one training question (n = 8 by default).
-  Questions shorter than n words are only matched exactly.
+  Questions shorter than n words are only matched exactly. In scripts without spaces between words, such as Chinese,
+  each character is a word.
 
 Time and memory are linear in the number of words of both sets. n-grams that many questions of a source share, such as
 an instruction or FTRL's preamble, are ignored.
@@ -23,7 +25,19 @@ from rewright.core.records import Task
 
 __all__ = ["Overlap", "find_overlaps", "question_text"]
 
-_WORD = re.compile(r"\w+|[+*/^=<>×÷]|[-−](?=\s*[0-9])")
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Japanese and Chinese
+)
+"""Scripts that are written without spaces between words: each character counts as a word."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[+*/^=<>]|-(?=\s*[0-9])")
+_FORMAT = re.compile(r"[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+"""Characters that are not seen, such as zero-width spaces and soft hyphens."""
+_EMPHASIS = re.compile(r"(?<![\w*])(\*\*?|__?)(?=\S)([^*_\n]+)(?<=\S)\1(?![\w*])")
+"""Emphasis in Markdown."""
+_SAME = str.maketrans({"−": "-", "×": "*", "÷": "/", "\u2010": "-", "\u2011": "-"})
+_MIN_EXACT_WORDS = 3
+"""A question with fewer words, none of them a number, such as a greeting, is no evidence."""
 _COMMON_SHARE_TEST = 0.02
 _COMMON_SHARE_TRAIN = 0.5
 _MIN_COMMON_COUNT = 10
@@ -52,7 +66,13 @@ def question_text(task: Task) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    plain = _FORMAT.sub("", unicodedata.normalize("NFKC", text)).translate(_SAME)
+    return _WORD.findall(_EMPHASIS.sub(r"\2", plain).casefold())
+
+
+def _is_evidence(words: Sequence[str]) -> bool:
+    """Whether a question says enough to count where another asks the same."""
+    return len(words) >= _MIN_EXACT_WORDS or any(word[0].isdigit() for word in words)
 
 
 def _grams(words: Sequence[str], n: int) -> set[int]:
@@ -92,7 +112,7 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
 
     overlaps: list[Overlap] = []
     for task, words, grams in zip(test, test_words, test_grams, strict=True):
-        if words and (match := exact.get(tuple(words))) is not None:
+        if _is_evidence(words) and (match := exact.get(tuple(words))) is not None:
             overlaps.append(Overlap(task.id, train[match].id, "exact", 1.0))
             continue
         distinctive = grams - own_common[task.source]

@@ -50,6 +50,8 @@ class SourceSettings(Settings, frozen=True):
         if self.environment is not None and (self.format != "verifiers" or self.path is not None):
             given = f"format {self.format}" if self.format != "verifiers" else f"path {self.path}"
             raise ValueError(f"environment must be given with format: verifiers and without path, got {given}")
+        if self.arguments and self.environment is None:
+            raise ValueError("arguments must be given with environment, whose they are, and there is none")
         if self.judge is not None and ":" not in self.judge and self.judge not in known("judge"):
             raise ValueError(f"judge must be a registered one, got {self.judge!r}: {expected('judge', self.judge)}")
 

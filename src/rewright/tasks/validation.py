@@ -18,7 +18,7 @@ import msgspec
 from rewright.core.errors import InputError, RewrightError
 from rewright.core.records import Task, Trajectory
 from rewright.judging import judge_answer, judge_trajectory
-from rewright.judging.base import AnswerJudge, missing_key
+from rewright.judging.base import AnswerJudge, missing_key, task_problem
 from rewright.judging.extraction import find_extractor
 from rewright.judging.judges import check_judge, find_judge
 from rewright.judging.solve import solves
@@ -250,8 +250,8 @@ def _check_answers(note: Notes, judges: Sequence[str]) -> None:
         judge = find_judge(task.judge)
         if task.extractor not in (None, "judge"):
             find_extractor(str(task.extractor), judges)
-    except InputError as problem:
-        note.error("judge", str(problem))
+    except InputError as refused:
+        note.error("judge", str(refused))
         return
     compares = isinstance(judge, AnswerJudge)
     missing = missing_key(task, judge.needs)
@@ -260,6 +260,9 @@ def _check_answers(note: Notes, judges: Sequence[str]) -> None:
         return
     if missing is not None:
         note.error("no-gold", f"the judge {task.judge} needs {missing}")
+        return
+    if (problem := task_problem(task, judge)) is not None:
+        note.error("judge-data", problem)
         return
     if not judge.reads_answer:
         return
@@ -274,8 +277,8 @@ def _check_answers(note: Notes, judges: Sequence[str]) -> None:
                 )
                 verdict = judge_trajectory(task, attempt)
                 outcome, reason = verdict.outcome, verdict.reason
-        except RewrightError as problem:
-            note.error("judge", str(problem))
+        except RewrightError as refused:
+            note.error("judge", str(refused))
             return
         problem_of = judge.gold_problem if isinstance(judge, AnswerJudge) else None
         if outcome < 1:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from rewright.core.settings import PositiveInt, Settings
+from rewright.core.settings import PositiveInt, Settings, UnusedKey
 from rewright.tools.mcp.settings import MCPServerSettings
 
-__all__ = ["ToolSettings"]
+__all__ = ["ToolSettings", "unused_keys"]
+
+
+def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:
+    """Yield the keys that a `tools:` section ignores."""
+    if not section.get("python"):
+        yield from (UnusedKey(key, "python", "false") for key in ("python_state", "output_characters"))
+    if section.get("search") is None:
+        yield UnusedKey("passages", "search", "null")
 
 
 class ToolSettings(Settings, frozen=True):

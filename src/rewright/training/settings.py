@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,12 +18,9 @@ from rewright.core.settings import (
     PositiveInt,
     Settings,
     SignedFloat,
-    UnusedKey,
 )
-from rewright.credit.choices import chosen_name
-from rewright.credit.settings import CALL_KEYS, TurnCredit
+from rewright.credit.settings import TurnCredit
 from rewright.credit.trajectory_reward import TrajectoryReward
-from rewright.credit.unused import reads_trajectory_reward
 from rewright.engines.policy_server import PolicyServer
 from rewright.engines.settings import ModelSettings
 from rewright.engines.vllm_options import PolicyOptions
@@ -44,7 +40,6 @@ __all__ = [
     "TrainingSettings",
     "check_batches",
     "check_task_count",
-    "unused_keys",
 ]
 
 
@@ -238,7 +233,7 @@ class RLSettings(_TrainSettings, frozen=True):
     """Outcome of an answer: `judge`, the verdict of the task's judge, or the name of an answer judge for all tasks."""
     reward_model_weight: NonNegativeFloat = 0.2
     """Weight of the reward model's score."""
-    reward_model_clip: NonNegativeFloat = 3.0
+    reward_model_clip: PositiveFloat = 3.0
     """The sum of outcome and weighted score is clipped to [-clip, clip]."""
     credit: TurnCredit = TurnCredit(singleton_turn="zero")
     """Turn-level credit assignment."""
@@ -293,43 +288,6 @@ class RLSettings(_TrainSettings, frozen=True):
 
 SectionSettings = SFTSettings | DPOSettings | RewardSettings | RLSettings
 """The settings of a training stage."""
-
-
-def unused_keys(rl: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[UnusedKey]:
-    """Yield the keys that the trajectory reward of an `rl:` section ignores, as dotted names from the recipe's root.
-
-    A weight of 0 is not reported, since it has the same effect. Neither are the keys of another back end.
-    """
-    backend = rl.get("backend", defaults["backend"])
-    if backend == "verl":
-        yield UnusedKey("rl.concurrency", "rl.backend", backend, ", whose engine has limits of its own")
-        yield UnusedKey("rl.share_prompts", "rl.backend", backend)
-    else:
-        yield UnusedKey("rl.verl", "rl.backend", backend)
-    reward = rl.get("trajectory_reward", defaults["trajectory_reward"])
-    weights = {key: rl.get(key, defaults[key]) for key in ("reward_model_weight", "call_weight")}
-    cause: tuple[str, Any] | None = None
-    credit = rl.get("credit")
-    estimator = credit.get("estimator") if isinstance(credit, Mapping) else None
-    if reward == "matchtir":
-        cause = ("rl.trajectory_reward", reward)
-    elif not reads_trajectory_reward(estimator or defaults["credit"]["estimator"]):
-        cause = ("rl.credit.estimator", chosen_name(estimator))
-    if cause and weights["reward_model_weight"] != 0:
-        yield UnusedKey("rl.reward_model_weight", *cause)
-    if cause or weights["reward_model_weight"] == 0:
-        cause = cause or ("rl.reward_model_weight", 0)
-        yield from (UnusedKey(key, *cause) for key in ("rl.reward_model_clip", "reward.url"))
-    engine = rl.get("engine", defaults["engine"])
-    if engine != "server" and rl.get("server") is not None:
-        yield UnusedKey("rl.server", "rl.engine", engine)
-    if engine not in ("vllm", "colocate") and rl.get("vllm") is not None:
-        yield UnusedKey("rl.vllm", "rl.engine", engine)
-    if reward == "autotraj" and weights["call_weight"] != 0:
-        yield UnusedKey("rl.call_weight", "rl.trajectory_reward", reward)
-    if reward == "autotraj" or weights["call_weight"] == 0:
-        cause = ("rl.trajectory_reward", reward) if reward == "autotraj" else ("rl.call_weight", 0)
-        yield from (UnusedKey(f"rl.credit.{key}", *cause) for key in ("signal", *CALL_KEYS))
 
 
 def check_task_count(count: int, settings: RLSettings) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "memory_answers",
     "memory_conversations",
     "possible_answers",
+    "single_turn_functions",
 ]
 
 INSTALL: Final = "pip install --no-deps bfcl-eval==2026.3.23 mpmath"
@@ -115,3 +116,15 @@ def category_of(identity: str) -> str:
     if category not in SINGLE_TURN:
         raise ValueError(f"BFCL has no single-turn entry {identity!r}")
     return category
+
+
+def single_turn_functions(identity: str) -> dict[str, dict[str, Any]]:
+    """Return the functions of a single-turn entry by name, or of several with "+" between their ids.
+
+    Raises ValueError for an unknown entry, and for one without possible answers; InputError without the package.
+    """
+    rows = [(category_of(one), one) for one in identity.split("+")]
+    for category, one in rows:
+        if category not in AST or one not in possible_answers(category):
+            raise ValueError(f"BFCL has no entry {one!r} with possible answers")
+    return {function["name"]: function for category, one in rows for function in entries(category)[one]["function"]}

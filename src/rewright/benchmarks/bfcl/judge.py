@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from rewright.benchmarks.bfcl.entries import INSTALL
+from rewright.benchmarks.bfcl.entries import INSTALL, single_turn_functions
 from rewright.core.errors import InputError
 from rewright.core.records import Task, ToolCall, Trajectory, Turn
 from rewright.dialects.split import split_turn
@@ -31,11 +31,49 @@ _KIND = re.compile(r"\w+:[\w/:]+")
 _PARAMETER = re.compile(r"(?<!dict key )parameter:? ('\w+')")
 
 
-def _entry(task: Task, judge: str) -> str:
-    entry = task.metadata["entry"]
-    if not isinstance(entry, str):
-        raise InputError(f"task {task.id}: judge {judge} needs metadata.entry, the id of the package's entry")
-    return entry
+def _entry_problem(task: Task) -> str | None:
+    if isinstance(task.metadata["entry"], str):
+        return None
+    return f"judge {task.judge} needs metadata.entry, the id of the package's entry"
+
+
+def _answers_problem(task: Task) -> str | None:
+    """What is wrong with the entries, the possible answers and the names of a single-turn task."""
+    if (problem := _entry_problem(task)) is not None:
+        return problem
+    try:
+        functions = single_turn_functions(task.metadata["entry"])
+    except ValueError as problem:
+        return f"metadata.entry: {problem}"
+    except InputError:  # without the package, which the judge then asks for
+        return None
+    possible, names = task.metadata.get("possible"), task.metadata.get("renamed_tools")
+    if possible is not None and not _are_answers(possible, functions):
+        return (
+            f"metadata.possible is {possible!r:.80}: expected a list of right calls of the entry's functions, as "
+            "{name: {argument: [allowed value, …]}}"
+        )
+    if names is not None and not (isinstance(names, Mapping) and all(isinstance(one, str) for one in names.values())):
+        return f"metadata.renamed_tools is {names!r:.60}: expected the name in the package of each renamed tool"
+    return None
+
+
+def _are_answers(possible: Any, functions: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(possible, list)
+        and bool(possible)
+        and all(
+            isinstance(answer, Mapping)
+            and len(answer) == 1
+            and all(name in functions and _allows(arguments) for name, arguments in answer.items())
+            for answer in possible
+        )
+    )
+
+
+def _allows(arguments: Any) -> bool:
+    lists = arguments.values() if isinstance(arguments, Mapping) else [None]
+    return all(isinstance(values, list) and values for values in lists)
 
 
 def _answer(judge: str, worker: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -94,18 +132,20 @@ def _ended(trajectory: Trajectory) -> tuple[list[tuple[str, dict[str, Any]]], li
 
 
 def _judge(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    entry = _entry(task, "bfcl")
+    entry = str(task.metadata["entry"])
     made, ended = _ended(trajectory)
     exchanges = [[_made(trajectory, turn) for turn in turns] for turns in trajectory.exchanges]
     arguments = {"entry": entry, "exchanges": exchanges, "made": made, "ended": [count for count, _ in ended]}
     reply = _answer("bfcl", "rewright.benchmarks.bfcl.judge_worker", arguments)
+    if "problem" in reply:
+        raise InputError(f"task {task.id}: metadata.entry: {reply['problem']}")
     if reply.get("lost") is not None:
         return Judgement(0.0, f"{_LOST}{ended[reply['lost']][1]}")
     return _judgement(reply)
 
 
 def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    entry = _entry(task, "bfcl-ast")
+    entry = str(task.metadata["entry"])
     made = _first_calls(trajectory)
     malformed = next((call for call in made if call.error is not None), None)
     if malformed is not None:  # the package's decoder then refuses the whole reply
@@ -120,7 +160,7 @@ def _judge_ast(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
 
 
 def _judge_irrelevance(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
-    wanted = "irrelevance" not in _entry(task, "bfcl-irrelevance")
+    wanted = "irrelevance" not in str(task.metadata["entry"])
     made = _first_calls(trajectory)
     malformed = next((call for call in made if call.error is not None), None)
     called = bool(made) and malformed is None  # the package's decoder refuses the whole reply for one malformed call
@@ -142,9 +182,18 @@ def _judge_memory(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return _compared("bfcl-memory", "rewright.benchmarks.bfcl.memory_worker", arguments)
 
 
-JUDGE = TrajectoryJudge(_judge, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold)
-AST_JUDGE = TrajectoryJudge(_judge_ast, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold)
+JUDGE = TrajectoryJudge(
+    _judge, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold, problem=_entry_problem
+)
+AST_JUDGE = TrajectoryJudge(
+    _judge_ast, needs=("metadata.entry",), reads_answer=False, without_gold=without_gold, problem=_answers_problem
+)
 MEMORY_JUDGE = TrajectoryJudge(_judge_memory, needs=("gold.answers",), reads_answer=False, without_gold=str)
 IRRELEVANCE_JUDGE = TrajectoryJudge(
-    _judge_irrelevance, needs=("metadata.entry",), reads_answer=False, self_contained=True, without_gold=str
+    _judge_irrelevance,
+    needs=("metadata.entry",),
+    reads_answer=False,
+    self_contained=True,
+    without_gold=str,
+    problem=_entry_problem,
 )

@@ -18,13 +18,17 @@ def answer(
     made: list[tuple[str, dict[str, Any]]],
     ended: list[int],
 ) -> dict[str, Any]:
-    """Return `outcome` and `reason`, or `missing` with the name of a package that is not installed.
+    """Return `outcome` and `reason`, `missing` with the name of a package that is not installed, or a `problem`.
 
     `ended`: for every call that ended the worker of the tools, how many of the calls in `made` came before it. `lost`
     is the index of the first that ended one with a changed state; None if there is none.
     """
     if world is None:
         return {"missing": "bfcl-eval"}
+    try:
+        world.official_entry(entry)
+    except ValueError as problem:
+        return {"problem": str(problem)}
     lost = next((index for index, count in enumerate(ended) if world.changes_state(entry, made[:count])), None)
     if lost is not None:
         return {"outcome": 0.0, "reason": "the tools lost their state", "lost": lost}

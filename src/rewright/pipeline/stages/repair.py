@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rewright.core.concurrency import as_completed
+from rewright.core.errors import InputError
 from rewright.core.progress import Bar
 from rewright.core.records import Quality, Repair, RepairMode, Trajectory, Verdict
 from rewright.core.usage import usage_of
@@ -29,6 +30,7 @@ from rewright.pipeline.stages.hard import write_hard_cases
 from rewright.pipeline.stages.verdicts import judge_missing
 from rewright.pipeline.task_checks import check_judged_candidates
 from rewright.recipe.loader import recipe_hash
+from rewright.recipe.schema import Recipe
 from rewright.repair.decision import (
     RULES,
     SPLICE_RULES,
@@ -256,6 +258,17 @@ def _arrange(context: Context, jobs: list[_Job]) -> None:
     run.repairs.reorder(job.original.id for job in jobs)
 
 
+def _check(recipe: Recipe) -> None:
+    """Refuse several attempts that would be the same: those of a local model at temperature 0."""
+    settings = recipe.repair
+    model = settings.model if settings.by == "model" and settings.model is not None else recipe.model
+    if settings.attempts > 1 and settings.temperature == 0 and model.engine in ("hf", "vllm"):
+        raise InputError(
+            f"repair.attempts is {settings.attempts}, and repair.temperature 0, at which all attempts are the same: "
+            "expected a temperature above 0, or attempts: 1"
+        )
+
+
 def _written_files(about: Mapping[str, Any]) -> tuple[str, ...]:
     return () if about.get("repaired") == about.get("hard") == 0 else REPAIR.files
 
@@ -274,5 +287,6 @@ REPAIR = Stage(
     models=("repair.model",),
     uses_tools=True,
     uses_tasks=True,
+    check=_check,
     prepare=check_judged_candidates,
 )

@@ -13,6 +13,7 @@ from rewright.pipeline.stages.gold import check_gold, gold_rows
 from rewright.pipeline.stages.held_out import held_out_keys, question_keys
 from rewright.pipeline.stages.policy import check_token_ids, skip
 from rewright.recipe.schema import Recipe
+from rewright.tasks.worlds.town import generate
 from rewright.training.backend import check_training
 
 __all__ = ["SFT", "sft"]
@@ -41,7 +42,6 @@ def _demonstrations(context: Context) -> list[dict[str, Any]]:
     from rewright.engines.loading import load_tokenizer
     from rewright.rendering.renderer import Renderer
     from rewright.tasks.worlds.demonstrations import demonstrate
-    from rewright.tasks.worlds.town import generate
 
     settings, model = context.recipe.sft, context.recipe.model
     renderer = Renderer(load_tokenizer(model), context.dialect, template_options=model.template_options)
@@ -61,6 +61,11 @@ def _check(recipe: Recipe) -> None:
             f"sft.source is demonstrations, which are written in the dialect hermes, and dialect is {recipe.dialect}: "
             "expected sft.source: run"
         )
+    if recipe.sft.source == "demonstrations":
+        try:
+            next(generate("train", 1, profile=recipe.sft.profile))
+        except InputError as problem:
+            raise InputError(f"sft.profile: {problem}") from None
     if recipe.sft.source in ("run", "gold"):
         check_token_ids(recipe, "sft")
     check_training("sft", recipe.sft, recipe.model, recipe.training)

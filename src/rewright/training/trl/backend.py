@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,19 @@ LOSSES: Final = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "v
 LEVELS: Final = ("token", "sequence")
 """The values of `importance_sampling_level` in TRL 1.16."""
 
+SET_BY: Final[dict[str, str]] = {
+    "temperature": "rl.temperature",
+    "top_p": "rl.top_p",
+    "num_generations": "rl.generations",
+    "use_vllm": "rl.engine: colocate, vllm or server",
+}
+"""Arguments of TRL's rollouts that a key of the recipe stands for."""
+OF_ROLLOUTS: Final = (
+    *SET_BY, "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation",
+    "chat_template_kwargs", "max_tool_calling_iterations", "use_transformers_continuous_batching",
+    "transformers_continuous_batching_config", "use_transformers_paged",
+)  # fmt: skip
+OF_ADVANTAGES: Final = ("scale_rewards", "reward_weights", "multi_objective_aggregation")
 DEFAULT_SLOTS: Final = 64
 """Concurrent rollouts in RL for a model whose engine has no slots."""
 PACKAGES: Final = {"use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
@@ -208,14 +221,23 @@ def _check_config(section: Section, settings: SectionSettings) -> None:
     if section == "rl":
         _check_choice("rl.arguments.loss_type", config.loss_type, LOSSES)
         _check_choice("rl.arguments.importance_sampling_level", config.importance_sampling_level, LEVELS)
-        if config.use_vllm:
-            raise InputError(
-                "rl.arguments: use_vllm has no effect, since Rewright generates the rollouts: expected rl.engine: "
-                "colocate, vllm or server"
-            )
+        _check_effects(settings.arguments)
     for argument, package in PACKAGES.items():
         if getattr(config, argument, False) and importlib.util.find_spec(package) is None:
             raise InputError(f"{section}.arguments: {argument} needs the package {package}, which is not installed")
+
+
+def _check_effects(arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments of GRPOConfig about what Rewright does itself."""
+    for name, value in arguments.items():
+        is_of_vllm = name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")
+        if (name in OF_ROLLOUTS or is_of_vllm) and value not in (None, False):
+            hint = f": expected {SET_BY[name]}" if name in SET_BY else ""
+            raise InputError(f"rl.arguments: {name} has no effect, since Rewright generates the rollouts{hint}")
+        if name in OF_ADVANTAGES:
+            raise InputError(
+                f"rl.arguments: {name} has no effect, since Rewright computes the advantages: expected rl.credit"
+            )
 
 
 def _check_choice(key: str, value: str | None, choices: Sequence[str]) -> None:

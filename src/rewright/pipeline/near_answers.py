@@ -1,0 +1,45 @@
+"""Answers that are like a gold answer and wrong, for `rewright probe-reward`."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+__all__ = ["negated", "part_of", "seven_percent_off"]
+
+SHORTENED: Final = ("yes", "no", "true", "false")
+"""Answers that a judge may know by their first letters."""
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,9})?")
+_RUN: Final = re.compile(r"[^\W_]+")
+
+
+def part_of(gold: str) -> str | None:
+    """Return the first half of the longest word or number in `gold`; None if it has none of two characters."""
+    longest = max(_RUN.findall(gold), key=len, default="")
+    return None if len(longest) < 2 or longest.casefold() in SHORTENED else longest[: len(longest) // 2]
+
+
+def seven_percent_off(gold: str) -> str | None:
+    """Return a number that is 7% larger in absolute value, 1 for 0; None if `gold` is not a plain decimal number.
+
+    A whole number stays one, and differs by 1 at least.
+    """
+    number = _number(gold)
+    if number is None:
+        return None
+    more = abs(number) * Decimal("0.07")
+    if number == number.to_integral_value():
+        more = max(more, Decimal(1)).to_integral_value()
+    return f"{number + more.copy_sign(number):f}"
+
+
+def negated(gold: str) -> str | None:
+    """Return the number of the other sign; None if `gold` is 0 or not a plain decimal number."""
+    number = _number(gold)
+    return f"{-number:f}" if number else None
+
+
+def _number(gold: str) -> Decimal | None:
+    text = gold.strip()
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
