@@ -116,7 +116,7 @@ def test_every_number_of_a_recipe_has_its_bounds_beside_its_field():
     kinds = {"recipe": Recipe, **{f"model ({name})": find("engine", name) for name in known("engine")}}
     found = [pair for name, kind in kinds.items() for pair in numbers(inspect.type_info(kind), name)]
     assert len(found) > 70
-    unbounded = [name for name, kind in found if kind.le is None or (kind.ge is None and kind.gt is None)]
+    unbounded = [name for name, kind in found if kind.le is kind.lt is None or kind.ge is kind.gt is None]
     assert unbounded == []
 
 

@@ -72,7 +72,7 @@ def test_gold_calls_are_played_by_the_rollout_loop_judged_and_trained_on(tmp_pat
         task("long", DECLARED, "Ann " * 60),
         task("cut", DECLARED, "Ann", "Ann " * 60),
         task("wrong", SOURCE, "Ann", gold={"answers": ["Italy"]}, judge="exact", extractor="last_number"),
-        task("unknown", DECLARED) | {"gold": {"answers": ["Rome"]}},
+        task("unknown", DECLARED, judge="exact") | {"gold": {"answers": ["Rome"]}},
         task("later", SOURCE, "Ann", "Rome", judge="complexfuncbench", follow_ups=[FOLLOW_UP] * 2)
         | {"metadata": {"calls_per_message": [1, 0, 1], "last_message": "It is Italy."}},
         task("unknown message", SOURCE, "Ann", follow_ups=[FOLLOW_UP]),

@@ -29,7 +29,7 @@ model: {path: pico, slots: 4}
 stages: [eval_base, synth, judge, score, repair, build, sft, eval_sft]
 tasks: {format: town, profile: short, count: 2}
 synth: {n: 1}
-repair: {modes: []}
+repair: {modes: [low_quality]}
 limits: {turns: 1, turn_tokens: 4}
 sandbox: process
 rl: {steps: 1, tasks_per_step: 1, generations: 2}

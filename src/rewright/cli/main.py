@@ -267,7 +267,12 @@ def _reject_empty(arguments: list[str]) -> None:
 def _main() -> None:
 
     def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        # As Ctrl-C, which an event loop takes for the end of its main task. Raised in the middle of another task, it
+        # would be printed as that task's error.
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # ignored, as in the background
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run continues without its terminal
