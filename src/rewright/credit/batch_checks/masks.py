@@ -126,9 +126,8 @@ def _from_start(row: BatchRow) -> Generated | None:
     trained = runs(row.mask)
     if first == begin + 1:  # shifted by one
         return Generated([(begin, trained[0][1]), *trained[1:]], False)
-    if row.mask[
-        max(row.end - 2, begin) : row.end
-    ].any():  # only a later turn is trained, perhaps without its end marker
+    last = slice(max(row.end - 2, begin), row.end)
+    if row.mask[last].any():  # only a later turn is trained, perhaps without its end marker
         return Generated([(begin, first), *trained], False)
     return Generated(runs(~row.mask & row.real), False)
 

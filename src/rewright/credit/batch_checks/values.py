@@ -71,10 +71,8 @@ def _on_padding(one: Trajectory) -> list[Finding] | None:
 def _not_on_tokens(one: Trajectory) -> list[Finding] | None:
     """A stated reward that the tokens do not have, in the row or in the trajectory."""
     rows = [row for row in one.rows if row.token_rewards is not None and row.reward_stated and row.reward is not None]
-    if (
-        len(one.rows) == 1 and one.last.last_step is False
-    ):  # the reward may be at the last step, in a row without a label
-        return None
+    if len(one.rows) == 1 and one.last.last_step is False:
+        return None  # the reward may be at the last step, in a row without a label
     if not rows:
         return None
     paid = [row.token_rewards for row in rows if row.token_rewards is not None]
