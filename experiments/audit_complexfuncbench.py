@@ -11,19 +11,17 @@ a language model. It is served on loopback as any OpenAI-compatible server is. T
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
+from audit_town import begun_or_resumed
 
 from rewright.audit.report import as_json, as_text
-from rewright.audit.run import AuditOptions, audit
+from rewright.audit.run import AuditOptions
 from rewright.audit.signals import read_signal
 from rewright.benchmarks.complexfuncbench.scripted import GoldWithErrors
 from rewright.core.errors import InputError
@@ -34,6 +32,7 @@ from rewright.pipeline.run_directory import Run
 from rewright.pipeline.runner import Pipeline
 from rewright.recipe.loader import load_recipe
 from rewright.tasks.loading import load_tasks
+from rewright.tools.mcp.background import LoopThread
 
 RESULTS: Final = Path(__file__).parent / "results" / "audit_complexfuncbench.json"
 MODEL: Final = "gold-with-errors"
@@ -70,30 +69,12 @@ def served_policy(tasks: Sequence[Task], errors: float, again: float) -> web.App
 @contextmanager
 def serving(app: web.Application, port: int) -> Iterator[str]:
     """The address of the application, served in a thread while the block runs. Raises InputError for a taken port."""
-    loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    found: list[str | InputError] = []
-
-    async def run() -> None:
-        try:
-            async with listening(app, port=port) as url:
-                found.append(url)
-                ready.set()
-                await stop.wait()
-        except InputError as problem:
-            found.append(problem)
-            ready.set()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
+    thread, opened = LoopThread(MODEL), AsyncExitStack()
     try:
-        ready.wait()
-        if isinstance(found[0], InputError):
-            raise found[0]
-        yield found[0]
+        yield thread.submit(opened.enter_async_context(listening(app, port=port))).result()
     finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+        thread.submit(opened.aclose()).result()
+        thread.stop()
 
 
 def evaluated(folder: Path, url: str, options: argparse.Namespace) -> Run:
@@ -148,12 +129,7 @@ def main() -> None:
                 alternatives="policy",
             )
             with run.locked():
-                try:
-                    result = audit(run, wanted)
-                except InputError as problem:
-                    if "expected --resume" not in str(problem):
-                        raise
-                    result = audit(run, msgspec.structs.replace(wanted, resume=True))
+                result = begun_or_resumed(run, wanted)
     except InputError as problem:
         raise SystemExit(f"audit_complexfuncbench.py: {problem}") from None
     for line in as_text(result):

@@ -27,7 +27,7 @@ import msgspec
 from learning_curves.schedule import append, read_results
 
 from rewright.audit.report import as_json
-from rewright.audit.run import FOLDER, SUCCESS, AuditOptions, audit
+from rewright.audit.run import FOLDER, SUCCESS, AuditOptions, AuditResult, audit
 from rewright.audit.signals import read_signal, signal_name
 from rewright.core.errors import InputError
 from rewright.core.progress import say
@@ -111,13 +111,18 @@ def audited(options: argparse.Namespace, world: str) -> Row:
             seed=options.seed,
             budget=options.budget,
         )
-        try:
-            result = audit(run, wanted)
-        except InputError as problem:
-            if "expected --resume" not in str(problem):
-                raise
-            result = audit(run, msgspec.structs.replace(wanted, resume=True))
+        result = begun_or_resumed(run, wanted)
     return {**key_of(options, world), **as_json(result), "folder": f"{run.path.name}/{FOLDER}/{result.folder.name}"}
+
+
+def begun_or_resumed(run: Run, wanted: AuditOptions) -> AuditResult:
+    """Audit a locked run; an audit that was stopped goes on."""
+    try:
+        return audit(run, wanted)
+    except InputError as problem:
+        if "expected --resume" not in str(problem):
+            raise
+        return audit(run, msgspec.structs.replace(wanted, resume=True))
 
 
 def signals_of(options: argparse.Namespace) -> list[str]:

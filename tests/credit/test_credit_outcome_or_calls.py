@@ -207,7 +207,9 @@ def test_a_reward_that_wrong_rollouts_get_too_is_not_success():
     for wrong in (-0.1, 1.5, "high"):
         with pytest.raises(ValueError, match=r"estimator\.right_above"):
             TurnCredit.of({"estimator": {"name": "outcome_or_calls", "right_above": wrong}})
-    with pytest.raises(ValueError, match=r"estimator.*right_above has no effect: decay is success"):
+    with pytest.raises(ValueError, match=r"estimator\.decay .* expected one of contrast, success, batch"):
+        TurnCredit.of({"estimator": {"name": "outcome_or_calls", "decay": "bach"}})
+    with pytest.raises(ValueError, match=r"estimator\.right_above must not be given with decay: success"):
         TurnCredit.of({"estimator": {"name": "outcome_or_calls", "decay": "success", "right_above": 0.1}})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -151,5 +151,9 @@ def checked(
         where = f"{kind}{path.rstrip('`')}"
         if " must " in reason:  # the message of a bound or of `__post_init__` begins with the key
             raise ValueError(f"{where}.{reason}") from None
-        raise ValueError(f"{where} must be valid: {reason[:1].lower()}{reason[1:]}") from None
+        choices = get_type_hints(settings).get(path.strip(".`"))
+        expected = (
+            f": expected one of {', '.join(map(str, get_args(choices)))}" if get_origin(choices) is Literal else ""
+        )
+        raise ValueError(f"{where} must be valid: {reason[:1].lower()}{reason[1:]}{expected}") from None
     return {field: getattr(built, field) for field in known}

@@ -43,7 +43,7 @@ class OutcomeOrCalls(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.right_above and self.decay == "success":
-            raise ValueError("right_above has no effect: decay is success, expected contrast or batch")
+            raise ValueError("right_above must not be given with decay: success, where it has no effect")
 
 
 @reads("outcomes")
