@@ -21,7 +21,7 @@ from rewright.core.errors import InputError, StorageError
 from rewright.core.storage import write_atomically
 from rewright.pipeline.registry import Stage, run_order
 from rewright.pipeline.run_directory import TASK_FILES, Run
-from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.checkpoints import discard_checkpoints
 
 __all__ = ["Redo", "complete", "discard_later"]
 
@@ -138,7 +138,7 @@ def _replace(run: Run, stage: Stage, folder: Path) -> None:
         for name in dict.fromkeys((*stage.files, *done["files"])):
             _move(folder / name, run.path / name, written=name in done["files"], aside=folder / "earlier")
             if name.startswith("models/"):
-                shutil.rmtree(checkpoint_folder(run.path / name), ignore_errors=True)
+                discard_checkpoints(run.path / name)
     except OSError as problem:
         raise StorageError(f"cannot write {run.path}: {problem.strerror or problem}") from problem
     if done["metrics"] is not None:

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from rewright.core.errors import InputError, RewrightError, StorageError, TrainingError
 from rewright.core.progress import Bar
 from rewright.engines.loading import quiet_loading
-from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.checkpoints import checkpoint_folder, discard_checkpoints
 from rewright.training.launch import rank, world_size
 from rewright.training.settings import SectionSettings
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
@@ -272,7 +272,7 @@ def _write(trainer: Any, tokenizer: Any, out: Path, settings: SectionSettings, s
         raise
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
-    shutil.rmtree(checkpoint_folder(out), ignore_errors=True)
+    discard_checkpoints(out)
 
 
 def _last_checkpoint(folder: Path, processes: int) -> Path | None:

@@ -12,7 +12,7 @@ import msgspec
 from rewright.core.errors import StorageError, TrainingError
 from rewright.core.progress import Bar, say
 from rewright.training.backend import RLJob
-from rewright.training.checkpoints import checkpoint_folder
+from rewright.training.checkpoints import checkpoint_folder, discard_checkpoints
 from rewright.training.settings import check_task_count
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
 from rewright.training.verl.checkpoints import keep_complete, last_step, weights_folder
@@ -67,7 +67,7 @@ def train_rl(job: RLJob) -> list[dict[str, Any]]:
         rows = _rows(job, folder)
         _check_trained(rows)
         _merge(job, tokenizer, folder, log, lock=lock)
-    shutil.rmtree(folder, ignore_errors=True)
+    discard_checkpoints(job.out)
     return rows
 
 
