@@ -143,7 +143,8 @@ odd_calls = st.one_of(
 
 @given(
     st.lists(st.lists(odd_calls, max_size=3) | odd_calls, max_size=4),
-    st.lists(odd_calls, max_size=4),
+    # A gold call that names an argument and allows no value for it is refused.
+    st.lists(odd_calls.filter(lambda gold: not (isinstance(gold, dict) and len(gold) == 1)), max_size=4),
     st.sampled_from(["optimal", "greedy", "ot"]),
     st.sampled_from(["mean", "sum"]),
 )
