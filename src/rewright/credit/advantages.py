@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit.estimators import EQUAL_TOLERANCE, Estimator, Group, find_estimator
 from rewright.credit.formula import MAX_MAGNITUDE, is_finite
+from rewright.credit.lookup import validated
 from rewright.credit.signals import TurnSignal
 
 __all__ = ["advantages"]
@@ -86,6 +87,7 @@ def advantages(
     not finite.
     """
     function = find_estimator(estimator)
+    own_settings = validated("estimator", estimator, function, estimator_settings or {})
     if fusion not in ("mean", "sum"):
         raise ValueError(f"fusion is {fusion!r}: expected 'mean' or 'sum'")
     if singleton_turn not in ("raw", "zero"):
@@ -146,7 +148,7 @@ def advantages(
             tolerance=tolerance,
         )
         try:
-            advantage_nT = np.asarray(function(group, **(estimator_settings or {})), dtype=np.float64)
+            advantage_nT = np.asarray(function(group, **own_settings), dtype=np.float64)
         except Exception as error:  # user code can raise anything
             raise ValueError(f"estimator {estimator!r} failed: {type(error).__name__}: {error}") from error
         if advantage_nT.shape != group.rewards_nT.shape:
@@ -162,7 +164,7 @@ def advantages(
             results[index] = advantage_nT[position, : len(rewards[index])].copy()
     finish = getattr(function, "finish", None)
     if finish is not None:
-        results = finish(results, components=parts, token_counts=token_counts, eps=eps, **(estimator_settings or {}))
+        results = finish(results, components=parts, token_counts=token_counts, eps=eps, **own_settings)
     if metrics is not None:
         metrics.update({name: part / whole for name, (part, whole) in shares.items() if whole})
     if added is None:

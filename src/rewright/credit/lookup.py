@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from rewright.core.registry import find, known
 from rewright.core.trust import is_builtin_path
 
-__all__ = ["find_function", "with_settings"]
+__all__ = ["find_function", "validated", "with_settings"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,6 +51,31 @@ def find_function(kind: Literal["estimator", "signal"], given: Any) -> Callable[
     if not callable(function):
         raise ValueError(f"{kind} {given!r} is a {type(function).__name__}: {_expected(kind)}")
     return function  # type: ignore[no-any-return]
+
+
+def validated(
+    kind: Literal["estimator", "signal"], name: Any, function: Any, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keyword arguments that a program gives a function, those that are settings of its own validated.
+
+    Numbers of numpy are converted. Raises ValueError for an invalid value.
+    """
+    kept = getattr(function, "settings", None)
+    known = getattr(kept, "__struct_fields__", ())
+    own = {
+        key: value.item() if isinstance(value, np.generic) else value for key, value in given.items() if key in known
+    }
+    if kept is None or not own:
+        return dict(given)
+    import msgspec  # imported lazily: credit from calls alone does not need it
+
+    from rewright.core.settings import convert
+
+    try:
+        built = convert(own, kept)
+    except msgspec.ValidationError as problem:
+        raise ValueError(f"{kind} {name!r}: {problem}") from None
+    return {**given, **{key: getattr(built, key) for key in own}}
 
 
 def _expected(kind: Literal["estimator", "signal"]) -> str:

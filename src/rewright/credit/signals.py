@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from rewright.core.errors import RewrightError
 from rewright.core.registry import known
 from rewright.credit.formula import MAX_MAGNITUDE
-from rewright.credit.lookup import find_function
+from rewright.credit.lookup import find_function, validated
 from rewright.credit.matching import Matching, match_many
 from rewright.credit.resources import Resources, resources_for
 from rewright.credit.rewards import add_outcomes, turn_rewards_many, turn_rewards_of_matches
@@ -163,6 +163,7 @@ def turn_signal(
     function = find_signal(signal)
     name = signal if isinstance(signal, str) else getattr(signal, "__qualname__", repr(signal))
     provided = resources_for(function, name, resources)
+    settings = validated("signal", name, function, settings)
     try:
         returned = function(batch, **provided, **settings)
         result = returned if isinstance(returned, TurnSignal) else TurnSignal.of(returned)

@@ -1,0 +1,79 @@
+"""Settings that a program gives `turn_signal` and `advantages` itself, not through a recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rewright.core.settings import PositiveInt, Settings
+from rewright.credit import CreditTrajectory, CreditTurn, Resources, advantages, turn_signal, with_settings
+
+TURNS = [CreditTurn([{"name": "f", "arguments": {}}], token_ids=[7], suffix_ids=[8]), CreditTurn([], token_ids=[9])]
+ROLLOUT = CreditTrajectory(TURNS, prompt_ids=[1], answers=["Rome"], scores=[0.0, 0.5, 1.0], outcome=1.0)
+MODELS = Resources(
+    log_prob=lambda pairs: [np.full(len(gold), -1.0 / len(prefix)) for prefix, gold in pairs],
+    tokenize=lambda text: [ord(character) for character in text],
+    prefix_score=lambda sequences: [float(len(ids)) for ids in sequences],
+)
+
+
+@pytest.mark.parametrize(
+    ("signal", "given", "said"),
+    [
+        ("likelihood", {"form": "probs"}, "Invalid enum value 'probs'"),
+        ("likelihood", {"answers": "mean"}, "Invalid enum value 'mean'"),
+        ("likelihood", {"margin": -1}, "margin must be positive, got -1"),
+        ("model", {"form": "minimum"}, "Invalid enum value 'minimum'"),
+        ("model", {"form": "min", "temperature": 0}, "temperature must be positive, got 0"),
+        ("score", {"delta": "best"}, "Invalid enum value 'best'"),
+        ("score", {"start": "frist"}, "Invalid enum value 'frist'"),
+        ("score", {"smear": 2}, "smear must be at most 1, got 2"),
+    ],
+)
+def test_a_wrong_setting_of_a_signal_is_no_other_one(signal: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"signal '{signal}': {said}"):
+        turn_signal([ROLLOUT], signal, resources=MODELS, **given)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "given", "said"),
+    [
+        ("igpo", {"normalize": "seperate"}, "Invalid enum value 'seperate'"),
+        ("turn_credit", {"centre": "tokens"}, "Invalid enum value 'tokens'"),
+        ("turn_credit", {"beta": -1}, "beta must not be negative, got -1"),
+        ("outcome_or_calls", {"decay": "contrasts"}, "Invalid enum value 'contrasts'"),
+        ("outcome_or_calls", {"level": "turns"}, "Invalid enum value 'turns'"),
+        ("outcome_or_calls", {"calls": -1}, "calls must not be negative, got -1"),
+        ("outcome_or_calls", {"decay": "success", "right_above": 0.1}, "right_above must not be given"),
+    ],
+)
+def test_a_wrong_setting_of_an_estimator_is_no_other_one(estimator: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"estimator '{estimator}': {said}"):
+        advantages([[0.0, 1.0], [0.5]], [0, 0], estimator=estimator, outcomes=[1, 0], estimator_settings=given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    keys = [["s", "t"], ["s"]]
+    for omega in (np.float64(0.5), np.float32(0.5), np.array(0.5)[()]):
+        found = advantages(
+            [[0.0, 1.0], [0.5]], [0, 0], estimator="gigpo", state_keys=keys, estimator_settings={"omega": omega}
+        )
+        assert [row.round(9).tolist() for row in found] == [[0.35, 0.25], [-0.35]]
+
+
+class Limited(Settings, frozen=True):
+    limit: PositiveInt = 2
+
+
+@with_settings(Limited)
+def limited(trajectories: list[CreditTrajectory], *, limit: int = 2, note: object = None) -> list[list[float]]:
+    return [[float(limit)] * len(one.turns) for one in trajectories]
+
+
+def test_settings_of_a_function_of_ones_own() -> None:
+    """Arguments that are no settings are the function's own."""
+    assert turn_signal([ROLLOUT], limited, limit=np.int64(3), note=object()).values[0].tolist() == [3.0, 3.0]
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        turn_signal([ROLLOUT], limited, limit=0)
