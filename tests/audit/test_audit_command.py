@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from rewright.core.registry import register
+from rewright.credit import CreditTrajectory
 from support.in_process import Said, rewright
 from support.served import served
 from support.small_tokenizers import pico_tokenizer
@@ -35,6 +37,7 @@ SMALL = ("--turns", "8", "--k", "2", "--repeat", "1", "--factual", "2", "--alter
 
 OWN = """\
 import math
+from rewright.credit import TurnSignal
 
 def long_turns(trajectories):
     return [[float(len(turn.text or "")) for turn in one.turns] for one in trajectories]
@@ -55,12 +58,22 @@ def in_pairs(trajectories):
         raise ValueError(f"{len(alone)} tasks have no pair of attempts")
     return long_turns(trajectories)
 
+def both(trajectories):
+    values = long_turns(trajectories)
+    return TurnSignal.of(values, added=values)
+
 def whole(trajectories):
     states = {len(one.state_scores() or ()) - len(one.turns) for one in trajectories}
     if states != {1}:
         raise ValueError(f"scores are missing: {states}")
     return long_turns(trajectories)
 """
+
+
+@register("signal", "index")
+def index(trajectories: list[CreditTrajectory]) -> list[list[float]]:
+    """A signal with the name of a row that is always there."""
+    return [[float(len(turn.text or "")) for turn in one.turns] for one in trajectories]
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +220,25 @@ def test_a_signal_of_state_scores_is_audited(run: Path, audited: tuple[dict[str,
     assert row["ess"] > 0  # the share of expected outputs grows at some turns
 
 
+def test_a_signal_with_the_name_of_a_row_is_a_row_of_its_own(
+    run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path
+) -> None:
+    shutil.copytree(run.parent / "audited", tmp_path / "audited")
+    (tmp_path / "own_signals.py").write_text(OWN)
+
+    def turns(*arguments: str) -> dict[str, Any]:
+        said = rewright(tmp_path, "audit", "audited", *SMALL, "--resume", "--json", *arguments)
+        assert said.code in (0, None), said.errors
+        return {row["signal"]: row for row in json.loads(said.output)["signals"]}
+
+    before = turns("--signal", "random", "--signal", "own_signals:long_turns")
+    assert list(before) == ["own_signals:long_turns", "random", "index", "log-prob", "outcome"]
+    found = turns("--signal", "index")
+    assert list(found) == ["signal index", "random", "index", "log-prob", "outcome"]
+    assert found["index"] == before["index"]
+    assert {**found["signal index"], "signal": ""} == {**before["own_signals:long_turns"], "signal": ""}
+
+
 def test_a_signal_that_compares_attempts_gets_all_attempts_at_the_planned_tasks(
     run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path
 ) -> None:
@@ -225,7 +257,7 @@ def test_a_signal_that_compares_attempts_gets_all_attempts_at_the_planned_tasks(
     assert any(values), "an attempt that is compared with nobody has zeros"
 
 
-@pytest.mark.parametrize("name", ["own_signals:broken", "own_signals:holes"])
+@pytest.mark.parametrize("name", ["own_signals:broken", "own_signals:holes", "own_signals:both"])
 def test_a_signal_that_fails_costs_nothing(copy: Path, name: str) -> None:
     (copy.parent / "own_signals.py").write_text(OWN)
     before = files(copy)
@@ -268,6 +300,8 @@ def test_a_budget_that_is_spent_during_branch_keeps_its_continuations(
         (("--signal", "matchd"), "did you mean 'matched'"),
         (("--signal", "{name: branch, k: 1}"), "signal.k"),
         (("--signal", "{branch"), "expected a name"),
+        (("--signal", "{name: likelihood, form: prob, margin: 2}"), "signal.margin has no effect: signal.form is prob"),
+        (("--signal", "{name: matched, reg: 2}"), "signal.reg has no effect: assignment is optimal"),
         (("--signal", "[{name: matched}, {name: score}]"), "its parts are audited one by one"),
         (("--signal", "matched", "--signal", "matched"), "given twice"),
         (("--stage", "rl"), "expected one of eval-rl"),

@@ -36,6 +36,22 @@ MISTAKES = [
     ("steps: 1\n  credit: {gamma: 1, estimator: turn_credit}", "rl.credit.gamma", "rl.credit.estimator is turn_credit"),
     ("steps: 1\n  credit: {eps: 0, estimator: turn_credit}", "rl.credit.eps", "rl.credit.estimator is turn_credit"),
     ("steps: 1\n  credit: {eps: 0, estimator: {name: igpo, normalize: index}}", "rl.credit.eps", "rl.credit"),
+    ("steps: 1\n  credit: {estimator: {name: igpo, normalize: index, parity: true}}", "rl.credit.estimator.parity",
+     "rl.credit.estimator.normalize is index"),
+    ("steps: 1\n  credit: {join: trajectory, estimator: igpo}", "rl.credit.join", "rl.credit.estimator is igpo"),
+    ("steps: 1\n  credit: {eps: 0, estimator: gigpo}", "rl.credit.eps", "rl.credit.estimator.normalisation is mean"),
+    ("steps: 1\n  credit: {fusion: sum, estimator: {name: outcome_or_calls, level: turn}}", "rl.credit.fusion",
+     "rl.credit.estimator.level is turn"),
+    ("steps: 1\n  credit: {signal: {name: likelihood, form: prob, margin: 0.3}}", "rl.credit.signal.margin",
+     "rl.credit.signal.form is prob"),
+    ("steps: 1\n  credit: {signal: [matched, {name: likelihood, weight: 1}]}", "rl.credit.signal[1].weight",
+     "rl.credit.signal[1].form is log_ratio"),
+    ("steps: 1\n  credit: {signal: {name: judge, form: draco, per: turn}}", "rl.credit.signal.per",
+     "rl.credit.signal.form is draco"),
+    ("steps: 1\n  credit: {signal: {name: judge, criteria: [short]}}", "rl.credit.signal.criteria",
+     "rl.credit.signal.form is ruler"),
+    ("steps: 1\n  credit: {signal: {name: model, temperature: 1}}", "rl.credit.signal.temperature",
+     "rl.credit.signal.form is difference"),
 ]  # fmt: skip
 
 
@@ -72,6 +88,9 @@ def test_what_has_an_effect_or_is_as_by_default_is_none(tmp_path: Path) -> None:
         "steps: 1\n  credit: {estimator: 'my_package:function', gamma: 1, fusion: sum, join: trajectory}",
         "steps: 1\n  credit: {estimator: fixed_horizon, gamma: 1, join: trajectory}",
         "call_weight: 0\n  credit: {weights: [1, 1, 1]}",
+        "steps: 1\n  credit: {signal: {name: likelihood, form: prob, margin: 0.1}, eps: 0}",
+        "steps: 1\n  credit: {signal: {name: model, form: min, temperature: 1}, estimator: {name: igpo, parity: true}}",
+        "steps: 1\n  credit: {signal: outcome, estimator: {name: gigpo, normalisation: mean_std}, eps: 0}",
     ):
         (tmp_path / "r.yaml").write_text(f"rl:\n  {text}\n")
         load_recipe(tmp_path / "r.yaml")

@@ -284,7 +284,7 @@ def _drawn(
     for name, values in signals.items():
         if (warning := scale_warning(name, values)) is not None:
             say(warning)
-    rows = {**signals, **{key: row for key, row in baselines(plan, source, stored).items() if key not in signals}}
+    rows = {**signals, **baselines(plan, source, stored)}
     try:
         table = compare(
             rows,

@@ -17,8 +17,9 @@ from rewright.core.records import Trajectory
 from rewright.credit.choices import Choice, chosen_name, own_settings
 from rewright.credit.resources import Resources, resources_for
 from rewright.credit.settings import CALL_KEYS, TurnCredit
-from rewright.credit.signals import find_signal, turn_signal
+from rewright.credit.signals import find_signal, signal_names, turn_signal
 from rewright.credit.trajectories import CreditTrajectory
+from rewright.credit.unused import check_choice
 
 __all__ = [
     "ALWAYS",
@@ -58,10 +59,11 @@ def read_signal(text: str) -> Choice:
 
 
 def check_signal(choice: Choice, credit: TurnCredit, resources: Resources) -> None:
-    """Raise InputError for an unknown signal, a wrong setting, and a resource that is not there."""
+    """Raise InputError for an unknown signal, a setting that is wrong or has no effect, and a missing resource."""
     name = str(chosen_name(choice))
     try:
         _settings(choice, credit)
+        check_choice(choice, credit)
         resources_for(find_signal(name), name, resources)
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(f"--signal: {problem}") from None
@@ -79,6 +81,11 @@ def turn_values(
         found = turn_signal(trajectories, name, resources=resources, **_settings(choice, credit))
     except ValueError as problem:
         raise problem if isinstance(problem, InputError) else InputError(str(problem)) from None
+    if found.added is not None:
+        raise InputError(
+            f"signal {name!r} gives {found.kind}s, and advantages beside them (`added`): expected one number a turn, "
+            "as of two signals that are audited one by one"
+        )
     rows = found.values if found.kind == "advantage" else found.rewards
     return [np.where(mask, np.nan, row) for row, mask in zip(rows, found.missing_rewards, strict=True)]
 
@@ -105,8 +112,13 @@ def _settings(choice: Choice, credit: TurnCredit) -> dict[str, Any]:
 
 
 def signal_name(choice: Choice) -> str:
-    """The name of a signal in the table: with its settings, so that one signal can stand there twice."""
+    """The name of a signal in the table: with its settings, so that one signal can stand there twice.
+
+    The name of a row that is always there is that row, unless a package has registered a signal of that name.
+    """
     name = str(chosen_name(choice))
+    if name in ALWAYS and name != "outcome" and name in signal_names():
+        name = f"signal {name}"
     if not isinstance(choice, Mapping) or len(choice) == 1:
         return name
     return f"{name}({', '.join(f'{key}={value}' for key, value in choice.items() if key != 'name')})"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
 
 from rewright.core.settings import UnusedKey
-from rewright.credit.choices import chosen_name, parts_of, settings_in
+from rewright.credit.choices import Choice, Part, chosen_name, parts_of, settings_in
+from rewright.credit.lookup import find_function
 
 if TYPE_CHECKING:
     from rewright.credit.settings import TurnCredit
 
-__all__ = ["CALL_KEYS", "check_unread", "reads_trajectory_reward", "unused_keys"]
+__all__ = ["CALL_KEYS", "check_choice", "check_unread", "reads_trajectory_reward", "unused_keys"]
 
 CALL_KEYS: Final = ("assignment", "unmatched", "reg", "ot_scale", "weights", "compare", "aggregate")
 """Settings of the signal `matched`. They stand beside `signal`, or in it if it is a mapping."""
@@ -19,7 +22,7 @@ UNUSED_BY_ESTIMATOR: Final = {
     "grpo": ("gamma", "fusion", "singleton_turn", "join"),
     "leave_one_out": ("gamma", "fusion", "singleton_turn", "join", "eps"),
     "fixed_horizon": ("fusion", "singleton_turn", "eps"),
-    "igpo": ("fusion", "singleton_turn"),
+    "igpo": ("fusion", "singleton_turn", "join"),
     "lotapo": ("gamma", "fusion", "singleton_turn", "join"),
     "delta": ("gamma",),
     "outcome_or_calls": ("join",),
@@ -29,6 +32,18 @@ UNUSED_BY_ESTIMATOR: Final = {
     "turn_credit": ("gamma", "eps", "fusion", "singleton_turn"),
 }
 """Settings that each built-in estimator ignores. (Those that estimators of other packages ignore are unknown.)"""
+UNUSED_WITH: Final = {
+    "igpo": ("normalize", "index", ("gamma", "eps", "estimator.parity")),
+    "gigpo": ("normalisation", "mean", ("eps",)),
+    "outcome_or_calls": ("level", "turn", ("fusion",)),
+}
+"""Of an estimator a setting, a value of it, and the settings that it then ignores."""
+READ_WITH: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "likelihood": ("form", {"margin": "log_ratio", "marker": "delete", "weight": "delete", "eps": "delete"}),
+    "judge": ("form", {"per": "ruler", "most": "ruler", "criteria": "draco"}),
+    "model": ("form", {"temperature": "min"}),
+}
+"""Of a signal a setting, and others that it reads with one value of it only."""
 WITHOUT_TRAJECTORY_REWARD: Final = ("outcome_or_calls",)
 """Estimators that read the outcomes in place of the trajectory rewards, so that a reward model has no effect."""
 
@@ -44,6 +59,8 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
         parts = parts_of(section.get("signal", defaults["signal"]))
     except ValueError:  # the settings say what is wrong
         parts = ()
+    for part in parts:
+        yield from _of_another_form(part)
     matched = [part for part in parts if part.name == "matched"]
     if parts and not matched:
         yield from (UnusedKey(key, "signal", " + ".join(part.name for part in parts)) for key in CALL_KEYS)
@@ -58,8 +75,50 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
     estimator = chosen_name(choice)
     for key in UNUSED_BY_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ():
         yield UnusedKey(key, "estimator", estimator)
-    if estimator == "igpo" and settings_in(choice).get("normalize") == "index":
-        yield from (UnusedKey(key, "estimator.normalize", "index") for key in ("gamma", "eps"))
+    if isinstance(estimator, str) and estimator in UNUSED_WITH:
+        setting, value, keys = UNUSED_WITH[estimator]
+        usual, given = _defaults("estimator", estimator), settings_in(choice)
+        if given.get(setting, usual[setting]) == value:
+            for key in keys:
+                own = key.removeprefix("estimator.")
+                if own == key or given.get(own, usual[own]) != usual[own]:
+                    yield UnusedKey(key, f"estimator.{setting}", value)
+
+
+def _of_another_form(part: Part) -> Iterator[UnusedKey]:
+    """Yield the settings of a built-in signal that belong to another form of it, unless they have their defaults."""
+    if part.name not in READ_WITH:
+        return
+    setting, readers = READ_WITH[part.name]
+    usual = _defaults("signal", part.name)
+    chosen = part.settings.get(setting, usual[setting])
+    if chosen not in get_args(get_type_hints(_settings_class("signal", part.name))[setting]):
+        return  # the settings say what is wrong
+    for key, reader in readers.items():
+        if key in part.settings and chosen != reader and part.settings[key] != usual[key]:
+            yield UnusedKey(f"{part.key}.{key}", f"{part.key}.{setting}", chosen)
+
+
+def _defaults(kind: Literal["estimator", "signal"], name: str) -> dict[str, Any]:
+    """The defaults of the settings of a built-in signal or estimator."""
+    return msgspec.structs.asdict(_settings_class(kind, name)())
+
+
+def _settings_class(kind: Literal["estimator", "signal"], name: str) -> Any:
+    function: Any = find_function(kind, name)
+    return function.settings
+
+
+def check_choice(choice: Choice, settings: TurnCredit) -> None:
+    """Raise ValueError for a setting inside the choice of a single signal that has no effect, as in a recipe.
+
+    `settings`: what `matched` is given besides.
+    """
+    usual, given = type(settings)().as_mapping(), settings_in(choice)
+    for unused in unused_keys({**settings.as_mapping(), "signal": choice}, usual):
+        section, _, key = unused.key.rpartition(".")
+        if section == "signal" and key in given and given[key] != usual.get(key):
+            raise ValueError(f"{unused.key} has no effect: {unused.cause} is {unused.value}")
 
 
 def check_unread(settings: TurnCredit, keys: Collection[str], why: str) -> None:
