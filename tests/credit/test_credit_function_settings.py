@@ -1,4 +1,4 @@
-"""Settings that a program gives `turn_signal` and `advantages` itself, not through a recipe."""
+"""What a program gives `turn_signal` and `advantages` itself, not through a recipe: settings, kinds of numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rewright.core.settings import PositiveInt, Settings
-from rewright.credit import CreditTrajectory, CreditTurn, Resources, advantages, turn_signal, with_settings
+from rewright.credit import CreditTrajectory, CreditTurn, Resources, TurnSignal, advantages, turn_signal, with_settings
 
 TURNS = [CreditTurn([{"name": "f", "arguments": {}}], token_ids=[7], suffix_ids=[8]), CreditTurn([], token_ids=[9])]
 ROLLOUT = CreditTrajectory(TURNS, prompt_ids=[1], answers=["Rome"], scores=[0.0, 0.5, 1.0], outcome=1.0)
@@ -77,3 +77,39 @@ def test_settings_of_a_function_of_ones_own() -> None:
     assert turn_signal([ROLLOUT], limited, limit=np.int64(3), note=object()).values[0].tolist() == [3.0, 3.0]
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         turn_signal([ROLLOUT], limited, limit=0)
+
+
+@pytest.mark.parametrize("added", [[[1.0]], [[float("nan"), 1.0]], [[float("inf"), 1.0]], [1.0], [["a", 1.0]], [None]])
+def test_advantages_of_a_signal_are_finite_numbers_one_for_each_turn(added: Any) -> None:
+    signal = TurnSignal.of([[0.0, 1.0]], added=added)
+    with pytest.raises(ValueError, match=r"signal 'own.*added"):
+        turn_signal([ROLLOUT], own_of(signal))
+    with pytest.raises(ValueError, match=r"advantages\[0\] of the signal .*: expected"):
+        advantages(signal, [0])
+
+
+def test_advantages_beside_advantages_are_refused_and_missing_ones_are_zero() -> None:
+    with pytest.raises(ValueError, match="`added` beside advantages"):
+        turn_signal([ROLLOUT], own_of(TurnSignal.of([[0.0, 1.0]], kind="advantage", added=[[1.0, 1.0]])))
+    signal = turn_signal([ROLLOUT], own_of(TurnSignal.of([[np.nan, 1.0]], added=[[5.0, 2.0]])))
+    assert [row.tolist() for row in signal.advantages or ()] == [[0.0, 2.0]]
+
+
+def own_of(signal: TurnSignal) -> Any:
+    def own(trajectories: list[CreditTrajectory]) -> TurnSignal:
+        return signal
+
+    return own
+
+
+@pytest.mark.needs_torch
+def test_tensors_of_any_type_are_numbers() -> None:
+    import torch
+
+    rows = [[0.0, 1.0], [0.5]]
+    expected = [row.tolist() for row in advantages(rows, [0, 0])]
+    for given in ({"dtype": torch.bfloat16}, {"dtype": torch.float16}, {"requires_grad": True}):
+        tensors = [torch.tensor(row, **given) for row in rows]
+        assert [row.tolist() for row in advantages(tensors, torch.tensor([0, 0]))] == expected
+        signal = turn_signal([ROLLOUT], own_of(TurnSignal.of(tensors[:1])))
+        assert signal.values[0].tolist() == [0.0, 1.0]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rewright.credit.estimators import EQUAL_TOLERANCE, Estimator, Group, find_estimator
-from rewright.credit.formula import MAX_MAGNITUDE, is_finite
+from rewright.credit.formula import MAX_MAGNITUDE, as_floats, is_finite
 from rewright.credit.lookup import validated
 from rewright.credit.signals import TurnSignal
 
@@ -187,6 +187,8 @@ def _read_rewards(
                     "expected missing='bridge', which counts it as 0"
                 )
         added = given.advantages
+        if added is not None:
+            added = [_numbers(f"advantages[{index}] of the signal", row) for index, row in enumerate(added)]
     else:
         rewards = [_numbers(f"turn_rewards[{index}]", row) for index, row in enumerate(given)]
         masks = [np.isnan(row) if bridge else np.zeros(row.shape, dtype=bool) for row in rewards]
@@ -196,6 +198,13 @@ def _read_rewards(
         if row.ndim != 1:
             raise ValueError(f"turn_rewards[{index}] has shape {row.shape}: expected one number for each turn, (T,)")
         _check_finite(f"turn_rewards[{index}]", row)
+    for index, (row, turn_rewards) in enumerate(zip(added or (), rewards, strict=False)):
+        if row.shape != turn_rewards.shape:
+            raise ValueError(
+                f"advantages[{index}] of the signal has shape {row.shape}: expected {turn_rewards.shape}, one for each "
+                "turn"
+            )
+        _check_finite(f"advantages[{index}] of the signal", row)
     return rewards, masks, added
 
 
@@ -253,7 +262,7 @@ def _is_count(value: Any) -> bool:
 def _numbers(name: str, values: Any) -> Array:
     """Convert `values` to a float64 array. Raises ValueError with `name` if that fails."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        return as_floats(values)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is {values!r:.200}: expected numbers ({error})") from None
 

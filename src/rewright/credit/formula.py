@@ -6,7 +6,19 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-__all__ = ["MAX_MAGNITUDE", "PARITY_WEIGHTS", "Weights", "check_weights", "formula", "is_finite", "jaccard"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MAX_MAGNITUDE",
+    "PARITY_WEIGHTS",
+    "Weights",
+    "as_floats",
+    "check_weights",
+    "formula",
+    "is_finite",
+    "jaccard",
+]
 
 Weights = tuple[float, float, float]
 """Weights of the three terms: name, argument names, argument values."""
@@ -52,3 +64,16 @@ def is_finite(number: Any) -> bool:
         return math.isfinite(number)
     except (TypeError, OverflowError):
         return False
+
+
+def as_floats(values: Any) -> NDArray[np.float64]:
+    """Convert numbers to a float64 array, tensors of any type and device included.
+
+    Raises TypeError, ValueError or OverflowError for anything else.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, RuntimeError):  # a tensor in bfloat16, on a GPU, or with a gradient
+        if not callable(getattr(values, "tolist", None)):
+            raise
+    return np.asarray(values.tolist(), dtype=np.float64)

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rewright.core.errors import RewrightError
 from rewright.core.registry import known
-from rewright.credit.formula import MAX_MAGNITUDE
+from rewright.credit.formula import MAX_MAGNITUDE, as_floats
 from rewright.credit.lookup import find_function, validated
 from rewright.credit.matching import Matching, match_many
 from rewright.credit.resources import Resources, resources_for
@@ -54,7 +54,7 @@ class TurnSignal:
         provenance: the signal's name and settings.
         details: the intermediate results, one entry per trajectory (a `Match` for `matched`), if requested.
         causes: why a number of a trajectory is missing, by its index; only of trajectories where that is known.
-        added: B arrays (T_i,), advantages beside the values, which a sum of signals of several kinds has.
+        added: B arrays (T_i,), advantages beside rewards or values, which a sum of signals of several kinds has.
     """
 
     values: list[Array]
@@ -76,7 +76,7 @@ class TurnSignal:
         arrays, masks = [], []
         for index, row in enumerate(values):
             try:
-                array = np.array(row, dtype=np.float64)
+                array = as_floats(row).copy()
             except (TypeError, ValueError, OverflowError) as problem:
                 raise ValueError(f"values[{index}] is {row!r:.200}: expected numbers ({problem})") from None
             if array.ndim != 1:
@@ -173,18 +173,17 @@ def turn_signal(
         if function in (matched, outcome) and isinstance(problem, ValueError):  # the message already names the setting
             raise
         raise ValueError(f"signal {name!r} failed: {type(problem).__name__}: {problem}") from problem
-    values, masks = _checked(name, result, batch)
+    result = _checked(name, result, batch)
     if outcomes is not None:
         if result.kind != "reward":
             raise ValueError(f"signal {name!r} gives no rewards ({result.kind}): outcomes cannot be added to it")
-        values = add_outcomes(values, list(outcomes))
-    provenance = {"signal": name, "settings": settings, **result.provenance}
-    result = replace(result, values=values, missing=masks, provenance=provenance)
+        result = replace(result, values=add_outcomes(result.values, list(outcomes)))
+    result = replace(result, provenance={"signal": name, "settings": settings, **result.provenance})
     if result.kind != "value":
         return result
     unknown = {
         index: "the value of the state before its first turn is unknown"
-        for index, (own, whole) in enumerate(zip(masks, result.missing_rewards, strict=True))
+        for index, (own, whole) in enumerate(zip(result.missing, result.missing_rewards, strict=True))
         if (own != whole).any()
     }
     return replace(result, causes=unknown | dict(result.causes))
@@ -258,12 +257,15 @@ def _differences(values: Array, missing: NDArray[np.bool_], previous: float) -> 
     return differences
 
 
-def _checked(
-    name: str, signal: TurnSignal, trajectories: Sequence[CreditTrajectory]
-) -> tuple[list[Array], list[NDArray[np.bool_]]]:
-    """Return values and masks as arrays. Raises ValueError for a wrong kind, wrong shapes or non-finite values."""
+def _checked(name: str, signal: TurnSignal, trajectories: Sequence[CreditTrajectory]) -> TurnSignal:
+    """Return the signal with arrays, 0 where a number is missing.
+
+    Raises ValueError for a wrong kind, wrong shapes, advantages in two places, or non-finite values.
+    """
     if signal.kind not in KINDS:
         raise ValueError(f"signal {name!r} has the kind {signal.kind!r}: expected one of {', '.join(KINDS)}")
+    if signal.kind == "advantage" and signal.added is not None:
+        raise ValueError(f"signal {name!r} has `added` beside advantages: expected their sum as its values")
     count = len(trajectories)
     named = (
         ("values", signal.values),
@@ -275,26 +277,46 @@ def _checked(
         if rows is not None and len(rows) != count:
             raise ValueError(f"signal {name!r} has {len(rows)} {what}: expected {count}, one for each trajectory")
     _check_initial(name, signal.initial, count)
-    values = [np.asarray(row, dtype=np.float64) for row in signal.values]
     masks = [np.asarray(mask, dtype=bool) for mask in signal.missing]
-    for what, arrays in (("values", values), ("missing", masks)):
-        for index, (array, trajectory) in enumerate(zip(arrays, trajectories, strict=True)):
-            if array.shape != (len(trajectory.turns),):
-                raise ValueError(
-                    f"signal {name!r}: {what}[{index}] has shape {array.shape}: expected ({len(trajectory.turns)},), "
-                    "one for each turn"
-                )
-    if not count:
-        return values, masks
-    if np.concatenate(masks).any():
-        values = [np.where(mask, 0.0, row) for row, mask in zip(values, masks, strict=True)]
-    if not (np.abs(np.concatenate(values)) <= MAX_MAGNITUDE).all():  # False for NaN too
-        index, row = next((i, row) for i, row in enumerate(values) if not (np.abs(row) <= MAX_MAGNITUDE).all())
+    values = _checked_rows(name, "values", signal.values, masks, trajectories)
+    added = None
+    if signal.added is not None:
+        added = _checked_rows(name, "added", signal.added, masks, trajectories)
+    return replace(signal, values=values, missing=masks, added=added)
+
+
+def _checked_rows(
+    name: str,
+    what: str,
+    given: Sequence[ArrayLike],
+    masks: Sequence[NDArray[np.bool_]],
+    trajectories: Sequence[CreditTrajectory],
+) -> list[Array]:
+    """Return B rows of numbers (T_i,), 0 where one is missing. Raises ValueError for others than finite numbers."""
+    try:
+        rows = [as_floats(row) for row in given]
+    except (TypeError, ValueError, OverflowError) as problem:
+        raise ValueError(f"signal {name!r}: {what} is {given!r:.200}: expected numbers ({problem})") from None
+    _check_shapes(name, what, rows, trajectories)
+    _check_shapes(name, "missing", masks, trajectories)
+    if rows and np.concatenate(masks).any():
+        rows = [np.where(mask, 0.0, row) for row, mask in zip(rows, masks, strict=True)]
+    if rows and not (np.abs(np.concatenate(rows)) <= MAX_MAGNITUDE).all():  # False for NaN too
+        index, row = next((i, row) for i, row in enumerate(rows) if not (np.abs(row) <= MAX_MAGNITUDE).all())
         raise ValueError(
-            f"signal {name!r}: values[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
+            f"signal {name!r}: {what}[{index}] is {row.tolist()!r:.200}: expected finite numbers, and missing set "
             "where there is none"
         )
-    return values, masks
+    return rows
+
+
+def _check_shapes(name: str, what: str, rows: Sequence[NDArray[Any]], trajectories: Sequence[CreditTrajectory]) -> None:
+    for index, (row, trajectory) in enumerate(zip(rows, trajectories, strict=True)):
+        if row.shape != (len(trajectory.turns),):
+            raise ValueError(
+                f"signal {name!r}: {what}[{index}] has shape {row.shape}: expected ({len(trajectory.turns)},), "
+                "one for each turn"
+            )
 
 
 def _check_initial(name: str, initial: ArrayLike | None, count: int) -> None:
