@@ -31,6 +31,7 @@ class World:
         kept = np.clip(base + np.clip(truth, 0, None), 0, 1)
         other = np.clip(base - np.clip(truth, None, 0), 0, 1)
         self.truth = (kept - other).ravel()
+        self.kept, self.other = kept.ravel(), other.ravel()
         size = count * TURNS
         self.effects = Effects(
             random.binomial(1, kept.reshape(size, 1), (size, factual)).astype(float),
@@ -134,6 +135,26 @@ def test_truth_scores_the_ceiling_and_stands_out() -> None:
         assert table.ceiling[name] == pytest.approx(found, abs=0.12), name
     better = next(one for one in table.differences if {one.signal, one.other} == {"truth", "random"})
     assert not better.rho.covers_zero
+
+
+def test_the_ceiling_is_that_of_outcomes_between_0_and_1_too() -> None:
+    """An outcome that is the mean of 8 parts varies less than one that is 0 or 1 with the same mean."""
+    whole = World(6)
+    kept, other = (
+        whole.random.binomial(8, chance[:, None], draws.shape) / 8
+        for draws, chance in ((whole.effects.factual, whole.kept), (whole.effects.alternatives[:, :, 0], whole.other))
+    )
+    size = len(whole.truth)
+    effects = Effects(kept, other[:, :, None], np.zeros(size, dtype=bool), np.zeros((size, 4), dtype=bool))
+    table = compare(
+        {"truth": whole.truth}, effects, tasks=whole.tasks, trajectories=whole.trajectories, resamples=10, shuffles=10,
+        simulations=20,
+    )  # fmt: skip
+    truth = row(table, "truth")
+    assert truth.rho.value > row(small(), "truth").rho.value + 0.1
+    assert table.ceiling["rho"] == pytest.approx(truth.rho.value, abs=0.06)
+    assert table.ceiling["auc_not_zero"] == pytest.approx(truth.auc_not_zero.value, abs=0.06)
+    assert table.ceiling["auc_harmful"] == pytest.approx(truth.auc_harmful.value, abs=0.06)
 
 
 def test_truth_goes_to_one_with_repeats() -> None:

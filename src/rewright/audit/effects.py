@@ -143,7 +143,8 @@ def ceiling(
     The chances of success of the two arms of a turn have an unknown distribution over the turns. It is estimated on a
     grid of pairs by maximum likelihood (expectation maximisation). Then chances are drawn for every turn from what its
     own draws leave possible, a second audit of these turns is simulated, and a signal that knows the chances is scored
-    on it. Alternatives of one turn count as one arm, which makes the ceiling a little low.
+    on it. Alternatives of one turn count as one arm, which makes the ceiling a little low. Outcomes between the bounds
+    vary less than those at the bounds: draws of them count as so many more draws of outcomes at the bounds.
 
     Args:
         effects: N turns.
@@ -154,14 +155,17 @@ def ceiling(
     """
     low, high = effects.bounds
     span = high - low if high > low else 1.0
-    success, number = [], []
-    for draws, exact in (
+    arms = (
         (effects.factual, effects.factual_exact),
         (effects.alternatives.reshape(len(groups), -1), effects.alternative_exact.all(axis=1)),
-    ):
-        known = np.maximum((~np.isnan(draws)).sum(axis=1), 1)
-        number.append(np.where(exact, _EXACT, known))
-        success.append(number[-1] * np.clip((np.nan_to_num(_mean(draws)) - low) / span, 0, 1))
+    )
+    worth = _worth([(draws - low) / span for draws, _ in arms])
+    means, counts, number = [], [], []
+    for draws, exact in arms:
+        means.append(np.clip((np.nan_to_num(_mean(draws)) - low) / span, 0, 1))
+        counts.append(np.where(exact, _EXACT, np.maximum((~np.isnan(draws)).sum(axis=1), 1)))
+        number.append(np.where(exact, _EXACT, np.minimum(np.rint(counts[-1] * worth), _EXACT - 1)))
+    success = [mean * n for mean, n in zip(means, number, strict=True)]
     chances = np.linspace(0, 1, grid)
     safe = np.clip(chances, 1e-4, 1 - 1e-4)
     logs = [
@@ -177,12 +181,10 @@ def ceiling(
     posterior = likelihood * weights
     cumulated = np.cumsum(posterior / posterior.sum(axis=1, keepdims=True), axis=1)
     drawn = (random.random((simulations, len(groups), 1)) > cumulated).sum(axis=2).clip(max=grid * grid - 1)
-    arms = chances[drawn // grid], chances[drawn % grid]
-    seen = [random.binomial(n.astype(int), p) / n for n, p in zip(number, arms, strict=True)]
-    # The same variance as that of `Effects.errors`, of outcomes that are 0 or 1.
-    smoothed = [(one * n + 0.5) / (n + 1) for one, n in zip(seen, number, strict=True)]
-    noise = [p * (1 - p) / n * (n < _EXACT) for p, n in zip(smoothed, number, strict=True)]
-    truth, measured = rounded(arms[0] - arms[1]), rounded(seen[0] - seen[1])
+    chosen = chances[drawn // grid], chances[drawn % grid]
+    seen = [random.binomial(n.astype(int), p) / n for n, p in zip(number, chosen, strict=True)]
+    noise = [_noise(p, n, worth) * (n < _EXACT) for p, n in zip(seen, counts, strict=True)]
+    truth, measured = rounded(chosen[0] - chosen[1]), rounded(seen[0] - seen[1])
     not_zero = np.abs(measured) > SIGNIFICANT * np.sqrt(noise[0] + noise[1]) + 1e-12
     rows = []
     for one, other, differs in zip(truth, measured, not_zero, strict=True):
@@ -200,6 +202,32 @@ def ceiling(
     names = ("rho", "within", "auc_not_zero", "auc_harmful", "sign")
     columns = np.array(rows).T
     return {name: _mean_of(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _worth(arms: list[Array]) -> float:
+    """How many draws of outcomes 0 and 1 with the same mean one draw is worth; 1 for such outcomes.
+
+    The ratio of their variances, pooled over all rows of `arms` (N, D) with several draws.
+    """
+    least, own = 0.0, 0.0
+    for draws in arms:
+        number = (~np.isnan(draws)).sum(axis=1)
+        mean = np.nan_to_num(_mean(draws))
+        squares = np.where(np.isnan(draws), 0, (draws - mean[:, None]) ** 2).sum(axis=1)
+        free = np.maximum(number - 1, 1)
+        least += float((number * mean * (1 - mean) / free)[number > 1].sum())
+        own += float((squares / free)[number > 1].sum())
+    if least <= own:
+        return 1.0
+    return least / own if own > least / _EXACT else float(_EXACT)
+
+
+def _noise(mean: Array, number: Array, worth: float) -> Array:
+    """The variance of a mean as in `Effects.errors`: with half a draw at each bound."""
+    middle = (mean * number + 0.5) / (number + 1)
+    squares = number * (mean * (1 - mean) / worth + (mean - middle) ** 2)
+    ends = (middle**2 + (1 - middle) ** 2) / 2
+    return np.asarray((squares + ends) / (number + 1) / number)
 
 
 def _mean_of(values: Array) -> float:
