@@ -46,6 +46,8 @@ MISTAKES = [
      "rl.credit.signal.form is prob"),
     ("steps: 1\n  credit: {signal: [matched, {name: likelihood, weight: 1}]}", "rl.credit.signal[1].weight",
      "rl.credit.signal[1].form is log_ratio"),
+    ("steps: 1\n  credit: {signal: [matched, {name: outcome, scale: 2}]}", "rl.credit.signal[1].scale",
+     "rl.credit.signal[1].name is outcome"),
     ("steps: 1\n  credit: {signal: {name: judge, form: draco, per: turn}}", "rl.credit.signal.per",
      "rl.credit.signal.form is draco"),
     ("steps: 1\n  credit: {signal: {name: judge, criteria: [short]}}", "rl.credit.signal.criteria",

@@ -61,6 +61,8 @@ def unused_keys(section: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iter
         parts = ()
     for part in parts:
         yield from _of_another_form(part)
+        if part.name == "outcome" and part.scale != 1:
+            yield UnusedKey(f"{part.key}.scale", f"{part.key}.name", "outcome", ", whose turn rewards are 0")
     matched = [part for part in parts if part.name == "matched"]
     if parts and not matched:
         yield from (UnusedKey(key, "signal", " + ".join(part.name for part in parts)) for key in CALL_KEYS)
