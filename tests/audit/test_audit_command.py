@@ -21,6 +21,7 @@ from rewright.core.registry import register
 from rewright.credit import CreditTrajectory
 from support.in_process import Said, rewright
 from support.served import served
+from support.small_reward_model import make_reward_model
 from support.small_tokenizers import pico_tokenizer
 
 pytestmark = pytest.mark.needs_torch
@@ -399,6 +400,48 @@ def test_signals_that_need_a_model_are_audited_with_it(audited: tuple[dict[str, 
     assert named["signals"] == plain["signals"]
     rewright(run.parent, "audit", "scored", *SMALL, "--resume", "--signal", "judge").refused("signals.judge")
     rewright(run.parent, "audit", "scored", *SMALL, "--resume", "--signal", "model").refused("signals.reward_model")
+
+
+def test_what_was_computed_with_a_model_is_computed_again_when_it_is_trained_again(
+    audited: tuple[dict[str, Any], Said], run: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    shutil.copytree(run.parent / "audited", tmp_path / "audited")
+    folder = make_reward_model(tmp_path / "audited" / "models" / "reward")
+
+    def scores() -> list[list[float]]:
+        said = rewright(tmp_path, "audit", "audited", *SMALL, "--resume", "--signal", "model", "--json")
+        assert said.code in (0, None), said.errors
+        (path,) = (tmp_path / "audited" / "audits").glob("*/signals.jsonl")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [row["values"] for row in rows if row["key"].startswith("model")]
+
+    first = scores()
+    assert scores() == first, "nothing was computed again"
+    trained = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        trained.score.weight.neg_()
+    trained.save_pretrained(folder)
+    again = scores()
+    assert again[:1] == first
+    assert again[1] == pytest.approx([-value for value in first[0]], abs=1e-6)
+
+
+def test_trajectories_that_were_made_anew_are_not_mixed_with_old_draws(
+    run: Path, audited: tuple[dict[str, Any], Said], tmp_path: Path
+) -> None:
+    found, _ = audited
+    shutil.copytree(run.parent / "audited", tmp_path / "audited")
+    planned = json.loads((tmp_path / found["folder"] / "plan.json").read_text())["turns"][0]["trajectory"]
+
+    def other(row: dict[str, Any]) -> None:
+        if row["id"] == planned:
+            row["turns"][-1]["text"] += "!"
+
+    changed(tmp_path / "audited" / "evaluations" / "base.jsonl", other)
+    rewright(tmp_path, "audit", "audited", *SMALL, "--resume").refused(f"was begun with another {planned}")
 
 
 def test_a_scorer_with_another_vocabulary_than_the_policy_is_refused(copy: Path) -> None:

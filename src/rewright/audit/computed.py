@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -45,6 +47,7 @@ class SignalWork:
         credit: the credit settings of the run's recipe, for `matched`.
         resources: what signals need, besides continuations.
         models: the overrides of the recipe's models, which stored values depend on.
+        weights: the folders of the models behind "log_prob" and "prefix_score", on whose files they depend, too.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class SignalWork:
         credit: TurnCredit,
         resources: Resources,
         models: Sequence[str],
+        weights: Mapping[str, str],
     ) -> None:
         self._plan, self._source, self._files = plan, source, files
         self._credit, self._resources, self._models = credit, resources, models
+        self._weights = weights
         self._unsaved: list[SignalValues] = []
 
     def values(self, choice: Choice, branches: Branches | None = None) -> SignalValues:
@@ -68,7 +73,9 @@ class SignalWork:
         """
         name = signal_name(choice)
         # Earlier versions stored values that were computed on the planned trajectories alone, under other keys.
-        key = " ".join([name, *self._models, *([] if continues(choice) else ["(all attempts)"])])
+        needs = needed(find_signal(str(chosen_name(choice))))
+        weights = [files for need in needs if (files := files_of(self._weights.get(need)))]
+        key = " ".join([name, *self._models, *weights, *([] if continues(choice) else ["(all attempts)"])])
         found = next((one for one in self._files.signals if one.key == key), None)
         if found is not None:
             return found
@@ -86,7 +93,7 @@ class SignalWork:
         values = np.array([by_id[one.trajectory][one.turn] for one in self._plan.turns])
         made = (0, 0) if branches is None else (branches.generations, branches.tokens)
         found = SignalValues.of(key, values, *made, round(time.monotonic() - began, 3))
-        if needed(find_signal(str(chosen_name(choice)))):  # others are quick, and their code may change
+        if needs:  # others are quick, and their code may change
             self._unsaved.append(found)
         return found
 
@@ -95,6 +102,14 @@ class SignalWork:
         for found in self._unsaved:
             self._files.signals.append(found)
         self._unsaved.clear()
+
+
+def files_of(folder: str | None) -> str:
+    """A hash of the names, sizes and times of a folder's files, which changes with a training; empty without one."""
+    if folder is None or not Path(folder).is_dir():
+        return ""
+    found = [(one.name, (about := one.stat()).st_size, about.st_mtime_ns) for one in Path(folder).iterdir()]
+    return hashlib.sha256(repr(sorted(found)).encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def check_missing(signals: Mapping[str, Array], chosen: NDArray[np.bool_]) -> None:

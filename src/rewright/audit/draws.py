@@ -7,6 +7,7 @@ depends on its seed only, and alternatives are the first k distinct ones in the 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -35,6 +36,7 @@ __all__ = [
     "Draws",
     "Replayed",
     "SignalValues",
+    "content_of",
     "effects_of",
     "replay_all",
 ]
@@ -46,10 +48,14 @@ MOST_REFUSED: Final = 0.5
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """The replay of a whole trajectory. `problem`: what came out differently; None if nothing did."""
+    """The replay of a whole trajectory. `problem`: what came out differently; None if nothing did.
+
+    `content`: `content_of` the trajectory; empty in audits of older versions.
+    """
 
     trajectory: str
     problem: str | None = None
+    content: str = ""
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -118,6 +124,12 @@ class AuditFiles:
             file.close()
 
 
+def content_of(trajectory: Trajectory) -> str:
+    """A hash of what the model wrote and of what came back, by which a trajectory that was made anew is known."""
+    parts = [(one.text, one.token_ids, [result.content for result in one.results]) for one in trajectory.turns]
+    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
 def key_of(turn: PlannedTurn, arm: str = "", repeat: int | None = None) -> str:
     """The key of a planned turn, or of one of its draws."""
     key = f"{turn.trajectory}#{turn.turn}"
@@ -139,7 +151,7 @@ async def replay_all(
             problem = done.failure
         if problem is None and done.stopped:
             problem = f"it goes on after its last turn (it had ended with {one.stop_reason})"
-        return Replayed(one.id, problem)
+        return Replayed(one.id, problem, content_of(one))
 
     found: dict[str, Replayed] = {}
     with Bar("replays", len(trajectories)) as bar:

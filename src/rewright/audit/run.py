@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewright.audit.computed import SignalWork, check_missing, continues
-from rewright.audit.draws import AuditFiles, Draws, SignalValues, effects_of, replay_all
+from rewright.audit.draws import AuditFiles, Draws, SignalValues, content_of, effects_of, replay_all
 from rewright.audit.plan import AuditPlan, make_plan, mean_tokens, read_plan, save_plan
 from rewright.audit.signals import baselines, check_signal, covariates, scale_warning, signal_name
 from rewright.audit.source import Source, open_source
@@ -148,6 +148,16 @@ def _models(run: Run, recipe: Recipe, signals: Sequence[Choice]) -> Resources:
     return Resources(**found)
 
 
+def _folders(run: Run, recipe: Recipe, models: Resources) -> dict[str, str]:
+    """Where the models that score are, as far as signals need them. (Overrides name others by their paths.)"""
+    found = {}
+    if models.prefix_score is not None:
+        found["prefix_score"] = recipe.signals.reward_model or str(run.model_folder("reward"))
+    if models.log_prob is not None:
+        found["log_prob"] = (recipe.signals.scorer or policy_of(run, recipe, "sft")).path
+    return found
+
+
 def _unused(*_: Any, **__: Any) -> list[float | None]:
     raise AssertionError("only its presence is checked")
 
@@ -219,7 +229,15 @@ def _drawn(
         return await asyncio.to_thread(judge, task, trajectory)
 
     files = AuditFiles(folder)
-    work = SignalWork(plan, source, files, credit=credit, resources=models, models=options.models)
+    work = SignalWork(
+        plan,
+        source,
+        files,
+        credit=credit,
+        resources=models,
+        models=options.models,
+        weights=_folders(context.run, context.recipe, models),
+    )
     with asyncio.Runner() as runner:
         opened = AsyncExitStack()
         try:
@@ -232,6 +250,14 @@ def _drawn(
             replayer = Replayer(rollout)
             exists = (folder / "plan.json").exists()
             replays = list(files.replays) if exists else []
+            made_anew = next(
+                (one for one in replays if one.content not in ("", content_of(stored[one.trajectory]))), None
+            )
+            if made_anew is not None:
+                raise InputError(
+                    f"{folder} was begun with another {made_anew.trajectory} than the run has now: its draws are of "
+                    "trajectories that were made anew since: remove the folder to begin again"
+                )
             if not exists:
                 replaying = replay_all(replayer, planned, source.tasks.__getitem__, concurrency=options.concurrency)
                 replays = runner.run(replaying)
