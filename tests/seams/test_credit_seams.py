@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+import rewright as rw
 from rewright.cli import main as cli
 from rewright.core.records import FollowUp, Gold, Task, ToolCall, ToolResult, Trajectory, Turn, Verdict
 from rewright.core.registry import register
@@ -106,6 +107,17 @@ def test_a_signal_of_one_s_own_pays_the_turns_of_a_run(rewright: Rewright, tmp_p
     assert [row["reward"] for row in found.values()] == [2.0, 1.0]
     assert credit_of(rewright, "run", "--signal", "outcome")["q/0"]["turn_rewards"] == [0.0, 0.0, 1.0]
     assert credit_of(rewright, "run", "--signal", "matched") == credit_of(rewright, "run")
+
+
+def test_a_signal_that_matches_no_calls_needs_no_gold_calls_in_a_run(rewright: Rewright, tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run", rl={"trajectory_reward": "matchtir"})
+    (run / "tasks.jsonl").write_bytes(msgspec.json.encode(msgspec.structs.replace(TASK, gold=Gold())) + b"\n")
+    for more in ((), ("--estimator", "gigpo")):
+        found = credit_of(rewright, "run", "--signal", "outcome", *more)
+        assert [row["turn_rewards"] for row in found.values()] == [[0.0, 0.0, 1.0], [0.0, 0.0]]
+    assert [one.turn_rewards.tolist() for one in rw.credit(run, signal="outcome")] == [[0.0, 0.0, 1.0], [0.0, 0.0]]
+    code, _, said = rewright("credit", "run", "--signal", f"[{SIGNAL}, matched]")
+    assert (code, "none of its 1 rows has gold calls" in said) == (2, True)
 
 
 def test_a_stored_recipe_names_a_signal_and_an_estimator(rewright: Rewright, tmp_path: Path) -> None:

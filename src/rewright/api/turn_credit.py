@@ -144,10 +144,11 @@ def credit(
     changes = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in chosen.items() if value is not None]
     path = Path(trajectories) if isinstance(trajectories, str | Path) else None
     try:
-        known = _known(gold_calls, path)
+        rl = settings_for(path or Path(), changes, trusted=trusted)
+        # Without a part `matched` the tasks of a run need no gold calls.
+        known = _known(gold_calls, path if rl.credit.match_scale else None)
         per_trajectory = _per_trajectory(gold_calls)
         stored = _with_given(list(_stored(trajectories, tasks, outcome, format, dialect)), per_trajectory, outcomes)
-        rl = settings_for(path or Path(), changes, trusted=trusted)
         found = credit_stored(
             stored,
             known,

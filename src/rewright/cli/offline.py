@@ -217,6 +217,8 @@ def credit(
     try:
         prefixes = strip_prefix or ()
         known = None
+        if own_gold and not settings.credit.match_scale:  # without a part `matched` the tasks need no gold calls
+            gold = None
         if gold is not None:
             known = LazyGold(partial(read_gold, gold, allowed_values=allowed_values, prefixes=prefixes))
             if not own_gold or allowed_values:
@@ -247,9 +249,7 @@ def credit(
         found: list[Credited] = []
         if streamed is None:
             stored = read_stored(file, outcome=outcome, file_format=file_format, prefixes=prefixes)
-            # Without a part `matched` the tasks of a run need no gold calls.
-            needless = own_gold and not settings.credit.match_scale
-            gold_calls = None if known is None or needless else known.calls
+            gold_calls = None if known is None else known.calls
             with signal_resources(file, whole) as resources:
                 found = credited_of(
                     stored, gold_calls, settings, recompute=recompute, metrics=reported, resources=resources
