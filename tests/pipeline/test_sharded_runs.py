@@ -134,6 +134,24 @@ def test_results_of_other_settings_are_refused(finished: Path, tmp_path: Path) -
     assert results(run) == before
 
 
+@pytest.mark.needs_torch
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--signal", "score"), "signal score has no number for a turn of any trajectory"),
+        (("--stage", "rl"), "--stage rl: "),
+    ],
+)
+def test_credit_of_nothing_is_a_mistake_on_shards_too(
+    whole: Path, finished: Path, tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "credit")
+    for folder in (whole, run):
+        in_process.rewright(folder, "credit", ".", *options).refused(said)
+
+
 def test_what_is_missing_is_said_in_one_line(whole: Path, tmp_path: Path) -> None:
     run = write_shards(tmp_path / "run", whole)
     in_process.rewright(run, "score", ".").refused("no verdicts of shard part-000.jsonl")

@@ -101,6 +101,9 @@ class CreditPass(ShardPass):
         signal = self._settings.credit.signal_name
         if results and self._settings.credit.rewards_matches and not any(known for _, known in results.values()):
             raise InputError(f"{self.run}: no trajectory has gold calls: expected them in the tasks, or --gold FILE")
+        if (stage := self._options["stage"]) is not None and not total.count:
+            raise InputError(f"--stage {stage}: {self.run} has no trajectory of it")
+        total.check(signal)
         for line in (*total.notes(), *total.warnings(signal)):
             say(line)
         return {"trajectories": total.count}
