@@ -148,6 +148,11 @@ def test_what_cannot_be_computed_is_missing_and_counted() -> None:
         "likelihood/without_answer": 3.0,
         "likelihood/without_tokens": 1.0,
     }
+    assert dict(found.causes) == {
+        0: "a context is too long for the scorer",
+        **dict.fromkeys((1, 2, 3), "it has no gold answers"),
+        4: "it has no token ids",
+    }
     removed = signal_of(rows[:1], Table(longest=7), form="delete")
     assert removed.missing[0].tolist() == [True, True, False], "a signal that is an advantage has zeros for the last"
 

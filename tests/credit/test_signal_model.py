@@ -54,6 +54,7 @@ def test_differences_of_sigmoids_and_what_is_missing() -> None:
     assert found.stats == {
         "model/scorings": 8.0, "model/tokens": 8.0 + 3.0 + 8.0, "model/too_long": 1.0, "model/without_tokens": 1.0,
     }  # fmt: skip
+    assert dict(found.causes) == {2: "a prefix is too long for the reward model", 3: "it has no token ids"}
 
 
 def test_the_min_form_is_pure_s() -> None:

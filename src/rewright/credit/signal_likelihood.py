@@ -80,6 +80,7 @@ def likelihood(
     opening = getattr(tokenize, "answer_form", ("", ""))[0] if opening is None else opening
     counts = Counter({"scorings": 0, "answer_tokens": 0, "too_long": 0, "without_answer": 0, "without_tokens": 0})
     scores: list[list[float]] = []  # of each trajectory, the mean log-probability in each of its contexts
+    causes: dict[int, str] = {}
     for start in range(0, len(trajectories), BLOCK):
         block = trajectories[start : start + BLOCK]
         targets = [_targets(one, opening, tokenize, answers) for one in block]
@@ -87,8 +88,17 @@ def likelihood(
         contexts = [_contexts(one, between, known, counts) for one, known in zip(block, targets, strict=True)]
         jobs = [(context, known) for own, known in zip(contexts, targets, strict=True) for context in own]
         scored = iter(log_prob([([*context, *head], gold) for context, known in jobs for head, gold in known]))
-        for own, known in zip(contexts, targets, strict=True):
-            scores.append([_mean([next(scored) for _ in known], answers, counts) for _ in own])
+        for index, (one, own, known) in enumerate(zip(block, contexts, targets, strict=True), start):
+            rows_of = [[next(scored) for _ in known] for _ in own]
+            scores.append([_mean(found, answers, counts) for found in rows_of])
+            if not one.turns:
+                continue
+            if not known:
+                causes[index] = "it has no gold answers"
+            elif not own:
+                causes[index] = "it has no token ids"
+            elif any(row is None for found in rows_of for row in found):
+                causes[index] = "a context is too long for the scorer"
     stats = {f"likelihood/{name}": float(count) for name, count in counts.items()}
     rows, initial = [], []
     if form == "delete":
@@ -97,7 +107,7 @@ def likelihood(
         for trajectory, row, values in zip(trajectories, scores, gated(gains, labels, eps), strict=True):
             rows.append(np.full(len(trajectory.turns), 0.0 if row else np.nan))
             rows[-1][_eligible(trajectory)[: len(values)]] = weight * np.array(values)
-        return TurnSignal.of(rows, kind="advantage", stats=stats)
+        return TurnSignal.of(rows, kind="advantage", stats=stats, causes=causes)
     for trajectory, row in zip(trajectories, scores, strict=True):
         states = np.array(row or [np.nan] * len(trajectory.turns))
         if form == "log_ratio":
@@ -106,7 +116,7 @@ def likelihood(
             states = np.exp(states)
         initial.append(states[0] if len(states) else np.nan)
         rows.append(np.append(states[1:], states[-1:]))  # the last turn changes nothing
-    return TurnSignal.of(rows, kind="value", initial=np.array(initial), stats=stats)
+    return TurnSignal.of(rows, kind="value", initial=np.array(initial), stats=stats, causes=causes)
 
 
 def _targets(

@@ -55,23 +55,26 @@ def model(
     (`stats` counts both). `min` weighs all turns of a trajectory together, so one that is missing makes all missing.
     """
     scored: list[Array] = []  # of each trajectory, sigmoid(f) before the first turn and after each turn (T + 1,)
+    causes: dict[int, str] = {}
     counts = {"scorings": 0, "tokens": 0, "too_long": 0, "without_tokens": 0}
     for start in range(0, len(trajectories), BLOCK):
         block = trajectories[start : start + BLOCK]
         prefixes = [_prefixes(trajectory) for trajectory in block]
         scores = iter(prefix_score([ids for own in prefixes for ids in own]))
-        for trajectory, own in zip(block, prefixes, strict=True):
+        for index, (trajectory, own) in enumerate(zip(block, prefixes, strict=True), start):
             found = np.array([next(scores) for _ in own] or [None] * (len(trajectory.turns) + 1), dtype=np.float64)
             scored.append(_sigmoid(found))
             counts["scorings"] += len(own)
             counts["tokens"] += sum(map(len, own))
             counts["too_long"] += int(np.isnan(found).sum()) if own else 0
             counts["without_tokens"] += bool(trajectory.turns) and not own
+            if trajectory.turns and np.isnan(found).any():
+                causes[index] = "a prefix is too long for the reward model" if own else "it has no token ids"
     stats = {f"model/{name}": float(count) for name, count in counts.items()}
     if form == "min":
-        return TurnSignal.of([minimum_form(2 * row[1:] - 1, temperature) for row in scored], stats=stats)
+        return TurnSignal.of([minimum_form(2 * row[1:] - 1, temperature) for row in scored], stats=stats, causes=causes)
     initial = np.array([row[0] for row in scored])
-    return TurnSignal.of([row[1:] for row in scored], kind="value", initial=initial, stats=stats)
+    return TurnSignal.of([row[1:] for row in scored], kind="value", initial=initial, stats=stats, causes=causes)
 
 
 def minimum_form(scores: Array, temperature: float) -> Array:
