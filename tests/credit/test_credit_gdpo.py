@@ -103,3 +103,9 @@ def test_a_rare_part_is_not_drowned_by_a_frequent_one() -> None:
 def test_what_cannot_be_added(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         advantages([[1.0]], [0], estimator="gdpo", **given)
+
+
+def test_a_weight_of_an_unknown_part_is_refused() -> None:
+    for settings in ({"component_weights": {"fromat": 2.0}}, {"estimator_settings": {"weights": {"fromat": 2.0}}}):
+        with pytest.raises(ValueError, match="fromat"):
+            advantages([[1.0], [0.0]], [0, 0], estimator="gdpo", components={"format": [0.0, 1.0]}, **settings)

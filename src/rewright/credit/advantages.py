@@ -120,6 +120,9 @@ def advantages(
     _check_rows("masked", masked, rewards)
     sources = _key_sources(state_keys, rewards)
     parts = {name: _component(name, values, len(rewards)) for name, values in (components or {}).items()}
+    unknown = sorted((component_weights or {}).keys() - parts.keys())
+    if unknown:
+        raise ValueError(f"component_weights name {unknown[0]!r}: expected one of {', '.join(parts) or 'no parts'}")
     shares: dict[str, tuple[float, float]] = {}
 
     members: dict[Any, list[int]] = {}
