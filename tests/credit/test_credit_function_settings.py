@@ -113,3 +113,23 @@ def test_tensors_of_any_type_are_numbers() -> None:
         assert [row.tolist() for row in advantages(tensors, torch.tensor([0, 0]))] == expected
         signal = turn_signal([ROLLOUT], own_of(TurnSignal.of(tensors[:1])))
         assert signal.values[0].tolist() == [0.0, 1.0]
+
+
+def test_a_model_of_ones_own_answers_for_every_prefix_and_token() -> None:
+    def asked(**models: Any) -> Resources:
+        return Resources(**{"log_prob": MODELS.log_prob, "tokenize": MODELS.tokenize, **models})
+
+    for rows, said in (
+        (lambda pairs: [], "log_prob gave 0 results for 2 continuations"),
+        (lambda pairs: [np.zeros(4)] * 3, "log_prob gave 3 results for 2 continuations"),
+        (lambda pairs: [np.zeros(3)] * 2, r"log_prob gave the shape \(3,\) for a continuation of 4 tokens"),
+        (lambda pairs: [-1.0, -2.0], r"log_prob gave the shape \(\) for a continuation of 4 tokens"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            turn_signal([ROLLOUT], "likelihood", resources=asked(log_prob=rows))
+    as_lists = asked(log_prob=lambda pairs: [[-1.0 / len(prefix)] * len(gold) for prefix, gold in pairs])
+    found = [turn_signal([ROLLOUT], "likelihood", resources=one).rewards[0].tolist() for one in (MODELS, as_lists)]
+    assert found[0] == found[1]
+    for scores, said in (([0.0] * 2, "gave 2 scores for 3"), ([0.0] * 4, "gave 4 scores for 3")):
+        with pytest.raises(ValueError, match=said):
+            turn_signal([ROLLOUT], "model", resources=Resources(prefix_score=lambda asked, scores=scores: scores))

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rewright.core.settings import NonNegativeFloat, PositiveFloat, Settings
 from rewright.credit.estimators import reads
 from rewright.credit.estimators_likelihood import gated
+from rewright.credit.formula import as_floats
 from rewright.credit.lookup import with_settings
 from rewright.credit.resources import LogProb, Tokenize, needs
 from rewright.credit.signals import TurnSignal
@@ -87,7 +88,8 @@ def likelihood(
         between = tokenize(marker) if form == "delete" else None
         contexts = [_contexts(one, between, known, counts) for one, known in zip(block, targets, strict=True)]
         jobs = [(context, known) for own, known in zip(contexts, targets, strict=True) for context in own]
-        scored = iter(log_prob([([*context, *head], gold) for context, known in jobs for head, gold in known]))
+        pairs = [([*context, *head], gold) for context, known in jobs for head, gold in known]
+        scored = iter(_checked(log_prob(pairs), pairs))
         for index, (one, own, known) in enumerate(zip(block, contexts, targets, strict=True), start):
             rows_of = [[next(scored) for _ in known] for _ in own]
             scores.append([_mean(found, answers, counts) for found in rows_of])
@@ -150,6 +152,20 @@ def _contexts(
 def _eligible(trajectory: CreditTrajectory) -> list[int]:
     """The turns with calls, without the last turn."""
     return [turn for turn, entry in enumerate(trajectory.turns[:-1]) if entry.calls]
+
+
+def _checked(rows: Iterable[ArrayLike | None], pairs: Sequence[Any]) -> list[NDArray[np.float64] | None]:
+    """The log-probabilities as arrays. Raises ValueError unless there is one for every token, or None for a pair."""
+    found = [None if row is None else as_floats(row) for row in rows]
+    if len(found) != len(pairs):
+        raise ValueError(f"log_prob gave {len(found)} results for {len(pairs)} continuations: expected one for each")
+    for row, (_, continuation) in zip(found, pairs, strict=True):
+        if row is not None and row.shape != (len(continuation),):
+            raise ValueError(
+                f"log_prob gave the shape {row.shape} for a continuation of {len(continuation)} tokens: expected one "
+                "number for each token"
+            )
+    return found
 
 
 def _mean(scored: Sequence[NDArray[np.float64] | None], answers: str, counts: Counter[str]) -> float:

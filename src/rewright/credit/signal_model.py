@@ -60,7 +60,11 @@ def model(
     for start in range(0, len(trajectories), BLOCK):
         block = trajectories[start : start + BLOCK]
         prefixes = [_prefixes(trajectory) for trajectory in block]
-        scores = iter(prefix_score([ids for own in prefixes for ids in own]))
+        asked = [ids for own in prefixes for ids in own]
+        given = list(prefix_score(asked))
+        if len(given) != len(asked):
+            raise ValueError(f"prefix_score gave {len(given)} scores for {len(asked)} prefixes: expected one for each")
+        scores = iter(given)
         for index, (trajectory, own) in enumerate(zip(block, prefixes, strict=True), start):
             found = np.array([next(scores) for _ in own] or [None] * (len(trajectory.turns) + 1), dtype=np.float64)
             scored.append(_sigmoid(found))
