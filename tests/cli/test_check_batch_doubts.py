@@ -158,3 +158,87 @@ def test_the_reward_of_an_earlier_step_may_be_at_the_last_one(tmp_path: Path) ->
     result = found(tmp_path, rows)
     assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
     assert places(found(tmp_path, [rows[0], rows[1] | {"token_rewards": [0, 0]}])) == {("lost_reward", 1, 1)}
+
+
+def test_positions_do_not_show_that_the_mask_lies_on_the_text(tmp_path: Path) -> None:
+    """A result of one token more, of which the positions know as little as the mask."""
+    ids = TURNS["response_ids"]
+    moved = TURNS | {"response_ids": [*ids[:4], 63, *ids[4:-1]], "mask": MASK}
+    for evidence in ({"turns": [[0, 4], [8, 12]]}, {"log_probs": SAMPLED}):
+        result = found(tmp_path, [moved | evidence])
+        assert (result["findings"], "shifted_mask" in result["checked"]) == ([], True)
+        assert "positions may be as old as the mask" in result["not_checked"]["mask_beside_text"]
+    by_ids = found(tmp_path, [moved | {"turns": [[0, 4], [8, 12]], "turn_ids": [ids[:4], ids[8:]]}])
+    assert {code for code, _, _ in places(by_ids)} == {"mask_beside_text"}
+    assert (
+        "mask_beside_text"
+        in found(tmp_path, [TURNS | {"mask": MASK}], "--turn-start", "50", "--turn-end", "51")["checked"]
+    )
+
+
+def test_trained_padding_is_named(tmp_path: Path) -> None:
+    """A mask that contradicts the attention mask."""
+    row = TURNS | {"mask": MASK, "real": [1] * 10 + [0] * 2, "turns": [[0, 4], [8, 10]]}
+    assert places(found(tmp_path, [row])) == {("mask_beside_text", 0, 10)}
+    assert places(found(tmp_path, [row | {"turns": None, "mask": [0] * 10 + [1, 0]}])) == {("mask_beside_text", 0, 10)}
+    verl: Row = {"responses": [[8, 9, 51, 0]], "response_mask": [[1, 1, 1, 1]], "attention_mask": [[1, 1, 1, 1, 1, 0]]}
+    (tmp_path / "batch.json").write_text(json.dumps(verl | {"prompts": [[1, 50]]}))
+    assert "row 0, token 3" in rewright(tmp_path, "check-batch", "batch.json").output
+    for mask, code in ([0, 1, 1, 1], "shifted_mask"), ([0, 0, 0, 1], "mask_beside_text"):
+        (tmp_path / "batch.json").write_text(json.dumps(verl | {"prompts": [[1, 50]], "response_mask": [mask]}))
+        said = rewright(tmp_path, "check-batch", "batch.json", "--json")
+        assert {one["code"] for one in json.loads(said.output)["findings"]} == {code}
+
+
+def test_texts_of_turns_that_were_cut_off_or_masked(tmp_path: Path) -> None:
+    """The text of a last turn without its end marker is in a result, too; whole turns are not trained."""
+    ids = [8, 9, 51, 60, 7, 61, 50, 6, 5, 51, 62, 50, 7]
+    row: Row = {"prompt_ids": [1, 50], "response_ids": ids, "tokens": [f"<{one}>" for one in ids], "truncated": True}
+    row["turn_texts"] = ["<8><9>", "<6><5>", "<7>"]
+    assert found(tmp_path, [row | {"mask": [1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1]}])["findings"] == []
+    four = row | {"response_ids": [*ids, 4, 51, 50, 3, 2, 51], "turn_texts": ["<8><9>", "<6><5>", "<7><4>", "<3><2>"]}
+    four |= {"tokens": [f"<{one}>" for one in four["response_ids"]], "truncated": False}
+    mask = [1, 1, 1, 0, 0, 0, 0, *[0] * 9, 1, 1, 1]
+    result = found(tmp_path, [four | {"mask": mask}])
+    assert (result["findings"], "mask_beside_text" in result["checked"]) == ([], True)
+    cut = row | {"turn_texts": ["<8><9>", "<6><5>", "<7><3><2>"], "mask": [1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1]}
+    assert {code for code, _, _ in places(found(tmp_path, [cut]))} == {"mask_beside_text"}
+
+
+def test_the_advantage_of_a_lost_reward_among_other_truncated_rows(tmp_path: Path) -> None:
+    rewards, seen = [1.0, 0.0, 1.0, 0.5, 1.0], [1.0, 0.0, 1.0, 0.5, 0.0]
+    rows: list[Row] = [
+        {"group": "a", "trajectory": str(i), "prompt_ids": [5], "response_ids": [8, 9], "mask": [1, 1]}
+        | {"reward": reward, "advantages": lost - 0.5, "truncated": i > 2, "last_step": step == 1}
+        for i, (reward, lost) in enumerate(zip(rewards, seen, strict=True))
+        for step in (0, 1)
+    ]
+    assert places(found(tmp_path, rows)) == {("lost_reward", 9, None)}
+    for row in rows:
+        row["advantages"] = row["reward"] - 0.7
+    result = found(tmp_path, rows)
+    assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
+    few = found(tmp_path, [row for row in rows if row["trajectory"] in "034"])
+    assert "lost_reward" in few["not_checked"]
+
+
+def test_a_copy_of_two_values_is_known_by_them(tmp_path: Path) -> None:
+    two: Row = {"group": "a", "prompt_ids": [5], "trajectory": "a", "response_ids": [8, 9], "mask": [1, 1]}
+    last = two | {"last_step": True, "advantages": [0.3, -0.2]}
+    longer = two | {"response_ids": [8, 9, 7, 6], "mask": [1] * 4, "last_step": False}
+    other = two | {"trajectory": "b"}
+    rows = [last, other | {"last_step": False, "advantages": [0.2, 0.1]}, other | last | {"trajectory": "b"}]
+    assert places(found(tmp_path, [longer | {"advantages": [0.3, -0.2, 0, 0]}, *rows])) == {("step_advantages", 0, 2)}
+
+
+@pytest.mark.parametrize("size", [2, -1, "x", 1.5])
+def test_a_number_of_padding_rows_beyond_the_batch_is_refused(tmp_path: Path, size: Any) -> None:
+    batch: Row = {"response_ids": [[8, 9], [8, 7]], "loss_masks": [[1, 1], [1, 1]], "pad_size": size}
+    (tmp_path / "batch.json").write_text(json.dumps(batch))
+    rewright(tmp_path, "check-batch", "batch.json").refused("expected a number of the 2 rows, less than all")
+
+
+@pytest.mark.parametrize("key", ["turns", "turn_starts", "turn_ends"])
+def test_positions_before_the_response_are_refused(tmp_path: Path, key: str) -> None:
+    write(tmp_path / "dump.jsonl", [TURNS | {"mask": MASK, key: [[-2, 4]] if key == "turns" else [-2]}])
+    rewright(tmp_path, "check-batch", "dump.jsonl").refused("dump.jsonl:1: a turn has the position -2")

@@ -53,7 +53,7 @@ def confident(share: float, *, everywhere: bool) -> list[Row]:
 def test_tokens_of_which_the_policy_is_certain_are_no_fault(tmp_path: Path, share: float, everywhere: bool) -> None:
     result = found(tmp_path, confident(share, everywhere=everywhere))
     assert result["findings"] == []
-    assert ("mask_beside_text" in result["checked"]) is not everywhere  # results have such values, too: no evidence
+    assert ("shifted_mask" in result["checked"]) is not everywhere  # results have such values, too: no evidence
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["prompt_ids", "no prompt_ids"])

@@ -144,7 +144,7 @@ def _divided(place: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str
         yield place, values
         return
     count = len(ids)
-    padding = values.get("pad_size")
+    padding = _pad_size(values.get("pad_size"), count, place)
     for index in range(count):
         row = {}
         for key, value in values.items():
@@ -154,9 +154,18 @@ def _divided(place: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str
                 row[key] = value[index]
             else:
                 row[key] = value
-        if isinstance(padding, int) and padding > 0:
+        if padding > 0:
             row["padding"] = index >= count - padding
         yield f"{place}: row {index}", row
+
+
+def _pad_size(value: Any, count: int, place: str) -> int:
+    """The number of rows at the end of a batch that only fill it up."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value < count:
+        raise InputError(f"{place}: pad_size is {value!r:.40}: expected a number of the {count} rows, less than all")
+    return value
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -222,6 +231,15 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
             raise InputError(f"{place}: {name} has other values than 0 and 1")
     if given.tokens is not None and len(given.tokens) != length:
         raise InputError(f"{place}: tokens has {len(given.tokens)} values: expected {length}, one per token")
+    positions = [
+        *(at for turn in given.turns or () for at in turn),
+        *(given.turn_starts or ()),
+        *(given.turn_ends or ()),
+    ]
+    if min(positions, default=0) < 0:
+        raise InputError(
+            f"{place}: a turn has the position {min(positions)}: expected positions in the response, from 0"
+        )
     try:
         array = np.array(ids, dtype=np.int64)
     except OverflowError:
@@ -236,6 +254,7 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         ids=array,
         mask=trained & present,
         real=present,
+        trained_padding=int(np.argmax(trained & ~present)) if (trained & ~present).any() else None,
         group=_label(given.group),
         trajectory=_label(given.trajectory),
         task=_label(given.task),

@@ -12,9 +12,11 @@ import numpy as np
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Flags, Spans, runs
 
-__all__ = ["NEEDS", "Generated", "by_text", "generated", "marked_turns"]
+__all__ = ["CONTENT", "NEEDS", "Generated", "by_text", "generated", "marked_turns"]
 
-NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
+CONTENT = "turn_ids, tokens and turn_texts, or --turn-start and --turn-end"
+"""What shows the generated tokens themselves."""
+NEEDS = f"turns, log_probs of the sampler, {CONTENT}"
 
 _CERTAIN = 3
 """First tokens of a turn, such as `<think>`, that are taken for tokens with probability 1. More are another turn."""
@@ -50,7 +52,7 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     spans = runs(row.mask)
     if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
         return Generated(spans, True)  # a short turn may be a part of a result, too
-    if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
+    if row.turn_ids is not None and (turns := _located(row.ids[: row.end].tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
         return by_text(row)
@@ -122,25 +124,44 @@ def by_text(row: BatchRow) -> Generated | None:
 
     A text may lack the end marker of its turn, one token that is trained after every turn.
     """
-    tokens, texts = row.tokens or [], row.turn_texts or []
+    tokens, texts = (row.tokens or [])[: row.end], row.turn_texts or []
     if not tokens or not texts:
         return None
     spans = runs(row.mask)
-    whole, position, found = "".join(tokens), 0, []
-    trained = ["".join(tokens[start:end]) for start, end in spans]
-    if trained == texts or (_are_marked(row, spans) and ["".join(tokens[a : b - 1]) for a, b in spans] == texts):
+    whole, position = "".join(tokens), 0
+    found: Spans = []
+    if _are_texts(row, spans):
         return Generated(spans, True)  # a short turn may be a part of a result, too
     ends = np.cumsum([len(token) for token in tokens])
-    for text in texts:
+    for number, text in enumerate(texts):
         start = whole.find(text, position)
+        if start < 0 and found and number == len(texts) - 1:
+            start = _cut_off(text, whole, [int(end) for end in ends if end >= position])
         if start < 0:
             return None
-        position = start + len(text)
+        position = min(start + len(text), len(whole))
         found.append((int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, position)) + 1))
     longer = [(start, end + 1) for start, end in found if (start, end + 1) in spans]
-    if len(longer) >= len(found) - 1 and _are_marked(row, longer):
+    trained = sum(bool(row.mask[start:end].any()) for start, end in found)
+    if len(longer) >= max(1, trained - 1) and _are_marked(row, longer):
         found = [(start, end + ((start, end + 1) in longer)) for start, end in found]
     return Generated(found, True)
+
+
+def _cut_off(text: str, whole: str, starts: list[int]) -> int:
+    """The first of the positions at which the rest of the tokens begins the text; -1 if there is none."""
+    candidates = (at for at in starts if at < len(whole) and whole[at] == text[:1])
+    return next((at for at in candidates if text.startswith(whole[at:])), -1)
+
+
+def _are_texts(row: BatchRow, spans: Spans) -> bool:
+    """Whether these are the texts of the turns, or the texts with end markers, of which a turn at a limit has none."""
+    tokens, texts = row.tokens or [], row.turn_texts or []
+    written = ["".join(tokens[start:end]) for start, end in spans]
+    if written == texts or len(written) != len(texts):
+        return written == texts
+    marked = spans[:-1] if row.truncated and written[-1] == texts[-1] else spans
+    return _are_marked(row, marked) and ["".join(tokens[a : b - 1]) for a, b in marked] == texts[: len(marked)]
 
 
 def _are_marked(row: BatchRow, spans: Spans) -> bool:

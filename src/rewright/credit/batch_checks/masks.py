@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewright.credit.batch_checks.evidence import NEEDS, Generated, by_text, generated, marked_turns
+from rewright.credit.batch_checks.evidence import CONTENT, NEEDS, Generated, by_text, generated, marked_turns
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, runs
 
 __all__ = ["inverted_mask", "last_turn_only", "mask_beside_text", "shifted_mask", "turn_boundaries"]
@@ -73,22 +73,28 @@ def last_turn_only(batch: Batch) -> Result:
 
 
 def mask_beside_text(batch: Batch) -> Result:
-    """The mask does not lie on the generated text, as after a result that was tokenized again (Search-R1 20)."""
-    findings: list[Finding] = []
-    checked = False
+    """The mask does not lie on the generated text, as after a result that was tokenized again (Search-R1 20).
+
+    Positions show a fault, and no absence of one: they may be as old as the mask.
+    """
+    findings = _on_padding(batch)
+    by_position = by_content = False
     for row in batch.trained:
-        known = generated(batch, row)
+        known, written = generated(batch, row), by_text(row)
+        marked = bool(batch.turn_start and batch.turn_end)
+        by_position = by_position or known is not None
+        by_content = by_content or row.turn_ids is not None or written is not None or (marked and known is not None)
         if known is not None and (_is_inverted(row, known) or _is_shifted(row, known)):
-            checked = True
             continue
         fault = _other_ids(row, row.turn_ids) if row.turn_ids is not None else None
         if fault is None and known is not None:
             fault = _beside(row, known)
-        if fault is None and row.turns is not None and (written := by_text(row)) is not None:
+        if fault is None and row.turns is not None and written is not None:
             fault = _beside(row, written)
         findings += [fault] if fault is not None else []
-        checked = checked or known is not None or row.turn_ids is not None
-    return findings if checked else NotChecked(f"needs {NEEDS}")
+    if findings or by_content:
+        return findings
+    return NotChecked(f"needs {CONTENT}{'; positions may be as old as the mask' if by_position else ''}")
 
 
 def turn_boundaries(batch: Batch) -> Result:
@@ -151,9 +157,10 @@ def _is_shifted(row: BatchRow, known: Generated) -> bool:
     if not known.exact:
         return any(not row.mask[start] and row.mask[start + 1 : end].all() for start, end in known.turns)
     flags = known.flags(len(row.ids))
-    later, earlier = np.roll(flags, 1), np.roll(flags, -1)
+    later, earlier, marked = np.roll(flags, 1), np.roll(flags, -1), np.roll(flags, 2)
     later[0] = earlier[-1] = False
-    moved = (part & row.real for part in (later, earlier, flags & later))
+    marked[:2] = False  # of texts without end markers
+    moved = (part & row.real for part in (later, earlier, flags & later, later | marked))
     return bool(row.mask.any()) and any(bool((row.mask == part).all()) for part in moved)
 
 
@@ -165,6 +172,19 @@ def _is_one_early(row: BatchRow, start: int, end: int) -> bool:
 
 def _trained(row: BatchRow, turn: tuple[int, int]) -> bool:
     return bool(row.mask[slice(*turn)].any())
+
+
+def _on_padding(batch: Batch) -> list[Finding]:
+    """Tokens of padding in a mask that is neither inverted nor shifted."""
+    findings = []
+    for row in batch.rows:
+        token = row.trained_padding
+        if token is None or row.index in batch.padded:
+            continue
+        known = (generated(batch, row) or _from_start(row)) if row.mask.any() else None
+        if known is None or not (_is_inverted(row, known) or _is_shifted(row, known)):
+            findings.append(row.finding("mask_beside_text", f"token {token} is padding and is trained", token, "0"))
+    return findings
 
 
 def _other_ids(row: BatchRow, turn_ids: list[list[int]]) -> Finding | None:

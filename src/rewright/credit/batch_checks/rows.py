@@ -62,6 +62,7 @@ class BatchRow:
         ids: token ids of the response (L,), or of the whole sequence.
         mask: the tokens that are trained (L,).
         real: the tokens that are not padding (L,).
+        trained_padding: the first token of padding that the mask has nevertheless; `mask` is without it.
         group, trajectory, task: labels. A trajectory may have several rows (step-wise training).
         prompt_ids: token ids of the prompt, without padding.
         whole: `ids` are the whole sequence, prompt included.
@@ -86,6 +87,7 @@ class BatchRow:
     ids: NDArray[np.int64]
     mask: Flags
     real: Flags
+    trained_padding: int | None = None
     group: str | None = None
     trajectory: str | None = None
     task: str | None = None
