@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.batches import write
@@ -242,3 +243,42 @@ def test_a_number_of_padding_rows_beyond_the_batch_is_refused(tmp_path: Path, si
 def test_positions_before_the_response_are_refused(tmp_path: Path, key: str) -> None:
     write(tmp_path / "dump.jsonl", [TURNS | {"mask": MASK, key: [[-2, 4]] if key == "turns" else [-2]}])
     rewright(tmp_path, "check-batch", "dump.jsonl").refused("dump.jsonl:1: a turn has the position -2")
+
+
+def test_other_numbers_of_turns_are_named(tmp_path: Path) -> None:
+    ids = TURNS["response_ids"]
+    row = TURNS | {"mask": MASK, "turn_ids": [ids[:4], ids[8:]]}
+    assert found(tmp_path, [row | {"turns": [[0, 4], [8, 12]]}])["findings"] == []
+    split = found(tmp_path, [row | {"turns": [[0, 2], [2, 4], [8, 12]]}])
+    assert places(split) == {("turn_boundaries", 0, 0)}
+
+
+def test_starts_and_ends_of_turns_are_evidence(tmp_path: Path) -> None:
+    row: Row = {"response_ids": TURNS["response_ids"], "turn_starts": [0, 8], "turn_ends": [4, 12]}
+    result = found(tmp_path, [row | {"mask": MASK}])
+    assert (result["findings"], {"shifted_mask", "last_turn_only"} <= set(result["checked"])) == ([], True)
+    assert places(found(tmp_path, [row | {"mask": [0, *MASK[:-1]]}])) == {
+        ("shifted_mask", 0, 0),
+        ("shifted_mask", 0, 8),
+    }
+
+
+def test_a_mask_that_begins_in_the_opening_of_a_turn_is_shifted(tmp_path: Path) -> None:
+    """The token before the turn was not sampled, and ends the prompt, too."""
+    row = TURNS | {"log_probs": SAMPLED}
+    assert places(found(tmp_path, [row | {"mask": [*MASK[1:], 0]}])) == {("shifted_mask", 0, 7)}
+    assert found(tmp_path, [row | {"mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0]}])["findings"] == []
+
+
+def test_an_infinite_log_probability_is_above_zero(tmp_path: Path) -> None:
+    arrays = {"response_ids": [TURNS["response_ids"]], "mask": [MASK], "log_probs": [[p or np.inf for p in SAMPLED]]}
+    np.savez(tmp_path / "batch.npz", **{key: np.array(value) for key, value in arrays.items()})
+    said = rewright(tmp_path, "check-batch", "batch.npz")
+    assert (said.code, "row 0, token 4" in said.output) == (1, True)
+
+
+def test_markers_that_no_row_has_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "dump.jsonl", [TURNS | {"mask": MASK}])
+    for start, end in ("50", "99"), ("99", "51"), ("50,1", "51"):
+        said = rewright(tmp_path, "check-batch", "dump.jsonl", "--turn-start", start, "--turn-end", end)
+        said.refused("no prompt or response of dump.jsonl has these token ids")

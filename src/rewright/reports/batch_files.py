@@ -120,6 +120,12 @@ def read_batch(
         rows.append(_row(index, place, translated, layout))
     if not rows:
         raise InputError(f"{file}: all {failed} rollouts failed before their prompt had token ids: nothing to check")
+    for option, marker in (("--turn-start", turn_start), ("--turn-end", turn_end)):
+        asked = [row for row in rows if row.prompt_ids or row.whole]
+        if marker and asked and not any(_has(row, marker) for row in asked):
+            raise InputError(
+                f"{option}: no prompt or response of {file} has these token ids: expected its chat template's"
+            )
     ignored = [key for key in keys if key not in used]
     return ReadBatch(Batch(rows, turn_start, turn_end), layout or "rows", ignored, failed)
 
@@ -277,6 +283,12 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         truncated=given.truncated,
         padding=given.padding,
     )
+
+
+def _has(row: BatchRow, marker: tuple[int, ...]) -> bool:
+    """Whether a sequence has these token ids in a row."""
+    ids, size = (*(row.prompt_ids or ()), *row.ids.tolist()), len(marker)
+    return any(ids[at : at + size] == marker for at, token in enumerate(ids) if token == marker[0])
 
 
 def _label(value: str | int | None) -> str | None:

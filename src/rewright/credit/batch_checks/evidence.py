@@ -47,8 +47,8 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     if batch.turn_start and batch.turn_end:
         starts, ends = marked_turns(batch, row)
         return Generated(list(zip(starts, [*ends, row.end], strict=False)), True) if len(starts) >= len(ends) else None
-    if row.turns is not None:
-        return Generated([(start, min(end, length)) for start, end in row.turns if start < min(end, length)], True)
+    if (turns := _paired(row)) is not None:
+        return Generated([(start, min(end, length)) for start, end in turns if start < min(end, length)], True)
     spans = runs(row.mask)
     if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
         return Generated(spans, True)  # a short turn may be a part of a result, too
@@ -59,6 +59,15 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     if row.log_probs is not None:
         return _by_log_probs(batch, row)
     return None
+
+
+def _paired(row: BatchRow) -> Spans | None:
+    """The given turns, also where starts and ends are kept apart. None: they do not pair up, or the dump has none."""
+    starts, ends = row.turn_starts, row.turn_ends
+    if row.turns is not None or starts is None or ends is None:
+        return row.turns
+    edges = [at for turn in zip(starts, ends, strict=False) for at in turn]
+    return list(zip(starts, ends, strict=True)) if len(starts) == len(ends) and edges == sorted(edges) else None
 
 
 def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
@@ -177,7 +186,9 @@ def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     values = row.log_probs
     sampled = np.isfinite(values) & (values < 0) & row.real
     outside = values[row.real & ~row.mask]
-    if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
+    if (
+        len(outside) > 1 and outside[0] != 0 and (outside == outside[0]).all()
+    ):  # one constant, such as -1, fills what is masked
         return None
     begins = row.prompt_ids is not None and row.mask[row.start]
     if not begins and not (row.mask & sampled).any():  # nothing that is trained was sampled

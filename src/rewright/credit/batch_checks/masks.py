@@ -41,9 +41,11 @@ def shifted_mask(batch: Batch) -> Result:
                 if late:
                     what = f"the first token of the turn {start}-{end} is not trained"
                     findings.append(row.finding("shifted_mask", what, start, f"1 at tokens {start} to {end - 1}"))
-            elif known.exact and _is_one_early(row, start, end):
-                what = f"the mask of the turn {start}-{end} begins one token too early"
-                findings.append(row.finding("shifted_mask", what, start - 1, f"1 at tokens {start} to {end - 1}"))
+                continue
+            first = start if known.exact else start + _begins_in_prompt(row, start)
+            if (known.exact or first > start) and _is_one_early(row, first, end):
+                what = f"the mask of the turn {first}-{end} begins one token too early"
+                findings.append(row.finding("shifted_mask", what, first - 1, f"1 at tokens {first} to {end - 1}"))
     return findings or _unless_known(batch)
 
 
@@ -115,6 +117,12 @@ def turn_boundaries(batch: Batch) -> Result:
         if (token := _unpaired(starts, ends, may_be_cut=row.truncated is not False)) is not None:
             what = f"{len(starts)} starts and {len(ends)} ends of turns, which do not pair up"
             findings.append(row.finding("turn_boundaries", what, token, "a start, then its end, before the next start"))
+        elif row.turn_ids is not None and not batch.turn_end and len(starts) != len(row.turn_ids):
+            sizes = zip(starts, ends, row.turn_ids, strict=False)
+            other = (start for start, end, ids in sizes if min(end, row.end) - start != len(ids))
+            what = f"{len(starts)} turns, but the sampler returned {len(row.turn_ids)}"
+            token = next(other, starts[-1] if starts else row.start)
+            findings.append(row.finding("turn_boundaries", what, token, f"{len(row.turn_ids)} starts and ends"))
     return findings if checked else NotChecked("needs turns, turn_starts and turn_ends, or --turn-start and --turn-end")
 
 
@@ -168,6 +176,13 @@ def _is_one_early(row: BatchRow, start: int, end: int) -> bool:
     """Whether the mask of a turn begins one token before it, not more, and ends before its last token."""
     before = start > 0 and bool(row.mask[start - 1]) and not (start > 1 and row.mask[start - 2])
     return before and bool(row.mask[start]) and not row.mask[end - 1]
+
+
+def _begins_in_prompt(row: BatchRow, start: int) -> bool:
+    """Whether a token that was not sampled is the last one of the prompt, which opens the first turn as all others."""
+    if row.log_probs is None or not row.prompt_ids or start <= row.start:
+        return False
+    return int(row.ids[start]) == row.prompt_ids[-1] and float(row.log_probs[start]) == 0
 
 
 def _trained(row: BatchRow, turn: tuple[int, int]) -> bool:

@@ -44,7 +44,7 @@ def masked_log_probs(batch: Batch) -> Result:
             if values is None:
                 continue
             checked = True
-            above = np.isfinite(values) & (values > _TOLERANCE)
+            above = values > _TOLERANCE
             if above.any():
                 token = int(np.argmax(above))
                 kind = "a trained" if row.mask[token] else "a masked"
