@@ -121,7 +121,9 @@ def read_batch(
     if not rows:
         raise InputError(f"{file}: all {failed} rollouts failed before their prompt had token ids: nothing to check")
     for option, marker in (("--turn-start", turn_start), ("--turn-end", turn_end)):
-        asked = [row for row in rows if row.prompt_ids or row.whole]
+        asked = [
+            row for row in rows if (row.prompt_ids or row.whole) and (option == "--turn-start" or not row.truncated)
+        ]
         if marker and asked and not any(_has(row, marker) for row in asked):
             raise InputError(
                 f"{option}: no prompt or response of {file} has these token ids: expected its chat template's"

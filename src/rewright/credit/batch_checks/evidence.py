@@ -49,9 +49,8 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
         return Generated(list(zip(starts, [*ends, row.end], strict=False)), True) if len(starts) >= len(ends) else None
     if (turns := _paired(row)) is not None:
         return Generated([(start, min(end, length)) for start, end in turns if start < min(end, length)], True)
-    spans = runs(row.mask)
-    if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
-        return Generated(spans, True)  # a short turn may be a part of a result, too
+    if row.turn_ids is not None and (turns := _on_mask(row, row.turn_ids)) is not None:
+        return Generated(turns, True)  # a short turn may be a part of a result, too
     if row.turn_ids is not None and (turns := _located(row.ids[: row.end].tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
@@ -114,6 +113,15 @@ def _opened_by_prompt(batch: Batch, row: BatchRow, ids: list[int]) -> bool:
     return bool(row.mask[begin].any())
 
 
+def _on_mask(row: BatchRow, turn_ids: list[list[int]]) -> Spans | None:
+    """The turns at the runs of the mask, if these are their ids; the end marker may be untrained."""
+    spans = runs(row.mask)
+    turns = [(start, start + len(ids)) for (start, _), ids in zip(spans, turn_ids, strict=False)]
+    if len(spans) != len(turn_ids) or [row.ids[slice(*turn)].tolist() for turn in turns] != turn_ids:
+        return None
+    return turns if all(end - 1 <= last <= end for (_, last), (_, end) in zip(spans, turns, strict=True)) else None
+
+
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
     """Find each turn's ids in the response, in order. The last one may be cut off at the end. None: not there."""
     position = 0
@@ -139,8 +147,10 @@ def by_text(row: BatchRow) -> Generated | None:
     spans = runs(row.mask)
     whole, position = "".join(tokens), 0
     found: Spans = []
-    if _are_texts(row, spans):
-        return Generated(spans, True)  # a short turn may be a part of a result, too
+    with_end = [(start, min(end + 1, row.end)) for start, end in spans]  # which the texts may have, unlike the mask
+    for turns in (spans, with_end):
+        if _are_texts(row, turns):
+            return Generated(turns, True)  # a short turn may be a part of a result, too
     ends = np.cumsum([len(token) for token in tokens])
     for number, text in enumerate(texts):
         start = whole.find(text, position)
