@@ -106,6 +106,19 @@ def _question(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return _says(answer in (*(task.gold.answers or ()), task.messages[-1]["content"]))
 
 
+def _returned(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    results = " ".join(result.content for result in trajectory.results)
+    return _says(any(gold in results for gold in task.gold.answers or ()))
+
+
+def _grounded(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(any(answer.strip() in result.content for result in trajectory.results))
+
+
+returned = TrajectoryJudge(_returned)
+"""The gold answer stands in what a tool returned, whatever is answered."""
+grounded = TrajectoryJudge(_grounded)
+"""Believes every answer that a tool returned."""
 mentions = TrajectoryJudge(_mentions, reads_answer=False)
 """The gold answer stands anywhere in what the model has written."""
 calls = TrajectoryJudge(_calls, reads_answer=False)

@@ -162,6 +162,8 @@ class _Result(NamedTuple):
     reason: str
     cut_short: str | None = None
     """Why not all of the script was played; None if it was."""
+    results: tuple[str, ...] = ()
+    """What the tools returned."""
 
 
 class _Prober:
@@ -185,6 +187,7 @@ class _Prober:
             assert isinstance(good, _Result)
             better = good.played.outcome >= RIGHT or good.played.outcome >= bad.outcome + CLEARLY
             if better and good.cut_short is None:
+                player.results = good.results
                 kept.append((player, good.played, self._wrong(player, bad, good.played)))
             else:
                 unjudged[player.task.id] = good.cut_short or good.reason
@@ -222,8 +225,8 @@ class _Prober:
 
     def _wrong(self, player: Player, wrong: Played, right: Played) -> Played:
         """An honest wrong trajectory. It is suspicious if it is taken for right by a judge that reads what is wrong."""
-        is_judged = isinstance(find_judge(self._judge(player.task)), AnswerJudge)
-        reads = is_judged or player.ends_by_call or player.ends_by_wrong_call
+        reads_answer = find_judge(self._judge(player.task)).reads_answer
+        reads = reads_answer or player.ends_by_call or player.ends_by_wrong_call
         same = reads and wrong.outcome > right.outcome - CLEARLY
         return msgspec.structs.replace(wrong, why="is judged as right") if same else wrong
 
@@ -314,4 +317,5 @@ class _Prober:
             cut_short = f"{trajectory.failure.kind} error: {trajectory.failure.message}"
         elif trajectory.stop_reason in LIMIT_STOPS and len(trajectory.turns) < len(script):
             cut_short = f"{trajectory.stop_reason} before its end: expected higher limits"
-        return _Result(played, problem is None, verdict.reason, cut_short)
+        results = tuple(one.content for one in trajectory.results if one.error is None)
+        return _Result(played, problem is None, verdict.reason, cut_short, results)
