@@ -282,3 +282,12 @@ def test_markers_that_no_row_has_are_refused(tmp_path: Path) -> None:
     for start, end in ("50", "99"), ("99", "51"), ("50,1", "51"):
         said = rewright(tmp_path, "check-batch", "dump.jsonl", "--turn-start", start, "--turn-end", end)
         said.refused("no prompt or response of dump.jsonl has these token ids")
+
+
+def test_an_untrained_end_marker_was_not_rejected(tmp_path: Path) -> None:
+    """Its ratio may be beyond those of the trained tokens; texts have no end markers."""
+    ids = TURNS["response_ids"]
+    row = TURNS | {"mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0], "turns": [[0, 4], [8, 12]]}
+    row |= {"tokens": [f"<{one}>" for one in ids], "turn_texts": ["<8><9><7>", "<5><6><7>"]}
+    row |= {"log_probs": [*SAMPLED[:-1], 0.0], "old_log_probs": [*OLD[:3], -2.0, *OLD[4:]]}
+    assert found(tmp_path, [row])["findings"] == []

@@ -277,6 +277,7 @@ def _with_rejected(rows: list[BatchRow]) -> list[BatchRow]:
             found.append(row)
             continue
         left_out = row.real & ~row.mask & (row.log_probs < 0)
+        left_out &= np.append(left_out | row.mask, False)[1:]  # the end of a turn may be untrained anyway
         if row.turns is not None:  # a token beside the turns was not sampled
             left_out &= np.isin(np.arange(len(row.ids)), [at for start, end in row.turns for at in range(start, end)])
         beyond = left_out & ((ratio < kept.min()) | (ratio > kept.max()))
