@@ -286,8 +286,9 @@ def test_markers_that_no_row_has_are_refused(tmp_path: Path) -> None:
 
 def test_an_untrained_end_marker_was_not_rejected(tmp_path: Path) -> None:
     """Its ratio may be beyond those of the trained tokens; texts have no end markers."""
-    ids = TURNS["response_ids"]
-    row = TURNS | {"mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0], "turns": [[0, 4], [8, 12]]}
-    row |= {"tokens": [f"<{one}>" for one in ids], "turn_texts": ["<8><9><7>", "<5><6><7>"]}
-    row |= {"log_probs": [*SAMPLED[:-1], 0.0], "old_log_probs": [*OLD[:3], -2.0, *OLD[4:]]}
+    ids = [*TURNS["response_ids"], 60, 50, 4, 3, 51]
+    row: Row = {"response_ids": ids, "mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0]}
+    row |= {"turns": [[0, 4], [8, 12], [14, 17]], "turn_texts": ["<8><9><7>", "<5><6><7>", "<4><3>"]}
+    row |= {"tokens": [f"<{one}>" for one in ids], "log_probs": [*SAMPLED[:-1], 0, 0, 0, -0.3, -0.2, 0]}
+    row |= {"old_log_probs": [*OLD[:3], -2.0, *OLD[4:], 0, 0, -0.31, -0.21, 0]}
     assert found(tmp_path, [row])["findings"] == []
