@@ -317,3 +317,16 @@ def test_what_cannot_be_probed_is_said_in_one_line(tmp_path: Path) -> None:
     rewright(tmp_path, "probe-reward", "support.leaky_judges:calls", "tasks=t.jsonl").refused(
         "task a: its own gold answer and calls are judged as wrong (toy): expected a judge that accepts them"
     )
+
+
+def test_every_judge_of_a_task_file_is_probed(tmp_path: Path) -> None:
+    many = [question(f"a{number}", f"name{number}", judge="exact") for number in range(9)]
+    leaky = question("b", "Rome", judge="support.leaky_judges:contains")
+    tasks = (written(tmp_path, *many, leaky), "tasks.format=rewright", "judges=[support]", "rl.outcome=judge")
+    (tmp_path / "r.yaml").write_text("sandbox: process\n")
+    said = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "3", "--json")
+    assert (said.code, found(said)) == (1, {"all answers at once", "two answers"})
+    assert json.loads(said.output)["honest"]["right"]["tasks"] == 3
+    few = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "1")
+    assert few.code == 0
+    assert "left out: 1 task of the judge support.leaky_judges:contains, beyond --limit 1" in few.output
