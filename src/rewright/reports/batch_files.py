@@ -138,7 +138,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if suffix in _PICKLES:
         raise InputError(f"{path}: is a pickle, which can execute code: expected .npz, .jsonl, .json or .parquet")
     if suffix == ".npz":
-        yield from _divided(str(path), _arrays(path))
+        arrays = _arrays(path)
+        if any(arrays.get(key) == [] for key in IDS_KEYS):
+            raise InputError(f"{path}: has no rows")
+        yield from _divided(str(path), arrays)
         return
     for row in read_rows(path):
         if row.problem is not None:
