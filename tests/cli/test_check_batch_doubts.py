@@ -249,6 +249,7 @@ def test_other_numbers_of_turns_are_named(tmp_path: Path) -> None:
     ids = TURNS["response_ids"]
     row = TURNS | {"mask": MASK, "turn_ids": [ids[:4], ids[8:]]}
     assert found(tmp_path, [row | {"turns": [[0, 4], [8, 12]]}])["findings"] == []
+    assert found(tmp_path, [row | {"turns": [[0, 4], [8, 12], [20, 25]]}])["findings"] == []  # the third was cut off
     split = found(tmp_path, [row | {"turns": [[0, 2], [2, 4], [8, 12]]}])
     assert places(split) == {("turn_boundaries", 0, 0)}
 

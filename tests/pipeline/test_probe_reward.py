@@ -310,6 +310,10 @@ def test_a_user_who_is_a_model_is_not_played(tmp_path: Path) -> None:
 def test_what_cannot_be_probed_is_said_in_one_line(tmp_path: Path) -> None:
     rewright(tmp_path, "probe-reward", "no-such-judge").refused("unknown judge 'no-such-judge'")
     rewright(tmp_path, "probe-reward", "nowhere:judge").refused("judge 'nowhere:judge'")
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:awaited", "sandbox=process")
+    said.refused("it is an async function: expected a plain one")
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", "sandbox=process")
+    said.refused("support.leaky_judges:unguarded' failed on")
     rewright(tmp_path, "probe-reward", "none.yaml").refused("cannot read recipe none.yaml")
     rewright(tmp_path, "probe-reward", ".").refused("is a folder: expected a recipe file")
     row = {"id": "a", "messages": [{"role": "user", "content": "Where?"}], "tools": [], "gold": {"answers": ["Rome"]}}

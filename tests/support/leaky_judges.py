@@ -85,6 +85,16 @@ def polite(answer: str, golds: Sequence[str]) -> Judgement:
     return _says(answer in golds or "don't know" in answer)
 
 
+async def awaited(answer: str, golds: Sequence[str]) -> Judgement:
+    """No judge: it returns a coroutine."""
+    return _says(answer in golds)
+
+
+def unguarded(answer: str, golds: Sequence[str]) -> Judgement:
+    """Raises for an answer that is no number."""
+    return _says(float(answer) == float(golds[0]))
+
+
 def near(answer: str, golds: Sequence[str]) -> Judgement:
     """Numbers are compared the wrong way round, so that NaN is equal to all of them."""
     try:

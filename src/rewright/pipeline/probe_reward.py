@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, JudgeError
 from rewright.core.records import LIMIT_STOPS, Task, Trajectory
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
@@ -121,7 +121,8 @@ class _Script:
 def probe_reward(recipe: Recipe, limit: int) -> Probe:
     """Play the hacks on the first `limit` tasks of RL, in turn of each judge that they name.
 
-    Raises InputError if no task can be played, and if no task's own gold answer and calls are judged as right.
+    Raises InputError if no task can be played, if no task's own gold answer and calls are judged as right, and if the
+    judge fails.
     """
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
         context = Context(Run(Path(folder)), recipe)
@@ -147,7 +148,10 @@ def probe_reward(recipe: Recipe, limit: int) -> Probe:
         if not chosen:
             reasons = ", ".join(f"{count} {reason}" for reason, count in unplayed.items())
             raise InputError(f"no task can be played ({reasons}): expected tasks on which right and wrong are known")
-        return _Prober(context, chosen, tasks).probe(dict(unplayed))
+        try:
+            return _Prober(context, chosen, tasks).probe(dict(unplayed))
+        except JudgeError as problem:  # no hack that pays, but a mistake in the judge
+            raise InputError(str(problem)) from problem
 
 
 def _unplayable(task: Task) -> str | None:

@@ -117,7 +117,15 @@ def turn_boundaries(batch: Batch) -> Result:
         if (token := _unpaired(starts, ends, may_be_cut=row.truncated is not False)) is not None:
             what = f"{len(starts)} starts and {len(ends)} ends of turns, which do not pair up"
             findings.append(row.finding("turn_boundaries", what, token, "a start, then its end, before the next start"))
-        elif row.turn_ids is not None and not batch.turn_end and len(starts) != len(row.turn_ids):
+        elif (
+            row.turn_ids is not None
+            and not batch.turn_end
+            and len(row.turn_ids)
+            not in (
+                len(starts),
+                sum(start < len(row.ids) for start in starts),  # others were cut off
+            )
+        ):
             sizes = zip(starts, ends, row.turn_ids, strict=False)
             other = (start for start, end, ids in sizes if min(end, row.end) - start != len(ids))
             what = f"{len(starts)} turns, but the sampler returned {len(row.turn_ids)}"
