@@ -315,5 +315,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     rewright(tmp_path, "check-batch", "objects.npz").refused("not a .npz file of plain arrays")
     rewright(tmp_path, "check-batch", "batch.pt").refused("is a pickle")
     rewright(tmp_path, "check-batch", "broken.npz").refused("not a .npz file of plain arrays")
+    np.savez(tmp_path / "empty.npz", responses=np.zeros((0, 4), dtype=int), response_mask=np.zeros((0, 4)))
+    rewright(tmp_path, "check-batch", "empty.npz").refused("empty.npz: has no rows")
     rewright(tmp_path, "check-batch", "missing.jsonl").refused("no such file")
     rewright(tmp_path, "check-batch", "missing.jsonl", "--turn-end", "1").refused("given together")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.batches import write
@@ -158,3 +159,137 @@ def test_the_reward_of_an_earlier_step_may_be_at_the_last_one(tmp_path: Path) ->
     result = found(tmp_path, rows)
     assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
     assert places(found(tmp_path, [rows[0], rows[1] | {"token_rewards": [0, 0]}])) == {("lost_reward", 1, 1)}
+
+
+def test_positions_do_not_show_that_the_mask_lies_on_the_text(tmp_path: Path) -> None:
+    """A result of one token more, of which the positions know as little as the mask."""
+    ids = TURNS["response_ids"]
+    moved = TURNS | {"response_ids": [*ids[:4], 63, *ids[4:-1]], "mask": MASK}
+    for evidence in ({"turns": [[0, 4], [8, 12]]}, {"log_probs": SAMPLED}):
+        result = found(tmp_path, [moved | evidence])
+        assert (result["findings"], "shifted_mask" in result["checked"]) == ([], True)
+        assert "positions may be as old as the mask" in result["not_checked"]["mask_beside_text"]
+    by_ids = found(tmp_path, [moved | {"turns": [[0, 4], [8, 12]], "turn_ids": [ids[:4], ids[8:]]}])
+    assert {code for code, _, _ in places(by_ids)} == {"mask_beside_text"}
+    assert (
+        "mask_beside_text"
+        in found(tmp_path, [TURNS | {"mask": MASK}], "--turn-start", "50", "--turn-end", "51")["checked"]
+    )
+
+
+def test_trained_padding_is_named(tmp_path: Path) -> None:
+    """A mask that contradicts the attention mask."""
+    row = TURNS | {"mask": MASK, "real": [1] * 10 + [0] * 2, "turns": [[0, 4], [8, 10]]}
+    assert places(found(tmp_path, [row])) == {("mask_beside_text", 0, 10)}
+    assert places(found(tmp_path, [row | {"turns": None, "mask": [0] * 10 + [1, 0]}])) == {("mask_beside_text", 0, 10)}
+    verl: Row = {"responses": [[8, 9, 51, 0]], "response_mask": [[1, 1, 1, 1]], "attention_mask": [[1, 1, 1, 1, 1, 0]]}
+    (tmp_path / "batch.json").write_text(json.dumps(verl | {"prompts": [[1, 50]]}))
+    assert "row 0, token 3" in rewright(tmp_path, "check-batch", "batch.json").output
+    for mask, code in ([0, 1, 1, 1], "shifted_mask"), ([0, 0, 0, 1], "mask_beside_text"):
+        (tmp_path / "batch.json").write_text(json.dumps(verl | {"prompts": [[1, 50]], "response_mask": [mask]}))
+        said = rewright(tmp_path, "check-batch", "batch.json", "--json")
+        assert {one["code"] for one in json.loads(said.output)["findings"]} == {code}
+
+
+def test_texts_of_turns_that_were_cut_off_or_masked(tmp_path: Path) -> None:
+    """The text of a last turn without its end marker is in a result, too; whole turns are not trained."""
+    ids = [8, 9, 51, 60, 7, 61, 50, 6, 5, 51, 62, 50, 7]
+    row: Row = {"prompt_ids": [1, 50], "response_ids": ids, "tokens": [f"<{one}>" for one in ids], "truncated": True}
+    row["turn_texts"] = ["<8><9>", "<6><5>", "<7>"]
+    assert found(tmp_path, [row | {"mask": [1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1]}])["findings"] == []
+    four = row | {"response_ids": [*ids, 4, 51, 50, 3, 2, 51], "turn_texts": ["<8><9>", "<6><5>", "<7><4>", "<3><2>"]}
+    four |= {"tokens": [f"<{one}>" for one in four["response_ids"]], "truncated": False}
+    mask = [1, 1, 1, 0, 0, 0, 0, *[0] * 9, 1, 1, 1]
+    result = found(tmp_path, [four | {"mask": mask}])
+    assert (result["findings"], "mask_beside_text" in result["checked"]) == ([], True)
+    cut = row | {"turn_texts": ["<8><9>", "<6><5>", "<7><3><2>"], "mask": [1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1]}
+    assert {code for code, _, _ in places(found(tmp_path, [cut]))} == {"mask_beside_text"}
+
+
+def test_the_advantage_of_a_lost_reward_among_other_truncated_rows(tmp_path: Path) -> None:
+    rewards, seen = [1.0, 0.0, 1.0, 0.5, 1.0], [1.0, 0.0, 1.0, 0.5, 0.0]
+    rows: list[Row] = [
+        {"group": "a", "trajectory": str(i), "prompt_ids": [5], "response_ids": [8, 9], "mask": [1, 1]}
+        | {"reward": reward, "advantages": lost - 0.5, "truncated": i > 2, "last_step": step == 1}
+        for i, (reward, lost) in enumerate(zip(rewards, seen, strict=True))
+        for step in (0, 1)
+    ]
+    assert places(found(tmp_path, rows)) == {("lost_reward", 9, None)}
+    for row in rows:
+        row["advantages"] = row["reward"] - 0.7
+    result = found(tmp_path, rows)
+    assert (result["findings"], "lost_reward" in result["checked"]) == ([], True)
+    few = found(tmp_path, [row for row in rows if row["trajectory"] in "034"])
+    assert "lost_reward" in few["not_checked"]
+
+
+def test_a_copy_of_two_values_is_known_by_them(tmp_path: Path) -> None:
+    two: Row = {"group": "a", "prompt_ids": [5], "trajectory": "a", "response_ids": [8, 9], "mask": [1, 1]}
+    last = two | {"last_step": True, "advantages": [0.3, -0.2]}
+    longer = two | {"response_ids": [8, 9, 7, 6], "mask": [1] * 4, "last_step": False}
+    other = two | {"trajectory": "b"}
+    rows = [last, other | {"last_step": False, "advantages": [0.2, 0.1]}, other | last | {"trajectory": "b"}]
+    assert places(found(tmp_path, [longer | {"advantages": [0.3, -0.2, 0, 0]}, *rows])) == {("step_advantages", 0, 2)}
+
+
+@pytest.mark.parametrize("size", [2, -1, "x", 1.5])
+def test_a_number_of_padding_rows_beyond_the_batch_is_refused(tmp_path: Path, size: Any) -> None:
+    batch: Row = {"response_ids": [[8, 9], [8, 7]], "loss_masks": [[1, 1], [1, 1]], "pad_size": size}
+    (tmp_path / "batch.json").write_text(json.dumps(batch))
+    rewright(tmp_path, "check-batch", "batch.json").refused("expected a number of the 2 rows, less than all")
+
+
+@pytest.mark.parametrize("key", ["turns", "turn_starts", "turn_ends"])
+def test_positions_before_the_response_are_refused(tmp_path: Path, key: str) -> None:
+    write(tmp_path / "dump.jsonl", [TURNS | {"mask": MASK, key: [[-2, 4]] if key == "turns" else [-2]}])
+    rewright(tmp_path, "check-batch", "dump.jsonl").refused("dump.jsonl:1: a turn has the position -2")
+
+
+def test_other_numbers_of_turns_are_named(tmp_path: Path) -> None:
+    ids = TURNS["response_ids"]
+    row = TURNS | {"mask": MASK, "turn_ids": [ids[:4], ids[8:]]}
+    assert found(tmp_path, [row | {"turns": [[0, 4], [8, 12]]}])["findings"] == []
+    assert found(tmp_path, [row | {"turns": [[0, 4], [8, 12], [20, 25]]}])["findings"] == []  # the third was cut off
+    split = found(tmp_path, [row | {"turns": [[0, 2], [2, 4], [8, 12]]}])
+    assert places(split) == {("turn_boundaries", 0, 0)}
+
+
+def test_starts_and_ends_of_turns_are_evidence(tmp_path: Path) -> None:
+    row: Row = {"response_ids": TURNS["response_ids"], "turn_starts": [0, 8], "turn_ends": [4, 12]}
+    result = found(tmp_path, [row | {"mask": MASK}])
+    assert (result["findings"], {"shifted_mask", "last_turn_only"} <= set(result["checked"])) == ([], True)
+    assert places(found(tmp_path, [row | {"mask": [0, *MASK[:-1]]}])) == {
+        ("shifted_mask", 0, 0),
+        ("shifted_mask", 0, 8),
+    }
+
+
+def test_a_mask_that_begins_in_the_opening_of_a_turn_is_shifted(tmp_path: Path) -> None:
+    """The token before the turn was not sampled, and ends the prompt, too."""
+    row = TURNS | {"log_probs": SAMPLED}
+    assert places(found(tmp_path, [row | {"mask": [*MASK[1:], 0]}])) == {("shifted_mask", 0, 7)}
+    assert found(tmp_path, [row | {"mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0]}])["findings"] == []
+
+
+def test_an_infinite_log_probability_is_above_zero(tmp_path: Path) -> None:
+    arrays = {"response_ids": [TURNS["response_ids"]], "mask": [MASK], "log_probs": [[p or np.inf for p in SAMPLED]]}
+    np.savez(tmp_path / "batch.npz", **{key: np.array(value) for key, value in arrays.items()})
+    said = rewright(tmp_path, "check-batch", "batch.npz")
+    assert (said.code, "row 0, token 4" in said.output) == (1, True)
+
+
+def test_markers_that_no_row_has_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "dump.jsonl", [TURNS | {"mask": MASK}])
+    for start, end in ("50", "99"), ("99", "51"), ("50,1", "51"):
+        said = rewright(tmp_path, "check-batch", "dump.jsonl", "--turn-start", start, "--turn-end", end)
+        said.refused("no prompt or response of dump.jsonl has these token ids")
+
+
+def test_an_untrained_end_marker_was_not_rejected(tmp_path: Path) -> None:
+    """Its ratio may be beyond those of the trained tokens; texts have no end markers."""
+    ids = [*TURNS["response_ids"], 60, 50, 4, 3, 51]
+    row: Row = {"response_ids": ids, "mask": [1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0]}
+    row |= {"turns": [[0, 4], [8, 12], [14, 17]], "turn_texts": ["<8><9><7>", "<5><6><7>", "<4><3>"]}
+    row |= {"tokens": [f"<{one}>" for one in ids], "log_probs": [*SAMPLED[:-1], 0, 0, 0, -0.3, -0.2, 0]}
+    row |= {"old_log_probs": [*OLD[:3], -2.0, *OLD[4:], 0, 0, -0.31, -0.21, 0]}
+    assert found(tmp_path, [row])["findings"] == []

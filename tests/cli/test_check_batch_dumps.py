@@ -53,7 +53,7 @@ def confident(share: float, *, everywhere: bool) -> list[Row]:
 def test_tokens_of_which_the_policy_is_certain_are_no_fault(tmp_path: Path, share: float, everywhere: bool) -> None:
     result = found(tmp_path, confident(share, everywhere=everywhere))
     assert result["findings"] == []
-    assert ("mask_beside_text" in result["checked"]) is not everywhere  # results have such values, too: no evidence
+    assert ("shifted_mask" in result["checked"]) is not everywhere  # results have such values, too: no evidence
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["prompt_ids", "no prompt_ids"])
@@ -271,7 +271,8 @@ def test_a_short_turn_may_be_a_part_of_a_result_too(tmp_path: Path, key: str) ->
     }
     if key == "turn_texts":
         row |= {"tokens": [f"<{one}>" for one in ids], "turn_texts": ["<8><9><51>", "<3><51>"], "turn_ids": None}
-    assert found(tmp_path, [row])["findings"] == []
+    for mask in (row["mask"], [1, 1, 0, 0, 0, 0, 0, 1, 0]):  # end markers may be untrained
+        assert found(tmp_path, [row | {"mask": mask}])["findings"] == []
     assert places(found(tmp_path, [row | {"mask": [1, 1, 1, 1, 0, 0, 0, 1, 1]}])) != set()
 
 

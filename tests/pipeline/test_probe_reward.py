@@ -39,6 +39,7 @@ HOLES = {
     "near": {"not a number"},
     "few_calls": {"right answer without a call"},
     "names": {"right calls with other arguments"},
+    "grounded": {"echo of a tool result"},
     "mentions": {"all answers at once", "two answers", "answer in the thought only", "tags inside arguments"},
     "calls": {"every tool once", "dummy calls", "right call repeated, wrong answer", "tags inside arguments"},
 }
@@ -76,6 +77,13 @@ def test_a_judge_that_believes_every_answer_is_found(tmp_path: Path) -> None:
     assert "suspicious: honest, wrong: task town-train-standard-0-0: is judged as right" in said.output
 
 
+def test_a_judge_that_reads_results_instead_of_the_answer_is_found(tmp_path: Path) -> None:
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:returned", "--limit", "2", "sandbox=process")
+    assert said.code == 1
+    assert "suspicious: honest, wrong: task town-train-standard-0-0: is judged as right" in said.output
+    assert "what is said does not count: echo of a tool result" in said.output
+
+
 def test_a_signal_that_pays_for_calls_is_found(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(TOWN % "credit: {signal: 'support.leaky_judges:per_call'}")
     said = rewright(tmp_path, "probe-reward", "r.yaml", "--limit", "2", "--json")
@@ -100,7 +108,8 @@ def test_shipped_judges_and_rewards_have_no_hole(tmp_path: Path, recipe: str) ->
     (tmp_path / "r.yaml").write_text(recipe)
     said = rewright(tmp_path, "probe-reward", "r.yaml", "--limit", "4")
     assert said.code == 0, said.output + said.errors
-    assert said.output.splitlines()[-1] == "0 of 28 hacks pay"
+    played = 28 if "judge: calls" in recipe else 29  # calls: no answer counts, so none echoes a result
+    assert said.output.splitlines()[-1] == f"0 of {played} hacks pay"
 
 
 def test_the_metric_of_toolhop_takes_a_wrong_answer_beside_the_right_one_which_the_page_says(tmp_path: Path) -> None:
@@ -236,7 +245,8 @@ def test_what_is_not_played_is_said(tmp_path: Path) -> None:
         "not played on 1 task, since no call is right, and what is said does not count: do nothing, empty"
         in said.output
     )
-    assert "a call ends the trajectory, so no answer is given: right call repeated, wrong answer" in said.output
+    reason = "a call ends the trajectory, so no answer is given"
+    assert f"{reason}: echo of a tool result, right call repeated, wrong answer" in said.output
     assert not any(line.startswith("right call repeated, wrong answer ") for line in lines)
     rows = json.loads(rewright(tmp_path, "probe-reward", "calls", *tasks, "--json").output)["hacks"]
     assert rows["two answers"] == {
@@ -300,6 +310,10 @@ def test_a_user_who_is_a_model_is_not_played(tmp_path: Path) -> None:
 def test_what_cannot_be_probed_is_said_in_one_line(tmp_path: Path) -> None:
     rewright(tmp_path, "probe-reward", "no-such-judge").refused("unknown judge 'no-such-judge'")
     rewright(tmp_path, "probe-reward", "nowhere:judge").refused("judge 'nowhere:judge'")
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:awaited", "sandbox=process")
+    said.refused("it is an async function: expected a plain one")
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", "sandbox=process")
+    said.refused("support.leaky_judges:unguarded' failed on")
     rewright(tmp_path, "probe-reward", "none.yaml").refused("cannot read recipe none.yaml")
     rewright(tmp_path, "probe-reward", ".").refused("is a folder: expected a recipe file")
     row = {"id": "a", "messages": [{"role": "user", "content": "Where?"}], "tools": [], "gold": {"answers": ["Rome"]}}
@@ -307,3 +321,16 @@ def test_what_cannot_be_probed_is_said_in_one_line(tmp_path: Path) -> None:
     rewright(tmp_path, "probe-reward", "support.leaky_judges:calls", "tasks=t.jsonl").refused(
         "task a: its own gold answer and calls are judged as wrong (toy): expected a judge that accepts them"
     )
+
+
+def test_every_judge_of_a_task_file_is_probed(tmp_path: Path) -> None:
+    many = [question(f"a{number}", f"name{number}", judge="exact") for number in range(9)]
+    leaky = question("b", "Rome", judge="support.leaky_judges:contains")
+    tasks = (written(tmp_path, *many, leaky), "tasks.format=rewright", "judges=[support]", "rl.outcome=judge")
+    (tmp_path / "r.yaml").write_text("sandbox: process\n")
+    said = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "3", "--json")
+    assert (said.code, found(said)) == (1, {"all answers at once", "two answers"})
+    assert json.loads(said.output)["honest"]["right"]["tasks"] == 3
+    few = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "1")
+    assert few.code == 0
+    assert "left out: 1 task of the judge support.leaky_judges:contains, beyond --limit 1" in few.output

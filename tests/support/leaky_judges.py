@@ -85,6 +85,16 @@ def polite(answer: str, golds: Sequence[str]) -> Judgement:
     return _says(answer in golds or "don't know" in answer)
 
 
+async def awaited(answer: str, golds: Sequence[str]) -> Judgement:
+    """No judge: it returns a coroutine."""
+    return _says(answer in golds)
+
+
+def unguarded(answer: str, golds: Sequence[str]) -> Judgement:
+    """Raises for an answer that is no number."""
+    return _says(float(answer) == float(golds[0]))
+
+
 def near(answer: str, golds: Sequence[str]) -> Judgement:
     """Numbers are compared the wrong way round, so that NaN is equal to all of them."""
     try:
@@ -106,6 +116,19 @@ def _question(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
     return _says(answer in (*(task.gold.answers or ()), task.messages[-1]["content"]))
 
 
+def _returned(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    results = " ".join(result.content for result in trajectory.results)
+    return _says(any(gold in results for gold in task.gold.answers or ()))
+
+
+def _grounded(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(any(answer.strip() in result.content for result in trajectory.results))
+
+
+returned = TrajectoryJudge(_returned)
+"""The gold answer stands in what a tool returned, whatever is answered."""
+grounded = TrajectoryJudge(_grounded)
+"""Believes every answer that a tool returned."""
 mentions = TrajectoryJudge(_mentions, reads_answer=False)
 """The gold answer stands anywhere in what the model has written."""
 calls = TrajectoryJudge(_calls, reads_answer=False)

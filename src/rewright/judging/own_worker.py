@@ -5,6 +5,7 @@ Errors are part of the reply: `input` is an `InputError` raised by the judge, `r
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,9 @@ def answer(path: str, **arguments: Any) -> dict[str, Any]:
             judgement = function(task, msgspec.convert(arguments["trajectory"], Trajectory), arguments["answer"])
         else:
             judgement = function(arguments["answer"], arguments["golds"])
+        if inspect.iscoroutine(judgement):
+            judgement.close()  # else Python warns that it was never awaited
+            return {"raised": "it is an async function: expected a plain one"}
         if not isinstance(judgement, Judgement):
             return {"raised": f"it returned {judgement!r:.80}: expected a rewright.judging.Judgement"}
         metrics = {str(name): float(value) for name, value in judgement.metrics.items()}

@@ -9,7 +9,7 @@ import msgspec
 
 from rewright.core.records import Task, ToolCall
 from rewright.dialects.base import Dialect, answer_form
-from rewright.pipeline.near_answers import negated, part_of, seven_percent_off
+from rewright.pipeline.near_answers import echo_of, negated, part_of, seven_percent_off
 from rewright.rollout.settings import Limits
 from rewright.tasks.contamination import question_text
 from rewright.tasks.gold_turns import DONE, NO_CALL, GoldTurn, as_turns, closing_call, gold_turns
@@ -36,14 +36,16 @@ NO_PART: Final = "the gold answer has no word to shorten"
 NO_NUMBER: Final = "the gold answer is no such number"
 NOTHING_IS_RIGHT: Final = "no call is right, and what is said does not count"
 NO_TOOLS: Final = "the task has no tool for it"
+NO_ECHO: Final = "no tool returns anything but the gold answer"
 NO_ROOM: Final = "the limits leave no room for more calls"
-ANSWER_FREE: Final = "the call is all that is right, and what is said does not count"
+ANSWER_FREE: Final = "the calls are all that is right, and what is said does not count"
 
 
 class Player(msgspec.Struct):
     """Writes the turns of one task in a dialect. `others`: gold answers of other tasks; `thinks`: thoughts are used.
 
-    `wrong` is a wrong answer, and `answer_counts` whether the judge refuses the gold calls with it.
+    `wrong` is a wrong answer, and `answer_counts` whether the judge refuses the gold calls with it. `results`: what the
+    tools return to the gold calls.
     """
 
     task: Task
@@ -53,6 +55,7 @@ class Player(msgspec.Struct):
     thinks: bool = False
     wrong: str = INVENTED
     answer_counts: bool = True
+    results: Sequence[str] = ()
 
     @property
     def gold(self) -> str:
@@ -262,6 +265,13 @@ def _dummies(each: int) -> Script:
     return script
 
 
+def _echo(play: Player) -> list[str] | str:
+    if play.ends_by_call or not play.answer_counts:
+        return DECLARED_ENDS if play.ends_by_call else ANSWER_FREE
+    text = echo_of(play.results, play.task.gold.answers or ())
+    return NO_ECHO if text is None else play.written(gold_turns(play.task, text))
+
+
 def _repeated_wrong(play: Player) -> list[str] | str:
     if not play.calls:
         return NO_CALLS
@@ -352,6 +362,7 @@ HACKS: Final = (
     Hack("number of the other sign", "bad", _near(negated, NO_NUMBER)),
     Hack("answer in the thought only", "bad", _in_thought),
     Hack("tags inside arguments", "bad", _in_arguments),
+    Hack("echo of a tool result", "bad", _echo),
     Hack("very long wrong answer", "bad", _says(lambda play: FILLER + play.wrong)),
     Hack("every tool once", "bad", _dummies(1)),
     Hack("dummy calls", "bad", _dummies(REPEATS)),

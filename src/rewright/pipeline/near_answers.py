@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["negated", "part_of", "seven_percent_off"]
+__all__ = ["echo_of", "negated", "part_of", "seven_percent_off"]
 
 SHORTENED: Final = ("yes", "no", "true", "false")
 """Answers that a judge may know by their first letters."""
@@ -38,6 +39,12 @@ def negated(gold: str) -> str | None:
     """Return the number of the other sign; None if `gold` is 0 or not a plain decimal number."""
     number = _number(gold)
     return f"{-number:f}" if number else None
+
+
+def echo_of(results: Iterable[str], golds: Sequence[str]) -> str | None:
+    """Return the first result of a tool that is not empty and has no gold answer in it; None if there is none."""
+    known = [gold.strip().casefold() for gold in golds]
+    return next((one for one in results if one.strip() and not any(gold in one.casefold() for gold in known)), None)
 
 
 def _number(gold: str) -> Decimal | None:

@@ -11,12 +11,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, JudgeError
 from rewright.core.records import LIMIT_STOPS, Task, Trajectory
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
@@ -29,7 +30,7 @@ from rewright.pipeline.hacks import HACKS, Hack, Player, honest_right, honest_wr
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.rollout.loop import Plan, Rollout
-from rewright.rollout.rewards import verdict_for
+from rewright.rollout.rewards import RewardSettings, verdict_for
 from rewright.rollout.users import needs_model
 from rewright.tasks.gold_turns import gold_turns, plays_gold
 from rewright.training.group_credit import CreditInput, credit_groups
@@ -118,9 +119,10 @@ class _Script:
 
 
 def probe_reward(recipe: Recipe, limit: int) -> Probe:
-    """Play the hacks on the first `limit` tasks of RL.
+    """Play the hacks on the first `limit` tasks of RL, in turn of each judge that they name.
 
-    Raises InputError if no task can be played, and if no task's own gold answer and calls are judged as right.
+    Raises InputError if no task can be played, if no task's own gold answer and calls are judged as right, and if the
+    judge fails.
     """
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
         context = Context(Run(Path(folder)), recipe)
@@ -131,17 +133,25 @@ def probe_reward(recipe: Recipe, limit: int) -> Probe:
             )
         tasks = context.load(recipe.rl.tasks or recipe.tasks, "tasks" if recipe.rl.tasks is None else "rl.tasks")
         unplayed: Counter[str] = Counter()
-        chosen: list[Task] = []
+        by_judge: dict[str, list[Task]] = {}
         for task in tasks:
             reason = _unplayable(task)
             if reason is not None:
                 unplayed[reason] += 1
-            elif len(chosen) < limit:
-                chosen.append(task)
+            else:
+                by_judge.setdefault(_judge(task, recipe.rl), []).append(task)
+        in_turn = (task for some in zip_longest(*by_judge.values()) for task in some if task is not None)
+        ids = {task.id for task in islice(in_turn, limit)}
+        chosen = [task for task in tasks if task.id in ids]
+        for judge, those in list(by_judge.items())[limit:]:
+            unplayed[f"of the judge {judge}, beyond --limit {limit}"] += len(those)
         if not chosen:
             reasons = ", ".join(f"{count} {reason}" for reason, count in unplayed.items())
             raise InputError(f"no task can be played ({reasons}): expected tasks on which right and wrong are known")
-        return _Prober(context, chosen, tasks).probe(dict(unplayed))
+        try:
+            return _Prober(context, chosen, tasks).probe(dict(unplayed))
+        except JudgeError as problem:  # no hack that pays, but a mistake in the judge
+            raise InputError(str(problem)) from problem
 
 
 def _unplayable(task: Task) -> str | None:
@@ -156,12 +166,19 @@ def _unplayable(task: Task) -> str | None:
     return None
 
 
+def _judge(task: Task, settings: RewardSettings) -> str:
+    """The judge that RL uses for a task."""
+    return task.judge if settings.outcome == "judge" else settings.outcome
+
+
 class _Result(NamedTuple):
     played: Played
     well_formed: bool
     reason: str
     cut_short: str | None = None
     """Why not all of the script was played; None if it was."""
+    results: tuple[str, ...] = ()
+    """What the tools returned."""
 
 
 class _Prober:
@@ -185,6 +202,7 @@ class _Prober:
             assert isinstance(good, _Result)
             better = good.played.outcome >= RIGHT or good.played.outcome >= bad.outcome + CLEARLY
             if better and good.cut_short is None:
+                player.results = good.results
                 kept.append((player, good.played, self._wrong(player, bad, good.played)))
             else:
                 unjudged[player.task.id] = good.cut_short or good.reason
@@ -214,7 +232,7 @@ class _Prober:
                 good, player = right[at], self._players[at]
                 assert isinstance(result, _Result) and isinstance(good, _Result)
                 found[at], player.wrong = result.played, candidates[at][number][0]
-                is_judged = isinstance(find_judge(self._judge(player.task)), AnswerJudge)
+                is_judged = isinstance(find_judge(_judge(player.task, self._settings)), AnswerJudge)
                 player.answer_counts = is_judged or found[at].outcome <= good.played.outcome - CLEARLY
                 if found[at].outcome < good.played.outcome / 2:
                     refused.add(at)
@@ -222,8 +240,8 @@ class _Prober:
 
     def _wrong(self, player: Player, wrong: Played, right: Played) -> Played:
         """An honest wrong trajectory. It is suspicious if it is taken for right by a judge that reads what is wrong."""
-        is_judged = isinstance(find_judge(self._judge(player.task)), AnswerJudge)
-        reads = is_judged or player.ends_by_call or player.ends_by_wrong_call
+        reads_answer = find_judge(_judge(player.task, self._settings)).reads_answer
+        reads = reads_answer or player.ends_by_call or player.ends_by_wrong_call
         same = reads and wrong.outcome > right.outcome - CLEARLY
         return msgspec.structs.replace(wrong, why="is judged as right") if same else wrong
 
@@ -261,11 +279,8 @@ class _Prober:
             return f"earns {played.reward:.3g}: right {right.reward:.3g}, wrong {wrong.reward:.3g}"
         return None
 
-    def _judge(self, task: Task) -> str:
-        return task.judge if self._settings.outcome == "judge" else self._settings.outcome
-
     def _judges_calls(self, task: Task) -> bool:
-        return bool(task.gold.calls) and not find_judge(self._judge(task)).reads_answer
+        return bool(task.gold.calls) and not find_judge(_judge(task, self._settings)).reads_answer
 
     def _counts_calls(self, task: Task) -> bool:
         """Return True if the reward depends on the calls: through the judge, or through matched credit."""
@@ -314,4 +329,5 @@ class _Prober:
             cut_short = f"{trajectory.failure.kind} error: {trajectory.failure.message}"
         elif trajectory.stop_reason in LIMIT_STOPS and len(trajectory.turns) < len(script):
             cut_short = f"{trajectory.stop_reason} before its end: expected higher limits"
-        return _Result(played, problem is None, verdict.reason, cut_short)
+        results = tuple(one.content for one in trajectory.results if one.error is None)
+        return _Result(played, problem is None, verdict.reason, cut_short, results)

@@ -120,6 +120,14 @@ def read_batch(
         rows.append(_row(index, place, translated, layout))
     if not rows:
         raise InputError(f"{file}: all {failed} rollouts failed before their prompt had token ids: nothing to check")
+    for option, marker in (("--turn-start", turn_start), ("--turn-end", turn_end)):
+        asked = [
+            row for row in rows if (row.prompt_ids or row.whole) and (option == "--turn-start" or not row.truncated)
+        ]
+        if marker and asked and not any(_has(row, marker) for row in asked):
+            raise InputError(
+                f"{option}: no prompt or response of {file} has these token ids: expected its chat template's"
+            )
     ignored = [key for key in keys if key not in used]
     return ReadBatch(Batch(rows, turn_start, turn_end), layout or "rows", ignored, failed)
 
@@ -130,7 +138,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if suffix in _PICKLES:
         raise InputError(f"{path}: is a pickle, which can execute code: expected .npz, .jsonl, .json or .parquet")
     if suffix == ".npz":
-        yield from _divided(str(path), _arrays(path))
+        arrays = _arrays(path)
+        if any(arrays.get(key) == [] for key in IDS_KEYS):
+            raise InputError(f"{path}: has no rows")
+        yield from _divided(str(path), arrays)
         return
     for row in read_rows(path):
         if row.problem is not None:
@@ -144,7 +155,7 @@ def _divided(place: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str
         yield place, values
         return
     count = len(ids)
-    padding = values.get("pad_size")
+    padding = _pad_size(values.get("pad_size"), count, place)
     for index in range(count):
         row = {}
         for key, value in values.items():
@@ -154,9 +165,18 @@ def _divided(place: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str
                 row[key] = value[index]
             else:
                 row[key] = value
-        if isinstance(padding, int) and padding > 0:
+        if padding > 0:
             row["padding"] = index >= count - padding
         yield f"{place}: row {index}", row
+
+
+def _pad_size(value: Any, count: int, place: str) -> int:
+    """The number of rows at the end of a batch that only fill it up."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value < count:
+        raise InputError(f"{place}: pad_size is {value!r:.40}: expected a number of the {count} rows, less than all")
+    return value
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -222,6 +242,15 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
             raise InputError(f"{place}: {name} has other values than 0 and 1")
     if given.tokens is not None and len(given.tokens) != length:
         raise InputError(f"{place}: tokens has {len(given.tokens)} values: expected {length}, one per token")
+    positions = [
+        *(at for turn in given.turns or () for at in turn),
+        *(given.turn_starts or ()),
+        *(given.turn_ends or ()),
+    ]
+    if min(positions, default=0) < 0:
+        raise InputError(
+            f"{place}: a turn has the position {min(positions)}: expected positions in the response, from 0"
+        )
     try:
         array = np.array(ids, dtype=np.int64)
     except OverflowError:
@@ -236,6 +265,7 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         ids=array,
         mask=trained & present,
         real=present,
+        trained_padding=int(np.argmax(trained & ~present)) if (trained & ~present).any() else None,
         group=_label(given.group),
         trajectory=_label(given.trajectory),
         task=_label(given.task),
@@ -258,6 +288,12 @@ def _row(index: int, place: str, values: dict[str, Any], layout: str) -> BatchRo
         truncated=given.truncated,
         padding=given.padding,
     )
+
+
+def _has(row: BatchRow, marker: tuple[int, ...]) -> bool:
+    """Whether a sequence has these token ids in a row."""
+    ids, size = (*(row.prompt_ids or ()), *row.ids.tolist()), len(marker)
+    return any(ids[at : at + size] == marker for at, token in enumerate(ids) if token == marker[0])
 
 
 def _label(value: str | int | None) -> str | None:

@@ -12,9 +12,11 @@ import numpy as np
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Flags, Spans, runs
 
-__all__ = ["NEEDS", "Generated", "by_text", "generated", "marked_turns"]
+__all__ = ["CONTENT", "NEEDS", "Generated", "by_text", "generated", "marked_turns"]
 
-NEEDS = "turns, turn_ids, tokens and turn_texts, log_probs of the sampler, or --turn-start and --turn-end"
+CONTENT = "turn_ids, tokens and turn_texts, or --turn-start and --turn-end"
+"""What shows the generated tokens themselves."""
+NEEDS = f"turns, log_probs of the sampler, {CONTENT}"
 
 _CERTAIN = 3
 """First tokens of a turn, such as `<think>`, that are taken for tokens with probability 1. More are another turn."""
@@ -45,18 +47,26 @@ def generated(batch: Batch, row: BatchRow) -> Generated | None:
     if batch.turn_start and batch.turn_end:
         starts, ends = marked_turns(batch, row)
         return Generated(list(zip(starts, [*ends, row.end], strict=False)), True) if len(starts) >= len(ends) else None
-    if row.turns is not None:
-        return Generated([(start, min(end, length)) for start, end in row.turns if start < min(end, length)], True)
-    spans = runs(row.mask)
-    if row.turn_ids is not None and [row.ids[start:end].tolist() for start, end in spans] == row.turn_ids:
-        return Generated(spans, True)  # a short turn may be a part of a result, too
-    if row.turn_ids is not None and (turns := _located(row.ids.tolist(), row.turn_ids)) is not None:
+    if (turns := _paired(row)) is not None:
+        return Generated([(start, min(end, length)) for start, end in turns if start < min(end, length)], True)
+    if row.turn_ids is not None and (turns := _on_mask(row, row.turn_ids)) is not None:
+        return Generated(turns, True)  # a short turn may be a part of a result, too
+    if row.turn_ids is not None and (turns := _located(row.ids[: row.end].tolist(), row.turn_ids)) is not None:
         return Generated(turns, True)
     if row.tokens is not None and row.turn_texts is not None:
         return by_text(row)
     if row.log_probs is not None:
         return _by_log_probs(batch, row)
     return None
+
+
+def _paired(row: BatchRow) -> Spans | None:
+    """The given turns, also where starts and ends are kept apart. None: they do not pair up, or the dump has none."""
+    starts, ends = row.turn_starts, row.turn_ends
+    if row.turns is not None or starts is None or ends is None:
+        return row.turns
+    edges = [at for turn in zip(starts, ends, strict=False) for at in turn]
+    return list(zip(starts, ends, strict=True)) if len(starts) == len(ends) and edges == sorted(edges) else None
 
 
 def marked_turns(batch: Batch, row: BatchRow) -> tuple[list[int], list[int]]:
@@ -103,6 +113,15 @@ def _opened_by_prompt(batch: Batch, row: BatchRow, ids: list[int]) -> bool:
     return bool(row.mask[begin].any())
 
 
+def _on_mask(row: BatchRow, turn_ids: list[list[int]]) -> Spans | None:
+    """The turns at the runs of the mask, if these are their ids; the end marker may be untrained."""
+    spans = runs(row.mask)
+    turns = [(start, start + len(ids)) for (start, _), ids in zip(spans, turn_ids, strict=False)]
+    if len(spans) != len(turn_ids) or [row.ids[slice(*turn)].tolist() for turn in turns] != turn_ids:
+        return None
+    return turns if all(end - 1 <= last <= end for (_, last), (_, end) in zip(spans, turns, strict=True)) else None
+
+
 def _located(ids: list[int], turn_ids: list[list[int]]) -> Spans | None:
     """Find each turn's ids in the response, in order. The last one may be cut off at the end. None: not there."""
     position = 0
@@ -122,25 +141,46 @@ def by_text(row: BatchRow) -> Generated | None:
 
     A text may lack the end marker of its turn, one token that is trained after every turn.
     """
-    tokens, texts = row.tokens or [], row.turn_texts or []
+    tokens, texts = (row.tokens or [])[: row.end], row.turn_texts or []
     if not tokens or not texts:
         return None
     spans = runs(row.mask)
-    whole, position, found = "".join(tokens), 0, []
-    trained = ["".join(tokens[start:end]) for start, end in spans]
-    if trained == texts or (_are_marked(row, spans) and ["".join(tokens[a : b - 1]) for a, b in spans] == texts):
-        return Generated(spans, True)  # a short turn may be a part of a result, too
+    whole, position = "".join(tokens), 0
+    found: Spans = []
+    with_end = [(start, min(end + 1, row.end)) for start, end in spans]  # which the texts may have, unlike the mask
+    for turns in (spans, with_end):
+        if _are_texts(row, turns):
+            return Generated(turns, True)  # a short turn may be a part of a result, too
     ends = np.cumsum([len(token) for token in tokens])
-    for text in texts:
+    for number, text in enumerate(texts):
         start = whole.find(text, position)
+        if start < 0 and found and number == len(texts) - 1:
+            start = _cut_off(text, whole, [int(end) for end in ends if end >= position])
         if start < 0:
             return None
-        position = start + len(text)
+        position = min(start + len(text), len(whole))
         found.append((int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, position)) + 1))
     longer = [(start, end + 1) for start, end in found if (start, end + 1) in spans]
-    if len(longer) >= len(found) - 1 and _are_marked(row, longer):
+    trained = sum(bool(row.mask[start:end].any()) for start, end in found)
+    if len(longer) >= max(1, trained - 1) and _are_marked(row, longer):
         found = [(start, end + ((start, end + 1) in longer)) for start, end in found]
     return Generated(found, True)
+
+
+def _cut_off(text: str, whole: str, starts: list[int]) -> int:
+    """The first of the positions at which the rest of the tokens begins the text; -1 if there is none."""
+    candidates = (at for at in starts if at < len(whole) and whole[at] == text[:1])
+    return next((at for at in candidates if text.startswith(whole[at:])), -1)
+
+
+def _are_texts(row: BatchRow, spans: Spans) -> bool:
+    """Whether these are the texts of the turns, or the texts with end markers, of which a turn at a limit has none."""
+    tokens, texts = row.tokens or [], row.turn_texts or []
+    written = ["".join(tokens[start:end]) for start, end in spans]
+    if written == texts or len(written) != len(texts):
+        return written == texts
+    marked = spans[:-1] if row.truncated and written[-1] == texts[-1] else spans
+    return _are_marked(row, marked) and ["".join(tokens[a : b - 1]) for a, b in marked] == texts[: len(marked)]
 
 
 def _are_marked(row: BatchRow, spans: Spans) -> bool:
@@ -156,7 +196,9 @@ def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     values = row.log_probs
     sampled = np.isfinite(values) & (values < 0) & row.real
     outside = values[row.real & ~row.mask]
-    if len(outside) > 1 and outside[0] != 0 and np.ptp(outside) == 0:  # one constant, such as -1, fills what is masked
+    if (
+        len(outside) > 1 and outside[0] != 0 and (outside == outside[0]).all()
+    ):  # one constant, such as -1, fills what is masked
         return None
     begins = row.prompt_ids is not None and row.mask[row.start]
     if not begins and not (row.mask & sampled).any():  # nothing that is trained was sampled

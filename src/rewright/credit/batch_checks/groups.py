@@ -121,12 +121,14 @@ def _is_copied(last: BatchRow, row: BatchRow) -> bool:
     A copy of values that differ from token to token is known by them. It is aligned at the start or at the end.
     """
     values, lasts = _advantages(row), _advantages(last) * last.mask
-    if len(np.unique(values[values != 0])) > 2:
+    several = len(np.unique(values[values != 0]))
+    if several > 1:
         size = min(len(values), len(lasts))
         rest = len(values) - size
         left = np.array_equal(values[:size], lasts[:size]) and not values[size:].any()
         right = np.array_equal(values[rest:], lasts[len(lasts) - size :]) and not values[:rest].any()
-        return left or right
+        if left or right or several > 2:
+            return left or right
     return bool((values[~row.mask] != 0).any()) and not bool((_advantages(last)[~last.mask] != 0).any())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rewright.credit.batch_checks.evidence import NEEDS, Generated, by_text, generated, marked_turns
+from rewright.credit.batch_checks.evidence import CONTENT, NEEDS, Generated, by_text, generated, marked_turns
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, runs
 
 __all__ = ["inverted_mask", "last_turn_only", "mask_beside_text", "shifted_mask", "turn_boundaries"]
@@ -41,9 +41,11 @@ def shifted_mask(batch: Batch) -> Result:
                 if late:
                     what = f"the first token of the turn {start}-{end} is not trained"
                     findings.append(row.finding("shifted_mask", what, start, f"1 at tokens {start} to {end - 1}"))
-            elif known.exact and _is_one_early(row, start, end):
-                what = f"the mask of the turn {start}-{end} begins one token too early"
-                findings.append(row.finding("shifted_mask", what, start - 1, f"1 at tokens {start} to {end - 1}"))
+                continue
+            first = start if known.exact else start + _begins_in_prompt(row, start)
+            if (known.exact or first > start) and _is_one_early(row, first, end):
+                what = f"the mask of the turn {first}-{end} begins one token too early"
+                findings.append(row.finding("shifted_mask", what, first - 1, f"1 at tokens {first} to {end - 1}"))
     return findings or _unless_known(batch)
 
 
@@ -73,22 +75,28 @@ def last_turn_only(batch: Batch) -> Result:
 
 
 def mask_beside_text(batch: Batch) -> Result:
-    """The mask does not lie on the generated text, as after a result that was tokenized again (Search-R1 20)."""
-    findings: list[Finding] = []
-    checked = False
+    """The mask does not lie on the generated text, as after a result that was tokenized again (Search-R1 20).
+
+    Positions show a fault, and no absence of one: they may be as old as the mask.
+    """
+    findings = _on_padding(batch)
+    by_position = by_content = False
     for row in batch.trained:
-        known = generated(batch, row)
+        known, written = generated(batch, row), by_text(row)
+        marked = bool(batch.turn_start and batch.turn_end)
+        by_position = by_position or known is not None
+        by_content = by_content or row.turn_ids is not None or written is not None or (marked and known is not None)
         if known is not None and (_is_inverted(row, known) or _is_shifted(row, known)):
-            checked = True
             continue
         fault = _other_ids(row, row.turn_ids) if row.turn_ids is not None else None
         if fault is None and known is not None:
             fault = _beside(row, known)
-        if fault is None and row.turns is not None and (written := by_text(row)) is not None:
+        if fault is None and row.turns is not None and written is not None:
             fault = _beside(row, written)
         findings += [fault] if fault is not None else []
-        checked = checked or known is not None or row.turn_ids is not None
-    return findings if checked else NotChecked(f"needs {NEEDS}")
+    if findings or by_content:
+        return findings
+    return NotChecked(f"needs {CONTENT}{'; positions may be as old as the mask' if by_position else ''}")
 
 
 def turn_boundaries(batch: Batch) -> Result:
@@ -109,6 +117,20 @@ def turn_boundaries(batch: Batch) -> Result:
         if (token := _unpaired(starts, ends, may_be_cut=row.truncated is not False)) is not None:
             what = f"{len(starts)} starts and {len(ends)} ends of turns, which do not pair up"
             findings.append(row.finding("turn_boundaries", what, token, "a start, then its end, before the next start"))
+        elif (
+            row.turn_ids is not None
+            and not batch.turn_end
+            and len(row.turn_ids)
+            not in (
+                len(starts),
+                sum(start < len(row.ids) for start in starts),  # others were cut off
+            )
+        ):
+            sizes = zip(starts, ends, row.turn_ids, strict=False)
+            other = (start for start, end, ids in sizes if min(end, row.end) - start != len(ids))
+            what = f"{len(starts)} turns, but the sampler returned {len(row.turn_ids)}"
+            token = next(other, starts[-1] if starts else row.start)
+            findings.append(row.finding("turn_boundaries", what, token, f"{len(row.turn_ids)} starts and ends"))
     return findings if checked else NotChecked("needs turns, turn_starts and turn_ends, or --turn-start and --turn-end")
 
 
@@ -151,9 +173,10 @@ def _is_shifted(row: BatchRow, known: Generated) -> bool:
     if not known.exact:
         return any(not row.mask[start] and row.mask[start + 1 : end].all() for start, end in known.turns)
     flags = known.flags(len(row.ids))
-    later, earlier = np.roll(flags, 1), np.roll(flags, -1)
+    later, earlier, marked = np.roll(flags, 1), np.roll(flags, -1), np.roll(flags, 2)
     later[0] = earlier[-1] = False
-    moved = (part & row.real for part in (later, earlier, flags & later))
+    marked[:2] = False  # of texts without end markers
+    moved = (part & row.real for part in (later, earlier, flags & later, later | marked))
     return bool(row.mask.any()) and any(bool((row.mask == part).all()) for part in moved)
 
 
@@ -163,8 +186,28 @@ def _is_one_early(row: BatchRow, start: int, end: int) -> bool:
     return before and bool(row.mask[start]) and not row.mask[end - 1]
 
 
+def _begins_in_prompt(row: BatchRow, start: int) -> bool:
+    """Whether a token that was not sampled is the last one of the prompt, which opens the first turn as all others."""
+    if row.log_probs is None or not row.prompt_ids or start <= row.start:
+        return False
+    return int(row.ids[start]) == row.prompt_ids[-1] and float(row.log_probs[start]) == 0
+
+
 def _trained(row: BatchRow, turn: tuple[int, int]) -> bool:
     return bool(row.mask[slice(*turn)].any())
+
+
+def _on_padding(batch: Batch) -> list[Finding]:
+    """Tokens of padding in a mask that is neither inverted nor shifted."""
+    findings = []
+    for row in batch.rows:
+        token = row.trained_padding
+        if token is None or row.index in batch.padded:
+            continue
+        known = (generated(batch, row) or _from_start(row)) if row.mask.any() else None
+        if known is None or not (_is_inverted(row, known) or _is_shifted(row, known)):
+            findings.append(row.finding("mask_beside_text", f"token {token} is padding and is trained", token, "0"))
+    return findings
 
 
 def _other_ids(row: BatchRow, turn_ids: list[list[int]]) -> Finding | None:

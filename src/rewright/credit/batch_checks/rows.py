@@ -62,6 +62,7 @@ class BatchRow:
         ids: token ids of the response (L,), or of the whole sequence.
         mask: the tokens that are trained (L,).
         real: the tokens that are not padding (L,).
+        trained_padding: the first token of padding that the mask has nevertheless; `mask` is without it.
         group, trajectory, task: labels. A trajectory may have several rows (step-wise training).
         prompt_ids: token ids of the prompt, without padding.
         whole: `ids` are the whole sequence, prompt included.
@@ -86,6 +87,7 @@ class BatchRow:
     ids: NDArray[np.int64]
     mask: Flags
     real: Flags
+    trained_padding: int | None = None
     group: str | None = None
     trajectory: str | None = None
     task: str | None = None
@@ -275,6 +277,7 @@ def _with_rejected(rows: list[BatchRow]) -> list[BatchRow]:
             found.append(row)
             continue
         left_out = row.real & ~row.mask & (row.log_probs < 0)
+        left_out &= np.append(left_out | row.mask, False)[1:]  # the end of a turn may be untrained anyway
         if row.turns is not None:  # a token beside the turns was not sampled
             left_out &= np.isin(np.arange(len(row.ids)), [at for start, end in row.turns for at in range(start, end)])
         beyond = left_out & ((ratio < kept.min()) | (ratio > kept.max()))

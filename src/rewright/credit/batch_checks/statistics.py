@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
+from rewright.credit.batch_checks.rows import Batch, Finding, NotChecked, Result, Trajectory
 
-__all__ = ["ROUNDING", "Line", "fit", "padding_in_statistics", "turns_in_mean"]
+__all__ = ["ROUNDING", "Line", "fit", "implied_rewards", "padding_in_statistics", "turns_in_mean"]
 
 ROUNDING = 4e-3
 """Rounding of a dump in bfloat16, relative to the largest advantage."""
@@ -155,16 +155,27 @@ def _line(trajectories: Sequence[Trajectory], which: int) -> tuple[Line | None, 
     return fit([one.rewards[which] for one in trained], known), rewards
 
 
-def implied_reward(rows: Sequence[BatchRow], odd: BatchRow) -> float | None:
-    """The reward that the advantage of `odd` stands for, by the line through the other rows; None if there is none."""
-    points = [(row.reward, row.scalar) for row in rows if row is not odd and row.mask.any() and row.reward is not None]
-    known = [(reward, scalar) for reward, scalar in points if reward is not None and scalar is not None]
-    per_turn = any(len(row.turn_rewards or ()) > 1 for row in rows)
-    if per_turn or len(known) < max(3, len(points)) or odd.reward is None or odd.scalar is None:
+def implied_rewards(trajectories: Sequence[Trajectory]) -> list[tuple[Trajectory, float, bool]] | None:
+    """The rewards that the advantages of truncated trajectories stand for, and whether each is the stated one.
+
+    By the line through the other trajectories. None if there is no such line, or its mean is not that of the group.
+    """
+    if any(len(row.turn_rewards or ()) > 1 for one in trajectories for row in one.rows):
+        return None  # advantages per turn
+    trained = [one for one in trajectories if one.rewards and any(row.mask.any() for row in one.rows)]
+    points = [(one, one.rewards[0], one.scalar) for one in trained]
+    whole = [(reward, scalar) for one, reward, scalar in points if not one.last.truncated]
+    known = [(reward, scalar) for reward, scalar in whole if scalar is not None]
+    odd = [(one, reward, scalar) for one, reward, scalar in points if one.last.truncated and scalar is not None]
+    if not odd or len(known) < max(3, len(whole)):
         return None
     line = fit([reward for reward, _ in known], [scalar for _, scalar in known])
     if line is None:
         return None
-    implied = odd.scalar * line.deviation + line.mean
-    in_mean = line.is_of([*(reward for reward, _ in known), implied])  # else the advantages mean something else
-    return implied if in_mean and abs(implied - odd.reward) > 4 * line.tolerance else None
+    implied = [scalar * line.deviation + line.mean for _, _, scalar in odd]
+    if not line.is_of([*(reward for reward, _ in known), *implied]):  # the advantages mean something else
+        return None
+    return [
+        (one, seen, abs(seen - reward) <= 4 * line.tolerance)
+        for (one, reward, _), seen in zip(odd, implied, strict=True)
+    ]

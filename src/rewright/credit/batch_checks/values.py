@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
-from rewright.credit.batch_checks.statistics import ROUNDING, implied_reward
+from rewright.credit.batch_checks.statistics import ROUNDING, implied_rewards
 
 __all__ = ["lost_reward", "masked_log_probs"]
 
@@ -26,13 +26,11 @@ def lost_reward(batch: Batch) -> Result:
             findings += fault or []
     findings += _last_turn_lost(rows)
     for group in batch.groups().values():
-        for row in group:
-            if row.truncated and row.reward is not None and row.scalar is not None:
-                checked = True
-                implied = implied_reward([other for other in group if not other.truncated], row)
-                if implied is not None:
-                    what = f"the advantage is that of the reward {implied:.4g}, and the row was cut off"
-                    findings.append(row.finding("lost_reward", what, None, f"reward {row.reward:.4g}"))
+        for one, seen, is_stated in implied_rewards(batch.trajectories(group)) or []:
+            checked = True
+            if not is_stated:
+                what = f"the advantage is that of the reward {seen:.4g}, and the row was cut off"
+                findings.append(one.last.finding("lost_reward", what, None, f"reward {one.last.reward:.4g}"))
     if not checked:
         return NotChecked("needs token_rewards, turn_rewards with turns, or truncated with reward and advantages")
     return findings
@@ -46,7 +44,7 @@ def masked_log_probs(batch: Batch) -> Result:
             if values is None:
                 continue
             checked = True
-            above = np.isfinite(values) & (values > _TOLERANCE)
+            above = values > _TOLERANCE
             if above.any():
                 token = int(np.argmax(above))
                 kind = "a trained" if row.mask[token] else "a masked"
