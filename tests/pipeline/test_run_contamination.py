@@ -107,6 +107,24 @@ def test_nothing_is_said_of_clean_tasks_and_worlds(folder: Path) -> None:
     assert "compared" not in world.errors
 
 
+def test_questions_of_imported_logs_are_compared(folder: Path) -> None:
+    """Later stages do not compare them: `rewright judge RUN` is what follows."""
+    said_by = (("user", PRIMES), ("assistant", "It is 3."))
+    lines(folder / "log.jsonl", [{"messages": [{"role": r, "content": t} for r, t in said_by], "answer": "3"}])
+    ask = ("import", "log.jsonl", "--run")
+    found = "tasks: contamination: 1 of 1 test questions of math are among the 1 tasks (1 word for word)"
+    rewright(folder, *ask, "refused", "tasks.contamination=error").refused(found)
+    assert not (folder / "refused").exists()
+    warned = rewright(folder, *ask, "warned")
+    assert (warned.code, found in said(warned.errors)) == (0, True), warned.errors
+    silent = rewright(folder, *ask, "silent", "tasks.contamination=off")
+    assert (silent.code, "contamination" in silent.errors) == (0, False), silent.errors
+    # The same for trajectories of tasks that a recipe names.
+    lines(folder / "q.jsonl", [{"question": PRIMES, "gold_answer": "{3}"}])
+    known = rewright(folder, *ask, "known", "tasks.format=autotraj", "tasks.path=q.jsonl")
+    assert (known.code, found in said(known.errors)) == (0, True), known.errors
+
+
 def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "benchmarks" / "gsm8k.jsonl").write_text("{")
     lines(folder / "q.jsonl", [{"question": OTHER, "gold_answer": "{56}"}])

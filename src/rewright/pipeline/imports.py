@@ -24,6 +24,7 @@ from rewright.importers.gold_files import read_gold
 from rewright.importers.log_files import read_conversations
 from rewright.importers.names import without_prefixes
 from rewright.importers.own import OWN, is_own
+from rewright.pipeline.contamination import check_contamination
 from rewright.pipeline.context import Context
 from rewright.pipeline.preflight import check_models
 from rewright.pipeline.registry import get_stage
@@ -124,7 +125,12 @@ def import_trajectories(
         answer=options.answer,
     )
     if found.made or found.replaced:
-        own = TaskSettings(format="rewright", path=str((run / "tasks.jsonl").absolute()), judge=settings.tasks.judge)
+        own = TaskSettings(
+            format="rewright",
+            path=str((run / "tasks.jsonl").absolute()),
+            judge=settings.tasks.judge,
+            contamination=settings.tasks.contamination,
+        )
         settings = msgspec.structs.replace(settings, tasks=own)
         with_recipe_tools(found.tasks, settings.tools, dialect)  # raises for a tool that the dialect cannot call
         if own.judge is not None:
@@ -156,6 +162,7 @@ def _of_known_tasks(
 
 
 def _store(run: Path, settings: Recipe, trajectories: Sequence[Trajectory], tasks: Sequence[Task] | None) -> None:
+    check_contamination(Context(Run(run), settings), [get_stage("synth")], tasks=tasks)
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
         if tasks is not None:
