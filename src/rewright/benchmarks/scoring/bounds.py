@@ -49,6 +49,8 @@ def _trajectory(task: Task, turns: tuple[Turn, ...], answer: str | None = None) 
 def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[str, float]:
     """Return the share of right tasks per category (`metadata.category`) and for `all`, with the tasks' own judges.
 
+    A category that is named `all` has no share of its own.
+
     Raises what `judge_trajectory` raises.
     """
     outcomes: dict[str, list[bool]] = {}
@@ -56,7 +58,7 @@ def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[st
         right = judge_trajectory(task, play(task)).correct
         outcomes.setdefault(ALL, []).append(right)
         category = str(task.metadata.get("category") or "")
-        if category:
+        if category not in {"", ALL}:
             outcomes.setdefault(category, []).append(right)
     return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
 
