@@ -85,7 +85,7 @@ def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], l
             )
     compared = [f"{where}: compared with the test questions of {', '.join(splits.questions) or 'no benchmark'}"]
     if splits.missing:
-        compared[0] += f"; without data on this machine: {', '.join(splits.missing)} (docs/tasks.md)"
+        compared[0] += f"; without data on this machine: {', '.join(splits.missing)} (docs/contamination.md)"
     return found, [*compared, *(f"{where}: not compared: {line}" for line in splits.unread)]
 
 
