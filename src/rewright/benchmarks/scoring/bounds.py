@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from rewright.benchmarks.scoring.scores import ALL
-from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
+from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn, label_of
 from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
 from rewright.tools.declared import declared_names
@@ -57,7 +57,7 @@ def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[st
     for task in tasks:
         right = judge_trajectory(task, play(task)).correct
         outcomes.setdefault(ALL, []).append(right)
-        category = str(task.metadata.get("category") or "")
+        category = label_of(task.metadata, "category")
         if category not in {"", ALL}:
             outcomes.setdefault(category, []).append(right)
     return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
