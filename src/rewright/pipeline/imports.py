@@ -76,6 +76,7 @@ def import_trajectories(
     changes: Sequence[str] = (),
     file_format: str | None = None,
     options: LogOptions = NO_OPTIONS,
+    compare: bool = True,
 ) -> Imported:
     """Create the run directory `run` with the trajectories of `file`.
 
@@ -86,10 +87,13 @@ def import_trajectories(
         changes: `section.key=value` overrides of the recipe.
         file_format: name or import path of an importer; None finds the format.
         options: see `LogOptions`.
+        compare: compare the tasks with the test questions of benchmarks, as `tasks.contamination` wants it.
 
     Nothing is written unless all of the file could be read. Raises InputError for invalid input.
     """
     settings = load_recipe(recipe, changes)
+    if not compare:
+        settings = _without_comparison(settings)
     needs = _needs(run, settings, is_named=recipe is not None or _sets(changes, "model") or _sets(changes, "repair"))
     served_only = settings.model.engine == "openai" and settings.model.tokenizer is None
     if served_only and recipe is None and not _sets(changes, "stages"):
@@ -159,6 +163,10 @@ def _of_known_tasks(
         raise InputError(f"{file}: has no trajectories")
     _store(run, settings, trajectories, None)
     return Imported(len(trajectories), len({one.task_id for one in trajectories}), [], needs)
+
+
+def _without_comparison(settings: Recipe) -> Recipe:
+    return msgspec.structs.replace(settings, tasks=msgspec.structs.replace(settings.tasks, contamination="off"))
 
 
 def _store(run: Path, settings: Recipe, trajectories: Sequence[Trajectory], tasks: Sequence[Task] | None) -> None:
