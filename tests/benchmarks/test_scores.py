@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import msgspec
 import numpy as np
 import pytest
 
+from rewright.benchmarks.scoring.bounds import played, shares
 from rewright.benchmarks.scoring.scores import bounds, correlations, pass_powers, totals
+from rewright.core.records import Gold, Task, Trajectory
 from rewright.core.statistics import proportion_interval
 
 
@@ -70,3 +73,23 @@ def test_bounds_follow_the_tasks_of_the_run() -> None:
     assert bounds(stated, weights, ["a", ""]) == {"a": 0.0}
     assert bounds(stated, weights, ["", ""]) == {"all": 0.9}
     assert bounds({}, weights, ["a", ""]) == {}
+
+
+def test_a_category_that_is_named_all_is_counted_once() -> None:
+    def task(name: str, category: str) -> Task:
+        return Task(
+            id=name,
+            messages=({"role": "user", "content": "2 + 2?"},),
+            gold=Gold(answers=("4",)),
+            metadata={"category": category},
+        )
+
+    def right_in_all(one: Task) -> Trajectory:
+        trajectory = played(one)
+        return trajectory if one.metadata["category"] == "all" else msgspec.structs.replace(trajectory, answer="5")
+
+    tasks = [task("a", "all"), task("b", "easy"), task("c", "easy")]
+    found = shares(tasks, right_in_all)
+    assert found == {"all": pytest.approx(1 / 3), "easy": 0.0}
+    assert bounds(found, {}, ["all"]) == {"all": pytest.approx(1 / 3)}
+    assert bounds(found, {}, ["all", "easy", "easy"]) == {"easy": 0.0}  # nobody knows which `all` is meant

@@ -177,6 +177,22 @@ def test_a_suite_resumes_with_the_files_of_its_runs(folder: Path, server: str, s
     other.refused('eval.tasks.path is "ftrl.jsonl" there, and "toolhop.jsonl" was given')
 
 
+@pytest.mark.parametrize("name", ["a: b", "a #b", "1.0", "null", "\N{GRINNING FACE}"])
+def test_names_of_files_and_models_are_texts_whatever_they_mean_in_yaml(
+    folder: Path, server: str, seen: list[Body], name: str
+) -> None:
+    (folder / f"{name}.jsonl").write_bytes((folder / "maths.jsonl").read_bytes())
+    engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "--model", name]
+    files = [f"--data={key}={path}" for key, path in (AUTOTRAJ_FILES | {"aime24": f"{name}.jsonl"}).items()]
+    for again in ([], ["--resume"]):
+        done = rewright(folder, "eval", "--suite", "autotraj", "--run", "here", *engine, *files, *again)
+        assert done.code == 0, done.errors
+    assert json.loads((folder / "here" / "suite.json").read_text())["columns"]["aime24"]["value"] == 1.0
+    done = rewright(folder, "eval", f"{name}.jsonl", *engine, "eval.tasks.format=math")
+    assert done.code == 0, done.errors
+    assert {body["model"] for body in seen} == {name}
+
+
 def test_several_benchmarks_that_stopped_before_the_last_resume(folder: Path, server: str) -> None:
     engine = ["model.engine=openai", f"model.base_url={server}", "dialect=chat", "eval.tasks.path=maths.jsonl"]
     one = ["eval", "--model", "knows", *engine, "--benchmark", "aime24"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from rewright.core.records import Failure, ToolCall, Trajectory, Turn, Verdict
 from rewright.core.statistics import proportion_interval
 from rewright.pipeline.stages.evaluate import summarise
+from support.chat_server import Body, chat_server, said_by_user, says
+from support.in_process import rewright
+from support.served import served
 
 
 def trajectory(task: int, index: int = 0, **turn: Any) -> Trajectory:
@@ -68,6 +73,43 @@ def test_tasks_of_a_cluster_are_no_evidence_about_others() -> None:
     alone = summarise(made[:4], [verdict(one, float(number < 2)) for number, one in enumerate(made[:4])], seconds=1.0,
                       clusters=names)  # fmt: skip
     assert (alone["low"], alone["high"]) == pytest.approx(proportion_interval(0.5, 1)[1:])
+
+
+def test_groups_may_be_numbered_from_0(tmp_path: Path) -> None:
+    """Categories and clusters that are numbers are those of texts, 0 included."""
+    for name, kind in (("numbers", int), ("texts", str)):
+        tasks = [
+            {
+                "id": f"t{number}",
+                "messages": [{"role": "user", "content": f"{number}?"}],
+                "gold": {"answers": ["3"]},
+                "metadata": {"category": kind(number % 2), "cluster": kind(number // 4)},
+            }
+            for number in range(8)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    right = {"numbers": "0123", "texts": "0123", "other": "0"}
+
+    def reply(body: Body) -> dict[str, Any]:
+        return says("3" if said_by_user(body)[0] in right[body["model"]] else "4")
+
+    with served(lambda: chat_server(reply)) as url:
+        for name in right:
+            file = "texts.jsonl" if name == "other" else f"{name}.jsonl"
+            asked = ["model.engine=openai", f"model.base_url={url}/v1", "dialect=chat", "--model", name]
+            made = rewright(tmp_path, "eval", file, *asked, "--run", name)
+            assert made.code == 0, made.errors
+    numbers, texts = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("numbers", "texts")
+    )
+    assert list(numbers["categories"]) == ["0", "1"]
+    assert numbers["categories"] == texts["categories"]
+    assert (numbers["low"], numbers["high"]) == (texts["low"], texts["high"])
+    compared = [rewright(tmp_path, "compare", name, "other", "--json") for name in ("numbers", "texts")]
+    assert [one.code for one in compared] == [0, 0], compared
+    first, second = (json.loads(one.output)["stages"][0]["difference"] for one in compared)
+    assert first == second
+    assert first["value"] < 0
 
 
 def test_intervals_stay_between_0_and_1() -> None:

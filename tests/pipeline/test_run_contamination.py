@@ -74,6 +74,7 @@ def test_questions_of_autotraj_that_are_test_questions_are_counted(folder: Path)
     assert "compared with the test questions of " in text
     assert "without data on this machine: " in text
     assert "gsm8k" in text.partition("without data")[2]
+    assert text.endswith("(docs/contamination.md)")
 
     refused = dry_run(folder, "{format: autotraj, path: q.jsonl, contamination: error}")
     refused.refused("tasks: contamination: 1 of 1 test questions of hotpotqa are among the 3 tasks")
@@ -102,9 +103,27 @@ def test_nothing_is_said_of_clean_tasks_and_worlds(folder: Path) -> None:
     lines(folder / "q.jsonl", [{"question": OTHER, "gold_answer": "{56}"}])
     clean = dry_run(folder, "{format: autotraj, path: q.jsonl, contamination: error}")
     assert clean.code == 0, clean.errors
-    assert "contamination" not in clean.errors
+    assert "contamination:" not in clean.errors
     world = dry_run(folder, "{format: town, count: 2}")
     assert "compared" not in world.errors
+
+
+def test_questions_of_imported_logs_are_compared(folder: Path) -> None:
+    """Later stages do not compare them: `rewright judge RUN` is what follows."""
+    said_by = (("user", PRIMES), ("assistant", "It is 3."))
+    lines(folder / "log.jsonl", [{"messages": [{"role": r, "content": t} for r, t in said_by], "answer": "3"}])
+    ask = ("import", "log.jsonl", "--run")
+    found = "tasks: contamination: 1 of 1 test questions of math are among the 1 tasks (1 word for word)"
+    rewright(folder, *ask, "refused", "tasks.contamination=error").refused(found)
+    assert not (folder / "refused").exists()
+    warned = rewright(folder, *ask, "warned")
+    assert (warned.code, found in said(warned.errors)) == (0, True), warned.errors
+    silent = rewright(folder, *ask, "silent", "tasks.contamination=off")
+    assert (silent.code, "contamination" in silent.errors) == (0, False), silent.errors
+    # The same for trajectories of tasks that a recipe names.
+    lines(folder / "q.jsonl", [{"question": PRIMES, "gold_answer": "{3}"}])
+    known = rewright(folder, *ask, "known", "tasks.format=autotraj", "tasks.path=q.jsonl")
+    assert (known.code, found in said(known.errors)) == (0, True), known.errors
 
 
 def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:

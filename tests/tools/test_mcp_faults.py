@@ -189,6 +189,47 @@ def test_a_server_that_has_forgotten_a_session_is_connected_to_again(
     assert first.content == second.content != again.content
 
 
+def busy_server(status: int) -> web.Application:
+    """Refuses every other request with `status`, and counts those that it answers."""
+    count = {"asked": 0, "answered": 0}
+
+    async def answer(request: web.Request) -> web.Response:
+        count["asked"] += 1
+        if count["asked"] % 2:
+            return web.Response(status=status, headers={"Retry-After": "0"}, text="too many requests")
+        asked = await request.json() if request.method == "POST" else {}
+        if "id" not in asked:
+            return web.Response(status=202)
+        result: dict[str, Any] = {"content": [{"type": "text", "text": str(count["answered"])}]}
+        if asked["method"] == "initialize":
+            about = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}}}
+            result = {**about, "serverInfo": {"name": "raw", "version": "1"}}
+        elif asked["method"] == "tools/list":
+            result = {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]}
+        else:
+            count["answered"] += 1
+        return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+
+    application = web.Application()
+    application.router.add_route("*", "/mcp", answer)
+    return application
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_requests_that_a_busy_server_refuses_are_sent_again(status: int) -> None:
+    async def counted(url: str) -> list[ToolResult]:
+        settings = MCPServerSettings(url=url, start_seconds=300.0, call_seconds=300.0)
+        tools = MCPTools({"shop": settings})
+        async with tools.open(offered_tools({"shop": settings}, list_tools({"shop": settings}))) as toolset:
+            results = [await toolset.call(ToolCall(name="count", arguments={})) for _ in range(3)]
+        await tools.close()
+        return results
+
+    with served(lambda: busy_server(status)) as url:
+        results = asyncio.run(counted(f"{url}/mcp"))
+    assert [(one.error, one.content) for one in results] == [(None, "0"), (None, "1"), (None, "2")]
+
+
 @pytest.mark.parametrize(
     ("command", "word"),
     [

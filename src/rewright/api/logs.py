@@ -13,6 +13,7 @@ from rewright.core.errors import InputError
 from rewright.core.records import Task, Trajectory
 from rewright.pipeline.imports import LogOptions, import_trajectories
 from rewright.pipeline.run_directory import Run
+from rewright.recipe.overrides import override_of
 
 __all__ = ["Logs", "load_logs"]
 
@@ -65,11 +66,11 @@ def load_logs(
         None if gold is None else Path(gold),
         list(strip_prefix),
     )
-    changes = [] if tasks is None else [f"tasks.path={tasks}", "tasks.format=rewright"]
+    changes = [] if tasks is None else [override_of("tasks.path", str(tasks)), "tasks.format=rewright"]
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder, row_file(logs, "logs") as path:
         try:
             found = import_trajectories(
-                path, Path(folder) / "run", changes=changes, file_format=format, options=options
+                path, Path(folder) / "run", changes=changes, file_format=format, options=options, compare=False
             )
         except InputError as problem:
             raise InputError(as_arguments(str(problem))) from None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rewright.benchmarks import find_benchmark
 from rewright.core.errors import InputError, MissingDataError
 from rewright.recipe.loader import load_recipe
+from rewright.recipe.overrides import override_of
 from rewright.recipe.schema import Recipe
 
 __all__ = ["benchmark_recipe", "saying_where_to_get"]
@@ -20,10 +21,15 @@ def benchmark_recipe(name: str, model: str | None, limit: int | None, overrides:
     Raises InputError for an unknown benchmark, with the known ones.
     """
     found = find_benchmark(name, "--benchmark")
-    settings = [f"name={name.replace(':', '.')}", "stages=[eval_base]", f"eval.benchmark={name}", "model.path=pico"]
+    settings = [
+        override_of("name", name.replace(":", ".")),
+        "stages=[eval_base]",
+        override_of("eval.benchmark", name),
+        "model.path=pico",
+    ]
     settings += found.settings
     if model is not None:
-        settings.append(f"model.path={model}")
+        settings.append(override_of("model.path", model))
     if limit is not None:
         if limit < 1:
             raise InputError(f"--limit is {limit}: expected at least 1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from rewright.engines.pico import PICO_MODELS
 from rewright.engines.settings import ModelSettings
 from rewright.pipeline.registry import stages
 from rewright.recipe.loader import load_recipe
+from rewright.recipe.overrides import override_of
 from rewright.recipe.schema import Recipe
 
 if TYPE_CHECKING:  # importing it takes time that other commands need not wait for
@@ -214,7 +214,7 @@ def _again(run: Run, label: str, overrides: Sequence[str], *, new: bool, as_json
 def _model_settings(run: Run | None, stage: str | None, chosen: str | None) -> list[str]:
     """The overrides of a new run that set its model, and what the run with the model says of it."""
     if chosen is not None and run is None:
-        return [f"model.path={chosen}"]
+        return [override_of("model.path", chosen)]
     if run is None:
         return []
     recipe = run.recipe()
@@ -224,7 +224,7 @@ def _model_settings(run: Run | None, stage: str | None, chosen: str | None) -> l
         model = {"path": chosen}
     else:  # another model on the same server
         model = {**msgspec.to_builtins(recipe.model), "path": chosen, "tokenizer": None}
-    return [f"model={json.dumps(model)}", f"dialect={recipe.dialect}"]
+    return [override_of("model", model), override_of("dialect", recipe.dialect)]
 
 
 def _trained(run: Run, stage: str) -> ModelSettings:
@@ -243,13 +243,13 @@ def _recipe(place: Path | str | None, run: Run | None, limit: int | None, settin
         from rewright.pipeline.migration import stored_recipe
 
         run.check_code()
-        own = [f"name={run.path.resolve().name}-eval", "stages=[eval_base]"]
+        own = [override_of("name", f"{run.path.resolve().name}-eval"), "stages=[eval_base]"]
         return stored_recipe(run.path, [*own, *limited, *settings], trusted=run.trusted)
     name = Path(str(place).removeprefix("hf:")).name.partition(".")[0].lstrip(".") or "tasks"
     file = [
-        f"name={name}-eval",
+        override_of("name", f"{name}-eval"),
         "stages=[eval_base]",
         "model.path=pico",
-        f"eval.tasks={json.dumps({'path': str(place)})}",
+        override_of("eval.tasks", {"path": str(place)}),
     ]
     return load_recipe(None, [*file, *limited, *settings])

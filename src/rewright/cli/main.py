@@ -52,6 +52,7 @@ from rewright.core.progress import say
 from rewright.pipeline.migration import written_recipe
 from rewright.pipeline.registry import Stage, stages
 from rewright.recipe.loader import load_recipe
+from rewright.recipe.overrides import override_of
 
 __all__ = ["app", "main"]
 
@@ -226,7 +227,7 @@ def _settings(seed: int | None, limit: int | None, model: str | None) -> list[st
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}: expected at least 1")
     given = {"seed": seed, "tasks.limit": limit, "eval.tasks.limit": limit, "model.path": model}
-    return [f"{key}={value}" for key, value in given.items() if value is not None]
+    return [override_of(key, value) for key, value in given.items() if value is not None]
 
 
 def _packaged(name: str) -> Path:

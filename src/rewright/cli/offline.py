@@ -16,6 +16,7 @@ from rewright.cli.shards import RayOption, is_sharded_run, print_pass
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.trust import check_packages
+from rewright.recipe.overrides import override_of
 
 __all__ = ["register"]
 
@@ -291,15 +292,16 @@ def credit(
 def model_changes(key: str, value: str) -> list[str]:
     """The recipe keys of a model that is given as a path, as NAME@URL, or as a mapping of its settings."""
     if key == "reward_model":
-        return [f"{key}={json.dumps(value)}"]
+        return [override_of(key, value)]
     if value.lstrip().startswith("{"):
         return [f"{key}={value}"]
     name, at, url = value.partition("@http")
     if not at:
         if value.startswith("http"):
             raise InputError(f"--{key} {value}: expected the name of the model too, as NAME@{value}")
-        return [f"{key}.path={json.dumps(value)}"]
-    return [f"{key}.engine=openai", f"{key}.path={json.dumps(name)}", f"{key}.base_url={json.dumps('http' + url)}"]
+        return [override_of(f"{key}.path", value)]
+    served = override_of(f"{key}.path", name), override_of(f"{key}.base_url", f"http{url}")
+    return [f"{key}.engine=openai", *served]
 
 
 def _run_of(log: Path) -> Path:

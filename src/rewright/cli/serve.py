@@ -111,6 +111,7 @@ def serve_tools(
     from rewright.core.errors import InputError
     from rewright.pipeline.migration import written_recipe
     from rewright.recipe.loader import load_recipe
+    from rewright.recipe.overrides import override_of
     from rewright.serving.tools import ToolServer
     from rewright.tasks.from_recipe import load_recipe_tasks
 
@@ -119,7 +120,7 @@ def serve_tools(
     if Path(source).suffix in (".yaml", ".yml"):
         recipe = written_recipe(Path(source), changes or [])
     else:
-        recipe = load_recipe(None, [source if "=" in source else f"tasks={source}", *(changes or [])])
+        recipe = load_recipe(None, [source if "=" in source else override_of("tasks", source), *(changes or [])])
 
     async def serve() -> None:
         from rewright.dialects import get_dialect

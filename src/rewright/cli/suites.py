@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from rewright.cli.running import check_start, new_run_directory, resumes, start_
 from rewright.core.errors import InputError, MissingDataError
 from rewright.core.progress import say
 from rewright.core.registry import known
+from rewright.recipe.overrides import override_of
 from rewright.recipe.schema import Recipe
 from rewright.tasks.from_recipe import load_recipe_tasks
 
@@ -141,7 +141,7 @@ def _paths(suite: Suite, data: Sequence[str]) -> dict[str, list[str]]:
             raise InputError(f"--data {name} is given twice: expected each benchmark once")
         kind, colon, rest = path.partition(":")
         own = [f"eval.tasks.format={kind}"] if colon and kind in known("task_format") else []
-        found[name] = [*own, f"eval.tasks.path={rest if own else path}"]
+        found[name] = [*own, override_of("eval.tasks.path", rest if own else path)]
     return found
 
 
@@ -154,7 +154,7 @@ def _stored(suite: Suite, folder: Path) -> dict[str, list[str]]:
         run = Run(folder / member.benchmark)
         if (run.path / "recipe.yaml").exists():
             tasks = run.recipe().eval.tasks
-            found[member.benchmark] = [f"eval.tasks.format={tasks.format}", f"eval.tasks.path={json.dumps(tasks.path)}"]
+            found[member.benchmark] = [f"eval.tasks.format={tasks.format}", override_of("eval.tasks.path", tasks.path)]
     return found
 
 

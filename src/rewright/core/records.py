@@ -9,6 +9,7 @@ generated tokens followed by the tokens of the tool results. Nothing is tokenise
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -52,6 +53,7 @@ __all__ = [
     "Trajectory",
     "Turn",
     "Verdict",
+    "label_of",
 ]
 
 StopReason = Literal[
@@ -62,6 +64,16 @@ of declared tools, which nothing executes (see `ToolSpec.kind`)."""
 
 CLUSTER: Final = "cluster"
 """Key of `Task.metadata`: tasks with the same value are variants of one, so that intervals treat them as a group."""
+
+
+def label_of(metadata: Mapping[str, Any], key: str) -> str:
+    """Return the value of a key of `Task.metadata` that groups tasks (`category`, `CLUSTER`) as a text; "": no group.
+
+    The number 0 is a group as any other.
+    """
+    value = metadata.get(key)
+    return "" if value is None else str(value)
+
 
 LIMIT_STOPS: Final[tuple[StopReason, ...]] = ("token_limit", "turn_limit", "tool_limit", "time_limit")
 """The stop reasons of trajectories that a limit ended."""

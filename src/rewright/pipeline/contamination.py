@@ -29,10 +29,13 @@ MIN_TOOLS: Final = 4
 """A task is of a domain if it has at least this share of the domain's tools, and at least this number of them."""
 
 
-def check_contamination(context: Context, stages: Iterable[Stage], *, details: bool = False) -> None:
+def check_contamination(
+    context: Context, stages: Iterable[Stage], *, details: bool = False, tasks: Sequence[Task] | None = None
+) -> None:
     """Warn of training tasks that are test questions of a benchmark, as `tasks.contamination` wants it.
 
-    With `details`, what was compared and what could not be is said also if nothing was found.
+    With `details`, what was compared and what could not be is said also if nothing was found. `tasks` are those of the
+    section `tasks`, if they are in no file yet.
 
     Nothing is compared for stages that only evaluate, and for the embedded worlds, which make tasks of their own.
     Raises InputError with `error`, if there are any.
@@ -43,7 +46,8 @@ def check_contamination(context: Context, stages: Iterable[Stage], *, details: b
     for where, settings in (("tasks", recipe.tasks), ("rl.tasks", recipe.rl.tasks)):
         if settings is None or settings.contamination == "off" or draws_tasks(settings):
             continue
-        found, compared = contamination_lines(context.load(settings, where), where)
+        given = tasks if where == "tasks" else None
+        found, compared = contamination_lines(context.load(settings, where) if given is None else given, where)
         if found and settings.contamination == "error":
             raise InputError(f"{found[0]}: expected other tasks, or {where}.contamination=warn")
         for line in [*found, *(compared if found or details else ())]:
@@ -81,7 +85,7 @@ def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], l
             )
     compared = [f"{where}: compared with the test questions of {', '.join(splits.questions) or 'no benchmark'}"]
     if splits.missing:
-        compared[0] += f"; without data on this machine: {', '.join(splits.missing)} (docs/tasks.md)"
+        compared[0] += f"; without data on this machine: {', '.join(splits.missing)} (docs/contamination.md)"
     return found, [*compared, *(f"{where}: not compared: {line}" for line in splits.unread)]
 
 

@@ -24,6 +24,7 @@ from rewright.importers.gold_files import read_gold
 from rewright.importers.log_files import read_conversations
 from rewright.importers.names import without_prefixes
 from rewright.importers.own import OWN, is_own
+from rewright.pipeline.contamination import check_contamination
 from rewright.pipeline.context import Context
 from rewright.pipeline.preflight import check_models
 from rewright.pipeline.registry import get_stage
@@ -75,6 +76,7 @@ def import_trajectories(
     changes: Sequence[str] = (),
     file_format: str | None = None,
     options: LogOptions = NO_OPTIONS,
+    compare: bool = True,
 ) -> Imported:
     """Create the run directory `run` with the trajectories of `file`.
 
@@ -85,10 +87,13 @@ def import_trajectories(
         changes: `section.key=value` overrides of the recipe.
         file_format: name or import path of an importer; None finds the format.
         options: see `LogOptions`.
+        compare: compare the tasks with the test questions of benchmarks, as `tasks.contamination` wants it.
 
     Nothing is written unless all of the file could be read. Raises InputError for invalid input.
     """
     settings = load_recipe(recipe, changes)
+    if not compare:
+        settings = _without_comparison(settings)
     needs = _needs(run, settings, is_named=recipe is not None or _sets(changes, "model") or _sets(changes, "repair"))
     served_only = settings.model.engine == "openai" and settings.model.tokenizer is None
     if served_only and recipe is None and not _sets(changes, "stages"):
@@ -124,7 +129,12 @@ def import_trajectories(
         answer=options.answer,
     )
     if found.made or found.replaced:
-        own = TaskSettings(format="rewright", path=str((run / "tasks.jsonl").absolute()), judge=settings.tasks.judge)
+        own = TaskSettings(
+            format="rewright",
+            path=str((run / "tasks.jsonl").absolute()),
+            judge=settings.tasks.judge,
+            contamination=settings.tasks.contamination,
+        )
         settings = msgspec.structs.replace(settings, tasks=own)
         with_recipe_tools(found.tasks, settings.tools, dialect)  # raises for a tool that the dialect cannot call
         if own.judge is not None:
@@ -155,7 +165,12 @@ def _of_known_tasks(
     return Imported(len(trajectories), len({one.task_id for one in trajectories}), [], needs)
 
 
+def _without_comparison(settings: Recipe) -> Recipe:
+    return msgspec.structs.replace(settings, tasks=msgspec.structs.replace(settings.tasks, contamination="off"))
+
+
 def _store(run: Path, settings: Recipe, trajectories: Sequence[Trajectory], tasks: Sequence[Task] | None) -> None:
+    check_contamination(Context(Run(run), settings), [get_stage("synth")], tasks=tasks)
     opened = Run.create(run, settings, resume=False)
     with opened.locked():
         if tasks is not None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
 from rewright.core.errors import InputError
 
-__all__ = ["SHORT_FORMS", "override_names", "set_override"]
+__all__ = ["SHORT_FORMS", "override_names", "override_of", "set_override"]
 
 SHORT_FORMS: Final = {"tasks": "path", "model": "path", "sandbox": "level"}
 """Sections that may be given as one string, and the key that the string sets. (`tasks` may be a list: `sources`.)"""
 _NAMED: Final = ("signal", "estimator")
 """Keys that are a name, or a mapping with `name` and the settings of what is named. Another name has other settings."""
+
+
+def override_of(key: str, value: Any) -> str:
+    """Return the override that sets `key` to this value, whatever a text would mean in YAML (`a: b`, `1.0`, `null`)."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"  # escapes of two halves (emoji) are two characters in YAML
 
 
 def override_names(key: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import CLUSTER, Verdict
+from rewright.core.records import CLUSTER, Verdict, label_of
 from rewright.core.statistics import paired_difference
 from rewright.core.storage import RecordFile, read_jsonl
 from rewright.pipeline.registry import stages
@@ -126,7 +126,8 @@ def _task_digests(run: Run) -> dict[str, bytes]:
 
 def _clusters(run: Run) -> dict[str, str]:
     """The cluster of the held-out tasks that have one, by id."""
-    return {task.id: f"cluster {task.metadata[CLUSTER]}" for task in run.eval_tasks if task.metadata.get(CLUSTER)}
+    labels = {task.id: label_of(task.metadata, CLUSTER) for task in run.eval_tasks}
+    return {name: f"cluster {label}" for name, label in labels.items() if label}
 
 
 def _counts(run: Run) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import CLUSTER, Provenance
+from rewright.core.records import CLUSTER, Provenance, label_of
 from rewright.core.storage import read_jsonl
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.evaluate import group_row
@@ -46,8 +46,8 @@ def candidates_by_source(run: Run) -> dict[str, dict[str, Any]]:
     for _, task in read_jsonl(run.tasks.path, _TaskHead):
         if MIXTURE_SOURCE in task.metadata:
             sources[task.id] = str(task.metadata[MIXTURE_SOURCE])
-        if task.metadata.get(CLUSTER):
-            clusters[task.id] = str(task.metadata[CLUSTER])
+        if label := label_of(task.metadata, CLUSTER):
+            clusters[task.id] = label
     if not sources:
         return {}
     correct = {verdict.trajectory_id: verdict.correct for verdict in run.verdicts}

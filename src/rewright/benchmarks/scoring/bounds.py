@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from rewright.benchmarks.scoring.scores import ALL
-from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn
+from rewright.core.records import StopReason, Task, ToolCall, Trajectory, Turn, label_of
 from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge, judge_trajectory, uses_builtin_code
 from rewright.tools.declared import declared_names
@@ -49,14 +49,16 @@ def _trajectory(task: Task, turns: tuple[Turn, ...], answer: str | None = None) 
 def shares(tasks: Iterable[Task], play: Callable[[Task], Trajectory]) -> dict[str, float]:
     """Return the share of right tasks per category (`metadata.category`) and for `all`, with the tasks' own judges.
 
+    A category that is named `all` has no share of its own.
+
     Raises what `judge_trajectory` raises.
     """
     outcomes: dict[str, list[bool]] = {}
     for task in tasks:
         right = judge_trajectory(task, play(task)).correct
         outcomes.setdefault(ALL, []).append(right)
-        category = str(task.metadata.get("category") or "")
-        if category:
+        category = label_of(task.metadata, "category")
+        if category not in {"", ALL}:
             outcomes.setdefault(category, []).append(right)
     return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
 

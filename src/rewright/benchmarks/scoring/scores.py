@@ -129,8 +129,9 @@ def bounds(
 
     `categories` has the category of every task of the run, "" for none. What is not stated is left out. If all
     categories are stated, `all` is their mean over the tasks of the run, so that it also fits a part of the benchmark.
+    A category that is named `all` is none.
     """
-    counts = Counter(category for category in categories if category)
+    counts = Counter(category for category in categories if category not in {"", ALL})
     found = {name: float(stated[name]) for name in counts if name in stated}
     if counts and len(found) == len(counts) and counts.total() == len(categories):
         found[ALL] = math.fsum(found[name] * count for name, count in counts.items()) / counts.total()

@@ -14,7 +14,7 @@ from rewright.benchmarks.scoring.bounds import measured
 from rewright.benchmarks.scoring.scores import bounds, cluster_of, correlations, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
-from rewright.core.records import CLUSTER, Task, Trajectory, Verdict
+from rewright.core.records import CLUSTER, Task, Trajectory, Verdict, label_of
 from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
@@ -91,7 +91,7 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
     categories, sources, clusters = (
-        {task.id: str(task.metadata[key]) for task in tasks.values() if task.metadata.get(key)}
+        {task.id: label for task in tasks.values() if (label := label_of(task.metadata, key))}
         for key in ("category", MIXTURE_SOURCE, CLUSTER)
     )
     seconds = time.monotonic() - started
@@ -135,7 +135,7 @@ def _beside(
     correlated: Mapping[tuple[str, str], float],
 ) -> dict[str, Any]:
     """What a benchmark puts beside the scores: its totals, its floor and ceiling, and its note."""
-    categories = [str(task.metadata.get("category") or "") for task in tasks]
+    categories = [label_of(task.metadata, "category") for task in tasks]
     floor, ceiling = benchmark.floor, benchmark.ceiling
     if not floor and not ceiling:
         floor, ceiling = measured(tasks) or (floor, ceiling)
@@ -161,7 +161,7 @@ def own_metrics(
     metric whose values all lie in [0, 1] is a share, and so does its interval; any other is a mean, such as a count.
     Raises InputError if the function `metrics` raises or returns anything but finite numbers by name.
     """
-    clusters = {task.id: str(task.metadata[CLUSTER]) for task in tasks.values() if task.metadata.get(CLUSTER)}
+    clusters = {task.id: label for task in tasks.values() if (label := label_of(task.metadata, CLUSTER))}
     values: dict[str, list[tuple[str, float]]] = {}
     verdict_of = {verdict.trajectory_id: verdict for verdict in verdicts}
     for one in trajectories:

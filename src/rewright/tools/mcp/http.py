@@ -8,15 +8,24 @@ protocol, is not made.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import random
 import ssl
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any, Final
 
+from rewright.net.backoff import backoff_seconds, retry_after_seconds
+
 __all__ = ["http_transport"]
 
 NOT_FOUND: Final = 404
+BUSY: Final = (429, 503)
+"""Statuses with which a server refuses a request that it has not begun."""
+MAX_ATTEMPTS: Final = 5
+FIRST_WAIT_SECONDS: Final = 0.5
+MAX_WAIT_SECONDS: Final = 10.0
 SECONDS: Final = 30.0
 READ_SECONDS: Final = 300.0
 """Time limits of a request, as the package has them. Calls have shorter ones of their own."""
@@ -57,15 +66,28 @@ def _transport_class(http: Any) -> type[Any]:
         """Says for a server that it has no stream of its own requests. (A stream that is resumed names its event.)
 
         By the protocol, 404 in a session is its end. The package says so only if the answer has no error of its own.
+        A request that the server refuses because it is busy is sent again, within the time limit of the call.
         """
 
         async def handle_async_request(self, request: Any) -> Any:
             if request.method == "GET" and "last-event-id" not in request.headers:
                 return http.Response(405, request=request)
             answer = await super().handle_async_request(request)
+            for attempt in range(1, MAX_ATTEMPTS):
+                if answer.status_code not in BUSY:
+                    break
+                await answer.aclose()
+                await asyncio.sleep(_wait(attempt, retry_after_seconds(answer.headers)))
+                answer = await super().handle_async_request(request)
             if answer.status_code == NOT_FOUND and "mcp-session-id" in request.headers:
                 await answer.aclose()
                 return http.Response(NOT_FOUND, request=request)
             return answer
 
     return Transport
+
+
+def _wait(attempt: int, retry_after: float | None) -> float:
+    return backoff_seconds(
+        attempt, retry_after, first=FIRST_WAIT_SECONDS, max_wait=MAX_WAIT_SECONDS, draw=random.random()
+    )
