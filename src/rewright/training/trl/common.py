@@ -160,6 +160,9 @@ def train(
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
+            if _step_of(checkpoint) >= total:
+                # It would make another step, unless an epoch ends here: it counts the steps after each of them.
+                trainer._run_epoch = lambda **_: None
         tracked = tracking(trainer, out, None if checkpoint is None else _step_of(checkpoint))
         with _writing(out), tracked, labelled_positions_only():
             try:
