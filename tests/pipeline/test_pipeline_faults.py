@@ -131,6 +131,20 @@ def test_a_training_that_is_killed_after_its_last_checkpoint_makes_no_further_st
     same(run, undisturbed / "run")
 
 
+def test_a_learning_rate_that_a_checkpoint_overrules_is_said(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["run", str(recipe), "stages=[rl]", "rl.steps=2", "--run", str(run)]
+    killed = command_line.run(command, tmp_path, [Kill("rl", change="checkpoint-2")])
+    assert killed.code == -signal.SIGKILL, killed.errors
+    resume = ["run", str(run), "--resume"]
+    stored = (run / "recipe.yaml").read_text()
+    before, rl, after = stored.partition("\nrl:")
+    (run / "recipe.yaml").write_text(before + rl + after.replace("learning_rate: 0.0001", "learning_rate: 0.0007", 1))
+    done = command_line.run(resume, tmp_path)
+    assert done.code == 0, done.errors
+    assert "rl: goes on from step 1 with the learning rate 0.0001 of its checkpoint, not with 0.0007" in done.errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_soak_kills(seed: int, recipe: Path, undisturbed: Path, tmp_path: Path) -> None:
