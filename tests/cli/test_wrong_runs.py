@@ -111,6 +111,18 @@ def test_an_empty_folder_is_good_for_a_run(rewright: Rewright, tmp_path: Path) -
     assert rewright("import", "x.jsonl", "--run", "empty", "--recipe", "r.yaml").code == 0
 
 
+@pytest.mark.parametrize("left", [["environment.json.tmp"], ["environment.json", "recipe.yaml.tmp"]])
+def test_a_folder_whose_run_was_killed_while_it_was_created_is_good_for_a_run(
+    rewright: Rewright, tmp_path: Path, left: list[str]
+) -> None:
+    """Neither the same command nor --resume went on."""
+    trajectory = {"id": "x", "task_id": "a", "stage": "synth", "index": 0, "turns": [], "stop_reason": "no_answer"}
+    put(tmp_path, {"r.yaml": RECIPE, "t.jsonl": lines(task()), "x.jsonl": lines(trajectory)})
+    put(tmp_path, {f"begun/{name}": b"{" for name in left})
+    assert rewright("import", "x.jsonl", "--run", "begun", "--recipe", "r.yaml").code == 0
+    assert not list((tmp_path / "begun").glob("*.tmp"))
+
+
 def test_an_empty_recipe_runs_nothing(rewright: Rewright, tmp_path: Path) -> None:
     put(tmp_path, {"r.yaml": b"# later\n"})
     for more in ([], ["--seed", "1"], ["--dry-run"]):

@@ -48,7 +48,7 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             done = command_line.run(["run", str(recipe), "--run", str(folder / "run")], folder)
             assert done.code == 0, done.errors
-            (folder / "costs.json").write_text(json.dumps(done.costs))
+            (folder / "costs.json").write_text(json.dumps([done.costs, done.changes]))
     return folder
 
 
@@ -71,16 +71,18 @@ def test_the_same_recipe_gives_the_same_run(undisturbed: Path, recipe: Path, tmp
 
 
 def kills(seed: int, undisturbed: Path, times: int = 1) -> Iterator[Kill]:
-    """`times` random moments of every stage: in the middle of a write, or after some CPU time."""
+    """`times` random moments of every stage: in a write, before a name is changed, or after some CPU time."""
     draw = random.Random(seed)
-    costs: dict[str, tuple[float, int]] = json.loads((undisturbed / "costs.json").read_text())
+    costs, changes = json.loads((undisturbed / "costs.json").read_text())
     for stage in STAGES:
         seconds, writes = costs[stage]
         for _ in range(times):
-            if seconds > 0.2 and draw.random() < 0.6:  # the timer counts in hundredths of a second
+            if seconds > 0.2 and draw.random() < 0.5:  # the timer counts in hundredths of a second
                 yield Kill(stage, cpu_seconds=draw.uniform(0.01, seconds))
-            else:
+            elif draw.random() < 0.5:
                 yield Kill(stage, write=draw.randint(1, writes))
+            else:
+                yield Kill(stage, change=draw.randint(1, changes[stage]))
 
 
 def killed_in_every_stage(seed: int, recipe: Path, undisturbed: Path, folder: Path, times: int = 1) -> int:
@@ -107,6 +109,40 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_if_nothing_had_happened(
     seed: int, recipe: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     assert killed_in_every_stage(seed, recipe, undisturbed, tmp_path) >= len(STAGES) // 2  # a moment may come too late
+
+
+def test_a_training_that_is_killed_after_its_last_checkpoint_makes_no_further_step(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Two steps are less than an epoch: the trainer would go on with the third row of tasks."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed / "run", run)
+    state = json.loads((run / "state.json").read_text())
+    (run / "state.json").write_text(json.dumps({name: state[name] for name in STAGES[:-2]}))
+    shutil.rmtree(run / "models/rl")
+    for name in ("rollouts.jsonl", "evaluations/rl.jsonl", "evaluations/rl.verdicts.jsonl"):
+        (run / name).unlink()
+    command = ["run", str(recipe), "--run", str(run), "--resume"]
+    killed = command_line.run(command, tmp_path, [Kill("rl", change="models/rl.tmp")])  # before the model is saved
+    assert killed.code == -signal.SIGKILL, killed.errors
+    assert (run / "models/rl.checkpoints/checkpoint-2/trainer_state.json").exists()
+    done = command_line.run(command, tmp_path)
+    assert done.code == 0, done.errors
+    same(run, undisturbed / "run")
+
+
+def test_a_learning_rate_that_a_checkpoint_overrules_is_said(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["run", str(recipe), "stages=[rl]", "rl.steps=2", "--run", str(run)]
+    killed = command_line.run(command, tmp_path, [Kill("rl", change="checkpoint-2")])
+    assert killed.code == -signal.SIGKILL, killed.errors
+    resume = ["run", str(run), "--resume"]
+    stored = (run / "recipe.yaml").read_text()
+    before, rl, after = stored.partition("\nrl:")
+    (run / "recipe.yaml").write_text(before + rl + after.replace("learning_rate: 0.0001", "learning_rate: 0.0007", 1))
+    done = command_line.run(resume, tmp_path)
+    assert done.code == 0, done.errors
+    assert "rl: goes on from step 1 with the learning rate 0.0001 of its checkpoint, not with 0.0007" in done.errors
 
 
 @pytest.mark.slow

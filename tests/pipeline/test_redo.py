@@ -16,7 +16,7 @@ import pytest
 
 from rewright.engines.pico import pico_path
 from support import command_line
-from support.command_line import Kill
+from support.command_line import WHOLE, Kill
 from support.in_process import rewright
 from support.micro_run import same
 from support.static_page import page_data
@@ -242,3 +242,52 @@ def test_a_redone_stage_that_is_killed_leaves_its_earlier_results_until_it_is_fi
         same(folder / "run", tmp_path / "expected/run")
         shutil.rmtree(folder / "run")
         shutil.copytree(tmp_path / "again/run", folder / "run")
+
+
+def verdicts_that_are_right(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "verdicts.jsonl").open()]
+    (run / "verdicts.jsonl").write_text(
+        "".join(json.dumps({**row, "outcome": 1.0, "correct": True}) + "\n" for row in rows)
+    )
+
+
+def test_a_later_stage_is_not_continued_with_the_inputs_from_before_a_redone_one(folder: Path, tmp_path: Path) -> None:
+    """Killed at any moment: verdicts that are new never stand beside scores of the earlier ones."""
+    run, log = folder / "run", tmp_path / "log"
+    resume = ["run", str(run / "recipe.yaml"), "--run", str(run), "--resume"]
+    verdicts, quality = ((run / f"{name}.jsonl").read_bytes() for name in ("verdicts", "quality"))
+    verdicts_that_are_right(run)
+    killed = command_line.run(["score", str(run)], log, [Kill("score", change="done.json.tmp")])
+    assert (killed.code, (run / "redo/score/quality.jsonl").exists()) == (-9, True), killed.errors
+    shutil.copytree(run, tmp_path / "pending")
+    whole = command_line.run(["judge", str(run)], log)
+    assert whole.code == 0, whole.errors
+    last = whole.changes[WHOLE]
+    for change in range(last - 11, last + 1):  # the new files replace the earlier ones
+        shutil.rmtree(run)
+        shutil.copytree(tmp_path / "pending", run)
+        command_line.run(["judge", str(run)], log, [Kill(WHOLE, change=change)])
+        resumed = command_line.run(resume, log)
+        assert resumed.code == 0, resumed.errors
+        found = tuple((run / f"{name}.jsonl").read_bytes() for name in ("verdicts", "quality"))
+        assert found[0] != verdicts or found[1] == quality, change
+        assert not (run / "redo").exists()
+
+
+def test_an_interrupted_redo_is_removed_wholly_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    """From a checkpoint with some of its files the next command would go on."""
+    run, log = folder / "run", tmp_path / "log"
+    checkpoint = run / "redo/sft/models/sft.checkpoints/checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"):
+        (checkpoint / name).write_text("{}")
+    shutil.copyfile(run / "recipe.yaml", run / "redo/sft/recipe.yaml")
+    shutil.copytree(run, tmp_path / "pending")
+    for change in range(1, 13):  # the earlier redo is removed
+        shutil.rmtree(run)
+        shutil.copytree(tmp_path / "pending", run)
+        command_line.run(["sft", str(run)], log, [Kill(WHOLE, change=change)])
+        assert len(list(checkpoint.glob("*"))) in (0, 4), change
+    resumed = command_line.run(["run", str(run / "recipe.yaml"), "--run", str(run), "--resume"], log)
+    assert resumed.code == 0, resumed.errors
+    assert not (run / "redo").exists()

@@ -100,10 +100,12 @@ def hard() -> list[Trajectory]:
     gone = msgspec.structs.replace(heard, messages=({"role": "user", "content": "Thanks. ###STOP###"},), calls=())
     memory = {"role": "system", "content": "You remember: Ann. <answer></answer>"}
     provenance = Provenance(model="a/model", sampling={"temperature": 1.0}, seed=2**63, tokenizer="abc")
+    spliced = Provenance(model="a/model", parent="synth/x", form="splice", turn=1)
     credit = Credit((0.5, 1.0), 1.5, (0.25, -0.25), Verdict(trajectory_id="rl/x", outcome=1.0, reason="equal"))
     tokens: dict[str, Any] = {"prompt_ids": (1, 2)}
     return [
         one("plain", turn("<think>Look.</think>Well.", (find,), (found,), **first), answer, **tokens, credit=credit),
+        one("splice", turn("", (find,), (found,), **first), answer, **tokens, stage="repair", provenance=spliced),
         one("several", turn("", (find, find, find), (found, lost, found), **first), answer, **tokens),
         one("without-tokens", turn("<think>x", (find,), (found,)), turn("<answer>Rome</answer>")),
         one("tokens-without-prompt", turn("", (find,), (found,), token_ids=(1,)), answer),

@@ -145,6 +145,19 @@ def test_limits_are_of_all_tasks_together(tmp_path: Path) -> None:
     assert plan(tmp_path)["task_sources"] == {"mine": 2, "town": 2}
 
 
+def test_the_limit_of_the_command_is_of_the_tasks_of_rl_too(tmp_path: Path) -> None:
+    recipe = {"name": "r", "model": {"path": "pico"}, "stages": ["rl"], "dpo": {"beta": 0.2}}
+    recipe["rl"] = {"tasks_per_step": 1, "tasks": {"format": "town", "count": 9}}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    assert plan(tmp_path)["rl_tasks"] == 9
+    assert plan(tmp_path, "--limit", "2")["rl_tasks"] == 2
+    assert plan(tmp_path, "--limit", "2", "rl.tasks.limit=4")["rl_tasks"] == 4
+    said = rewright(tmp_path, "run", "r.yaml", "--dry-run")
+    assert "note: dpo has settings and does not run: stages does not name it" in said.errors
+    said = rewright(tmp_path, "run", "r.yaml", "--dry-run", "dpo.beta=0.1")  # the default
+    assert "note: dpo" not in said.errors
+
+
 def test_an_override_of_the_path_replaces_the_mixture(tmp_path: Path) -> None:
     write(tmp_path)
     found = plan(tmp_path, "tasks=mine.jsonl")

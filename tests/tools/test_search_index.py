@@ -8,6 +8,7 @@ import math
 import random
 import re
 import shutil
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 from rewright.cli import main as cli
 from rewright.core.errors import InputError
 from rewright.tools.search_index import Document, SearchIndex, build_index, read_corpus
+from support import command_line
+from support.command_line import WHOLE, Kill
 
 TOWN = [
     Document("kalo", "Kalo is 36 years old and lives in Lomo."),
@@ -102,6 +105,27 @@ def test_what_is_no_index_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(InputError, match="nothing to search"):
         build_index([Document("a", "...")], tmp_path / "index")
+
+
+def test_a_kill_while_an_index_is_replaced_leaves_an_index_or_none(tmp_path: Path) -> None:
+    """With some files of the earlier one, the folder was said to be no index, and was never replaced."""
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "index"
+    corpus.write_text('{"id": "a", "contents": "the older text"}\n')
+    assert build_index(read_corpus(corpus), out) == 1
+    shutil.copytree(out, tmp_path / "older")
+    corpus.write_text('{"id": "b", "contents": "the newer text"}\n')
+    command = ["index", str(corpus), "--out", str(out)]
+    done = command_line.run(command, tmp_path / "log")
+    assert done.code == 0, done.errors
+    for change in range(1, done.changes[WHOLE] + 1):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(tmp_path / "older", out)
+        killed = command_line.run(command, tmp_path / "log", [Kill(WHOLE, change=change)])
+        assert killed.code == -signal.SIGKILL, killed.errors
+        if out.exists():
+            assert len(SearchIndex.open(out).documents) == 1
+        assert build_index(read_corpus(corpus), out) == 1
+        assert sorted(path.name for path in tmp_path.glob("index*")) == ["index"]
 
 
 def test_a_folder_that_is_damaged_or_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ from rewright.pipeline.migration import written_recipe
 from rewright.pipeline.registry import Stage, stages
 from rewright.recipe.loader import load_recipe
 from rewright.recipe.overrides import override_of
+from rewright.recipe.schema import Recipe
 
 __all__ = ["app", "main"]
 
@@ -117,14 +118,18 @@ def run_recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe. `run RUN --resume` continues a run with the recipe in its directory."""
-    settings = [*_settings(seed, limit, model), *(overrides or [])]
-    if recipe.is_dir() and (recipe / "recipe.yaml").exists():
-        chosen, folder = stored_settings(recipe, settings, trusted or ()), run or recipe
-    elif trusted:
+    stored = recipe.is_dir() and (recipe / "recipe.yaml").exists()
+    if trusted and not stored:
         raise InputError("--trusted of run is for a run directory, whose recipe may name code: a recipe file is yours")
-    else:
-        chosen = written_recipe(recipe, settings)
-        folder = run or Path("runs") / chosen.name
+
+    def load(*more: str) -> Recipe:
+        settings = [*_settings(seed, limit, model), *more, *(overrides or [])]
+        return stored_settings(recipe, settings, trusted or ()) if stored else written_recipe(recipe, settings)
+
+    chosen = load()
+    if limit is not None and chosen.rl.tasks is not None:  # RL has training tasks of its own
+        chosen = load(f"rl.tasks.limit={limit}")
+    folder = run or (recipe if stored else Path("runs") / chosen.name)
     other_machine = gpus is not None or gpu_memory is not None
     if other_machine and not dry_run:
         raise InputError("--gpus and --gpu-memory describe another machine: they need --dry-run")

@@ -72,7 +72,7 @@ def stored_settings(folder: Path, overrides: Sequence[str], trusted: Sequence[st
 def check_start(recipe: Recipe, folder: Path, *, resume: bool) -> Any:
     """Raise InputError for what a stage of the run in `folder` would refuse later. Returns the checked context."""
     from rewright.pipeline.contamination import check_contamination
-    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.preflight import check_run, say_left_out
     from rewright.pipeline.run_directory import Run
 
     before, _ = Run.check_place(folder, recipe, resume=resume)
@@ -80,6 +80,7 @@ def check_start(recipe: Recipe, folder: Path, *, resume: bool) -> Any:
     checked = check_run(recipe, before, missing)
     if not before.file("tasks.jsonl").exists():
         check_contamination(checked, missing)
+    say_left_out(recipe)
     return checked
 
 
@@ -176,13 +177,14 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     from rewright.engines.sizes import for_another_machine
     from rewright.pipeline.contamination import check_contamination
     from rewright.pipeline.memory_plan import check_memory
-    from rewright.pipeline.preflight import check_run
+    from rewright.pipeline.preflight import check_run, say_left_out
     from rewright.pipeline.run_directory import Run
 
     chosen = recipe_stages(recipe)
     with for_another_machine() if hardware is not None else nullcontext():
         context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
         check_contamination(context, chosen, details=True)
+    say_left_out(recipe)
     memory = {} if hardware is None else check_memory(recipe, hardware)
     plan: dict[str, Any] = {
         "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,

@@ -1,15 +1,24 @@
-"""Open and read files whose size and type nobody has checked."""
+"""Open and read files whose size and type nobody has checked, and remove folders in one operation."""
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
-from rewright.core.errors import InputError
+from rewright.core.errors import InputError, StorageError
 
-__all__ = ["MAX_LINE_BYTES", "bounded_lines", "open_file", "read_bounded", "refuse_special", "special_file_kind"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "bounded_lines",
+    "open_file",
+    "read_bounded",
+    "refuse_special",
+    "remove_folder",
+    "special_file_kind",
+]
 
 MAX_SMALL_FILE_BYTES: Final = 10_000_000
 """Maximum size of a file that is read at once: a recipe, a state file, the metadata of an index."""
@@ -57,3 +66,20 @@ def bounded_lines(file: IO[bytes], path: Path, number: int = 0) -> Iterator[byte
                 f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes: expected one record per line"
             )
         yield line
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with its files, all or none of them; nothing if it does not exist.
+
+    It is renamed first: a process that is killed while it deletes the files one by one would leave a folder with some
+    of them, which looks complete. What such a process has left is removed by the next call. Raises StorageError if the
+    folder cannot be renamed.
+    """
+    removed = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(removed, ignore_errors=True)
+    if folder.exists():
+        try:
+            folder.rename(removed)
+        except OSError as problem:
+            raise StorageError(f"cannot remove {folder}: {problem.strerror or problem}") from problem
+        shutil.rmtree(removed, ignore_errors=True)

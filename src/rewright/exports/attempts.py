@@ -132,6 +132,8 @@ class Attempt:
             "answer": one.answer,
             "failure": one.failure,
             "parent": one.provenance.parent,
+            "form": one.provenance.form,
+            "turn": one.provenance.turn,
             "sampling": one.provenance.sampling,
             "seed": one.provenance.seed,
             "tokenizer": one.provenance.tokenizer,

@@ -29,6 +29,7 @@ from rewright.core.records import (
     FollowUp,
     Message,
     Provenance,
+    RepairForm,
     StopReason,
     ToolCall,
     ToolResult,
@@ -91,6 +92,8 @@ class _KeptEnd(msgspec.Struct, frozen=True):
     answer: str | None = None
     failure: Failure | None = None
     parent: str | None = None
+    form: RepairForm | None = None
+    turn: int | None = None
     sampling: dict[str, Any] = {}
     seed: int | None = None
     tokenizer: str | None = None
@@ -220,7 +223,7 @@ def restored(found: Conversation, turns: Sequence[Turn], dialect: Dialect, ident
         prompt_ids=None if end.prompt_count is None else kept.prompt_ids or (),
         answer=end.answer,
         failure=end.failure,
-        provenance=Provenance(found.model, end.sampling, end.seed, end.parent, end.tokenizer),
+        provenance=Provenance(found.model, end.sampling, end.seed, end.parent, end.tokenizer, end.form, end.turn),
         seconds=end.seconds,
         credit=end.credit,
         opening=user_said(end.opening),

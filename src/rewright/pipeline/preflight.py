@@ -12,15 +12,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rewright.core.errors import InputError
+from rewright.core.progress import say
 from rewright.dialects import get_dialect
 from rewright.engines.settings import ModelSettings
 from rewright.judging.extraction import find_extractor
 from rewright.pipeline.context import Context
-from rewright.pipeline.registry import Stage, get_stage
+from rewright.pipeline.registry import Stage, get_stage, stages
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
+from rewright.recipe.stages import ALL_STAGES
 
-__all__ = ["check_models", "check_run"]
+__all__ = ["check_models", "check_run", "say_left_out"]
 
 
 def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
@@ -48,6 +50,15 @@ def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
             stage.prepare(context)
     _check_disk(recipe, run, wanted)
     return context
+
+
+def say_left_out(recipe: Recipe) -> None:
+    """Say which training of a recipe that has settings for it does not run: one that only runs if `stages` names it."""
+    for stage in stages():
+        settings = getattr(recipe, stage.name, None)
+        optional = stage.trains is not None and stage.name not in ALL_STAGES
+        if optional and stage.name not in recipe.stages and settings is not None and settings != type(settings)():
+            say(f"note: {stage.name} has settings and does not run: stages does not name it")
 
 
 def check_models(recipe: Recipe, stages: Iterable[Stage]) -> None:

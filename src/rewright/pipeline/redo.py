@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypedDict
 import msgspec
 
 from rewright.core.errors import InputError, StorageError
+from rewright.core.files import remove_folder
 from rewright.core.storage import write_atomically
 from rewright.pipeline.registry import Stage, run_order
 from rewright.pipeline.run_directory import TASK_FILES, Run
@@ -48,7 +49,7 @@ class Redo(Run):
     @classmethod
     def begin(cls, run: Run, stage: Stage) -> Self:
         """Start a redo; files of an earlier, interrupted one are removed. Raises StorageError if writing fails."""
-        shutil.rmtree(_folder(run, stage.name), ignore_errors=True)
+        remove_folder(_folder(run, stage.name))
         redo = cls(run, stage)
         try:
             redo.folder.mkdir(parents=True)
@@ -80,7 +81,7 @@ class Redo(Run):
     def discard(self) -> None:
         """Remove the new files; the earlier results stay."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         _drop_empty(self.folder.parent)
 
     # Overrides of `Run`.
@@ -108,11 +109,14 @@ class Redo(Run):
 
 
 def complete(run: Run) -> None:
-    """Complete interrupted replacements of files. The caller has locked the run."""
+    """Complete interrupted replacements of files, and removals. The caller has locked the run."""
     for stage in run_order(run.recipe()):
         folder = _folder(run, stage.name)
         if (folder / "done.json").exists():
             _replace(run, stage, folder)
+    for left in (run.path / "redo").glob("*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    _drop_empty(run.path / "redo")
 
 
 def discard_later(run: Run, stage: Stage) -> None:
@@ -144,7 +148,7 @@ def _replace(run: Run, stage: Stage, folder: Path) -> None:
     if done["metrics"] is not None:
         run.set_metrics(stage.name, done["metrics"])
     run.write_json("state.json", {**run.state(), stage.name: done["state"]})
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     _drop_empty(folder.parent)
 
 

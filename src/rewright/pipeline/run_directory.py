@@ -55,8 +55,9 @@ __all__ = ["Run", "evaluation_files", "prerequisite_file"]
 TASK_FILES = ("tasks.jsonl", "eval_tasks.jsonl")
 MCP_FILE = "mcp_tools.json"
 
-BEFORE_STAGES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", MCP_FILE, ".lock", LOG_FILE)
-"""The files of a run before its first stage has written anything."""
+_FIRST_FILES = ("recipe.yaml", "environment.json", "tasks.jsonl", "eval_tasks.jsonl", MCP_FILE, ".lock", LOG_FILE)
+BEFORE_STAGES = (*_FIRST_FILES, *(f"{name}.tmp" for name in _FIRST_FILES))
+"""The files of a run before its first stage has written anything, and what a kill leaves while they are written."""
 
 
 class Run:

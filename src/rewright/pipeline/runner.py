@@ -80,8 +80,8 @@ class Pipeline:
                 say(f"{name}: failed attempts at the engine: {format_counts(faults)}")
         if faults:
             details = {**details, "faults": dict(faults)}
+        discard_later(self.run, stage)  # first: after a kill in between they would be continued with earlier inputs
         self.run.finish(name, time.monotonic() - started, **details)
-        discard_later(self.run, stage)
 
     def _say_round(self, stage: Stage) -> None:
         """Say once in which later round the stages are, whose lines are those of the first."""

@@ -151,8 +151,12 @@ def build_index(
         bm25.save(temporary / "bm25", show_progress=False)
         about = {"format": FORMAT, "version": VERSION, "documents": len(offsets) - 1, "words": WORDS}
         (temporary / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(out, ignore_errors=True)
+        earlier = out.with_name(out.name + ".old")  # deleted file by file only when it is no longer the index
+        shutil.rmtree(earlier, ignore_errors=True)
+        if out.exists():
+            out.rename(earlier)
         temporary.rename(out)
+        shutil.rmtree(earlier, ignore_errors=True)
     except OSError as problem:
         raise StorageError(f"cannot write the search index {out}: {problem.strerror or problem}") from problem
     finally:

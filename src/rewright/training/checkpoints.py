@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from rewright.core.errors import StorageError
+from rewright.core.files import remove_folder
 
 __all__ = ["checkpoint_folder", "discard_checkpoints"]
 
@@ -19,18 +18,8 @@ def checkpoint_folder(model: Path) -> Path:
 
 
 def discard_checkpoints(model: Path) -> None:
-    """Remove the checkpoints of a model, all or none of them.
+    """Remove the checkpoints of a model, all or none of them: from some, the training could not be resumed.
 
-    The folder is renamed first: a process that is killed while it deletes the files one by one would leave a checkpoint
-    that looks complete, from which the training could not be resumed, or only without the state of its optimizer. What
-    such a process has left is removed by the next call. Raises StorageError if the folder cannot be renamed.
+    Raises StorageError if the folder cannot be renamed.
     """
-    folder = checkpoint_folder(model)
-    removed = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(removed, ignore_errors=True)
-    if folder.exists():
-        try:
-            folder.rename(removed)
-        except OSError as problem:
-            raise StorageError(f"cannot remove {folder}: {problem.strerror or problem}") from problem
-        shutil.rmtree(removed, ignore_errors=True)
+    remove_folder(checkpoint_folder(model))

@@ -196,10 +196,8 @@ def _by_log_probs(batch: Batch, row: BatchRow) -> Generated | None:
     values = row.log_probs
     sampled = np.isfinite(values) & (values < 0) & row.real
     outside = values[row.real & ~row.mask]
-    if (
-        len(outside) > 1 and outside[0] != 0 and (outside == outside[0]).all()
-    ):  # one constant, such as -1, fills what is masked
-        return None
+    if len(outside) > 1 and outside[0] != 0 and (outside == outside[0]).all():
+        return None  # one constant, such as -1, fills what is masked
     begins = row.prompt_ids is not None and row.mask[row.start]
     if not begins and not (row.mask & sampled).any():  # nothing that is trained was sampled
         return Generated(_from_first_token(row, runs(sampled)), False) if sampled.any() else None

@@ -117,15 +117,7 @@ def turn_boundaries(batch: Batch) -> Result:
         if (token := _unpaired(starts, ends, may_be_cut=row.truncated is not False)) is not None:
             what = f"{len(starts)} starts and {len(ends)} ends of turns, which do not pair up"
             findings.append(row.finding("turn_boundaries", what, token, "a start, then its end, before the next start"))
-        elif (
-            row.turn_ids is not None
-            and not batch.turn_end
-            and len(row.turn_ids)
-            not in (
-                len(starts),
-                sum(start < len(row.ids) for start in starts),  # others were cut off
-            )
-        ):
+        elif row.turn_ids is not None and not batch.turn_end and not _are_as_many(starts, row, len(row.turn_ids)):
             sizes = zip(starts, ends, row.turn_ids, strict=False)
             other = (start for start, end, ids in sizes if min(end, row.end) - start != len(ids))
             what = f"{len(starts)} turns, but the sampler returned {len(row.turn_ids)}"
@@ -191,6 +183,11 @@ def _begins_in_prompt(row: BatchRow, start: int) -> bool:
     if row.log_probs is None or not row.prompt_ids or start <= row.start:
         return False
     return int(row.ids[start]) == row.prompt_ids[-1] and float(row.log_probs[start]) == 0
+
+
+def _are_as_many(starts: list[int], row: BatchRow, count: int) -> bool:
+    """Whether so many turns begin, those included or not that were cut off before their first token."""
+    return count in (len(starts), sum(start < len(row.ids) for start in starts))
 
 
 def _trained(row: BatchRow, turn: tuple[int, int]) -> bool:

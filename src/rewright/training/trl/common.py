@@ -17,7 +17,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from rewright.core.errors import InputError, RewrightError, StorageError, TrainingError
-from rewright.core.progress import Bar
+from rewright.core.progress import Bar, say
 from rewright.engines.loading import quiet_loading
 from rewright.training.checkpoints import checkpoint_folder, discard_checkpoints
 from rewright.training.launch import rank, world_size
@@ -160,6 +160,10 @@ def train(
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
+            _say_other_rate(trainer, checkpoint, label)
+            if _step_of(checkpoint) >= total:
+                # It would make another step, unless an epoch ends here: it counts the steps after each of them.
+                trainer._run_epoch = lambda **_: None
         tracked = tracking(trainer, out, None if checkpoint is None else _step_of(checkpoint))
         with _writing(out), tracked, labelled_positions_only():
             try:
@@ -288,6 +292,17 @@ def _last_checkpoint(folder: Path, processes: int) -> Path | None:
         else:
             return checkpoint
     return None
+
+
+def _say_other_rate(trainer: Any, checkpoint: Path, label: str) -> None:
+    """Say that the learning rate of a checkpoint, which the trainer restores, is not that of the recipe."""
+    file = checkpoint / "scheduler.pt"
+    stored = torch.load(file, weights_only=True).get("base_lrs") if file.is_file() and rank() == 0 else None
+    if stored and trainer.args.learning_rate not in stored:
+        say(
+            f"warning: {label}: goes on from step {_step_of(checkpoint)} with the learning rate {stored[0]:g} of its "
+            f"checkpoint, not with {trainer.args.learning_rate:g}: to begin anew, remove {checkpoint.parent}"
+        )
 
 
 def _step_of(checkpoint: Path) -> int:
