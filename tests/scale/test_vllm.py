@@ -270,10 +270,25 @@ def test_a_killed_run_with_vllm_in_its_process_is_resumed(
 
 
 HOLD = """\
+import asyncio
 import time
 from pathlib import Path
 from transformers import TrainerCallback, trainer
+from rewright.engines.vllm_server import VLLMServerEngine
 from rewright.training.trl.backend import TRL
+
+answered = 0
+generate = VLLMServerEngine.generate
+
+async def held(self, request):
+    global answered
+    while answered >= 8 and not Path("killed").exists():
+        await asyncio.sleep(0.02)
+    turn = await generate(self, request)
+    answered += Path("go").exists()
+    return turn
+
+VLLMServerEngine.generate = held
 
 class Wait(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
@@ -303,12 +318,13 @@ def test_of_two_servers_one_dies_and_returns_and_then_both_die(
     second.start()
     done = [one.answers() for one in (server, second)]
     (tmp_path / "go").touch()
-    # Both are used in the second step: with its weights, or the rollouts would be others.
+    # Both are used in the second step: with its weights, or the rollouts would be others. It waits for later turns.
     wait_for(
         lambda: all(one.answers() > before + 1 for one, before in zip((server, second), done, strict=True)), process
     )
     server.kill()
     second.kill()
+    (tmp_path / "killed").touch()
     said, error = errors(process)
     lines = said.splitlines()
     events = [(line.split()[0], line.split(": ")[0].split(" ", 1)[1]) for line in lines if line.startswith("http")]
