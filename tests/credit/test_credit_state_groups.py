@@ -402,7 +402,7 @@ def test_a_trainer_that_gives_rewards_only_refuses_them(estimator: str) -> None:
         ),
         ({"state_keys": [["a"]], "estimator_settings": {"state_key": "own"}}, "no state keys of the kind 'own'"),
         ({"state_keys": [["a"]], "estimator_settings": {"omega": -1}}, "omega must not be negative, got -1"),
-        ({"state_keys": [["a"]], "estimator_settings": {"visits": "last"}}, "Invalid enum value 'last'"),
+        ({"state_keys": [["a"]], "estimator_settings": {"visits": "last"}}, "invalid enum value 'last'"),
         ({"state_keys": [["a"]], "masked": [[]]}, r"masked\[0\] has 0 entries: expected 1"),
     ],
 )

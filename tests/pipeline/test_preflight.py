@@ -129,7 +129,10 @@ TASKS = {
     "a kind": ({"tools": [{"schema": SCHEMA, "kind": "mcp"}]}, "task b: tool find: no executor for kind 'mcp'"),
     "a module": ({"tools": [{"schema": SCHEMA, "target": "mine.more:find"}]}, "there is no module mine.more"),
     "a function": ({"tools": [{"schema": SCHEMA, "target": "mine:fnd"}]}, "module mine defines no fnd"),
-    "an untrusted module": ({"tools": [{"schema": SCHEMA, "target": "other:find"}]}, "there is no module other"),
+    "an untrusted module": (
+        {"tools": [{"schema": SCHEMA, "target": "nowhere_at_all:find"}]},
+        "there is no module nowhere_at_all",
+    ),
     "a gold answer": ({"gold": {}}, "task b: judge exact needs gold.answers, and the task has none"),
     "empty gold answers": ({"gold": {"answers": ["", " "]}}, "needs gold.answers, and those of the task are empty"),
     "gold calls": ({"judge": "calls"}, "task b: judge calls needs gold.calls (an empty list: no call is right)"),

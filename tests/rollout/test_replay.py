@@ -211,7 +211,13 @@ async def test_turns_that_do_the_same_have_one_key(tools: FunctionTools, one: st
     assert (keys[0] == keys[1]) is equal
 
 
-@pytest.mark.parametrize(("given", "words"), [({"k": 1}, "k is 1"), ({"form": "x"}, "form is 'x'")])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"k": 1}, "signal.k must be at least 2, got 1"),
+        ({"form": "x"}, "signal.form .* 'x': expected one of difference, outcome"),
+    ],
+)
 def test_wrong_settings_of_the_signal_branch(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         turn_signal([], "branch", resources=Resources(branch=lambda *_, **__: []), **given)

@@ -67,15 +67,10 @@ def validated(
     }
     if kept is None or not own:
         return dict(given)
-    import msgspec  # imported lazily: credit from calls alone does not need it
+    from rewright.credit.choices import checked  # imported lazily: credit from calls alone needs no msgspec
 
-    from rewright.core.settings import convert
-
-    try:
-        built = convert(own, kept)
-    except msgspec.ValidationError as problem:
-        raise ValueError(f"{kind} {name!r}: {problem}") from None
-    return {**given, **{key: getattr(built, key) for key in own}}
+    built = checked(kind, str(name), own, kept, known)
+    return {**given, **{key: built[key] for key in own}}
 
 
 def _expected(kind: Literal["estimator", "signal"]) -> str:
