@@ -375,7 +375,7 @@ def test_the_command_ends_if_the_supervisor_is_killed(tmp_path: Path) -> None:
 
 def test_a_lost_worker_does_not_hang(tmp_path: Path) -> None:
     said = "(raylet) A worker died or was killed while executing a task by an unexpected system error."
-    words = r"lost a process and made no step for 0\.1 s: A worker died"
+    words = r"verl failed: Ray has lost a node or a worker: no step in the 0\.1 s after it: A worker died"
     with pytest.raises(TrainingError, match=words), (tmp_path / "lock").open("w") as lock:
         run(
             [sys.executable, "-c", f"import time; print({said!r}, flush=True); time.sleep(600)"],

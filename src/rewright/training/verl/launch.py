@@ -117,7 +117,7 @@ def run(
     poll()
     if stalled is not None:
         raise TrainingError(
-            f"rl: {what} lost a process and made no step for {stall_seconds:g} s: {stalled} (log: {log})"
+            f"rl: {what} failed: {LOST}: no step in the {stall_seconds:g} s after it: {stalled} (log: {log})"
         )
     if process.returncode == REFUSED and (said := _refusal(log, start)) is not None:
         raise InputError(f"rl: {said}")
