@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from rewright.core import progress
 from rewright.core.errors import EngineError, InputError
 from rewright.credit import CreditTrajectory, CreditTurn, turn_signal
 from rewright.credit.judge_rubric import redistribute
@@ -407,3 +408,14 @@ def test_redistribution_keeps_sum_and_sign_by_hand() -> None:
         found = redistribute(level, verdicts, tokens.tolist())
         assert float(found @ tokens) == pytest.approx(level * tokens.sum())
         assert (found * level >= 0).all()
+
+
+def test_requests_that_take_long_are_counted_on_standard_error(
+    judge_of: Callable[..., LanguageJudge], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge = judge_of(lambda body: f'{{"score": {len(said_by_user(body))}}}')
+    assert judge(["a", "bb"], SCHEMA) == [{"score": 1}, {"score": 2}]
+    assert "judge requests" not in capfd.readouterr().err
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert judge(["ccc", "bb"], SCHEMA) == [{"score": 3}, {"score": 2}]
+    assert "judge requests: 2/2 in " in capfd.readouterr().err

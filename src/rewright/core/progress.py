@@ -62,19 +62,22 @@ def format_counts(counts: Mapping[str, int]) -> str:
 class Bar:
     """Progress bar with a rate: `with Bar("rollouts", total) as bar: bar.step(detail="…")`.
 
-    `done`: items that were finished before, by an interrupted run; they do not count for the rate. Nothing is said
-    about no items.
+    `done`: items that were finished before, by an interrupted run; they do not count for the rate. `brief`: without a
+    terminal nothing is said unless it takes `LINE_SECONDS`, for what is repeated often, inside of another bar; it is
+    not forwarded. Nothing is said about no items.
     """
 
-    def __init__(self, label: str, total: int, *, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, *, done: int = 0, brief: bool = False) -> None:
         self.label, self.total, self.done = label, total, done
+        self._brief = brief
         self._started = self._shown = time.monotonic()
         self._before = done
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
         if _receiver is not None:
-            _receiver("bar", self.label, self.total, self.done)
+            if not self._brief:
+                _receiver("bar", self.label, self.total, self.done)
         elif sys.stderr.isatty() and not _hidden.get():
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -98,7 +101,8 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if _receiver is not None:
-            _receiver("bar_end", error is not None)
+            if not self._brief:
+                _receiver("bar_end", error is not None)
             return
         if self._progress is not None:
             self._progress.stop()
@@ -106,13 +110,16 @@ class Bar:
         count = self.done - self._before
         if _hidden.get() or not (self.total or self.done) or (error is not None and not count):
             return  # (no item was processed: the error message is enough)
+        if self._brief and seconds < LINE_SECONDS:
+            return
         say(f"{self.label}: {self.done}/{self.total} in {seconds:.1f} s ({count / max(seconds, 1e-9):.1f}/s)")
 
     def step(self, count: int = 1, detail: str = "") -> None:
         """Advance by `count` items. `detail` is shown behind the counts."""
         self.done += count
         if _receiver is not None:
-            _receiver("step", count, detail)
+            if not self._brief:
+                _receiver("step", count, detail)
             return
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done, total=self.total, detail=detail)

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from rewright.core.progress import Bar
 from rewright.core.records import Message
 from rewright.core.storage import RecordFile
 from rewright.core.strict_json import STRICT, json_problem
@@ -114,12 +115,19 @@ class LanguageJudge:
             return value
 
         async def ask_all() -> list[Any | None]:
-            tasks = [asyncio.create_task(self._answer(prompt, index, accept)) for prompt, index in first.items()]
-            try:
-                return await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            with Bar("judge requests", len(first), brief=True) as bar:
+
+                async def answer(prompt: str, index: int) -> Any | None:
+                    value = await self._answer(prompt, index, accept)
+                    bar.step()
+                    return value
+
+                tasks = [asyncio.create_task(answer(prompt, index)) for prompt, index in first.items()]
+                try:
+                    return await asyncio.gather(*tasks)
+                finally:
+                    for task in tasks:
+                        task.cancel()
 
         answers = dict(zip(first, self._run(ask_all()), strict=True)) if first else {}
         return [answers[prompt] for prompt in prompts]
