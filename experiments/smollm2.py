@@ -34,6 +34,9 @@ from rewright.pipeline.run_directory import Run
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "smollm2.jsonl"
 
+MOVES = "rl.entropy=0.001"
+"""A gradient for `--quick`, in which all rollouts may be wrong: without one RL refuses to save a model."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -53,6 +56,7 @@ SETTINGS = {
         quick=(
             "tasks.limit=18", "eval.tasks.limit=10", "model.slots=8", "sft.epochs=1", "sft.batch_size=8",
             "rl.steps=2", "rl.tasks_per_step=2", "rl.generations=4", "rl.micro_batch_size=4", "limits.turn_tokens=120",
+            MOVES,
         ),
         apart=("irrelevance", "live_irrelevance", "live_relevance"),
     ),
@@ -66,7 +70,7 @@ SETTINGS = {
         quick=(
             "tasks.limit=12", "eval.tasks.limit=6", "model.slots=8", "sft.epochs=1", "sft.batch_size=4",
             "rl.steps=1", "rl.tasks_per_step=2", "rl.generations=4", "rl.micro_batch_size=4", "limits.turn_tokens=120",
-            "limits.turns=4",
+            "limits.turns=4", MOVES,
         ),
     ),
 }  # fmt: skip
