@@ -79,12 +79,12 @@ def _say_copies(recipe: Recipe, stages: Sequence[Stage]) -> None:
     """
     if recipe.user.model is not None:
         return
-    sampled = {
-        "synth": (recipe.synth, any(stage.name == "synth" for stage in stages) and repeats_greedily(recipe.model)),
-        "eval": (recipe.eval, any(_evaluated_greedily(recipe, stage) for stage in stages)),
+    greedy = {
+        "synth": any(stage.name == "synth" for stage in stages) and repeats_greedily(recipe.model),
+        "eval": any(_evaluated_greedily(recipe, stage) for stage in stages),
     }
-    for section, (settings, greedy) in sampled.items():
-        if greedy and settings.n > 1 and settings.temperature == 0:
+    for section, settings in (("synth", recipe.synth), ("eval", recipe.eval)):
+        if greedy[section] and settings.n > 1 and settings.temperature == 0:
             so = ", and pass@k and pass^k are those of one" if section == "eval" else ""
             say(
                 f"warning: {section}.n is {settings.n}, and {section}.temperature 0: the trajectories of a task are "
