@@ -84,6 +84,26 @@ def test_a_run_is_continued_by_its_directory(runs: Path) -> None:
     in_process.rewright(runs, "run", "none", "--resume").refused("cannot read recipe none: Is a directory")
 
 
+@pytest.mark.needs_torch
+def test_a_dry_run_of_a_run_is_of_what_is_left_of_it(runs: Path) -> None:
+    said = in_process.rewright(runs, "run", "left", "--dry-run", "--json")
+    assert (said.code, json.loads(said.output)["stages"]) == (0, []), said.errors
+    (runs / "left/state.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (runs / "left").rglob("*")}
+    said = in_process.rewright(runs, "run", "left", "--resume", "--dry-run", "--json")
+    assert (said.code, json.loads(said.output)["stages"]) == (0, ["eval_base"]), said.errors
+    assert {path: path.stat().st_mtime_ns for path in (runs / "left").rglob("*")} == before
+    in_process.rewright(runs, "run", "left", "--resume", "--dry-run", "eval.n=3").refused("eval.n is 1 there, and 3")
+
+
+def test_the_tasks_of_a_run_are_validated_by_its_directory(runs: Path) -> None:
+    task = Task(id="t", messages=({"role": "user", "content": "Where?"},), gold=Gold(answers=("a",)))
+    in_process.rewright(runs, "validate", "left").refused("left/tasks.jsonl: no such file")
+    (runs / "left/tasks.jsonl").write_bytes(msgspec.json.encode(task) + b"\n")
+    said = in_process.rewright(runs, "validate", "left")
+    assert (said.code, "1 rows" in said.output) == (0, True), said.errors
+
+
 def test_a_run_directory_runs_no_code_that_is_not_named(runs: Path) -> None:
     path = runs / "left/recipe.yaml"
     path.write_text(path.read_text().replace("judges: []", "judges: [mine]"))
