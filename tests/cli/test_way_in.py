@@ -84,6 +84,26 @@ def test_a_run_is_continued_by_its_directory(runs: Path) -> None:
     in_process.rewright(runs, "run", "none", "--resume").refused("cannot read recipe none: Is a directory")
 
 
+@pytest.mark.needs_torch
+def test_a_dry_run_of_a_run_is_of_what_is_left_of_it(runs: Path) -> None:
+    said = in_process.rewright(runs, "run", "left", "--dry-run", "--json")
+    assert (said.code, json.loads(said.output)["stages"]) == (0, []), said.errors
+    (runs / "left/state.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (runs / "left").rglob("*")}
+    said = in_process.rewright(runs, "run", "left", "--resume", "--dry-run", "--json")
+    assert (said.code, json.loads(said.output)["stages"]) == (0, ["eval_base"]), said.errors
+    assert {path: path.stat().st_mtime_ns for path in (runs / "left").rglob("*")} == before
+    in_process.rewright(runs, "run", "left", "--resume", "--dry-run", "eval.n=3").refused("eval.n is 1 there, and 3")
+
+
+def test_the_tasks_of_a_run_are_validated_by_its_directory(runs: Path) -> None:
+    task = Task(id="t", messages=({"role": "user", "content": "Where?"},), gold=Gold(answers=("a",)))
+    in_process.rewright(runs, "validate", "left").refused("left/tasks.jsonl: no such file")
+    (runs / "left/tasks.jsonl").write_bytes(msgspec.json.encode(task) + b"\n")
+    said = in_process.rewright(runs, "validate", "left")
+    assert (said.code, "1 rows" in said.output) == (0, True), said.errors
+
+
 def test_a_run_directory_runs_no_code_that_is_not_named(runs: Path) -> None:
     path = runs / "left/recipe.yaml"
     path.write_text(path.read_text().replace("judges: []", "judges: [mine]"))
@@ -147,7 +167,7 @@ def test_runs_without_a_common_task_have_no_difference(runs: Path) -> None:
         ([], "nothing to evaluate on: expected a run directory, a task file, or --benchmark with one of "),
         (["left", "--limit", "2"], "--run, --limit and --resume of eval are for a new run"),
         (["left", "seed=2"], "the held-out tasks of left are evaluated with its own recipe"),
-        (["t.jsonl", "--trusted", "mine"], "--trusted of eval is for a run directory"),
+        (["--benchmark", "bfcl-multi-turn", "--trusted", "mine"], "--trusted of eval is for a run directory or a task"),
         (["--benchmark", "bfcl-multi-turn", "--benchmark", "bfcl-multi-turn"], "is given twice"),
         (["t.jsonl", "--limit", "0"], "--limit is 0: expected at least 1"),
     ],
@@ -160,6 +180,26 @@ def test_a_word_with_two_readings_is_refused_with_both(runs: Path, arguments: li
     before = sorted(path.name for path in runs.iterdir())
     in_process.rewright(runs, "eval", *arguments).refused(said)
     assert sorted(path.name for path in runs.iterdir()) == before
+
+
+@pytest.mark.needs_torch
+def test_a_task_file_that_names_code_is_evaluated_with_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    judge = "from rewright.judging import Judgement\n\n\ndef judge(answer, task):\n    return Judgement(1.0, 'yes')\n"
+    (tmp_path / "judge_of_eval.py").write_text(judge)
+    row: dict[str, Any] = {
+        "id": "a",
+        "messages": [{"role": "user", "content": "q"}],
+        "judge": "judge_of_eval:judge",
+        "gold": {"answers": ["a"]},
+    }
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    few = ["limits.turn_tokens=4", "sandbox.level=process", "--run", "run"]
+    in_process.rewright(tmp_path, "eval", "t.jsonl", *few).refused("expected judge_of_eval in `judges`")
+    said = in_process.rewright(tmp_path, "eval", "t.jsonl", *few, "--trusted", "judge_of_eval")
+    assert said.code == 0, said.errors
+    recipe = (tmp_path / "run/recipe.yaml").read_text()
+    assert recipe.count("- judge_of_eval\n") == 2  # judges and sandbox.trusted
 
 
 @pytest.mark.needs_torch

@@ -112,6 +112,38 @@ def test_groups_may_be_numbered_from_0(tmp_path: Path) -> None:
     assert first["value"] < 0
 
 
+def test_equal_cluster_numbers_of_two_sources_are_two_clusters(tmp_path: Path) -> None:
+    """A name is one cluster in all sources: categories of a benchmark have variants of the same tasks."""
+
+    def interval(name: str, cluster: str) -> list[float]:
+        for source in ("a", "b"):
+            tasks = [
+                {
+                    "id": f"{source}{number}",
+                    "messages": [{"role": "user", "content": f"{source}{number}?"}],
+                    "gold": {"answers": ["3"]},
+                    "metadata": {"cluster": number // 4 if cluster == "number" else f"{cluster}{number // 4}"},
+                }
+                for number in range(8)
+            ]
+            (tmp_path / f"{source}.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+        sources = "[{path: a.jsonl, name: a}, {path: b.jsonl, name: b}]"
+        text = f"stages: [eval_base]\ndialect: chat\neval: {{tasks: {sources}}}\n"
+        (tmp_path / "r.yaml").write_text(f"{text}model: {{path: m, engine: openai, base_url: '{url}/v1'}}\n")
+        made = rewright(tmp_path, "run", "r.yaml", "--run", name)
+        assert made.code == 0, made.errors
+        row = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
+        return [row["success"], row["low"], row["high"]]
+
+    def reply(body: Body) -> dict[str, Any]:
+        return says("3" if said_by_user(body)[:2] in {"a0", "a1", "a2", "a3"} else "4")
+
+    with served(lambda: chat_server(reply)) as url:
+        numbers, names = interval("numbers", "number"), interval("names", "variant")
+    assert numbers[0] == names[0] == 0.25
+    assert numbers[2] < names[2]  # four clusters are more evidence than two
+
+
 def test_intervals_stay_between_0_and_1() -> None:
     for outcomes in ([[1.0]] * 3, [[0.0]] * 3, [[1.0], [1.0], [0.0]], [[1.0, 1.0]], [[0.0, 1.0], [1.0]]):
         row = summary(outcomes)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support import command_line
 from support.command_line import Kill
@@ -131,18 +132,31 @@ def test_a_training_that_is_killed_after_its_last_checkpoint_makes_no_further_st
     same(run, undisturbed / "run")
 
 
-def test_a_learning_rate_that_a_checkpoint_overrules_is_said(recipe: Path, tmp_path: Path) -> None:
+def test_settings_that_changed_before_a_training_is_resumed_are_said(recipe: Path, tmp_path: Path) -> None:
+    """The settings of the optimizer and the weights are the checkpoint's; with another adapter it cannot be loaded."""
     run = tmp_path / "run"
     command = ["run", str(recipe), "stages=[rl]", "rl.steps=2", "--run", str(run)]
     killed = command_line.run(command, tmp_path, [Kill("rl", change="checkpoint-2")])
     assert killed.code == -signal.SIGKILL, killed.errors
     resume = ["run", str(run), "--resume"]
-    stored = (run / "recipe.yaml").read_text()
-    before, rl, after = stored.partition("\nrl:")
-    (run / "recipe.yaml").write_text(before + rl + after.replace("learning_rate: 0.0001", "learning_rate: 0.0007", 1))
+    stored = yaml.safe_load((run / "recipe.yaml").read_text())
+
+    def change(**settings: object) -> None:
+        changed = {**stored, "rl": {**stored["rl"], **settings}}
+        (run / "recipe.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+
+    change(lora_rank=2)
+    refused = command_line.run(resume, tmp_path)
+    assert refused.code == 2
+    assert "rl: cannot go on from step 1 of 2: lora_rank was null, and is 2" in refused.errors
+    change(learning_rate=7e-4, arguments={"weight_decay": 0.5}, scheduler="linear", micro_batch_size=2)
     done = command_line.run(resume, tmp_path)
     assert done.code == 0, done.errors
-    assert "rl: goes on from step 1 with the learning rate 0.0001 of its checkpoint, not with 0.0007" in done.errors
+    assert (
+        "warning: rl: goes on from step 1 of 2, with learning_rate 0.0001 of the checkpoint, not 0.0007 and "
+        'arguments.weight_decay unset of the checkpoint, not 0.5; scheduler is "linear" from here on, and was '
+        f'"constant": to begin anew, remove {run}/models/rl.checkpoints'
+    ) in done.errors
 
 
 @pytest.mark.slow

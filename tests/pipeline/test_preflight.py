@@ -179,6 +179,25 @@ def test_a_task_that_cannot_be_done_is_said_before_the_first_stage(tmp_path: Pat
 
 
 @pytest.mark.needs_torch
+def test_copies_of_a_greedy_trajectory_are_said(tmp_path: Path) -> None:
+    """Also where only a stage that evaluates a trained model has them; not of a server, which may answer otherwise."""
+
+    def said(recipe: str) -> list[str]:
+        put(tmp_path, recipe)
+        done = in_process.rewright(tmp_path, "run", "r.yaml", "--dry-run")
+        assert done.code == 0, done.errors
+        return [line.partition(": the traj")[0] for line in done.errors.splitlines() if "copies of one" in line]
+
+    evaluated = "{tasks: {format: rewright, path: t.jsonl}, n: 4, temperature: 0}"
+    both = ["warning: synth.n is 2, and synth.temperature 0", "warning: eval.n is 4, and eval.temperature 0"]
+    assert said(f"synth: {{temperature: 0}}\neval: {evaluated}") == both
+    assert said("synth: {temperature: 0, n: 1}\neval: {n: 4, tasks: {format: rewright, path: t.jsonl}}") == []
+    served = f"model: {SERVED % ', tokenizer: pico'}\nsynth: {{temperature: 0}}\neval: {evaluated}\nstages: "
+    assert said(f"{served}[synth, judge]") == said(f"{served}[eval_base]") == []
+    assert said("synth: {temperature: 0}\nstages: [eval_base]") == []
+
+
+@pytest.mark.needs_torch
 def test_a_dry_run_says_the_same(tmp_path: Path) -> None:
     put(tmp_path, WHERE["rl.tasks"], bad=[task("c"), task("b", gold={})])
     in_process.rewright(tmp_path, "run", "r.yaml", "--dry-run").refused("task b: judge exact needs gold.answers")

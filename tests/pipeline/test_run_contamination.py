@@ -197,3 +197,49 @@ def test_complexfuncbench_is_compared_or_named_as_missing(installed: Path, monke
     shown = dry_run(installed, "{format: autotraj, path: q.jsonl}")
     assert shown.code == 0, shown.errors
     assert "complexfuncbench" in said(shown.errors).partition("without data on this machine: ")[2]
+
+
+EVALUATED = "stages: [synth, judge, score, repair, build, sft, eval_sft]\nrepair: {model: pico-repairer}\nmodel: pico\n"
+
+
+def evaluated(folder: Path, rest: str, *changes: str) -> Any:
+    (folder / "r.yaml").write_text(EVALUATED + rest)
+    return rewright(folder, "run", "r.yaml", "--dry-run", *changes)
+
+
+@pytest.mark.needs_torch
+def test_evaluation_tasks_that_are_training_tasks_are_counted(folder: Path) -> None:
+    templates = [f"Tell me the salary of the landlord of the doctor of the person number {n}." for n in range(8)]
+    rows = [{"question": question, "gold_answer": "{1}"} for question in (*templates[:4], OTHER)]
+    lines(folder / "q.jsonl", rows)
+    lines(folder / "other.jsonl", [{**row, "question": text} for row, text in zip(rows, templates[4:], strict=False)])
+    lines(folder / "mixed.jsonl", [{**rows[0], "question": text} for text in (templates[7], OTHER.upper())])
+    tasks = "tasks: {format: autotraj, path: q.jsonl%s}\n"
+    found = "tasks: contamination: 1 of 2 tasks of eval.tasks are among the 5 tasks (word for word), such as evaluation"
+    mixed = "eval: {tasks: {format: autotraj, path: mixed.jsonl}}\n"
+    shown = evaluated(folder, tasks % "" + mixed)
+    assert (shown.code, found in said(shown.errors)) == (0, True), shown.errors
+    evaluated(folder, tasks % ", contamination: error" + mixed).refused(found)
+    # RL on the same tasks, while `tasks` are others.
+    rl = "rl: {tasks: {format: autotraj, path: q.jsonl}, tasks_per_step: 2}\n"
+    shown = evaluated(folder, "tasks: {format: town, count: 2}\n" + mixed + rl, "stages=[eval_base,rl,eval_rl]")
+    assert (shown.code, f"rl.{found}" in said(shown.errors)) == (0, True), shown.errors
+    # Clean: tasks of the same template, no training on `tasks`, or no evaluation.
+    clean = (
+        evaluated(folder, tasks % "" + "eval: {tasks: {format: autotraj, path: other.jsonl}}\n"),
+        evaluated(folder, tasks % "" + mixed, "stages=[sft,eval_sft]", "sft.source=demonstrations"),
+        evaluated(folder, tasks % "" + mixed, "stages=[synth,judge,score,repair,build,sft]"),
+        evaluated(folder, tasks % "" + mixed, "stages=[eval_base,synth,judge]"),
+        evaluated(folder, tasks % ", contamination: off" + mixed),
+    )
+    for shown in clean:
+        assert (shown.code, "eval.tasks are" in shown.errors) == (0, False), shown.errors
+
+
+@pytest.mark.needs_torch
+def test_an_evaluation_on_the_split_of_a_world_that_is_trained_on_is_said(folder: Path) -> None:
+    tasks = "tasks: {format: town, split: train, count: 3}\n"
+    same = evaluated(folder, f"{tasks}eval: {{tasks: {{format: town, split: train, count: 2, seed: 0}}}}\n")
+    assert "2 of 2 tasks of eval.tasks are among the 3 tasks" in said(same.errors)
+    held_out = evaluated(folder, f"{tasks}eval: {{tasks: {{format: town, split: heldout, count: 2}}}}\n")
+    assert (held_out.code, "contamination" in held_out.errors) == (0, False), held_out.errors

@@ -72,14 +72,14 @@ def evaluate(
     """Evaluate a model on the held-out tasks of a run, on a task file, on benchmarks, or on a suite of them.
 
     `eval RUN --model sft` evaluates a stage of the run on its held-out tasks again. A task file, a benchmark or another
-    model makes a new run.
+    model makes a new run. `--trusted` of a task file stands for `sandbox.trusted` and `judges` of that run.
     """
     from rewright.pipeline.run_directory import Run
 
     place, overrides = _place(what or [])
     opened = Run.open(place, trusted=trusted or ()) if isinstance(place, Path) else None
-    if trusted and opened is None:
-        raise InputError("--trusted of eval is for a run directory, whose recipe may name code")
+    if trusted and place is None:
+        raise InputError("--trusted of eval is for a run directory or a task file, which may name code")
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}: expected at least 1")
     stage, chosen = _model(model, opened)
@@ -111,6 +111,8 @@ def evaluate(
     if len({*names}) < len(names):
         raise InputError("eval: a --benchmark is given twice: expected each once")
     settings = _model_settings(opened, stage, chosen)
+    if trusted and opened is None:  # a task file, whose tools and judges may be code
+        settings += [override_of(key, list(trusted)) for key in ("sandbox.trusted", "judges")]
     recipes = [benchmark_recipe(name, None, limit, [*settings, *overrides]) for name in names]
     if not names:
         recipes = [_recipe(place, opened, limit, [*settings, *overrides])]

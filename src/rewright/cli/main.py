@@ -135,7 +135,7 @@ def run_recipe(
         raise InputError("--gpus and --gpu-memory describe another machine: they need --dry-run")
     if dry_run:
         hardware = planning.hardware_of(chosen, gpus, gpu_memory) if other_machine else None
-        print_plan(chosen, as_json=as_json, hardware=hardware)
+        print_plan(chosen, as_json=as_json, hardware=hardware, resumed=folder if resume or stored else None)
         return
     print_report(start_run(chosen, folder, resume=resume, as_json=as_json), as_json=as_json)
 

@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    tasks: Annotated[Path, typer.Argument(help="Task file.")],
+    tasks: Annotated[Path, typer.Argument(metavar="TASKS|RUN", help="Task file, or a run directory: its tasks.")],
     *,
     task_format: Annotated[str | None, typer.Option("--format", help="Format of the file (default: rewright).")] = None,
     against: Annotated[Path | None, typer.Option(help="Test set; report its tasks that are also in this file.")] = None,
@@ -87,6 +87,8 @@ def validate(
         raise InputError(f"--limit is {limit}: expected at least 1")
     check_packages(judges or (), "--judges")
     check_packages(trusted or (), "--trusted")
+    if (tasks / "recipe.yaml").is_file():
+        tasks /= "tasks.jsonl"
     call_dialect, renderer = get_dialect(dialect), None
     if model is not None:
         from rewright.engines.embedded import HFSettings

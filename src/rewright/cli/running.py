@@ -169,10 +169,14 @@ def complete_stage(run: Any, stage: Stage) -> None:
         raise
 
 
-def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = None) -> None:
-    """Check the recipe for all of its stages and print what they would do (`--dry-run`).
+def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = None, resumed: Path | None = None) -> None:
+    """Check the recipe for the stages that would run, and print what they would do (`--dry-run`). Writes nothing.
 
-    `hardware`: the GPUs of another machine, on which the stages must fit, and where the models are.
+    Args:
+        recipe: the recipe.
+        as_json: print one JSON object.
+        hardware: the GPUs of another machine, on which the stages must fit, and where the models are.
+        resumed: the run directory that is continued; None: a new run, which has all stages.
     """
     from rewright.engines.sizes import for_another_machine
     from rewright.pipeline.contamination import check_contamination
@@ -180,9 +184,14 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
     from rewright.pipeline.preflight import check_run, say_left_out
     from rewright.pipeline.run_directory import Run
 
-    chosen = recipe_stages(recipe)
+    run = Run(Path("runs") / recipe.name)
+    named = list(_named(recipe, recipe_stages(recipe)))
+    if resumed is not None:
+        run, _ = Run.check_place(resumed, recipe, resume=True, lock=False)
+        named = [(stage, name) for stage, name in named if not run.is_done(stage.name)]
+    chosen = [stage for stage, _ in named]
     with for_another_machine() if hardware is not None else nullcontext():
-        context = check_run(recipe, Run(Path("runs") / recipe.name), chosen)
+        context = check_run(recipe, run, chosen)
         check_contamination(context, chosen, details=True)
     say_left_out(recipe)
     memory = {} if hardware is None else check_memory(recipe, hardware)
@@ -190,7 +199,7 @@ def print_plan(recipe: Recipe, *, as_json: bool, hardware: Hardware | None = Non
         "tasks": len(context.load_tasks()) if any(stage.uses_tasks for stage in chosen) else 0,
         "candidates": 0,
         "evaluated": 0,
-        "stages": [stage.name if ":" not in name else name for stage, name in _named(recipe, chosen)],
+        "stages": [stage.name if ":" not in name else name for stage, name in named],
         "model": recipe.model.path,
     }
     if recipe.tools.mcp:

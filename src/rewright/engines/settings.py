@@ -18,7 +18,7 @@ from rewright.core.settings import Settings, UnusedKey
 if TYPE_CHECKING:
     from rewright.engines.base import Engine
 
-__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings", "unused_keys"]
+__all__ = ["DEFAULT_ENGINE", "EngineSettings", "ModelSettings", "repeats_greedily", "unused_keys"]
 
 DEFAULT_ENGINE = "hf"
 
@@ -98,6 +98,11 @@ class EngineSettings(Settings, ModelSettings, frozen=True):
     def trained(self, folder: str) -> ModelSettings:
         """Return the same settings with the weights in `folder`. Engines that cannot load a folder override this."""
         return msgspec.structs.replace(self, path=folder, tokenizer=None)
+
+
+def repeats_greedily(model: ModelSettings) -> bool:
+    """Whether the model gives the same tokens each time at temperature 0: a local one. A server may not."""
+    return model.engine in ("hf", "vllm")
 
 
 def unused_keys(section: Mapping[str, Any]) -> Iterator[UnusedKey]:

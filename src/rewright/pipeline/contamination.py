@@ -1,8 +1,8 @@
-"""Compare the training tasks of a run with the test questions of benchmarks, before the first stage.
+"""Compare the training tasks of a run with test questions and its own evaluation tasks, before the first stage.
 
 Compared are questions (`rewright.tasks.contamination`) and, for environments such as tau2's, the names of the tools: a
 training task that has most of a domain's tools is of that domain. Tasks of the official train split of tau2 are not
-compared with tau2.
+compared with tau2. An evaluation task of the recipe is among the training tasks if it is the same task.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from rewright.benchmarks.test_splits import TestSplits, read_test_splits
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.core.records import Task
-from rewright.pipeline.context import Context
+from rewright.pipeline.context import Context, eval_settings
 from rewright.pipeline.registry import Stage
-from rewright.tasks.contamination import find_overlaps
+from rewright.recipe.schema import Recipe
+from rewright.tasks.contamination import find_overlaps, same_tasks
 from rewright.tasks.from_recipe import draws_tasks
+from rewright.tasks.settings import TaskSettings
 
 __all__ = ["check_contamination", "contamination_lines"]
 
@@ -32,26 +34,60 @@ MIN_TOOLS: Final = 4
 def check_contamination(
     context: Context, stages: Iterable[Stage], *, details: bool = False, tasks: Sequence[Task] | None = None
 ) -> None:
-    """Warn of training tasks that are test questions of a benchmark, as `tasks.contamination` wants it.
+    """Warn of training tasks that are test questions of a benchmark or of `eval.tasks`, as `tasks.contamination` says.
 
     With `details`, what was compared and what could not be is said also if nothing was found. `tasks` are those of the
     section `tasks`, if they are in no file yet.
 
-    Nothing is compared for stages that only evaluate, and for the embedded worlds, which make tasks of their own.
+    Nothing is compared for stages that only evaluate. Tasks of the embedded worlds are compared with those of the same
+    split in `eval.tasks` alone.
     Raises InputError with `error`, if there are any.
     """
-    recipe = context.recipe
+    recipe, stages = context.recipe, list(stages)
     if all(stage.evaluates is not None for stage in stages):
         return
     for where, settings in (("tasks", recipe.tasks), ("rl.tasks", recipe.rl.tasks)):
-        if settings is None or settings.contamination == "off" or draws_tasks(settings):
+        if settings is None or settings.contamination == "off":
             continue
-        given = tasks if where == "tasks" else None
-        found, compared = contamination_lines(context.load(settings, where) if given is None else given, where)
+        loaded = tasks if where == "tasks" else None
+        found, compared = list[str](), list[str]()
+        if _is_evaluated(recipe, stages, where, settings):
+            loaded = context.load(settings, where) if loaded is None else loaded
+            found += _evaluated_lines(loaded, context.load_eval_tasks(), where)
+        if not draws_tasks(settings):
+            loaded = context.load(settings, where) if loaded is None else loaded
+            lines, compared = contamination_lines(loaded, where)
+            found += lines
         if found and settings.contamination == "error":
             raise InputError(f"{found[0]}: expected other tasks, or {where}.contamination=warn")
         for line in [*found, *(compared if found or details else ())]:
             say(line)
+
+
+def _is_evaluated(recipe: Recipe, stages: Sequence[Stage], where: str, settings: TaskSettings) -> bool:
+    """Whether a policy is trained on the tasks of this section and evaluated on tasks that may be the same."""
+    trained = {stage.base for stage in stages if stage.trains == "policy"}
+    if recipe.rl.tasks is not None:  # `tasks` is not for RL
+        trained = trained & {"rl"} if where == "rl.tasks" else trained - {"rl"}
+    if recipe.sft.source == "demonstrations":
+        trained -= {"sft"}
+    if not trained or all(stage.evaluates is None for stage in stages):
+        return False
+    held_out = eval_settings(recipe)
+    drawn = draws_tasks(settings), draws_tasks(held_out)
+    same_split = (settings.format, settings.split) == (held_out.format, held_out.split)
+    return same_split if any(drawn) else True
+
+
+def _evaluated_lines(tasks: Sequence[Task], evaluated: Sequence[Task], where: str) -> list[str]:
+    same = same_tasks(tasks, evaluated)
+    if not same:
+        return []
+    one, other = same[0]
+    return [
+        f"{where}: contamination: {len(same)} of {len(evaluated)} tasks of eval.tasks are among the {len(tasks)} tasks "
+        f"(word for word), such as evaluation task {one.id} and task {other.id}"
+    ]
 
 
 def contamination_lines(tasks: Sequence[Task], where: str) -> tuple[list[str], list[str]]:

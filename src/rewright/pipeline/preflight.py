@@ -14,7 +14,7 @@ from pathlib import Path
 from rewright.core.errors import InputError
 from rewright.core.progress import say
 from rewright.dialects import get_dialect
-from rewright.engines.settings import ModelSettings
+from rewright.engines.settings import ModelSettings, repeats_greedily
 from rewright.judging.extraction import find_extractor
 from rewright.pipeline.context import Context
 from rewright.pipeline.registry import Stage, get_stage, stages
@@ -49,6 +49,7 @@ def check_run(recipe: Recipe, run: Run, stages: Iterable[Stage]) -> Context:
         if stage.prepare is not None:
             stage.prepare(context)
     _check_disk(recipe, run, wanted)
+    _say_copies(recipe, wanted)
     return context
 
 
@@ -69,6 +70,33 @@ def check_models(recipe: Recipe, stages: Iterable[Stage]) -> None:
         models |= {"model": recipe.model} if model is None else {key: model}
     for key, chosen in models.items():
         chosen.check(key)
+
+
+def _say_copies(recipe: Recipe, stages: Sequence[Stage]) -> None:
+    """Warn of several trajectories of a task that are equal: greedy ones of a local model.
+
+    A served model, and a model that plays the users, may answer otherwise each time.
+    """
+    if recipe.user.model is not None:
+        return
+    greedy = {
+        "synth": any(stage.name == "synth" for stage in stages) and repeats_greedily(recipe.model),
+        "eval": any(_evaluated_greedily(recipe, stage) for stage in stages),
+    }
+    for section, settings in (("synth", recipe.synth), ("eval", recipe.eval)):
+        if greedy[section] and settings.n > 1 and settings.temperature == 0:
+            so = ", and pass@k and pass^k are those of one" if section == "eval" else ""
+            say(
+                f"warning: {section}.n is {settings.n}, and {section}.temperature 0: the trajectories of a task are "
+                f"copies of one, unless its tools differ each time{so}: expected a temperature above 0, or "
+                f"{section}.n=1"
+            )
+
+
+def _evaluated_greedily(recipe: Recipe, stage: Stage) -> bool:
+    if stage.evaluates is None:
+        return False
+    return repeats_greedily(recipe.model if stage.evaluates == "base" else recipe.model.trained("models"))
 
 
 def _check_order(run: Run, wanted: Sequence[Stage]) -> None:

@@ -123,10 +123,10 @@ class Run:
         return run
 
     @classmethod
-    def check_place(cls, path: Path, recipe: Recipe, *, resume: bool) -> tuple[Run, bool]:
+    def check_place(cls, path: Path, recipe: Recipe, *, resume: bool, lock: bool = True) -> tuple[Run, bool]:
         """Check what `create` needs, and write nothing. Returns the run, and whether it is still to be created.
 
-        Raises as `create` does, and RunLockedError while another process writes to the run.
+        Raises as `create` does, and with `lock` RunLockedError while another process writes to the run.
         """
         run = cls(path)
         recipe_file = path / "recipe.yaml"
@@ -148,7 +148,7 @@ class Run:
         if taken:
             check_format(path)
             untouched = run.is_untouched()
-            if untouched or resume:
+            if lock and (untouched or resume):
                 with run.locked(update=False):  # raises if another process is about to write
                     pass
             if untouched:

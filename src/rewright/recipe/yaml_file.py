@@ -45,7 +45,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a UTF-8 text file: expected a recipe in YAML") from None
     except OSError as problem:
-        raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}") from None
+        inside = path / "recipe.yaml"  # of a run, or of a project
+        hint = f": expected {inside}" if inside.is_file() else ""
+        raise InputError(f"cannot read recipe {path}: {problem.strerror or problem}{hint}") from None
     try:
         # Before loading, because it enforces MAX_YAML_NODES.
         _collect_places(yaml.compose(text, Loader=_Loader), "", str(path), places)

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import CLUSTER, Verdict, label_of
+from rewright.core.records import Verdict
 from rewright.core.statistics import paired_difference
 from rewright.core.storage import RecordFile, read_jsonl
 from rewright.pipeline.registry import stages
 from rewright.pipeline.rounds import all_rounds
 from rewright.pipeline.run_directory import Run, evaluation_files
+from rewright.tasks.from_recipe import cluster_label
 
 __all__ = ["compare", "comparison_table"]
 
@@ -126,7 +127,7 @@ def _task_digests(run: Run) -> dict[str, bytes]:
 
 def _clusters(run: Run) -> dict[str, str]:
     """The cluster of the held-out tasks that have one, by id."""
-    labels = {task.id: label_of(task.metadata, CLUSTER) for task in run.eval_tasks}
+    labels = {task.id: cluster_label(task.metadata) for task in run.eval_tasks}
     return {name: f"cluster {label}" for name, label in labels.items() if label}
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from rewright.core.records import CLUSTER, Provenance, label_of
+from rewright.core.records import Provenance
 from rewright.core.storage import read_jsonl
 from rewright.pipeline.run_directory import Run
 from rewright.pipeline.stages.evaluate import group_row
-from rewright.tasks.from_recipe import MIXTURE_SOURCE
+from rewright.tasks.from_recipe import MIXTURE_SOURCE, cluster_label
 
 __all__ = ["candidates_by_source"]
 
@@ -46,7 +46,7 @@ def candidates_by_source(run: Run) -> dict[str, dict[str, Any]]:
     for _, task in read_jsonl(run.tasks.path, _TaskHead):
         if MIXTURE_SOURCE in task.metadata:
             sources[task.id] = str(task.metadata[MIXTURE_SOURCE])
-        if label := label_of(task.metadata, CLUSTER):
+        if label := cluster_label(task.metadata):
             clusters[task.id] = label
     if not sources:
         return {}

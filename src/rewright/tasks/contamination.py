@@ -23,7 +23,7 @@ import msgspec
 
 from rewright.core.records import Task
 
-__all__ = ["Overlap", "find_overlaps", "question_text"]
+__all__ = ["Overlap", "find_overlaps", "question_text", "same_tasks"]
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -124,6 +124,26 @@ def find_overlaps(train: Sequence[Task], test: Sequence[Task], *, n: int = 8, th
         if share >= threshold:
             overlaps.append(Overlap(task.id, train[nearest].id, "n-gram", share))
     return overlaps
+
+
+def same_tasks(train: Sequence[Task], test: Sequence[Task]) -> list[tuple[Task, Task]]:
+    """Return the test tasks that are training tasks, each with the first of these.
+
+    They ask the same, as in an exact match, with tools of the same names; or they have the same source, id and
+    messages, where a question is no evidence. Tasks that were made from one template are not the same.
+    """
+    known: dict[object, Task] = {}
+    for task in train:
+        for key in _identities(task):
+            known.setdefault(key, task)
+    found = ((task, next((known[key] for key in _identities(task) if key in known), None)) for task in test)
+    return [(task, same) for task, same in found if same is not None]
+
+
+def _identities(task: Task) -> list[object]:
+    words = tuple(_words(question_text(task)))
+    tools = frozenset(tool.name for tool in task.all_tools)
+    return [(task.source, task.id, repr(task.messages)), *([(words, tools)] if _is_evidence(words) else [])]
 
 
 def _common(questions: Sequence[set[int]], share: float) -> set[int]:

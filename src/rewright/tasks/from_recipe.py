@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from rewright.core.errors import InputError, MissingDataError
-from rewright.core.records import Task
+from rewright.core.records import CLUSTER, Task, label_of
 from rewright.judging.base import how_to_give, missing_key
 from rewright.judging.judges import check_judge, find_judge, judge_needs_consent
 from rewright.tasks.formats import WorldFormat, find_format, judged
@@ -21,6 +21,7 @@ from rewright.tasks.settings import SourceSettings, TaskSettings, task_sources
 
 __all__ = [
     "MIXTURE_SOURCE",
+    "cluster_label",
     "drawn_count",
     "draws_tasks",
     "each_recipe_task",
@@ -92,6 +93,16 @@ def mixture_order(sizes: Sequence[int], weights: Sequence[float | None]) -> list
         for index in range(size)
     ]
     return [(source, index) for place, source, index in sorted(places) if place <= end]
+
+
+def cluster_label(metadata: Mapping[str, Any]) -> str:
+    """Return the cluster of a task by its `metadata`; "": none.
+
+    Numbers are counted by each source of a mixture for itself, so that equal ones of two sources are two clusters.
+    Names, such as those of a benchmark whose categories are variants of the same tasks, are one.
+    """
+    label, source = label_of(metadata, CLUSTER), metadata.get(MIXTURE_SOURCE)
+    return f"{source}/{label}" if source is not None and label.isdecimal() else label
 
 
 def source_counts(tasks: Sequence[Task]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from rewright.benchmarks.scoring.bounds import measured
 from rewright.benchmarks.scoring.scores import bounds, cluster_of, correlations, pass_powers, totals
 from rewright.core.errors import InputError
 from rewright.core.progress import say
-from rewright.core.records import CLUSTER, Task, Trajectory, Verdict, label_of
+from rewright.core.records import Task, Trajectory, Verdict, label_of
 from rewright.core.statistics import grouped_mean, grouped_proportion, grouped_share
 from rewright.core.usage import generated_tokens
 from rewright.engines.base import Sampling
@@ -32,7 +32,7 @@ from rewright.repair.quality import PARITY, mean_quality_and_words
 from rewright.repair.settings import QualitySettings
 from rewright.rollout.prerequisites import prerequisite_tasks
 from rewright.rollout.settings import EvalSettings
-from rewright.tasks.from_recipe import MIXTURE_SOURCE, source_counts
+from rewright.tasks.from_recipe import MIXTURE_SOURCE, cluster_label, source_counts
 from rewright.training.trackers import check_evaluation_trackers
 
 __all__ = [
@@ -90,10 +90,11 @@ async def evaluate(context: Context, label: str, model: ModelSettings) -> dict[s
     )
     verdicts.reorder(trajectories.keys_in_order())
     verdicts.close()
-    categories, sources, clusters = (
+    categories, sources = (
         {task.id: label for task in tasks.values() if (label := label_of(task.metadata, key))}
-        for key in ("category", MIXTURE_SOURCE, CLUSTER)
+        for key in ("category", MIXTURE_SOURCE)
     )
+    clusters = {task.id: label for task in tasks.values() if (label := cluster_label(task.metadata))}
     seconds = time.monotonic() - started
     summary = summarise(
         list(trajectories),
@@ -161,7 +162,7 @@ def own_metrics(
     metric whose values all lie in [0, 1] is a share, and so does its interval; any other is a mean, such as a count.
     Raises InputError if the function `metrics` raises or returns anything but finite numbers by name.
     """
-    clusters = {task.id: label for task in tasks.values() if (label := label_of(task.metadata, CLUSTER))}
+    clusters = {task.id: label for task in tasks.values() if (label := cluster_label(task.metadata))}
     values: dict[str, list[tuple[str, float]]] = {}
     verdict_of = {verdict.trajectory_id: verdict for verdict in verdicts}
     for one in trajectories:

@@ -21,7 +21,7 @@ from rewright.core.records import Quality, Repair, RepairMode, Trajectory, Verdi
 from rewright.core.usage import usage_of
 from rewright.engines.base import Sampling
 from rewright.engines.pico import PICO_MODELS, TRAINED_RULES
-from rewright.engines.settings import ModelSettings
+from rewright.engines.settings import ModelSettings, repeats_greedily
 from rewright.judging import judge_trajectory
 from rewright.pipeline.context import ID_SECTIONS, Context
 from rewright.pipeline.registry import Generated, Stage
@@ -262,7 +262,7 @@ def _check(recipe: Recipe) -> None:
     """Refuse several attempts that would be the same: those of a local model at temperature 0."""
     settings = recipe.repair
     model = settings.model if settings.by == "model" and settings.model is not None else recipe.model
-    if settings.attempts > 1 and settings.temperature == 0 and model.engine in ("hf", "vllm"):
+    if settings.attempts > 1 and settings.temperature == 0 and repeats_greedily(model):
         raise InputError(
             f"repair.attempts is {settings.attempts}, and repair.temperature 0, at which all attempts are the same: "
             "expected a temperature above 0, or attempts: 1"

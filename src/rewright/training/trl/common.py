@@ -17,13 +17,14 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from rewright.core.errors import InputError, RewrightError, StorageError, TrainingError
-from rewright.core.progress import Bar, say
+from rewright.core.progress import Bar
 from rewright.engines.loading import quiet_loading
 from rewright.training.checkpoints import checkpoint_folder, discard_checkpoints
 from rewright.training.launch import rank, world_size
 from rewright.training.settings import SectionSettings
 from rewright.training.trackers import PROJECT, current_stage, trl_integrations
 from rewright.training.trl.output_layer import labelled_positions_only
+from rewright.training.trl.resumed import check_settings, store_settings
 from rewright.training.trl.tracking import tracking
 
 __all__ = ["MetricsCallback", "build_config", "config_arguments", "lora_config", "quiet", "save", "train"]
@@ -128,12 +129,20 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def train(
-    trainer: Any, out: Path, seed: int, label: str, key: str = "loss", *, hint: str = "the learning rate is 0"
+    trainer: Any,
+    settings: SectionSettings,
+    out: Path,
+    seed: int,
+    *,
+    label: str,
+    key: str = "loss",
+    hint: str = "the learning rate is 0",
 ) -> list[dict[str, Any]]:
     """Run a TRL trainer, resuming from its last checkpoint if any. Returns all logged rows, earlier ones included.
 
     Args:
         trainer: a trainer of TRL.
+        settings: the recipe section that it was made of.
         out: folder of the model.
         seed: seed of training.
         label: name of the stage in messages.
@@ -141,7 +150,8 @@ def train(
         hint: possible cause if no weight changes, for the message.
 
     If rollouts raise (an engine, a server or a judge failed), a checkpoint is saved first, so that no finished step is
-    lost. Raises TrainingError if training made no step, changed no weight, or produced NaN or infinite weights.
+    lost. Raises InputError for settings with which the checkpoint cannot be loaded, and TrainingError if training made
+    no step, changed no weight, or produced NaN or infinite weights.
     """
     processes = trainer.accelerator.num_processes
     set_seed(seed + trainer.accelerator.process_index)
@@ -154,13 +164,18 @@ def train(
     if total == 1:
         trainer.args.warmup_steps = 0  # warm-up starts at learning rate 0, so a single step would change nothing
     before = _checksums(trainer)
+    if rank() == 0:
+        folder = checkpoint_folder(out)
+        if checkpoint is None:
+            store_settings(folder, settings, seed, before)
+        else:
+            check_settings(folder, settings, seed, before, label=label, steps=(_step_of(checkpoint), total))
     with Bar(f"{label} steps", total) as bar:
         callback = MetricsCallback(bar, key)
         trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is reserved for results
         if checkpoint is not None:
             bar.step(_step_of(checkpoint))
-            _say_other_rate(trainer, checkpoint, label)
             if _step_of(checkpoint) >= total:
                 # It would make another step, unless an epoch ends here: it counts the steps after each of them.
                 trainer._run_epoch = lambda **_: None
@@ -292,17 +307,6 @@ def _last_checkpoint(folder: Path, processes: int) -> Path | None:
         else:
             return checkpoint
     return None
-
-
-def _say_other_rate(trainer: Any, checkpoint: Path, label: str) -> None:
-    """Say that the learning rate of a checkpoint, which the trainer restores, is not that of the recipe."""
-    file = checkpoint / "scheduler.pt"
-    stored = torch.load(file, weights_only=True).get("base_lrs") if file.is_file() and rank() == 0 else None
-    if stored and trainer.args.learning_rate not in stored:
-        say(
-            f"warning: {label}: goes on from step {_step_of(checkpoint)} with the learning rate {stored[0]:g} of its "
-            f"checkpoint, not with {trainer.args.learning_rate:g}: to begin anew, remove {checkpoint.parent}"
-        )
 
 
 def _step_of(checkpoint: Path) -> int:

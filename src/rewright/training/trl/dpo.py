@@ -150,7 +150,7 @@ def train_dpo(
             processing_class=tokenizer,
             peft_config=lora_config(settings, "CAUSAL_LM"),
         )
-        history = train(trainer, out, seed, "dpo")
+        history = train(trainer, settings, out, seed, label="dpo")
         accuracies = _accuracies(trainer, parts["heldout"])
         save(trainer, tokenizer, out, settings)
     return history, accuracies

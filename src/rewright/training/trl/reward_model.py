@@ -210,7 +210,7 @@ def train_reward_model(
             processing_class=tokenizer,
             peft_config=lora_config(settings, "SEQ_CLS"),
         )
-        history = train(trainer, out, seed, "reward model")
+        history = train(trainer, settings, out, seed, label="reward model")
         save(trainer, tokenizer, out, settings)
         accuracies = held_out_accuracies(RewardModel(out).score, held_out) if trainer.is_world_process_zero() else {}
     return history, accuracies

@@ -157,7 +157,7 @@ def train_rl(
             engine=engine,
         )
         try:
-            history = train(trainer, out, seed, "rl", hint=NO_UPDATE_HINT)
+            history = train(trainer, settings, out, seed, label="rl", hint=NO_UPDATE_HINT)
             save(trainer, tokenizer, out, settings)
         finally:
             trainer.close()

@@ -117,6 +117,6 @@ def train_sft(
             processing_class=tokenizer,
             peft_config=lora_config(settings, "CAUSAL_LM"),
         )
-        history = train(trainer, out, seed, "sft")
+        history = train(trainer, settings, out, seed, label="sft")
         save(trainer, tokenizer, out, settings)
     return history
