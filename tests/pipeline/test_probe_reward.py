@@ -371,7 +371,7 @@ def test_every_judge_of_a_task_file_is_probed(tmp_path: Path) -> None:
     tasks = (written(tmp_path, *many, leaky), "tasks.format=rewright", "judges=[support]", "rl.outcome=judge")
     (tmp_path / "r.yaml").write_text("sandbox: process\n")
     said = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "3", "--json")
-    assert (said.code, found(said)) == (1, {"all answers at once", "two answers"})
+    assert (said.code, found(said)) == (1, {"all answers at once", "two answers", "answer in a long list"})
     assert json.loads(said.output)["honest"]["right"]["tasks"] == 3
     few = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "1")
     assert few.code == 0
