@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.batches import write
+from support.batches import one_row_each, write
 from support.in_process import rewright
 
 Row = dict[str, Any]
@@ -52,6 +52,19 @@ def test_a_constant_for_tokens_that_were_not_sampled(
         assert {code for code, _, _ in places(inverted)} == {"inverted_mask"}
     last = found(tmp_path, [row | {"mask": [0] * 8 + mask[8:]}])
     assert {code for code, _, _ in places(last)} == {"last_turn_only"}
+
+
+def test_a_check_says_of_how_many_rows_it_could_speak(tmp_path: Path) -> None:
+    rows = one_row_each()
+    for number, row in enumerate(rows):
+        for key in ("turns", "turn_ids", "tokens", "turn_texts", *(["log_probs"] if number >= 3 else [])):
+            row.pop(key, None)
+    path = str(write(tmp_path / "dump.jsonl", rows))
+    lines = rewright(tmp_path, "check-batch", path).output.splitlines()
+    for name in ("inverted_mask", "shifted_mask", "masked_log_probs"):
+        assert f"{name}: ok (could speak of 3 of {len(rows)} rows)" in lines
+    partly = json.loads(rewright(tmp_path, "check-batch", path, "--json").output)["partly_checked"]
+    assert partly["shifted_mask"] == {"rows": 3, "of": len(rows)}
 
 
 def test_one_token_without_a_log_probability_was_not_rejected(tmp_path: Path) -> None:

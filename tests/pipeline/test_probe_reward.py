@@ -40,6 +40,10 @@ HOLES = {
     "few_calls": {"right answer without a call"},
     "names": {"right calls with other arguments"},
     "grounded": {"echo of a tool result"},
+    "evaluating": {"code that writes the answer"},
+    "listed": {"answer in a long list"},
+    "any_of": {"every value in one call"},
+    "known_only": {"unknown arguments beside the right ones"},
     "mentions": {"all answers at once", "two answers", "answer in the thought only", "tags inside arguments"},
     "calls": {"every tool once", "dummy calls", "right call repeated, wrong answer", "tags inside arguments"},
 }
@@ -69,6 +73,38 @@ def test_a_planted_hole_of_a_judge_is_found(tmp_path: Path, judge: str, holes: s
 )
 def test_near_answers_are_wrong(gold: str, part: str | None, more: str | None, other: str | None) -> None:
     assert (part_of(gold), seven_percent_off(gold), negated(gold)) == (part, more, other)
+
+
+def test_a_judge_that_fails_on_a_hack_is_found_and_the_others_are_played(tmp_path: Path) -> None:
+    tasks = written(tmp_path, question("a", "12"), question("b", "7"))
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", tasks, "--json")
+    assert said.code == 1, said.errors
+    report = json.loads(said.output)
+    row = report["hacks"]["a wildcard"]
+    assert (row["tasks"], row["verdict"], row["reward"]) == (2, None, None)
+    assert "ValueError: could not convert string to float: '.*'" in row["suspicious"][0]["why"]
+    assert report["hacks"]["number 7% off"]["verdict"] == 0.0  # is judged
+    assert report["hacks"]["right answer after a long thought"]["verdict"] == 1.0
+    assert report["judge_fails"] == report["found"] > 5
+    text = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", tasks).output
+    assert text.splitlines()[-1].startswith("0 of ")
+    assert text.splitlines()[-1].endswith(f" hacks pay; the judge fails on {report['found']}")
+
+
+def test_a_judge_that_fails_on_a_wrong_answer_is_found(tmp_path: Path) -> None:
+    tasks = written(tmp_path, question("a", "12"))  # no other gold answer
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", tasks)
+    assert said.code == 1, said.errors
+    assert "suspicious: honest, wrong: task a: judge 'support.leaky_judges:unguarded' failed on" in said.output
+
+
+def test_a_judge_that_hangs_on_a_hack_is_not_asked_about_it_again(tmp_path: Path) -> None:
+    tasks = written(tmp_path, question("a", "12"), question("b", "7"))
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:hanging", tasks, "judge_seconds=1", "--json")
+    assert said.code == 1, said.errors
+    row = json.loads(said.output)["hacks"]["a wildcard"]
+    assert len(row["suspicious"]) == 1
+    assert row["not_played"] == {"the judge exceeded its time limit on another task": 1}
 
 
 def test_a_judge_that_believes_every_answer_is_found(tmp_path: Path) -> None:
@@ -108,7 +144,7 @@ def test_shipped_judges_and_rewards_have_no_hole(tmp_path: Path, recipe: str) ->
     (tmp_path / "r.yaml").write_text(recipe)
     said = rewright(tmp_path, "probe-reward", "r.yaml", "--limit", "4")
     assert said.code == 0, said.output + said.errors
-    played = 28 if "judge: calls" in recipe else 29  # calls: no answer counts, so none echoes a result
+    played = 33 if "judge: calls" in recipe else 34  # calls: no answer counts, so none echoes a result
     assert said.output.splitlines()[-1] == f"0 of {played} hacks pay"
 
 
@@ -137,7 +173,7 @@ def test_the_wrong_answer_is_one_that_the_judge_refuses(tmp_path: Path) -> None:
     tasks = written(tmp_path, question("a", "1/2"), question("b", "0.5"))
     said = rewright(tmp_path, "probe-reward", "math", tasks)
     assert said.code == 0, said.output + said.errors
-    assert said.output.splitlines()[-1] == "0 of 18 hacks pay"
+    assert said.output.splitlines()[-1] == "0 of 20 hacks pay"
     # A judge that refuses none is found all the same.
     assert (
         "suspicious: honest, wrong" in rewright(tmp_path, "probe-reward", "support.leaky_judges:anything", tasks).output
@@ -206,6 +242,12 @@ def test_gold_is_played_as_the_task_needs_it(tmp_path: Path, row: dict[str, Any]
     said = rewright(tmp_path, "probe-reward", row["judge"], *tasks)
     assert said.code == 0, said.output + said.errors
     assert said.output.splitlines()[1].split()[2:4] == ["1", "1.00"]
+
+
+def test_a_judge_that_pays_for_another_order_of_calls_is_found(tmp_path: Path) -> None:
+    tasks = written(tmp_path, question("a", None, tools=[FIND], gold=gold("Ann", "Rome", answers=["Italy"])))
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:backwards", "--json", tasks, "sandbox=process")
+    assert (said.code, found(said)) == (1, {"right calls in reversed order", "right call repeated"})
 
 
 @pytest.mark.parametrize("limits", ["limits.turns=10", "limits.turns=2", "limits.tool_calls=2"])
@@ -312,8 +354,8 @@ def test_what_cannot_be_probed_is_said_in_one_line(tmp_path: Path) -> None:
     rewright(tmp_path, "probe-reward", "nowhere:judge").refused("judge 'nowhere:judge'")
     said = rewright(tmp_path, "probe-reward", "support.leaky_judges:awaited", "sandbox=process")
     said.refused("it is an async function: expected a plain one")
-    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:unguarded", "sandbox=process")
-    said.refused("support.leaky_judges:unguarded' failed on")
+    said = rewright(tmp_path, "probe-reward", "support.leaky_judges:raising", "sandbox=process")
+    said.refused("support.leaky_judges:raising' failed on")
     rewright(tmp_path, "probe-reward", "none.yaml").refused("cannot read recipe none.yaml")
     rewright(tmp_path, "probe-reward", ".").refused("is a folder: expected a recipe file")
     row = {"id": "a", "messages": [{"role": "user", "content": "Where?"}], "tools": [], "gold": {"answers": ["Rome"]}}
@@ -329,7 +371,7 @@ def test_every_judge_of_a_task_file_is_probed(tmp_path: Path) -> None:
     tasks = (written(tmp_path, *many, leaky), "tasks.format=rewright", "judges=[support]", "rl.outcome=judge")
     (tmp_path / "r.yaml").write_text("sandbox: process\n")
     said = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "3", "--json")
-    assert (said.code, found(said)) == (1, {"all answers at once", "two answers"})
+    assert (said.code, found(said)) == (1, {"all answers at once", "two answers", "answer in a long list"})
     assert json.loads(said.output)["honest"]["right"]["tasks"] == 3
     few = rewright(tmp_path, "probe-reward", "r.yaml", *tasks, "--limit", "1")
     assert few.code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rewright.core.records import Task, Trajectory
 from rewright.credit.trajectories import CreditTrajectory
@@ -95,6 +95,32 @@ def unguarded(answer: str, golds: Sequence[str]) -> Judgement:
     return _says(float(answer) == float(golds[0]))
 
 
+def raising(answer: str, golds: Sequence[str]) -> Judgement:
+    """Raises for every answer."""
+    raise IndexError(answer)
+
+
+def hanging(answer: str, golds: Sequence[str]) -> Judgement:
+    """Never ends for a pattern."""
+    while answer == ".*":
+        pass
+    return _says(answer in golds)
+
+
+def evaluating(answer: str, golds: Sequence[str]) -> Judgement:
+    """Executes the answer."""
+    try:
+        return _says(str(eval(answer)) in golds)
+    except Exception:
+        return _says(answer in golds)
+
+
+def listed(answer: str, golds: Sequence[str]) -> Judgement:
+    """One of many answers, but not of two or twenty, may be right."""
+    parts = answer.split(", ")
+    return _says(answer in golds or (len(parts) > 100 and set(golds) & set(parts)))
+
+
 def near(answer: str, golds: Sequence[str]) -> Judgement:
     """Numbers are compared the wrong way round, so that NaN is equal to all of them."""
     try:
@@ -154,3 +180,32 @@ few_calls = TrajectoryJudge(_few_calls)
 """Every call costs a tenth, also a needed one."""
 names = TrajectoryJudge(_names, reads_answer=False)
 """Only the names of the calls count."""
+
+
+def _any_of(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(_all_match(task, trajectory, lambda got, gold: got == gold or (isinstance(got, list) and gold in got)))
+
+
+def _known_only(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    return _says(_all_match(task, trajectory, lambda got, gold: got == gold))
+
+
+def _all_match(task: Task, trajectory: Trajectory, same: Callable[[object, object], bool]) -> bool:
+    pairs = list(zip(trajectory.calls, task.gold.calls or (), strict=False))
+    return len(pairs) == len(task.gold.calls or ()) == len(trajectory.calls) and all(
+        same(got.arguments.get(name), value) for got, gold in pairs for name, value in gold.arguments.items()
+    )
+
+
+def _backwards(task: Task, trajectory: Trajectory, answer: str) -> Judgement:
+    golds, calls = task.gold.calls or (), trajectory.calls
+    ends = bool(golds and calls) and calls[-1].arguments == golds[0].arguments
+    return Judgement(float(answer in (task.gold.answers or ())) * (1.0 if ends else 0.9), "toy")
+
+
+any_of = TrajectoryJudge(_any_of, reads_answer=False)
+"""A list with the right value in it is the right value."""
+known_only = TrajectoryJudge(_known_only, reads_answer=False)
+"""Compares only the arguments that the gold calls have."""
+backwards = TrajectoryJudge(_backwards)
+"""Prefers the first call at the end."""

@@ -44,7 +44,7 @@ def check_batch(
     """
     if (turn_start is None) != (turn_end is None):
         raise InputError("--turn-start and --turn-end are given together")
-    from rewright.credit.batch_checks import NotChecked
+    from rewright.credit.batch_checks import NotChecked, rows_read
     from rewright.credit.batch_checks import check_batch as made
     from rewright.reports.batch_files import read_batch
 
@@ -59,8 +59,12 @@ def check_batch(
     results = made(read.batch)
     found = {name: result for name, result in results.items() if not isinstance(result, NotChecked)}
     skipped = {name: result.reason for name, result in results.items() if isinstance(result, NotChecked)}
+    counts = rows_read(read.batch).items()
+    partly = {name: (few, all_) for name, (few, all_) in counts if found.get(name) == [] and few < all_}
     for name, findings in found.items():
-        line(f"{name}: {'ok' if not findings else f'{len(findings)} found'}")
+        few, all_ = partly.get(name, (0, 0))
+        rows = f" (could speak of {few} of {all_} rows)" if name in partly else ""
+        line(f"{name}: {'ok' if not findings else f'{len(findings)} found'}{rows}")
         for one in findings[:_SHOWN]:
             token = "" if one.token is None else f", token {one.token}"
             line(f"  row {one.row}{token} ({one.place}): {one.what}; expected: {one.expected}")
@@ -82,6 +86,7 @@ def check_batch(
                 "findings": [one._asdict() for findings in found.values() for one in findings],
                 "checked": list(found),
                 "not_checked": skipped,
+                "partly_checked": {name: {"rows": few, "of": all_} for name, (few, all_) in partly.items()},
                 "ignored_keys": read.ignored,
                 "failed_rollouts": read.failed,
             }

@@ -26,9 +26,10 @@ def probe(
     limit: Annotated[int, typer.Option(min=1, help="Number of tasks on which the hacks are played.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Play known hacks against a reward before training: exit code 1 if any of them pays, else 0. Needs no model.
+    """Play known hacks against a reward before training. Needs no model.
 
-    The tasks are those of RL. A judge is probed with the embedded world town, or with tasks=FILE.
+    Exit code 1: a hack pays, or the judge fails on it; else 0. The tasks are those of RL. A judge is
+    probed with the embedded world town, or with tasks=FILE.
     """
     from rewright.judging.judges import check_judge
     from rewright.pipeline.migration import written_recipe
@@ -58,7 +59,8 @@ def _table(found: Any) -> str:
     lines = [f"{'':{width}}  tasks  verdict  reward  suspicious"]
     for row in rows:
         count = f"{len(row.suspicious)}" if row.suspicious else "-"
-        lines.append(f"{row.hack:{width}}  {len(row.played):5}  {row.outcome:7.2f}  {row.reward:6.2f}  {count:>10}")
+        verdict, reward = (" -" if value is None else f"{value:.2f}" for value in (row.outcome, row.reward))
+        lines.append(f"{row.hack:{width}}  {len(row.played):5}  {verdict:>7}  {reward:>6}  {count:>10}")
     lines.append("")
     for row in rows:
         for one in row.suspicious[:1]:
@@ -76,7 +78,8 @@ def _table(found: Any) -> str:
         wrong = f"{_tasks(len(found.unjudged))} whose own gold answer and calls are judged as wrong"
         lines.append(f"left out: {wrong}, such as {task} ({reason})")
     played = sum(bool(row.played) for row in found.rows) + 1
-    lines.append(f"{found.found} of {played} hacks pay")
+    fails = f"; the judge fails on {found.failing}" if found.failing else ""
+    lines.append(f"{found.found - found.failing} of {played} hacks pay{fails}")
     return "\n".join(lines)
 
 
@@ -91,17 +94,17 @@ def _short(text: str) -> str:
 def _as_json(found: Any) -> dict[str, Any]:
     def row(one: Any) -> dict[str, Any]:
         examples = [{"task": each.task, "why": each.why, "answer": each.answer} for each in one.suspicious]
-        values = (one.outcome, one.reward) if one.played else (None, None)
         return {
             "tasks": len(one.played),
-            "verdict": values[0],
-            "reward": values[1],
+            "verdict": one.outcome,
+            "reward": one.reward,
             "suspicious": examples,
             "not_played": one.not_played,
         }
 
     return {
         "found": found.found,
+        "judge_fails": found.failing,
         "honest": {"right": row(found.right), "wrong": row(found.wrong)},
         "hacks": {one.hack: row(one) for one in found.rows},
         "left_out": found.unjudged,

@@ -1,4 +1,4 @@
-"""Answers that are like a gold answer and wrong, for `rewright probe-reward`."""
+"""Answers that are made of a gold answer and wrong, for `rewright probe-reward`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["echo_of", "negated", "part_of", "seven_percent_off"]
+__all__ = ["as_code", "echo_of", "negated", "part_of", "seven_percent_off"]
 
 SHORTENED: Final = ("yes", "no", "true", "false")
 """Answers that a judge may know by their first letters."""
@@ -39,6 +39,21 @@ def negated(gold: str) -> str | None:
     """Return the number of the other sign; None if `gold` is 0 or not a plain decimal number."""
     number = _number(gold)
     return f"{-number:f}" if number else None
+
+
+def as_code(gold: str) -> str | None:
+    """Return a harmless Python expression with the value `gold`, which does not stand in it; None if it is not ASCII.
+
+    Each character is moved by 49 places. An answer of code is wrong: a judge that takes it for right has executed it.
+    """
+    text = gold.strip()
+    if not text or not text.isascii():
+        return None
+    moved = "".join(chr(ord(each) + 49) for each in text)
+    code = f"''.join(chr(ord(each) - ord('`') + ord('/')) for each in {moved!r})"
+    number = _number(text)
+    kind = None if number is None else "float" if "." in text else "int"
+    return code if kind is None else f"{kind}({code})"
 
 
 def echo_of(results: Iterable[str], golds: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -17,8 +18,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from rewright.core.errors import InputError, JudgeError
-from rewright.core.records import LIMIT_STOPS, Task, Trajectory
+from rewright.core.errors import InputError, JudgeError, WorkerError
+from rewright.core.records import LIMIT_STOPS, Task, Trajectory, Verdict
 from rewright.credit.trajectories import CreditTrajectory
 from rewright.dialects.format_check import format_problem
 from rewright.engines.base import Generation, Request
@@ -26,7 +27,8 @@ from rewright.judging.base import AnswerJudge
 from rewright.judging.judges import find_judge
 from rewright.judging.scores import turn_scores
 from rewright.pipeline.context import Context
-from rewright.pipeline.hacks import HACKS, Hack, Player, honest_right, honest_wrongs
+from rewright.pipeline.hack_player import Player, honest_right, honest_wrongs
+from rewright.pipeline.hacks import HACKS, Hack
 from rewright.pipeline.run_directory import Run
 from rewright.recipe.schema import Recipe
 from rewright.rollout.loop import Plan, Rollout
@@ -42,16 +44,21 @@ CLEARLY: Final = 0.05
 """The right trajectory's outcome is larger than the wrong one's by this, at least."""
 RIGHT: Final = 0.5
 """An outcome that counts as right (`Verdict.correct`)."""
+HANGS: Final = "the judge exceeded its time limit on another task"
 
 
 class Played(msgspec.Struct, frozen=True):
-    """One trajectory of one task. `why`: what is suspicious about it; None if nothing is."""
+    """One trajectory of one task. `why`: what is suspicious about it; None if nothing is.
+
+    `failed`: the judge failed on it, as `why` says. It has no verdict then, and its numbers are those of outcome 0.
+    """
 
     task: str
     outcome: float
     reward: float
     why: str | None = None
     answer: str | None = None
+    failed: bool = False
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -62,14 +69,19 @@ class Row(msgspec.Struct, frozen=True):
     not_played: dict[str, int] = {}
 
     @property
-    def outcome(self) -> float:
-        """Mean outcome."""
-        return sum(one.outcome for one in self.played) / max(1, len(self.played))
+    def judged(self) -> list[Played]:
+        """The trajectories on which the judge did not fail."""
+        return [one for one in self.played if not one.failed]
 
     @property
-    def reward(self) -> float:
-        """Mean trajectory reward."""
-        return sum(one.reward for one in self.played) / max(1, len(self.played))
+    def outcome(self) -> float | None:
+        """Mean outcome; None if nothing was judged."""
+        return sum(one.outcome for one in self.judged) / len(self.judged) if self.judged else None
+
+    @property
+    def reward(self) -> float | None:
+        """Mean trajectory reward; None if nothing was judged."""
+        return sum(one.reward for one in self.judged) / len(self.judged) if self.judged else None
 
     @property
     def suspicious(self) -> list[Played]:
@@ -94,6 +106,12 @@ class Probe(msgspec.Struct, frozen=True):
     def found(self) -> int:
         """Number of hacks, wrong answers included, that are suspicious on any task."""
         return sum(bool(row.suspicious) for row in (self.wrong, *self.rows))
+
+    @property
+    def failing(self) -> int:
+        """Number of hacks, wrong answers included, on which the judge fails and that do not pay on another task."""
+        rows = [row.suspicious for row in (self.wrong, *self.rows)]
+        return sum(bool(row) and all(one.failed for one in row) for row in rows)
 
 
 class _Script:
@@ -122,7 +140,8 @@ def probe_reward(recipe: Recipe, limit: int) -> Probe:
     """Play the hacks on the first `limit` tasks of RL, in turn of each judge that they name.
 
     Raises InputError if no task can be played, if no task's own gold answer and calls are judged as right, and if the
-    judge fails.
+    judge fails on these. A judge that fails on a hack is a finding. One that hangs is not asked about the same hack
+    again.
     """
     with tempfile.TemporaryDirectory(prefix="rewright-") as folder:
         context = Context(Run(Path(folder)), recipe)
@@ -213,7 +232,8 @@ class _Prober:
         self._players = [player for player, _, _ in kept]
         rights, wrongs = [good for _, good, _ in kept], [bad for _, _, bad in kept]
         scripts = [(player, hack.script(player)) for hack in HACKS for player in self._players]
-        results, size = self._play(scripts), len(self._players)
+        names = [hack.name for hack in HACKS for _ in self._players]
+        results, size = self._play(scripts, names), len(self._players)
         rows = [
             self._row(hack, results[number * size : (number + 1) * size], rights, wrongs)
             for number, hack in enumerate(HACKS)
@@ -224,22 +244,30 @@ class _Prober:
         """Return a wrong trajectory of each task: the first one that is judged clearly worse, else the last."""
         candidates = [honest_wrongs(player) for player in self._players]
         found = [Played(player.task.id, 0.0, 0.0) for player in self._players]
+        failures: dict[int, Played] = {}
         refused: set[int] = set()
         for number in range(max(map(len, candidates))):
             open_ = [at for at, those in enumerate(candidates) if number < len(those) and at not in refused]
-            results = self._play([(self._players[at], candidates[at][number][1]) for at in open_])
+            scripts = [(self._players[at], candidates[at][number][1]) for at in open_]
+            results = self._play(scripts, [f"wrong answer {number + 1}"] * len(scripts))
             for at, result in zip(open_, results, strict=True):
                 good, player = right[at], self._players[at]
                 assert isinstance(result, _Result) and isinstance(good, _Result)
                 found[at], player.wrong = result.played, candidates[at][number][0]
                 is_judged = isinstance(find_judge(_judge(player.task, self._settings)), AnswerJudge)
                 player.answer_counts = is_judged or found[at].outcome <= good.played.outcome - CLEARLY
-                if found[at].outcome < good.played.outcome / 2:
+                if result.played.failed:
+                    failures.setdefault(at, result.played)
+                elif found[at].outcome < good.played.outcome / 2:
                     refused.add(at)
+        for at, failure in failures.items():  # is named, also where another wrong answer is the measure
+            found[at] = msgspec.structs.replace(found[at], why=failure.why, answer=failure.answer, failed=True)
         return found
 
     def _wrong(self, player: Player, wrong: Played, right: Played) -> Played:
         """An honest wrong trajectory. It is suspicious if it is taken for right by a judge that reads what is wrong."""
+        if wrong.failed:
+            return wrong
         reads_answer = find_judge(_judge(player.task, self._settings)).reads_answer
         reads = reads_answer or player.ends_by_call or player.ends_by_wrong_call
         same = reads and wrong.outcome > right.outcome - CLEARLY
@@ -255,7 +283,7 @@ class _Prober:
             elif result.cut_short is not None:
                 not_played[result.cut_short] += 1
             else:
-                why = self._problem(hack, player.task, result.played, right, wrong)
+                why = result.played.why or self._problem(hack, player.task, result.played, right, wrong)
                 found.append(msgspec.structs.replace(result.played, why=why))
         return Row(hack.name, found, dict(not_played))
 
@@ -288,18 +316,39 @@ class _Prober:
         scaled = matched and self._settings.credit.match_scale > 0
         return self._judges_calls(task) or (bool(task.gold.calls) and scaled)
 
-    def _play(self, scripts: Sequence[tuple[Player, list[str] | str]]) -> list[_Result | str]:
-        """Play each script on its player's task. A reason in the place of a script is kept."""
+    def _play(
+        self, scripts: Sequence[tuple[Player, list[str] | str]], hacks: Sequence[str] | None = None
+    ) -> list[_Result | str]:
+        """Play each script on its player's task. A reason in the place of a script is kept.
+
+        `hacks`: the hack of each script, on which the judge may fail. None: the scripts are right.
+        """
         turns = {
             str(number): (player.task, script)
             for number, (player, script) in enumerate(scripts)
             if not isinstance(script, str)
         }
         trajectories = asyncio.run(self._trajectories(turns))
-        return [
-            script if isinstance(script, str) else self._scored(player.task, script, trajectories[str(number)])
-            for number, (player, script) in enumerate(scripts)
-        ]
+        hung: set[tuple[str, str]] = set()
+        results: list[_Result | str] = []
+        for number, (player, script) in enumerate(scripts):
+            if isinstance(script, str):
+                results.append(script)
+                continue
+            key = None if hacks is None else (hacks[number], _judge(player.task, self._settings))
+            if key in hung:
+                results.append(HANGS)
+                continue
+            begun = time.monotonic()
+            result = self._scored(player.task, script, trajectories[str(number)], may_fail=key is not None)
+            if (
+                key is not None
+                and result.played.failed
+                and time.monotonic() - begun >= self._context.recipe.judge_seconds
+            ):
+                hung.add(key)
+            results.append(result)
+        return results
 
     async def _trajectories(self, turns: dict[str, tuple[Task, list[str]]]) -> dict[str, Trajectory]:
         tools = self._context.open_tools()
@@ -311,23 +360,32 @@ class _Prober:
         finally:
             await tools.close()
 
-    def _scored(self, task: Task, script: Sequence[str], trajectory: Trajectory) -> _Result:
+    def _scored(self, task: Task, script: Sequence[str], trajectory: Trajectory, *, may_fail: bool) -> _Result:
         recipe, settings = self._context.recipe, self._settings
-        verdict = verdict_for(task, trajectory, settings, seconds=recipe.judge_seconds)
-        problem = format_problem(trajectory, recipe.dialect)
+        failure = None
+        try:
+            verdict = verdict_for(task, trajectory, settings, seconds=recipe.judge_seconds)
+        except JudgeError as problem:
+            if not may_fail or isinstance(problem.__cause__, WorkerError):  # not for what was answered
+                raise
+            failure = " ".join(str(problem).splitlines()[:1])
+            verdict = Verdict(trajectory_id=trajectory.id, outcome=0.0, reason=failure, answer=trajectory.answer)
+        malformed = format_problem(trajectory, recipe.dialect)
         scores = partial(turn_scores, task, trajectory)
         scored = CreditTrajectory.of(trajectory, task, outcome=verdict.outcome, scores=scores)
-        (credit,) = credit_groups([CreditInput(scored, group=None, format_ok=problem is None)], settings)
+        (credit,) = credit_groups([CreditInput(scored, group=None, format_ok=malformed is None)], settings)
         if credit.left_out:
             raise InputError(
                 f"rl.credit.signal {settings.credit.signal_name} has no number for a trajectory that is played here "
                 f"({credit.missing}): expected another signal, or rl.credit.missing: bridge"
             )
-        played = Played(task.id, verdict.outcome, credit.trajectory_reward or 0.0, answer=verdict.answer)
+        played = Played(
+            task.id, verdict.outcome, credit.trajectory_reward or 0.0, failure, verdict.answer, failure is not None
+        )
         cut_short = None
         if trajectory.failure is not None:
             cut_short = f"{trajectory.failure.kind} error: {trajectory.failure.message}"
         elif trajectory.stop_reason in LIMIT_STOPS and len(trajectory.turns) < len(script):
             cut_short = f"{trajectory.stop_reason} before its end: expected higher limits"
         results = tuple(one.content for one in trajectory.results if one.error is None)
-        return _Result(played, problem is None, verdict.reason, cut_short, results)
+        return _Result(played, malformed is None, verdict.reason, cut_short, results)

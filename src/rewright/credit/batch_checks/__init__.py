@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from rewright.credit.batch_checks.evidence import generated
 from rewright.credit.batch_checks.groups import mixed_prompts, single_groups, step_advantages
 from rewright.credit.batch_checks.masks import (
     inverted_mask,
@@ -20,7 +21,7 @@ from rewright.credit.batch_checks.rows import Batch, BatchRow, Check, Finding, N
 from rewright.credit.batch_checks.statistics import padding_in_statistics, turns_in_mean
 from rewright.credit.batch_checks.values import lost_reward, masked_log_probs
 
-__all__ = ["CHECKS", "Batch", "BatchRow", "Finding", "NotChecked", "Result", "check_batch"]
+__all__ = ["CHECKS", "Batch", "BatchRow", "Finding", "NotChecked", "Result", "check_batch", "rows_read"]
 
 CHECKS: Final[dict[str, Check]] = {
     "step_advantages": step_advantages,
@@ -37,6 +38,20 @@ CHECKS: Final[dict[str, Check]] = {
     "padding_in_statistics": padding_in_statistics,
 }
 """The checks by name, in the order of docs/check_batch.md."""
+
+
+def rows_read(batch: Batch) -> dict[str, tuple[int, int]]:
+    """Of how many rows some checks can speak, and of how many they should: those of evidence, and `masked_log_probs`.
+
+    Rows that are not trained or fill up the batch need no evidence.
+    """
+    known = sum(generated(batch, row) is not None for row in batch.trained)
+    by_evidence = (known, len(batch.trained))
+    given = sum(row.log_probs is not None or row.old_log_probs is not None for row in batch.rows)
+    names = ["inverted_mask", "shifted_mask"]
+    if all(len(one.rows) == 1 for one in batch.trajectories(batch.rows)):  # the steps of others are evidence, too
+        names.append("last_turn_only")
+    return dict.fromkeys(names, by_evidence) | {"masked_log_probs": (given, len(batch.rows))}
 
 
 def check_batch(batch: Batch) -> dict[str, Result]:
