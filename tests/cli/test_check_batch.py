@@ -103,12 +103,12 @@ def test_a_check_without_its_keys_is_not_passed(tmp_path: Path) -> None:
     rows = [{"response_ids": [1, 2, 3], "mask": [1, 1, 1], "note": "x", "group": None}]
     code, found = check(tmp_path, str(write(tmp_path / "dump.jsonl", rows)))
     assert (code, found["checked"]) == (0, [])
-    assert len(found["not_checked"]) == 12
+    assert len(found["not_checked"]) == 13
     assert found["ignored_keys"] == ["note"]
     assert "needs group" in found["not_checked"]["mixed_prompts"]
     text = rewright(tmp_path, "check-batch", "dump.jsonl")
     assert "single_groups: not checked: needs group" in text.output
-    assert "0 checks made, 12 not: 0 findings" in text.output
+    assert "0 checks made, 13 not: 0 findings" in text.output
 
 
 @pytest.mark.parametrize("name", ["inverted_mask", "shifted_mask", "last_turn_only"])
@@ -267,6 +267,21 @@ def test_layouts_of_other_trainers(tmp_path: Path, layout: Any) -> None:
             rows[0], rows[5] = rows[5], rows[0]
         path.write_text(json.dumps(layout(rows)))
         assert named(check(tmp_path, str(path), "--from", layout.__name__)[1]) == {name}
+
+
+@pytest.mark.parametrize("name", ["advantages", "old_log_probs"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_makes_the_loss_nan_is_named_at_trained_tokens(tmp_path: Path, name: str, value: float) -> None:
+    rows = one_row_each()
+    masked, trained = rows[2]["mask"].index(0), rows[2]["mask"].index(1)
+    for row in rows:
+        row["old_log_probs"] = [-0.5] * len(row["mask"])
+    rows[2][name] = list(np.full(len(rows[2]["mask"]), rows[2][name]))
+    rows[2][name][masked] = float("nan")
+    assert findings(tmp_path, rows) == []
+    rows[2][name][trained] = value
+    (found,) = (one for one in findings(tmp_path, rows) if one["code"] == "not_finite")
+    assert (found["row"], found["token"], found["what"][: len(name)]) == (2, trained, name)
 
 
 def test_arrays_and_parquet_hold_the_same(tmp_path: Path) -> None:

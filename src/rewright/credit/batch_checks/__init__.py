@@ -19,7 +19,7 @@ from rewright.credit.batch_checks.masks import (
 )
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Check, Finding, NotChecked, Result
 from rewright.credit.batch_checks.statistics import padding_in_statistics, turns_in_mean
-from rewright.credit.batch_checks.values import lost_reward, masked_log_probs
+from rewright.credit.batch_checks.values import lost_reward, masked_log_probs, not_finite
 
 __all__ = ["CHECKS", "Batch", "BatchRow", "Finding", "NotChecked", "Result", "check_batch", "rows_read"]
 
@@ -36,6 +36,7 @@ CHECKS: Final[dict[str, Check]] = {
     "masked_log_probs": masked_log_probs,
     "last_turn_only": last_turn_only,
     "padding_in_statistics": padding_in_statistics,
+    "not_finite": not_finite,
 }
 """The checks by name, in the order of docs/check_batch.md."""
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from rewright.credit.batch_checks.rows import Batch, BatchRow, Finding, NotChecked, Result, Trajectory
 from rewright.credit.batch_checks.statistics import ROUNDING, implied_rewards
 
-__all__ = ["lost_reward", "masked_log_probs"]
+__all__ = ["lost_reward", "masked_log_probs", "not_finite"]
 
 _TOLERANCE = 1e-3
 _AGREEING = 2
@@ -51,6 +51,22 @@ def masked_log_probs(batch: Batch) -> Result:
                 what = f"{name} is {values[token]:.4g} at {kind} token and at {int(above.sum())} tokens of the row"
                 findings.append(row.finding("masked_log_probs", what, token, "0 or less, the same in both"))
     return findings if checked else NotChecked("needs log_probs or old_log_probs")
+
+
+def not_finite(batch: Batch) -> Result:
+    """An advantage or the trainer's log-probability of a trained token is NaN or infinite: so is the whole loss."""
+    findings, checked = [], False
+    for row in batch.trained:
+        for name, values in (("advantages", row.advantages), ("old_log_probs", row.old_log_probs)):
+            if values is None:
+                continue
+            checked = True
+            broken = row.mask & ~np.isfinite(values)
+            if broken.any():
+                token = int(np.argmax(broken))
+                what = f"{name} is {values[token]:g} at a trained token and at {int(broken.sum())} of the row"
+                findings.append(row.finding("not_finite", what, token, "a finite number"))
+    return findings if checked else NotChecked("needs advantages or old_log_probs")
 
 
 def _on_padding(one: Trajectory) -> list[Finding] | None:
