@@ -39,6 +39,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def forget(run: Path, *stages: str) -> None:
+    """Make a run as it was before these stages."""
+    state = json.loads((run / "state.json").read_text())
+    (run / "state.json").write_text(json.dumps({name: state[name] for name in state if name not in stages}))
+    metrics = [one for one in rows(run / "metrics.jsonl") if one["stage"] not in stages]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in metrics))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe and its finished run."""
@@ -133,6 +141,67 @@ def test_report_page_credit_and_export_show_the_rounds(folder: Path) -> None:
     opened = rw.Run(folder / "run")
     assert len(opened.sft) == second["sft"]
     assert len(opened.round(2).trajectories) == len(rows(folder / "run/rounds/2/trajectories.jsonl"))
+
+
+def test_the_report_of_an_unfinished_round_counts_what_is_built(folder: Path, made: Path) -> None:
+    """Of a round without sets nothing is said of them: those of round 1 are the run's, with its own arithmetic."""
+    first, _ = json.loads(rewright(made, "report", "run", "--json").output)["rounds"]
+    forget(folder / "run", "build_2", "sft_2", "eval_sft_2", "dpo", "eval_dpo")
+    report = json.loads(rewright(folder, "report", "run", "--json").output)
+    unfinished = report["rounds"][1]
+    assert (unfinished["pairs"], unfinished["sft"]) == (None, None)
+    assert report["counts"]["pairs"] == first["pairs"] == len(rows(folder / "run/preferences.jsonl")) > 0
+    sets = report["sets"]
+    assert (sets["kept"], sets["repaired"]) == (first["kept"], first["repaired"])
+    assert sets["sft"] == sets["kept"] + sets["repaired"] - sets["duplicates"] - sets["held_out"]
+    table = rewright(folder, "report", "run").output.splitlines()
+    assert next(line for line in table if line.startswith("2 ")).split()[-2:] == ["-", "-"]
+
+
+def test_a_report_is_shown_where_its_picture_cannot_be_written(folder: Path) -> None:
+    picture = folder / "run/learning_curves.png"
+    before = picture.read_bytes()
+    said = command_line.run(["report", str(folder / "run"), "--json"], folder / "log", largest_file=len(before) // 2)
+    assert said.code == 0, said.errors
+    assert len(json.loads(said.output)["rounds"]) == 2
+    assert f"warning: cannot write {picture}: " in said.errors
+    assert "written: " not in said.errors
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "command"),
+    [
+        ("rounds/2/preferences.jsonl", ["dpo"]),
+        ("sft.jsonl", ["build", "--round", "2"]),
+        ("preferences.jsonl", ["build", "--round", "2"]),
+        ("quality.jsonl", ["synth", "--round", "2"]),
+        ("repairs.jsonl", ["synth", "--round", "2"]),
+    ],
+)
+def test_a_stage_is_not_done_again_without_what_other_rounds_have_made(
+    folder: Path, lost: str, command: list[str]
+) -> None:
+    (folder / "run" / lost).unlink()
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.suffix in (".jsonl", ".json")}
+    verb, *options = command
+    rewright(folder, verb, "run", *options).refused(f"is done, but its {lost} is missing: put it back, or do the stage")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_fewer_rounds_train_on_the_sets_of_their_policy(folder: Path) -> None:
+    """The policy of round 1 has learned from tasks that are held out in round 2."""
+    run = folder / "run"
+    pairs = rows(run / "preferences.jsonl")
+    assert any(one["split"] == "train" for one in pairs)
+    later = [{**one, "split": "heldout"} for one in rows(run / "rounds/2/preferences.jsonl")]
+    (run / "rounds/2/preferences.jsonl").write_text("".join(json.dumps(one) + "\n" for one in later))
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("rounds: 2", "rounds: 1"))
+    done = rewright(folder, "dpo", "run")
+    assert done.code == 0, done.errors
+    state = json.loads((run / "state.json").read_text())["dpo"]
+    assert state["pairs"] == sum(one["split"] == "train" for one in pairs)
+    assert state["accuracies"]["held_out_pairs"] == sum(one["split"] == "heldout" for one in pairs)
 
 
 def test_a_stage_of_a_round_is_done_again_by_its_number(folder: Path) -> None:

@@ -22,7 +22,7 @@ COLUMNS = ("chosen_ids", "chosen_mask", "rejected_ids", "rejected_mask")
 def dpo(context: Context) -> dict[str, Any]:
     """Train the newest policy on preferences.jsonl, and save it to models/dpo."""
     run, recipe = context.run, context.recipe
-    sets = last_sets(run)
+    sets = last_sets(run, recipe.repair.rounds)
     pairs = sets.pairs()
     if not any(pair["split"] == "train" for pair in pairs):
         return skip(

@@ -29,7 +29,7 @@ def reward(context: Context) -> dict[str, Any]:
         return skip(context, "reward", "reward.url names a served model", "none is trained")
     if "rl" in recipe.stages and not uses_reward_model(recipe.rl):
         say(f"reward: {why_no_reward_model(recipe.rl)}: RL will not use the model that is trained here")
-    sets = last_sets(run)
+    sets = last_sets(run, recipe.repair.rounds)
     pairs = sets.pairs()
     if not any(pair["split"] == "train" for pair in pairs):
         reason = "no repair was accepted, or all pairs are held out"
