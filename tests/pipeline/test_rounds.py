@@ -231,6 +231,35 @@ def test_dpo_moves_the_weights_and_measures_held_out_tasks(made: Path) -> None:
     assert 0 <= accuracies["accuracy"] <= 1
 
 
+def test_what_is_longer_than_a_training_takes_is_said(folder: Path) -> None:
+    run = folder / "run"
+    pairs = [one for one in rows(run / "rounds/2/preferences.jsonl") if one["split"] == "train"]
+    copies = [{**pairs[0], "id": f"copy {number}"} for number in range(2)]
+    long = {**copies[0], "chosen_ids": copies[0]["chosen_ids"] * 9, "chosen_mask": copies[0]["chosen_mask"] * 9}
+    text = "".join(json.dumps(one) + "\n" for one in (*copies, long))
+    (run / "rounds/2/preferences.jsonl").write_text(text)
+    learned = rows(run / "rounds/2/sft.jsonl")
+    limit = max(len(one["input_ids"]) for one in learned)
+    limit = max(limit - 1, *(len(copies[0][f"{side}_ids"]) for side in ("chosen", "rejected")))
+    (run / "rounds/2/sft.jsonl").write_text(
+        "".join(
+            json.dumps(one) + "\n" for one in (*learned, {**learned[0], "input_ids": [5] * 2000, "mask": [1] * 2000})
+        )
+    )
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace("max_length: null\n  epochs", f"max_length: {limit}\n  epochs"))
+    for stage, what, arguments in (("dpo", "training pairs", []), ("sft", "rows", ["--round", "2"])):
+        done = rewright(folder, stage, "run", *arguments)
+        assert done.code == 0, done.errors
+        line = next(line for line in done.errors.splitlines() if "left out" in line)
+        assert line.startswith(f"{stage}: ")
+        assert line.endswith(f"left out: longer than {stage}.max_length, {limit} tokens")
+        assert what in line
+    state = json.loads((run / "state.json").read_text())
+    assert state["dpo"]["pairs"] == 2
+    assert state["sft_2"]["rows"] == sum(len(one["input_ids"]) <= limit for one in learned)
+
+
 def test_a_run_that_is_killed_in_its_second_round_goes_on(made: Path, tmp_path: Path) -> None:
     kills = [
         Kill("synth_2", write=3), Kill("judge_2", write=2), Kill("repair_2", write=2), Kill("build_2", write=2),
