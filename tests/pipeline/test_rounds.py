@@ -39,6 +39,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def forget(run: Path, *stages: str) -> None:
+    """Make a run as it was before these stages."""
+    state = json.loads((run / "state.json").read_text())
+    (run / "state.json").write_text(json.dumps({name: state[name] for name in state if name not in stages}))
+    metrics = [one for one in rows(run / "metrics.jsonl") if one["stage"] not in stages]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in metrics))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe and its finished run."""
@@ -135,6 +143,67 @@ def test_report_page_credit_and_export_show_the_rounds(folder: Path) -> None:
     assert len(opened.round(2).trajectories) == len(rows(folder / "run/rounds/2/trajectories.jsonl"))
 
 
+def test_the_report_of_an_unfinished_round_counts_what_is_built(folder: Path, made: Path) -> None:
+    """Of a round without sets nothing is said of them: those of round 1 are the run's, with its own arithmetic."""
+    first, _ = json.loads(rewright(made, "report", "run", "--json").output)["rounds"]
+    forget(folder / "run", "build_2", "sft_2", "eval_sft_2", "dpo", "eval_dpo")
+    report = json.loads(rewright(folder, "report", "run", "--json").output)
+    unfinished = report["rounds"][1]
+    assert (unfinished["pairs"], unfinished["sft"]) == (None, None)
+    assert report["counts"]["pairs"] == first["pairs"] == len(rows(folder / "run/preferences.jsonl")) > 0
+    sets = report["sets"]
+    assert (sets["kept"], sets["repaired"]) == (first["kept"], first["repaired"])
+    assert sets["sft"] == sets["kept"] + sets["repaired"] - sets["duplicates"] - sets["held_out"]
+    table = rewright(folder, "report", "run").output.splitlines()
+    assert next(line for line in table if line.startswith("2 ")).split()[-2:] == ["-", "-"]
+
+
+def test_a_report_is_shown_where_its_picture_cannot_be_written(folder: Path) -> None:
+    picture = folder / "run/learning_curves.png"
+    before = picture.read_bytes()
+    said = command_line.run(["report", str(folder / "run"), "--json"], folder / "log", largest_file=len(before) // 2)
+    assert said.code == 0, said.errors
+    assert len(json.loads(said.output)["rounds"]) == 2
+    assert f"warning: cannot write {picture}: " in said.errors
+    assert "written: " not in said.errors
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "command"),
+    [
+        ("rounds/2/preferences.jsonl", ["dpo"]),
+        ("sft.jsonl", ["build", "--round", "2"]),
+        ("preferences.jsonl", ["build", "--round", "2"]),
+        ("quality.jsonl", ["synth", "--round", "2"]),
+        ("repairs.jsonl", ["synth", "--round", "2"]),
+    ],
+)
+def test_a_stage_is_not_done_again_without_what_other_rounds_have_made(
+    folder: Path, lost: str, command: list[str]
+) -> None:
+    (folder / "run" / lost).unlink()
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.suffix in (".jsonl", ".json")}
+    verb, *options = command
+    rewright(folder, verb, "run", *options).refused(f"is done, but its {lost} is missing: put it back, or do the stage")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_fewer_rounds_train_on_the_sets_of_their_policy(folder: Path) -> None:
+    """The policy of round 1 has learned from tasks that are held out in round 2."""
+    run = folder / "run"
+    pairs = rows(run / "preferences.jsonl")
+    assert any(one["split"] == "train" for one in pairs)
+    later = [{**one, "split": "heldout"} for one in rows(run / "rounds/2/preferences.jsonl")]
+    (run / "rounds/2/preferences.jsonl").write_text("".join(json.dumps(one) + "\n" for one in later))
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("rounds: 2", "rounds: 1"))
+    done = rewright(folder, "dpo", "run")
+    assert done.code == 0, done.errors
+    state = json.loads((run / "state.json").read_text())["dpo"]
+    assert state["pairs"] == sum(one["split"] == "train" for one in pairs)
+    assert state["accuracies"]["held_out_pairs"] == sum(one["split"] == "heldout" for one in pairs)
+
+
 def test_a_stage_of_a_round_is_done_again_by_its_number(folder: Path) -> None:
     before = (folder / "run/rounds/2/verdicts.jsonl").read_text()
     (folder / "run/rounds/2/verdicts.jsonl").write_text("")
@@ -160,6 +229,35 @@ def test_dpo_moves_the_weights_and_measures_held_out_tasks(made: Path) -> None:
     accuracies = state["accuracies"]
     assert accuracies["held_out_pairs"] == len(splits["heldout"]) > 0
     assert 0 <= accuracies["accuracy"] <= 1
+
+
+def test_what_is_longer_than_a_training_takes_is_said(folder: Path) -> None:
+    run = folder / "run"
+    pairs = [one for one in rows(run / "rounds/2/preferences.jsonl") if one["split"] == "train"]
+    copies = [{**pairs[0], "id": f"copy {number}"} for number in range(2)]
+    long = {**copies[0], "chosen_ids": copies[0]["chosen_ids"] * 9, "chosen_mask": copies[0]["chosen_mask"] * 9}
+    text = "".join(json.dumps(one) + "\n" for one in (*copies, long))
+    (run / "rounds/2/preferences.jsonl").write_text(text)
+    learned = rows(run / "rounds/2/sft.jsonl")
+    limit = max(len(one["input_ids"]) for one in learned)
+    limit = max(limit - 1, *(len(copies[0][f"{side}_ids"]) for side in ("chosen", "rejected")))
+    (run / "rounds/2/sft.jsonl").write_text(
+        "".join(
+            json.dumps(one) + "\n" for one in (*learned, {**learned[0], "input_ids": [5] * 2000, "mask": [1] * 2000})
+        )
+    )
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace("max_length: null\n  epochs", f"max_length: {limit}\n  epochs"))
+    for stage, what, arguments in (("dpo", "training pairs", []), ("sft", "rows", ["--round", "2"])):
+        done = rewright(folder, stage, "run", *arguments)
+        assert done.code == 0, done.errors
+        line = next(line for line in done.errors.splitlines() if "left out" in line)
+        assert line.startswith(f"{stage}: ")
+        assert line.endswith(f"left out: longer than {stage}.max_length, {limit} tokens")
+        assert what in line
+    state = json.loads((run / "state.json").read_text())
+    assert state["dpo"]["pairs"] == 2
+    assert state["sft_2"]["rows"] == sum(len(one["input_ids"]) <= limit for one in learned)
 
 
 def test_a_run_that_is_killed_in_its_second_round_goes_on(made: Path, tmp_path: Path) -> None:

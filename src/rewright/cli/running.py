@@ -12,7 +12,7 @@ import msgspec
 
 from rewright.cli.output import as_text, print_json, stdout_for_json
 from rewright.cli.program import command
-from rewright.core.errors import InputError, RewrightError
+from rewright.core.errors import InputError, RewrightError, StorageError
 from rewright.core.progress import format_counts, say
 from rewright.pipeline.memory_plan import Hardware
 from rewright.pipeline.registry import Stage, get_stage, recipe_stages, run_order
@@ -258,8 +258,11 @@ def print_results(runs: Sequence[Any], *, as_json: bool) -> None:
     for run in runs:
         found.append(summary(run, parallel=True))
         line(table(found[-1]))
-        for written in write_report(run, found[-1]):
-            line(f"written: {written}")
+        try:
+            for written in write_report(run, found[-1]):
+                line(f"written: {written}")
+        except StorageError as problem:  # a run that may only be read, a full disk: the results can still be shown
+            say(f"warning: {problem}")
         line(f"run directory: {run.path}")
         say(f"look at the run with {command('view', run.path)}")
     if as_json:

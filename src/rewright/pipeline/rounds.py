@@ -157,9 +157,13 @@ def all_rounds(run: Run) -> list[Run]:
     return [run_of_round(run, number) for number in range(1, run.rounds + 1)]
 
 
-def last_sets(run: Run) -> Run:
-    """The view of the newest round that has built its sets; they include those of the rounds before."""
-    return run_of_round(run, next((n for n in range(run.rounds, 1, -1) if run.is_done(in_round("build", n))), 1))
+def last_sets(run: Run, rounds: int | None = None) -> Run:
+    """The view of the newest round that has built its sets; they include those of the rounds before.
+
+    `rounds`: those of the recipe, for a stage, whose policy is of these rounds; None: all that the run has.
+    """
+    last = run.rounds if rounds is None else min(rounds, run.rounds)
+    return run_of_round(run, next((n for n in range(last, 1, -1) if run.is_done(in_round("build", n))), 1))
 
 
 def unsolved_tasks(context: Context, number: int) -> set[str]:
@@ -203,15 +207,16 @@ def stage_in_round(stage: Stage, number: int) -> Stage:
         found = {} if stage.plan is None else stage.plan(RoundContext(context, number))
         return {f"{key}_{number}": value for key, value in found.items()}
 
-    before = ("sft",) if number == 2 else (in_round("sft", number - 1),)
-    first = stage.name == "synth"
+    # The tasks that no round has solved, and the newest policy; the sets that those of this round begin with.
+    solved = tuple(in_round(name, one) for one in range(1, number) for name in ("synth", "score", "repair"))
+    earlier = {"synth": (*solved, in_round("sft", number - 1)), "build": (in_round("build", number - 1),)}
     return dataclasses.replace(
         stage,
         name=in_round(stage.name, number),
         run=run,
         after=None,
         round=number,
-        reads=(*names(stage.reads), *(before if first else ())),
+        reads=(*names(stage.reads), *earlier.get(stage.name, ())),
         requires=names(stage.requires),
         files=files,
         written_files=None if stage.written_files is None else written,

@@ -100,11 +100,16 @@ class Pipeline:
             self._said.add(warning)
             say(f"{stage.name}: {warning}")
 
-    def _inputs_of(self, stage: Stage) -> tuple[str, ...]:
+    def _inputs_of(self, stage: Stage) -> list[str]:
+        """The stages whose files a stage reads; after the last round those of every round."""
         unknown = next((name for name in stage.reads if name not in self.stages), None)
         if unknown is not None:
             raise InputError(f"stage {stage.name} reads the files of stage {unknown}, which is not registered")
-        return stage.reads
+        return [
+            other.name
+            for other in self.stages.values()
+            if other.name in stage.reads or (not stage.repeated and other.base in stage.reads)
+        ]
 
 
 def redo(run: Run, stage: Stage, *, checked: Context | None = None) -> None:

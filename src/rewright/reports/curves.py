@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,10 +21,8 @@ MIN_POINTS_TO_SMOOTH = 20
 """Curves with fewer points are not smoothed."""
 
 
-def learning_curves(
-    metrics: Sequence[dict[str, Any]], summary: dict[str, Any], path: Path, stages: Sequence[Stage]
-) -> None:
-    """Plot the curves of metrics.jsonl to a PNG file.
+def learning_curves(metrics: Sequence[dict[str, Any]], summary: dict[str, Any], stages: Sequence[Stage]) -> bytes:
+    """Plot the curves of metrics.jsonl. Returns the PNG.
 
     `stages`: those of the run. One that is not among the default stages is left out if it has not run.
     """
@@ -40,8 +38,10 @@ def learning_curves(
             axis.axhline(held_out, color=GREY, linestyle="--", linewidth=1, label=f"{pairs} held-out pairs, at the end")
             axis.legend(frameon=False, fontsize=8, loc="lower right")
     _bars(axes[-1], summary["stages"], [stage.name for stage, *_ in drawn])
-    figure.savefig(path, dpi=110)
+    drawing = io.BytesIO()
+    figure.savefig(drawing, dpi=110)
     plt.close(figure)
+    return drawing.getvalue()
 
 
 def _curve(axis: Any, metrics: Sequence[dict[str, Any]], stage: str, key: str, *, title: str, colour: str) -> None:

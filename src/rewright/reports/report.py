@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rewright.core.storage import write_atomically
 from rewright.pipeline.run_directory import Run
 
 __all__ = ["write_report"]
 
 
 def write_report(run: Run, summary: dict[str, Any]) -> list[Path]:
-    """Write `learning_curves.png` if the run has trained a model. Returns the written files."""
+    """Write `learning_curves.png` if the run has trained a model. Returns the written files.
+
+    Raises StorageError if it cannot be written; an earlier picture is then unchanged.
+    """
     metrics = run.metrics()
     drawn = {stage.name for stage in run.stages() if stage.curve is not None}
     if not any(row["stage"] in drawn for row in metrics):
@@ -24,5 +28,5 @@ def write_report(run: Run, summary: dict[str, Any]) -> list[Path]:
     from rewright.reports.curves import learning_curves
 
     path = run.path / "learning_curves.png"
-    learning_curves(metrics, summary, path, run.stages())
+    write_atomically(path, [learning_curves(metrics, summary, run.stages())])
     return [path]

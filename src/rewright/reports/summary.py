@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,7 +43,8 @@ def report(run: Run, *, parallel: bool = False) -> dict[str, Any]:
     found = [_round(one, files) for one in all_rounds(run)]
     failures = sum((one.broke for one in found), Counter[str]())
     counts = {name: sum(one.counts[name] for one in found) for name in found[0].counts}
-    counts["pairs"] = found[-1].counts["pairs"]  # the sets of a round include those of the rounds before
+    # The sets of a round include those of the rounds before; an unfinished round has none yet.
+    counts["pairs"] = next((one.counts["pairs"] for one in reversed(found) if one.is_built), 0)
     # RL with a served reward model has measured its accuracy.
     dpo = state.get("dpo", {}).get("accuracies") or {}
     accuracies = state.get("rl", {}).get("accuracies") or state.get("reward", {}).get("accuracies", {})
@@ -57,7 +58,7 @@ def report(run: Run, *, parallel: bool = False) -> dict[str, Any]:
         "stages": evaluated,
         "counts": counts,
         **({"sources": sources} if (sources := candidates_by_source(run)) else {}),
-        **({"sets": sets} if (sets := _sets(run, counts)) else {}),
+        **({"sets": sets} if (sets := _sets(run, found)) else {}),
         **({"rounds": [one.row(number) for number, one in enumerate(found, 1)]} if len(found) > 1 else {}),
         "broke": dict(failures),
         "repaired_by_mode": dict(sum((one.modes for one in found), Counter[str]())),
@@ -87,9 +88,14 @@ class _Round(NamedTuple):
     about: dict[str, Any]
     """Tasks of a later round, how many of them no round before has solved, and the rows of its SFT set."""
 
+    @property
+    def is_built(self) -> bool:
+        """Whether its sets are built."""
+        return self.about["sft"] is not None
+
     def row(self, number: int) -> dict[str, Any]:
-        """The row of the report."""
-        return {"round": number, **self.about, **self.counts}
+        """The row of the report. `pairs` and `sft` are None before the sets are built."""
+        return {"round": number, **self.about, **self.counts, **({} if self.is_built else {"pairs": None})}
 
 
 def _round(run: Run, files: Mapping[str, FileTally]) -> _Round:
@@ -121,11 +127,14 @@ def _round(run: Run, files: Mapping[str, FileTally]) -> _Round:
     return _Round(counts, failures, Counter(str(repair.mode) for repair in repairs if repair.accepted), about)
 
 
-def _sets(run: Run, counts: Mapping[str, int]) -> dict[str, int]:
+def _sets(run: Run, rounds: Sequence[_Round]) -> dict[str, int]:
     """The rows of the sets, and why; empty before the stage build, and for runs that did not count duplicates."""
-    built = [entry for one in all_rounds(run) if "duplicates" in (entry := one.state().get("build", {}))]
+    states = [one.state().get("build", {}) for one in all_rounds(run)]
+    built = [(one, entry) for one, entry in zip(rounds, states, strict=True) if "duplicates" in entry]
     if not built:
         return {}
-    names = ("duplicates", "held_out", "duplicate_pairs")
-    removed = {name: sum(int(entry[name]) for entry in built) for name in names}
-    return {"sft": int(built[-1]["sft"]), "kept": counts["kept"], "repaired": counts["repaired"], **removed}
+    made = {name: sum(one.counts[name] for one, _ in built) for name in ("kept", "repaired")}
+    removed = {
+        name: sum(int(entry[name]) for _, entry in built) for name in ("duplicates", "held_out", "duplicate_pairs")
+    }
+    return {"sft": int(built[-1][1]["sft"]), **made, **removed}

@@ -10,6 +10,7 @@ from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.rounds import last_sets
 from rewright.pipeline.stages.held_out import unseen_pairs
+from rewright.pipeline.stages.lengths import within_length
 from rewright.pipeline.stages.policy import check_token_ids, first_policy, policy_before, skip
 from rewright.recipe.schema import Recipe
 from rewright.training.backend import check_training
@@ -22,7 +23,7 @@ COLUMNS = ("chosen_ids", "chosen_mask", "rejected_ids", "rejected_mask")
 def dpo(context: Context) -> dict[str, Any]:
     """Train the newest policy on preferences.jsonl, and save it to models/dpo."""
     run, recipe = context.run, context.recipe
-    sets = last_sets(run)
+    sets = last_sets(run, recipe.repair.rounds)
     pairs = sets.pairs()
     if not any(pair["split"] == "train" for pair in pairs):
         return skip(
@@ -39,15 +40,20 @@ def dpo(context: Context) -> dict[str, Any]:
                 f"{sets.file('preferences.jsonl')}:{number}: expected chosen_mask and rejected_mask of the lengths of "
                 "chosen_ids and rejected_ids"
             )
+    unseen = unseen_pairs(sets, pairs, "dpo")
+    splits = [[pair for pair in unseen if (pair["split"] == "train") == trains] for trains in (True, False)]
+    columns, limit = ("chosen_ids", "rejected_ids"), recipe.dpo.max_length
+    training = within_length("dpo", "training pairs", splits[0], limit, *columns)
+    held_out = within_length("dpo", "held-out pairs", splits[1], limit, *columns)
     history, accuracies = trainer(context, "dpo").train_dpo(
-        unseen_pairs(sets, pairs, "dpo"),
+        [*training, *held_out],
         policy_before(context, "dpo"),
         recipe.dpo,
         run.model_folder("dpo"),
         seed=recipe.seed,
     )
     run.set_metrics("dpo", history)
-    return {"pairs": sum(pair["split"] == "train" for pair in pairs), "accuracies": accuracies}
+    return {"pairs": len(training), "accuracies": accuracies}
 
 
 def _check(recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.rounds import last_sets
 from rewright.pipeline.stages.held_out import unseen_pairs, warn_if_too_few_pairs
+from rewright.pipeline.stages.lengths import within_length
 from rewright.pipeline.stages.policy import check_token_ids, first_policy, policy_before, skip
 from rewright.pipeline.stages.prefix_pairs import prefix_pairs
 from rewright.pipeline.stages.reward_gate import why_no_reward_model
@@ -29,7 +30,7 @@ def reward(context: Context) -> dict[str, Any]:
         return skip(context, "reward", "reward.url names a served model", "none is trained")
     if "rl" in recipe.stages and not uses_reward_model(recipe.rl):
         say(f"reward: {why_no_reward_model(recipe.rl)}: RL will not use the model that is trained here")
-    sets = last_sets(run)
+    sets = last_sets(run, recipe.repair.rounds)
     pairs = sets.pairs()
     if not any(pair["split"] == "train" for pair in pairs):
         reason = "no repair was accepted, or all pairs are held out"
@@ -44,8 +45,13 @@ def reward(context: Context) -> dict[str, Any]:
         prefixes = prefix_pairs(context, pairs)
         say(f"reward: {len(prefixes)} pairs of turn prefixes are added to {len(pairs)} pairs")
         pairs += prefixes
+    training = [pair for pair in pairs if pair["split"] == "train"]
+    training = within_length(
+        "reward", "training pairs", training, recipe.reward.max_length, "chosen_ids", "rejected_ids"
+    )
+    held_out = [pair for pair in pairs if pair["split"] == "heldout"]
     history, accuracies = trainer(context, "reward").train_reward_model(
-        pairs,
+        [*training, *held_out],
         policy_before(context, "reward"),
         recipe.reward,
         run.model_folder("reward"),

@@ -42,7 +42,7 @@ def rl(context: Context) -> dict[str, Any]:
         from rewright.rendering.renderer import Renderer
 
         vocabulary = Renderer(load_tokenizer(model), context.dialect).fingerprint
-        client, accuracies = connect(last_sets(run), settings, vocabulary)
+        client, accuracies = connect(last_sets(run, context.recipe.repair.rounds), settings, vocabulary)
         with client:
             _train(context, model, client)
         return {"rollouts": recipe.rl.keep_rollouts, "accuracies": accuracies}

@@ -11,6 +11,7 @@ from rewright.pipeline.processes import trainer
 from rewright.pipeline.registry import Stage
 from rewright.pipeline.stages.gold import check_gold, gold_rows
 from rewright.pipeline.stages.held_out import held_out_keys, question_keys
+from rewright.pipeline.stages.lengths import within_length
 from rewright.pipeline.stages.policy import check_token_ids, skip
 from rewright.recipe.schema import Recipe
 from rewright.tasks.worlds.town import generate
@@ -31,6 +32,7 @@ def sft(context: Context) -> dict[str, Any]:
         return skip(
             context, "sft", "nothing was kept or repaired, or all is held out", "there is nothing to learn from"
         )
+    rows = within_length("sft", "rows", rows, settings.max_length, "input_ids")
     history = trainer(context, "sft").train_sft(
         rows, context.training_start(), settings, run.model_folder("sft"), seed=recipe.seed
     )
