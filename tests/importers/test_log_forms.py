@@ -225,7 +225,7 @@ def test_schemas_come_from_the_file_in_any_form(rewright: Rewright) -> None:
         ([{"messages": OPENAI}, {"messages": OPENAI[:1]}], [], "logs.jsonl:2: no message is an assistant's"),
         ([{"messages": OPENAI}, "chat"], [], "logs.jsonl:2: is a text, expected an object"),
         ([{"prompt": [QUESTION], "completion": OPENAI[2:]}], [], "logs.jsonl:1: message 1 is a tool's, before"),
-        ([{"messages": [*OPENAI[:3], OPENAI[2], ANSWER]}], [], "has 1 calls and 1 results: expected one result for"),
+        ([{"messages": [*OPENAI[:3], OPENAI[2], ANSWER]}], [], "is a second result of the call '1': expected one"),
         ([{"messages": OPENAI[1:]}], [], "logs.jsonl:1: no message of a user before the first turn"),
         ([{"messages": OPENAI}], ["--format", "atif"], "logs.jsonl:1: is not of the format atif: expected a"),
         ([{"messages": OPENAI}], ["--format", "anthropic"], "logs.jsonl:1: message 2 is an object with 'role'"),

@@ -23,6 +23,7 @@ from rewright.importers.containers import GROUP_KEYS
 from rewright.importers.conversation import Conversation, name_some
 from rewright.importers.log_files import read_conversations
 from rewright.importers.names import without_prefixes
+from rewright.importers.turns import to_call
 from rewright.tasks.rows import Row
 
 __all__ = [
@@ -199,6 +200,8 @@ def _log(found: Conversation, outcomes: Sequence[str]) -> Log:
     turns = turns_of_messages(found.turns, drop_nulls=drop_nulls)
     texts = [str(message["content"]) for message in found.turns if message["role"] == "assistant"]
     _check_calls(row, turns)
+    # As `rewright import` reads them; a malformed call is shown as it is.
+    turns = [[call if (read := to_call(call)).error else read for call in calls] for calls in turns]
     text = question_of(found)
     if found.messages and not turns:
         raise row.fail(f"no message is an assistant's: its roles are {', '.join(map(repr, found.roles))}")

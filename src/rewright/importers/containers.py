@@ -60,7 +60,7 @@ def read_messages(row: Row, chosen: MessageFormat | None = None) -> Conversation
     if not keys:
         raise row.fail(f"no list of messages in it: it has {', '.join(map(repr, row.values)) or 'none'}")
     key = keys[0]
-    prompt, given = _lists(values, key)
+    prompt, given = _lists(row, values, key)
     convention = chosen or _convention(row, [*(prompt if isinstance(prompt, list) else ()), *given])
     before = convention.convert(row, prompt) if isinstance(prompt, list) else []
     spoken = convention.convert(row, given)
@@ -115,7 +115,7 @@ def _first_turn(messages: Sequence[Mapping[str, Any]]) -> int:
     return next((index for index in range(asked, len(messages)) if messages[index]["role"] == "assistant"), first)
 
 
-def _lists(values: Mapping[str, Any], key: str) -> tuple[Any, list[Any]]:
+def _lists(row: Row, values: Mapping[str, Any], key: str) -> tuple[Any, list[Any]]:
     """Return the prompt (a list, a text, or None if it is in the other list) and the list of messages."""
     if key == "prompt":
         return values["prompt"], values["completion"]
@@ -123,16 +123,20 @@ def _lists(values: Mapping[str, Any], key: str) -> tuple[Any, list[Any]]:
         asked = values.get("input")
         asked = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked if asked else []
         output = values.get("output")
-        return None, [*asked, *(output if isinstance(output, list) else ()), *_replies(values)]
-    return None, [*values[key], *_replies(values)]
+        return None, [*asked, *(output if isinstance(output, list) else ()), *_replies(row, values)]
+    return None, [*values[key], *_replies(row, values)]
 
 
-def _replies(values: Mapping[str, Any]) -> list[Any]:
+def _replies(row: Row, values: Mapping[str, Any]) -> list[Any]:
     """Return the messages of a logged response: chat completions, Responses API, Anthropic."""
     response = values.get("response")
     response = response if isinstance(response, Mapping) else values
     choices = response.get("choices")
     if isinstance(choices, list):
+        if len(choices) > 1:
+            raise row.fail(
+                f"its response has {len(choices)} choices, each of which is an attempt: expected a row for each"
+            )
         first = choices[0] if choices else None
         return [first["message"]] if isinstance(first, Mapping) and isinstance(first.get("message"), Mapping) else []
     if response is values:

@@ -23,6 +23,8 @@ from rewright.core.strict_json import TOLERANT
 from rewright.tasks.rows import Row
 
 __all__ = [
+    "TEXT_PARTS",
+    "THOUGHT_PARTS",
     "Conversation",
     "Kept",
     "LogFormat",

@@ -13,13 +13,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rewright.core.records import Message
-from rewright.importers.conversation import MessageFormat, name_some, parts_of, said
+from rewright.importers.conversation import (
+    TEXT_PARTS,
+    THOUGHT_PARTS,
+    MessageFormat,
+    name_some,
+    parts_of,
+    said,
+)
 from rewright.tasks.rows import Row
 
 __all__ = ["FORMAT", "RESULT_ROLES"]
 
 RESULT_ROLES: Final = frozenset({"tool", "function", "ipython", "observation", "environment", "tool_response"})
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", *RESULT_ROLES})
+_OTHER_PARTS: Final = frozenset(
+    f"{before}{kind}{after}"
+    for before in ("", "input_")
+    for kind in ("image", "audio", "video", "file", "document", "resource", "data")
+    for after in ("", "_url", "_link")
+)
+"""Types of the parts of a result that are no text."""
 _CALL_KEYS: Final = frozenset({"tool_calls", "function_call", "tool_call_id"})
 
 
@@ -41,7 +55,7 @@ def _message(row: Row, number: int, message: Any) -> Message:
     if role == "assistant":
         return _assistant(row, place, message)
     content = message.get("content")
-    if role in RESULT_ROLES and not isinstance(content, (str, list, type(None))):
+    if role in RESULT_ROLES and not _is_content(content):
         content = json.dumps(content, ensure_ascii=False)  # a result as a value
     content, _ = parts_of(row, place, content, strict=False)
     if role in RESULT_ROLES:
@@ -50,14 +64,26 @@ def _message(row: Row, number: int, message: Any) -> Message:
         if not content and error:
             content = str(error)
         name = message.get("name") or message.get("function")  # `function`: inspect_ai
+        identity = message.get("tool_call_id")
         return said(
             "tool",
             content,
-            tool_call_id=message.get("tool_call_id"),
+            tool_call_id=None if identity is None else str(identity),
             name=name if isinstance(name, str) else None,
             error=str(error) if error else None,
         )
     return said("system" if role == "developer" else role, content)
+
+
+def _is_content(content: Any) -> bool:
+    """Whether the content of a result is text or parts, and not a value that the tool returned."""
+    if not isinstance(content, list):
+        return content is None or isinstance(content, str)
+    return all(
+        isinstance(part, Mapping)
+        and (isinstance(part.get("text"), str) or str(part.get("type")) in TEXT_PARTS | THOUGHT_PARTS | _OTHER_PARTS)
+        for part in content
+    )
 
 
 def _assistant(row: Row, place: str, message: Mapping[str, Any]) -> Message:

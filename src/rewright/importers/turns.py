@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -67,8 +67,8 @@ def turns_of(found: Conversation, dialect: Dialect, *, drop_nulls: bool = False)
     Raises InputError for a result without a call, and for a message of a tool before the first turn.
     """
     turns: list[Turn] = []
-    ids: list[list[Any]] = []
-    results: list[dict[int, ToolResult]] = []
+    ids: list[list[str | None]] = []
+    heard: list[list[tuple[int, Message]]] = []
     follow_ups: list[list[Message]] = []
     for number, message in enumerate(found.turns, len(found.prompt)):
         role = message["role"]
@@ -77,23 +77,19 @@ def turns_of(found: Conversation, dialect: Dialect, *, drop_nulls: bool = False)
             calls = [to_call(call) for call in given]
             text = _text(message, calls, dialect)
             turns.append(Turn(text=text, calls=tuple(calls), stop=message.get("stop", "end")))
-            ids.append([call.get("id") if isinstance(call, Mapping) else None for call in given])
-            results.append({})
+            ids.append([_identity(call.get("id")) if isinstance(call, Mapping) else None for call in given])
+            heard.append([])
             follow_ups.append([])
         elif not turns:
             raise found.row.fail(f"message {number} is a {role}'s, before the first of the assistant")
         elif role == "tool":
-            place = _place(message, turns[-1], ids[-1], results[-1])
-            if place is None:
-                have = f"{len(turns[-1].calls)} calls and {len(results[-1])} results"
-                raise found.row.fail(
-                    f"message {number} is the result of a tool, and the turn before it has {have}: expected one result "
-                    "for each call"
-                )
-            error = message.get("error")
-            results[-1][place] = ToolResult(str(message["content"]), f"exception: {error}" if error else None)
+            heard[-1].append((number, message))
         else:
             follow_ups[-1].append({"role": role, "content": message["content"]})
+    results = [
+        _paired(found, turn.calls, own, after, {one for before in ids[:index] for one in before})
+        for index, (turn, own, after) in enumerate(zip(turns, ids, heard, strict=True))
+    ]
     built = [
         msgspec.structs.replace(
             turn,
@@ -114,13 +110,51 @@ def _text(message: Message, calls: Sequence[ToolCall], dialect: Dialect) -> str:
     return dialect.write(text.rstrip() if calls else text, calls) if calls else text
 
 
-def _place(message: Message, turn: Turn, ids: Sequence[Any], known: Mapping[int, ToolResult]) -> int | None:
-    """Return the number of the call that a result belongs to: by its id, else by the tool's name, else in order."""
-    free = [index for index in range(len(turn.calls)) if index not in known]
-    identity = message.get("tool_call_id")
-    by_id = [index for index in free if identity is not None and ids[index] == identity]
-    by_name = [index for index in free if message.get("name") and turn.calls[index].name == message["name"]]
-    return next((places[0] for places in (by_id, by_name, free) if places), None)
+def _identity(given: Any) -> str | None:
+    return None if given is None or given == "" else str(given)
+
+
+def _paired(
+    found: Conversation,
+    calls: Sequence[ToolCall],
+    ids: Sequence[str | None],
+    heard: Sequence[tuple[int, Message]],
+    earlier: Set[str | None],
+) -> dict[int, ToolResult]:
+    """Return the results of a turn by the number of their call.
+
+    A result belongs to the call of its id, else to one that no id names: of the tool's name, else the first. `earlier`
+    are the ids of calls in turns before it.
+    """
+    known: dict[int, ToolResult] = {}
+    unnamed: list[tuple[int, Message]] = []
+    for number, message in heard:
+        identity = _identity(message.get("tool_call_id"))
+        if identity is None or identity not in {*ids, *earlier}:
+            unnamed.append((number, message))
+            continue
+        place = next((index for index, one in enumerate(ids) if one == identity and index not in known), None)
+        if place is None:
+            which = "a second result of the call" if identity in ids else "the result of a call of an earlier turn,"
+            raise found.row.fail(
+                f"message {number} is {which} {identity!r:.60}: expected one result for each call, behind its turn"
+            )
+        known[place] = _result(message)
+    for number, message in unnamed:
+        free = [index for index in range(len(calls)) if index not in known]
+        by_name = [index for index in free if message.get("name") and calls[index].name == message["name"]]
+        if not free:
+            raise found.row.fail(
+                f"message {number} is the result of a tool, and the turn before it has {len(calls)} calls and "
+                f"{len(known)} results: expected one result for each call"
+            )
+        known[(by_name or free)[0]] = _result(message)
+    return known
+
+
+def _result(message: Message) -> ToolResult:
+    error = message.get("error")
+    return ToolResult(str(message["content"]), f"exception: {error}" if error else None)
 
 
 def _in_order(known: Mapping[int, ToolResult]) -> tuple[ToolResult, ...]:
