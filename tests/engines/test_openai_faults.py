@@ -98,7 +98,7 @@ async def test_a_request_ends_at_its_deadline_whatever_the_attempts_allow():
     async with FaultServer(script=["server_error"] + ["hang"] * 9) as server:
         engine = OpenAIEngine(server.url, server.model, attempts=10, **{**QUICK, "timeout_seconds": 60})
         with pytest.raises(EndpointError, match="deadline") as caught:
-            await engine.generate(Request((), (), Sampling(), timeout_seconds=0.3))
+            await engine.generate(Request((), (), Sampling(), timeout_seconds=3.0))
         await engine.close()
     assert caught.value.cause == "deadline"
     assert "before that: HTTP 500" in str(caught.value)

@@ -171,7 +171,7 @@ def interrupted(run: Path, fault: str, signal: str) -> list[str]:
     group = groups.workers(run.parent)
     assert sorted(group) == [0, 1]
     command.process.send_signal(groups.SIGNALS[signal])
-    found, lines = command.end(timeout=60)
+    found, lines = command.end(timeout=300)
     assert found == {"Ctrl-C": 130, "SIGTERM": 130, "killed": -9}[signal]
     assert "Traceback" not in "\n".join(lines)
     assert groups.ended(group)

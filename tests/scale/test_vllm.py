@@ -191,28 +191,31 @@ def test_greedy_turns_are_those_of_transformers_before_and_after_new_weights(ser
 
 
 def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A run under way, with a checkpoint after each step."""
+    """A run under way, with a checkpoint after each step. What it says is in `said.log`."""
     (folder / "r.yaml").write_text(RECIPE)
-    return subprocess.Popen(
-        [str(scale.VLLM), "-m", "rewright", "run", "r.yaml", "--run", "run", "rl.save_steps=1", *arguments],
-        cwd=folder,
-        env={**os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with (folder / "said.log").open("w") as said:
+        return subprocess.Popen(
+            [str(scale.VLLM), "-m", "rewright", "run", "r.yaml", "--run", "run", "rl.save_steps=1", *arguments],
+            cwd=folder,
+            env={**os.environ, **QUIET, "PYTHONPATH": str(scale.ROOT / "src")},
+            stdout=said,
+            stderr=said,
+            text=True,
+        )
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until something is so. AssertionError if the run ends before."""
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until something is so. AssertionError if the run ends before, or does not get there."""
+    end = time.monotonic() + SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None and time.monotonic() < end, (folder / "said.log").read_text()[-5000:]
         time.sleep(0.02)
 
 
-def errors(process: subprocess.Popen[str]) -> tuple[str, str]:
+def errors(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
     """What a run says that ends with exit code 1, and its error line."""
-    said = process.communicate(timeout=SECONDS)[0]
+    process.wait(SECONDS)
+    said = (folder / "said.log").read_text()
     assert process.returncode == 1 and "Traceback" not in said, said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     return said, line
@@ -233,6 +236,13 @@ def resumed(folder: Path, undisturbed: Run, *flags: str) -> None:
     assert max(abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-5
 
 
+def command_of(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def children(parent: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -245,37 +255,58 @@ def children(parent: int) -> list[int]:
     return found
 
 
+WAIT = """\
+import time
+from pathlib import Path
+from transformers import TrainerCallback, trainer
+from rewright.training.trl.backend import TRL
+
+class Wait(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == STEP:
+            Path("held").touch()
+            while not Path("go").exists():
+                time.sleep(0.02)
+
+class Hold(TRL):
+    def train_rl(self, job):
+        trainer.DEFAULT_CALLBACKS.append(Wait)
+        return super().train_rl(job)
+"""
+"""A backend that waits at the end of a step for a file."""
+
+
 def test_a_killed_engine_is_one_line_and_the_run_is_resumed(
     forms: dict[str, Run], server: Server, tmp_path: Path
 ) -> None:
-    process = begun(tmp_path, *overrides("vllm", server))
-    stored = tmp_path / "run/rollouts.jsonl"
-    wait_for(lambda: stored.exists() and len(stored.read_bytes().splitlines()) >= 16, process)
-    core = [pid for pid in children(process.pid) if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()]
+    (tmp_path / "hold.py").write_text(WAIT.replace("STEP", "1"))
+    process = begun(tmp_path, *overrides("vllm", server), "rl.backend=hold:Hold")
+    wait_for((tmp_path / "held").exists, process, tmp_path)
+    core = [pid for pid in children(process.pid) if "EngineCore" in command_of(pid)]
     assert len(core) == 1
     os.kill(core[0], signal.SIGKILL)
-    assert "the process of vLLM has ended" in errors(process)[1]
-    resumed(tmp_path, forms["vllm"])
+    (tmp_path / "go").touch()
+    assert "the process of vLLM has ended" in errors(process, tmp_path)[1]
+    resumed(tmp_path, forms["vllm"], "--trusted", "hold")
 
 
 def test_a_killed_run_with_vllm_in_its_process_is_resumed(
     forms: dict[str, Run], server: Server, tmp_path: Path
 ) -> None:
-    process = begun(tmp_path, *overrides("colocate", server))
-    wait_for((tmp_path / "run/models/rl.checkpoints/checkpoint-1/trainer_state.json").exists, process)
+    (tmp_path / "hold.py").write_text(WAIT.replace("STEP", "2"))
+    process = begun(tmp_path, *overrides("colocate", server), "rl.backend=hold:Hold")
+    wait_for((tmp_path / "held").exists, process, tmp_path)
     process.kill()
-    process.communicate()
+    process.wait()
+    assert (tmp_path / "run/models/rl.checkpoints/checkpoint-1/trainer_state.json").exists()
     assert not (tmp_path / "run/models/rl").exists()
-    resumed(tmp_path, forms["colocate"])
+    (tmp_path / "go").touch()
+    resumed(tmp_path, forms["colocate"], "--trusted", "hold")
 
 
 HOLD = """\
 import asyncio
-import time
-from pathlib import Path
-from transformers import TrainerCallback, trainer
 from rewright.engines.vllm_server import VLLMServerEngine
-from rewright.training.trl.backend import TRL
 
 answered = 0
 generate = VLLMServerEngine.generate
@@ -289,18 +320,6 @@ async def held(self, request):
     return turn
 
 VLLMServerEngine.generate = held
-
-class Wait(TrainerCallback):
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == 1:
-            Path("held").touch()
-            while not Path("go").exists():
-                time.sleep(0.02)
-
-class Hold(TRL):
-    def train_rl(self, job):
-        trainer.DEFAULT_CALLBACKS.append(Wait)
-        return super().train_rl(job)
 """
 
 
@@ -308,24 +327,26 @@ def test_of_two_servers_one_dies_and_returns_and_then_both_die(
     forms: dict[str, Run], server: Server, second: Server, tmp_path: Path
 ) -> None:
     """Killed while they generate: one in the first step, both in the second one. The run is resumed with one."""
-    (tmp_path / "hold.py").write_text(HOLD)
+    (tmp_path / "hold.py").write_text(WAIT.replace("STEP", "1") + HOLD)
     addresses = f"[{server.url}, {second.url}]"
     done = second.answers()
     process = begun(tmp_path, "rl.engine=server", f"rl.server.base_url={addresses}", "rl.backend=hold:Hold")
-    wait_for(lambda: second.answers() > done + 1, process)
+    wait_for(lambda: second.answers() > done + 1, process, tmp_path)
     second.kill()
-    wait_for((tmp_path / "held").exists, process)
+    wait_for((tmp_path / "held").exists, process, tmp_path)
     second.start()
     done = [one.answers() for one in (server, second)]
     (tmp_path / "go").touch()
     # Both are used in the second step: with its weights, or the rollouts would be others. It waits for later turns.
     wait_for(
-        lambda: all(one.answers() > before + 1 for one, before in zip((server, second), done, strict=True)), process
+        lambda: all(one.answers() > before + 1 for one, before in zip((server, second), done, strict=True)),
+        process,
+        tmp_path,
     )
     server.kill()
     second.kill()
     (tmp_path / "killed").touch()
-    said, error = errors(process)
+    said, error = errors(process, tmp_path)
     lines = said.splitlines()
     events = [(line.split()[0], line.split(": ")[0].split(" ", 1)[1]) for line in lines if line.startswith("http")]
     assert events[:2] == [(second.url, "is dropped"), (second.url, "answers again")]

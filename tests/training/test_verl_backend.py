@@ -307,7 +307,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        pathlib.Path("daemon").write_text(str(os.getpid()))
+        pathlib.Path("daemon.tmp").write_text(str(os.getpid()))
+        os.rename("daemon.tmp", "daemon")
         time.sleep(600)
     os._exit(0)
 while not pathlib.Path("daemon").exists():
@@ -349,8 +350,9 @@ def test_all_processes_end_if_the_one_that_started_them_is_killed(tmp_path: Path
     arguments = [sys.executable, supervisor.__file__, "", "2", sys.executable, "-c", DAEMON + "time.sleep(600)"]
     code = f"import subprocess, time; subprocess.Popen({arguments!r}, stdin=subprocess.PIPE); time.sleep(600)"
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "daemon").exists() or not (tmp_path / "daemon").read_text():
+    while not (tmp_path / "daemon").exists():
         assert driver.poll() is None
+        time.sleep(0.01)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert ended(int((tmp_path / "daemon").read_text()))
