@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rewright.core.errors import EngineError
 from rewright.engines.base import NamedWeights
-from rewright.engines.vllm_engine import VLLMEngine, end_token_ids, output_to_log, quiet_vllm
+from rewright.engines.vllm_engine import VLLMEngine, end_token_ids, output_to_log, quiet_vllm, while_alive
 from rewright.engines.weight_file import WeightFile
 
 __all__ = ["AsyncVLLMEngine", "open_async"]
@@ -63,19 +63,19 @@ class AsyncVLLMEngine(VLLMEngine):
         return last
 
     async def _load(self, named: NamedWeights, version: int) -> None:
-        await self._llm.pause_generation(mode="wait", clear_cache=True)
+        await while_alive(self._llm, self._llm.pause_generation(mode="wait", clear_cache=True))
         try:
             if self._update is not None:
                 await self._update(self._llm, named, version)
             else:
                 path = await asyncio.to_thread(self._file.write, named, version)
-                await self._llm.collective_rpc("load_file", args=(str(path),))
+                await while_alive(self._llm, self._llm.collective_rpc("load_file", args=(str(path),)))
         finally:
-            await self._llm.resume_generation()
+            await while_alive(self._llm, self._llm.resume_generation())
 
     async def _set_asleep(self, asleep: bool) -> None:
         try:
-            await (self._llm.sleep(1, mode="wait") if asleep else self._llm.wake_up())
+            await while_alive(self._llm, self._llm.sleep(1, mode="wait") if asleep else self._llm.wake_up())
         except Exception as problem:
             raise self.failed(problem) from problem
 

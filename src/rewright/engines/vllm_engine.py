@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +24,13 @@ from rewright.engines.base import Generation, NamedWeights, Request
 from rewright.engines.gate import Gate
 from rewright.engines.vllm_options import VLLMOptions
 
-__all__ = ["VLLMEngine", "engine_arguments", "output_to_log"]
+__all__ = ["VLLMEngine", "engine_arguments", "output_to_log", "while_alive"]
 
 CPU_CACHE_BYTES: Final = 2**30
 """KV cache on a CPU, unless `kv_cache_memory_bytes` or VLLM_CPU_KVCACHE_SPACE says otherwise."""
 CPU_BATCHED_TOKENS: Final = 8192
+ALIVE_SECONDS: Final = 1.0
+"""Time between two looks at whether vLLM's process is alive, while a call waits for it."""
 
 
 class VLLMEngine(ABC):
@@ -143,6 +145,21 @@ class VLLMEngine(ABC):
             completion_tokens=len(ids),
             weights_version=version,
         )
+
+
+async def while_alive(llm: Any, call: Awaitable[Any]) -> None:
+    """Await a call to the process of an AsyncLLM. Raises vLLM's EngineDeadError if the process ends meanwhile.
+
+    vLLM ends the requests of a process that has ended, and leaves such calls without an answer.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        while not (await asyncio.wait({task}, timeout=ALIVE_SECONDS))[0]:
+            if llm.errored:
+                raise llm.dead_error
+        await task
+    finally:
+        task.cancel()
 
 
 def sampling_params(request: Request, room: int, end_ids: set[int]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rewright.core.errors import EngineError
 from rewright.engines.base import NamedWeights
+from rewright.engines.vllm_engine import while_alive
 
 __all__ = ["IPCUpdate", "NCCLTransfer", "NamedSource", "with_ipc"]
 
@@ -112,7 +113,7 @@ class _Client:
         self._wait(self._llm.finish_weight_update(weight_version))
 
     def _wait(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        asyncio.run_coroutine_threadsafe(while_alive(self._llm, work), self._loop).result()
 
 
 class NCCLTransfer:
