@@ -64,7 +64,7 @@ def not_finite(batch: Batch) -> Result:
             broken = row.mask & ~np.isfinite(values)
             if broken.any():
                 token = int(np.argmax(broken))
-                what = f"{name} is {values[token]:g} at a trained token and at {int(broken.sum())} of the row"
+                what = f"{name} is not finite at {int(broken.sum())} of {int(row.mask.sum())} trained tokens of the row"
                 findings.append(row.finding("not_finite", what, token, "a finite number"))
     return findings if checked else NotChecked("needs advantages or old_log_probs")
 
